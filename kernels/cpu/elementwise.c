@@ -1,0 +1,502 @@
+/* elementwise.c - filling, copying, converting, and functions of one or two arrays. */
+#include <limits.h>
+
+#include "table.h"
+
+size_t mk_dtype_bytes(mk_dtype dtype) {
+    switch (dtype) {
+        case MK_F32: return sizeof(mk_real);
+        case MK_BF16: case MK_F16: return 2;
+        case MK_I8: case MK_U8: return 1;
+        case MK_I32: return 4;
+        case MK_I64: return 8;
+        default: return 0;
+    }
+}
+
+/* ---- number formats ----------------------------------------------------------------------------- */
+
+static uint32_t float_bits(float f) {
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return u;
+}
+
+static float bits_float(uint32_t u) {
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+static uint16_t to_bf16(float f) {
+    uint32_t u = float_bits(f);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* quiet NaN */
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+
+static uint16_t to_f16(float f) {
+    uint32_t u = float_bits(f), sign = u >> 16 & 0x8000u;
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 65536 or more */
+    if (u < 0x38800000u) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24 */
+        float r = bits_float(u) + 0.5f;
+        return (uint16_t)(sign | (float_bits(r) - 0x3f000000u));
+    }
+    u += 0xfffu + (u >> 13 & 1);
+    return (uint16_t)(sign | ((u >> 13) - 0x1c000u));
+}
+
+static float from_f16(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, frac = h & 0x3ffu;
+    if (e == 31) return bits_float(sign | 0x7f800000u | frac << 13);
+    if (e == 0) {
+        float f = (float)frac * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    return bits_float(sign | (e + 112) << 23 | frac << 13);
+}
+
+static int64_t to_integer(double v, int64_t lo, int64_t hi) {
+    if (v != v) return 0;
+    if (v <= (double)lo) return lo;
+    if (v >= (double)hi) return hi;
+    return (int64_t)v;
+}
+
+/* ---- fill, copy, cast --------------------------------------------------------------------------- */
+
+struct fill_job {
+    unsigned char *x;
+    unsigned char item[8];
+    size_t size;
+};
+
+static void fill_range(void *arg, int64_t first, int64_t last) {
+    struct fill_job *j = arg;
+    unsigned char *x = j->x + (size_t)first * j->size, *end = j->x + (size_t)last * j->size;
+    int same = 1;
+    for (size_t i = 1; i < j->size; i++) same = same && j->item[i] == j->item[0];
+    if (same) {
+        memset(x, j->item[0], (size_t)(end - x));
+        return;
+    }
+    switch (j->size) {
+        case 2:
+            for (; x < end; x += 2) memcpy(x, j->item, 2);
+            break;
+        case 4:
+            for (; x < end; x += 4) memcpy(x, j->item, 4);
+            break;
+        default:
+            for (; x < end; x += 8) memcpy(x, j->item, 8);
+    }
+}
+
+static void store_item(mk_dtype dtype, double v, void *x);
+
+int mk_cpu_fill(mk_env *e, mk_dtype dtype, int64_t n, void *x, double v) {
+    struct fill_job j = {x, {0}, mk_dtype_bytes(dtype)};
+    if (n <= 0) return MK_OK;
+    store_item(dtype, v, j.item);
+    mk_for(e, n, 0.2, fill_range, &j);
+    return MK_OK;
+}
+
+struct copy_job {
+    int ndim; /* >= 1 */
+    size_t size;
+    int64_t shape[MK_MAX_DIMS], src_stride[MK_MAX_DIMS], dst_stride[MK_MAX_DIMS];
+    const unsigned char *src;
+    unsigned char *dst;
+};
+
+/* One line along the last axis; strides in bytes. */
+static void copy_line(size_t size, int64_t n, const unsigned char *src, int64_t ss,
+                      unsigned char *dst, int64_t ds) {
+    if (ss == (int64_t)size && ds == (int64_t)size) {
+        memcpy(dst, src, (size_t)n * size);
+        return;
+    }
+    switch (size) {
+        case 1:
+            for (int64_t i = 0; i < n; i++, src += ss, dst += ds) *dst = *src;
+            break;
+        case 2:
+            for (int64_t i = 0; i < n; i++, src += ss, dst += ds) memcpy(dst, src, 2);
+            break;
+        case 4:
+            for (int64_t i = 0; i < n; i++, src += ss, dst += ds) memcpy(dst, src, 4);
+            break;
+        default:
+            for (int64_t i = 0; i < n; i++, src += ss, dst += ds) memcpy(dst, src, 8);
+    }
+}
+
+static void copy_range(void *arg, int64_t first, int64_t last) {
+    struct copy_job *j = arg;
+    int line = j->ndim - 1;
+    for (int64_t r = first; r < last; r++) {
+        int64_t rest = r, from = 0, to = 0;
+        for (int d = line - 1; d >= 0; d--) {
+            int64_t at = rest % j->shape[d];
+            rest /= j->shape[d];
+            from += at * j->src_stride[d];
+            to += at * j->dst_stride[d];
+        }
+        copy_line(j->size, j->shape[line], j->src + from, j->src_stride[line], j->dst + to,
+                  j->dst_stride[line]);
+    }
+}
+
+int mk_cpu_copy(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
+                const int64_t *src_stride, void *dst, const int64_t *dst_stride) {
+    struct copy_job j = {.size = mk_dtype_bytes(dtype), .src = src, .dst = dst};
+    int64_t size = (int64_t)j.size, lines = 1;
+    /* axes of length 1 vanish, axes that continue each other become one */
+    for (int d = 0; d < ndim; d++) {
+        if (shape[d] == 0) return MK_OK;
+        if (shape[d] == 1) continue;
+        int p = j.ndim - 1;
+        if (p >= 0 && j.src_stride[p] == src_stride[d] * size * shape[d] &&
+            j.dst_stride[p] == dst_stride[d] * size * shape[d]) {
+            j.shape[p] *= shape[d];
+            j.src_stride[p] = src_stride[d] * size;
+            j.dst_stride[p] = dst_stride[d] * size;
+            continue;
+        }
+        j.shape[j.ndim] = shape[d];
+        j.src_stride[j.ndim] = src_stride[d] * size;
+        j.dst_stride[j.ndim++] = dst_stride[d] * size;
+    }
+    if (j.ndim == 0) {
+        memcpy(dst, src, j.size);
+        return MK_OK;
+    }
+    for (int d = 0; d < j.ndim - 1; d++) lines *= j.shape[d];
+    mk_for(e, lines, 10 + 0.5 * (double)j.shape[j.ndim - 1], copy_range, &j);
+    return MK_OK;
+}
+
+static int is_integer(mk_dtype d) { return d == MK_I8 || d == MK_U8 || d == MK_I32 || d == MK_I64; }
+
+static const int64_t int_lo[MK_DTYPE_COUNT] = {
+    [MK_I8] = -128, [MK_U8] = 0, [MK_I32] = INT32_MIN, [MK_I64] = INT64_MIN};
+static const int64_t int_hi[MK_DTYPE_COUNT] = {
+    [MK_I8] = 127, [MK_U8] = 255, [MK_I32] = INT32_MAX, [MK_I64] = INT64_MAX};
+
+static void store_int(mk_dtype dtype, int64_t v, void *x, int64_t i) {
+    switch (dtype) {
+        case MK_I8: ((int8_t *)x)[i] = (int8_t)v; break;
+        case MK_U8: ((uint8_t *)x)[i] = (uint8_t)v; break;
+        case MK_I32: ((int32_t *)x)[i] = (int32_t)v; break;
+        default: ((int64_t *)x)[i] = v;
+    }
+}
+
+static int64_t load_int(mk_dtype dtype, const void *x, int64_t i) {
+    switch (dtype) {
+        case MK_I8: return ((const int8_t *)x)[i];
+        case MK_U8: return ((const uint8_t *)x)[i];
+        case MK_I32: return ((const int32_t *)x)[i];
+        default: return ((const int64_t *)x)[i];
+    }
+}
+
+static void store_real(mk_dtype dtype, mk_real v, void *x, int64_t i) {
+    switch (dtype) {
+        case MK_BF16: ((uint16_t *)x)[i] = to_bf16((float)v); break;
+        case MK_F16: ((uint16_t *)x)[i] = to_f16((float)v); break;
+        default: ((mk_real *)x)[i] = v;
+    }
+}
+
+static mk_real load_real(mk_dtype dtype, const void *x, int64_t i) {
+    switch (dtype) {
+        case MK_BF16: return bits_float((uint32_t)((const uint16_t *)x)[i] << 16);
+        case MK_F16: return from_f16(((const uint16_t *)x)[i]);
+        default: return ((const mk_real *)x)[i];
+    }
+}
+
+static void store_item(mk_dtype dtype, double v, void *x) {
+    if (is_integer(dtype))
+        store_int(dtype, to_integer(v, int_lo[dtype], int_hi[dtype]), x, 0);
+    else
+        store_real(dtype, (mk_real)v, x, 0);
+}
+
+struct cast_job {
+    mk_dtype from, to;
+    const void *src;
+    void *dst;
+};
+
+static void cast_range(void *arg, int64_t first, int64_t last) {
+    struct cast_job *j = arg;
+    mk_dtype from = j->from, to = j->to;
+    if (is_integer(from) && is_integer(to)) {
+        for (int64_t i = first; i < last; i++) {
+            int64_t v = load_int(from, j->src, i);
+            v = v < int_lo[to] ? int_lo[to] : v > int_hi[to] ? int_hi[to] : v;
+            store_int(to, v, j->dst, i);
+        }
+    } else if (is_integer(from)) {
+        for (int64_t i = first; i < last; i++)
+            store_real(to, (mk_real)load_int(from, j->src, i), j->dst, i);
+    } else if (is_integer(to)) {
+        for (int64_t i = first; i < last; i++)
+            store_int(to, to_integer((double)load_real(from, j->src, i), int_lo[to], int_hi[to]),
+                      j->dst, i);
+    } else {
+        for (int64_t i = first; i < last; i++)
+            store_real(to, load_real(from, j->src, i), j->dst, i);
+    }
+}
+
+int mk_cpu_cast(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
+    struct cast_job j = {from, to, src, dst};
+    if (n > 0 && from == to)
+        memmove(dst, src, (size_t)n * mk_dtype_bytes(from));
+    else if (n > 0)
+        mk_for(e, n, 2, cast_range, &j);
+    return MK_OK;
+}
+
+/* ---- functions of one array --------------------------------------------------------------------- */
+
+static mk_real sigmoid(mk_real x) {
+    mk_real z = MK_R(exp)(-MK_R(fabs)(x)); /* never overflows */
+    return x >= 0 ? 1 / (1 + z) : z / (1 + z);
+}
+
+static mk_real softplus(mk_real x) {
+    return MK_R(log1p)(MK_R(exp)(-MK_R(fabs)(x))) + (x > 0 ? x : 0);
+}
+
+#define SQRT_2_OVER_PI 0.79788456080286535588
+#define SQRT_HALF 0.70710678118654752440
+#define INV_SQRT_2PI 0.39894228040143267794
+
+static mk_real gelu_tanh_arg(mk_real x) {
+    return (mk_real)SQRT_2_OVER_PI * (x + (mk_real)0.044715 * x * x * x);
+}
+
+static mk_real unary_one(mk_unary op, mk_real x, mk_real p, mk_real q) {
+    switch (op) {
+        case MK_NEG: return -x;
+        case MK_ABS: return MK_R(fabs)(x);
+        case MK_SQUARE: return x * x;
+        case MK_SQRT: return MK_R(sqrt)(x);
+        case MK_RSQRT: return 1 / MK_R(sqrt)(x);
+        case MK_RECIPROCAL: return 1 / x;
+        case MK_EXP: return MK_R(exp)(x);
+        case MK_LOG: return MK_R(log)(x);
+        case MK_TANH: return MK_R(tanh)(x);
+        case MK_SIGMOID: return sigmoid(x);
+        case MK_LOGSIGMOID: return -softplus(-x);
+        case MK_SOFTPLUS: return softplus(x);
+        case MK_RELU: return x <= 0 ? 0 : x; /* NaN stays NaN */
+        case MK_SILU: return x * sigmoid(x);
+        case MK_GELU: return x * (mk_real)0.5 * (1 + MK_R(erf)(x * (mk_real)SQRT_HALF));
+        case MK_GELU_TANH: return x * (mk_real)0.5 * (1 + MK_R(tanh)(gelu_tanh_arg(x)));
+        case MK_SIN: return MK_R(sin)(x);
+        case MK_COS: return MK_R(cos)(x);
+        case MK_FLOOR: return MK_R(floor)(x);
+        case MK_SIGN: return x > 0 ? 1 : x < 0 ? -1 : x; /* keeps 0 and NaN */
+        case MK_ADD_SCALAR: return x + p;
+        case MK_MUL_SCALAR: return x * p;
+        case MK_POW_SCALAR: return MK_R(pow)(x, p);
+        case MK_CLAMP: return x < p ? p : x > q ? q : x;
+    }
+    return x;
+}
+
+static mk_real unary_slope(mk_unary op, mk_real x, mk_real y, mk_real p, mk_real q) {
+    switch (op) {
+        case MK_NEG: return -1;
+        case MK_ABS: return x > 0 ? 1 : x < 0 ? -1 : 0;
+        case MK_SQUARE: return 2 * x;
+        case MK_SQRT: return (mk_real)0.5 / y;
+        case MK_RSQRT: return (mk_real)-0.5 * y * y * y;
+        case MK_RECIPROCAL: return -y * y;
+        case MK_EXP: return y;
+        case MK_LOG: return 1 / x;
+        case MK_TANH: return 1 - y * y;
+        case MK_SIGMOID: return y * (1 - y);
+        case MK_LOGSIGMOID: return sigmoid(-x);
+        case MK_SOFTPLUS: return sigmoid(x);
+        case MK_RELU: return x > 0;
+        case MK_SILU: {
+            mk_real s = sigmoid(x);
+            return s * (1 + x * (1 - s));
+        }
+        case MK_GELU:
+            return (mk_real)0.5 * (1 + MK_R(erf)(x * (mk_real)SQRT_HALF)) +
+                   x * (mk_real)INV_SQRT_2PI * MK_R(exp)((mk_real)-0.5 * x * x);
+        case MK_GELU_TANH: {
+            mk_real t = MK_R(tanh)(gelu_tanh_arg(x));
+            mk_real slope = (mk_real)SQRT_2_OVER_PI * (1 + 3 * (mk_real)0.044715 * x * x);
+            return (mk_real)0.5 * (1 + t) + (mk_real)0.5 * x * (1 - t * t) * slope;
+        }
+        case MK_SIN: return MK_R(cos)(x);
+        case MK_COS: return -MK_R(sin)(x);
+        case MK_FLOOR: case MK_SIGN: return 0;
+        case MK_ADD_SCALAR: return 1;
+        case MK_MUL_SCALAR: return p;
+        case MK_POW_SCALAR: return p == 0 ? 0 : p * MK_R(pow)(x, p - 1);
+        case MK_CLAMP: return x >= p && x <= q;
+    }
+    return 1;
+}
+
+struct unary_job {
+    mk_unary op;
+    const mk_real *x, *y_in, *dy;
+    mk_real *out;
+    mk_real p, q;
+};
+
+static void unary_range(void *arg, int64_t first, int64_t last) {
+    struct unary_job *j = arg;
+    for (int64_t i = first; i < last; i++) j->out[i] = unary_one(j->op, j->x[i], j->p, j->q);
+}
+
+static void unary_bwd_range(void *arg, int64_t first, int64_t last) {
+    struct unary_job *j = arg;
+    for (int64_t i = first; i < last; i++)
+        j->out[i] = j->dy[i] * unary_slope(j->op, j->x[i], j->y_in[i], j->p, j->q);
+}
+
+int mk_cpu_unary(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p,
+                 double q) {
+    struct unary_job j = {op, x, NULL, NULL, y, (mk_real)p, (mk_real)q};
+    mk_for(e, n, 5, unary_range, &j);
+    return MK_OK;
+}
+
+int mk_cpu_unary_bwd(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
+                     const mk_real *dy, mk_real *dx, double p, double q) {
+    struct unary_job j = {op, x, y, dy, dx, (mk_real)p, (mk_real)q};
+    mk_for(e, n, 5, unary_bwd_range, &j);
+    return MK_OK;
+}
+
+/* ---- functions of two arrays -------------------------------------------------------------------- */
+
+static mk_real binary_one(mk_binary op, mk_real a, mk_real b) {
+    switch (op) {
+        case MK_ADD: return a + b;
+        case MK_SUB: return a - b;
+        case MK_MUL: return a * b;
+        case MK_DIV: return a / b;
+        case MK_MAXIMUM: return a != a || a > b ? a : b; /* either NaN gives NaN */
+        case MK_MINIMUM: return a != a || a < b ? a : b;
+        case MK_POW: return MK_R(pow)(a, b);
+        case MK_EQ: return a == b;
+        case MK_NE: return a != b;
+        case MK_LT: return a < b;
+        case MK_LE: return a <= b;
+        case MK_GT: return a > b;
+        case MK_GE: return a >= b;
+    }
+    return a;
+}
+
+struct binary_job {
+    mk_binary op;
+    int ndim; /* >= 1 */
+    int64_t shape[MK_MAX_DIMS], a_stride[MK_MAX_DIMS], b_stride[MK_MAX_DIMS];
+    const mk_real *a, *b;
+    mk_real *y;
+};
+
+static void binary_line(mk_binary op, int64_t n, const mk_real *a, int64_t as, const mk_real *b,
+                        int64_t bs, mk_real *y) {
+    for (int64_t i = 0; i < n; i++) y[i] = binary_one(op, a[i * as], b[i * bs]);
+}
+
+static void binary_range(void *arg, int64_t first, int64_t last) {
+    struct binary_job *j = arg;
+    int line = j->ndim - 1;
+    int64_t n = j->shape[line];
+    for (int64_t r = first; r < last; r++) {
+        int64_t rest = r, at_a = 0, at_b = 0;
+        for (int d = line - 1; d >= 0; d--) {
+            int64_t at = rest % j->shape[d];
+            rest /= j->shape[d];
+            at_a += at * j->a_stride[d];
+            at_b += at * j->b_stride[d];
+        }
+        binary_line(j->op, n, j->a + at_a, j->a_stride[line], j->b + at_b, j->b_stride[line],
+                    j->y + r * n);
+    }
+}
+
+static void binary_flat(void *arg, int64_t first, int64_t last) {
+    struct binary_job *j = arg;
+    binary_line(j->op, last - first, j->a + first * j->a_stride[0], j->a_stride[0],
+                j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
+}
+
+int mk_cpu_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
+                  const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y) {
+    struct binary_job j = {.op = op, .a = a, .b = b, .y = y};
+    int64_t lines = 1;
+    for (int d = 0; d < ndim; d++) {
+        if (shape[d] == 0) return MK_OK;
+        if (shape[d] == 1) continue;
+        int p = j.ndim - 1;
+        if (p >= 0 && j.a_stride[p] == a_stride[d] * shape[d] &&
+            j.b_stride[p] == b_stride[d] * shape[d]) {
+            j.shape[p] *= shape[d];
+            j.a_stride[p] = a_stride[d];
+            j.b_stride[p] = b_stride[d];
+            continue;
+        }
+        j.shape[j.ndim] = shape[d];
+        j.a_stride[j.ndim] = a_stride[d];
+        j.b_stride[j.ndim++] = b_stride[d];
+    }
+    if (j.ndim == 0) {
+        y[0] = binary_one(op, a[0], b[0]);
+        return MK_OK;
+    }
+    double ns = op == MK_POW ? 20 : 0.5;
+    if (j.ndim == 1) {
+        mk_for(e, j.shape[0], ns, binary_flat, &j);
+        return MK_OK;
+    }
+    for (int d = 0; d < j.ndim - 1; d++) lines *= j.shape[d];
+    mk_for(e, lines, 10 + ns * (double)j.shape[j.ndim - 1], binary_range, &j);
+    return MK_OK;
+}
+
+struct where_job {
+    const mk_real *c, *a, *b;
+    mk_real *y;
+    mk_real alpha;
+};
+
+static void where_range(void *arg, int64_t first, int64_t last) {
+    struct where_job *j = arg;
+    for (int64_t i = first; i < last; i++) j->y[i] = j->c[i] != 0 ? j->a[i] : j->b[i];
+}
+
+int mk_cpu_where(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b,
+                 mk_real *y) {
+    struct where_job j = {c, a, b, y, 0};
+    mk_for(e, n, 0.6, where_range, &j);
+    return MK_OK;
+}
+
+static void axpy_range(void *arg, int64_t first, int64_t last) {
+    struct where_job *j = arg;
+    for (int64_t i = first; i < last; i++) j->y[i] += j->alpha * j->a[i];
+}
+
+int mk_cpu_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
+    struct where_job j = {NULL, x, NULL, y, (mk_real)alpha};
+    mk_for(e, n, 0.5, axpy_range, &j);
+    return MK_OK;
+}

@@ -1,0 +1,238 @@
+/* head.c - the language-model head: log-probabilities, entropy, KL and sampling, one row of logits per
+** token.
+*/
+#include "philox.h"
+#include "table.h"
+
+struct head_job {
+    int64_t rows, V;
+    const mk_real *logits, *ref;
+    mk_real inv_temp;
+    const int32_t *target, *row_id;
+    const mk_real *entropy_in, *lse_in, *dlogp, *dentropy, *kl_in, *dkl;
+    mk_real *logp, *entropy, *lse, *kl, *dlogits;
+    int64_t top_k;
+    double top_p;
+    uint64_t key;
+    uint32_t step;
+    int32_t *token;
+    unsigned char *scratch; /* sampling: per piece p[V] and heap[V] */
+    int64_t piece_rows;
+};
+
+static mk_real largest(int64_t n, const mk_real *x) {
+    mk_real top = x[0];
+    for (int64_t i = 1; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+static mk_real log_sum_exp(int64_t n, const mk_real *x, mk_real inv_temp) {
+    mk_real top = largest(n, x) * inv_temp;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)MK_R(exp)(x[i] * inv_temp - top);
+    return (mk_real)((double)top + log(sum));
+}
+
+static void logprob_range(void *arg, int64_t first, int64_t last) {
+    struct head_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        const mk_real *x = j->logits + r * j->V;
+        mk_real lse = log_sum_exp(j->V, x, j->inv_temp);
+        j->lse[r] = lse;
+        j->logp[r] = j->target[r] < 0 ? 0 : x[j->target[r]] * j->inv_temp - lse;
+        if (!j->entropy) continue;
+        double sum = 0;
+        for (int64_t i = 0; i < j->V; i++) {
+            mk_real lp = x[i] * j->inv_temp - lse, p = MK_R(exp)(lp);
+            if (p > 0) sum -= (double)(p * lp);
+        }
+        j->entropy[r] = (mk_real)sum;
+    }
+}
+
+int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                   const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
+                         .target = target, .logp = logp, .entropy = entropy, .lse = lse};
+    mk_for(e, rows, 4.0 * (double)V + 20, logprob_range, &j);
+    return MK_OK;
+}
+
+/* With lp = log softmax(z)[i], p = exp lp, H the entropy:
+** d logp / d x_i = inv_temp ([i = target] - p), d H / d x_i = -inv_temp p (lp + H). */
+static void logprob_bwd_range(void *arg, int64_t first, int64_t last) {
+    struct head_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        const mk_real *x = j->logits + r * j->V;
+        mk_real *dx = j->dlogits + r * j->V, lse = j->lse_in[r];
+        mk_real a = j->dlogp && j->target[r] >= 0 ? j->dlogp[r] * j->inv_temp : 0;
+        mk_real b = j->dentropy ? j->dentropy[r] * j->inv_temp : 0;
+        mk_real h = j->dentropy ? j->entropy_in[r] : 0;
+        for (int64_t i = 0; i < j->V; i++) {
+            mk_real lp = x[i] * j->inv_temp - lse, p = MK_R(exp)(lp);
+            mk_real bent = b != 0 && p > 0 ? b * (lp + h) : 0;
+            dx[i] = -p * (a + bent);
+        }
+        if (a != 0) dx[j->target[r]] += a;
+    }
+}
+
+int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
+                         .target = target, .entropy_in = entropy, .lse_in = lse, .dlogp = dlogp,
+                         .dentropy = dentropy, .dlogits = dlogits};
+    mk_for(e, rows, 4.0 * (double)V + 20, logprob_bwd_range, &j);
+    return MK_OK;
+}
+
+static void kl_range(void *arg, int64_t first, int64_t last) {
+    struct head_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
+        mk_real lse_p = log_sum_exp(j->V, x, j->inv_temp), lse_q = log_sum_exp(j->V, y, j->inv_temp);
+        double sum = 0;
+        for (int64_t i = 0; i < j->V; i++) {
+            mk_real lp = x[i] * j->inv_temp - lse_p, p = MK_R(exp)(lp);
+            if (p > 0) sum += (double)(p * (lp - (y[i] * j->inv_temp - lse_q)));
+        }
+        j->kl[r] = (mk_real)sum;
+    }
+}
+
+int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+              double inv_temp, mk_real *kl) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
+                         .inv_temp = (mk_real)inv_temp, .kl = kl};
+    mk_for(e, rows, 8.0 * (double)V + 20, kl_range, &j);
+    return MK_OK;
+}
+
+static void kl_bwd_range(void *arg, int64_t first, int64_t last) {
+    struct head_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
+        mk_real *dx = j->dlogits + r * j->V;
+        mk_real lse_p = log_sum_exp(j->V, x, j->inv_temp), lse_q = log_sum_exp(j->V, y, j->inv_temp);
+        mk_real c = j->dkl[r] * j->inv_temp;
+        for (int64_t i = 0; i < j->V; i++) {
+            mk_real lp = x[i] * j->inv_temp - lse_p, p = MK_R(exp)(lp);
+            if (p > 0) dx[i] += c * p * (lp - (y[i] * j->inv_temp - lse_q) - j->kl_in[r]);
+        }
+    }
+}
+
+int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
+                  const mk_real *ref_logits, double inv_temp, const mk_real *kl, const mk_real *dkl,
+                  mk_real *dlogits) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
+                         .inv_temp = (mk_real)inv_temp, .kl_in = kl, .dkl = dkl,
+                         .dlogits = dlogits};
+    mk_for(e, rows, 8.0 * (double)V + 20, kl_bwd_range, &j);
+    return MK_OK;
+}
+
+/* ---- sampling ----------------------------------------------------------------------------------- */
+
+/* order of the heap: larger probability first, then smaller token id */
+static int before(const mk_real *p, int32_t a, int32_t b) {
+    return p[a] > p[b] || (p[a] == p[b] && a < b);
+}
+
+static void sift(const mk_real *p, int32_t *heap, int64_t n, int64_t at) {
+    int32_t id = heap[at];
+    for (int64_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
+        if (child + 1 < n && before(p, heap[child + 1], heap[child])) child++;
+        if (!before(p, heap[child], id)) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = id;
+}
+
+/* Marks the kept tokens of p[V] by a negative sign and returns how many are kept. */
+static int64_t cut(int64_t V, mk_real *p, int32_t *heap, int64_t top_k, double top_p) {
+    for (int64_t i = 0; i < V; i++) heap[i] = (int32_t)i;
+    for (int64_t i = V / 2; i-- > 0;) sift(p, heap, V, i);
+    int64_t limit = top_k > 0 ? mk_min(top_k, V) : V, kept = 0;
+    double mass = 0, reached = 0;
+    if (limit == V)
+        for (int64_t i = 0; i < V; i++) mass += (double)p[i];
+    /* taken ids go behind the shrinking heap, the largest last */
+    for (int64_t n = V; kept < limit;) {
+        int32_t id = heap[0];
+        heap[0] = heap[--n];
+        if (n > 0) sift(p, heap, n, 0);
+        heap[n] = id;
+        kept++;
+        reached += (double)p[id];
+        if (limit == V && reached >= top_p * mass) break;
+    }
+    if (limit < V) {
+        mass = reached;
+        reached = 0;
+        for (int64_t i = 0; i < kept; i++) {
+            reached += (double)p[heap[V - 1 - i]];
+            if (reached >= top_p * mass) kept = i + 1;
+        }
+    }
+    for (int64_t i = 0; i < kept; i++) p[heap[V - 1 - i]] = -p[heap[V - 1 - i]];
+    return kept;
+}
+
+static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *heap) {
+    int64_t V = j->V;
+    const mk_real *x = j->logits + r * V;
+    if (j->inv_temp <= 0) {
+        int32_t at = 0;
+        for (int64_t i = 1; i < V; i++)
+            if (x[i] > x[at]) at = (int32_t)i;
+        return at;
+    }
+    mk_real top = largest(V, x) * j->inv_temp;
+    for (int64_t i = 0; i < V; i++) p[i] = MK_R(exp)(x[i] * j->inv_temp - top);
+    int cutting = (j->top_k > 0 && j->top_k < V) || j->top_p < 1;
+    if (cutting) cut(V, p, heap, j->top_k, j->top_p);
+    double mass = 0, u = mk_unit(mk_philox(j->step, (uint32_t)j->row_id[r], 0, 0, j->key).w[0]);
+    for (int64_t i = 0; i < V; i++) {
+        if (cutting) p[i] = p[i] < 0 ? -p[i] : 0;
+        mass += (double)p[i];
+    }
+    double aim = u * mass, reached = 0;
+    int32_t last = 0;
+    for (int64_t i = 0; i < V; i++) {
+        if (!(p[i] > 0)) continue;
+        last = (int32_t)i;
+        reached += (double)p[i];
+        if (reached > aim) break;
+    }
+    return last;
+}
+
+static void sample_piece(void *arg, int64_t i) {
+    struct head_job *j = arg;
+    size_t bytes = (size_t)j->V * (sizeof(mk_real) + sizeof(int32_t));
+    bytes = (bytes + 63) / 64 * 64;
+    mk_real *p = (mk_real *)(void *)(j->scratch + (size_t)i * bytes);
+    int32_t *heap = (int32_t *)(void *)(p + j->V);
+    for (int64_t r = i * j->piece_rows; r < mk_min((i + 1) * j->piece_rows, j->rows); r++)
+        j->token[r] = draw(j, r, p, heap);
+}
+
+int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                  int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
+                  int32_t *token) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
+                         .top_k = top_k, .top_p = top_p, .key = key, .step = step,
+                         .row_id = row_id, .token = token};
+    if (rows <= 0 || V <= 0) return MK_OK;
+    j.piece_rows = mk_max(mk_block(rows, 10.0 * (double)V + 50), mk_ceil_div(rows, 16));
+    int64_t pieces = mk_ceil_div(rows, j.piece_rows);
+    size_t bytes = (size_t)V * (sizeof(mk_real) + sizeof(int32_t));
+    bytes = (bytes + 63) / 64 * 64;
+    j.scratch = mk_scratch(e, (size_t)pieces * bytes);
+    if (!j.scratch) return MK_NOMEM;
+    mk_parallel(e, pieces, sample_piece, &j);
+    return MK_OK;
+}

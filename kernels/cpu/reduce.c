@@ -1,0 +1,137 @@
+/* reduce.c - sums, extremes and running sums along one axis of [outer, n, inner]. */
+#include "table.h"
+
+#define COLUMNS 64 /* columns of `inner` that one piece carries along */
+
+struct reduce_job {
+    mk_reduce op;
+    int64_t outer, n, inner;
+    const mk_real *x;
+    mk_real *y;
+    int32_t *index;
+    double *part;
+};
+
+/* NaN wins over every number, as in PyTorch */
+static int beats(mk_reduce op, mk_real v, mk_real best) {
+    if (v != v) return best == best;
+    return op == MK_MIN ? v < best : v > best;
+}
+
+static double line_sum(int64_t n, const mk_real *x) {
+    double s[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int c = 0; c < 8; c++) s[c] += (double)x[i + c];
+    for (int c = 0; i + c < n; c++) s[c] += (double)x[i + c];
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+static void sum_blocks(void *arg, int64_t first, int64_t last) {
+    struct reduce_job *j = arg;
+    int64_t per_line = mk_ceil_div(j->n, MK_SUM_BLOCK);
+    for (int64_t i = first; i < last; i++) {
+        int64_t line = i / per_line, at = i % per_line * MK_SUM_BLOCK;
+        j->part[i] = line_sum(mk_min(MK_SUM_BLOCK, j->n - at), j->x + line * j->n + at);
+    }
+}
+
+/* inner = 1, long lines: blocks of fixed length, added in order */
+static int sum_lines(mk_env *e, struct reduce_job *j) {
+    int64_t per_line = mk_ceil_div(j->n, MK_SUM_BLOCK);
+    j->part = mk_scratch(e, (size_t)(j->outer * per_line) * sizeof(double));
+    if (!j->part) return MK_NOMEM;
+    mk_for(e, j->outer * per_line, 0.3 * (double)mk_min(j->n, MK_SUM_BLOCK), sum_blocks, j);
+    for (int64_t o = 0; o < j->outer; o++) {
+        double s = 0;
+        for (int64_t b = 0; b < per_line; b++) s += j->part[o * per_line + b];
+        j->y[o] = (mk_real)s;
+    }
+    return MK_OK;
+}
+
+/* One piece: COLUMNS columns of one outer index. */
+static void reduce_range(void *arg, int64_t first, int64_t last) {
+    struct reduce_job *j = arg;
+    int64_t blocks = mk_ceil_div(j->inner, COLUMNS);
+    for (int64_t b = first; b < last; b++) {
+        int64_t o = b / blocks, c0 = b % blocks * COLUMNS, w = mk_min(COLUMNS, j->inner - c0);
+        const mk_real *x = j->x + o * j->n * j->inner + c0;
+        mk_real *y = j->y + o * j->inner + c0;
+        double acc[COLUMNS];
+        mk_real best[COLUMNS];
+        for (int64_t c = 0; c < w; c++) {
+            acc[c] = 0;
+            best[c] = j->op == MK_MIN ? (mk_real)INFINITY : (mk_real)-INFINITY;
+        }
+        if (j->op != MK_SUM)
+            for (int64_t i = 0; i < j->n; i++)
+                for (int64_t c = 0; c < w; c++) {
+                    mk_real v = x[i * j->inner + c];
+                    if (beats(j->op, v, best[c])) best[c] = v;
+                }
+        if (j->op == MK_SUM)
+            for (int64_t i = 0; i < j->n; i++)
+                for (int64_t c = 0; c < w; c++) acc[c] += (double)x[i * j->inner + c];
+        if (j->op == MK_LOGSUMEXP)
+            for (int64_t i = 0; i < j->n; i++)
+                for (int64_t c = 0; c < w; c++)
+                    if (MK_R(fabs)(best[c]) <= (mk_real)3e38)
+                        acc[c] += (double)MK_R(exp)(x[i * j->inner + c] - best[c]);
+        for (int64_t c = 0; c < w; c++) {
+            if (j->op == MK_SUM)
+                y[c] = (mk_real)acc[c];
+            else if (j->op == MK_LOGSUMEXP && acc[c] > 0)
+                y[c] = (mk_real)((double)best[c] + log(acc[c]));
+            else
+                y[c] = best[c];
+        }
+    }
+}
+
+int mk_cpu_reduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+                  const mk_real *x, mk_real *y) {
+    struct reduce_job j = {.op = op, .outer = outer, .n = n, .inner = inner, .x = x, .y = y};
+    if (outer <= 0 || inner <= 0) return MK_OK;
+    if (op == MK_SUM && inner == 1 && n > 0) return sum_lines(e, &j);
+    double ns = (double)n * (double)mk_min(inner, COLUMNS) * (op == MK_LOGSUMEXP ? 10 : 1);
+    mk_for(e, outer * mk_ceil_div(inner, COLUMNS), ns + 10, reduce_range, &j);
+    return MK_OK;
+}
+
+static void argreduce_range(void *arg, int64_t first, int64_t last) {
+    struct reduce_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        const mk_real *x = j->x + r / j->inner * j->n * j->inner + r % j->inner;
+        int32_t at = 0;
+        for (int64_t i = 1; i < j->n; i++)
+            if (beats(j->op, x[i * j->inner], x[at * j->inner])) at = (int32_t)i;
+        j->index[r] = at;
+    }
+}
+
+int mk_cpu_argreduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+                     const mk_real *x, int32_t *y) {
+    struct reduce_job j = {.op = op, .outer = outer, .n = n, .inner = inner, .x = x, .index = y};
+    mk_for(e, outer * inner, 1.0 * (double)n + 10, argreduce_range, &j);
+    return MK_OK;
+}
+
+static void cumsum_range(void *arg, int64_t first, int64_t last) {
+    struct reduce_job *j = arg;
+    for (int64_t r = first; r < last; r++) {
+        int64_t at = r / j->inner * j->n * j->inner + r % j->inner;
+        double s = 0;
+        for (int64_t i = 0; i < j->n; i++, at += j->inner) {
+            s += (double)j->x[at];
+            j->y[at] = (mk_real)s;
+        }
+    }
+}
+
+int mk_cpu_cumsum(mk_env *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
+                  mk_real *y) {
+    struct reduce_job j = {.outer = outer, .n = n, .inner = inner, .x = x, .y = y};
+    mk_for(e, outer * inner, 2.0 * (double)n + 10, cumsum_range, &j);
+    return MK_OK;
+}

@@ -1,0 +1,266 @@
+/* kernels.h - every kernel: its maths, shapes and accumulate-or-overwrite rule.
+**
+** Kernels see raw pointers, sizes and an environment; they know no tensor and no Lua. A device is a
+** table of them (mk_table). Sizes are int64_t; matrices are row-major; `ld` is the distance between
+** rows in elements. All pointers are device pointers unless a comment says host.
+**
+** Rules
+**  - Outputs are overwritten, except where the comment says `+=`.
+**  - Outputs do not overlap inputs, except where the comment says "may be x".
+**  - Each kernel returns MK_OK or a code of mk_code; it never prints and never exits.
+**  - Same input, same bits: work is cut into pieces by shape alone, never by the number of threads,
+**    and reductions have a fixed order.
+**  - Row invariance: what a kernel computes for a row (a token, a sequence) does not depend on how
+**    many other rows there are or where they lie. Generation and training call the same kernels, so
+**    their log-probabilities are equal to the bit.
+**
+** Names: T tokens, B sequences, V vocabulary, D model width, H heads, G key/value heads, K head size.
+** Ragged batches: offsets[B + 1], int32, offsets[0] = 0, offsets[B] = T; sequence b is the rows
+** offsets[b] .. offsets[b + 1] - 1.
+**
+** MK_REAL_DOUBLE builds the same sources with mk_real = double, in which gradients are checked by
+** central differences.
+*/
+#ifndef MK_KERNELS_H
+#define MK_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef MK_REAL_DOUBLE
+typedef double mk_real;
+#else
+typedef float mk_real;
+#endif
+
+typedef enum mk_code { MK_OK = 0, MK_NOMEM, MK_FAULT } mk_code;
+
+/* MK_F32 is mk_real; the others are storage only: kernels below compute on F32 unless they say so */
+typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, MK_DTYPE_COUNT } mk_dtype;
+
+#define MK_MAX_DIMS 8
+
+/* ---- environment (kernels/cpu/env.c) ---------------------------------------------------------- */
+
+struct mk_pool; /* worker threads */
+
+typedef struct mk_env {
+    struct mk_pool *pool; /* NULL = run everything on the calling thread */
+    void *scratch;        /* grown on demand by mk_scratch, freed by mk_env_close */
+    size_t scratch_bytes;
+} mk_env;
+
+/* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */
+int mk_env_open(mk_env *e, int n_threads);
+void mk_env_close(mk_env *e);
+/* 64-byte aligned memory valid until the next mk_scratch; NULL when there is none. */
+void *mk_scratch(mk_env *e, size_t bytes);
+
+/* Runs fn(arg, i) for i in 0 .. n - 1 on the pool and waits. Pieces are handed out dynamically, so
+** fn must not care which thread runs it. n <= 1, or no pool: on the calling thread. Not reentrant:
+** from inside a piece it runs serially. */
+typedef void (*mk_piece)(void *arg, int64_t i);
+void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg);
+
+/* ---- operations of the generic kernels --------------------------------------------------------- */
+
+typedef enum mk_unary {
+    MK_NEG, MK_ABS, MK_SQUARE, MK_SQRT, MK_RSQRT, MK_RECIPROCAL, MK_EXP, MK_LOG, MK_TANH, MK_SIGMOID,
+    MK_LOGSIGMOID, MK_SOFTPLUS, MK_RELU, MK_SILU, MK_GELU /* erf */, MK_GELU_TANH, MK_SIN, MK_COS,
+    MK_FLOOR, MK_SIGN,
+    MK_ADD_SCALAR /* x + p */, MK_MUL_SCALAR /* p x */, MK_POW_SCALAR /* x^p */,
+    MK_CLAMP /* min(max(x, p), q) */
+} mk_unary;
+
+typedef enum mk_binary {
+    MK_ADD, MK_SUB, MK_MUL, MK_DIV, MK_MAXIMUM, MK_MINIMUM, MK_POW,
+    MK_EQ, MK_NE, MK_LT, MK_LE, MK_GT, MK_GE /* 1 or 0, as F32 */
+} mk_binary;
+
+typedef enum mk_reduce { MK_SUM, MK_MAX, MK_MIN, MK_LOGSUMEXP } mk_reduce;
+
+typedef struct mk_table {
+    /* -- memory and elements (kernels/cpu/elementwise.c) -- */
+
+    /* x[n] = v, any dtype */
+    int (*fill)(mk_env *e, mk_dtype dtype, int64_t n, void *x, double v);
+    /* dst[i] = src[i] over shape[ndim], strides in elements, any dtype (0 strides in src broadcast) */
+    int (*copy)(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
+                const int64_t *src_stride, void *dst, const int64_t *dst_stride);
+    /* dst[i] = src[i] converted: to nearest even for floats, truncation and saturation to integers */
+    int (*cast)(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst);
+    /* y[i] = f(x[i]); y may be x */
+    int (*unary)(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p, double q);
+    /* dx[i] = f'(x[i]) dy[i], y = f(x); dx may be dy */
+    int (*unary_bwd)(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
+                     const mk_real *dy, mk_real *dx, double p, double q);
+    /* y = f(a, b) over shape[ndim], y contiguous, strides of a and b in elements (0 broadcasts);
+    ** y may be a or b where that one is contiguous */
+    int (*binary)(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
+                  const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y);
+    /* y[i] = c[i] != 0 ? a[i] : b[i]; all contiguous */
+    int (*where)(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y);
+    /* y += alpha x */
+    int (*axpy)(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y);
+    /* x as [outer, n, inner], y as [outer, inner]; sums accumulate in double */
+    int (*reduce)(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
+                  mk_real *y);
+    /* index (0-based) of the first largest (op MK_MAX) or smallest (MK_MIN) along n */
+    int (*argreduce)(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+                     const mk_real *x, int32_t *y);
+    /* y[o, i] = sum of x[o, 0..i], x and y as [outer, n, inner] */
+    int (*cumsum)(mk_env *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y);
+
+    /* -- matrix products (kernels/cpu/gemm.c) -- */
+
+    /* C[m,n] = alpha op(A) op(B) + beta C for `batch` matrices, step_* elements apart (0 = shared).
+    ** op(X) = X, or its transpose where ta/tb; A is [m,k] ([k,m] if ta), B is [k,n] ([n,k] if tb).
+    ** beta 0 does not read C. Row invariant in m: row i of C has the same bits whatever m is. */
+    int (*gemm)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+                const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
+                int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
+
+    /* -- rows (kernels/cpu/rows.c): x is [rows, n] -- */
+
+    /* y = softmax(x) or log softmax(x) (log != 0); y may be x */
+    int (*softmax)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
+    int (*softmax_bwd)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
+                       const mk_real *dy, mk_real *dx);
+    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones) */
+    int (*rmsnorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, double eps,
+                   mk_real *y, mk_real *rstd);
+    /* dx overwritten; dw[n] += where not NULL */
+    int (*rmsnorm_bwd)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+                       const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
+    /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL */
+    int (*layernorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+                     const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd);
+    /* dx overwritten; dw[n], db[n] += where not NULL */
+    int (*layernorm_bwd)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+                         const mk_real *mean, const mk_real *rstd, const mk_real *dy, mk_real *dx,
+                         mk_real *dw, mk_real *db);
+    /* dst[i, :] = src[idx[i], :], n rows of d; indices 0-based and in range (checked by the caller) */
+    int (*gather_rows)(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
+                       mk_real *dst);
+    /* dst[idx[i], :] += src[i, :], in the order of i; dst has n_dst rows */
+    int (*scatter_add_rows)(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
+                            int64_t n_dst, mk_real *dst);
+    /* y[r] = x[r, idx[r]]; and dx[r, idx[r]] += dy[r] */
+    int (*pick)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx, mk_real *y);
+    int (*pick_bwd)(mk_env *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy,
+                    mk_real *dx);
+    /* y[b, :] = sum (mean != 0: mean) of the rows of sequence b of x[T, n]; empty sequences give 0 */
+    int (*segment_sum)(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+                       const mk_real *x, mk_real *y);
+    int (*segment_sum_bwd)(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+                           const mk_real *dy, mk_real *dx);
+
+    /* -- transformer parts (kernels/cpu/transformer.c) -- */
+
+    /* Rotary embedding in the rotate_half layout of Hugging Face's Llama: for each row t and head,
+    ** with angle a_i = pos[t] theta^(-2i/K), i < K/2:
+    **   y[i] = x[i] cos a_i - s x[i+K/2] sin a_i,  y[i+K/2] = x[i+K/2] cos a_i + s x[i] sin a_i,
+    ** s = +1 forward, -1 (sign < 0) the inverse = backward. x, y: [T, H, K], row distances ldx, ldy.
+    ** y may be x */
+    int (*rope)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy);
+    /* y = silu(gate) * up, n elements each */
+    int (*swiglu)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y);
+    int (*swiglu_bwd)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy,
+                      mk_real *dgate, mk_real *dup);
+    /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
+    ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. out [T, H, K];
+    ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. */
+    int (*attention)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                     double scale, int causal, const mk_real *q, const mk_real *k, const mk_real *v,
+                     mk_real *out, mk_real *lse);
+    /* dq, dk, dv overwritten */
+    int (*attention_bwd)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                         int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
+                         const mk_real *v, const mk_real *out, const mk_real *lse, const mk_real *dout,
+                         mk_real *dq, mk_real *dk, mk_real *dv);
+    /* Generation: rows of new tokens against a cache. kcache and vcache: [slot, pos, G, K], slot
+    ** distance `slab` elements. Row r belongs to slot[r] and stands at position pos[r].
+    ** cache_put: kcache[slot[r], pos[r]] = k[r], v alike. */
+    int (*cache_put)(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+                     const int32_t *pos, int64_t slab, const mk_real *k, const mk_real *v,
+                     mk_real *kcache, mk_real *vcache);
+    /* out[r] = attention of q[r] (H heads) to positions 0 .. pos[r] of its slot; the same bits as
+    ** `attention` gives for that token in its sequence. */
+    int (*attention_cached)(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
+                            const mk_real *kcache, const mk_real *vcache, mk_real *out);
+
+    /* -- the language-model head (kernels/cpu/head.c): one row of logits per token -- */
+
+    /* With z = logits * inv_temp: logp[r] = log softmax(z)[target[r]], entropy[r] = -sum p log p,
+    ** lse[r] = log sum exp z. target < 0 gives logp 0. entropy may be NULL. logits [rows, V] */
+    int (*logprob)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                   const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
+    /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]; each of
+    ** dlogp and (dentropy with entropy) may be NULL */
+    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits);
+    /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise */
+    int (*kl)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+              double inv_temp, mk_real *kl);
+    /* dlogits += inv_temp p (log p - log q - kl) dkl[r]; nothing flows to q */
+    int (*kl_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                  double inv_temp, const mk_real *kl, const mk_real *dkl, mk_real *dlogits);
+    /* One token per row. temperature 0 (inv_temp <= 0) takes the first largest logit. Else softmax of
+    ** logits * inv_temp, cut to the top_k largest (0 = all) and then to the smallest set of largest
+    ** probabilities whose sum reaches top_p (1 = all), drawn by inverse transform in order of token
+    ** id from u = one uniform of the Philox stream (key; counter = {step, row_id[r], 0, 0}). */
+    int (*sample)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+                  int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
+                  int32_t *token);
+
+    /* -- random numbers (kernels/cpu/random.c); Philox4x32-10, see philox.h -- */
+
+    /* x[i] uniform in [lo, hi): element i from word i % 4 of counter {i / 4 (64 bit), stream, 0} */
+    int (*rand_uniform)(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double lo, double hi,
+                        mk_real *x);
+    /* x[i] normal, Box-Muller on pairs of words */
+    int (*rand_normal)(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
+                       mk_real *x);
+    /* y = x * mask / (1 - p), mask from the uniform stream; y may be x. Backward is the same call on
+    ** dy */
+    int (*dropout)(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_real *x,
+                   mk_real *y);
+
+    /* -- PPO (kernels/cpu/ppo.c) -- */
+
+    /* Generalised advantage estimation over ragged sequences (Schulman et al. 2016), n columns
+    ** (objectives): delta_t = r_t + gamma V_{t+1} - V_t with V after the last token = 0,
+    ** A_t = delta_t + gamma lambda A_{t+1}; returns = A + V. All [T, n]. */
+    int (*gae)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
+               const mk_real *values, double gamma, double lambda, mk_real *adv, mk_real *returns);
+    /* Clipped surrogate per token: z = exp(logp - old); loss = -min(z A, clip(z, 1-c, 1+c) A);
+    ** dlogp = dloss/dlogp (0 where the clip is active); clipped = 1 where it is; z out. [T] each. */
+    int (*ppo_clip)(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
+                    const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio,
+                    mk_real *clipped);
+
+    /* -- optimisers (kernels/cpu/optim.c) -- */
+
+    /* AdamW as PyTorch's: p -= lr wd p; m, v moments; p -= lr mhat / (sqrt(vhat) + eps); step >= 1 */
+    int (*adamw)(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m, mk_real *v, double lr,
+                 double beta1, double beta2, double eps, double wd, int64_t step, double grad_scale);
+    /* SGD as PyTorch's: g' = grad_scale g + wd p; buf = momentum buf + g' (first: g'); p -= lr buf */
+    int (*sgd)(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
+               double momentum, double wd, int first, double grad_scale);
+    /* out[0] (host pointer) = sum of squares in double; waits for the device */
+    int (*sumsq)(mk_env *e, int64_t n, const mk_real *x, double *out);
+} mk_table;
+
+/* the tables; NULL where not built */
+const mk_table *mk_cpu_table(void);
+
+/* ---- host helpers of the CPU side -------------------------------------------------------------- */
+
+/* OpenBLAS, loaded at run time so that its kernels can be chosen first (kernels/cpu/blas.c). The
+** text says what was found, e.g. "OpenBLAS 0.3.21 SkylakeX" or why there is none. */
+const char *mk_blas_describe(void);
+
+#endif

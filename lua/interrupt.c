@@ -1,0 +1,226 @@
+/* interrupt.c - stopping Lua code from a signal handler or another thread.
+**
+** A hook that is always on would halve the speed of Lua, so it is set on demand: mocl_interrupt
+** raises the flag that native operations poll and sets a hook on every thread being resumed; the
+** hook reports the flag at the next instruction. Lua allows lua_sethook in a signal handler of the
+** thread that runs the state. From another thread two things could be freed under it, a coroutine
+** and the call records that lua_sethook walks; moclL_realloc holds every free back meanwhile.
+**
+** Refuses: to stop C code that does not poll; to interrupt a coroutine resumed by foreign C code.
+*/
+#define _POSIX_C_SOURCE 200809L
+#include "state.h"
+
+#include <lualib.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "mocl.h"
+
+/* Either the fence below comes before the interrupter's: then it no longer sees what was unlinked
+** before this free; or after it: then this sees `hooking`. A handler that runs on this thread ends
+** before we go on, so the loop waits for other threads only. */
+void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
+    (void)old_bytes;
+    if (bytes > 0) return realloc(p, bytes);
+    if (p) {
+        moclL_host *h = host;
+        atomic_thread_fence(memory_order_seq_cst);
+        while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
+        free(p);
+    }
+    return NULL;
+}
+
+static void on_hook(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    mocl_ctx *ctx = moclL_host_of(L)->ctx;
+    lua_sethook(L, NULL, 0, 0);
+    if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
+    luaL_where(L, 0);
+    lua_pushstring(L, ctx->message);
+    mocl_clear(ctx);
+    lua_concat(L, 2);
+    lua_error(L);
+}
+
+static void set_hook(lua_State *L) {
+    lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+void mocl_interrupt(mocl_ctx *ctx) {
+    moclL_host *h = ctx->host;
+    mocl_ctx_interrupt(ctx);
+    atomic_fetch_add(&h->hooking, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    int n = atomic_load(&h->n_running);
+    for (int i = 0; i < n && i < MOCLL_MAX_RUNNING; i++) {
+        lua_State *co = atomic_load(&h->running[i]);
+        if (co) set_hook(co);
+    }
+    atomic_fetch_sub(&h->hooking, 1);
+}
+
+void moclL_end_interrupt(lua_State *L) {
+    moclL_host *h = moclL_host_of(L);
+    atomic_store(&h->raised, false);
+    if (!h->ctx->interrupt) return;
+    h->ctx->interrupt = 0;
+    lua_sethook(L, NULL, 0, 0);
+}
+
+static int now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int)((t.tv_sec % 1000000) * 1000 + t.tv_nsec / 1000000);
+}
+
+bool moclL_signal(moclL_host *h, int signal_number) {
+    enum { SAME_MS = 100, HARD_MS = 1000 };
+    int now = now_ms(), age = now - atomic_load(&h->signal_ms);
+    bool before = atomic_load(&h->signal) != 0;
+    /* one that is sent to the process and to its group arrives twice */
+    if (before && age >= 0 && age < SAME_MS) return false;
+    if (atomic_load(&h->raised) && age >= 0 && age < HARD_MS) return true;
+    atomic_store(&h->signal_ms, now);
+    atomic_store(&h->signal, signal_number);
+    if (atomic_load(&h->flag_mode) && !before) return false;
+    atomic_store(&h->raised, true);
+    mocl_interrupt(h->ctx);
+    return false;
+}
+
+/* ---- coroutine.resume, wrap and close: as in Lua's own library, but they note who runs ---------- */
+
+static void enter(moclL_host *h, lua_State *co) {
+    int n = atomic_load_explicit(&h->n_running, memory_order_relaxed);
+    if (n < MOCLL_MAX_RUNNING) atomic_store_explicit(&h->running[n], co, memory_order_release);
+    atomic_store(&h->n_running, n + 1);
+    if (h->ctx->interrupt) set_hook(co); /* it came before this thread was in the list */
+}
+
+static void leave(moclL_host *h) {
+    atomic_fetch_sub(&h->n_running, 1);
+}
+
+/* Moves n_args values from L to co and runs it. Returns the number of results, on L; or -1 with the
+** error value on L. Raises nothing, so that enter and leave always pair. */
+static int resume(lua_State *L, lua_State *co, int n_args) {
+    int n_results = 0;
+    if (!lua_checkstack(co, n_args)) {
+        lua_pushliteral(L, "too many arguments to resume");
+        return -1;
+    }
+    lua_xmove(L, co, n_args);
+    moclL_host *h = moclL_host_of(L);
+    enter(h, co);
+    int status = lua_resume(co, L, n_args, &n_results);
+    leave(h);
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_xmove(co, L, 1);
+        return -1;
+    }
+    if (!lua_checkstack(L, n_results + 1)) {
+        lua_pop(co, n_results);
+        lua_pushliteral(L, "too many results to resume");
+        return -1;
+    }
+    lua_xmove(co, L, n_results);
+    return n_results;
+}
+
+/* runs the pending __close of co; an error value is left on co */
+static int close_thread(lua_State *L, lua_State *co) {
+    moclL_host *h = moclL_host_of(L);
+    enter(h, co);
+#if LUA_VERSION_RELEASE_NUM >= 50406
+    int status = lua_closethread(co, L);
+#else
+    int status = lua_resetthread(co);
+#endif
+    leave(h);
+    return status;
+}
+
+static lua_State *check_thread(lua_State *L) {
+    lua_State *co = lua_tothread(L, 1);
+    luaL_argexpected(L, co, 1, "coroutine");
+    return co;
+}
+
+static int coroutine_resume(lua_State *L) {
+    lua_State *co = check_thread(L);
+    int n = resume(L, co, lua_gettop(L) - 1);
+    if (n < 0) {
+        lua_pushboolean(L, 0);
+        lua_insert(L, -2);
+        return 2;
+    }
+    lua_pushboolean(L, 1);
+    lua_insert(L, -(n + 1));
+    return n + 1;
+}
+
+static int wrapped(lua_State *L) {
+    lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+    int n = resume(L, co, lua_gettop(L));
+    if (n >= 0) return n;
+    int status = lua_status(co);
+    if (status != LUA_OK && status != LUA_YIELD) { /* it failed: its <close> variables are open */
+        status = close_thread(L, co);
+        lua_xmove(co, L, 1);
+    }
+    if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+        luaL_where(L, 1);
+        lua_insert(L, -2);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
+
+static int coroutine_wrap(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_State *co = lua_newthread(L);
+    lua_pushvalue(L, 1);
+    lua_xmove(L, co, 1);
+    lua_pushcclosure(L, wrapped, 1);
+    return 1;
+}
+
+static const char *thread_status(lua_State *L, lua_State *co) {
+    lua_Debug ar;
+    if (L == co) return "running";
+    int status = lua_status(co);
+    if (status == LUA_YIELD) return "suspended";
+    if (status != LUA_OK) return "dead";
+    if (lua_getstack(co, 0, &ar)) return "normal";
+    return lua_gettop(co) == 0 ? "dead" : "suspended";
+}
+
+static int coroutine_close(lua_State *L) {
+    lua_State *co = check_thread(L);
+    const char *status = thread_status(L, co);
+    if (status[0] != 'd' && status[0] != 's')
+        return luaL_error(L, "cannot close a %s coroutine", status);
+    if (close_thread(L, co) == LUA_OK) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    lua_pushboolean(L, 0);
+    lua_xmove(co, L, 1);
+    return 2;
+}
+
+void moclL_open_interrupt(lua_State *L) {
+    static const luaL_Reg functions[] = {{"close", coroutine_close},
+                                         {"resume", coroutine_resume},
+                                         {"wrap", coroutine_wrap},
+                                         {NULL, NULL}};
+    moclL_host *h = moclL_host_of(L);
+    atomic_store(&h->running[0], L);
+    atomic_store(&h->n_running, 1);
+    lua_getglobal(L, LUA_COLIBNAME);
+    luaL_setfuncs(L, functions, 0);
+    lua_pop(L, 1);
+}

@@ -1,0 +1,166 @@
+/* lnn.c - module mocl.nn.core: network parts that are one fused operation. stdlib/mocl/nn.lua builds
+** layers on them.
+*/
+#include "ltensor.h"
+#include "modules.h"
+
+
+
+/* linear(x, w, b=nil): x [..., in], w [out, in], b [out] -> [..., out] */
+static int nn_linear(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *b = moclL_opttensor(L, 3);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_linear(out, x, w, b));
+    return 1;
+}
+
+/* lora_linear(x, w, A, B, {scale=1, dropout=0, key=0, stream=0}) */
+static int nn_lora_linear(lua_State *L) {
+    static const char *const options[] = {"scale", "dropout", "key", "stream", NULL};
+    mocl_tensor *x = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *a = moclL_checktensor(L, 3),
+                *b = moclL_checktensor(L, 4);
+    moclL_checkoptions(L, 5, options);
+    double scale = moclL_optfield_number(L, 5, "scale", 1), p = moclL_optfield_number(L, 5, "dropout", 0);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 5, "key", 0);
+    uint64_t stream = (uint64_t)moclL_optfield_integer(L, 5, "stream", 0);
+    if (!(p >= 0 && p < 1)) return luaL_error(L, "lora_linear: dropout %f is outside [0, 1)", p);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_lora_linear(out, x, w, a, b, scale, p, key, stream));
+    return 1;
+}
+
+/* rms_norm(x, w=nil, eps=1e-5) */
+static int nn_rms_norm(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1), *w = moclL_opttensor(L, 2);
+    double eps = luaL_optnumber(L, 3, 1e-5);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_rmsnorm(out, x, w, eps));
+    return 1;
+}
+
+/* layer_norm(x, w=nil, b=nil, eps=1e-5) */
+static int nn_layer_norm(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1), *w = moclL_opttensor(L, 2), *b = moclL_opttensor(L, 3);
+    double eps = luaL_optnumber(L, 4, 1e-5);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_layernorm(out, x, w, b, eps));
+    return 1;
+}
+
+/* dropout(x, p, {key=, stream=}): the same key and stream give the same mask */
+static int nn_dropout(lua_State *L) {
+    static const char *const options[] = {"key", "stream", NULL};
+    mocl_tensor *x = moclL_checktensor(L, 1);
+    double p = luaL_checknumber(L, 2);
+    moclL_checkoptions(L, 3, options);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
+    uint64_t stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_dropout(out, x, p, key, stream));
+    return 1;
+}
+
+/* swiglu(gate, up) = silu(gate) * up */
+static int nn_swiglu(lua_State *L) {
+    mocl_tensor *gate = moclL_checktensor(L, 1), *up = moclL_checktensor(L, 2), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_swiglu(out, gate, up));
+    return 1;
+}
+
+/* rope(x [T, H, K], positions (from 0), theta=10000) */
+static int nn_rope(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1);
+    double theta = luaL_optnumber(L, 3, 10000);
+    mocl_tensor *pos = moclL_pushids(L, 2, x->storage->dev, 0), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_rope(out, x, pos, theta));
+    return 1;
+}
+
+/* attention(q, k, v, offsets, {causal=true, scale=1/sqrt(K)}) */
+static int nn_attention(lua_State *L) {
+    static const char *const options[] = {"causal", "scale", NULL};
+    mocl_tensor *q = moclL_checktensor(L, 1), *k = moclL_checktensor(L, 2), *v = moclL_checktensor(L, 3);
+    moclL_checkoptions(L, 5, options);
+    double width = q->ndim == 3 ? (double)q->shape[2] : 1;
+    double scale = moclL_optfield_number(L, 5, "scale", 1.0 / __builtin_sqrt(width));
+    bool causal = moclL_optfield_boolean(L, 5, "causal", true);
+    mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), **out = moclL_pushtensor(L);
+    mocl_status st = mocl_need_offsets("attention", off, q->ndim ? q->shape[0] : 0);
+    if (st) return moclL_raise(L, st);
+    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, scale, causal));
+    return 1;
+}
+
+/* segment_sum(x [T] or [T, n], offsets), segment_mean alike -> one row per sequence */
+static int segment(lua_State *L, bool mean) {
+    mocl_tensor *x = moclL_checktensor(L, 1), *off = moclL_pushids(L, 2, x->storage->dev, 0);
+    mocl_tensor **out = moclL_pushtensor(L);
+    mocl_status st = mocl_need_offsets("segment", off, x->ndim ? x->shape[0] : 0);
+    if (st) return moclL_raise(L, st);
+    MOCLL_CALL(L, mocl_segment(out, x, off, mean));
+    return 1;
+}
+
+static int nn_segment_sum(lua_State *L) { return segment(L, false); }
+static int nn_segment_mean(lua_State *L) { return segment(L, true); }
+
+/* embedding(weight [V, D], ids from 0) -> [n, D] */
+static int nn_embedding(lua_State *L) {
+    mocl_tensor *w = moclL_checktensor(L, 1), *ids = moclL_pushids(L, 2, w->storage->dev, 0);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_index_select(out, w, ids));
+    return 1;
+}
+
+/* lm_head(hidden [T, D], w [V, D], targets, {temperature=1, hidden_ref=nil, entropy=true})
+** -> logp [T], entropy [T] or nil, kl [T] or nil */
+static int nn_lm_head(lua_State *L) {
+    static const char *const options[] = {"temperature", "hidden_ref", "entropy", NULL};
+    mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *ref = NULL;
+    moclL_checkoptions(L, 4, options);
+    double temperature = moclL_optfield_number(L, 4, "temperature", 1);
+    bool want_entropy = moclL_optfield_boolean(L, 4, "entropy", true);
+    if (!lua_isnoneornil(L, 4) && lua_getfield(L, 4, "hidden_ref") != LUA_TNIL) ref = moclL_checktensor(L, -1);
+    mocl_tensor *target = moclL_pushids(L, 3, h->storage->dev, 0);
+    mocl_tensor **logp = moclL_pushtensor(L), **entropy = NULL, **kl = NULL;
+    if (want_entropy) entropy = moclL_pushtensor(L);
+    else lua_pushnil(L);
+    if (ref) kl = moclL_pushtensor(L);
+    else lua_pushnil(L);
+    MOCLL_CALL(L, mocl_lm_head(logp, entropy, kl, h, w, ref, target, temperature));
+    return 3;
+}
+
+/* ppo_clip(logp, old_logp, advantages, cliprange) -> loss, ratio, clipped; [T] each */
+static int nn_ppo_clip(lua_State *L) {
+    mocl_tensor *logp = moclL_checktensor(L, 1), *old = moclL_checktensor(L, 2), *adv = moclL_checktensor(L, 3);
+    double range = luaL_checknumber(L, 4);
+    mocl_tensor **loss = moclL_pushtensor(L), **ratio = moclL_pushtensor(L), **clipped = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_ppo_clip(loss, ratio, clipped, logp, old, adv, range));
+    return 3;
+}
+
+/* gae(rewards [T, n], values [T, n], offsets, {gamma=1, lam=.95}) -> advantages, returns */
+static int nn_gae(lua_State *L) {
+    static const char *const options[] = {"gamma", "lam", NULL};
+    mocl_tensor *r = moclL_checktensor(L, 1), *v = moclL_checktensor(L, 2);
+    moclL_checkoptions(L, 4, options);
+    double gamma = moclL_optfield_number(L, 4, "gamma", 1), lam = moclL_optfield_number(L, 4, "lam", .95);
+    mocl_tensor *off = moclL_pushids(L, 3, r->storage->dev, 0);
+    mocl_tensor **adv = moclL_pushtensor(L), **ret = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_gae(adv, ret, r, v, off, gamma, lam));
+    return 2;
+}
+
+static const luaL_Reg functions[] = {
+    {"attention", nn_attention}, {"dropout", nn_dropout},         {"embedding", nn_embedding},
+    {"gae", nn_gae},             {"layer_norm", nn_layer_norm},   {"linear", nn_linear},
+    {"lm_head", nn_lm_head},     {"lora_linear", nn_lora_linear}, {"ppo_clip", nn_ppo_clip},
+    {"rms_norm", nn_rms_norm},   {"rope", nn_rope},               {"segment_mean", nn_segment_mean},
+    {"segment_sum", nn_segment_sum}, {"swiglu", nn_swiglu},       {NULL, NULL},
+};
+
+int luaopen_mocl_nn_core(lua_State *L) {
+    luaL_newlib(L, functions);
+    return 1;
+}

@@ -1,0 +1,150 @@
+/* loptim.c - module mocl.optim.core: optimisers as objects. stdlib/mocl/optim.lua adds schedules. */
+#include "ltensor.h"
+#include "modules.h"
+#include "optim.h"
+
+#define OPTIM_CLASS "mocl.optim"
+
+static void free_optim(void *o) { mocl_optim_free(o); }
+
+static mocl_optim *check_optim(lua_State *L) { return moclL_checkowner(L, 1, OPTIM_CLASS); }
+
+/* the tensors of the list at 1 as a C array left on the stack */
+static mocl_tensor **parameter_list(lua_State *L, int *n) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_Integer count = luaL_len(L, 1);
+    if (count < 1) luaL_argerror(L, 1, "a list of at least one parameter is needed");
+    mocl_tensor **list = lua_newuserdatauv(L, (size_t)count * sizeof *list, 0);
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_geti(L, 1, i);
+        list[i - 1] = moclL_totensor(L, -1);
+        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor", i));
+        lua_pop(L, 1);
+    }
+    *n = (int)count;
+    return list;
+}
+
+static double positive(lua_State *L, const char *name, double v, bool zero_is_fine) {
+    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, v,
+                                                         zero_is_fine ? "0 or more" : "positive");
+    return v;
+}
+
+/* adamw(parameters, {lr=1e-3, betas={.9,.999}, eps=1e-8, weight_decay=0}) */
+static int optim_adamw(lua_State *L) {
+    static const char *const options[] = {"lr", "betas", "eps", "weight_decay", NULL};
+    int n;
+    double beta[2] = {.9, .999};
+    moclL_checkoptions(L, 2, options);
+    double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", 1e-3), true);
+    double eps = positive(L, "eps", moclL_optfield_number(L, 2, "eps", 1e-8), false);
+    double wd = positive(L, "weight_decay", moclL_optfield_number(L, 2, "weight_decay", 0), true);
+    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "betas") != LUA_TNIL) {
+        luaL_checktype(L, -1, LUA_TTABLE);
+        for (int i = 0; i < 2; i++) {
+            lua_geti(L, -1, i + 1);
+            beta[i] = luaL_checknumber(L, -1);
+            lua_pop(L, 1);
+            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", beta[i]);
+        }
+    }
+    mocl_tensor **list = parameter_list(L, &n);
+    mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
+    mocl_status st = mocl_optim_new(out, moclL_ctx(L), MOCL_OPTIM_ADAMW, n, list);
+    if (st) return moclL_raise(L, st);
+    mocl_optim *o = *out;
+    o->lr = lr;
+    o->eps = eps;
+    o->weight_decay = wd;
+    o->beta1 = beta[0];
+    o->beta2 = beta[1];
+    return 1;
+}
+
+/* sgd(parameters, {lr=1e-2, momentum=0, weight_decay=0}) */
+static int optim_sgd(lua_State *L) {
+    static const char *const options[] = {"lr", "momentum", "weight_decay", NULL};
+    int n;
+    moclL_checkoptions(L, 2, options);
+    double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", 1e-2), true);
+    double momentum = positive(L, "momentum", moclL_optfield_number(L, 2, "momentum", 0), true);
+    double wd = positive(L, "weight_decay", moclL_optfield_number(L, 2, "weight_decay", 0), true);
+    mocl_tensor **list = parameter_list(L, &n);
+    mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
+    mocl_status st = mocl_optim_new(out, moclL_ctx(L), MOCL_OPTIM_SGD, n, list);
+    if (st) return moclL_raise(L, st);
+    (*out)->lr = lr;
+    (*out)->momentum = momentum;
+    (*out)->weight_decay = wd;
+    return 1;
+}
+
+/* o:step{lr=, max_grad_norm=} -> norm of the gradient before clipping. Both options may be left out;
+** lr holds for this step alone. */
+static int optim_step(lua_State *L) {
+    static const char *const options[] = {"lr", "max_grad_norm", NULL};
+    mocl_optim *o = check_optim(L);
+    moclL_checkoptions(L, 2, options);
+    double was = o->lr, norm, scale = 1;
+    double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", o->lr), true);
+    double max_norm = moclL_optfield_number(L, 2, "max_grad_norm", 0);
+    mocl_status st = mocl_optim_grad_norm(o, &norm);
+    if (st) return moclL_raise(L, st);
+    if (max_norm > 0 && norm > max_norm) scale = max_norm / (norm + 1e-6);
+    o->lr = lr;
+    st = mocl_optim_step(o, scale);
+    o->lr = was;
+    if (st) return moclL_raise(L, st);
+    lua_pushnumber(L, norm);
+    return 1;
+}
+
+static int optim_zero_grad(lua_State *L) {
+    mocl_optim_zero_grad(check_optim(L));
+    return 0;
+}
+
+/* o:steps([n]): steps taken; sets the count when given (after loading) */
+static int optim_steps(lua_State *L) {
+    mocl_optim *o = check_optim(L);
+    if (!lua_isnoneornil(L, 2)) {
+        lua_Integer n = luaL_checkinteger(L, 2);
+        luaL_argcheck(L, n >= 0, 2, "steps must be 0 or more");
+        o->steps = n;
+    }
+    lua_pushinteger(L, o->steps);
+    return 1;
+}
+
+/* o:state() -> {first = {tensors}, second = {tensors}}: the live state (made where it is missing), to be
+** saved or to be copied into; second is empty for SGD */
+static int optim_state(lua_State *L) {
+    mocl_optim *o = check_optim(L);
+    mocl_status st = mocl_optim_make_state(o);
+    if (st) return moclL_raise(L, st);
+    lua_createtable(L, 0, 2);
+    for (int which = 0; which < 2; which++) {
+        lua_createtable(L, o->n, 0);
+        for (int i = 0; i < o->n; i++) {
+            mocl_tensor *t = which ? o->second[i] : o->first[i];
+            if (!t) continue;
+            moclL_pushtensorref(L, t);
+            lua_rawseti(L, -2, i + 1);
+        }
+        lua_setfield(L, -2, which ? "second" : "first");
+    }
+    return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"state", optim_state}, {"step", optim_step}, {"steps", optim_steps}, {"zero_grad", optim_zero_grad}, {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};
+
+int luaopen_mocl_optim_core(lua_State *L) {
+    moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
+    luaL_newlib(L, functions);
+    return 1;
+}

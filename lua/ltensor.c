@@ -1,0 +1,708 @@
+/* ltensor.c - module mocl.tensor: the userdata, its memory policy (scopes, pressure, retry), making
+** tensors and looking at them. The operations are in ltensor_ops.c.
+*/
+#include "ltensor.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "modules.h"
+#include "philox.h"
+
+static const char scope_key = 's'; /* registry: the list of the innermost open scope, or nil */
+static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
+
+#define SCOPE_CLASS "mocl.tensor.scope"
+#define LIMIT_FLOOR ((lua_Integer)1 << 30)
+
+/* ---- owners ---- */
+
+mocl_tensor *moclL_checktensor(lua_State *L, int idx) {
+    mocl_tensor **box = luaL_checkudata(L, idx, MOCL_TENSOR_CLASS);
+    if (!*box) luaL_argerror(L, idx, "tensor was released");
+    return *box;
+}
+
+mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
+    return lua_isnoneornil(L, idx) ? NULL : moclL_checktensor(L, idx);
+}
+
+mocl_tensor *moclL_totensor(lua_State *L, int idx) {
+    mocl_tensor **box = luaL_testudata(L, idx, MOCL_TENSOR_CLASS);
+    return box ? *box : NULL;
+}
+
+static size_t live_bytes(mocl_ctx *ctx) {
+    size_t live = 0;
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
+        if (ctx->device[i]) live += ctx->device[i]->live;
+    return live;
+}
+
+/* Lua sees a few bytes where the device holds megabytes, so its collector has to be called on purpose */
+static void relieve_pressure(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &limit_key);
+    lua_Integer limit = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    if ((lua_Integer)live_bytes(ctx) <= limit) return;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_Integer next = (lua_Integer)(live_bytes(ctx) / 2 * 3);
+    lua_pushinteger(L, next > LIMIT_FLOOR ? next : LIMIT_FLOOR);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
+}
+
+mocl_tensor **moclL_pushtensor(lua_State *L) {
+    luaL_checkstack(L, 4, NULL);
+    relieve_pressure(L);
+    mocl_tensor **box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = NULL;
+    luaL_setmetatable(L, MOCL_TENSOR_CLASS);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key) == LUA_TTABLE) { /* stack: owner, list */
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    }
+    lua_pop(L, 1);
+    return box;
+}
+
+void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
+    mocl_tensor **box = moclL_pushtensor(L);
+    *box = mocl_tensor_ref(t);
+}
+
+bool moclL_makeroom(lua_State *L, mocl_status st) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    if (st != MOCL_E_NOMEM) return false;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
+        if (ctx->device[i]) mocl_device_flush(ctx->device[i]);
+    mocl_clear(ctx);
+    return true;
+}
+
+static int tensor_release(lua_State *L) {
+    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = *box;
+    *box = NULL;
+    mocl_tensor_unref(t);
+    return 0;
+}
+
+/* ---- scopes: a table of the tensors made while it was open; uservalue 1 the list, 2 the outer list ---- */
+
+static int scope_new(lua_State *L) {
+    lua_newuserdatauv(L, sizeof(int), 2); /* the int: 1 = open */
+    *(int *)lua_touserdata(L, -1) = 0;
+    luaL_setmetatable(L, SCOPE_CLASS);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, -3, 1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
+    lua_setiuservalue(L, -3, 2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+    *(int *)lua_touserdata(L, -1) = 1;
+    return 1;
+}
+
+static int scope_close(lua_State *L) {
+    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
+    if (!*open) return 0;
+    lua_settop(L, 1);
+    lua_getiuservalue(L, 1, 1);                            /* 2: list */
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);         /* 3: innermost list */
+    if (!lua_rawequal(L, 2, 3)) return luaL_error(L, "scope: close the scopes opened inside this one first");
+    *open = 0;
+    lua_getiuservalue(L, 1, 2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+    for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
+        lua_rawgeti(L, 2, i);
+        mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
+        if (box && *box && !((*box)->requires_grad && !(*box)->node)) { /* parameters stay */
+            mocl_tensor *t = *box;
+            *box = NULL;
+            mocl_tensor_unref(t);
+        }
+        lua_pop(L, 1);
+    }
+    return 0;
+}
+
+/* s:keep(t, ...) -> t, ...: moves tensors to the enclosing scope */
+static int scope_keep(lua_State *L) {
+    luaL_checkudata(L, 1, SCOPE_CLASS);
+    int n = lua_gettop(L);
+    lua_getiuservalue(L, 1, 1); /* n + 1: list */
+    lua_getiuservalue(L, 1, 2); /* n + 2: outer list or nil */
+    lua_Integer len = (lua_Integer)lua_rawlen(L, n + 1);
+    for (int a = 2; a <= n; a++) {
+        moclL_checktensor(L, a);
+        for (lua_Integer i = len; i >= 1; i--) {
+            lua_rawgeti(L, n + 1, i);
+            bool same = lua_rawequal(L, -1, a);
+            lua_pop(L, 1);
+            if (!same) continue;
+            lua_pushboolean(L, 0); /* false leaves the list without a hole */
+            lua_rawseti(L, n + 1, i);
+            if (lua_istable(L, n + 2)) {
+                lua_pushvalue(L, a);
+                lua_rawseti(L, n + 2, (lua_Integer)lua_rawlen(L, n + 2) + 1);
+            }
+            break;
+        }
+    }
+    lua_settop(L, n);
+    return n - 1;
+}
+
+/* ---- arguments ---- */
+
+int moclL_checkdim(lua_State *L, int idx, int ndim) {
+    lua_Integer d = luaL_checkinteger(L, idx);
+    lua_Integer dim = d < 0 ? d + ndim : d - 1;
+    if (d == 0 || dim < 0 || dim >= ndim)
+        luaL_argerror(L, idx, lua_pushfstring(L, "dimension %I is outside 1 .. %d", d, ndim));
+    return (int)dim;
+}
+
+int moclL_checkshape(lua_State *L, int idx, int64_t shape[MK_MAX_DIMS]) {
+    bool table = lua_istable(L, idx);
+    lua_Integer n = table ? luaL_len(L, idx) : lua_gettop(L) - idx + 1;
+    if (n < 0) n = 0;
+    if (n > MK_MAX_DIMS) luaL_argerror(L, idx, lua_pushfstring(L, "at most %d dimensions", MK_MAX_DIMS));
+    for (int i = 0; i < (int)n; i++) {
+        int is_integer = 1;
+        if (table) {
+            lua_geti(L, idx, i + 1);
+            shape[i] = lua_tointegerx(L, -1, &is_integer);
+            lua_pop(L, 1);
+        } else {
+            shape[i] = lua_tointegerx(L, idx + i, &is_integer);
+        }
+        if (!is_integer) luaL_argerror(L, idx, "sizes must be integers");
+    }
+    return (int)n;
+}
+
+mocl_device *moclL_optdevice(lua_State *L, int idx) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    mocl_device *dev = NULL;
+    mocl_status st = mocl_device_parse(&dev, ctx, moclL_optfield_string(L, idx, "device", "cpu"));
+    if (st) moclL_raise(L, st);
+    return dev;
+}
+
+static mk_dtype optdtype(lua_State *L, int idx, mk_dtype def) {
+    const char *name = moclL_optfield_string(L, idx, "dtype", mocl_dtype_name(def));
+    mk_dtype dtype = def;
+    if (!mocl_dtype_parse(&dtype, name))
+        luaL_error(L, "unknown dtype '%s' (f32, bf16, f16, i8, u8, i32, i64)", name);
+    return dtype;
+}
+
+mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base) {
+    idx = lua_absindex(L, idx);
+    mocl_tensor *given = moclL_totensor(L, idx);
+    if (given && given->dtype != MK_I32)
+        luaL_argerror(L, idx, lua_pushfstring(L, "expected i32 indices, got %s", mocl_dtype_name(given->dtype)));
+    if (given && base == 0 && given->storage->dev == dev && mocl_tensor_is_contiguous(given)) {
+        moclL_pushtensorref(L, given);
+        return given;
+    }
+    if (!given) luaL_checktype(L, idx, LUA_TTABLE);
+    int64_t n = given ? mocl_tensor_numel(given) : luaL_len(L, idx);
+    int32_t *host = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *host, 0);
+    if (given) {
+        mocl_status st = mocl_tensor_to_host(given, host);
+        if (st) moclL_raise(L, st);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        lua_Integer v;
+        if (given) {
+            v = host[i];
+        } else {
+            int is_integer;
+            lua_geti(L, idx, i + 1);
+            v = lua_tointegerx(L, -1, &is_integer);
+            if (!is_integer) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not an integer", (lua_Integer)i + 1));
+            lua_pop(L, 1);
+        }
+        v -= base;
+        if (v < INT32_MIN || v > INT32_MAX) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I does not fit i32", (lua_Integer)i + 1));
+        host[i] = (int32_t)v;
+    }
+    mocl_tensor **out = moclL_pushtensor(L);
+    mocl_status st = given ? mocl_tensor_from_host(out, dev, MK_I32, given->ndim, given->shape, host)
+                           : mocl_tensor_i32(out, dev, n, host);
+    if (st) moclL_raise(L, st);
+    lua_remove(L, -2); /* the host copy */
+    return *out;
+}
+
+static int finish_new(lua_State *L, int opts) {
+    mocl_tensor *t = moclL_checktensor(L, -1);
+    if (moclL_optfield_boolean(L, opts, "requires_grad", false)) {
+        if (t->dtype != MK_F32) return luaL_error(L, "only f32 tensors can require grad, not %s", mocl_dtype_name(t->dtype));
+        t->requires_grad = true;
+    }
+    return 1;
+}
+
+static const char *const new_options[] = {"dtype", "device", "requires_grad", NULL};
+
+/* ---- making tensors ---- */
+
+static int make_full(lua_State *L, double value, int opts) {
+    int64_t shape[MK_MAX_DIMS];
+    luaL_checktype(L, 1, LUA_TTABLE);
+    int ndim = moclL_checkshape(L, 1, shape);
+    moclL_checkoptions(L, opts, new_options);
+    mocl_device *dev = moclL_optdevice(L, opts);
+    mk_dtype dtype = optdtype(L, opts, MK_F32);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_full(out, dev, dtype, ndim, shape, value));
+    return finish_new(L, opts);
+}
+
+static int tensor_zeros(lua_State *L) { return make_full(L, 0, 2); }
+static int tensor_ones(lua_State *L) { return make_full(L, 1, 2); }
+static int tensor_full(lua_State *L) { return make_full(L, luaL_checknumber(L, 2), 3); }
+
+static int make_random(lua_State *L, bool normal) {
+    static const char *const options[] = {"dtype", "device", "requires_grad", "seed", "key", "stream", "mean", "std",
+                                          "low", "high", NULL};
+    int64_t shape[MK_MAX_DIMS];
+    luaL_checktype(L, 1, LUA_TTABLE);
+    int ndim = moclL_checkshape(L, 1, shape);
+    moclL_checkoptions(L, 2, options);
+    mocl_device *dev = moclL_optdevice(L, 2);
+    if (lua_isnoneornil(L, 2) || (lua_getfield(L, 2, "seed") == LUA_TNIL && lua_getfield(L, 2, "key") == LUA_TNIL))
+        return luaL_error(L, "%s: give seed=N (or key=K from mocl.rng): there is no hidden generator",
+                          normal ? "randn" : "rand");
+    lua_Integer seed = moclL_optfield_integer(L, 2, "seed", 0);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", (lua_Integer)mk_key((uint64_t)seed, 0));
+    uint64_t stream = (uint64_t)moclL_optfield_integer(L, 2, "stream", 0);
+    double a = normal ? moclL_optfield_number(L, 2, "mean", 0) : moclL_optfield_number(L, 2, "low", 0);
+    double b = normal ? moclL_optfield_number(L, 2, "std", 1) : moclL_optfield_number(L, 2, "high", 1);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_new(out, dev, MK_F32, ndim, shape));
+    int64_t n = mocl_tensor_numel(*out);
+    mocl_status st = normal ? MOCL_KERNEL(dev, rand_normal, n, key, stream, a, b, mocl_real(*out))
+                            : MOCL_KERNEL(dev, rand_uniform, n, key, stream, a, b, mocl_real(*out));
+    if (st) return moclL_raise(L, st);
+    return finish_new(L, 2);
+}
+
+static int tensor_randn(lua_State *L) { return make_random(L, true); }
+static int tensor_rand(lua_State *L) { return make_random(L, false); }
+
+static void store(void *buf, mk_dtype dtype, int64_t i, double v) {
+    switch (dtype) {
+        case MK_F32: ((mk_real *)buf)[i] = (mk_real)v; break;
+        case MK_I8: ((int8_t *)buf)[i] = (int8_t)v; break;
+        case MK_U8: ((uint8_t *)buf)[i] = (uint8_t)v; break;
+        case MK_I32: ((int32_t *)buf)[i] = (int32_t)v; break;
+        case MK_I64: ((int64_t *)buf)[i] = (int64_t)v; break;
+        default: break; /* the half types are converted on the device */
+    }
+}
+
+/* sizes of a nested table at the top of the stack */
+static int nested_shape(lua_State *L, int64_t shape[MK_MAX_DIMS]) {
+    int ndim = 0, top = lua_gettop(L);
+    luaL_checkstack(L, MK_MAX_DIMS + 2, NULL);
+    lua_pushvalue(L, top);
+    while (lua_istable(L, -1)) {
+        if (ndim == MK_MAX_DIMS) luaL_error(L, "tensor: more than %d levels of tables", MK_MAX_DIMS);
+        shape[ndim++] = luaL_len(L, -1);
+        lua_geti(L, -1, 1);
+    }
+    lua_settop(L, top);
+    return ndim;
+}
+
+static void fill_nested(lua_State *L, int level, int ndim, const int64_t *shape, void *buf, mk_dtype dtype, int64_t *at) {
+    if (level == ndim) {
+        int is_number;
+        double v = lua_tonumberx(L, -1, &is_number);
+        if (!is_number || lua_type(L, -1) == LUA_TSTRING)
+            luaL_error(L, "tensor: entry %d is a %s, not a number", (int)*at + 1, luaL_typename(L, -1));
+        if (dtype == MK_I64 && lua_isinteger(L, -1)) ((int64_t *)buf)[*at] = lua_tointeger(L, -1);
+        else store(buf, dtype, *at, v);
+        ++*at;
+        return;
+    }
+    if (!lua_istable(L, -1) || luaL_len(L, -1) != shape[level])
+        luaL_error(L, "tensor: the table is ragged at level %d: %d entries expected", level + 1, (int)shape[level]);
+    for (int64_t i = 1; i <= shape[level]; i++) {
+        lua_geti(L, -1, i);
+        fill_nested(L, level + 1, ndim, shape, buf, dtype, at);
+        lua_pop(L, 1);
+    }
+}
+
+/* tensor.new(number or nested table, options) */
+static int tensor_new(lua_State *L) {
+    int64_t shape[MK_MAX_DIMS], at = 0;
+    if (!lua_isnumber(L, 1)) luaL_checktype(L, 1, LUA_TTABLE);
+    moclL_checkoptions(L, 2, new_options);
+    mocl_device *dev = moclL_optdevice(L, 2);
+    mk_dtype dtype = optdtype(L, 2, MK_F32), via = dtype == MK_BF16 || dtype == MK_F16 ? MK_F32 : dtype;
+    lua_pushvalue(L, 1);
+    int ndim = nested_shape(L, shape);
+    int64_t n = 1;
+    for (int i = 0; i < ndim; i++) n *= shape[i];
+    void *buf = lua_newuserdatauv(L, (size_t)(n ? n : 1) * mocl_dtype_size(via), 0);
+    lua_pushvalue(L, 1);
+    fill_nested(L, 0, ndim, shape, buf, via, &at);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_from_host(out, dev, via, ndim, shape, buf));
+    if (via != dtype) {
+        mocl_tensor **half = moclL_pushtensor(L);
+        MOCLL_CALL(L, mocl_to_dtype(half, *out, dtype));
+    }
+    return finish_new(L, 2);
+}
+
+/* tensor.arange(n) = 0 .. n-1; tensor.arange(first, beyond, step), options last */
+static int tensor_arange(lua_State *L) {
+    int n_args = lua_istable(L, lua_gettop(L)) ? lua_gettop(L) - 1 : lua_gettop(L), opts = n_args + 1;
+    double first = n_args > 1 ? luaL_checknumber(L, 1) : 0, beyond = luaL_checknumber(L, n_args > 1 ? 2 : 1);
+    double step = n_args > 2 ? luaL_checknumber(L, 3) : 1;
+    if (step == 0 || !isfinite(first) || !isfinite(beyond)) return luaL_error(L, "arange: bad bounds or step");
+    double count = ceil((beyond - first) / step);
+    int64_t n = count > 0 ? (int64_t)count : 0;
+    moclL_checkoptions(L, opts, new_options);
+    mocl_device *dev = moclL_optdevice(L, opts);
+    mk_dtype dtype = optdtype(L, opts, MK_F32);
+    if (dtype == MK_BF16 || dtype == MK_F16) return luaL_error(L, "arange: make f32 and convert");
+    void *buf = lua_newuserdatauv(L, (size_t)(n ? n : 1) * mocl_dtype_size(dtype), 0);
+    for (int64_t i = 0; i < n; i++) store(buf, dtype, i, first + step * (double)i);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_from_host(out, dev, dtype, 1, &n, buf));
+    return finish_new(L, opts);
+}
+
+/* ---- looking at tensors ---- */
+
+/* numbers of t on the host, as a userdata left on the stack: f32 and integers; halves via f32 */
+static const void *host_values(lua_State *L, mocl_tensor *t, mk_dtype *dtype) {
+    mocl_tensor *src = t;
+    if (t->dtype == MK_BF16 || t->dtype == MK_F16) {
+        mocl_tensor **wide = moclL_pushtensor(L);
+        mocl_status st = mocl_to_dtype(wide, t, MK_F32);
+        if (st) moclL_raise(L, st);
+        src = *wide;
+    }
+    size_t bytes = (size_t)mocl_tensor_numel(src) * mocl_dtype_size(src->dtype);
+    void *host = lua_newuserdatauv(L, bytes ? bytes : 1, 0);
+    mocl_status st = mocl_tensor_to_host(src, host);
+    if (st) moclL_raise(L, st);
+    *dtype = src->dtype;
+    return host;
+}
+
+static void push_value(lua_State *L, const void *host, mk_dtype dtype, int64_t i) {
+    switch (dtype) {
+        case MK_I8: lua_pushinteger(L, ((const int8_t *)host)[i]); break;
+        case MK_U8: lua_pushinteger(L, ((const uint8_t *)host)[i]); break;
+        case MK_I32: lua_pushinteger(L, ((const int32_t *)host)[i]); break;
+        case MK_I64: lua_pushinteger(L, ((const int64_t *)host)[i]); break;
+        default: lua_pushnumber(L, (double)((const mk_real *)host)[i]);
+    }
+}
+
+static int tensor_item(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    mk_dtype dtype;
+    char a[128];
+    if (mocl_tensor_numel(t) != 1)
+        return luaL_error(L, "item: the tensor has shape %s, not one element; use totable", mocl_shape_text(a, t->ndim, t->shape));
+    const void *host = host_values(L, t, &dtype);
+    push_value(L, host, dtype, 0);
+    return 1;
+}
+
+static void push_nested(lua_State *L, int level, const mocl_tensor *t, const void *host, mk_dtype dtype, int64_t *at) {
+    if (level == t->ndim) {
+        push_value(L, host, dtype, (*at)++);
+        return;
+    }
+    lua_createtable(L, (int)t->shape[level], 0);
+    for (int64_t i = 1; i <= t->shape[level]; i++) {
+        push_nested(L, level + 1, t, host, dtype, at);
+        lua_rawseti(L, -2, i);
+    }
+}
+
+static int tensor_totable(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    mk_dtype dtype;
+    int64_t at = 0;
+    luaL_checkstack(L, MK_MAX_DIMS + 4, NULL);
+    const void *host = host_values(L, t, &dtype);
+    push_nested(L, 0, t, host, dtype, &at);
+    return 1;
+}
+
+enum { EDGE = 3 }; /* items shown at each end of a long dimension */
+
+static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int level, const void *host, mk_dtype dtype,
+                      int64_t at) {
+    char text[40];
+    if (level == t->ndim) {
+        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", (double)((const mk_real *)host)[at]);
+        else {
+            push_value(L, host, dtype, at);
+            snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(L, -1));
+            lua_pop(L, 1);
+        }
+        luaL_addstring(b, text);
+        return;
+    }
+    int64_t step = 1, n = t->shape[level];
+    for (int i = level + 1; i < t->ndim; i++) step *= t->shape[i];
+    luaL_addchar(b, '{');
+    for (int64_t i = 0; i < n; i++) {
+        if (i) luaL_addstring(b, level == t->ndim - 1 ? ", " : ",\n ");
+        if (n > 2 * EDGE + 1 && i == EDGE) {
+            luaL_addstring(b, "...");
+            i = n - EDGE - 1;
+            continue;
+        }
+        add_items(L, b, t, level + 1, host, dtype, at + i * step);
+    }
+    luaL_addchar(b, '}');
+}
+
+static int tensor_tostring(lua_State *L) {
+    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = *box;
+    luaL_Buffer b;
+    char a[128];
+    mk_dtype dtype;
+    if (!t) {
+        lua_pushliteral(L, "tensor (released)");
+        return 1;
+    }
+    const void *host = host_values(L, t, &dtype);
+    lua_pushfstring(L, "tensor %s %s %s\n", mocl_shape_text(a, t->ndim, t->shape), mocl_dtype_name(t->dtype),
+                    t->storage->dev->name);
+    const char *head = lua_tostring(L, -1);
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, head);
+    add_items(L, &b, t, 0, host, dtype, 0);
+    luaL_pushresult(&b);
+    return 1;
+}
+
+/* t[i] (1-based, negative from the end): a view without the first dimension */
+static int tensor_at(lua_State *L, mocl_tensor *t) {
+    if (t->ndim == 0) return luaL_error(L, "index: a scalar has no entries; use :item()");
+    lua_Integer i = lua_tointeger(L, 2), n = t->shape[0];
+    if (i == 0 || i > n || i < -n) return luaL_error(L, "index: %I is outside 1 .. %I", i, n);
+    mocl_tensor **row = moclL_pushtensor(L), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_narrow(row, t, 0, i < 0 ? i + n : i - 1, 1));
+    MOCLL_CALL(L, mocl_reshape(out, *row, t->ndim - 1, t->shape + 1));
+    return 1;
+}
+
+static int tensor_index(lua_State *L) {
+    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = *box;
+    if (lua_isinteger(L, 2)) return tensor_at(L, moclL_checktensor(L, 1));
+    const char *name = luaL_checkstring(L, 2);
+    luaL_getmetafield(L, 1, "methods");
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, -2) != LUA_TNIL) return 1;
+    if (!t) return luaL_argerror(L, 1, "tensor was released");
+    if (strcmp(name, "shape") == 0) {
+        lua_createtable(L, t->ndim, 0);
+        for (int i = 0; i < t->ndim; i++) {
+            lua_pushinteger(L, t->shape[i]);
+            lua_rawseti(L, -2, i + 1);
+        }
+    } else if (strcmp(name, "ndim") == 0) {
+        lua_pushinteger(L, t->ndim);
+    } else if (strcmp(name, "dtype") == 0) {
+        lua_pushstring(L, mocl_dtype_name(t->dtype));
+    } else if (strcmp(name, "device") == 0) {
+        lua_pushstring(L, t->storage->dev->name);
+    } else if (strcmp(name, "requires_grad") == 0) {
+        lua_pushboolean(L, t->requires_grad || t->node != NULL);
+    } else if (strcmp(name, "grad") == 0) {
+        if (t->grad) moclL_pushtensorref(L, t->grad);
+        else lua_pushnil(L);
+    } else {
+        return luaL_error(L, "a tensor has no field '%s'", name);
+    }
+    return 1;
+}
+
+static int tensor_newindex(lua_State *L) {
+    return luaL_error(L, "tensors are not assigned to by index; use narrow(...):copy_(...)");
+}
+
+static int tensor_len(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    lua_pushinteger(L, t->ndim ? t->shape[0] : 0);
+    return 1;
+}
+
+/* ---- gradients and state ---- */
+
+static int tensor_backward(lua_State *L) {
+    static const char *const options[] = {"retain_graph", NULL};
+    mocl_tensor *t = moclL_checktensor(L, 1), *seed = moclL_totensor(L, 2);
+    int opts = seed ? 3 : 2;
+    moclL_checkoptions(L, opts, options);
+    mocl_status st = mocl_tensor_backward(t, seed, moclL_optfield_boolean(L, opts, "retain_graph", false));
+    return st ? moclL_raise(L, st) : 0;
+}
+
+static int tensor_requires_grad_(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    bool on = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+    if (t->node) return luaL_error(L, "requires_grad_: the tensor was computed from others; detach it first");
+    if (on && t->dtype != MK_F32) return luaL_error(L, "requires_grad_: only f32 tensors, not %s", mocl_dtype_name(t->dtype));
+    t->requires_grad = on;
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int tensor_zero_grad(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    mocl_tensor_unref(t->grad);
+    t->grad = NULL;
+    return 0;
+}
+
+/* tensor.no_grad(f, ...) -> f(...): nothing inside is recorded; the state is restored on errors too */
+static int tensor_no_grad(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    bool was = ctx->grad_enabled;
+    ctx->grad_enabled = false;
+    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+    ctx->grad_enabled = was;
+    return status ? lua_error(L) : lua_gettop(L);
+}
+
+static int tensor_is_grad_enabled(lua_State *L) {
+    lua_pushboolean(L, moclL_ctx(L)->grad_enabled);
+    return 1;
+}
+
+/* memory() -> {live, peak, cached, limit (bytes), tensors, broken_guards} over all open devices */
+static int tensor_memory(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    size_t live = 0, peak = 0, cached = 0;
+    int64_t broken = 0;
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++) {
+        if (!ctx->device[i]) continue;
+        live += ctx->device[i]->live;
+        peak += ctx->device[i]->peak;
+        cached += ctx->device[i]->cached;
+        broken += ctx->device[i]->broken_guards;
+    }
+    lua_createtable(L, 0, 6);
+    lua_pushinteger(L, (lua_Integer)live);
+    lua_setfield(L, -2, "live");
+    lua_pushinteger(L, (lua_Integer)peak);
+    lua_setfield(L, -2, "peak");
+    lua_pushinteger(L, (lua_Integer)cached);
+    lua_setfield(L, -2, "cached");
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &limit_key);
+    lua_setfield(L, -2, "limit");
+    lua_pushinteger(L, ctx->live_tensors);
+    lua_setfield(L, -2, "tensors");
+    lua_pushinteger(L, broken);
+    lua_setfield(L, -2, "broken_guards");
+    return 1;
+}
+
+static int tensor_flush(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
+        if (ctx->device[i]) mocl_device_flush(ctx->device[i]);
+    return 0;
+}
+
+/* fail_after(n): the n-th allocation from now fails, and all later ones; -1 ends it. For tests. */
+static int tensor_fail_after(lua_State *L) {
+    mocl_fail_after(moclL_ctx(L), luaL_checkinteger(L, 1));
+    return 0;
+}
+
+static int tensor_is_tensor(lua_State *L) {
+    lua_pushboolean(L, luaL_testudata(L, 1, MOCL_TENSOR_CLASS) != NULL);
+    return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"arange", tensor_arange},
+    {"fail_after", tensor_fail_after},
+    {"flush", tensor_flush},
+    {"full", tensor_full},
+    {"is_grad_enabled", tensor_is_grad_enabled},
+    {"is_tensor", tensor_is_tensor},
+    {"memory", tensor_memory},
+    {"new", tensor_new},
+    {"no_grad", tensor_no_grad},
+    {"ones", tensor_ones},
+    {"rand", tensor_rand},
+    {"randn", tensor_randn},
+    {"scope", scope_new},
+    {"zeros", tensor_zeros},
+    {NULL, NULL},
+};
+
+static const luaL_Reg methods[] = {
+    {"backward", tensor_backward},
+    {"item", tensor_item},
+    {"release", tensor_release},
+    {"requires_grad_", tensor_requires_grad_},
+    {"totable", tensor_totable},
+    {"zero_grad", tensor_zero_grad},
+    {NULL, NULL},
+};
+
+static const luaL_Reg metamethods[] = {
+    {"__close", tensor_release}, {"__gc", tensor_release},           {"__index", tensor_index},
+    {"__len", tensor_len},       {"__newindex", tensor_newindex},    {"__tostring", tensor_tostring},
+    {NULL, NULL},
+};
+
+static const luaL_Reg scope_methods[] = {
+    {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_close}, {NULL, NULL},
+};
+
+
+int luaopen_mocl_tensor(lua_State *L) {
+    lua_pushinteger(L, LIMIT_FLOOR);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
+
+    luaL_newmetatable(L, SCOPE_CLASS);
+    luaL_setfuncs(L, scope_methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+
+    luaL_newlib(L, functions); /* stack: module */
+    luaL_newmetatable(L, MOCL_TENSOR_CLASS);
+    luaL_setfuncs(L, metamethods, 0);
+    lua_newtable(L); /* stack: module, metatable, methods */
+    luaL_setfuncs(L, methods, 0);
+    for (const luaL_Reg *r = moclL_tensor_ops; r->name; r++) {
+        lua_pushcfunction(L, r->func);
+        lua_pushvalue(L, -1);
+        bool meta = strncmp(r->name, "__", 2) == 0;
+        lua_setfield(L, meta ? -4 : -3, r->name);
+        if (meta) lua_pop(L, 1);
+        else lua_setfield(L, -4, r->name); /* each method is a function of the module too */
+    }
+    lua_setfield(L, -2, "methods");
+    lua_pop(L, 1);
+    return 1;
+}

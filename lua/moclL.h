@@ -1,0 +1,53 @@
+/* moclL.h - helpers shared by the binding files. moclL_ functions take a lua_State, may raise an
+** error (longjmp) and may run the collector: never hold unowned memory across one.
+**
+** Order in every binding: check all arguments, push the empty owner, acquire into it, work, return.
+*/
+#ifndef MOCLL_H
+#define MOCLL_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "base.h"
+
+#if LUA_VERSION_NUM != 504
+#error "mocl needs Lua 5.4"
+#endif
+
+/* The context of this state. luaopen_mocl makes it and stores it in the registry. */
+mocl_ctx *moclL_ctx(lua_State *L);
+void moclL_openctx(lua_State *L, int n_threads); /* n_threads 0 = one per CPU available */
+
+/* The only translation of a core status into a Lua error: adds the position of the caller. */
+int moclL_raise(lua_State *L, mocl_status status);
+
+/* For open/load/save: MOCL_E_IO and MOCL_E_FORMAT return nil, message, "IO" or "FORMAT"; anything
+** else raises. */
+int moclL_result(lua_State *L, mocl_status status, int n_results);
+
+/* Raise unless each key of the table at idx (nil or none is fine) is in the NULL-terminated list;
+** the message names the nearest known key. */
+void moclL_checkoptions(lua_State *L, int idx, const char *const known[]);
+
+/* Fields of an options table at idx (which may be nil or none), with defaults. A wrong type raises
+** "bad option 'name' (number expected, got string)". */
+lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
+lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
+bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
+/* The string belongs to the table: it lives as long as the table holds it. */
+const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
+
+/* A userdata that holds one pointer and frees it: `free_fn` runs in __gc, __close and :release(),
+** in whichever comes first. moclL_newclass makes the metatable (methods may include metamethods);
+** moclL_pushowner pushes an empty owner; moclL_checkowner returns the address of its pointer and
+** raises if the object was released. */
+typedef void (*moclL_free)(void *object);
+void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moclL_free free_fn);
+void **moclL_pushowner(lua_State *L, const char *name);
+void *moclL_checkowner(lua_State *L, int idx, const char *name);
+
+/* Edit distance based suggestion: the nearest of n names, or NULL if none is near. */
+const char *moclL_nearest(const char *word, const char *const *names, int n);
+
+#endif

@@ -1,0 +1,301 @@
+/* repl.c - the interactive mode: lines as in lua 5.4, and a Ctrl-C that only discards the line.
+**
+** On a terminal, GNU readline is loaded at run time where it is installed: editing and a history
+** file ($MOCL_HISTORY, or mocl/history in $XDG_STATE_HOME or ~/.local/state; MOCL_HISTORY=- keeps
+** none). Otherwise lines are read plainly, and echoed where they do not come from a terminal.
+*/
+#define _GNU_SOURCE
+#include "repl.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HISTORY_ENTRIES = 10000 };
+
+/* what is used of readline; the callback interface, so that we wait for input ourselves and no
+** handler jumps out of it */
+typedef struct readline_api {
+    void (*handler_install)(const char *prompt, void (*on_line)(char *line));
+    void (*handler_remove)(void);
+    void (*read_char)(void);
+    void (*sigcleanup)(void);
+    void (*using_history)(void);
+    void (*add_history)(const char *line);
+    int (*read_history)(const char *path);
+    int (*write_history)(const char *path);
+    void (*stifle_history)(int entries);
+    int (*bind_key)(int key, int (*function)(int, int));
+    int (*insert)(int, int);
+    const char **name;          /* for ~/.inputrc */
+    int *write_timestamps;      /* makes entries of several lines survive in the file */
+    char *comment_char;
+} readline_api;
+
+/* One terminal, one prompt: readline's callbacks carry no argument, and neither do signals. */
+static struct {
+    readline_api *rl;     /* NULL: plain lines */
+    bool have_line;       /* on_line was called */
+    char *line;           /* malloc'd; NULL at the end of input */
+    char *last_entry;     /* of the history */
+    char history[4096];   /* path, "" = none */
+    volatile sig_atomic_t waiting; /* on a terminal, for a line */
+    volatile sig_atomic_t signal;  /* arrived while waiting */
+} repl;
+
+bool mocl_repl_signal(int number) {
+    if (!repl.waiting) return false;
+    repl.signal = number;
+    return true;
+}
+
+/* ---- readline ----------------------------------------------------------------------------------- */
+
+/* NULL if it is not installed or lacks something */
+static readline_api *load_readline(void) {
+    static readline_api api;
+    const struct {
+        const char *name;
+        void *where;
+    } symbols[] = {{"rl_callback_handler_install", &api.handler_install},
+                   {"rl_callback_handler_remove", &api.handler_remove},
+                   {"rl_callback_read_char", &api.read_char},
+                   {"rl_callback_sigcleanup", &api.sigcleanup},
+                   {"using_history", &api.using_history},
+                   {"add_history", &api.add_history},
+                   {"read_history", &api.read_history},
+                   {"write_history", &api.write_history},
+                   {"stifle_history", &api.stifle_history},
+                   {"rl_bind_key", &api.bind_key},
+                   {"rl_insert", &api.insert},
+                   {"rl_readline_name", &api.name},
+                   {"history_write_timestamps", &api.write_timestamps},
+                   {"history_comment_char", &api.comment_char}};
+    void *lib = dlopen("libreadline.so.8", RTLD_NOW | RTLD_LOCAL);
+    if (!lib) return NULL;
+    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
+        void *p = dlsym(lib, symbols[i].name);
+        if (!p) {
+            dlclose(lib);
+            return NULL;
+        }
+        memcpy(symbols[i].where, &p, sizeof p);
+    }
+    return &api;
+}
+
+static void make_parents(char *path) {
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+}
+
+static void choose_history(bool noenv) {
+    const char *own = noenv ? NULL : getenv("MOCL_HISTORY"), *state = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+    size_t size = sizeof repl.history;
+    int n = 0;
+    if (own)
+        n = snprintf(repl.history, size, "%s", strcmp(own, "-") == 0 ? "" : own);
+    else if (state && *state)
+        n = snprintf(repl.history, size, "%s/mocl/history", state);
+    else if (home)
+        n = snprintf(repl.history, size, "%s/.local/state/mocl/history", home);
+    if (n >= (int)size) repl.history[0] = '\0';
+}
+
+static void open_terminal(bool noenv) {
+    readline_api *rl = repl.rl = load_readline();
+    if (!rl) return;
+    *rl->name = "mocl";
+    *rl->comment_char = '#';
+    *rl->write_timestamps = 1;
+    rl->using_history();
+    rl->stifle_history(HISTORY_ENTRIES);
+    rl->bind_key('\t', rl->insert);
+    choose_history(noenv);
+    if (repl.history[0]) rl->read_history(repl.history);
+}
+
+static void close_terminal(void) {
+    if (repl.rl && repl.last_entry && repl.history[0]) {
+        make_parents(repl.history);
+        repl.rl->write_history(repl.history);
+        chmod(repl.history, 0600);
+    }
+    free(repl.last_entry);
+    repl.last_entry = NULL;
+}
+
+static void remember(const char *text) {
+    if (!repl.rl || !*text || (repl.last_entry && strcmp(repl.last_entry, text) == 0)) return;
+    repl.rl->add_history(text);
+    free(repl.last_entry);
+    repl.last_entry = strdup(text);
+}
+
+static void on_line(char *line) {
+    repl.line = line;
+    repl.have_line = true;
+    repl.rl->handler_remove(); /* before anything is printed: it resets the terminal */
+}
+
+/* Waits with the signals let in only while waiting, so that none falls between test and wait. */
+static char *edit_line(const char *prompt) {
+    struct pollfd in = {.fd = 0, .events = POLLIN};
+    sigset_t block, before;
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    sigaddset(&block, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &block, &before);
+    repl.have_line = false;
+    repl.line = NULL;
+    repl.rl->handler_install(prompt, on_line);
+    while (!repl.have_line && !repl.signal)
+        if (ppoll(&in, 1, NULL, &before) > 0) repl.rl->read_char();
+    if (!repl.have_line) { /* a signal: leave the line where it stands */
+        repl.rl->sigcleanup();
+        repl.rl->handler_remove();
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return repl.line;
+}
+
+/* ---- lines -------------------------------------------------------------------------------------- */
+
+static char *plain_line(const char *prompt, bool echo) {
+    char *line = NULL;
+    size_t size = 0;
+    fputs(prompt, stdout);
+    fflush(stdout);
+    ssize_t n = getline(&line, &size, stdin);
+    if (n < 0) {
+        clearerr(stdin);
+        free(line);
+        return NULL;
+    }
+    if (n > 0 && line[n - 1] == '\n') line[n - 1] = '\0';
+    if (echo) puts(line);
+    return line;
+}
+
+typedef enum outcome { LINE, DISCARDED, END } outcome;
+
+/* Pushes the line; nothing unless it returns LINE. */
+static outcome push_line(lua_State *L, bool first) {
+    int top = lua_gettop(L);
+    lua_getglobal(L, first ? "_PROMPT" : "_PROMPT2");
+    const char *prompt = lua_isnil(L, -1) ? (first ? "> " : ">> ") : luaL_tolstring(L, -1, NULL);
+    bool terminal = isatty(0);
+    repl.signal = 0;
+    repl.waiting = terminal;
+    char *line = repl.rl ? edit_line(prompt) : plain_line(prompt, !terminal);
+    repl.waiting = 0;
+    lua_settop(L, top);
+    if (repl.signal) {
+        free(line);
+        fputs(repl.rl ? "^C\n" : "\n", stdout);
+        return repl.signal == SIGTERM ? END : DISCARDED;
+    }
+    if (!line) return END;
+    lua_pushstring(L, line);
+    free(line); /* lost if Lua had no memory for it: then mocl ends anyway */
+    return LINE;
+}
+
+static bool incomplete(lua_State *L, int status) {
+    static const char mark[] = "<eof>";
+    size_t n, m = sizeof mark - 1;
+    if (status != LUA_ERRSYNTAX) return false;
+    const char *message = lua_tolstring(L, -1, &n);
+    return n >= m && strcmp(message + n - m, mark) == 0;
+}
+
+static int compile(lua_State *L, int idx) {
+    size_t n;
+    const char *code = lua_tolstring(L, idx, &n);
+    return luaL_loadbuffer(L, code, n, "=stdin");
+}
+
+/* Reads an expression, which gets "return" put before it, or a whole statement. Leaves the compiled
+** chunk, or an error message, alone on the stack. */
+static outcome load_statement(lua_State *L, int *status) {
+    lua_settop(L, 0);
+    outcome got = push_line(L, true);
+    if (got != LINE) return got;
+    const char *line = lua_tostring(L, 1);
+    bool equal = line[0] == '=';
+    lua_pushfstring(L, "return %s", line + equal); /* stack: line, expression */
+    *status = compile(L, 2);
+    if (*status != LUA_OK) {
+        if (equal) lua_copy(L, 2, 1);
+        lua_settop(L, 1); /* stack: code */
+        while (incomplete(L, *status = compile(L, 1))) {
+            lua_settop(L, 1);
+            got = push_line(L, false);
+            if (got == DISCARDED) return got;
+            if (got == END) { /* let the error be shown */
+                *status = compile(L, 1);
+                break;
+            }
+            lua_pushliteral(L, "\n");
+            lua_insert(L, 2);
+            lua_concat(L, 3);
+        }
+    }
+    remember(lua_tostring(L, 1));
+    lua_replace(L, 1);
+    lua_settop(L, 1);
+    return LINE;
+}
+
+static void print_results(lua_State *L) {
+    int n = lua_gettop(L);
+    if (n == 0) return;
+    luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
+    lua_getglobal(L, "print");
+    lua_insert(L, 1);
+    if (moclL_call(L, n, 0) != LUA_OK) {
+        mocl_complain(lua_pushfstring(L, "error calling 'print' (%s)", lua_tostring(L, -1)), false);
+    }
+}
+
+/* global `mocl`, where the user has not made one */
+static void define_mocl(lua_State *L) {
+    if (lua_getglobal(L, "mocl") == LUA_TNIL) {
+        lua_getglobal(L, "require");
+        lua_pushliteral(L, "mocl");
+        if (lua_pcall(L, 1, 1, 0) == LUA_OK) lua_setglobal(L, "mocl");
+    }
+    lua_settop(L, 0);
+}
+
+int mocl_repl(lua_State *L) {
+    int status = LUA_OK;
+    outcome got;
+    lua_settop(L, 0);
+    define_mocl(L);
+    if (isatty(0)) open_terminal(moclL_noenv(L));
+    while ((got = load_statement(L, &status)) != END) {
+        if (got == DISCARDED) continue;
+        if (status == LUA_OK) status = moclL_call(L, 0, LUA_MULTRET);
+        if (status == LUA_OK)
+            print_results(L);
+        else
+            mocl_complain(luaL_tolstring(L, -1, NULL), false);
+        moclL_end_interrupt(L);
+    }
+    lua_settop(L, 0);
+    if (!repl.signal) fputs("\n", stdout);
+    fflush(stdout);
+    close_terminal();
+    return repl.signal;
+}

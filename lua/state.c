@@ -1,0 +1,275 @@
+/* state.c - the embedding API of mocl.h, and luaopen_mocl for a stock Lua.
+**
+** Every function that may raise runs inside a protected call; its error becomes text in the host.
+*/
+#include "state.h"
+
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mocl.h"
+#include "modules.h"
+
+static const char string_key = 's'; /* registry: what mocl_get_string returned last */
+
+const char *mocl_version(void) { return MOCL_VERSION; }
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* message handler: the error as a string with a traceback */
+static int add_traceback(lua_State *L) {
+    const char *message = lua_tostring(L, 1);
+    moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
+    if (!message) {
+        if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
+        message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    }
+    luaL_traceback(L, L, message, 1);
+    return 1;
+}
+
+int moclL_call(lua_State *L, int n_args, int n_results) {
+    int base = lua_gettop(L) - n_args;
+    moclL_host_of(L)->interrupted = false;
+    lua_pushcfunction(L, add_traceback);
+    lua_insert(L, base);
+    int status = lua_pcall(L, n_args, n_results, base);
+    lua_remove(L, base);
+    return status;
+}
+
+/* ---- opening and closing ----------------------------------------------------------------------- */
+
+static int open_state(lua_State *L) {
+    const mocl_options *o = lua_touserdata(L, 1);
+    if (o->ignore_env) { /* luaL_openlibs looks for this name */
+        lua_pushboolean(L, 1);
+        lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+    }
+    luaL_openlibs(L);
+    moclL_openctx(L, o->n_threads);
+    moclL_host *h = moclL_host_of(L);
+    h->ctx = moclL_ctx(L);
+    h->ctx->host = h;
+    moclL_open_interrupt(L);
+    moclL_openmodules(L);
+    return 0;
+}
+
+static void close_host(moclL_host *h) {
+    if (h->L) lua_close(h->L); /* frees the context too */
+    free(h->error);
+    free(h);
+}
+
+mocl_ctx *mocl_open(const mocl_options *opts) {
+    mocl_options o = {0};
+    if (opts) {
+        if (opts->size < sizeof opts->size) return NULL;
+        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    }
+    moclL_host *h = calloc(1, sizeof *h);
+    if (!h) return NULL;
+    h->L = luaL_newstate();
+    if (!h->L) {
+        free(h);
+        return NULL;
+    }
+    /* luaL_newstate allocates with realloc and free, as ours does, so it can be replaced now */
+    lua_setallocf(h->L, moclL_realloc, h);
+    *(moclL_host **)lua_getextraspace(h->L) = h;
+    lua_pushcfunction(h->L, open_state);
+    lua_pushlightuserdata(h->L, &o);
+    if (lua_pcall(h->L, 1, 0, 0)) {
+        close_host(h);
+        return NULL;
+    }
+    return h->ctx;
+}
+
+void mocl_close(mocl_ctx *ctx) {
+    if (!ctx) return;
+    moclL_host *h = ctx->host;
+    moclL_end_interrupt(h->L);
+    close_host(h);
+}
+
+lua_State *mocl_lua(mocl_ctx *ctx) { return ((moclL_host *)ctx->host)->L; }
+
+/* ---- running ------------------------------------------------------------------------------------ */
+
+const char *mocl_error(mocl_ctx *ctx) {
+    moclL_host *h = ctx->host;
+    return h->error ? h->error : "";
+}
+
+/* Ends a call into the state: keeps the message on top if it failed, and empties the stack down to
+** `top`. */
+static int end_call(moclL_host *h, int status, int top) {
+    lua_State *L = h->L;
+    int result = MOCL_DONE;
+    if (status) {
+        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "unknown failure";
+        size_t bytes = strlen(text) + 1;
+        char *copy = realloc(h->error, bytes);
+        if (copy)
+            memcpy(copy, text, bytes), h->error = copy;
+        else if (h->error)
+            h->error[0] = '\0';
+        result = h->interrupted ? MOCL_INTERRUPTED : MOCL_FAILED;
+    }
+    lua_settop(L, top);
+    moclL_end_interrupt(L);
+    return result;
+}
+
+int mocl_dostring(mocl_ctx *ctx, const char *code, const char *chunkname) {
+    moclL_host *h = ctx->host;
+    int top = lua_gettop(h->L);
+    h->interrupted = false;
+    int status = luaL_loadbuffer(h->L, code, strlen(code), chunkname ? chunkname : code);
+    if (!status) status = moclL_call(h->L, 0, 0);
+    return end_call(h, status, top);
+}
+
+int mocl_dofile(mocl_ctx *ctx, const char *path) {
+    moclL_host *h = ctx->host;
+    int top = lua_gettop(h->L);
+    h->interrupted = false;
+    int status = luaL_loadfile(h->L, path);
+    if (!status) status = moclL_call(h->L, 0, 0);
+    return end_call(h, status, top);
+}
+
+/* ---- globals and calls: each is a request that a C function carries out under protection -------- */
+
+typedef struct request {
+    const char *name;
+    double number;
+    const char *string;
+    const double *args;
+    double *results;
+    int n_args, n_results;
+} request;
+
+static int run_request(mocl_ctx *ctx, lua_CFunction f, request *r) {
+    moclL_host *h = ctx->host;
+    int top = lua_gettop(h->L);
+    lua_pushcfunction(h->L, f);
+    lua_pushlightuserdata(h->L, r);
+    return end_call(h, moclL_call(h->L, 1, 0), top);
+}
+
+/* "a.b.c": pushes the table a.b and returns "c" */
+static const char *push_container(lua_State *L, const char *name) {
+    lua_pushglobaltable(L);
+    for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
+        lua_pushlstring(L, name, (size_t)(dot - name));
+        if (lua_gettable(L, -2) == LUA_TNIL)
+            luaL_error(L, "'%s' is nil", lua_pushlstring(L, name, (size_t)(dot - name)));
+        lua_remove(L, -2);
+    }
+    return name;
+}
+
+static int push_value(lua_State *L, const char *name) {
+    const char *key = push_container(L, name);
+    int type = lua_getfield(L, -1, key);
+    lua_remove(L, -2);
+    return type;
+}
+
+static int set_number(lua_State *L) {
+    const request *r = lua_touserdata(L, 1);
+    const char *key = push_container(L, r->name);
+    lua_pushnumber(L, r->number);
+    lua_setfield(L, -2, key);
+    return 0;
+}
+
+static int set_string(lua_State *L) {
+    const request *r = lua_touserdata(L, 1);
+    const char *key = push_container(L, r->name);
+    lua_pushstring(L, r->string);
+    lua_setfield(L, -2, key);
+    return 0;
+}
+
+static int get_number(lua_State *L) {
+    request *r = lua_touserdata(L, 1);
+    if (push_value(L, r->name) != LUA_TNUMBER)
+        return luaL_error(L, "'%s' is a %s, not a number", r->name, luaL_typename(L, -1));
+    r->number = lua_tonumber(L, -1);
+    return 0;
+}
+
+static int get_string(lua_State *L) {
+    request *r = lua_touserdata(L, 1);
+    int type = push_value(L, r->name);
+    if (type != LUA_TSTRING && type != LUA_TNUMBER)
+        return luaL_error(L, "'%s' is a %s, not a string", r->name, luaL_typename(L, -1));
+    r->string = lua_tostring(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &string_key);
+    return 0;
+}
+
+static int call_function(lua_State *L) {
+    request *r = lua_touserdata(L, 1);
+    luaL_checkstack(L, r->n_args + r->n_results + 4, "too many numbers");
+    push_value(L, r->name);
+    for (int i = 0; i < r->n_args; i++) lua_pushnumber(L, r->args[i]);
+    lua_call(L, r->n_args, r->n_results);
+    for (int i = 0; i < r->n_results; i++) {
+        int idx = i - r->n_results;
+        if (lua_type(L, idx) != LUA_TNUMBER)
+            return luaL_error(L, "result %d of '%s' is a %s, not a number", i + 1, r->name,
+                              luaL_typename(L, idx));
+        r->results[i] = lua_tonumber(L, idx);
+    }
+    return 0;
+}
+
+int mocl_set_number(mocl_ctx *ctx, const char *name, double value) {
+    return run_request(ctx, set_number, &(request){.name = name, .number = value});
+}
+
+int mocl_get_number(mocl_ctx *ctx, const char *name, double *value) {
+    request r = {.name = name};
+    int result = run_request(ctx, get_number, &r);
+    if (result == MOCL_DONE) *value = r.number;
+    return result;
+}
+
+int mocl_set_string(mocl_ctx *ctx, const char *name, const char *value) {
+    return run_request(ctx, set_string, &(request){.name = name, .string = value});
+}
+
+const char *mocl_get_string(mocl_ctx *ctx, const char *name) {
+    request r = {.name = name};
+    return run_request(ctx, get_string, &r) == MOCL_DONE ? r.string : NULL;
+}
+
+int mocl_call(mocl_ctx *ctx, const char *name, const double *args, int n_args, double *results,
+              int n_results) {
+    return run_request(ctx, call_function,
+                       &(request){.name = name, .args = args, .n_args = n_args,
+                                  .results = results, .n_results = n_results});
+}
+
+/* ---- the module for a stock Lua ----------------------------------------------------------------- */
+
+/* args: module name, file name; returns the table of stdlib/mocl/init.lua */
+int luaopen_mocl(lua_State *L) {
+    luaL_checkversion(L);
+    moclL_openmodules(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_getfield(L, -1, "mocl");
+    lua_pushliteral(L, "mocl");
+    lua_call(L, 1, 1);
+    return 1;
+}

@@ -1,0 +1,58 @@
+/* state.h - a Lua state made by mocl_open: what hangs off it, protected calls, interruption.
+**
+** States made by somebody else (mocl.so inside a stock lua5.4) have no host: ctx->host is NULL.
+*/
+#ifndef MOCLL_STATE_H
+#define MOCLL_STATE_H
+
+#include <stdatomic.h>
+
+#include "moclL.h"
+
+/* Lua allows 200 nested C calls and each resume is one */
+enum { MOCLL_MAX_RUNNING = 200 };
+
+typedef struct moclL_host {
+    mocl_ctx *ctx;  /* owned by the Lua state */
+    lua_State *L;   /* owned */
+    char *error;    /* text of the last failure, owned, NULL before the first */
+    bool interrupted; /* the last error that left a protected call was an interruption */
+
+    /* interrupt.c: the threads being resumed, outermost first; [0] is the main thread. Written by
+    ** the thread that runs Lua, read by whoever interrupts. */
+    _Atomic(lua_State *) running[MOCLL_MAX_RUNNING];
+    atomic_int n_running;
+    atomic_int hooking; /* interrupters at work now; Lua frees nothing while there are any */
+
+    /* signals, delivered by the executable */
+    atomic_bool flag_mode;  /* sys.on_interrupt("flag") */
+    atomic_int signal;      /* the last one, 0 = none */
+    atomic_int signal_ms;   /* when it came */
+    atomic_bool raised;     /* it interrupted the script */
+} moclL_host;
+
+/* Every thread of a state made by mocl_open has its host in Lua's extra space. */
+static inline moclL_host *moclL_host_of(lua_State *L) {
+    return *(moclL_host **)lua_getextraspace(L);
+}
+
+/* lua_pcall with a traceback added to the message; stack as lua_pcall's. host->interrupted tells
+** whether the error was an interruption. */
+int moclL_call(lua_State *L, int n_args, int n_results);
+
+/* interrupt.c */
+void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes); /* a lua_Alloc */
+void moclL_open_interrupt(lua_State *L); /* replaces coroutine.resume, wrap and close */
+void moclL_end_interrupt(lua_State *L);  /* drops an interrupt that came too late */
+
+/* Async-signal-safe: a signal arrived. The first one interrupts the script or, in flag mode, is only
+** noted for sys.interrupted(). True if the previous interrupt is less than a second old: the caller
+** should take the default action. */
+bool moclL_signal(moclL_host *host, int signal_number);
+
+/* lsys.c: directories in which scripts are looked up, separated by ':'; pushes one string */
+void moclL_push_recipe_path(lua_State *L);
+/* true if mocl -E was given: environment variables are ignored */
+bool moclL_noenv(lua_State *L);
+
+#endif

@@ -1,0 +1,97 @@
+/* base.h - the context, status codes, error messages, host memory and interruption.
+**
+** Every core function that can fail returns a status (0 = ok) and writes one line of text into the
+** context. Nothing here or below prints, exits or aborts: a guest never kills its host.
+*/
+#ifndef MOCL_BASE_H
+#define MOCL_BASE_H
+
+#include <signal.h>  /* sig_atomic_t */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum mocl_status {
+    MOCL_OK = 0,
+    MOCL_E_SHAPE,     /* sizes do not fit each other: the caller's mistake */
+    MOCL_E_ARG,       /* an argument has a wrong value: the caller's mistake */
+    MOCL_E_IO,        /* the world refused: file missing, disk full, ... */
+    MOCL_E_FORMAT,    /* a file is not what it should be */
+    MOCL_E_NOMEM,     /* host or device memory ran out */
+    MOCL_E_DEVICE,    /* the device failed or is not there */
+    MOCL_E_INTERRUPT, /* mocl_interrupt was called */
+    MOCL_E_SCRIPT,    /* a Lua script failed: the message is its error */
+    MOCL_E_INTERNAL   /* a bug in mocl */
+} mocl_status;
+
+struct mocl_device;
+
+enum { MOCL_DEVICE_CPU, MOCL_DEVICE_FAKE, MOCL_DEVICE_CUDA, MOCL_DEVICE_COUNT };
+
+/* All state hangs off one context. One native thread at a time may use it; two contexts in two
+** threads are independent. Only `interrupt` may be written from elsewhere (a signal handler, another
+** thread). */
+typedef struct mocl_ctx {
+    char message[1024];               /* text of the last failure, empty after mocl_clear */
+    mocl_status status;               /* its code */
+    volatile sig_atomic_t interrupt;  /* set by mocl_ctx_interrupt, cleared when it is reported */
+    struct mocl_device *device[MOCL_DEVICE_COUNT]; /* opened on first use, owned */
+    int n_threads;                    /* threads for CPU kernels; fixed at creation */
+    bool grad_enabled;                /* autograd records nodes while true */
+    uint64_t node_seq;                /* number of the next autograd node */
+    struct mocl_node *dying;          /* autograd nodes waiting to be freed, see autograd.c */
+    bool reaping;                     /* they are being freed */
+    int64_t live_tensors;             /* tensors that have not been freed */
+    int64_t fail_after;               /* fault injection: allocations left to succeed; -1 = off */
+    int64_t allocations;              /* allocations asked for since creation */
+    void *host;                       /* belongs to whoever created the context */
+} mocl_ctx;
+
+/* *out receives a new context (NULL on failure). n_threads 0 = one per CPU available.
+** Free with mocl_ctx_free (NULL is fine). */
+mocl_status mocl_ctx_new(mocl_ctx **out, int n_threads);
+void mocl_ctx_free(mocl_ctx *ctx);
+
+/* Record a failure and return `status`, so that callers write `return mocl_fail(ctx, ...)`.
+** Style of the text: lower case, no full stop, operation first, both values, the cure. */
+mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted); /* the standard text for exhausted host memory */
+void mocl_clear(mocl_ctx *ctx);
+
+/* Async-signal-safe and thread-safe. The next poll reports MOCL_E_INTERRUPT once. */
+void mocl_ctx_interrupt(mocl_ctx *ctx);
+mocl_status mocl_poll(mocl_ctx *ctx);
+
+/* Host memory, counted and subject to fault injection. Return NULL when there is none (no message
+** is written). Free with mocl_free. mocl_calloc checks count * size for overflow. */
+void *mocl_alloc(mocl_ctx *ctx, size_t bytes);
+void *mocl_calloc(mocl_ctx *ctx, size_t count, size_t size);
+void *mocl_realloc(mocl_ctx *ctx, void *p, size_t bytes);
+char *mocl_strdup(mocl_ctx *ctx, const char *s);
+void mocl_free(void *p);
+
+/* Fault injection (tests): the n-th allocation from now fails, and each one after it. -1 = off.
+** Every allocator in the runtime asks mocl_may_alloc first. */
+void mocl_fail_after(mocl_ctx *ctx, int64_t n);
+bool mocl_may_alloc(mocl_ctx *ctx);
+
+/* false if a * b overflows; else *out = a * b */
+static inline bool mocl_mul(size_t a, size_t b, size_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+#define MOCL_TRY(call)                              \
+    do {                                            \
+        mocl_status try_status_ = (call);           \
+        if (try_status_) return try_status_;        \
+    } while (0)
+
+/* the same inside a function with a clean-up label; needs `mocl_status st` in scope */
+#define MOCL_GOTO(call, label)      \
+    do {                            \
+        st = (call);                \
+        if (st) goto label;         \
+    } while (0)
+
+#endif

@@ -1,0 +1,212 @@
+/* device.c - devices and their memory: a cache of freed blocks over malloc (cpu) or over a protected
+** arena (fake). Size classes are powers of two cut in four, so a block wastes at most a fifth.
+*/
+#define _GNU_SOURCE
+#include "device.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+typedef struct mocl_block {
+    void *p;
+    struct mocl_block *next;
+} mocl_block;
+
+enum { ALIGNMENT = 64, GUARD_BYTES = 64, GUARD_VALUE = 0xA5 };
+#define ARENA_BYTES ((size_t)64 << 30) /* reserved addresses, not memory */
+
+/* class of a request and the bytes a block of that class has */
+static int size_class(size_t bytes, size_t *rounded) {
+    if (bytes <= ALIGNMENT) {
+        *rounded = ALIGNMENT;
+        return 0;
+    }
+    size_t n = bytes - 1;
+    int top = 63 - __builtin_clzll((unsigned long long)n); /* n in [2^top, 2^(top+1)) */
+    size_t quarter = (size_t)1 << (top - 2);
+    size_t steps = n / quarter - 3; /* 1 .. 4: how many quarters above 2^top */
+    *rounded = ((size_t)1 << top) + steps * quarter;
+    return (top - 6) * 4 + (int)steps; /* top is at least 6 */
+}
+
+mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
+    *out = ctx->device[kind];
+    if (*out) return MOCL_OK;
+    if (kind == MOCL_DEVICE_CUDA)
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: this build has no CUDA part; "
+                                             "use device=cpu");
+    mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
+    if (!dev) return mocl_nomem(ctx, sizeof *dev);
+    dev->ctx = ctx;
+    dev->kind = kind;
+    dev->name = kind == MOCL_DEVICE_CPU ? "cpu" : "fake";
+    dev->k = mk_cpu_table();
+    if (mk_env_open(&dev->env, ctx->n_threads)) {
+        free(dev);
+        return mocl_fail(ctx, MOCL_E_NOMEM, "cannot start %d threads: ask for fewer", ctx->n_threads);
+    }
+    if (kind == MOCL_DEVICE_FAKE) {
+        dev->arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (dev->arena == MAP_FAILED) {
+            mk_env_close(&dev->env);
+            free(dev);
+            return mocl_fail(ctx, MOCL_E_NOMEM, "device fake: cannot reserve %zu bytes of addresses",
+                             ARENA_BYTES);
+        }
+        dev->arena_size = ARENA_BYTES;
+    }
+    ctx->device[kind] = *out = dev;
+    return MOCL_OK;
+}
+
+mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name) {
+    *out = NULL;
+    if (strcmp(name, "cpu") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_CPU);
+    if (strcmp(name, "fake") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_FAKE);
+    if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
+        return mocl_fail(ctx, MOCL_E_DEVICE,
+                         "device '%s' is not available: this build has no CUDA part; use device=cpu", name);
+    return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
+}
+
+static void os_free(mocl_device *dev, void *p) {
+    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* the arena goes back as a whole */
+}
+
+void mocl_device_flush(mocl_device *dev) {
+    if (dev->kind == MOCL_DEVICE_FAKE) return; /* its blocks are not given back one by one */
+    for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
+        for (mocl_block *b = dev->bins[i], *next; b; b = next) {
+            next = b->next;
+            os_free(dev, b->p);
+            free(b);
+        }
+        dev->bins[i] = NULL;
+    }
+    dev->cached = 0;
+}
+
+void mocl_device_close(mocl_device *dev) {
+    if (!dev) return;
+    for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
+        for (mocl_block *b = dev->bins[i], *next; b; b = next) {
+            next = b->next;
+            os_free(dev, b->p);
+            free(b);
+        }
+    }
+    if (dev->arena) munmap(dev->arena, dev->arena_size);
+    mk_env_close(&dev->env);
+    free(dev);
+}
+
+static void *os_alloc(mocl_device *dev, size_t bytes) {
+    if (dev->kind == MOCL_DEVICE_CPU) return aligned_alloc(ALIGNMENT, bytes);
+    if (dev->arena_size - dev->arena_used < bytes) return NULL;
+    void *p = dev->arena + dev->arena_used;
+    size_t page = 4096, first = dev->arena_used / page * page;
+    dev->arena_used += bytes;
+    /* what is in use is protected as a whole, so a new page takes the state of the others */
+    if (dev->depth > 0 &&
+        mprotect(dev->arena + first, (dev->arena_used + page - 1) / page * page - first,
+                 PROT_READ | PROT_WRITE))
+        return NULL;
+    return p;
+}
+
+mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
+    mocl_ctx *ctx = dev->ctx;
+    size_t rounded, guard = dev->kind == MOCL_DEVICE_FAKE ? GUARD_BYTES : 0;
+    *out = NULL;
+    if (bytes > ARENA_BYTES)
+        return mocl_fail(ctx, MOCL_E_NOMEM, "device %s: %zu bytes are more than any machine here has",
+                         dev->name, bytes);
+    int bin = size_class(bytes + guard, &rounded);
+    if (!mocl_may_alloc(ctx)) goto nomem;
+    if (dev->limit && dev->live + rounded > dev->limit) goto nomem;
+    mocl_block *b = dev->bins[bin];
+    if (b) {
+        dev->bins[bin] = b->next;
+        dev->cached -= rounded;
+        *out = b->p;
+        free(b);
+    } else {
+        *out = os_alloc(dev, rounded);
+        if (!*out) {
+            mocl_device_flush(dev);
+            *out = os_alloc(dev, rounded);
+        }
+        if (!*out) goto nomem;
+    }
+    dev->live += rounded;
+    if (dev->live > dev->peak) dev->peak = dev->live;
+    if (guard) {
+        mocl_device_enter(dev);
+        memset((char *)*out + bytes, GUARD_VALUE, rounded - bytes);
+        mocl_device_leave(dev);
+    }
+    return MOCL_OK;
+nomem:
+    return mocl_fail(ctx, MOCL_E_NOMEM,
+                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s", dev->name,
+                     bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
+}
+
+/* fake: true if a kernel wrote behind the block */
+static bool guard_is_broken(mocl_device *dev, const unsigned char *p, size_t bytes, size_t rounded) {
+    bool broken = false;
+    mocl_device_enter(dev);
+    for (size_t i = bytes; i < rounded && !broken; i++) broken = p[i] != GUARD_VALUE;
+    mocl_device_leave(dev);
+    return broken;
+}
+
+void mocl_device_free(mocl_device *dev, void *p, size_t bytes) {
+    if (!p) return;
+    size_t rounded, guard = dev->kind == MOCL_DEVICE_FAKE ? GUARD_BYTES : 0;
+    int bin = size_class(bytes + guard, &rounded);
+    if (guard && guard_is_broken(dev, p, bytes, rounded)) dev->broken_guards++;
+    dev->live -= rounded;
+    mocl_block *b = malloc(sizeof *b);
+    if (!b) { /* no room to remember it: give it back at once */
+        os_free(dev, p);
+        return;
+    }
+    b->p = p;
+    b->next = dev->bins[bin];
+    dev->bins[bin] = b;
+    dev->cached += rounded;
+}
+
+static void protect_arena(mocl_device *dev, int protection) {
+    size_t page = 4096, used = (dev->arena_used + page - 1) / page * page;
+    if (used) mprotect(dev->arena, used, protection);
+}
+
+void mocl_device_enter(mocl_device *dev) {
+    if (dev->kind == MOCL_DEVICE_FAKE && dev->depth++ == 0) protect_arena(dev, PROT_READ | PROT_WRITE);
+}
+
+void mocl_device_leave(mocl_device *dev) {
+    if (dev->kind == MOCL_DEVICE_FAKE && --dev->depth == 0) protect_arena(dev, PROT_NONE);
+}
+
+mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, size_t bytes) {
+    mocl_device_enter(dev);
+    if (bytes) memcpy(dst, src, bytes);
+    mocl_device_leave(dev);
+    return MOCL_OK;
+}
+
+mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes) {
+    return mocl_device_upload(dev, dst, src, bytes);
+}
+
+mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code) {
+    mocl_device_leave(dev);
+    if (code == MK_OK) return MOCL_OK;
+    if (code == MK_NOMEM)
+        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of scratch memory", name, dev->name);
+    return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s failed (code %d)", name, dev->name, code);
+}

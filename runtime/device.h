@@ -1,0 +1,57 @@
+/* device.h - a device: its memory and its table of kernels.
+**
+** cpu   the reference.
+** fake  the cpu kernels over memory that can be read only inside kernel calls: host code that
+**       touches a tensor's bytes fails at once. It keeps the CUDA path open (tests only).
+** cuda  a shared object loaded on request.
+*/
+#ifndef MOCL_DEVICE_H
+#define MOCL_DEVICE_H
+
+#include "base.h"
+#include "kernels.h"
+
+enum { MOCL_DEVICE_BINS = 256 };
+
+typedef struct mocl_device {
+    mocl_ctx *ctx;          /* not owned */
+    int kind;               /* MOCL_DEVICE_CPU, ... */
+    const char *name;       /* "cpu" */
+    const mk_table *k;      /* the kernels */
+    mk_env env;             /* what each kernel call gets: threads, scratch */
+    /* memory, in bytes */
+    size_t live, peak, cached, limit; /* limit 0 = none */
+    struct mocl_block *bins[MOCL_DEVICE_BINS]; /* free blocks, one list per size class */
+    /* fake: one reserved arena, protected outside kernel calls */
+    char *arena;
+    size_t arena_size, arena_used;
+    int depth;              /* nesting of mocl_device_enter */
+    int64_t broken_guards;  /* fake: blocks whose guard bytes were overwritten */
+} mocl_device;
+
+/* *out receives the device of this context, opened on first use. kind is MOCL_DEVICE_*. */
+mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind);
+/* "cpu", "fake", "cuda", "cuda:0"; an unknown or absent device fails with words. */
+mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name);
+void mocl_device_close(mocl_device *dev); /* NULL is fine */
+
+/* Device memory, 64-byte aligned, uninitialised. Freed blocks are cached for the next allocation of
+** their size class; mocl_device_flush gives them back. */
+mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes);
+void mocl_device_free(mocl_device *dev, void *p, size_t bytes);
+void mocl_device_flush(mocl_device *dev);
+
+/* Kernel calls stand between enter and leave (no-ops but on `fake`); calls nest. */
+void mocl_device_enter(mocl_device *dev);
+void mocl_device_leave(mocl_device *dev);
+
+/* Host <-> device copies; the only way to look at a tensor's bytes. */
+mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, size_t bytes);
+mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes);
+
+/* Runs one kernel: status from the kernel's own code. Needs `ctx` and `dev` in scope of the call. */
+#define MOCL_KERNEL(dev, fn, ...) mocl_kernel_end((dev), #fn, \
+    (mocl_device_enter(dev), (dev)->k->fn(&(dev)->env, __VA_ARGS__)))
+mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code);
+
+#endif

@@ -1,0 +1,95 @@
+/* ops.h - the operations on tensors; each records its backward where a gradient is wanted.
+**
+** Outputs come first and are new references (NULL after a failure). Dimensions are 0-based here.
+** All compute on f32 unless a comment says otherwise; operands live on one device.
+*/
+#ifndef MOCL_OPS_H
+#define MOCL_OPS_H
+
+#include "autograd.h"
+#include "tensor.h"
+
+/* ---- elementwise (ops_elementwise.c) ---- */
+mocl_status mocl_unary(mocl_tensor **out, mk_unary op, mocl_tensor *x, double p, double q);
+mocl_status mocl_binary(mocl_tensor **out, mk_binary op, mocl_tensor *a, mocl_tensor *b); /* broadcasts */
+mocl_status mocl_where(mocl_tensor **out, mocl_tensor *c, mocl_tensor *a, mocl_tensor *b); /* equal shapes */
+/* y := y + alpha x in place; no history: y must not require grad while recording */
+mocl_status mocl_axpy_(mocl_tensor *y, double alpha, mocl_tensor *x);
+mocl_status mocl_fill_(mocl_tensor *x, double value);
+/* adds up the dimensions along which a tensor of `shape` was broadcast to x */
+mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
+
+/* ---- shape (ops_shape.c) ---- */
+mocl_status mocl_reshape(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape); /* one may be -1 */
+mocl_status mocl_permute(mocl_tensor **out, mocl_tensor *x, const int *order);
+mocl_status mocl_transpose(mocl_tensor **out, mocl_tensor *x, int a, int b);
+mocl_status mocl_expand(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
+mocl_status mocl_narrow(mocl_tensor **out, mocl_tensor *x, int dim, int64_t start, int64_t length);
+mocl_status mocl_cat(mocl_tensor **out, int n, mocl_tensor *const *x, int dim);
+mocl_status mocl_to_dtype(mocl_tensor **out, mocl_tensor *x, mk_dtype dtype);  /* f32 to f32 keeps history */
+mocl_status mocl_to_device(mocl_tensor **out, mocl_tensor *x, mocl_device *dev);
+mocl_status mocl_clone(mocl_tensor **out, mocl_tensor *x);
+/* rows idx[i] of x (first dimension); idx: 1-dimensional i32, 0-based, checked */
+mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
+/* y[r] = x[r, idx[r]] over the last dimension; idx i32 with one entry per row */
+mocl_status mocl_pick(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
+
+/* ---- reductions (ops_reduce.c); dim < 0 reduces everything to a scalar ---- */
+mocl_status mocl_reduce(mocl_tensor **out, mk_reduce op, mocl_tensor *x, int dim, bool keepdim);
+mocl_status mocl_mean(mocl_tensor **out, mocl_tensor *x, int dim, bool keepdim);
+/* i32 indices (0-based), no history */
+mocl_status mocl_argreduce(mocl_tensor **out, mk_reduce op, mocl_tensor *x, int dim);
+mocl_status mocl_cumsum(mocl_tensor **out, mocl_tensor *x, int dim);
+mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over the last dimension */
+
+/* ---- products (ops_linear.c) ---- */
+/* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
+mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
+/* y = x w^T + b: x [..., k], w [n, k], b [n] or NULL */
+mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b);
+/* y = x w^T + scale (dropout(x) A^T) B^T: A [r, k], B [n, r] (Hu et al. 2022); p is the dropout
+** probability on the adapter's input, drawn from (key, stream). */
+mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
+                             double scale, double p, uint64_t key, uint64_t stream);
+
+/* ---- network parts (ops_nn.c) ---- */
+mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL */
+mocl_status mocl_layernorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b, double eps);
+mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t key, uint64_t stream);
+mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up);
+/* x [T, H, K], pos [T] i32 */
+mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta);
+/* q [T, H, K], k and v [T, G, K], offsets [B + 1] i32 */
+mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
+                           mocl_tensor *offsets, double scale, bool causal);
+/* rows of each sequence added up or averaged: x [T, n] to [B, n] */
+mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets, bool mean);
+
+/* ---- the language-model head and PPO (ops_lm.c) ---- */
+/* Per row of hidden [T, D] under the head w [V, D], logits divided by `temperature`, in chunks of rows
+** so that [T, V] never exists: logp [T] of target (i32, [T]; < 0: 0), entropy [T], and with hidden_ref
+** kl [T] = KL(pi || pi_ref), pi_ref being the same head on hidden_ref. entropy and kl may be NULL (not
+** wanted). Differentiable in hidden and w; nothing flows to hidden_ref. */
+mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden,
+                         mocl_tensor *w, mocl_tensor *hidden_ref, mocl_tensor *target, double temperature);
+/* Clipped surrogate loss per token, [T]; ratio and clipped (1 or 0) come without history */
+mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor **clipped, mocl_tensor *logp,
+                          mocl_tensor *old, mocl_tensor *adv, double cliprange);
+/* rewards, values [T, n] -> advantages, returns [T, n]; no history */
+mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
+                     mocl_tensor *offsets, double gamma, double lambda);
+
+/* ---- checks shared by the operations ---- */
+mocl_status mocl_need_real(const char *op, mocl_tensor *x);
+mocl_status mocl_need_int(const char *op, mocl_tensor *x);
+mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b);
+/* offsets [B + 1] i32, ascending from 0 to rows */
+mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows);
+/* makes a node and attaches *out to it where a gradient is wanted; on failure releases *out. *node (may
+** be NULL) receives it, borrowed, or NULL where nothing was recorded. */
+mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,
+                        mocl_tensor *const *in, int n_saved, mocl_tensor *const *saved);
+/* releases *out where st is a failure; returns st */
+mocl_status mocl_drop_on(mocl_status st, mocl_tensor **out);
+
+#endif

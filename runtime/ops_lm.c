@@ -1,0 +1,219 @@
+/* ops_lm.c - the language-model head in chunks of rows, and the PPO operations */
+#include "ops.h"
+
+/* rows of logits that exist at a time: enough for an efficient product, and 1000 tokens of vocabulary
+** still fit a core's cache */
+enum { CHUNK_ROWS = 256 };
+
+/* saved: hidden, w, hidden_ref, target, lse, entropy, kl. Outputs: logp, entropy, kl. */
+enum { S_HIDDEN, S_W, S_REF, S_TARGET, S_LSE, S_ENTROPY, S_KL, S_COUNT };
+
+/* logits[m, V] of rows start .. start + m - 1 */
+static mocl_status chunk_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits) {
+    int64_t d = w->shape[1], vocab = w->shape[0];
+    return MOCL_KERNEL(w->storage->dev, gemm, 0, 1, m, vocab, d, 1.0, mocl_real(hidden) + start * d, d, 0, mocl_real(w),
+                       d, 0, 0.0, logits, vocab, 0, 1);
+}
+
+static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
+    mocl_tensor *h = n->saved[S_HIDDEN], *w = n->saved[S_W], *ref = n->saved[S_REF], *target = n->saved[S_TARGET],
+                *entropy = n->saved[S_ENTROPY], *lse = n->saved[S_LSE], *kl = n->saved[S_KL], *logits = NULL,
+                *ref_logits = NULL, *dlogits = NULL;
+    mocl_device *dev = w->storage->dev;
+    int64_t rows = h->shape[0], d = h->shape[1], vocab = w->shape[0];
+    int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
+    double inv_temp = n->num[0];
+    mocl_status st = MOCL_OK;
+    if (mocl_node_wants(n, 0)) MOCL_GOTO(mocl_tensor_like(&din[0], h), done);
+    if (mocl_node_wants(n, 1)) MOCL_GOTO(mocl_tensor_full(&din[1], dev, MK_F32, 2, w->shape, 0), done);
+    MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
+    MOCL_GOTO(mocl_tensor_new(&dlogits, dev, MK_F32, 2, shape), done);
+    if (dout[2]) MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
+    for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
+        int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
+        MOCL_GOTO(mocl_poll(h->ctx), done);
+        MOCL_GOTO(chunk_logits(h, w, start, m, mocl_real(logits)), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, mocl_real(logits), inv_temp, mocl_int(target) + start,
+                              dout[1] ? mocl_real(entropy) + start : NULL, mocl_real(lse) + start,
+                              dout[0] ? mocl_real(dout[0]) + start : NULL, dout[1] ? mocl_real(dout[1]) + start : NULL,
+                              mocl_real(dlogits)), done);
+        if (dout[2]) {
+            MOCL_GOTO(chunk_logits(ref, w, start, m, mocl_real(ref_logits)), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, kl_bwd, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
+                                  mocl_real(kl) + start, mocl_real(dout[2]) + start, mocl_real(dlogits)), done);
+        }
+        if (din[0])
+            MOCL_GOTO(MOCL_KERNEL(dev, gemm, 0, 0, m, d, vocab, 1.0, mocl_real(dlogits), vocab, 0, mocl_real(w), d, 0, 0.0,
+                                  mocl_real(din[0]) + start * d, d, 0, 1), done);
+        if (din[1])
+            MOCL_GOTO(MOCL_KERNEL(dev, gemm, 1, 0, vocab, d, m, 1.0, mocl_real(dlogits), vocab, 0,
+                                  mocl_real(h) + start * d, d, 0, 1.0, mocl_real(din[1]), d, 0, 1), done);
+    }
+done:
+    mocl_tensor_unref(logits);
+    mocl_tensor_unref(ref_logits);
+    mocl_tensor_unref(dlogits);
+    return st;
+}
+
+static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, mocl_tensor *target, double temperature) {
+    char a[128], b[128];
+    MOCL_TRY(mocl_need_real("lm_head", h));
+    MOCL_TRY(mocl_need_real("lm_head", w));
+    MOCL_TRY(mocl_need_int("lm_head", target));
+    MOCL_TRY(mocl_need_same_device("lm_head", h, w));
+    MOCL_TRY(mocl_need_same_device("lm_head", h, target));
+    if (h->ndim != 2 || w->ndim != 2 || h->shape[1] != w->shape[1])
+        return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: hidden %s does not fit the head %s",
+                         mocl_shape_text(a, h->ndim, h->shape), mocl_shape_text(b, w->ndim, w->shape));
+    if (target->ndim != 1 || target->shape[0] != h->shape[0])
+        return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: %s targets do not fit %lld rows",
+                         mocl_shape_text(a, target->ndim, target->shape), (long long)h->shape[0]);
+    if (ref && !mocl_tensor_same_shape(ref, h))
+        return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: reference %s differs from hidden %s",
+                         mocl_shape_text(a, ref->ndim, ref->shape), mocl_shape_text(b, h->ndim, h->shape));
+    if (!(temperature > 0))
+        return mocl_fail(h->ctx, MOCL_E_ARG, "lm_head: temperature %g must be positive", temperature);
+    return mocl_poll(h->ctx);
+}
+
+mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden, mocl_tensor *w,
+                         mocl_tensor *hidden_ref, mocl_tensor *target, double temperature) {
+    mocl_tensor *ch = NULL, *cw = NULL, *cr = NULL, *ct = NULL, *lse = NULL, *logits = NULL, *ref_logits = NULL, *ent = NULL,
+                *klt = NULL, *lp = NULL;
+    mocl_ctx *ctx = hidden->ctx;
+    mocl_device *dev = hidden->storage->dev;
+    mocl_node *node = NULL;
+    mocl_status st;
+    double inv_temp = 1.0 / temperature;
+    *logp = NULL;
+    if (entropy) *entropy = NULL;
+    if (kl) *kl = NULL;
+    MOCL_TRY(check_head(hidden, w, kl ? hidden_ref : NULL, target, temperature));
+    int64_t rows = hidden->shape[0], vocab = w->shape[0];
+    int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
+    MOCL_GOTO(mocl_tensor_contiguous(&ch, hidden), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&ct, target), done);
+    MOCL_GOTO(mocl_tensor_new(&lp, dev, MK_F32, 1, &rows), done);
+    MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 1, &rows), done);
+    MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
+    if (entropy) MOCL_GOTO(mocl_tensor_new(&ent, dev, MK_F32, 1, &rows), done);
+    if (kl) {
+        MOCL_GOTO(mocl_tensor_contiguous(&cr, hidden_ref), done);
+        MOCL_GOTO(mocl_tensor_new(&klt, dev, MK_F32, 1, &rows), done);
+        MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
+    }
+    for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
+        int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
+        MOCL_GOTO(mocl_poll(ctx), done);
+        MOCL_GOTO(chunk_logits(ch, cw, start, m, mocl_real(logits)), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, mocl_real(logits), inv_temp, mocl_int(ct) + start,
+                              mocl_real(lp) + start, ent ? mocl_real(ent) + start : NULL, mocl_real(lse) + start), done);
+        if (kl) {
+            MOCL_GOTO(chunk_logits(cr, cw, start, m, mocl_real(ref_logits)), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, kl, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
+                                  mocl_real(klt) + start), done);
+        }
+    }
+    mocl_tensor *in[2] = {hidden, w};
+    if (mocl_grad_wanted(ctx, 2, in)) {
+        mocl_tensor *saved[S_COUNT] = {ch, cw, cr, ct, lse, NULL, NULL};
+        MOCL_GOTO(mocl_node_new(&node, ctx, "lm_head", lm_head_backward, 2, in, S_COUNT, saved), done);
+        node->num[0] = inv_temp;
+        if (ent) MOCL_GOTO(mocl_node_save_output(node, S_ENTROPY, ent), done);
+        if (klt) MOCL_GOTO(mocl_node_save_output(node, S_KL, klt), done);
+        mocl_node_attach(node, 0, lp);
+        if (ent) mocl_node_attach(node, 1, ent);
+        if (klt) mocl_node_attach(node, 2, klt);
+    }
+    *logp = mocl_tensor_ref(lp);
+    if (entropy) *entropy = mocl_tensor_ref(ent);
+    if (kl) *kl = mocl_tensor_ref(klt);
+done:
+    mocl_node_unref(node);
+    mocl_tensor_unref(ch);
+    mocl_tensor_unref(cw);
+    mocl_tensor_unref(cr);
+    mocl_tensor_unref(ct);
+    mocl_tensor_unref(lse);
+    mocl_tensor_unref(logits);
+    mocl_tensor_unref(ref_logits);
+    mocl_tensor_unref(ent);
+    mocl_tensor_unref(klt);
+    mocl_tensor_unref(lp);
+    return st;
+}
+
+/* ---- PPO ---- */
+
+static mocl_status ppo_clip_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
+    return mocl_binary(&din[0], MK_MUL, dout[0], n->saved[0]);
+}
+
+mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor **clipped, mocl_tensor *logp,
+                          mocl_tensor *old, mocl_tensor *adv, double cliprange) {
+    mocl_tensor *t[3] = {logp, old, adv}, *c[3] = {NULL}, *dlogp = NULL;
+    mocl_ctx *ctx = logp->ctx;
+    mocl_status st = MOCL_OK;
+    char a[128], b[128];
+    *loss = *ratio = *clipped = NULL;
+    for (int i = 0; i < 3; i++) {
+        MOCL_TRY(mocl_need_real("ppo_clip", t[i]));
+        MOCL_TRY(mocl_need_same_device("ppo_clip", logp, t[i]));
+        if (!mocl_tensor_same_shape(logp, t[i]))
+            return mocl_fail(ctx, MOCL_E_SHAPE, "ppo_clip: shapes %s and %s differ",
+                             mocl_shape_text(a, logp->ndim, logp->shape), mocl_shape_text(b, t[i]->ndim, t[i]->shape));
+    }
+    if (!(cliprange > 0)) return mocl_fail(ctx, MOCL_E_ARG, "ppo_clip: cliprange %g must be positive", cliprange);
+    MOCL_TRY(mocl_poll(ctx));
+    for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], t[i]), done);
+    MOCL_GOTO(mocl_tensor_like(loss, c[0]), done);
+    MOCL_GOTO(mocl_tensor_like(ratio, c[0]), done);
+    MOCL_GOTO(mocl_tensor_like(clipped, c[0]), done);
+    MOCL_GOTO(mocl_tensor_like(&dlogp, c[0]), done);
+    MOCL_GOTO(MOCL_KERNEL(logp->storage->dev, ppo_clip, mocl_tensor_numel(logp), cliprange, mocl_real(c[0]),
+                          mocl_real(c[1]), mocl_real(c[2]), mocl_real(*loss), mocl_real(dlogp), mocl_real(*ratio),
+                          mocl_real(*clipped)), done);
+    st = mocl_record(loss, NULL, "ppo_clip", ppo_clip_backward, 1, &logp, 1, &dlogp);
+done:
+    if (st) {
+        mocl_drop_on(st, loss);
+        mocl_drop_on(st, ratio);
+        mocl_drop_on(st, clipped);
+    }
+    for (int i = 0; i < 3; i++) mocl_tensor_unref(c[i]);
+    mocl_tensor_unref(dlogp);
+    return st;
+}
+
+mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
+                     mocl_tensor *offsets, double gamma, double lambda) {
+    mocl_tensor *r = NULL, *v = NULL;
+    mocl_status st;
+    char a[128], b[128];
+    *adv = *returns = NULL;
+    MOCL_TRY(mocl_need_real("gae", rewards));
+    MOCL_TRY(mocl_need_real("gae", values));
+    MOCL_TRY(mocl_need_same_device("gae", rewards, values));
+    MOCL_TRY(mocl_need_same_device("gae", rewards, offsets));
+    if (rewards->ndim != 2 || !mocl_tensor_same_shape(rewards, values))
+        return mocl_fail(rewards->ctx, MOCL_E_SHAPE, "gae: rewards %s and values %s must be [T, n] alike",
+                         mocl_shape_text(a, rewards->ndim, rewards->shape),
+                         mocl_shape_text(b, values->ndim, values->shape));
+    MOCL_TRY(mocl_need_offsets("gae", offsets, rewards->shape[0]));
+    MOCL_GOTO(mocl_tensor_contiguous(&r, rewards), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&v, values), done);
+    MOCL_GOTO(mocl_tensor_like(adv, r), done);
+    MOCL_GOTO(mocl_tensor_like(returns, r), done);
+    st = MOCL_KERNEL(r->storage->dev, gae, offsets->shape[0] - 1, mocl_int(offsets), rewards->shape[1], mocl_real(r),
+                     mocl_real(v), gamma, lambda, mocl_real(*adv), mocl_real(*returns));
+done:
+    if (st) {
+        mocl_drop_on(st, adv);
+        mocl_drop_on(st, returns);
+    }
+    mocl_tensor_unref(r);
+    mocl_tensor_unref(v);
+    return st;
+}

@@ -1,0 +1,96 @@
+/* optim.c - AdamW and SGD over a list of parameters */
+#include "optim.h"
+
+#include <math.h>
+
+#include "ops.h"
+
+mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind, int n, mocl_tensor *const *param) {
+    *out = NULL;
+    for (int i = 0; i < n; i++) {
+        if (!param[i]->requires_grad || param[i]->node || param[i]->dtype != MK_F32 || !mocl_tensor_is_contiguous(param[i]))
+            return mocl_fail(ctx, MOCL_E_ARG, "optimiser: parameter %d is not a contiguous f32 leaf that requires grad", i + 1);
+    }
+    mocl_optim *o = mocl_calloc(ctx, 1, sizeof *o);
+    if (!o) return mocl_nomem(ctx, sizeof *o);
+    o->ctx = ctx;
+    o->kind = kind;
+    o->param = mocl_calloc(ctx, (size_t)n, sizeof *o->param);
+    o->first = mocl_calloc(ctx, (size_t)n, sizeof *o->first);
+    o->second = mocl_calloc(ctx, (size_t)n, sizeof *o->second);
+    if (!o->param || !o->first || !o->second) {
+        mocl_optim_free(o);
+        return mocl_nomem(ctx, (size_t)n * sizeof *o->param);
+    }
+    for (int i = 0; i < n; i++) o->param[i] = mocl_tensor_ref(param[i]);
+    o->n = n;
+    *out = o;
+    return MOCL_OK;
+}
+
+void mocl_optim_free(mocl_optim *o) {
+    if (!o) return;
+    for (int i = 0; i < o->n; i++) {
+        mocl_tensor_unref(o->param[i]);
+        mocl_tensor_unref(o->first[i]);
+        mocl_tensor_unref(o->second[i]);
+    }
+    mocl_free(o->param);
+    mocl_free(o->first);
+    mocl_free(o->second);
+    mocl_free(o);
+}
+
+static mocl_status make_state(mocl_optim *o, int i) {
+    mocl_tensor *p = o->param[i];
+    if (!o->first[i]) MOCL_TRY(mocl_tensor_full(&o->first[i], p->storage->dev, MK_F32, p->ndim, p->shape, 0));
+    if (!o->second[i] && o->kind == MOCL_OPTIM_ADAMW)
+        MOCL_TRY(mocl_tensor_full(&o->second[i], p->storage->dev, MK_F32, p->ndim, p->shape, 0));
+    return MOCL_OK;
+}
+
+mocl_status mocl_optim_make_state(mocl_optim *o) {
+    for (int i = 0; i < o->n; i++) MOCL_TRY(make_state(o, i));
+    return MOCL_OK;
+}
+
+mocl_status mocl_optim_step(mocl_optim *o, double grad_scale) {
+    MOCL_TRY(mocl_poll(o->ctx)); /* once: a step is whole or not taken */
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
+    o->steps++;
+    for (int i = 0; i < o->n; i++) {
+        mocl_tensor *p = o->param[i], *g = p->grad;
+        mocl_device *dev = p->storage->dev;
+        if (!g) continue;
+        int64_t n = mocl_tensor_numel(p);
+        if (o->kind == MOCL_OPTIM_ADAMW)
+            MOCL_TRY(MOCL_KERNEL(dev, adamw, n, mocl_real(p), mocl_real(g), mocl_real(o->first[i]), mocl_real(o->second[i]),
+                                 o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps, grad_scale));
+        else
+            MOCL_TRY(MOCL_KERNEL(dev, sgd, n, mocl_real(p), mocl_real(g), mocl_real(o->first[i]), o->lr, o->momentum,
+                                 o->weight_decay, o->steps == 1, grad_scale));
+        p->storage->version++;
+    }
+    return MOCL_OK;
+}
+
+mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm) {
+    double total = 0;
+    for (int i = 0; i < o->n; i++) {
+        mocl_tensor *g = o->param[i]->grad;
+        double sum = 0;
+        if (!g) continue;
+        MOCL_TRY(MOCL_KERNEL(g->storage->dev, sumsq, mocl_tensor_numel(g), mocl_real(g), &sum));
+        total += sum;
+    }
+    *norm = sqrt(total);
+    return MOCL_OK;
+}
+
+void mocl_optim_zero_grad(mocl_optim *o) {
+    for (int i = 0; i < o->n; i++) {
+        mocl_tensor_unref(o->param[i]->grad);
+        o->param[i]->grad = NULL;
+    }
+}

@@ -1,0 +1,35 @@
+/* optim.h - optimisers over a list of parameters: AdamW and SGD, and the global gradient norm.
+**
+** An optimiser keeps a reference to each parameter and owns its state tensors (first and second moments
+** or the momentum buffer), made at the first step that sees a gradient.
+*/
+#ifndef MOCL_OPTIM_H
+#define MOCL_OPTIM_H
+
+#include "tensor.h"
+
+typedef enum mocl_optim_kind { MOCL_OPTIM_ADAMW, MOCL_OPTIM_SGD } mocl_optim_kind;
+
+typedef struct mocl_optim {
+    mocl_ctx *ctx;
+    mocl_optim_kind kind;
+    double lr, beta1, beta2, eps, weight_decay, momentum;
+    int64_t steps; /* taken so far */
+    int n;
+    mocl_tensor **param; /* n, referenced */
+    mocl_tensor **first; /* n, owned: Adam's m, SGD's buffer; NULL until the first step */
+    mocl_tensor **second; /* n, owned: Adam's v */
+} mocl_optim;
+
+/* parameters must be contiguous f32 leaves that require grad */
+mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind, int n, mocl_tensor *const *param);
+void mocl_optim_free(mocl_optim *o);
+/* One step on parameters that have a gradient, each gradient scaled by grad_scale first. */
+mocl_status mocl_optim_step(mocl_optim *o, double grad_scale);
+/* Euclidean norm over all gradients, summed in double in the order of the parameters */
+mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm);
+void mocl_optim_zero_grad(mocl_optim *o);
+/* makes the missing state tensors (zeros), for loading a checkpoint into them */
+mocl_status mocl_optim_make_state(mocl_optim *o);
+
+#endif

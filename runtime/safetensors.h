@@ -1,0 +1,77 @@
+/* safetensors.h - the safetensors format: 8 bytes little-endian length of the header, a JSON header
+** {"name": {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"key": "text"}}, then the data.
+**
+** The reader checks everything before it hands out a pointer and refuses what the format forbids: a
+** header that does not begin with "{" or is over 100 MB, duplicate names, unknown dtypes, shapes that
+** do not fit their bytes, overlaps, holes, and a file that is longer or shorter than its tensors.
+** Failures: "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
+*/
+#ifndef MOCL_SAFETENSORS_H
+#define MOCL_SAFETENSORS_H
+
+#include "base.h"
+
+/* Bits of one element of a dtype as the format names it ("F32", "BF16", "BOOL", ...), 0 if unknown. */
+int mocl_safetensors_bits(const char *dtype);
+/* Its place in the format's fixed order of dtypes, narrow before wide; -1 if unknown. */
+int mocl_safetensors_rank(const char *dtype);
+
+/* ---- reading ---- */
+
+typedef struct mocl_safetensors_entry {
+    const char *name;
+    const char *dtype;
+    int ndim;             /* 0 for a scalar */
+    const int64_t *shape; /* ndim sizes */
+    const void *data;     /* inside the mapped file, not aligned to anything: copy it out */
+    size_t bytes;
+} mocl_safetensors_entry;
+
+typedef struct mocl_safetensors_pair {
+    const char *key;
+    const char *value;
+} mocl_safetensors_pair;
+
+/* All pointers live until close. Changing the file while it is open changes the data; cutting it makes
+** reads of the lost part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
+typedef struct mocl_safetensors {
+    size_t n;
+    const mocl_safetensors_entry *entries; /* in the order of their bytes in the file */
+    size_t n_metadata;
+    const mocl_safetensors_pair *metadata; /* sorted by key */
+    /* private */
+    const mocl_safetensors_entry **by_name;
+    int64_t *sizes; /* pools the entries point into */
+    char *text;
+    void *map;
+    size_t map_bytes;
+} mocl_safetensors;
+
+/* On failure *out is NULL. Free with mocl_safetensors_close (NULL is fine). */
+mocl_status mocl_safetensors_open(mocl_ctx *ctx, mocl_safetensors **out, const char *path);
+void mocl_safetensors_close(mocl_safetensors *s);
+
+/* NULL if there is none */
+const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name);
+
+/* ---- writing ---- */
+
+typedef struct mocl_safetensors_source {
+    const char *name;  /* UTF-8, not "__metadata__", each once */
+    const char *dtype; /* as in mocl_safetensors_bits */
+    int ndim;
+    const int64_t *shape;
+    const void *data;  /* all bytes, or NULL: then fill is asked piece by piece, in order */
+    mocl_status (*fill)(mocl_ctx *ctx, void *user, size_t offset, void *buffer, size_t n);
+    void *user;
+} mocl_safetensors_source;
+
+/* Writes the file atomically (file.h). The bytes depend on the arguments alone, not on their order:
+** tensors are sorted by dtype, widest first, so that each is aligned to its element size, then by
+** name, which is also the order of the format's own library; the header is padded with spaces to a
+** multiple of 8 bytes. Wrong arguments are MOCL_E_ARG. */
+mocl_status mocl_safetensors_write(mocl_ctx *ctx, const char *path,
+                                   const mocl_safetensors_source *list, size_t n,
+                                   const mocl_safetensors_pair *metadata, size_t n_metadata);
+
+#endif

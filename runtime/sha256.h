@@ -1,0 +1,22 @@
+/* sha256.h - the SHA-256 hash of FIPS 180-4, to name data files by content; not meant for secrets */
+#ifndef MOCL_SHA256_H
+#define MOCL_SHA256_H
+
+#include "base.h"
+
+enum { MOCL_SHA256_HEX = 65 }; /* 64 lower case hex digits and a NUL */
+
+typedef struct mocl_sha256 {
+    uint32_t state[8];
+    uint64_t bytes;          /* hashed so far */
+    unsigned char block[64]; /* bytes % 64 of it are waiting */
+} mocl_sha256;
+
+void mocl_sha256_begin(mocl_sha256 *h);
+void mocl_sha256_add(mocl_sha256 *h, const void *data, size_t n);
+void mocl_sha256_end(mocl_sha256 *h, char hex[MOCL_SHA256_HEX]);
+
+/* of the bytes of a file; MOCL_E_IO "path: reason" */
+mocl_status mocl_sha256_file(mocl_ctx *ctx, const char *path, char hex[MOCL_SHA256_HEX]);
+
+#endif

@@ -1,0 +1,182 @@
+/* stats.c - rank correlation and distances */
+#include "stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct pair {
+    double x, y;
+} pair;
+
+static int by_x_then_y(const void *pa, const void *pb) {
+    const pair *a = pa, *b = pb;
+    if (a->x != b->x) return a->x < b->x ? -1 : 1;
+    return (a->y > b->y) - (a->y < b->y);
+}
+
+/* Sorts p by y (merge sort; t has room for n) and returns how many pairs were in the wrong order.
+** Equal y are not. */
+static double count_inversions(pair *p, pair *t, int64_t n) {
+    double swaps = 0; /* whole numbers below 2^53 */
+    if (n < 2) return 0;
+    int64_t half = n / 2;
+    swaps += count_inversions(p, t, half);
+    swaps += count_inversions(p + half, t, n - half);
+    int64_t i = 0, j = half, k = 0;
+    while (i < half && j < n) {
+        if (p[j].y < p[i].y) {
+            swaps += (double)(half - i);
+            t[k++] = p[j++];
+        } else {
+            t[k++] = p[i++];
+        }
+    }
+    while (i < half) t[k++] = p[i++];
+    memcpy(p, t, (size_t)k * sizeof *p); /* the rest of p lies in place */
+    return swaps;
+}
+
+/* sums over groups of c equal values */
+typedef struct ties {
+    double pairs;   /* c (c - 1) / 2 */
+    double triples; /* c (c - 1) (c - 2) */
+    double spread;  /* c (c - 1) (2 c + 5) */
+} ties;
+
+static void add_ties(ties *t, double c) {
+    t->pairs += c * (c - 1) / 2;
+    t->triples += c * (c - 1) * (c - 2);
+    t->spread += c * (c - 1) * (2 * c + 5);
+}
+
+/* P(as few or fewer inversions, either way) for n untied pairs of which c are out of order */
+static double exact_p(int64_t n, double c) {
+    double total = 0.5 * (double)n * (double)(n - 1);
+    if (total - c < c) c = total - c;
+    if (n <= 2 || 2 * c == total) return 1;
+    if (c <= 1) { /* 2 / n! and 2 n / n! */
+        double p = 2;
+        for (int64_t k = 2; k <= n - (int64_t)c && p > 0; k++) p /= (double)k;
+        return p;
+    }
+    enum { MAX_N = 33, MAX_PAIRS = MAX_N * (MAX_N - 1) / 2 + 1 };
+    double count[MAX_PAIRS] = {1}; /* share of permutations of j things with k inversions */
+    int last = (int)c;
+    for (int j = 2; j <= n; j++) {
+        double window = 0, next[MAX_PAIRS];
+        for (int k = 0; k <= last; k++) {
+            window += count[k];
+            if (k >= j) window -= count[k - j];
+            next[k] = window / j;
+        }
+        memcpy(count, next, ((size_t)last + 1) * sizeof *count);
+    }
+    double sum = 0;
+    for (int k = 0; k <= last; k++) sum += count[k];
+    return fmin(1, 2 * sum);
+}
+
+mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const double *y,
+                             double *tau, double *p) {
+    *tau = *p = NAN;
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(x[i]) || isnan(y[i])) {
+            return mocl_fail(ctx, MOCL_E_ARG, "kendall_tau: pair %lld is (%g, %g)",
+                             (long long)i + 1, x[i], y[i]);
+        }
+    }
+    if (n < 2) return MOCL_OK;
+    size_t bytes;
+    if (!mocl_mul((size_t)n, 2 * sizeof(pair), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
+    pair *pairs = mocl_alloc(ctx, bytes);
+    if (!pairs) return mocl_nomem(ctx, bytes);
+    for (int64_t i = 0; i < n; i++) pairs[i] = (pair){x[i], y[i]};
+    qsort(pairs, (size_t)n, sizeof *pairs, by_x_then_y);
+    ties in_x = {0}, in_y = {0}, in_both = {0};
+    int64_t run_x = 1, run_both = 1;
+    for (int64_t i = 1; i <= n; i++) {
+        bool same_x = i < n && pairs[i].x == pairs[i - 1].x;
+        if (same_x && pairs[i].y == pairs[i - 1].y) {
+            run_both++;
+        } else {
+            add_ties(&in_both, (double)run_both);
+            run_both = 1;
+        }
+        if (same_x) {
+            run_x++;
+        } else {
+            add_ties(&in_x, (double)run_x);
+            run_x = 1;
+        }
+    }
+    double discordant = count_inversions(pairs, pairs + n, n); /* pairs are now sorted by y */
+    int64_t run_y = 1;
+    for (int64_t i = 1; i <= n; i++) {
+        if (i < n && pairs[i].y == pairs[i - 1].y) {
+            run_y++;
+        } else {
+            add_ties(&in_y, (double)run_y);
+            run_y = 1;
+        }
+    }
+    mocl_free(pairs);
+    double N = (double)n, total = 0.5 * N * (N - 1);
+    if (in_x.pairs == total || in_y.pairs == total) return MOCL_OK;
+    double excess = total - in_x.pairs - in_y.pairs + in_both.pairs - 2 * discordant;
+    *tau = excess / sqrt(total - in_x.pairs) / sqrt(total - in_y.pairs);
+    *tau = fmax(-1, fmin(1, *tau));
+    if (in_x.pairs == 0 && in_y.pairs == 0 &&
+        (n <= 33 || fmin(discordant, total - discordant) <= 1)) {
+        *p = exact_p(n, discordant);
+    } else {
+        double m = N * (N - 1);
+        double variance = (m * (2 * N + 5) - in_x.spread - in_y.spread) / 18 +
+                          2 * in_x.pairs * in_y.pairs / m +
+                          in_x.triples * in_y.triples / (9 * m * (N - 2));
+        *p = erfc(fabs(excess) / sqrt(variance) / sqrt(2.0));
+    }
+    return MOCL_OK;
+}
+
+static double distance(const double *a, const double *b, int d) {
+    double s = 0;
+    for (int k = 0; k < d; k++) s += (a[k] - b[k]) * (a[k] - b[k]);
+    return sqrt(s);
+}
+
+double mocl_mean_pairwise_distance(int64_t n, int d, const double *points) {
+    double sum = 0;
+    for (int64_t i = 1; i < n; i++) {
+        double row = 0;
+        for (int64_t j = 0; j < i; j++) row += distance(points + i * d, points + j * d, d);
+        sum += row;
+    }
+    return n < 2 ? 0 : sum / (0.5 * (double)n * (double)(n - 1));
+}
+
+double mocl_igd(int64_t n, int d, const double *points, int64_t m, const double *front) {
+    double sum = 0;
+    for (int64_t j = 0; j < m; j++) {
+        double nearest = INFINITY;
+        for (int64_t i = 0; i < n; i++) {
+            nearest = fmin(nearest, distance(points + i * d, front + j * d, d));
+        }
+        sum += nearest;
+    }
+    return sum / (double)m;
+}
+
+double mocl_epsilon(int64_t n, int d, const double *points, int64_t m, const double *front) {
+    double worst = -INFINITY;
+    for (int64_t j = 0; j < m; j++) {
+        double best = INFINITY;
+        for (int64_t i = 0; i < n; i++) {
+            double lacks = -INFINITY;
+            for (int k = 0; k < d; k++) lacks = fmax(lacks, front[j * d + k] - points[i * d + k]);
+            best = fmin(best, lacks);
+        }
+        worst = fmax(worst, best);
+    }
+    return worst;
+}

@@ -1,0 +1,26 @@
+/* stats.h - figures over lists of numbers and sets of points that are loops over pairs.
+**
+** Points are rows of d numbers, larger is better. It refuses NaN where an order is asked for.
+*/
+#ifndef MOCL_STATS_H
+#define MOCL_STATS_H
+
+#include "base.h"
+
+/* Kendall's tau-b of n pairs and its two-sided p-value: exact (Kendall 1970) where there are no
+*ties
+** and n <= 33 or at most one pair is out of order either way, else normal with the variance
+** corrected for ties. Both are NaN where x or y is constant or n < 2. O(n log n). */
+mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const double *y,
+                             double *tau, double *p);
+
+/* mean Euclidean distance over the n (n - 1) / 2 pairs, 0 where there is none */
+double mocl_mean_pairwise_distance(int64_t n, int d, const double *points);
+/* inverted generational distance: the mean, over the m rows of front, of the Euclidean distance to
+** the nearest point; n, m > 0 */
+double mocl_igd(int64_t n, int d, const double *points, int64_t m, const double *front);
+/* additive epsilon indicator: what must be added to every objective of the points until each row of
+** front is weakly dominated by one of them; n, m > 0 */
+double mocl_epsilon(int64_t n, int d, const double *points, int64_t m, const double *front);
+
+#endif

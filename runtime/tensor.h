@@ -1,0 +1,77 @@
+/* tensor.h - tensors: a typed, strided view of a refcounted block of device memory.
+**
+** Shapes and strides are in elements, at most 8 dimensions, 0-based in C (the bindings count from 1).
+** A tensor is owned by references: `_new` functions and all operations give the caller one; give it
+** back with mocl_tensor_unref. Outputs come first and are NULL after a failure.
+*/
+#ifndef MOCL_TENSOR_H
+#define MOCL_TENSOR_H
+
+#include "base.h"
+#include "device.h"
+
+struct mocl_node; /* autograd.h */
+
+typedef struct mocl_storage {
+    int refs;
+    uint32_t version; /* counts writes in place, so that backward can refuse stale values */
+    mocl_device *dev;
+    void *data;
+    size_t bytes;
+} mocl_storage;
+
+typedef struct mocl_tensor {
+    int refs;
+    int ndim;
+    mocl_ctx *ctx;
+    mocl_storage *storage;
+    mk_dtype dtype;
+    int64_t offset; /* of the first element in the storage, in elements */
+    int64_t shape[MK_MAX_DIMS];
+    int64_t stride[MK_MAX_DIMS];
+    bool requires_grad;
+    int out_index;            /* which output of `node` this is */
+    struct mocl_node *node;   /* how it was made, owned; NULL for leaves */
+    struct mocl_tensor *grad; /* leaves: accumulated gradient, owned */
+} mocl_tensor;
+
+/* uninitialised, contiguous; mocl_tensor_like takes device and shape from another tensor */
+mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim,
+                            const int64_t *shape);
+mocl_status mocl_tensor_like(mocl_tensor **out, const mocl_tensor *like);
+mocl_status mocl_tensor_full(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim,
+                             const int64_t *shape, double value);
+/* from and to host memory in the tensor's dtype, contiguous order */
+mocl_status mocl_tensor_from_host(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim,
+                                  const int64_t *shape, const void *data);
+mocl_status mocl_tensor_to_host(mocl_tensor *t, void *data);
+/* a 1-dimensional int32 tensor from host integers */
+mocl_status mocl_tensor_i32(mocl_tensor **out, mocl_device *dev, int64_t n, const int32_t *data);
+
+mocl_tensor *mocl_tensor_ref(mocl_tensor *t);
+void mocl_tensor_unref(mocl_tensor *t); /* NULL is fine */
+
+/* another tensor on the same storage, without gradient history */
+mocl_status mocl_tensor_alias(mocl_tensor **out, mocl_tensor *t, int ndim, const int64_t *shape,
+                              const int64_t *stride, int64_t offset);
+mocl_status mocl_tensor_detach(mocl_tensor **out, mocl_tensor *t);
+/* same values, contiguous; a new reference to t itself where it already is. No history. */
+mocl_status mocl_tensor_contiguous(mocl_tensor **out, mocl_tensor *t);
+/* dst := src (same shape, converting dtype and device); counts as a write in place */
+mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src);
+
+int64_t mocl_tensor_numel(const mocl_tensor *t);
+bool mocl_tensor_is_contiguous(const mocl_tensor *t);
+bool mocl_tensor_same_shape(const mocl_tensor *a, const mocl_tensor *b);
+void *mocl_tensor_data(const mocl_tensor *t); /* device pointer of the first element */
+static inline mk_real *mocl_real(const mocl_tensor *t) { return (mk_real *)mocl_tensor_data(t); }
+static inline int32_t *mocl_int(const mocl_tensor *t) { return (int32_t *)mocl_tensor_data(t); }
+
+size_t mocl_dtype_size(mk_dtype dtype);
+const char *mocl_dtype_name(mk_dtype dtype);
+bool mocl_dtype_parse(mk_dtype *out, const char *name);
+/* "(2,3,4)" into buf, which it returns */
+char *mocl_shape_text(char buf[128], int ndim, const int64_t *shape);
+void mocl_shape_strides(int ndim, const int64_t *shape, int64_t *stride); /* contiguous strides */
+
+#endif

@@ -1,0 +1,15 @@
+--- mocl: the modules, loaded on first use.
+-- `local mocl = require "mocl"; mocl.tensor.randn({2, 3})`
+
+local mocl = { _VERSION = "0.1.0" }
+
+return setmetatable(mocl, {
+  __index = function(t, name)
+    local ok, module = pcall(require, "mocl." .. name)
+    if not ok then
+      error(module, 2)
+    end
+    rawset(t, name, module)
+    return module
+  end,
+})

@@ -1,0 +1,195 @@
+--- mocl.metrics: figures for fronts, controllability and accuracies.
+-- Points and rewards are lists of lists, larger is better. It reads no files and prints nothing.
+-- Loops over points are C (mocl.metrics.core); what is short is here.
+
+local core = require "mocl.metrics.core"
+
+local metrics = {
+  epsilon = core.epsilon,
+  hypervolume = core.hypervolume,
+  igd = core.igd,
+  kendall_tau = core.kendall_tau,
+  mean_pairwise_distance = core.mean_pairwise_distance,
+  nondominated = core.nondominated,
+}
+
+-- raises from the caller of the public function
+local function check(condition, format, ...)
+  if not condition then
+    error(format:format(...), 3)
+  end
+end
+
+local function is_list(x)
+  return type(x) == "table"
+end
+
+-- Kendall's tau needs finite numbers in every row of the same length
+local function check_rows(rows, n, what)
+  for i, row in ipairs(rows) do
+    if not is_list(row) or #row ~= n then
+      error(("controllability: %s %d has %s entries, %d expected"):format(what, i,
+        is_list(row) and #row or "no", n), 3)
+    end
+  end
+end
+
+--- Equation 24 as the angle from the second axis towards the first, seen from the reference:
+-- atan2(r1 - ref1, r2 - ref2). The arctangent of the quotient is the same where r1 > ref1 and wraps
+-- elsewhere.
+function metrics.projection(points, reference)
+  check(is_list(points), "projection: points must be a list, got %s", type(points))
+  check(is_list(reference) and #reference == 2, "projection: the reference needs 2 numbers")
+  local scores, beyond = {}, 0
+  for i, r in ipairs(points) do
+    check(is_list(r) and #r == 2, "projection: point %d needs 2 objectives", i)
+    local a, b = r[1] - reference[1], r[2] - reference[2]
+    scores[i] = math.atan(a, b)
+    if a < 0 or b < 0 then
+      beyond = beyond + 1
+    end
+  end
+  return scores, beyond
+end
+
+local function column(rows, k)
+  local c = {}
+  for i = 1, #rows do
+    c[i] = rows[i][k]
+  end
+  return c
+end
+
+--- How well rewards follow preferences, by rank. Two objectives: tau of the first weight against the
+-- projection. Otherwise: the mean over objectives of the tau of r_j against p_j.
+function metrics.controllability(preferences, rewards, options)
+  check(is_list(preferences) and is_list(rewards),
+    "controllability: preferences and rewards must be lists")
+  check(#preferences == #rewards and #rewards > 0,
+    "controllability: %d preferences and %d rewards (equal and at least 1 expected)", #preferences,
+    #rewards)
+  local reference
+  for key, value in pairs(options or {}) do
+    check(key == "reference", "unknown option '%s' (did you mean 'reference'?)", tostring(key))
+    reference = value
+  end
+  check(is_list(rewards[1]), "controllability: reward 1 is not a list")
+  local n = #rewards[1]
+  check_rows(rewards, n, "reward")
+  check_rows(preferences, n, "preference")
+  if not reference then
+    reference = {}
+    for j = 1, n do
+      reference[j] = -2
+    end
+  end
+  check(is_list(reference) and #reference == n, "controllability: the reference needs %d numbers", n)
+
+  local result = { kendall_tau_per_objective = {}, beyond = 0 }
+  local sum = 0
+  for j = 1, n do
+    local tau = core.kendall_tau(column(preferences, j), column(rewards, j))
+    result.kendall_tau_per_objective[j] = tau
+    sum = sum + tau
+  end
+  if n == 2 then
+    local scores
+    scores, result.beyond = metrics.projection(rewards, reference)
+    result.kendall_tau, result.kendall_p = core.kendall_tau(column(preferences, 1), scores)
+  else
+    result.kendall_tau = sum / n
+    for _, r in ipairs(rewards) do
+      for j = 1, n do
+        if r[j] < reference[j] then
+          result.beyond = result.beyond + 1
+          break
+        end
+      end
+    end
+  end
+  return result
+end
+
+--- Equation 19: the squared distance of a normalised reward r from the preference p.
+function metrics.amvs(r, p)
+  check(is_list(r) and is_list(p) and #r == #p, "amvs: two lists of one length expected")
+  local s = 0
+  for j = 1, #r do
+    s = s + (r[j] - p[j]) ^ 2
+  end
+  return s
+end
+
+-- a scaled to length 1, without overflow
+local function unit(a, which)
+  local largest, s = 0, 0
+  for j = 1, #a do
+    largest = math.max(largest, math.abs(a[j]))
+  end
+  if not (largest > 0 and largest < math.huge) then
+    error(("nvd: vector %s has no direction"):format(which), 3)
+  end
+  local u = {}
+  for j = 1, #a do
+    u[j] = a[j] / largest
+    s = s + u[j] ^ 2
+  end
+  for j = 1, #a do
+    u[j] = u[j] / s ^ 0.5
+  end
+  return u
+end
+
+--- Equation 20: the distance between the directions of a and b, from 0 to 2.
+function metrics.nvd(a, b)
+  check(is_list(a) and is_list(b) and #a == #b, "nvd: two lists of one length expected")
+  return metrics.amvs(unit(a, "a"), unit(b, "b")) ^ 0.5
+end
+
+--- Mean and population standard deviation.
+function metrics.mean_std(list)
+  check(is_list(list) and #list > 0, "mean_std: a list that is not empty expected")
+  local n, sum, squares = #list, 0, 0
+  for i = 1, n do
+    sum = sum + list[i]
+  end
+  local mean = sum / n
+  for i = 1, n do
+    squares = squares + (list[i] - mean) ^ 2
+  end
+  return mean, (squares / n) ^ 0.5
+end
+
+--- Pearson's correlation; NaN where x or y is constant.
+function metrics.pearson(x, y)
+  check(is_list(x) and is_list(y), "pearson: two lists expected")
+  check(#x == #y and #x > 0, "pearson: x has %d entries, y has %d (equal and at least 1 expected)", #x,
+    #y)
+  local mx, sx = metrics.mean_std(x)
+  local my, sy = metrics.mean_std(y)
+  if sx == 0 or sy == 0 then
+    return 0 / 0
+  end
+  local s = 0
+  for i = 1, #x do
+    s = s + (x[i] - mx) * (y[i] - my)
+  end
+  return math.max(-1.0, math.min(1.0, s / #x / sx / sy))
+end
+
+--- Wilson's score interval, 95 %, of a share of successes among n.
+function metrics.wilson(successes, n)
+  check(math.type(n) == "integer" and n >= 0, "wilson: n is a count, got %s", tostring(n))
+  check(type(successes) == "number" and successes >= 0 and successes <= n,
+    "wilson: %s successes among %d", tostring(successes), n)
+  if n == 0 then
+    return 0.0, 1.0
+  end
+  local z2 = 1.959963984540054 ^ 2 -- the normal quantile .975
+  local share = successes / n
+  local centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+  local half = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ^ 0.5 / (1 + z2 / n)
+  return math.max(0.0, centre - half), math.min(1.0, centre + half)
+end
+
+return metrics

@@ -1,0 +1,185 @@
+--- mocl.report_results: the tables and figures of a result.json, for the report and the terminal.
+-- Reads the format of docs/report.md; what is missing or of another type is left out.
+
+local config = require "mocl.config"
+local json = require "mocl.json"
+local text_table = require "mocl.text_table"
+
+local results = {}
+
+local function is_number(v)
+  return type(v) == "number"
+end
+results.is_number = is_number
+
+--- A table of JSON, or nil for null and anything else.
+local function as_table(v)
+  return type(v) == "table" and v ~= json.null and v or nil
+end
+results.as_table = as_table
+
+--- A number with three decimals; empty for anything else.
+function results.number_text(v)
+  return text_table.cell(is_number(v) and v or nil, 3)
+end
+
+--- A preference as a short text: 0.3, 0.7.
+function results.preference_text(p)
+  local parts = {}
+  for i, v in ipairs(as_table(p) or {}) do
+    parts[i] = is_number(v) and config.text(v + 0.0) or tostring(v)
+  end
+  return table.concat(parts, ", ")
+end
+
+--- The parts of a result that hold rewards per preference: the method's own and others that the
+-- recipe compares with, such as linear_ppo. List of {name, part}.
+function results.methods(result)
+  local list = {}
+  if as_table(result.rewards) and as_table(result.rewards[1]) then
+    list[1] = { name = result.method or result.recipe or "method", part = result }
+  end
+  local names = {}
+  for name, part in pairs(result) do
+    if as_table(part) and name ~= "rule" and name ~= "sft" and as_table(part.rewards)
+      and as_table(part.rewards[1]) then
+      names[#names + 1] = name
+    end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    list[#list + 1] = { name = name, part = result[name] }
+  end
+  return list
+end
+
+--- The names of the objectives.
+function results.objectives(result)
+  local names = {}
+  for i, name in ipairs(as_table(result.objectives) or {}) do
+    names[i] = tostring(name)
+  end
+  if #names == 0 then
+    local first = results.methods(result)[1]
+    for i = 1, first and #first.part.rewards[1] or 0 do
+      names[i] = "objective " .. i
+    end
+  end
+  return names
+end
+
+--- The table of results: header and rows; a row is {preference, rewards..., raw..., rule...}.
+function results.rows(result, part)
+  local objectives = results.objectives(result)
+  local rule = as_table(part.rule) or {}
+  local raw, audit = as_table(part.rewards_raw), as_table(rule.rewards)
+  local malformed = as_table(rule.malformed)
+  local header, rows = { "preference" }, {}
+  local function columns(suffix)
+    for _, name in ipairs(objectives) do
+      header[#header + 1] = name .. suffix
+    end
+  end
+  columns("")
+  if raw then
+    columns(" (raw)")
+  end
+  if audit then
+    columns(" (rule)")
+  end
+  if malformed then
+    header[#header + 1] = "malformed"
+  end
+  local function add(label, rewards, raw_row, audit_row, bad)
+    local row, at = { label }, 1
+    local function fill(values, present)
+      if present then
+        for j = 1, #objectives do
+          local v = as_table(values) and values[j]
+          row[at + j] = is_number(v) and v + 0.0 or nil
+        end
+        at = at + #objectives
+      end
+    end
+    fill(rewards, true)
+    fill(raw_row, raw)
+    fill(audit_row, audit)
+    if malformed then
+      row[at + 1] = is_number(bad) and bad + 0.0 or nil
+    end
+    rows[#rows + 1] = row
+  end
+  local sft = part == result and as_table(result.sft)
+  if sft then
+    local sft_rule = as_table(sft.rule) or {}
+    add("SFT", sft.rewards, sft.rewards_raw, sft_rule.rewards, sft_rule.malformed)
+  end
+  local preferences = as_table(part.preferences) or as_table(result.preferences) or {}
+  for i, rewards in ipairs(part.rewards) do
+    add(results.preference_text(preferences[i]), rewards, raw and raw[i], audit and audit[i],
+      malformed and malformed[i])
+  end
+  return header, rows
+end
+
+local FIGURES = {
+  { "hypervolume", "hypervolume" },
+  { "mean_pairwise_distance", "mean pairwise distance" },
+  { "kendall_tau", "Kendall tau" },
+  { "kendall_p", "Kendall p-value" },
+  { "kl", "KL to the SFT model" },
+}
+
+--- The figures of a result or a part of it: list of {name, value}.
+function results.figures(part)
+  local list = {}
+  local function add(name, v)
+    if is_number(v) then
+      list[#list + 1] = { name, v }
+    elseif as_table(v) then
+      local keys = {}
+      for k in pairs(v) do
+        keys[#keys + 1] = k
+      end
+      table.sort(keys, function(a, b)
+        return tostring(a) < tostring(b)
+      end)
+      for _, k in ipairs(keys) do
+        add(name .. " " .. tostring(k), v[k])
+      end
+    end
+  end
+  for _, f in ipairs(FIGURES) do
+    add(f[2], part[f[1]])
+  end
+  for j, v in ipairs(as_table(part.kendall_tau_per_objective) or {}) do
+    local name = as_table(part.objectives) and part.objectives[j] or tostring(j)
+    add("Kendall tau of " .. tostring(name), v)
+  end
+  add("c", as_table(part.c))
+  local rule = as_table(part.rule)
+  if rule then
+    add("hypervolume (rule)", rule.hypervolume)
+  end
+  return list
+end
+
+--- The closing table of a result as plain text; opts.markdown gives Markdown.
+function results.summary(result, opts)
+  local draw = opts and opts.markdown and text_table.markdown or text_table.plain
+  local out = {}
+  local list = results.methods(result)
+  for _, m in ipairs(list) do
+    if #list > 1 then
+      out[#out + 1] = m.name .. "\n"
+    end
+    out[#out + 1] = draw(results.rows(result, m.part))
+    local rows = results.figures(m.part)
+    if #rows > 0 then
+      out[#out + 1] = draw({ "figure", "value" }, rows)
+    end
+  end
+  return table.concat(out, "\n")
+end
+
+return results

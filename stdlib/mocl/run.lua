@@ -1,0 +1,525 @@
+--- mocl.run: the directory of a run: what is needed to repeat, resume, inspect and serve it.
+-- A run that is interrupted and continued ends with the same bytes as one that was not. It refuses
+-- to write over a run with other options, and a failed write leaves the last checkpoint usable.
+--
+--   local run <close> = Run.open { recipe = "demo", cfg = cfg, info = info }
+--   if run.complete then return end
+--   local sft = run:stage("sft", function(stage) ... return { loss = 1.2 } end)
+--   run:finish(result)
+
+local checkpoint = require "mocl.checkpoint"
+local config = require "mocl.config"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local report = require "mocl.report"
+
+local Run = {}
+Run.__index = Run
+
+-- Options that may differ between the two halves of one run: the results do not depend on them.
+local VOLATILE = { "keep", "out", "quiet", "resume", "threads" }
+
+local LOGS = { "metrics", "samples" } -- files NAME.jsonl
+
+local function check(ok, err)
+  if ok == nil or ok == false then
+    error(err, 0)
+  end
+  return ok
+end
+
+local function read_json(path)
+  local value, err = json.decode(check(fs.read(path)))
+  if value == nil then
+    error(path .. ": " .. tostring(err), 0)
+  end
+  return value
+end
+
+local function write_json(path, value)
+  check(fs.write(path, json.encode(value, { indent = 2 }) .. "\n"))
+end
+
+local function now()
+  local ok, sys = pcall(require, "mocl.sys")
+  return ok and sys.now and sys.now() or os.time()
+end
+
+-- Process id and start time as text, which together name a process; nil where there is no /proc.
+local function process(pid)
+  local f = io.open("/proc/" .. pid .. "/stat", "rb")
+  local stat = f and f:read("a")
+  if f then
+    f:close()
+  end
+  if not stat then
+    return nil
+  end
+  local id, rest = stat:match("^(%d+) .*%) (.*)$")
+  local fields = {}
+  for field in rest:gmatch("%S+") do
+    fields[#fields + 1] = field
+  end
+  return id, id .. " " .. fields[20] -- the fields after the name begin with the third
+end
+
+local function without(cfg, keys)
+  local copy = {}
+  for k, v in pairs(cfg) do
+    copy[k] = type(v) == "table" and without(v, {}) or v
+  end
+  for _, key in ipairs(keys) do
+    local t = copy
+    for part in key:gmatch("([^.]+)%.") do
+      t = type(t) == "table" and t[part] or {}
+    end
+    t[key:match("[^.]+$")] = nil
+  end
+  return copy
+end
+
+local function shell_word(s)
+  return s:find("[^%w_@%%+=:,./-]") and "'" .. s:gsub("'", "'\\''") .. "'" or s
+end
+
+-- The directory that holds the checkpoints of a stage: of the main stage it is the run's own.
+local function base_of(run, stage)
+  return stage and stage ~= run.main and fs.join(run.out, stage) or run.out
+end
+
+-- The run's directory and those directly below it, where stages keep their checkpoints.
+local function bases(run)
+  local list = { run.out }
+  for _, name in ipairs(check(fs.list(run.out))) do
+    local path = fs.join(run.out, name)
+    if name ~= "last" and not name:find("checkpoint-", 1, true) and fs.list(path) then
+      list[#list + 1] = path
+    end
+  end
+  return list
+end
+
+-- The directory has a file `lock` while a process writes it. One left by a killed process does not
+-- count, and neither does one where processes cannot be told apart (no /proc).
+local function refuse_if_in_use(out)
+  local held = fs.read(fs.join(out, "lock"))
+  local pid = held and held:match("^(%d+) ")
+  if pid and pid ~= process("self") then
+    local _, other = process(pid)
+    if other and other .. "\n" == held then
+      error(("%s: in use by process %s"):format(out, pid), 0)
+    end
+  end
+end
+
+local function lock(run)
+  local _, me = process("self")
+  if me then
+    local path = fs.join(run.out, "lock")
+    check(fs.write(path, me .. "\n"))
+    run.lock = path
+  end
+end
+
+local function describe_environment(opts)
+  local cfg, info = opts.cfg, opts.info or {}
+  local changed = {}
+  for _, c in ipairs(info.changed or {}) do
+    changed[c.key] = { value = config.text(c.value), default = config.text(c.default) }
+  end
+  local env = {
+    recipe = opts.recipe,
+    preset = info.preset,
+    mocl = require("mocl")._VERSION,
+    lua = _VERSION,
+    device = cfg.device,
+    seed = cfg.seed,
+    threads = cfg.threads,
+    platform = opts.platform,
+    changed = next(changed) and changed or nil,
+  }
+  return env
+end
+
+-- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete".
+local function inspect(run, opts, resume)
+  local out, path = run.out, fs.join(run.out, "config.lua")
+  local complete = fs.exists(fs.join(out, "result.json"))
+  if not fs.exists(path) then
+    for _, name in ipairs(fs.list(out) or {}) do
+      if name == "result.json" or name == "metrics.jsonl" or name == "stages.json"
+        or checkpoint.step_of(name) then
+        error(("%s holds parts of a run (%s) but no config.lua: choose another out=, or delete it")
+          :format(out, name), 0)
+      end
+    end
+    return "fresh"
+  end
+  local env = read_json(fs.join(out, "env.json"))
+  if env.recipe ~= opts.recipe then
+    error(("%s holds a run of %s, not of %s: choose another out=, or delete it"):format(out,
+      env.recipe, opts.recipe), 0)
+  end
+  local old = without(check(config.load(path)), run.volatile)
+  local diff = config.diff(old, without(opts.cfg, run.volatile))
+  if #diff > 0 then
+    local lines = {}
+    for i, d in ipairs(diff) do
+      lines[i] = ("  %s: %s there, %s now"):format(d.key, config.text(d.a), config.text(d.b))
+    end
+    error(("%s holds a run with other options:\n%s\nchoose another directory with out=, or "
+      .. "delete it"):format(out, table.concat(lines, "\n")), 0)
+  end
+  if complete then
+    return "complete"
+  end
+  if not resume then
+    error(out .. " holds an interrupted run: continue it with resume=auto, or choose another out=",
+      0)
+  end
+  return "interrupted"
+end
+
+local function write_identity(run, opts)
+  local info = opts.info or {}
+  local words = { "mocl", shell_word(info.script or opts.recipe) }
+  for _, a in ipairs(info.arg or {}) do
+    words[#words + 1] = shell_word(a)
+  end
+  check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
+  run.env = describe_environment(opts)
+  write_json(fs.join(run.out, "env.json"), run.env)
+  -- last: this file says that the directory holds a run
+  check(fs.write(fs.join(run.out, "config.lua"), config.dump(without(opts.cfg, run.volatile))))
+end
+
+local function sizes(run)
+  local offsets = {}
+  for _, name in ipairs(LOGS) do
+    local f = run.files[name]
+    if f then
+      offsets[name] = f:seek("end")
+    else
+      local path = fs.join(run.out, name .. ".jsonl")
+      offsets[name] = fs.exists(path) and check(fs.size(path)) or 0
+    end
+  end
+  return offsets
+end
+
+local function truncate(run, offsets)
+  for _, name in ipairs(LOGS) do
+    local path, want = fs.join(run.out, name .. ".jsonl"), offsets[name] or 0
+    if run.files[name] then
+      run.files[name]:close()
+      run.files[name] = nil
+    end
+    local size = fs.exists(path) and check(fs.size(path)) or 0
+    if size < want then
+      error(("%s: has %d bytes, had %d at the checkpoint"):format(path, size, want), 0)
+    elseif size > want then
+      check(fs.truncate(path, want))
+    end
+  end
+end
+
+-- Rows after the newest mark (a finished stage or a checkpoint) will be written again.
+local function rewind_to_newest(run)
+  local offsets = { metrics = 0, samples = 0 }
+  local function mark(at)
+    for _, name in ipairs(LOGS) do
+      offsets[name] = math.max(offsets[name], at[name])
+    end
+  end
+  for _, stage in pairs(run.stages) do
+    mark(stage.offsets)
+  end
+  for _, base in ipairs(bases(run)) do
+    local _, state = checkpoint.newest(base)
+    if state then
+      mark(state.offsets)
+    end
+  end
+  truncate(run, offsets)
+end
+
+--- Opens or creates the directory of a run; see docs/run.md.
+-- opts: recipe, cfg, and optionally info (second result of config.parse), out, resume, quiet, keep,
+-- volatile_keys, platform (a table of facts for env.json), main (the stage whose checkpoints lie in
+-- the run's own directory).
+function Run.open(opts)
+  local cfg, resume = opts.cfg, opts.resume or opts.cfg.resume
+  local home = fs.join("runs", opts.recipe)
+  local out = opts.out or cfg.out
+  if resume and resume ~= "auto" then
+    if out and out ~= resume then
+      error(("resume=%s and out=%s name two directories"):format(resume, out), 0)
+    end
+    out = resume
+    if not fs.exists(fs.join(out, "config.lua")) then
+      error(out .. " holds no run to continue", 0)
+    end
+  end
+  out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
+  local quiet, keep = opts.quiet, opts.keep or cfg.keep or 2
+  if quiet == nil then
+    quiet = cfg.quiet or false
+  end
+  local run = setmetatable({
+    out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main,
+    complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
+    files = {}, stages = {}, started = now(),
+  }, Run)
+  for _, key in ipairs(opts.volatile_keys or {}) do
+    table.insert(run.volatile, key)
+  end
+
+  refuse_if_in_use(out)
+  local found = inspect(run, opts, resume)
+  if found == "complete" then
+    run.complete = true
+    run.env = read_json(fs.join(out, "env.json"))
+    run.result = read_json(fs.join(out, "result.json"))
+    return run
+  end
+  check(fs.mkdir(out))
+  lock(run)
+  for _, base in ipairs(bases(run)) do
+    checkpoint.clean(base)
+  end
+  if found == "fresh" then
+    write_identity(run, opts)
+  else
+    run.resumed = true
+    run.env = read_json(fs.join(out, "env.json"))
+    local path = fs.join(out, "stages.json")
+    run.stages = fs.exists(path) and read_json(path) or {}
+    rewind_to_newest(run)
+  end
+  if fs.dirname(out) == home and out ~= fs.join(home, "last") then
+    check(fs.symlink_replace(out:match("[^/]+$"), fs.join(home, "last")))
+  end
+  return run
+end
+
+--- A path in the run's directory.
+function Run:path(...)
+  return fs.join(self.out, ...)
+end
+
+--- Seconds since the run was opened, by this process.
+function Run:seconds()
+  return now() - self.started
+end
+
+--- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
+-- an input that is no longer the same raises.
+function Run:hash_input(path)
+  local names = fs.list(path)
+  if names then
+    table.sort(names)
+    for _, name in ipairs(names) do
+      if not name:match("^%.") then
+        self:hash_input(fs.join(path, name))
+      end
+    end
+    return
+  end
+  local hash = check(fs.sha256(path))
+  local inputs = self.env.inputs or {}
+  if inputs[path] == hash then
+    return hash
+  elseif inputs[path] then
+    error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
+      inputs[path]), 0)
+  end
+  inputs[path] = hash
+  self.env.inputs = inputs
+  write_json(self:path("env.json"), self.env)
+  return hash
+end
+
+-- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
+local function line_of(row)
+  local parts = {}
+  local keys = {}
+  for k in pairs(row) do
+    keys[#keys + 1] = k
+  end
+  table.sort(keys)
+  for i, k in ipairs(keys) do
+    local v = row[k]
+    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
+      v = json.null
+    end
+    parts[i] = json.encode(k) .. ":" .. json.encode(v)
+  end
+  return "{" .. table.concat(parts, ",") .. "}\n"
+end
+
+local function append(run, name, row)
+  local path = run:path(name .. ".jsonl")
+  local f = run.files[name]
+  if not f then
+    f = check(io.open(path, "ab"))
+    run.files[name] = f
+  end
+  local ok, err = f:write(line_of(row))
+  if ok then
+    ok, err = f:flush()
+  end
+  if not ok then
+    error(path .. ": " .. err, 0)
+  end
+end
+
+--- Appends one flat object to metrics.jsonl: numbers by name, step, and time in seconds if the
+-- caller measures it. The name of the stage is added.
+function Run:metrics(row)
+  local copy = { stage = self.stage_name }
+  for k, v in pairs(row) do
+    if type(v) == "table" then
+      error(("metrics: '%s' is a table, want a number"):format(tostring(k)), 2)
+    end
+    copy[k] = v
+  end
+  append(self, "metrics", copy)
+end
+
+--- Appends one object to samples.jsonl: preference, prompt, response, rewards, and what else the
+-- recipe wants to keep. The name of the stage is added.
+function Run:sample(row)
+  local copy = { stage = self.stage_name }
+  for k, v in pairs(row) do
+    copy[k] = v
+  end
+  append(self, "samples", copy)
+end
+
+local Stage = {}
+Stage.__index = Stage
+
+function Stage:path(...)
+  return self.run:path(self.name, ...)
+end
+
+function Stage:checkpoint(step, write, state)
+  return self.run:checkpoint(step, write, state, self.name)
+end
+
+function Stage:latest()
+  return self.run:latest(self.name)
+end
+
+function Stage:metrics(row)
+  return self.run:metrics(row)
+end
+
+function Stage:sample(row)
+  return self.run:sample(row)
+end
+
+--- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
+-- continued run that has it does not call fn. The result is what JSON makes of it, both times.
+-- Write metrics and samples inside stages: code between them runs again when a run is continued.
+function Run:stage(name, fn)
+  if type(name) ~= "string" or not name:match("^[%w_-]+$") or name == "last"
+    or checkpoint.step_of(name) then
+    error(("stage: bad name '%s', want letters, digits, _ and -"):format(tostring(name)), 2)
+  elseif self.stage_name then
+    error(("stage %s: stage %s is still open"):format(name, self.stage_name), 2)
+  end
+  local done = self.stages[name]
+  if done then
+    return done.result or {}
+  end
+  local started = now()
+  self.stage_name = name
+  local ok, result = pcall(fn, setmetatable({ run = self, name = name }, Stage))
+  self.stage_name = nil
+  if not ok then
+    error(result, 0)
+  end
+  if type(result) == "table" and next(result) == nil then
+    result = nil
+  end
+  self.stages[name] = { result = result, offsets = sizes(self), seconds = now() - started }
+  write_json(self:path("stages.json"), self.stages)
+  self.stages = read_json(self:path("stages.json"))
+  return self.stages[name].result or {}
+end
+
+--- Writes checkpoint-%06d: write(dir) puts its files there, then state.json with the state, the
+-- step and the sizes of the logs. Older ones beyond `keep` are deleted.
+-- stage: name of a stage with its own checkpoints, or nil for the run's.
+function Run:checkpoint(step, write, state, stage)
+  local full = {}
+  for k, v in pairs(state or {}) do
+    full[k] = v
+  end
+  full.step, full.offsets = step, sizes(self)
+  for name in pairs(self.files) do -- the sizes are a promise about what is on disk
+    check(fs.sync(self:path(name .. ".jsonl")))
+  end
+  return checkpoint.write(base_of(self, stage), step, write, full, self.keep)
+end
+
+--- The newest complete checkpoint: directory and state, or nil.
+function Run:latest(stage)
+  return checkpoint.newest(base_of(self, stage))
+end
+
+--- Cuts metrics.jsonl and samples.jsonl back to where they were at a checkpoint, so that a
+-- continued run writes the same files as an uninterrupted one. Run.open does so by itself for the
+-- newest mark; this is for a recipe that goes back to an older one.
+function Run:rewind(state)
+  truncate(self, state.offsets)
+end
+
+--- Ends the run: timing.json, report.html and, last, result.json, which marks it complete.
+-- timing (optional) adds to or replaces seconds and phases, which are measured here.
+function Run:finish(result, timing)
+  local text = json.encode(result, { indent = 2 }) .. "\n"
+  local all = { seconds = 0, phases = {} }
+  for name, s in pairs(self.stages) do
+    all.phases[name] = s.seconds
+    all.seconds = all.seconds + s.seconds
+  end
+  if next(all.phases) == nil then
+    all.phases = nil
+    all.seconds = self:seconds()
+  end
+  for k, v in pairs(timing or {}) do
+    all[k] = v
+  end
+  write_json(self:path("timing.json"), all)
+  self.result = json.decode(text)
+  -- a report that cannot be drawn must not cost the run its result
+  local ok, html = pcall(report.html, self.out, { result = self.result })
+  if ok then
+    check(fs.write(self:path("report.html"), html))
+  else
+    io.stderr:write(self:path("report.html"), ": ", tostring(html), "\n")
+  end
+  check(fs.write(self:path("result.json"), text))
+  self.complete = true
+  self:close()
+end
+
+--- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
+-- is fine.
+function Run:close()
+  for name, f in pairs(self.files) do
+    f:close()
+    self.files[name] = nil
+  end
+  if self.lock then
+    fs.remove(self.lock)
+    self.lock = nil
+  end
+end
+
+Run.__close = Run.close
+Run.__gc = Run.close
+
+return Run

@@ -1,0 +1,88 @@
+--- run.lua [-k PATTERN] [-v] [--slow] - runs tests/test_*.lua; the last line counts them.
+-- Exit status 1 if any failed or none ran. After each test two collections must bring the number of
+-- live tensors back to where it was.
+
+local dir = arg[0]:match("^(.*)/[^/]*$") or "."
+package.path = dir .. "/?.lua;" .. package.path
+local T = require "t"
+
+local pattern, verbose
+T.slow = os.getenv("MOCL_SLOW") ~= nil
+local i = 1
+while arg[i] do
+  if arg[i] == "-k" then
+    pattern = arg[i + 1]
+    i = i + 1
+  elseif arg[i] == "-v" then
+    verbose = true
+  elseif arg[i] == "--slow" then
+    T.slow = true
+  else
+    io.stderr:write("run.lua: unknown argument " .. arg[i] .. "\n")
+    os.exit(2)
+  end
+  i = i + 1
+end
+
+local files = {}
+local ls = assert(io.popen("ls '" .. dir .. "'"))
+for name in ls:lines() do
+  if name:match("^test_.*%.lua$") and (not pattern or name:find(pattern, 1, true)) then
+    files[#files + 1] = name
+  end
+end
+ls:close()
+
+local passed, failed, skipped = 0, 0, 0
+for _, name in ipairs(files) do
+  T.current_file = name
+  local chunk, err = loadfile(dir .. "/" .. name)
+  local ok = chunk ~= nil
+  if ok then
+    ok, err = xpcall(chunk, debug.traceback)
+  end
+  if not ok then
+    failed = failed + 1
+    print("FAIL " .. name .. " does not load: " .. tostring(err))
+  end
+end
+
+local has_mocl, mocl = pcall(require, "mocl")
+local function live()
+  collectgarbage()
+  collectgarbage()
+  local memory = has_mocl and rawget(mocl, "memory")
+  return memory and memory().tensors or 0
+end
+
+for _, t in ipairs(T.list) do
+  local before, start = live(), os.clock()
+  local ok, e = xpcall(t.f, function(e)
+    return T.is_skip(e) and e or debug.traceback(e, 2)
+  end)
+  local label = t.file:gsub("%.lua$", "") .. ": " .. t.name
+  if ok then
+    local after = live()
+    if after ~= before then
+      ok, e = false, ("%d tensors were live before, %d after"):format(before, after)
+    end
+  end
+  if ok then
+    passed = passed + 1
+    if verbose then
+      print(("ok   %s (%.2f s)"):format(label, os.clock() - start))
+    end
+  elseif T.is_skip(e) then
+    skipped = skipped + 1
+    print("skip " .. label .. ": " .. e.reason)
+  else
+    failed = failed + 1
+    print("FAIL " .. label .. "\n     " .. tostring(e):gsub("\n", "\n     "))
+  end
+end
+
+if T.tmp_root then
+  os.execute("rm -rf '" .. T.tmp_root .. "'")
+end
+print(("%d passed, %d failed, %d skipped"):format(passed, failed, skipped))
+os.exit(failed == 0 and passed + skipped > 0, true)

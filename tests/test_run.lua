@@ -1,0 +1,447 @@
+-- test_run: mocl.run and mocl.checkpoint: a run that is interrupted and continued ends with the same
+-- bytes as one that was not; mocl.progress
+
+local T = require "t"
+local checkpoint = require "mocl.checkpoint"
+local config = require "mocl.config"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local progress = require "mocl.progress"
+local Run = require "mocl.run"
+
+local schema = config.common { { "steps", 6, "training steps" }, { "lr", 0.5, "step size" } }
+
+local function options(...)
+  return config.parse(schema, { [0] = "demo.lua", ... }, { recipe = "demo" })
+end
+
+local function read(...)
+  return assert(fs.read(fs.join(...)))
+end
+
+local function write(path, text)
+  assert(fs.write(path, text))
+end
+
+local function exists(...)
+  return fs.exists(fs.join(...)) == true
+end
+
+local function sorted(list)
+  table.sort(list)
+  return list
+end
+
+-- A recipe with three stages; training state is one number. stop = {stage, step} raises there, as an
+-- interrupt would; calls counts the stages that ran.
+local function recipe(dir, stop, ...)
+  local cfg, info = options("out=" .. dir, ...)
+  local calls = {}
+  local run <close> = Run.open { recipe = "demo", cfg = cfg, info = info, main = "train",
+    platform = { blas = "none" } }
+  if run.complete then
+    return run, calls
+  end
+  local function at(stage, step)
+    if stop and stop[1] == stage and stop[2] == step then
+      error("interrupted!", 0)
+    end
+  end
+  local function loop(stage, x, every)
+    local first = 1
+    calls[#calls + 1] = stage.name
+    local latest, state = stage:latest()
+    if latest then
+      x, first = tonumber(read(latest, "weights")), state.step + 1
+    end
+    for step = first, cfg.steps do
+      x = x * cfg.lr + step
+      stage:metrics { step = step, ["env/x"] = x, nan = step == 2 and 0 / 0 or 0.5 }
+      if step % 3 == 0 then
+        stage:sample { step = step, preference = { 0, 1 }, prompt = "p", response = "r" .. x,
+          rewards = { x, -x } }
+      end
+      at(stage.name, step)
+      if step % every == 0 then
+        stage:checkpoint(step, function(d)
+          at(stage.name .. "/write", step)
+          write(fs.join(d, "weights"), ("%.17g"):format(x))
+          at(stage.name .. "/written", step)
+        end, { kl = x / 3 })
+      end
+    end
+    return { x = x }
+  end
+  local sft = run:stage("sft", function(stage) return loop(stage, 1, 2) end)
+  local policy = run:stage("train", function(stage) return loop(stage, sft.x, 1) end)
+  local eval = run:stage("eval", function(stage)
+    calls[#calls + 1] = "eval"
+    at("eval", 0)
+    stage:sample { preference = { 1, 0 }, prompt = "q", response = "s", rewards = { policy.x, 2 } }
+    return { n = 1 }
+  end)
+  run:finish({ recipe = "demo", x = policy.x, n = eval.n, objectives = { "a", "b" } })
+  return run, calls
+end
+
+local SAME = { "result.json", "metrics.jsonl", "samples.jsonl", "config.lua", "report.html",
+  "last/weights", "last/state.json", "checkpoint-000005/weights", "sft/last/weights",
+  "sft/last/state.json" }
+
+local reference
+local function uninterrupted()
+  if not reference then
+    local dir = T.tmpdir() .. "/full"
+    recipe(dir)
+    reference = {}
+    for _, name in ipairs(SAME) do
+      -- the report shows the command line, which names the directory
+      reference[name] = read(dir, name):gsub(dir, "DIR")
+    end
+  end
+  return reference
+end
+
+local function compare(dir)
+  for name, text in pairs(uninterrupted()) do
+    local got = read(dir, name):gsub(dir, "DIR"):gsub(" resume=auto", "")
+    T.eq(got, text, name)
+  end
+end
+
+T.test("what a run leaves", function()
+  local dir = T.tmpdir() .. "/a"
+  local run, calls = recipe(dir, nil, "lr=0.25")
+  T.eq(calls, { "sft", "train", "eval" })
+  T.ok(run.complete)
+  T.eq(sorted(fs.list(dir)), { "checkpoint-000005", "checkpoint-000006", "cmdline.txt",
+    "config.lua", "env.json", "last", "metrics.jsonl", "report.html", "result.json",
+    "samples.jsonl", "sft", "stages.json", "timing.json" })
+  T.eq(sorted(fs.list(dir .. "/sft")), { "checkpoint-000004", "checkpoint-000006", "last" })
+  T.eq(read(dir, "cmdline.txt"), "mocl demo.lua out=" .. dir .. " lr=0.25\n")
+  T.eq(config.load(dir .. "/config.lua"), { device = "cpu", lr = 0.25, seed = 0, steps = 6 })
+  local env = json.decode(read(dir, "env.json"))
+  T.eq(env.recipe, "demo")
+  T.eq(env.seed, 0)
+  T.eq(env.device, "cpu")
+  T.eq(env.lua, _VERSION)
+  T.eq(env.mocl, require("mocl")._VERSION)
+  T.eq(env.platform, { blas = "none" })
+  T.eq(env.changed.lr, { value = "0.25", default = "0.5" })
+  local state = json.decode(read(dir, "last", "state.json"))
+  T.eq(state.step, 6)
+  T.eq(state.offsets.metrics, #read(dir, "metrics.jsonl"))
+  local timing = json.decode(read(dir, "timing.json"))
+  T.ok(timing.seconds >= 0 and timing.phases.train >= 0)
+  T.eq(json.decode(read(dir, "result.json")).recipe, "demo")
+  T.ok(not read(dir, "result.json"):find("seconds"))
+end)
+
+T.test("a line of metrics: sorted keys, the stage, null for NaN", function()
+  local dir = T.tmpdir() .. "/a"
+  recipe(dir)
+  local lines = {}
+  for line in read(dir, "metrics.jsonl"):gmatch("[^\n]+") do
+    lines[#lines + 1] = line
+  end
+  T.eq(#lines, 12)
+  T.eq(lines[2], '{"env/x":2.75,"nan":null,"stage":"sft","step":2}')
+  local sample = json.decode(read(dir, "samples.jsonl"):match("^[^\n]*"))
+  T.eq(sample.stage, "sft")
+  T.eq(#sample.rewards, 2)
+end)
+
+T.test("stopped anywhere and continued: the same bytes", function()
+  local stops = { { "sft", 1 }, { "sft", 2 }, { "sft", 5 }, { "sft/write", 4 }, { "train", 1 },
+    { "train", 4 }, { "train/write", 3 }, { "train/written", 6 }, { "eval", 0 } }
+  for _, stop in ipairs(stops) do
+    local dir = T.tmpdir() .. "/a"
+    T.raises("^interrupted!$", recipe, dir, stop)
+    T.ok(not exists(dir, "result.json"))
+    T.ok(not exists(dir, "lock"), "the lock is free after an error")
+    local run = recipe(dir, nil, "resume=auto")
+    T.ok(run.complete and run.resumed)
+    compare(dir)
+  end
+end)
+
+T.test("stopped twice, and killed in the middle of writes", function()
+  local dir = T.tmpdir() .. "/a"
+  T.raises("interrupted", recipe, dir, { "sft", 5 })
+  T.raises("interrupted", recipe, dir, { "train", 5 }, "resume=auto")
+  -- what a killed process leaves: half a line, temporary files, a lock nobody holds
+  local f = assert(io.open(dir .. "/metrics.jsonl", "ab"))
+  f:write('{"env/x":1.')
+  f:close()
+  assert(fs.mkdir(dir .. "/.checkpoint-000005.tmp"))
+  write(dir .. "/.checkpoint-000005.tmp/weights", "x")
+  write(dir .. "/.mocl-1-1.tmp", "x")
+  write(dir .. "/sft/.mocl-1-2.tmp", "x")
+  write(dir .. "/lock", "999999999 1\n")
+  local run, calls = recipe(dir, nil, "resume=auto")
+  T.ok(run.complete)
+  T.eq(calls, { "train", "eval" })
+  compare(dir)
+  T.ok(not exists(dir, ".checkpoint-000005.tmp"))
+  T.ok(not exists(dir, ".mocl-1-1.tmp"))
+  T.ok(not exists(dir, "sft/.mocl-1-2.tmp"))
+end)
+
+T.test("a checkpoint without a readable state.json is not complete", function()
+  local dir = T.tmpdir() .. "/a"
+  T.raises("interrupted", recipe, dir, { "train", 5 })
+  local path = fs.join(dir, "checkpoint-000004")
+  T.eq(checkpoint.newest(dir), path)
+  write(path .. "/state.json", '{"step": 4, "off')
+  local newest, state = checkpoint.newest(dir)
+  T.eq(newest, fs.join(dir, "checkpoint-000003"))
+  T.eq(state.step, 3)
+  recipe(dir, nil, "resume=auto")
+  compare(dir)
+end)
+
+T.test("on a complete run nothing runs, and volatile options may differ", function()
+  local dir = T.tmpdir() .. "/a"
+  recipe(dir)
+  for _, more in ipairs { "threads=2", "resume=auto", "quiet=true", "keep=5" } do
+    local run, calls = recipe(dir, nil, more)
+    T.ok(run.complete)
+    T.eq(calls, {})
+    T.eq(run.result.x, json.decode(read(dir, "result.json")).x)
+  end
+end)
+
+T.test("other options are refused with the difference", function()
+  local dir = T.tmpdir() .. "/a"
+  recipe(dir)
+  local ok, e = pcall(recipe, dir, nil, "lr=0.25", "seed=2", "resume=auto")
+  T.ok(not ok)
+  T.eq(e, dir .. " holds a run with other options:\n  lr: 0.5 there, 0.25 now\n"
+    .. "  seed: 0 there, 2 now\nchoose another directory with out=, or delete it")
+  dir = T.tmpdir() .. "/b"
+  T.raises("interrupted", recipe, dir, { "sft", 2 })
+  T.raises("lr: 0.5 there, 0.25 now", recipe, dir, nil, "lr=0.25", "resume=auto")
+  T.raises("^interrupted!$", recipe, dir, { "sft", 3 }, "resume=auto")
+  local cfg = options("lr=0.25", "resume=auto", "out=" .. dir)
+  local run <close> = Run.open { recipe = "demo", cfg = cfg, volatile_keys = { "lr" } }
+  T.ok(run.resumed)
+end)
+
+T.test("an interrupted run wants resume=auto", function()
+  local dir = T.tmpdir() .. "/a"
+  T.raises("interrupted!", recipe, dir, { "sft", 2 })
+  local ok, e = pcall(recipe, dir)
+  T.ok(not ok)
+  T.eq(e, dir
+    .. " holds an interrupted run: continue it with resume=auto, or choose another out=")
+end)
+
+T.test("resume=auto on nothing starts, resume=DIR wants a run", function()
+  local dir = T.tmpdir() .. "/a"
+  local run = recipe(dir, nil, "resume=auto")
+  T.ok(run.complete and not run.resumed)
+  compare(dir)
+  local other = T.tmpdir() .. "/b"
+  T.raises("interrupted!", recipe, other, { "train", 2 })
+  local cfg, info = options("resume=" .. other .. "/")
+  local again <close> = Run.open { recipe = "demo", cfg = cfg, info = info }
+  T.eq(again.out, other)
+  T.ok(again.resumed)
+  T.raises("nowhere holds no run to continue$", Run.open,
+    { recipe = "demo", cfg = options("resume=/nowhere") })
+  T.raises("resume=/a and out=/b name two directories", Run.open,
+    { recipe = "demo", cfg = options("resume=/a", "out=/b") })
+end)
+
+T.test("directories that are not this recipe's", function()
+  local dir = T.tmpdir()
+  write(dir .. "/notes.txt", "mine") -- a log that the shell opened is no obstacle
+  recipe(dir)
+  T.eq(read(dir, "notes.txt"), "mine")
+  T.raises("holds a run of demo, not of other: choose another out=, or delete it$", Run.open,
+    { recipe = "other", cfg = options("out=" .. dir) })
+  assert(fs.remove(dir .. "/config.lua"))
+  T.raises("holds parts of a run %(.*%) but no config.lua: choose another out=, or delete it$",
+    recipe, dir)
+end)
+
+T.test("two processes do not write one directory", function()
+  local stat = io.open("/proc/1/stat", "rb")
+  if not stat then
+    T.skip("no /proc/1/stat")
+  end
+  local rest = stat:read("a"):match("^1 .*%) (.*)$")
+  stat:close()
+  local fields = {}
+  for field in rest:gmatch("%S+") do
+    fields[#fields + 1] = field
+  end
+  local dir = T.tmpdir()
+  write(dir .. "/lock", "1 " .. fields[20] .. "\n") -- process 1 surely lives
+  T.raises(": in use by process 1$", recipe, dir, nil, "resume=auto")
+  write(dir .. "/lock", "1 12345678901\n") -- another process had this number
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir) }
+  T.ok(exists(dir, "lock"))
+  run:close()
+  T.ok(not exists(dir, "lock"))
+  run:close()
+end)
+
+T.test("a stage runs once and gives what JSON makes of its result", function()
+  local dir = T.tmpdir() .. "/a"
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir) }
+  local n = 0
+  local function f()
+    n = n + 1
+    return { list = { 1, 2.5 }, name = "x" }
+  end
+  local first = run:stage("s", f)
+  T.eq(first, { list = { 1, 2.5 }, name = "x" })
+  T.eq(run:stage("s", f), first)
+  T.eq(n, 1)
+  T.eq(run:stage("empty", function() end), {})
+  T.eq(run:stage("empty", error), {})
+  T.raises("stage: bad name 'a/b'", run.stage, run, "a/b", f)
+  T.raises("stage: bad name 'last'", run.stage, run, "last", f)
+  T.raises("stage t: stage s2 is still open", function()
+    run:stage("s2", function()
+      run:stage("t", f)
+    end)
+  end)
+  T.raises("^failed$", run.stage, run, "s3", function() error("failed", 0) end)
+  T.raises("metrics: 'x' is a table", run.metrics, run, { x = {} })
+end)
+
+T.test("checkpoints: a failed write leaves the last one, keep is kept", function()
+  local dir = T.tmpdir() .. "/a"
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir), keep = 3 }
+  local function save(d)
+    write(d .. "/w", "1")
+  end
+  for step = 8, 12 do
+    T.eq(run:checkpoint(step, save), fs.join(dir, ("checkpoint-%06d"):format(step)))
+  end
+  T.ok(not exists(dir, "checkpoint-000009"))
+  T.ok(exists(dir, "checkpoint-000010"))
+  T.raises("^disk is full$", run.checkpoint, run, 13, function(d)
+    save(d)
+    error("disk is full", 0)
+  end)
+  T.raises("^w: no space$", run.checkpoint, run, 13, function()
+    return nil, "w: no space"
+  end)
+  T.ok(not exists(dir, ".checkpoint-000013.tmp"))
+  local path, state = run:latest()
+  T.eq(path, fs.join(dir, "checkpoint-000012"))
+  T.eq(state.step, 12)
+  T.ok(exists(dir, "checkpoint-000010"))
+  -- written again, a checkpoint replaces itself
+  run:checkpoint(12, function(d) write(d .. "/w", "2") end, { kl = 0.5 })
+  T.eq(read(dir, "last", "w"), "2")
+  T.eq(select(2, run:latest()).kl, 0.5)
+end)
+
+T.test("rewind cuts the logs back, and says when they are too short", function()
+  local dir = T.tmpdir() .. "/a"
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir) }
+  run:metrics { step = 1, x = 1 }
+  run:checkpoint(1, function() end)
+  local text = read(dir, "metrics.jsonl")
+  run:metrics { step = 2, x = 2 }
+  run:sample { prompt = "p" }
+  local _, state = run:latest()
+  run:rewind(state)
+  T.eq(read(dir, "metrics.jsonl"), text)
+  T.eq(read(dir, "samples.jsonl"), "")
+  run:metrics { step = 2, x = 3 }
+  T.eq(read(dir, "metrics.jsonl"), text .. '{"step":2,"x":3}\n')
+  run:close()
+  write(dir .. "/metrics.jsonl", "")
+  T.raises("metrics.jsonl: has 0 bytes, had %d+ at the checkpoint$", run.rewind, run, state)
+end)
+
+T.test("a full disk raises with the path", function()
+  local full = io.open("/dev/full", "wb")
+  if not full then
+    T.skip("no /dev/full")
+  end
+  full:close()
+  local dir = T.tmpdir() .. "/a"
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir) }
+  assert(fs.symlink_replace("/dev/full", dir .. "/metrics.jsonl"))
+  T.raises("^" .. dir:gsub("%p", "%%%0") .. "/metrics.jsonl: No space left on device", run.metrics,
+    run, { step = 1 })
+end)
+
+T.test("hashes of inputs, checked when a run is continued", function()
+  local dir, data = T.tmpdir() .. "/a", T.tmpdir()
+  write(data .. "/abc", "abc")
+  assert(fs.mkdir(data .. "/d"))
+  write(data .. "/d/empty", "")
+  local cfg = options("out=" .. dir, "resume=auto")
+  do
+    local run <close> = Run.open { recipe = "demo", cfg = cfg }
+    run:hash_input(data)
+    run:hash_input(data .. "/abc")
+  end
+  local inputs = json.decode(read(dir, "env.json")).inputs
+  T.eq(inputs, {
+    [data .. "/abc"] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    [data .. "/d/empty"] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+  })
+  write(data .. "/abc", "abd")
+  local run <close> = Run.open { recipe = "demo", cfg = cfg }
+  run:hash_input(data .. "/d")
+  T.raises("abc: is not the file this run began with", run.hash_input, run, data .. "/abc")
+  T.raises("nofile", run.hash_input, run, data .. "/nofile")
+end)
+
+T.test("a bar on a terminal rewrites its line", function()
+  local out, time = {}, 0
+  local bar = progress.new { label = "moc", total = 4, terminal = true,
+    write = function(s) out[#out + 1] = s end, now = function() return time end }
+  for step = 1, 4 do
+    time = time + 30
+    bar:update(step, "kl " .. step)
+    bar:update(step, "too soon") -- within a tenth of a second
+  end
+  bar:done()
+  bar:done()
+  T.eq(out[1], "\rmoc [#####---------------] 1/4 0:30 eta 1:30 kl 1\27[K")
+  T.eq(out[2], "\rmoc [##########----------] 2/4 1:00 eta 1:00 kl 2\27[K")
+  T.eq(out[#out], "\n")
+  for _, s in ipairs(out) do
+    T.ok(#s < 90)
+  end
+end)
+
+T.test("a bar elsewhere writes few lines", function()
+  local out, time = {}, 0
+  local function bar(total, start)
+    out = {}
+    return progress.new { label = "moc", total = total, start = start, terminal = false,
+      write = function(s) out[#out + 1] = s end, now = function() return time end }
+  end
+  local b = bar(1000)
+  for step = 1, 1000 do
+    b:update(step, "x")
+  end
+  b:done()
+  T.eq(#out, 11)
+  T.eq(out[1], "moc 1/1000 0:00 eta 0:00 x\n")
+  b = bar(1000)
+  for step = 1, 20 do -- slow steps: a line every ten seconds
+    time = time + 5
+    b:update(step)
+  end
+  T.eq(#out, 10)
+  b = bar(10, 5) -- continued: the steps before do not count for the speed
+  time = time + 3700
+  b:update(6)
+  b:done("stopped\nhere")
+  T.eq(out[1], "moc 6/10 1:01:40 eta 4:06:40\n")
+  T.eq(out[2], "moc 6/10 1:01:40 eta 4:06:40 stopped here\n")
+  local quiet = progress.new { total = 2, quiet = true, write = error }
+  quiet:update(1)
+  quiet:done()
+end)
