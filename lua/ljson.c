@@ -56,12 +56,25 @@ static void push_value(lua_State *L, const json_t *v) {
     }
 }
 
+/* A zero byte is never JSON, but the parser skips one that follows a number. */
+static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
+    const char *zero = memchr(text, 0, n);
+    if (!zero) return false;
+    error->line = error->column = 1;
+    for (const char *p = text; p < zero; p++) {
+        error->column = *p == '\n' ? 1 : error->column + 1;
+        error->line += *p == '\n';
+    }
+    strcpy(error->text, "zero byte");
+    return true;
+}
+
 /* Pushes the decoded value, or nil and the message. */
 static bool decode(lua_State *L, const char *text, size_t n) {
     json_error_t error;
     void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
     json_t *v = *box = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-    if (v) {
+    if (v && !has_zero_byte(text, n, &error)) {
         push_value(L, v);
         *box = NULL;
         json_decref(v);

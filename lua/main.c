@@ -21,14 +21,17 @@ enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128 };
 
 /* ---- messages ----------------------------------------------------------------------------------- */
 
+static const char *program = "mocl"; /* argv[0], as in lua */
+
 void mocl_complain(const char *message, bool with_name) {
     fflush(stdout);
-    fprintf(stderr, "%s%s\n", with_name ? "mocl: " : "", message);
+    if (with_name) fprintf(stderr, "%s: ", program);
+    fprintf(stderr, "%s\n", message);
     fflush(stderr);
 }
 
 static const char usage[] =
-    "usage: mocl [options] [script [args]]\n"
+    "usage: %s [options] [script [args]]\n"
     "Available options are:\n"
     "  -e stat    execute string 'stat'\n"
     "  -i         enter interactive mode after executing 'script'\n"
@@ -45,10 +48,10 @@ static const char usage[] =
 
 static void print_bad_option(const char *option) {
     if (option[1] == 'e' || option[1] == 'l')
-        fprintf(stderr, "mocl: '%s' needs argument\n", option);
+        fprintf(stderr, "%s: '%s' needs argument\n", program, option);
     else
-        fprintf(stderr, "mocl: unrecognized option '%s'\n", option);
-    fputs(usage, stderr);
+        fprintf(stderr, "%s: unrecognized option '%s'\n", program, option);
+    fprintf(stderr, usage, program);
 }
 
 static void print_version(void) {
@@ -305,13 +308,14 @@ static int exit_status(const moclL_host *h, const command *c) {
 int main(int argc, char **argv) {
     command c = {.argc = argc, .argv = argv, .script = argc};
     if (argc == 0) return EXIT_FAILURE;
+    if (argv[0][0]) program = argv[0];
     c.flags = collect_options(argv, &c.script);
     if (c.flags & HAS_ERROR) {
         print_bad_option(argv[c.script]);
         return EXIT_FAILURE;
     }
     if (c.flags & HAS_HELP) {
-        fputs(usage, stdout);
+        printf(usage, program);
         return EXIT_SUCCESS;
     }
     if (c.flags & HAS_VERSION) {

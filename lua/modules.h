@@ -16,8 +16,11 @@
     X("mocl.nn.core", luaopen_mocl_nn_core) \
     X("mocl.optim.core", luaopen_mocl_optim_core) \
     X("mocl.rng", luaopen_mocl_rng) \
+    X("mocl.safetensors", luaopen_mocl_safetensors) \
     X("mocl.sys", luaopen_mocl_sys) \
-    X("mocl.tensor", luaopen_mocl_tensor)
+    X("mocl.tensor", luaopen_mocl_tensor) \
+    X("mocl.tokenizer", luaopen_mocl_tokenizer) \
+    X("mocl.transformer.core", luaopen_mocl_transformer_core)
 
 #define MOCL_DECLARE_OPENER(name, opener) int opener(lua_State *L);
 MOCL_MODULES(MOCL_DECLARE_OPENER)

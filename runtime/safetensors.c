@@ -109,7 +109,7 @@ static mocl_status read_entry(reader *r, const char *name, const json_t *info,
         return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s': unknown dtype '%.40s'",
                          mocl_path_tail(r->path), name, json_string_value(dtype));
     }
-    size_t count, total_bits;
+    size_t count = 0, total_bits;
     MOCL_TRY(read_shape(r, name, json_object_get(info, "shape"), e, &count));
     if (!mocl_mul(count, (size_t)bits, &total_bits)) {
         return fail_tensor(r, name, "the product of 'shape' overflows");
@@ -275,6 +275,9 @@ static mocl_status parse(reader *r) {
     }
     const char *header = (const char *)s->map + LENGTH_BYTES;
     if (length == 0 || header[0] != '{') return fail_file(r, "its header does not begin with '{'");
+    if (memchr(header, 0, (size_t)length)) { /* the parser would skip one after a number */
+        return fail_file(r, "its header contains a zero byte");
+    }
     r->data_bytes = s->map_bytes - LENGTH_BYTES - (size_t)length;
     json_error_t error;
     json_t *json = json_loadb(header, (size_t)length, JSON_REJECT_DUPLICATES, &error);

@@ -252,6 +252,7 @@ static char *join(mocl_ctx *ctx, const char *directory, const char *path, const 
 static mocl_status load_file(mocl_ctx *ctx, mocl_tokenizer **out, const char *path) {
     char *data, *config;
     size_t n;
+    struct stat info;
     MOCL_TRY(mocl_file_read(ctx, path, &data, &n));
     size_t at = 0;
     while (at < n && strchr(" \t\r\n", data[at])) at++;
@@ -262,7 +263,9 @@ static mocl_status load_file(mocl_ctx *ctx, mocl_tokenizer **out, const char *pa
         st = mocl_tok_load_model(ctx, out, path, data, n);
     } else if (ends_with(path, ".json") || (at < n && data[at] == '{')) {
         config = join(ctx, NULL, path, "tokenizer_config.json");
-        st = config ? mocl_tok_load_json(ctx, out, path, data, n, config) : mocl_nomem(ctx, n);
+        bool there = config && stat(config, &info) == 0;
+        st = config ? mocl_tok_load_json(ctx, out, path, data, n, there ? config : NULL)
+                    : mocl_nomem(ctx, strlen(path));
         mocl_free(config);
     } else {
         st = mocl_fail(ctx, MOCL_E_FORMAT,

@@ -12,7 +12,10 @@
 
 #include "tokenizer_impl.h"
 
-enum { FIRST_BYTE_ID = 3 }; /* byte b is id b + 3, <unk> 0, <s> 1, </s> 2 */
+enum {
+    FIRST_BYTE_ID = 3, /* .bin: byte b is id b + 3, <unk> 0, <s> 1, </s> 2 */
+    MAX_PIECE = 512    /* bytes: loading is quadratic in the length of a piece */
+};
 
 typedef struct scored {
     float score;
@@ -25,10 +28,14 @@ static int best_first(const void *p, const void *q) {
 }
 
 /* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, equal for equal. */
-static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, scored *order,
-                                     uint32_t *rank) {
+static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
+                                     scored *order, uint32_t *rank) {
     size_t n = t->vocab.n, n_pairs = 0;
     uint32_t left, right;
+    for (size_t i = 0; i < n; i++)
+        if (t->vocab.key[i].n > MAX_PIECE)
+            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: token %d has %u bytes, at most %d are supported",
+                             path, (int)t->index_id[i], t->vocab.key[i].n, MAX_PIECE);
     for (size_t i = 0; i < n; i++) order[i].id = (int32_t)i; /* the index in vocab */
     qsort(order, n, sizeof *order, best_first);
     for (size_t i = 0, r = 0; i < n; i++) {
@@ -54,14 +61,15 @@ static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, scored *o
 }
 
 /* score[i] belongs to index i of the vocabulary */
-static mocl_status make_pairs(mocl_ctx *ctx, mocl_tokenizer *t, const float *score) {
+static mocl_status make_pairs(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
+                              const float *score) {
     size_t n = t->vocab.n;
     scored *order = mocl_calloc(ctx, n, sizeof *order);
     uint32_t *rank = mocl_calloc(ctx, n, sizeof *rank);
     mocl_status st = MOCL_OK;
     if (order && rank) {
         for (size_t i = 0; i < n; i++) order[i].score = score[i];
-        st = pairs_from_scores(ctx, t, order, rank);
+        st = pairs_from_scores(ctx, t, path, order, rank);
     } else {
         st = mocl_nomem(ctx, n * sizeof *order);
     }
@@ -158,7 +166,7 @@ static mocl_status read_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, 
 static mocl_status build_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
                              size_t n, float *score) {
     MOCL_TRY(read_bin(ctx, t, path, data, n, score));
-    MOCL_TRY(make_pairs(ctx, t, score));
+    MOCL_TRY(make_pairs(ctx, t, path, score));
     for (int b = 0; b < 256; b++) t->byte_id[b] = FIRST_BYTE_ID + b;
     t->unk = 0;
     t->bos = 1;
@@ -312,7 +320,7 @@ static mocl_status build_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *pat
                                size_t n, float *score) {
     tok_step *step;
     MOCL_TRY(read_model(ctx, t, path, data, n, score));
-    MOCL_TRY(make_pairs(ctx, t, score));
+    MOCL_TRY(make_pairs(ctx, t, path, score));
     MOCL_TRY(mocl_tok_steps_add(ctx, &t->whole, TOK_STRIP, &step));
     MOCL_TRY(mocl_tok_bytes_add(ctx, &step->content, " ", 1));
     step->start = t->normalizer.n > 1; /* takes off the space that encoding puts in front */

@@ -64,8 +64,8 @@ T.test("a schema's default lists stay as they are", function()
 end)
 
 T.test("values from text", function()
-  local cfg, info = parse("ppo.lr=1e-5", "seed=0x10", "ppo.epochs=1e1", "quiet=true", "grid=0,.25,1",
-    "names=a,b c,", "out=a=b", "ppo.scale=2", "limit=7")
+  local cfg, info = parse("ppo.lr=1e-5", "seed=0x10", "ppo.epochs=1e1", "quiet=true",
+    "grid=0,.25,1", "names=a,b c,", "out=a=b", "ppo.scale=2", "limit=7")
   T.eq(cfg.ppo.lr, 1e-5)
   T.eq(cfg.seed, 16)
   T.eq(math.type(cfg.ppo.epochs), "integer")
@@ -134,8 +134,9 @@ end)
 T.test("presets and arguments that are none", function()
   says("unknown preset 'smok' (did you mean 'smoke'?)", "preset=smok")
   says("unknown preset 'large' (presets: paper, smoke)", "preset=large")
-  says("argument 'foo': expected key=value, preset=NAME, @file.lua, --help or --print-config", "foo")
-  says("argument '=1': expected key=value, preset=NAME, @file.lua, --help or --print-config", "=1")
+  local expected = "': expected key=value, preset=NAME, @file.lua, --help or --print-config"
+  says("argument 'foo" .. expected, "foo")
+  says("argument '=1" .. expected, "=1")
   says("argument '@x.txt': expected a .lua or .json file", "@x.txt")
   T.raises("^unknown preset 'x' %(this recipe has none%)$", config.parse, schema, { "preset=x" })
 end)

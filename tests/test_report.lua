@@ -1,6 +1,7 @@
--- test_report: mocl.report, mocl.svg, mocl.text_table: well-formed, escaped, the same bytes each time
+-- test_report: mocl.report, mocl.svg, mocl.text_table: well-formed, escaped, the same bytes
 
 local T = require "t"
+local config = require "mocl.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
@@ -87,7 +88,7 @@ end
 -- A run's directory with everything in it.
 local function full_run(evil)
   local dir = T.tmpdir()
-  write(dir .. "/config.lua", 'return { lr = 0.25, name = "' .. evil:gsub('["\\]', "\\%0") .. '" }\n')
+  write(dir .. "/config.lua", config.dump { lr = 0.25, name = evil })
   write(dir .. "/cmdline.txt", "mocl demo.lua lr=0.25 name=" .. evil .. "\n")
   write(dir .. "/env.json", json.encode({ recipe = "demo", lua = "Lua 5.4", seed = 3,
     changed = { lr = { value = "0.25", default = "0.5" } }, inputs = { [evil] = "00ff" } }))
@@ -139,15 +140,17 @@ T.test("everything a run holds is in its report", function()
     "<figcaption>env/reward_mean</figcaption>", "<figcaption>moc/c</figcaption>",
     "<figcaption>ppo/val/error</figcaption>", "<figcaption>objective/kl</figcaption>",
     "<h2>Rewards of answers</h2>", ">before</text>", "<summary>Prompt 1</summary>\n<pre>prompt 1",
-    '<td class="text">after 10plain</td><td class="n">10.000</td>', '<td class="text">before 1</td>',
+    '<td class="text">after 10plain</td><td class="n">10.000</td>',
+    '<td class="text">before 1</td>',
     '<tr class="mark"><td>lr</td><td>0.25</td><td>default 0.5</td></tr>',
-    "<td>inputs.plain</td><td>00ff</td>", "<td>command</td><td>mocl demo.lua lr=0.25 name=plain</td>",
+    "<td>inputs.plain</td><td>00ff</td>",
+    "<td>command</td><td>mocl demo.lua lr=0.25 name=plain</td>",
     "prefers-color-scheme:dark",
   } do
     T.ok(html:find(want, 1, true), want .. " is missing")
   end
   for _, unwanted in ipairs { "http", "<script", "<link", "<img", "an earlier evaluation",
-    "timing/step", "nan", "inf\"" } do
+    "timing/step", "Mnan", "Lnan", "\"nan", "\"-nan", ">nan", "\"inf" } do
     T.ok(not html:find(unwanted, 1, true), unwanted .. " is there")
   end
   -- preferences in order, the dominated point hollow, at most 1000 points a curve
@@ -244,9 +247,8 @@ end)
 T.test("text tables", function()
   local header = { "name", "n", "x" }
   local rows = { { "gr\195\188n", 10, 0.5 }, { "b|\nc", 9 }, { nil, 100, -1e-9 } }
-  T.eq(text_table.plain(header, rows), "name  n    x\n----  ---  ------\n"
-    :gsub("name  n    x", "name    n       x") .. "gr\195\188n   10   0.500\nb| c    9\n"
-    .. "      100  -1e-09\n")
+  T.eq(text_table.plain(header, rows), "name    n       x\n----  ---  ------\n"
+    .. "gr\195\188n   10   0.500\nb| c    9\n      100  -1e-09\n")
   T.eq(text_table.markdown({ "a|b", "n" }, { { "x|y", 1 } }),
     "| a\\|b |   n |\n| ---- | --: |\n| x\\|y |   1 |\n")
   T.eq(text_table.cell(1.23456, 2), "1.23")
@@ -278,7 +280,21 @@ T.test("downsampling keeps ends of each bucket, spikes and gaps", function()
     last = p[1]
   end
   T.ok(spike and gap)
-  T.eq(svg.downsample(few, 1000), few)
+  T.ok(svg.downsample(few, 1000) == few)
+end)
+
+T.test("a long legend takes more rows and stays inside", function()
+  local series = {}
+  for i = 1, 6 do
+    series[i] = { name = "objective number " .. i, points = { { 0, i }, { 1, i } } }
+  end
+  local text, rows = svg.lines { series = series, width = 420, height = 260 }, {}
+  for x, y, name in text:gmatch('<text x="([%d.]+)" y="(%d+)">([^<]+)<') do
+    T.ok(tonumber(x) + 6.6 * #name < 420 and name:find("objective"))
+    rows[y] = true
+  end
+  T.eq(rows, { ["16"] = true, ["32"] = true, ["48"] = true })
+  T.ok(text:find('d="M58 58V218H406"', 1, true)) -- the axes begin below the legend
 end)
 
 T.test("charts of nothing and of one point", function()

@@ -1,5 +1,5 @@
--- test_run: mocl.run and mocl.checkpoint: a run that is interrupted and continued ends with the same
--- bytes as one that was not; mocl.progress
+-- test_run: mocl.run and mocl.checkpoint (a run that is stopped and continued ends with the same
+-- bytes as one that was not), mocl.progress
 
 local T = require "t"
 local checkpoint = require "mocl.checkpoint"
@@ -24,7 +24,7 @@ local function write(path, text)
 end
 
 local function exists(...)
-  return fs.exists(fs.join(...)) == true
+  return fs.exists(fs.join(...)) ~= nil
 end
 
 local function sorted(list)
@@ -32,8 +32,8 @@ local function sorted(list)
   return list
 end
 
--- A recipe with three stages; training state is one number. stop = {stage, step} raises there, as an
--- interrupt would; calls counts the stages that ran.
+-- A recipe with three stages; training state is one number. stop = {stage, step} raises there, as
+-- an interrupt would; calls are the stages that ran.
 local function recipe(dir, stop, ...)
   local cfg, info = options("out=" .. dir, ...)
   local calls = {}
@@ -285,6 +285,56 @@ T.test("two processes do not write one directory", function()
   run:close()
   T.ok(not exists(dir, "lock"))
   run:close()
+end)
+
+T.test("killed at any moment in its own directory, with the link to the newest run", function()
+  local exe = fs.exists("/proc/self/exe") and fs.realpath("/proc/self/exe")
+  if not exe or not exe:find("mocl[^/]*$") then
+    T.skip("this interpreter is not mocl")
+  end
+  local home = T.tmpdir()
+  write(home .. "/demo.lua", [[
+    local config, Run = require "mocl.config", require "mocl.run"
+    local kill = os.getenv("KILL_AT")
+    local cfg, info = config.parse(config.common {}, arg, { recipe = "demo" })
+    local run <close> = Run.open { recipe = "demo", cfg = cfg, info = info, main = "train" }
+    run:stage("train", function(stage)
+      local _, state = stage:latest()
+      for step = state and state.step + 1 or 1, 4 do
+        stage:metrics { step = step }
+        stage:checkpoint(step, function(dir)
+          local f <close> = assert(io.open(dir .. "/w", "wb"))
+          f:write(step)
+          if kill == tostring(step) then
+            f:flush()
+            os.execute("kill -9 $PPID")
+          end
+        end)
+      end
+    end)
+    run:finish { recipe = "demo" }
+  ]])
+  local function go(kill, args)
+    return (os.execute(("cd '%s' && KILL_AT=%s '%s' demo.lua %s >>log 2>&1"):format(home, kill, exe,
+      args)))
+  end
+  T.ok(not go(1, ""))
+  T.ok(not go(0, ""), "an interrupted run does not start again")
+  T.ok(read(home, "log"):find("runs/demo/default holds an interrupted run", 1, true))
+  T.ok(not go(2, "resume=auto"))
+  T.ok(not go(4, "resume=auto"))
+  local dir = home .. "/runs/demo/default"
+  T.ok(exists(dir, "lock") and exists(dir, ".checkpoint-000004.tmp/w"))
+  T.ok(go(0, "resume=runs/demo/last"))
+  T.eq(fs.readlink(home .. "/runs/demo/last"), "default")
+  T.eq(sorted(fs.list(dir)), { "checkpoint-000003", "checkpoint-000004", "cmdline.txt",
+    "config.lua", "env.json", "last", "metrics.jsonl", "report.html", "result.json",
+    "stages.json", "timing.json" })
+  T.eq(read(dir, "metrics.jsonl"), '{"stage":"train","step":1}\n{"stage":"train","step":2}\n'
+    .. '{"stage":"train","step":3}\n{"stage":"train","step":4}\n')
+  T.eq(read(dir, "last", "w"), "4")
+  T.ok(go(0, "out=runs/demo/other"))
+  T.eq(fs.readlink(home .. "/runs/demo/last"), "other")
 end)
 
 T.test("a stage runs once and gives what JSON makes of its result", function()

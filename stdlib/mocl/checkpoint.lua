@@ -49,7 +49,7 @@ end
 local function sync_tree(dir)
   for _, name in ipairs(check(fs.list(dir))) do
     local path = fs.join(dir, name)
-    if fs.list(path) then
+    if fs.exists(path) == "directory" then
       sync_tree(path)
     else
       check(fs.sync(path))

@@ -191,17 +191,19 @@ local function says_something(prompt)
   return strip(prompt:gsub(HUMAN, " "):gsub(ASSISTANT, " ")) ~= ""
 end
 
---- dialogue(messages) -> prompt. messages: list of {role="user"|"assistant", content=text}, the last
--- one by the user.
+local MARKS = { user = HUMAN .. " ", assistant = ASSISTANT .. " ", system = "" }
+
+--- dialogue(messages) -> prompt. messages: list of {role=, content=}, the last one by the user. Roles:
+-- user, assistant, and system, which has no mark and can only come first.
 function prefs.dialogue(messages)
   local out = {}
   for i, m in ipairs(messages) do
-    local mark = m.role == "user" and HUMAN or m.role == "assistant" and ASSISTANT
-    if not mark then
-      error(("dialogue: message %d has the role %s, not 'user' or 'assistant'"):format(i,
+    local mark = MARKS[m.role]
+    if not mark or (m.role == "system" and i > 1) then
+      error(("dialogue: message %d has the role %s; 'user' or 'assistant' expected"):format(i,
         tostring(m.role)), 2)
     end
-    out[i] = mark .. " " .. strip(m.content)
+    out[i] = mark .. strip(m.content)
   end
   local last = messages[#messages]
   if not last or last.role ~= "user" then
@@ -326,7 +328,7 @@ end
 
 -- ---- other sets ----
 
--- collect() with each row turned into another one by convert(row) -> new | nil, reason
+-- collect() with each CSV row turned into another one by convert(row) -> new | nil, reason
 local function converted(path, limit, convert, reader, step, code)
   if not reader then
     return nil, step, code
@@ -337,6 +339,11 @@ local function converted(path, limit, convert, reader, step, code)
       return nil, line, kind
     end
     local new, reason = convert(row)
+    for column, text in pairs(row) do
+      if core.bad_utf8(text) then
+        new, reason = nil, ("the column '%s' is not UTF-8"):format(column)
+      end
+    end
     if not new then
       return nil, ("%s:%d: %s"):format(path, line, reason), "FORMAT"
     end
@@ -374,7 +381,7 @@ function prefs.metaaligner_csv(path, opts)
   end, prefs.open_csv(path))
 end
 
-local ROLES = { human = "user", gpt = "assistant", user = "user", assistant = "assistant" }
+local ROLES = { human = "user", gpt = "assistant", system = "system" }
 
 -- one entry of a ShareGPT-style list -> row, or nil, reason
 local function dpo_row(entry)
@@ -385,8 +392,8 @@ local function dpo_row(entry)
   local messages = {}
   for i, turn in ipairs(turns) do
     local role = type(turn) == "table" and ROLES[turn.from]
-    if not role or type(turn.value) ~= "string" then
-      return nil, ("turn %d has no 'from' of human or gpt with a 'value'"):format(i)
+    if not role or type(turn.value) ~= "string" or (role == "system" and i > 1) then
+      return nil, ("turn %d is not by human or gpt with a 'value'"):format(i)
     end
     messages[i] = { role = role, content = turn.value }
   end

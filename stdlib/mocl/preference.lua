@@ -89,7 +89,7 @@ function preference.grid(n_objectives)
   elseif n_objectives == 3 then
     return copy(THREE)
   end
-  error(("grid: there is a grid for 1, 2 or 3 objectives, not for %s; list your preferences"):format(
+  error(("grid: there is one for 1, 2 or 3 objectives, not for %s; list your preferences"):format(
     tostring(n_objectives)), 2)
 end
 

@@ -115,8 +115,8 @@ local function front_chart(result, objectives, a, b)
       local p = as_table(preferences[which[n]])
       local label = p and (#objectives == 2 and preference_text { p[1] } or preference_text(p))
       points[#points + 1] = { x = xy[1], y = xy[2], label = k == 1 and label or nil,
-        title = ("%s (%s): %s, %s"):format(m.name, preference_text(p), number_text(xy[1]),
-          number_text(xy[2])),
+        title = ("%s (%s): %s, %s"):format(m.name, preference_text(p), number_text(xy[1] + 0.0),
+          number_text(xy[2] + 0.0)),
         shape = k == 1 and "circle" or "square", hollow = not free[n], series = (k - 1) % 7 + 1 }
       if k == 1 then
         if free[n] then

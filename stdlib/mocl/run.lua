@@ -92,7 +92,8 @@ local function bases(run)
   local list = { run.out }
   for _, name in ipairs(check(fs.list(run.out))) do
     local path = fs.join(run.out, name)
-    if name ~= "last" and not name:find("checkpoint-", 1, true) and fs.list(path) then
+    if name ~= "last" and not name:find("checkpoint-", 1, true)
+      and fs.exists(path) == "directory" then
       list[#list + 1] = path
     end
   end
@@ -315,8 +316,8 @@ end
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
 -- an input that is no longer the same raises.
 function Run:hash_input(path)
-  local names = fs.list(path)
-  if names then
+  if fs.exists(path) == "directory" then
+    local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then

@@ -87,14 +87,14 @@ local function range(values)
 end
 
 -- Axes, ticks and labels; returns the list of pieces and the maps from values to pixels.
-local function frame(opts, x0, x1, y0, y1)
+local function frame(opts, x0, x1, y0, y1, legend_height)
   local w, h = opts.width or 640, opts.height or 400
-  local right, bottom = w - RIGHT, h - BOTTOM
+  local right, bottom, top = w - RIGHT, h - BOTTOM, TOP + (legend_height or 0)
   local function x(v)
     return LEFT + (v - x0) / (x1 - x0) * (right - LEFT)
   end
   local function y(v)
-    return bottom - (v - y0) / (y1 - y0) * (bottom - TOP)
+    return bottom - (v - y0) / (y1 - y0) * (bottom - top)
   end
   local out = { ('<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">')
     :format(w, h, w, h, escape(opts.title or "")) }
@@ -103,7 +103,7 @@ local function frame(opts, x0, x1, y0, y1)
   end
   local ticks, step = svg.ticks(x0, x1, 7)
   for _, v in ipairs(ticks) do
-    add('<line class="grid" x1="%s" y1="%d" x2="%s" y2="%d"/>', px(x(v)), TOP, px(x(v)), bottom)
+    add('<line class="grid" x1="%s" y1="%d" x2="%s" y2="%d"/>', px(x(v)), top, px(x(v)), bottom)
     add('<text x="%s" y="%d" text-anchor="middle">%s</text>', px(x(v)), bottom + 16,
       tick_text(v, step))
   end
@@ -113,23 +113,36 @@ local function frame(opts, x0, x1, y0, y1)
     add('<text x="%d" y="%s" text-anchor="end">%s</text>', LEFT - 6, px(y(v) + 4),
       tick_text(v, step))
   end
-  add('<path class="axis" d="M%d %dV%dH%d"/>', LEFT, TOP, bottom, right)
+  add('<path class="axis" d="M%d %dV%dH%d"/>', LEFT, top, bottom, right)
   add('<text x="%s" y="%d" text-anchor="middle">%s</text>', px((LEFT + right) / 2), h - 8,
     escape(opts.xlabel or ""))
-  local middle = px((TOP + bottom) / 2)
+  local middle = px((top + bottom) / 2)
   add('<text x="14" y="%s" text-anchor="middle" transform="rotate(-90 14 %s)">%s</text>', middle,
     middle, escape(opts.ylabel or ""))
   return out, add, x, y
 end
 
-local function legend(add, names)
-  local x = LEFT
-  for i, name in ipairs(names) do
-    local k = (i - 1) % 7 + 1
-    add('<line class="line s%d" x1="%s" y1="12" x2="%s" y2="12" stroke-dasharray="%s"/>', k, px(x),
-      px(x + 22), DASHES[k])
-    add('<text x="%s" y="16">%s</text>', px(x + 27), escape(name))
-    x = x + 45 + 6.6 * (utf8.len(name) or #name)
+-- Where the entries of a legend go: list of {x, y}, and the height of the rows after the first. One
+-- name needs no legend.
+local function lay_out_legend(series, width)
+  local places, x, y = {}, LEFT, 12
+  for i, s in ipairs(#series > 1 and series or {}) do
+    local w = 45 + 6.6 * (utf8.len(s.name) or #s.name)
+    if x > LEFT and x + w > width then
+      x, y = LEFT, y + 16
+    end
+    places[i] = { x, y }
+    x = x + w
+  end
+  return places, y - 12
+end
+
+local function draw_legend(add, series, places)
+  for i, at in ipairs(places) do
+    local k, x, y = (i - 1) % 7 + 1, at[1], at[2]
+    add('<line class="line s%d" x1="%s" y1="%d" x2="%s" y2="%d" stroke-dasharray="%s"/>', k, px(x),
+      y, px(x + 22), y, DASHES[k])
+    add('<text x="%s" y="%d">%s</text>', px(x + 27), y + 4, escape(series[i].name))
   end
 end
 
@@ -172,8 +185,8 @@ function svg.lines(opts)
   end
   local x0, x1 = range(xs)
   local y0, y1 = range(ys)
-  local out, add, x, y = frame(opts, x0, x1, y0, y1)
-  local names = {}
+  local places, height = lay_out_legend(opts.series, opts.width or 640)
+  local out, add, x, y = frame(opts, x0, x1, y0, y1, height)
   for i, s in ipairs(opts.series) do
     local d, pen, k = {}, "M", (i - 1) % 7 + 1
     for _, p in ipairs(s.points) do
@@ -185,11 +198,8 @@ function svg.lines(opts)
       end
     end
     add('<path class="line s%d" stroke-dasharray="%s" d="%s"/>', k, DASHES[k], table.concat(d))
-    names[i] = s.name
   end
-  if #names > 1 then
-    legend(add, names)
-  end
+  draw_legend(add, opts.series, places)
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end
@@ -321,10 +331,9 @@ function svg.histogram(opts)
     end
     shares[i] = counts
   end
-  local out, add, x, y = frame(opts, x0, x1, 0, top > 0 and top * 1.05 or 1)
-  local names = {}
-  for i, s in ipairs(opts.series) do
-    names[i] = s.name
+  local places, height = lay_out_legend(opts.series, opts.width or 640)
+  local out, add, x, y = frame(opts, x0, x1, 0, top > 0 and top * 1.05 or 1, height)
+  for i = 1, #opts.series do
     local edge = (x1 - x0) / bins
     for b, share in ipairs(shares[i]) do
       if share > 0 then
@@ -334,9 +343,7 @@ function svg.histogram(opts)
       end
     end
   end
-  if #names > 1 then
-    legend(add, names)
-  end
+  draw_legend(add, opts.series, places)
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end

@@ -25,7 +25,7 @@
 
 /* ---- harness ------------------------------------------------------------------------------------ */
 
-static int passed, failed, test_failures;
+static int passed, failed, test_failures, second_pass;
 static const char *test_name;
 static mk_env env;
 static mk_env *const E = &env;
@@ -133,26 +133,29 @@ static double *doubles(int64_t n, const mk_real *x) {
     return d;
 }
 
-/* Checks dx against central differences of sum_i dy_i f(x)_i, at up to 60 coordinates. */
+/* Checks dx against central differences of sum_i dy_i f(x)_i: at every coordinate of a small x, at some
+** of a large one. With the second number of threads the bits are compared instead. */
 static void gradient(const char *what, reference f, void *arg, int64_t nx, const mk_real *x,
                      int64_t ny, const mk_real *dy, const mk_real *dx) {
-    double *v = doubles(nx, x), *y = doubles(ny, NULL), h = 1e-5;
     record(dx, (size_t)nx * sizeof *dx);
-    for (int64_t t = 0; t < 60 && t < nx; t++) {
-        int64_t i = nx <= 60 ? t : below(nx);
-        double side[2], keep = v[i];
-        for (int s = 0; s < 2; s++) {
-            v[i] = keep + (s ? h : -h);
-            f(arg, v, y);
-            side[s] = 0;
-            for (int64_t c = 0; c < ny; c++) side[s] += (double)dy[c] * y[c];
+    if (second_pass) return;
+    uint64_t keep_rng = rng_state; /* the other pass must see the same numbers */
+    double *v = doubles(nx, x), *y[2] = {doubles(ny, NULL), doubles(ny, NULL)}, h = 1e-5;
+    int64_t looks = ny > 5000 ? 10 : ny > 500 ? 25 : 60;
+    for (int64_t t = 0; t < looks && t < nx; t++) {
+        int64_t i = nx <= looks ? t : below(nx);
+        double keep = v[i], want = 0;
+        for (int side = 0; side < 2; side++) {
+            v[i] = keep + (side ? h : -h);
+            f(arg, v, y[side]);
         }
         v[i] = keep;
-        double want = (side[1] - side[0]) / (2 * h);
+        for (int64_t c = 0; c < ny; c++) want += (double)dy[c] * (y[1][c] - y[0][c]) / (2 * h);
         if (!(fabs((double)dx[i] - want) <= GRAD_TOL * (1 + fabs(want))))
             fail("%s: gradient [%" PRId64 "] is %.8g, differences give %.8g", what, i,
                  (double)dx[i], want);
     }
+    rng_state = keep_rng;
 }
 
 /* ---- environment -------------------------------------------------------------------------------- */
@@ -212,7 +215,7 @@ static void test_fill_cast(void) {
     static const struct { double in; uint16_t bf16, f16; } near_cases[] = {
         {1.0, 0x3f80, 0x3c00}, {1.00390625, 0x3f80, 0x3c04}, {1.01171875, 0x3f82, 0x3c0c},
         {1.00048828125, 0x3f80, 0x3c00}, {1.00146484375, 0x3f80, 0x3c02}, {-65504, 0xc780, 0xfbff},
-        {65519.99609375, 0x4780, 0x7bff}, {65520, 0x4780, 0x7c00}, {1e30, 0x7149, 0x7c00},
+        {65519.99609375, 0x4780, 0x7bff}, {65520, 0x4780, 0x7c00}, {1e30, 0x714a, 0x7c00},
         {0x1p-24, 0x3380, 0x0001}, {0x1p-25, 0x3300, 0x0000}, {0x1.8p-24, 0x33c0, 0x0002},
         {0x1.ffp-15, 0x3880, 0x03fe}, {-0.0, 0x8000, 0x8000}, {INFINITY, 0x7f80, 0x7c00}};
     for (size_t i = 0; i < sizeof near_cases / sizeof *near_cases; i++) {
@@ -868,11 +871,7 @@ static void test_attention(void) {
         near_all("attention lse", T * H, lse, wl, 3 * TOL);
         K->attention_bwd(E, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse, dout, dx, dx + nq,
                          dx + nq + nk);
-        if (T < 200)
-            for (int part = 0; part < 3; part++)
-                gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
-        else /* differences over so many tokens are slow: fewer of them */
-            gradient("attention", attention_reference, &ref, 20, x, nq, dout, dx);
+        gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
         /* a sequence alone gives the same bits */
         for (int b = 0; b < 6; b++) {
             int32_t alone[2] = {0, off[b + 1] - off[b]};
@@ -959,7 +958,7 @@ static void test_head(void) {
         same_bits("logprob of one row", 1, lp2, lp + R - 1);
         K->logprob(E, R, V, x, it, target, lp, ent, lse);
 
-        mk_real *da = randoms(R, -1, 1), *db = randoms(R, -1, 1), *dx = empty(n), *dy = empty(2 * R);
+        mk_real *da = randoms(R, -1, 1), *db = randoms(R, -1, 1), *dx = empty(n);
         K->logprob_bwd(E, R, V, x, it, target, ent, lse, da, NULL, dx);
         ref.what = 0;
         gradient("logprob", head_reference, &ref, n, x, R, da, dx);
@@ -974,7 +973,6 @@ static void test_head(void) {
         mk_real *place = copy_of(n, x);
         K->logprob_bwd(E, R, V, place, it, target, ent, lse, da, db, place);
         same_bits("logprob_bwd in place", n, place, both);
-        (void)dy;
 
         K->kl(E, R, V, x, q, it, kl);
         ref.what = 2;
@@ -1213,7 +1211,7 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
 int main(int argc, char **argv) {
     K = mk_cpu_table();
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
-        uint64_t hash[2];
+        uint64_t hash[2] = {0, 0};
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         test_name = tests[i].name;
         test_failures = 0;
@@ -1222,6 +1220,7 @@ int main(int argc, char **argv) {
                 fail("environment does not open");
                 break;
             }
+            second_pass = pass;
             rng_state = 20240501;
             result_hash = 14695981039346656037u;
             tests[i].run();

@@ -1,7 +1,7 @@
 --- mocl.tasks.assistant.pairs: preference pairs for the reward models.
 -- Two candidate answers to one prompt, the better one chosen by a logistic draw on the hidden
--- rule's difference. Candidates go beyond what the SFT model writes: whatever a policy may find to please
--- a reward model (one joke four times, half a joke, shuffled words, run-on text) is among them.
+-- rule's difference. Candidates go beyond what the SFT model writes: whatever a policy may find to
+-- please a reward model (one joke four times, half a joke, shuffled words, run-on text) is there.
 
 local answers = require "mocl.tasks.assistant.answers"
 local rule = require "mocl.tasks.assistant.rule"

@@ -48,8 +48,8 @@ end
 
 --- kinds(answer, topic) -> a list of kinds, one for each slot.
 -- tip, off_topic, joke, caution, unsafe, filler; "repeat" where an earlier slot of the answer has
--- the same clause (unsafe advice and off-topic tips stay what they are); malformed otherwise. A slot
--- that lacks words is malformed; words beyond the fourth slot make further malformed entries.
+-- the same clause (unsafe advice and off-topic tips stay what they are); malformed otherwise. A
+-- slot that lacks words is malformed; words beyond the fourth slot make further such entries.
 function rule.kinds(answer, topic)
   local slots, current = {}, {}
   for word in answer:gmatch("%S+") do

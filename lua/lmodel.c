@@ -1,0 +1,466 @@
+/* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Loading, saving and
+** the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
+*/
+#include "model.h"
+
+#include <string.h>
+
+#include "ltensor.h"
+#include "modules.h"
+
+#define MODEL_CLASS "mocl.transformer"
+
+static void free_model(void *m) { mocl_model_free(m); }
+static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MODEL_CLASS); }
+
+/* ---- configuration: Hugging Face's names ---- */
+
+static const char *const config_names[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                                           "num_key_value_heads", "head_dim", "intermediate_size",
+                                           "max_position_embeddings", "rms_norm_eps", "rope_theta",
+                                           "tie_word_embeddings", NULL};
+
+static mocl_model_config check_config(lua_State *L, int idx) {
+    mocl_model_config c = {0};
+    luaL_checktype(L, idx, LUA_TTABLE);
+    moclL_checkoptions(L, idx, config_names);
+    c.vocab = moclL_optfield_integer(L, idx, "vocab_size", 0);
+    c.width = moclL_optfield_integer(L, idx, "hidden_size", 0);
+    c.layers = moclL_optfield_integer(L, idx, "num_hidden_layers", 0);
+    c.heads = moclL_optfield_integer(L, idx, "num_attention_heads", 0);
+    c.kv_heads = moclL_optfield_integer(L, idx, "num_key_value_heads", c.heads);
+    c.head_size = moclL_optfield_integer(L, idx, "head_dim", c.heads > 0 ? c.width / c.heads : 0);
+    c.ffn = moclL_optfield_integer(L, idx, "intermediate_size", 0);
+    c.positions = moclL_optfield_integer(L, idx, "max_position_embeddings", 2048);
+    c.norm_eps = moclL_optfield_number(L, idx, "rms_norm_eps", 1e-5);
+    c.rope_theta = moclL_optfield_number(L, idx, "rope_theta", 10000);
+    c.tied = moclL_optfield_boolean(L, idx, "tie_word_embeddings", false);
+    return c;
+}
+
+static int model_config(lua_State *L) {
+    const mocl_model_config *c = &check_model(L, 1)->config;
+    const struct {
+        const char *name;
+        int64_t v;
+    } sizes[] = {{"vocab_size", c->vocab},           {"hidden_size", c->width},
+                 {"num_hidden_layers", c->layers},   {"num_attention_heads", c->heads},
+                 {"num_key_value_heads", c->kv_heads}, {"head_dim", c->head_size},
+                 {"intermediate_size", c->ffn},      {"max_position_embeddings", c->positions}};
+    lua_createtable(L, 0, 11);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        lua_pushinteger(L, sizes[i].v);
+        lua_setfield(L, -2, sizes[i].name);
+    }
+    lua_pushnumber(L, c->norm_eps);
+    lua_setfield(L, -2, "rms_norm_eps");
+    lua_pushnumber(L, c->rope_theta);
+    lua_setfield(L, -2, "rope_theta");
+    lua_pushboolean(L, c->tied);
+    lua_setfield(L, -2, "tie_word_embeddings");
+    return 1;
+}
+
+/* new(config, {device="cpu", key=0}) -> model with random weights */
+static int transformer_new(lua_State *L) {
+    static const char *const options[] = {"device", "key", NULL};
+    mocl_model_config c = check_config(L, 1);
+    moclL_checkoptions(L, 2, options);
+    mocl_device *dev = moclL_optdevice(L, 2);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
+    mocl_model **out = (mocl_model **)moclL_pushowner(L, MODEL_CLASS);
+    MOCLL_CALL(L, mocl_model_new(out, dev, &c, key));
+    return 1;
+}
+
+/* ---- parameters ---- */
+
+typedef struct collector {
+    lua_State *L;
+    lua_Integer n;
+} collector;
+
+static mocl_status collect(void *arg, const char *name, mocl_tensor *t) {
+    collector *c = arg;
+    lua_State *L = c->L;
+    lua_createtable(L, 2, 0);
+    lua_pushstring(L, name);
+    lua_rawseti(L, -2, 1);
+    moclL_pushtensorref(L, t);
+    lua_rawseti(L, -2, 2);
+    lua_rawseti(L, -2, ++c->n);
+    return MOCL_OK;
+}
+
+/* m:named_parameters([lora]) -> ordered list of {name, tensor}: the base's, or the adapter's */
+static int model_named_parameters(lua_State *L) {
+    mocl_model *m = check_model(L, 1);
+    bool lora = lua_toboolean(L, 2);
+    lua_settop(L, 1);
+    lua_newtable(L);
+    collector c = {L, 0};
+    mocl_model_visit(m, lora, collect, &c);
+    return 1;
+}
+
+/* m:head() -> the weight [V, D] under which hidden states become logits */
+static int model_head(lua_State *L) {
+    moclL_pushtensorref(L, check_model(L, 1)->head);
+    return 1;
+}
+
+static int model_device(lua_State *L) {
+    lua_pushstring(L, check_model(L, 1)->dev->name);
+    return 1;
+}
+
+/* ---- adapters ---- */
+
+static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
+                                                           "gate_proj", "up_proj", "down_proj", NULL};
+
+/* m:add_lora{r=16, alpha=32, dropout=0, target_modules={...all}, key=0} */
+static int model_add_lora(lua_State *L) {
+    static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "key", NULL};
+    mocl_model *m = check_model(L, 1);
+    unsigned targets = 0;
+    moclL_checkoptions(L, 2, options);
+    lua_Integer rank = moclL_optfield_integer(L, 2, "r", 16);
+    double alpha = moclL_optfield_number(L, 2, "alpha", 32), dropout = moclL_optfield_number(L, 2, "dropout", 0);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
+    if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "target_modules") == LUA_TNIL) {
+        targets = (1u << MOCL_LINEARS) - 1;
+    } else {
+        luaL_checktype(L, -1, LUA_TTABLE);
+        for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
+            lua_geti(L, -1, i);
+            const char *name = luaL_checkstring(L, -1);
+            int which = 0;
+            while (target_names[which] && strcmp(target_names[which], name) != 0) which++;
+            if (!target_names[which])
+                return luaL_error(L, "unknown target module '%s' (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+                                     "down_proj)", name);
+            targets |= 1u << which;
+            lua_pop(L, 1);
+        }
+    }
+    MOCLL_CALL(L, mocl_model_add_lora(m, rank, alpha, dropout, targets, key));
+    return 0;
+}
+
+static int model_drop_lora(lua_State *L) {
+    mocl_model_drop_lora(check_model(L, 1));
+    return 0;
+}
+
+static int model_merge_lora(lua_State *L) {
+    mocl_status st = mocl_model_merge_lora(check_model(L, 1));
+    return st ? moclL_raise(L, st) : 0;
+}
+
+/* m:lora() -> {r=, alpha=, dropout=, target_modules={...}} or nil */
+static int model_lora(lua_State *L) {
+    mocl_model *m = check_model(L, 1);
+    if (m->lora_rank == 0) return 0;
+    lua_createtable(L, 0, 4);
+    lua_pushinteger(L, m->lora_rank);
+    lua_setfield(L, -2, "r");
+    lua_pushnumber(L, m->lora_alpha);
+    lua_setfield(L, -2, "alpha");
+    lua_pushnumber(L, m->lora_dropout);
+    lua_setfield(L, -2, "dropout");
+    lua_newtable(L);
+    for (int i = 0; i < MOCL_LINEARS; i++) {
+        if (!m->block[0].adapter[i].a) continue;
+        lua_pushstring(L, target_names[i]);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    }
+    lua_setfield(L, -2, "target_modules");
+    return 1;
+}
+
+/* ---- ragged batches ---- */
+
+/* Token ids of a list of lists at idx as host arrays (a userdata left on the stack): offsets[n + 1],
+** then the tokens. With `more` (another list of lists, or 0) row i is the first list's row followed by
+** the second's. */
+typedef struct ragged {
+    int64_t n, total;
+    int32_t *offsets, *tokens;
+} ragged;
+
+static int64_t row_length(lua_State *L, int idx, int64_t i) {
+    lua_geti(L, idx, i);
+    if (!lua_istable(L, -1)) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
+    int64_t n = luaL_len(L, -1);
+    lua_pop(L, 1);
+    return n;
+}
+
+static int32_t *read_row(lua_State *L, int idx, int64_t i, int32_t *to) {
+    lua_geti(L, idx, i);
+    int64_t n = luaL_len(L, -1);
+    for (int64_t j = 1; j <= n; j++) {
+        int is_integer;
+        lua_rawgeti(L, -1, j);
+        lua_Integer id = lua_tointegerx(L, -1, &is_integer);
+        lua_pop(L, 1);
+        if (!is_integer || id < 0 || id > INT32_MAX)
+            luaL_argerror(L, idx, lua_pushfstring(L, "entry %I of row %I is no token id", (lua_Integer)j, (lua_Integer)i));
+        *to++ = (int32_t)id;
+    }
+    lua_pop(L, 1);
+    return to;
+}
+
+static ragged read_ragged(lua_State *L, int idx, int more) {
+    ragged r = {0};
+    luaL_checktype(L, idx, LUA_TTABLE);
+    if (more) luaL_checktype(L, more, LUA_TTABLE);
+    r.n = luaL_len(L, idx);
+    if (r.n < 1) luaL_argerror(L, idx, "at least one sequence is needed");
+    if (more && luaL_len(L, more) != r.n)
+        luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", (lua_Integer)luaL_len(L, more), (lua_Integer)r.n));
+    for (int64_t i = 1; i <= r.n; i++) r.total += row_length(L, idx, i) + (more ? row_length(L, more, i) : 0);
+    if (r.total > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)r.total);
+    r.offsets = lua_newuserdatauv(L, (size_t)(r.n + 1 + r.total) * sizeof(int32_t), 0);
+    r.tokens = r.offsets + r.n + 1;
+    int32_t *to = r.tokens;
+    r.offsets[0] = 0;
+    for (int64_t i = 1; i <= r.n; i++) {
+        to = read_row(L, idx, i, to);
+        if (more) to = read_row(L, more, i, to);
+        r.offsets[i] = (int32_t)(to - r.tokens);
+    }
+    return r;
+}
+
+/* t[name] = i32 tensor of n host integers, t being at the top of the stack */
+static void set_ids(lua_State *L, const char *name, mocl_device *dev, int64_t n, const int32_t *v) {
+    mocl_tensor **out = moclL_pushtensor(L);
+    mocl_status st = mocl_tensor_i32(out, dev, n, v);
+    if (st) moclL_raise(L, st);
+    lua_setfield(L, -2, name);
+}
+
+/* pushes {tokens, positions, offsets, n, total} */
+static void push_batch(lua_State *L, const ragged *r, mocl_device *dev) {
+    int32_t *pos = lua_newuserdatauv(L, (size_t)(r->total ? r->total : 1) * sizeof *pos, 0);
+    for (int64_t b = 0; b < r->n; b++)
+        for (int32_t i = r->offsets[b]; i < r->offsets[b + 1]; i++) pos[i] = i - r->offsets[b];
+    lua_createtable(L, 0, 8);
+    set_ids(L, "tokens", dev, r->total, r->tokens);
+    set_ids(L, "positions", dev, r->total, pos);
+    set_ids(L, "offsets", dev, r->n + 1, r->offsets);
+    lua_pushinteger(L, r->n);
+    lua_setfield(L, -2, "n");
+    lua_pushinteger(L, r->total);
+    lua_setfield(L, -2, "total");
+    lua_remove(L, -2);
+}
+
+/* batch(list of id lists, {device="cpu"}) */
+static int transformer_batch(lua_State *L) {
+    static const char *const options[] = {"device", NULL};
+    moclL_checkoptions(L, 2, options);
+    mocl_device *dev = moclL_optdevice(L, 2);
+    ragged r = read_ragged(L, 1, 0);
+    push_batch(L, &r, dev);
+    return 1;
+}
+
+/* pack(prompts, responses, {device="cpu"}) -> a batch of prompt .. response sequences, and for the response
+** tokens, in order: rows (index of the state that predicts the token), targets (the token),
+** response_offsets [n + 1], response_total. Prompts must not be empty. */
+static int transformer_pack(lua_State *L) {
+    static const char *const options[] = {"device", NULL};
+    moclL_checkoptions(L, 3, options);
+    mocl_device *dev = moclL_optdevice(L, 3);
+    ragged r = read_ragged(L, 1, 2);
+    int64_t total = 0;
+    for (int64_t i = 1; i <= r.n; i++) {
+        if (row_length(L, 1, i) < 1) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)i);
+        total += row_length(L, 2, i);
+    }
+    int32_t *rows = lua_newuserdatauv(L, (size_t)(2 * total + r.n + 1) * sizeof *rows, 0);
+    int32_t *targets = rows + total, *off = targets + total;
+    int64_t at = 0;
+    off[0] = 0;
+    for (int64_t b = 0; b < r.n; b++) {
+        int32_t start = r.offsets[b] + (int32_t)row_length(L, 1, b + 1);
+        for (int32_t i = start; i < r.offsets[b + 1]; i++, at++) {
+            rows[at] = i - 1;
+            targets[at] = r.tokens[i];
+        }
+        off[b + 1] = (int32_t)at;
+    }
+    push_batch(L, &r, dev);
+    set_ids(L, "rows", dev, total, rows);
+    set_ids(L, "targets", dev, total, targets);
+    set_ids(L, "response_offsets", dev, r.n + 1, off);
+    lua_pushinteger(L, total);
+    lua_setfield(L, -2, "response_total");
+    return 1;
+}
+
+/* ---- forward ---- */
+
+static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
+    lua_getfield(L, idx, name);
+    mocl_tensor *t = moclL_totensor(L, -1);
+    if (!t || t->dtype != MK_I32)
+        luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' is no i32 tensor", name));
+    return t; /* the value stays on the stack */
+}
+
+/* m:forward(batch, {adapter=true, train=false, key=0, stream=0}) -> hidden [T, D] */
+static int model_forward(lua_State *L) {
+    static const char *const options[] = {"adapter", "train", "key", "stream", NULL};
+    mocl_model *m = check_model(L, 1);
+    mocl_pass pass = {0};
+    luaL_checktype(L, 2, LUA_TTABLE);
+    moclL_checkoptions(L, 3, options);
+    pass.adapter = moclL_optfield_boolean(L, 3, "adapter", true);
+    pass.train = moclL_optfield_boolean(L, 3, "train", false);
+    pass.key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
+    pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
+    mocl_tensor *tokens = batch_field(L, 2, "tokens"), *pos = batch_field(L, 2, "positions"),
+                *off = batch_field(L, 2, "offsets");
+    if (tokens->storage->dev != m->dev)
+        return luaL_error(L, "forward: the batch is on %s, the model on %s", tokens->storage->dev->name, m->dev->name);
+    mocl_status st = mocl_need_offsets("forward", off, tokens->shape[0]);
+    if (!st && mocl_tensor_numel(pos) != mocl_tensor_numel(tokens))
+        st = mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: %lld positions for %lld tokens", (long long)mocl_tensor_numel(pos),
+                       (long long)mocl_tensor_numel(tokens));
+    if (st) return moclL_raise(L, st);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_model_forward(out, m, tokens, pos, off, &pass));
+    return 1;
+}
+
+/* ---- generation ---- */
+
+#define GENERATED_CLASS "mocl.generated"
+
+static int generated_gc(lua_State *L) {
+    mocl_generated_free(luaL_checkudata(L, 1, GENERATED_CLASS));
+    return 0;
+}
+
+typedef struct token_callback {
+    lua_State *L;
+    int fn; /* stack index of the function */
+    bool failed;
+} token_callback;
+
+/* the callback's error stays on the stack; the core unwinds by its normal path first */
+static int call_on_token(void *arg, int64_t row, int32_t token) {
+    token_callback *cb = arg;
+    lua_State *L = cb->L;
+    lua_pushvalue(L, cb->fn);
+    lua_pushinteger(L, row + 1);
+    lua_pushinteger(L, token);
+    if (lua_pcall(L, 2, 1, 0)) {
+        cb->failed = true;
+        return -1;
+    }
+    int stop = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return stop;
+}
+
+/* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
+** suppress_first=0, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
+** rows. on_token(row, id) returns true to end the row after this token. */
+static int model_generate(lua_State *L) {
+    static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
+                                          "suppress_first", "on_token", NULL};
+    mocl_model *m = check_model(L, 1);
+    lua_settop(L, 3);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    moclL_checkoptions(L, 3, options);
+    mocl_generate_options o = {
+        .max_new_tokens = moclL_optfield_integer(L, 3, "max_new_tokens", 128),
+        .temperature = moclL_optfield_number(L, 3, "temperature", 1),
+        .top_k = moclL_optfield_integer(L, 3, "top_k", 0),
+        .top_p = moclL_optfield_number(L, 3, "top_p", 1),
+        .eos = (int32_t)moclL_optfield_integer(L, 3, "eos", -1),
+        .key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0),
+        .adapter = moclL_optfield_boolean(L, 3, "adapter", true),
+        .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
+    };
+    token_callback cb = {L, 0, false};
+    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "on_token") != LUA_TNIL) {
+        luaL_checktype(L, -1, LUA_TFUNCTION);
+        cb.fn = lua_gettop(L);
+        o.on_token = call_on_token;
+        o.arg = &cb;
+    }
+    if (o.eos >= m->config.vocab) return luaL_error(L, "generate: eos %d is outside the vocabulary of %I", (int)o.eos,
+                                                    (lua_Integer)m->config.vocab);
+    ragged r = read_ragged(L, 2, 0);
+    mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
+    memset(g, 0, sizeof *g);
+    luaL_setmetatable(L, GENERATED_CLASS);
+    luaL_checkstack(L, 16, NULL);
+    mocl_status st = mocl_model_generate(g, m, r.n, r.offsets, r.tokens, &o);
+    if (cb.failed) {
+        mocl_clear(m->ctx);
+        return lua_error(L);
+    }
+    if (st) return moclL_raise(L, st);
+
+    int64_t total = 0;
+    lua_createtable(L, 0, 3);
+    int result = lua_gettop(L);
+    lua_createtable(L, (int)g->rows, 0); /* tokens */
+    lua_createtable(L, (int)g->rows, 0); /* finished */
+    for (int64_t b = 0; b < g->rows; b++) {
+        lua_createtable(L, (int)g->length[b], 0);
+        for (int64_t i = 0; i < g->length[b]; i++) {
+            lua_pushinteger(L, g->token[b * g->max_new_tokens + i]);
+            lua_rawseti(L, -2, i + 1);
+        }
+        lua_rawseti(L, result + 1, b + 1);
+        lua_pushboolean(L, g->finished[b]);
+        lua_rawseti(L, result + 2, b + 1);
+        total += g->length[b];
+    }
+    lua_setfield(L, result, "finished");
+    lua_setfield(L, result, "tokens");
+    lua_pushinteger(L, total);
+    lua_setfield(L, result, "total");
+    mk_real *flat = lua_newuserdatauv(L, (size_t)total * sizeof *flat, 0), *to = flat;
+    for (int64_t b = 0; b < g->rows; b++) {
+        memcpy(to, g->logp + b * g->max_new_tokens, (size_t)g->length[b] * sizeof *to);
+        to += g->length[b];
+    }
+    mocl_generated_free(g);
+    mocl_tensor **logp = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_from_host(logp, m->dev, MK_F32, 1, &total, flat));
+    lua_pushvalue(L, result);
+    lua_insert(L, -2);
+    return 2;
+}
+
+static const luaL_Reg methods[] = {
+    {"add_lora", model_add_lora},       {"config", model_config},
+    {"device", model_device},           {"drop_lora", model_drop_lora},
+    {"forward", model_forward},         {"generate", model_generate},
+    {"head", model_head},               {"lora", model_lora},
+    {"merge_lora", model_merge_lora},   {"named_parameters", model_named_parameters},
+    {NULL, NULL},
+};
+
+static const luaL_Reg functions[] = {
+    {"batch", transformer_batch}, {"new", transformer_new}, {"pack", transformer_pack}, {NULL, NULL}};
+
+int luaopen_mocl_transformer_core(lua_State *L) {
+    moclL_newclass(L, MODEL_CLASS, methods, free_model);
+    luaL_newmetatable(L, GENERATED_CLASS);
+    lua_pushcfunction(L, generated_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+    luaL_newlib(L, functions);
+    return 1;
+}

@@ -1,0 +1,112 @@
+/* lsafetensors.c - module mocl.safetensors: files of named tensors */
+#include "safetensors.h"
+
+#include <string.h>
+
+#include "ltensor.h"
+#include "modules.h"
+
+/* the format's names by dtype; in the double build f32 tensors hold doubles and are stored as such */
+static const char *const format_names[MK_DTYPE_COUNT] = {
+    [MK_F32] = sizeof(mk_real) == 4 ? "F32" : "F64", [MK_BF16] = "BF16", [MK_F16] = "F16", [MK_I8] = "I8",
+    [MK_U8] = "U8", [MK_I32] = "I32", [MK_I64] = "I64"};
+
+#define FILE_CLASS "mocl.safetensors.file"
+
+static void close_file(void *s) { mocl_safetensors_close(s); }
+
+/* load(path, {device="cpu", only=function(name) ... end}) -> {name = tensor}, {key = text} | fail.
+** `only` may be given to leave tensors out. */
+static int safetensors_load(lua_State *L) {
+    static const char *const options[] = {"device", "only", NULL};
+    const char *path = luaL_checkstring(L, 1);
+    lua_settop(L, 2);
+    moclL_checkoptions(L, 2, options);
+    mocl_ctx *ctx = moclL_ctx(L);
+    mocl_device *dev = moclL_optdevice(L, 2);
+    if (lua_isnil(L, 2)) lua_pushnil(L);
+    else lua_getfield(L, 2, "only"); /* 3 */
+    if (!lua_isnil(L, 3)) luaL_checktype(L, 3, LUA_TFUNCTION);
+    mocl_safetensors **file = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
+    mocl_status st = mocl_safetensors_open(ctx, file, path);
+    if (st) return moclL_result(L, st, 0);
+    lua_newtable(L); /* 5 */
+    for (size_t i = 0; i < (*file)->n; i++) {
+        const mocl_safetensors_entry *e = &(*file)->entries[i];
+        mk_dtype dtype = MK_DTYPE_COUNT;
+        if (!lua_isnil(L, 3)) {
+            lua_pushvalue(L, 3);
+            lua_pushstring(L, e->name);
+            lua_call(L, 1, 1);
+            bool wanted = lua_toboolean(L, -1);
+            lua_pop(L, 1);
+            if (!wanted) continue;
+        }
+        for (int d = 0; d < MK_DTYPE_COUNT; d++)
+            if (strcmp(format_names[d], e->dtype) == 0) dtype = (mk_dtype)d;
+        if (dtype == MK_DTYPE_COUNT || e->ndim > MK_MAX_DIMS)
+            return moclL_result(L, mocl_fail(ctx, MOCL_E_FORMAT, "%s: tensor '%s' is %s with %d dimensions, which mocl does "
+                                                                 "not hold", path, e->name, e->dtype, e->ndim), 0);
+        mocl_tensor **t = moclL_pushtensor(L);
+        MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
+        lua_setfield(L, 5, e->name);
+    }
+    lua_newtable(L); /* 6 */
+    for (size_t i = 0; i < (*file)->n_metadata; i++) {
+        lua_pushstring(L, (*file)->metadata[i].value);
+        lua_setfield(L, 6, (*file)->metadata[i].key);
+    }
+    mocl_safetensors *s = *file;
+    *file = NULL;
+    mocl_safetensors_close(s);
+    return 2;
+}
+
+static mocl_status fill_from_device(mocl_ctx *ctx, void *user, size_t offset, void *buffer, size_t n) {
+    mocl_tensor *t = user;
+    (void)ctx;
+    return mocl_device_download(t->storage->dev, buffer, (const char *)mocl_tensor_data(t) + offset, n);
+}
+
+/* save(path, {name = tensor}, {key = text}) -> true | fail. Written whole or not at all. */
+static int safetensors_save(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    if (!lua_isnil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+    size_t n = 0, n_meta = 0;
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) n++;
+    if (!lua_isnil(L, 3))
+        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) n_meta++;
+    mocl_safetensors_source *list = lua_newuserdatauv(L, (n ? n : 1) * sizeof *list, 0);    /* 4 */
+    mocl_safetensors_pair *meta = lua_newuserdatauv(L, (n_meta ? n_meta : 1) * sizeof *meta, 0); /* 5 */
+    lua_createtable(L, (int)n, 0); /* 6: keeps contiguous copies alive */
+    size_t i = 0;
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+        mocl_tensor *t = moclL_totensor(L, -1);
+        if (lua_type(L, -2) != LUA_TSTRING || !t) return luaL_error(L, "save: the table must map names to tensors");
+        mocl_tensor **c = moclL_pushtensor(L);
+        MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
+        list[i] = (mocl_safetensors_source){.name = lua_tostring(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,
+                                            .shape = (*c)->shape, .fill = fill_from_device, .user = *c};
+        lua_rawseti(L, 6, (lua_Integer)++i);
+    }
+    i = 0;
+    if (n_meta)
+        for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1), i++) {
+            if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+                return luaL_error(L, "save: metadata must map strings to strings");
+            meta[i] = (mocl_safetensors_pair){lua_tostring(L, -2), lua_tostring(L, -1)};
+        }
+    lua_pushboolean(L, 1);
+    return moclL_result(L, mocl_safetensors_write(moclL_ctx(L), path, list, n, meta, n_meta), 1);
+}
+
+static const luaL_Reg functions[] = {{"load", safetensors_load}, {"save", safetensors_save}, {NULL, NULL}};
+static const luaL_Reg no_methods[] = {{NULL, NULL}};
+
+int luaopen_mocl_safetensors(lua_State *L) {
+    moclL_newclass(L, FILE_CLASS, no_methods, close_file);
+    luaL_newlib(L, functions);
+    return 1;
+}

@@ -1,0 +1,311 @@
+/* ltokenizer.c - module mocl.tokenizer: text to token ids and back. Ids keep their value (they are
+** data, not indices); ids out of a call are a plain array of integers. */
+#include <lauxlib.h>
+#include <limits.h>
+#include <lua.h>
+
+#include "modules.h"
+#include "tokenizer.h"
+
+#define CLASS "mocl.tokenizer"
+#define STREAM "mocl.tokenizer.stream"
+
+static mocl_tokenizer *check(lua_State *L, int idx) { return moclL_checkowner(L, idx, CLASS); }
+
+static void free_tokenizer(void *t) { mocl_tokenizer_free(t); }
+
+/* ---- module functions ---- */
+
+/* load(path [, merges_path]) -> tokenizer | nil, message, code */
+static int tokenizer_load(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    const char *merges = luaL_optstring(L, 2, NULL);
+    mocl_ctx *ctx = moclL_ctx(L);
+    mocl_tokenizer **t = (mocl_tokenizer **)moclL_pushowner(L, CLASS);
+    mocl_status st = merges ? mocl_tokenizer_load_pair(ctx, t, path, merges)
+                            : mocl_tokenizer_load(ctx, t, path);
+    return moclL_result(L, st, 1);
+}
+
+/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0 for an
+** empty one. `what` starts messages. */
+static mocl_text *check_texts(lua_State *L, int idx, const char *what, size_t *n) {
+    idx = lua_absindex(L, idx);
+    *n = (size_t)lua_rawlen(L, idx);
+    if (*n >= SIZE_MAX / sizeof(mocl_text)) luaL_error(L, "%s: too many", what);
+    mocl_text *text = lua_newuserdatauv(L, *n * sizeof *text, 0);
+    for (size_t i = 0; i < *n; i++) {
+        if (lua_rawgeti(L, idx, (lua_Integer)i + 1) != LUA_TSTRING)
+            luaL_error(L, "%s: entry %I is a %s, expected a string", what, (lua_Integer)i + 1,
+                       luaL_typename(L, -1));
+        text[i].p = lua_tolstring(L, -1, &text[i].n);
+        lua_pop(L, 1);
+    }
+    return text;
+}
+
+/* train(texts [, {vocab_size=, special_tokens=, min_frequency=}]) -> tokenizer */
+static int tokenizer_train(lua_State *L) {
+    static const char *const known[] = {"vocab_size", "special_tokens", "min_frequency", NULL};
+    mocl_tokenizer_train_options options;
+    size_t n_texts;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 2);
+    moclL_checkoptions(L, 2, known);
+    options.vocab_size = moclL_optfield_integer(L, 2, "vocab_size", 2048);
+    options.min_frequency = moclL_optfield_integer(L, 2, "min_frequency", 2);
+    if (lua_isnil(L, 2) || lua_getfield(L, 2, "special_tokens") == LUA_TNIL) {
+        lua_settop(L, 2);
+        lua_createtable(L, 2, 0);
+        lua_pushliteral(L, "<s>");
+        lua_rawseti(L, 3, 1);
+        lua_pushliteral(L, "</s>");
+        lua_rawseti(L, 3, 2);
+    }
+    if (!lua_istable(L, 3))
+        return luaL_error(L, "bad option 'special_tokens' (table expected, got %s)",
+                          luaL_typename(L, 3));
+    /* stack: texts, options, special tokens */
+    options.special = check_texts(L, 3, "special_tokens", &options.n_special);
+    const mocl_text *texts = check_texts(L, 1, "train: texts", &n_texts);
+    mocl_tokenizer **t = (mocl_tokenizer **)moclL_pushowner(L, CLASS);
+    mocl_status st = mocl_tokenizer_train(moclL_ctx(L), t, texts, n_texts, &options);
+    return st ? moclL_raise(L, st) : 1;
+}
+
+/* ---- methods ---- */
+
+/* tok:save(path) -> true | nil, message, code */
+static int tokenizer_save(lua_State *L) {
+    mocl_tokenizer *t = check(L, 1);
+    const char *path = luaL_checkstring(L, 2);
+    mocl_status st = mocl_tokenizer_save(moclL_ctx(L), t, path);
+    lua_pushboolean(L, 1);
+    return moclL_result(L, st, 1);
+}
+
+/* *pair receives the second text and stays on the stack with the options table */
+static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o, mocl_text *pair) {
+    static const char *const known[] = {"bos", "eos", "special", "template", "pair", NULL};
+    moclL_checkoptions(L, idx, known);
+    *o = (mocl_tokenizer_encode_options){
+        .bos = moclL_optfield_boolean(L, idx, "bos", false),
+        .eos = moclL_optfield_boolean(L, idx, "eos", false),
+        .no_special = !moclL_optfield_boolean(L, idx, "special", true),
+        .with_template = moclL_optfield_boolean(L, idx, "template", false)};
+    if (!moclL_optfield_string(L, idx, "pair", NULL)) return;
+    lua_getfield(L, idx, "pair");
+    pair->p = lua_tolstring(L, -1, &pair->n);
+    lua_pop(L, 1);
+    o->pair = pair;
+}
+
+static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, size_t n,
+                            const mocl_tokenizer_encode_options *o) {
+    const int32_t *ids;
+    size_t n_ids;
+    mocl_status st = mocl_tokenizer_encode(moclL_ctx(L), t, text, n, o, &ids, &n_ids);
+    if (st) return st;
+    lua_createtable(L, n_ids > INT_MAX ? INT_MAX : (int)n_ids, 0);
+    for (size_t i = 0; i < n_ids; i++) {
+        lua_pushinteger(L, ids[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return MOCL_OK;
+}
+
+/* tok:encode(text [, {bos=, eos=, special=, template=, pair=}]) -> ids */
+static int tokenizer_encode(lua_State *L) {
+    mocl_tokenizer_encode_options o;
+    mocl_text pair;
+    size_t n;
+    mocl_tokenizer *t = check(L, 1);
+    const char *text = luaL_checklstring(L, 2, &n);
+    encode_options(L, 3, &o, &pair);
+    mocl_status st = push_ids(L, t, text, n, &o);
+    return st ? moclL_raise(L, st) : 1;
+}
+
+/* tok:encode_batch(texts [, options]) -> array of ids, without option pair */
+static int tokenizer_encode_batch(lua_State *L) {
+    mocl_tokenizer_encode_options o;
+    mocl_text pair;
+    size_t n;
+    mocl_tokenizer *t = check(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    encode_options(L, 3, &o, &pair);
+    if (o.pair) return luaL_error(L, "encode_batch: option 'pair' is for encode only");
+    const mocl_text *text = check_texts(L, 2, "encode_batch", &n);
+    lua_createtable(L, n > INT_MAX ? INT_MAX : (int)n, 0);
+    for (size_t i = 0; i < n; i++) {
+        mocl_status st = push_ids(L, t, text[i].p, text[i].n, &o);
+        if (st) return moclL_raise(L, st);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+/* an id as the core takes it; too large a number becomes one the core refuses with its own value */
+static int32_t check_id(lua_State *L, int idx, const char *what, const mocl_tokenizer *t) {
+    int is_integer;
+    lua_Integer id = lua_tointegerx(L, idx, &is_integer);
+    if (!is_integer || lua_type(L, idx) != LUA_TNUMBER)
+        luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
+    if (id < INT32_MIN || id > INT32_MAX)
+        luaL_error(L, "decode: id %I is outside the vocabulary of %d (0 to %d)", id,
+                   mocl_tokenizer_vocab_size(t), mocl_tokenizer_vocab_size(t) - 1);
+    return (int32_t)id;
+}
+
+/* tok:decode(ids [, {skip_special=true}]) -> text */
+static int tokenizer_decode(lua_State *L) {
+    static const char *const known[] = {"skip_special", NULL};
+    const char *text;
+    size_t n;
+    mocl_tokenizer *t = check(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    moclL_checkoptions(L, 3, known);
+    bool skip = moclL_optfield_boolean(L, 3, "skip_special", true);
+    size_t n_ids = (size_t)lua_rawlen(L, 2);
+    if (n_ids > SIZE_MAX / sizeof(int32_t)) return luaL_error(L, "decode: too many ids");
+    int32_t *ids = lua_newuserdatauv(L, n_ids * sizeof *ids, 0);
+    for (size_t i = 0; i < n_ids; i++) {
+        lua_rawgeti(L, 2, (lua_Integer)i + 1);
+        if (lua_type(L, -1) != LUA_TNUMBER || !lua_isinteger(L, -1))
+            return luaL_error(L, "decode: entry %I is a %s, expected an integer", (lua_Integer)i + 1,
+                              luaL_typename(L, -1));
+        ids[i] = check_id(L, -1, "decode: an id", t);
+        lua_pop(L, 1);
+    }
+    mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, ids, n_ids, skip, &text, &n);
+    if (st) return moclL_raise(L, st);
+    lua_pushlstring(L, text, n);
+    return 1;
+}
+
+/* tok:token_to_id(token) -> id | nil */
+static int tokenizer_token_to_id(lua_State *L) {
+    size_t n;
+    mocl_tokenizer *t = check(L, 1);
+    const char *token = luaL_checklstring(L, 2, &n);
+    int32_t id = mocl_tokenizer_token_to_id(t, token, n);
+    if (id < 0) luaL_pushfail(L);
+    else lua_pushinteger(L, id);
+    return 1;
+}
+
+/* tok:id_to_token(id) -> token | nil */
+static int tokenizer_id_to_token(lua_State *L) {
+    mocl_tokenizer *t = check(L, 1);
+    lua_Integer id = luaL_checkinteger(L, 2);
+    mocl_text s = {NULL, 0};
+    if (id >= 0 && id <= INT32_MAX) s = mocl_tokenizer_id_to_token(t, (int32_t)id);
+    if (s.p) lua_pushlstring(L, s.p, s.n);
+    else luaL_pushfail(L);
+    return 1;
+}
+
+static int tokenizer_vocab_size(lua_State *L) {
+    lua_pushinteger(L, mocl_tokenizer_vocab_size(check(L, 1)));
+    return 1;
+}
+
+static int push_optional_id(lua_State *L, int32_t id) {
+    if (id < 0) lua_pushnil(L);
+    else lua_pushinteger(L, id);
+    return 1;
+}
+
+static int tokenizer_bos_id(lua_State *L) { return push_optional_id(L, mocl_tokenizer_bos(check(L, 1))); }
+static int tokenizer_eos_id(lua_State *L) { return push_optional_id(L, mocl_tokenizer_eos(check(L, 1))); }
+
+static int tokenizer_tostring(lua_State *L) {
+    void **box = luaL_checkudata(L, 1, CLASS);
+    if (!*box) {
+        lua_pushliteral(L, "tokenizer (released)");
+        return 1;
+    }
+    lua_pushfstring(L, "tokenizer %s, %d ids", mocl_tokenizer_kind(*box),
+                    mocl_tokenizer_vocab_size(*box));
+    return 1;
+}
+
+/* ---- streams ---- */
+
+/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released before. */
+static mocl_tokenizer *stream_tokenizer(lua_State *L, mocl_tokenizer_stream **s) {
+    *s = luaL_checkudata(L, 1, STREAM);
+    lua_getiuservalue(L, 1, 1);
+    void **box = luaL_checkudata(L, -1, CLASS);
+    if (!*box) luaL_error(L, "decode_stream: its tokenizer was released");
+    lua_pop(L, 1);
+    return *box;
+}
+
+/* tok:decode_stream([{skip_special=true}]) -> stream */
+static int tokenizer_decode_stream(lua_State *L) {
+    static const char *const known[] = {"skip_special", NULL};
+    mocl_tokenizer *t = check(L, 1);
+    moclL_checkoptions(L, 2, known);
+    bool skip = moclL_optfield_boolean(L, 2, "skip_special", true);
+    mocl_tokenizer_stream *s = lua_newuserdatauv(L, sizeof *s, 1);
+    mocl_status st = mocl_tokenizer_stream_begin(moclL_ctx(L), t, s, skip);
+    if (st) return moclL_raise(L, st);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    luaL_setmetatable(L, STREAM);
+    return 1;
+}
+
+/* stream:push(id) -> text */
+static int stream_push(lua_State *L) {
+    mocl_tokenizer_stream *s;
+    const char *text;
+    size_t n;
+    mocl_tokenizer *t = stream_tokenizer(L, &s);
+    int32_t id = check_id(L, 2, "push: the id", t);
+    mocl_status st = mocl_tokenizer_stream_push(moclL_ctx(L), t, s, id, &text, &n);
+    if (st) return moclL_raise(L, st);
+    lua_pushlstring(L, text, n);
+    return 1;
+}
+
+/* stream:flush() -> text */
+static int stream_flush(lua_State *L) {
+    mocl_tokenizer_stream *s;
+    const char *text;
+    size_t n;
+    mocl_tokenizer *t = stream_tokenizer(L, &s);
+    mocl_status st = mocl_tokenizer_stream_flush(moclL_ctx(L), t, s, &text, &n);
+    if (st) return moclL_raise(L, st);
+    lua_pushlstring(L, text, n);
+    return 1;
+}
+
+int luaopen_mocl_tokenizer(lua_State *L) {
+    static const luaL_Reg methods[] = {{"save", tokenizer_save},
+                                       {"encode", tokenizer_encode},
+                                       {"encode_batch", tokenizer_encode_batch},
+                                       {"decode", tokenizer_decode},
+                                       {"decode_stream", tokenizer_decode_stream},
+                                       {"token_to_id", tokenizer_token_to_id},
+                                       {"id_to_token", tokenizer_id_to_token},
+                                       {"vocab_size", tokenizer_vocab_size},
+                                       {"bos_id", tokenizer_bos_id},
+                                       {"eos_id", tokenizer_eos_id},
+                                       {"__len", tokenizer_vocab_size},
+                                       {"__tostring", tokenizer_tostring},
+                                       {NULL, NULL}};
+    static const luaL_Reg stream_methods[] = {
+        {"push", stream_push}, {"flush", stream_flush}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
+    moclL_newclass(L, CLASS, methods, free_tokenizer);
+    luaL_newmetatable(L, STREAM); /* holds nothing to free */
+    luaL_setfuncs(L, stream_methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+    luaL_newlib(L, functions);
+    return 1;
+}

@@ -1,0 +1,112 @@
+/* model.h - a Llama-style decoder: RMSNorm, rotary embedding, SwiGLU, grouped-query attention, tied or
+** untied head, with low-rank adapters on any of its linear layers.
+**
+** One base, several roles: the policy is the base with its adapter, the reference the same base with the
+** adapter off. Hidden states are [T, D] over a ragged batch. Names of parameters are Hugging Face's.
+*/
+#ifndef MOCL_MODEL_H
+#define MOCL_MODEL_H
+
+#include "ops.h"
+
+typedef struct mocl_model_config {
+    int64_t vocab, width, layers, heads, kv_heads, head_size, ffn, positions;
+    double norm_eps, rope_theta;
+    bool tied; /* the head is the embedding */
+} mocl_model_config;
+
+/* the linear layers of a block, in this order everywhere */
+enum { MOCL_Q, MOCL_K, MOCL_V, MOCL_O, MOCL_GATE, MOCL_UP, MOCL_DOWN, MOCL_LINEARS };
+
+typedef struct mocl_adapter { /* W x + scale B A x */
+    mocl_tensor *a, *b;       /* [r, in], [out, r]; both NULL where the layer has none */
+} mocl_adapter;
+
+typedef struct mocl_block_weights {
+    mocl_tensor *attn_norm, *mlp_norm;    /* [D] */
+    mocl_tensor *linear[MOCL_LINEARS];    /* [out, in] */
+    mocl_adapter adapter[MOCL_LINEARS];
+} mocl_block_weights;
+
+typedef struct mocl_model {
+    mocl_ctx *ctx;
+    mocl_device *dev;
+    mocl_model_config config;
+    mocl_tensor *embed, *norm, *head; /* [V, D], [D], [V, D] (the same tensor as embed where tied) */
+    mocl_block_weights *block;        /* layers */
+    int64_t lora_rank;                /* 0 = no adapter */
+    double lora_alpha, lora_dropout;
+} mocl_model;
+
+/* How one forward pass runs. */
+typedef struct mocl_pass {
+    bool adapter;          /* use the adapters */
+    bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
+    uint64_t key, stream;
+} mocl_pass;
+
+mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
+/* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
+** layers), the layers that write to the residual stream divided by sqrt(2 layers), embedding .05. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, uint64_t key);
+void mocl_model_free(mocl_model *m);
+/* A and B for the named layers of each block (bit i of targets = linear i): A normal with 1/sqrt(3 in)
+** from key, B zero, both requiring grad. Replaces an adapter that is there. */
+mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets, uint64_t key);
+void mocl_model_drop_lora(mocl_model *m);
+/* W += scale B A for each adapter, which is then dropped */
+mocl_status mocl_model_merge_lora(mocl_model *m);
+
+/* Calls fn for each parameter in a fixed order: base parameters, or the adapters' where lora. The name
+** is valid during the call. Stops at the first failure. */
+typedef mocl_status (*mocl_model_visitor)(void *arg, const char *name, mocl_tensor *t);
+mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg);
+
+/* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
+** hidden [T, D] after the last norm. */
+mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
+                               mocl_tensor *offsets, const mocl_pass *pass);
+
+/* ---- generation (generate.c) ---- */
+
+typedef struct mocl_generate_options {
+    int64_t max_new_tokens;
+    double temperature; /* 0 = greedy */
+    int64_t top_k;      /* 0 = all */
+    double top_p;       /* 1 = all */
+    int32_t eos;        /* -1 = none */
+    int64_t suppress_first; /* tokens at the start that may not be eos (0 or 1 as RiC's) */
+    bool adapter;
+    uint64_t key;       /* of the sampling stream: counter = {step, row} */
+    /* Called with each sampled token; 1 ends the row after it, 0 goes on, -1 aborts. May be NULL. */
+    int (*on_token)(void *arg, int64_t row, int32_t token);
+    void *arg;
+} mocl_generate_options;
+
+/* What was generated: for row b, length[b] tokens and as many log-probabilities at the sampling
+** temperature (at 1 where greedy) start at token + b * max_new_tokens. finished[b]: eos or stop, not
+** the limit. Free with mocl_generated_free. */
+typedef struct mocl_generated {
+    int64_t rows, max_new_tokens;
+    int32_t *token;
+    mk_real *logp;
+    int64_t *length;
+    bool *finished;
+} mocl_generated;
+
+/* prompts: host arrays; row b is tokens[offsets[b]] .. tokens[offsets[b + 1] - 1], not empty */
+mocl_status mocl_model_generate(mocl_generated *out, mocl_model *m, int64_t rows, const int32_t *offsets,
+                                const int32_t *tokens, const mocl_generate_options *options);
+void mocl_generated_free(mocl_generated *g);
+
+/* ---- shared by model.c and generate.c ---- */
+
+/* linear layer `which` of block l on x [T, in], with the adapter as the pass says */
+mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass);
+/* q [T, H, K], k, v [T, G, K] of block l from the residual stream x [T, D], rotated */
+mocl_status mocl_model_qkv(mocl_tensor *qkv[3], mocl_model *m, int64_t l, mocl_tensor *x, mocl_tensor *positions,
+                           const mocl_pass *pass);
+/* the rest of block l: x := x + o(attention), x := x + mlp(norm(x)); takes over *x */
+mocl_status mocl_model_block_end(mocl_tensor **x, mocl_model *m, int64_t l, mocl_tensor *attention, const mocl_pass *pass);
+
+#endif

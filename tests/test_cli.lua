@@ -1,0 +1,319 @@
+-- the command line: as lua 5.4, plus the long options; exit status, signals, interactive mode
+
+local T = require "t"
+local sys = require "mocl.sys"
+
+local mocl = arg[-1]
+do
+  local i = -1
+  while arg[i - 1] do
+    i = i - 1
+  end
+  mocl = arg[i]
+end
+local here = arg[0]:match("^(.*)/[^/]*$") or "."
+
+local function quote(s)
+  return "'" .. s:gsub("'", "'\\''") .. "'"
+end
+
+--- Runs a shell command with $MOCL set; returns stdout, stderr, exit status, signal.
+local function shell(command, program)
+  local dir = T.tmpdir()
+  local p = assert(io.popen(("MOCL_HISTORY=-; MOCL=%s; export MOCL_HISTORY; unset LUA_INIT LUA_INIT_5_4; cd %s; { %s\n} >%s/out 2>%s/err")
+    :format(quote(program or mocl), quote(dir), command, dir, dir)))
+  local _, how, code = p:close()
+  local function text(name)
+    local f = assert(io.open(dir .. "/" .. name, "rb"))
+    local s = f:read("a")
+    f:close()
+    return s
+  end
+  return text("out"), text("err"), how == "exit" and code or -code
+end
+
+if not mocl:find("^/") and mocl:find("/") then -- the commands run in another directory
+  local p = assert(io.popen("pwd"))
+  mocl = p:read("l") .. "/" .. mocl
+  p:close()
+end
+
+T.test("-e runs a string", function()
+  local out, err, status = shell([["$MOCL" -e 'print(1 + 1)' -e'print "x"']])
+  T.eq(out, "2\nx\n")
+  T.eq(err, "")
+  T.eq(status, 0)
+end)
+
+T.test("-v shows the version, --version is one line", function()
+  local out, _, status = shell([["$MOCL" -v]])
+  T.ok(out:find("^mocl %d+%.%d+%.%d+  Lua 5%.4"), out)
+  T.ok(out:find("PUC%-Rio\n$"), out)
+  T.eq(status, 0)
+  out = shell([["$MOCL" --version]])
+  T.eq(out, "mocl " .. require("mocl")._VERSION .. "\n")
+end)
+
+T.test("-l requires into a global", function()
+  T.eq((shell([["$MOCL" -lmocl -e 'print(mocl._VERSION)']])), require("mocl")._VERSION .. "\n")
+  T.eq((shell([["$MOCL" -l s=mocl.sys -e 'print(math.type(s.getpid()))']])), "integer\n")
+  local _, err, status = shell([["$MOCL" -l no.such.module]])
+  T.ok(err:find("module 'no.such.module' not found", 1, true), err)
+  T.eq(status, 1)
+end)
+
+T.test("unknown options end with usage and status 1", function()
+  for _, option in ipairs { "-h", "-vv", "-iv", "-Ex", "---", "--hlep", "-" .. "ve" } do
+    local out, err, status = shell('"$MOCL" ' .. option)
+    T.ok(err:find("mocl: unrecognized option '" .. option .. "'\nusage: ", 1, true), err)
+    T.eq(out, "", option)
+    T.eq(status, 1, option)
+  end
+  local _, err, status = shell([["$MOCL" -e]])
+  T.ok(err:find("'-e' needs argument", 1, true), err)
+  T.eq(status, 1)
+end)
+
+T.test("--help shows the options", function()
+  local out, err, status = shell([["$MOCL" --help]])
+  T.ok(out:find("--env", 1, true), out)
+  T.eq(err, "")
+  T.eq(status, 0)
+end)
+
+T.test("--env tells of OpenBLAS and why cuda is off", function()
+  local out, err, status = shell([["$MOCL" --env]])
+  T.ok(out:find("\nblas +%S"), out)
+  T.ok(out:find("\ncuda +%S"), out)
+  T.ok(out:find("\nthreads +%d"), out)
+  T.eq(err, "")
+  T.eq(status, 0)
+  local p = io.popen("PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null")
+  local installed = p:read("a"):find("libopenblas.so.0", 1, true)
+  p:close()
+  if not installed then
+    T.skip("OpenBLAS is not installed")
+  end
+  T.ok(out:find("\nblas +OpenBLAS"), out)
+end)
+
+T.test("scripts: file, arguments, stdin, first line", function()
+  local out, _, status = shell([[
+printf '#!/usr/bin/env mocl\nprint(arg[0], arg[1], arg[-1] ~= nil, #arg, ...)' > s.lua
+"$MOCL" s.lua a b]])
+  T.eq(out, "s.lua\ta\ttrue\t2\ta\tb\n")
+  T.eq(status, 0)
+  out = shell([[echo 'print(arg[0], ...)' | "$MOCL" - x]])
+  T.eq(out, "-\tx\n")
+  out = shell([[echo 'print(...)' | "$MOCL"]])
+  T.eq(out, "\n")
+  out = shell([[printf 'print(7)' > ./-x; "$MOCL" -- -x]])
+  T.eq(out, "7\n")
+  out = shell([[printf 'print(arg[-3], arg[-2], arg[-1])' > s.lua; "$MOCL" -W -e 'x = 1' s.lua]])
+  T.eq(out, "-W\t-e\tx = 1\n")
+  local _, err
+  _, err, status = shell([["$MOCL" missing.lua]])
+  T.ok(err:find("mocl: cannot open missing.lua", 1, true), err)
+  T.eq(status, 1)
+end)
+
+T.test("a name without a directory is looked up among the recipes", function()
+  local out, _, status = shell([[
+mkdir r; echo 'print("recipe", arg[0], ...)' > r/thing.lua
+MOCL_RECIPES=$PWD/r "$MOCL" thing 1; MOCL_RECIPES=r "$MOCL" thing.lua 2
+echo 'print("local")' > thing; MOCL_RECIPES=r "$MOCL" thing]])
+  T.ok(out:find("^recipe\t/[^\n]*/r/thing.lua\t1\nrecipe\tr/thing.lua\t2\nlocal\n$"), out)
+  T.eq(status, 0)
+  local _, err
+  _, err, status = shell([[mkdir r; echo 'print(1)' > r/thing.lua; MOCL_RECIPES=r "$MOCL" -E thing]])
+  T.ok(err:find("cannot open thing", 1, true), err)
+  T.eq(status, 1)
+end)
+
+T.test("errors go to stderr with a traceback, status 1", function()
+  local out, err, status = shell([[printf 'local function f() error "bad" end\nf()' > s.lua; "$MOCL" s.lua]])
+  T.eq(out, "")
+  T.ok(err:find("mocl: s.lua:1: bad\nstack traceback:\n", 1, true), err)
+  T.ok(err:find("s.lua:2: in main chunk", 1, true), err)
+  T.eq(status, 1)
+  _, err, status = shell([["$MOCL" -e 'x = = 1']])
+  T.ok(err:find("mocl: (command line):1: unexpected symbol near '='", 1, true), err)
+  T.eq(status, 1)
+  _, err, status = shell([["$MOCL" -e 'error {}']])
+  T.ok(err:find("(error object is a table value)", 1, true), err)
+  T.eq(status, 1)
+end)
+
+T.test("os.exit gives the status", function()
+  T.eq(select(3, shell([["$MOCL" -e 'os.exit(7)']])), 7)
+  T.eq(select(3, shell([["$MOCL" -e 'os.exit(true, true)']])), 0)
+  T.eq(select(3, shell([["$MOCL" -e 'require "mocl.sys" os.exit(3, true)']])), 3)
+end)
+
+T.test("environment: LUA_INIT, -E, -W", function()
+  T.eq((shell([[LUA_INIT='x = 5' "$MOCL" -e 'print(x)']])), "5\n")
+  T.eq((shell([[LUA_INIT_5_4='x = 6' LUA_INIT='x = 5' "$MOCL" -e 'print(x)']])), "6\n")
+  T.eq((shell([[LUA_INIT='x = 5' "$MOCL" -E -e 'print(x)']])), "nil\n")
+  T.eq((shell([[echo 'x = 8' > i.lua; LUA_INIT=@i.lua "$MOCL" -e 'print(x)']])), "8\n")
+  T.eq(select(2, shell([["$MOCL" -W -e 'warn "hear"']])), "Lua warning: hear\n")
+  T.eq(select(2, shell([["$MOCL" -e 'warn "hear"']])), "")
+  T.eq((shell([[LUA_PATH='/p/?.lua;;' "$MOCL" -e 'print(package.path:sub(1, 8))']])), "/p/?.lua\n")
+end)
+
+T.test("MOCL_STDLIB overrides the embedded modules, -E ignores it", function()
+  local make = [[mkdir -p d/mocl; echo 'return {_VERSION = "own"}' > d/mocl/init.lua
+    MOCL_STDLIB=d "$MOCL" ]]
+  T.eq((shell(make .. [[-e 'print(require"mocl"._VERSION)']])), "own\n")
+  T.eq((shell(make .. [[-E -e 'print(require"mocl"._VERSION)']])), require("mocl")._VERSION .. "\n")
+end)
+
+local stop = 'timeout --preserve-status -s %s 0.5 "$MOCL" -e %s'
+
+T.test("signals end a script with 130 and 143", function()
+  local loops = {
+    "while true do end",
+    "coroutine.wrap(function() while true do end end)()",
+    "io.stdout:write('') while true do os.time() end",
+  }
+  for _, code in ipairs(loops) do
+    local _, err, status = shell(stop:format("INT", quote(code)))
+    T.ok(err:find("interrupted!\nstack traceback:", 1, true), err)
+    T.eq(status, 130, code)
+  end
+  T.eq(select(3, shell(stop:format("TERM", quote(loops[1])))), 143)
+  T.eq(select(3, shell("sleep 5 | " .. stop:format("INT", quote "io.read()"))), 130)
+end)
+
+T.test("pcall catches an interruption", function()
+  local out, err, status = shell(stop:format("INT", quote [[
+print(pcall(function() while true do end end)) print(require "mocl.sys".interrupted())]]))
+  T.eq(out, "false\t(command line):1: interrupted!\nSIGINT\n")
+  T.eq(err, "")
+  T.eq(status, 0)
+end)
+
+T.test("flag mode: the first signal is polled, the next one raises", function()
+  local poll = [[
+local sys = require "mocl.sys"
+assert(sys.on_interrupt("flag") == "raise")
+while not sys.interrupted() do end
+print(sys.interrupted())]]
+  local out, err, status = shell(stop:format("TERM", quote(poll)))
+  T.eq(out, "SIGTERM\n")
+  T.eq(err, "")
+  T.eq(status, 143)
+  out, _, status = shell(stop:format("INT", quote(poll .. ' os.exit(0)')))
+  T.eq(out, "SIGINT\n")
+  T.eq(status, 0)
+  local deaf = quote [[require "mocl.sys".on_interrupt("flag") io.stdout:write("go\n"):flush() while true do end]]
+  out, err, status = shell('"$MOCL" -e ' .. deaf .. [[ & p=$!
+sleep 0.5; kill -TERM $p; sleep 0.5; kill -0 $p && echo alive; kill -TERM $p; wait $p]])
+  T.eq(out, "go\nalive\n")
+  T.ok(err:find("interrupted!", 1, true), err)
+  T.eq(status, 143)
+end)
+
+T.test("a second signal within a second ends what catches all errors", function()
+  local deaf = quote "while true do pcall(function() while true do end end) end"
+  local _, _, status = shell('"$MOCL" -e ' .. deaf .. [[ & p=$!
+sleep 0.5; kill -INT $p; sleep 0.3; kill -0 $p && kill -INT $p; wait $p]])
+  T.eq(status, 130) -- the shell's word for death by SIGINT
+end)
+
+T.test("interactive mode on a pipe", function()
+  local out, err, status = shell([[printf '%s\n' 'x = 5' '=x' 'x, nil, 3' 'for i = 1, 2 do' 'print(i)' 'end' 'error "oops"' \
+'mocl._VERSION' '_PROMPT = "? "' '"last"' | "$MOCL" -i]])
+  T.ok(out:find("> =x\n5\n> x, nil, 3\n5\tnil\t3\n> for i = 1, 2 do\n>> print(i)\n>> end\n1\n2\n", 1, true), out)
+  T.ok(out:find("\n" .. require("mocl")._VERSION .. "\n", 1, true), out)
+  T.ok(out:find('\n? "last"\nlast\n? \n$'), out)
+  T.ok(err:find("stdin:1: oops\nstack traceback:", 1, true), err)
+  T.eq(status, 0)
+  out, err = shell([[printf '%s\n' 'x = = 1' 'for' | "$MOCL" -i]])
+  T.ok(err:find("stdin:1: unexpected symbol near '='", 1, true), err)
+  T.ok(err:find("<name> expected near <eof>", 1, true), err)
+end)
+
+T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
+  if not os.execute("command -v script >/dev/null 2>&1") then
+    T.skip("no program 'script' to make a terminal")
+  end
+  local out = shell([[{ sleep 1; printf 'x = 40\n'; sleep 0.3; printf 'while true do end\n'; sleep 0.7
+printf '\003'; sleep 0.5; printf 'garbage ('; sleep 0.3; printf '\003'; sleep 0.3; printf 'x + 2\n'; sleep 0.3
+printf '\004'; sleep 0.3; } | TERM=dumb script -q -e -c "'$MOCL'" typescript; echo "status $?"]])
+  T.ok(out:find("interrupted!", 1, true), out)
+  T.ok(out:find("42", 1, true), out)
+  T.ok(out:find("status 0\n", 1, true), out)
+end)
+
+T.test("same output as lua5.4", function()
+  if not os.execute("command -v lua5.4 >/dev/null 2>&1") then
+    T.skip("no lua5.4 to compare with")
+  end
+  local commands = {
+    [["$MOCL" -e 'print(arg[0] ~= nil, #arg, ...)']],
+    [["$MOCL" -e 'print(select("#", ...))' - a b < /dev/null]],
+    [[printf 'local t <close> = setmetatable({}, {__close = print}) print(...)' > s; "$MOCL" s 1 | sed 's/0x.*//']],
+    [["$MOCL" -e 'print(pcall(coroutine.resume, 1))']],
+    [["$MOCL" -e 'print(coroutine.resume(coroutine.create(function(...) error({}) end)) )' | sed 's/0x.*//']],
+    [["$MOCL" -e 'local co = coroutine.create(print) coroutine.resume(co, 1, 2) print(coroutine.resume(co))']],
+    [["$MOCL" -e 'local w = coroutine.wrap(function() error("e") end) print(pcall(w)) print(pcall(w))']],
+    [["$MOCL" -e 'local w = coroutine.wrap(function(a) local b = coroutine.yield(a + 1) return b, nil end) print(w(1)) print(w(5))']],
+    [["$MOCL" -e 'print(pcall(coroutine.close, coroutine.running()))']],
+    [["$MOCL" -e 'local co co = coroutine.create(function() print(pcall(coroutine.close, co)) end) coroutine.resume(co) print(coroutine.close(co), coroutine.status(co))']],
+    [["$MOCL" -e 'local co = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() error("c") end}) coroutine.yield() end) coroutine.resume(co) print(coroutine.close(co))']],
+    [["$MOCL" -e 'local function f() return coroutine.wrap(f)() end print(pcall(f))' | cut -c 1-40]],
+    [["$MOCL" -e 'print(pcall(coroutine.wrap, 1)) print(pcall(coroutine.close))']],
+    [["$MOCL" -e 'print(coroutine.wrap(function() return coroutine.isyieldable(), pcall(coroutine.yield, 3) end)())']],
+    [[printf 'return 1,' | "$MOCL" -; echo $?]],
+    [["$MOCL" nosuch/file; echo $?]],
+    [["$MOCL" -l string -e 'print(string.rep("a", 3))']],
+  }
+  local stock_path = io.popen("command -v lua5.4")
+  local stock = stock_path:read("l")
+  stock_path:close()
+  for _, command in ipairs(commands) do
+    local function run(program)
+      local out, err, status = shell(command, program)
+      err = err:gsub("%f[^\n\0][^\n]*mocl: ", "P: "):gsub("%f[^\n\0][^\n]*lua5%.4: ", "P: ")
+      return { out, err, status }
+    end
+    T.eq(run(mocl), run(stock), command)
+  end
+end)
+
+T.test("mocl.so in a stock lua5.4", function()
+  local module = mocl:gsub("mocl$", "mocl.so")
+  local f = io.open(module, "rb")
+  if not f or not os.execute("command -v lua5.4 >/dev/null 2>&1") then
+    T.skip("no mocl.so beside the program, or no lua5.4")
+  end
+  local binary = f:read("a")
+  f:close()
+  if binary:find("__asan_init", 1, true) then
+    T.skip("a library with the address sanitizer cannot be loaded by lua5.4")
+  end
+  local dir = module:match("^(.*)/")
+  local out, err = shell(("LUA_CPATH=%s/?.so lua5.4 -e %s"):format(quote(dir), quote [[
+local mocl = require "mocl"
+print(mocl._VERSION, mocl == package.loaded.mocl, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())]]))
+  T.eq(out, require("mocl")._VERSION .. "\ttrue\traise\tnil\n", err)
+end)
+
+T.test("mocl.sys", function()
+  local t = sys.now()
+  T.eq(math.type(t), "float")
+  T.ok(sys.now() >= t)
+  T.eq(math.type(sys.getpid()), "integer")
+  T.ok(sys.cpu_count() >= 1)
+  T.ok(sys.rss_bytes() > 1 << 20)
+  T.ok(sys.peak_rss_bytes() >= sys.rss_bytes() // 2)
+  T.raises("bad argument #1 to 'isatty'", sys.isatty, -1)
+  T.raises("invalid option 'sometimes'", sys.on_interrupt, "sometimes")
+  local env = sys.env()
+  for _, key in ipairs { "mocl", "lua", "os", "cpu", "cpu_features", "blas", "cuda", "devices", "real", "stdlib", "recipes" } do
+    T.eq(type(env[key]), "string", key)
+  end
+  T.eq(env.mocl, require("mocl")._VERSION)
+  T.ok(env.threads >= 1)
+  T.ok(here ~= nil)
+end)

@@ -1,0 +1,505 @@
+-- mocl.metrics: hypervolume against third-party cases and inclusion-exclusion, Kendall's tau against
+-- scipy's values, the rest against hand-worked figures.
+-- Literals marked scipy or moocore come from scipy 1.17.1 (scipy.stats.kendalltau, pearsonr) and
+-- moocore 0.3.2 (moocore.hypervolume(points, ref=[0] * d, maximise=True)) on the lists below.
+
+local T = require "t"
+local metrics = require "mocl.metrics"
+local rng = require "mocl.rng"
+
+-- the C library's classic generator, the same in any language: integers in 0 .. 999
+local function lcg(seed)
+  local x = seed
+  return function()
+    x = (1103515245 * x + 12345) % (1 << 31)
+    return (x >> 16) % 1000
+  end
+end
+
+local function lcg_front(seed, n, d)
+  local next, points = lcg(seed), {}
+  for i = 1, n do
+    points[i] = {}
+    for k = 1, d do
+      points[i][k] = next() / 1000
+    end
+  end
+  return points
+end
+
+local function constant(d, value)
+  local list = {}
+  for k = 1, d do
+    list[k] = value
+  end
+  return list
+end
+
+-- volume of a union of boxes [reference, p] by inclusion and exclusion over all subsets
+local function inclusion_exclusion(points, reference)
+  local n, d, sum = #points, #reference, 0
+  for mask = 1, (1 << n) - 1 do
+    local volume, sign = 1, -1
+    for k = 1, d do
+      local low = math.huge
+      for i = 1, n do
+        if mask >> (i - 1) & 1 == 1 then
+          low = math.min(low, points[i][k] - reference[k])
+        end
+      end
+      volume = volume * math.max(0, low)
+    end
+    for i = 1, n do
+      if mask >> (i - 1) & 1 == 1 then
+        sign = -sign
+      end
+    end
+    sum = sum + sign * volume
+  end
+  return sum
+end
+
+-- fronts of a file of pagmo's: points, reference, answer. pagmo minimises.
+local function pagmo_fronts(path)
+  local f = assert(io.open(path))
+  local fronts = {}
+  for t = 1, f:read("n") do
+    local d, n = f:read("n", "n")
+    local front = { points = {}, reference = {} }
+    for k = 1, d do
+      front.reference[k] = f:read("n")
+    end
+    for i = 1, n do
+      local p = {}
+      for k = 1, d do
+        p[k] = f:read("n")
+      end
+      front.points[i] = p
+    end
+    front.volume = f:read("n")
+    fronts[t] = front
+  end
+  f:close()
+  return fronts
+end
+
+local PAGMO = "conformance/hypervolume/pagmo2/testcases/"
+
+-- without c_max_t1_d7_n64, whose answer is wrong
+for _, name in ipairs {
+  "c_max_t100_d2_n128", "c_max_t100_d3_n128", "c_max_t1_d3_n2048", "c_max_t1_d5_n1024",
+} do
+  T.test("hypervolume: pagmo " .. name, function()
+    local fronts = pagmo_fronts(T.shared(PAGMO .. name))
+    T.ok(#fronts >= 1)
+    for t, front in ipairs(fronts) do
+      local v, info = metrics.hypervolume(front.points, front.reference, { minimize = true })
+      T.ok(math.abs(v - front.volume) <= 1e-9 * front.volume,
+        ("front %d: got %.15g, want %.15g"):format(t, v, front.volume))
+      T.eq(info.beyond, 0)
+    end
+  end)
+end
+
+T.test("hypervolume: moocore's values, 2 to 9 objectives", function()
+  local want = {
+    [2] = { 100, 0.9586210000000001 }, [3] = { 100, 0.803291746 }, [4] = { 100, 0.7289456449129998 },
+    [5] = { 80, 0.48126186460519194 }, [6] = { 60, 0.2807877371127843 },
+    [7] = { 50, 0.1627146533779214 }, [8] = { 40, 0.05242136231160987 },
+    [9] = { 30, 0.06057432264932757 },
+  }
+  for d = 2, 9 do
+    local v = metrics.hypervolume(lcg_front(d, want[d][1], d), constant(d, 0))
+    T.ok(math.abs(v - want[d][2]) <= 1e-12 * want[d][2], d .. " objectives")
+  end
+end)
+
+T.test("hypervolume: inclusion and exclusion, coarse grids and ties", function()
+  local r = rng.new(1, "hypervolume")
+  for trial = 1, 240 do
+    local d, n = 1 + trial % 9, r:integer(1, 8)
+    local points, reference = {}, {}
+    for k = 1, d do
+      reference[k] = r:integer(-1, 1)
+    end
+    for i = 1, n do
+      points[i] = {}
+      for k = 1, d do
+        points[i][k] = trial % 2 == 0 and r:integer(0, 3) or r:uniform() * 3
+      end
+    end
+    local want = inclusion_exclusion(points, reference)
+    local got = metrics.hypervolume(points, reference)
+    T.ok(math.abs(got - want) <= 1e-12 * math.max(want, 1),
+      ("trial %d, %d points, %d objectives: got %.15g, want %.15g"):format(trial, n, d, got, want))
+  end
+end)
+
+T.test("hypervolume: order, direction, copies and scale do not matter", function()
+  local r = rng.new(2, "invariance")
+  for d = 2, 7 do
+    local points, negated, scaled, twice = {}, {}, {}, {}
+    for i = 1, 25 do
+      points[i], negated[i], scaled[i] = {}, {}, {}
+      for k = 1, d do
+        points[i][k] = r:uniform()
+        negated[i][k] = -points[i][k]
+        scaled[i][k] = points[i][k] * 10.0 ^ (40 * k)
+      end
+      twice[i], twice[i + 25] = points[i], points[i]
+    end
+    local v = metrics.hypervolume(points, constant(d, -0.5))
+    T.near(metrics.hypervolume(negated, constant(d, 0.5), { minimize = true }) / v, 1, 1e-14)
+    local copies, info = metrics.hypervolume(twice, constant(d, -0.5))
+    T.near(copies / v, 1, 1e-14)
+    T.ok(info.front <= 25)
+    T.near(metrics.hypervolume(r:shuffle(points), constant(d, -0.5)) / v, 1, 1e-14)
+    if d <= 3 then
+      local u = metrics.hypervolume(points, constant(d, 0))
+      T.near(metrics.hypervolume(scaled, constant(d, 0)) / u / 10.0 ^ (20 * d * (d + 1)), 1, 1e-12)
+    end
+  end
+  T.near(metrics.hypervolume({ constant(9, 1e-30) }, constant(9, 0)) / 1e-270, 1, 1e-12)
+end)
+
+T.test("hypervolume: the reference, and what lies beyond it", function()
+  local v, info = metrics.hypervolume({ { 1, 3 }, { 2, 2 }, { 3, 1 } }, { 0, 0 })
+  T.eq({ v, info.beyond, info.front }, { 6.0, 0, 3 })
+  v, info = metrics.hypervolume({ { 1, 3 }, { 2, -1 }, { -5, 9 }, { 0.5, 0.5 } }, { 0, 0 })
+  T.eq({ v, info.beyond, info.front }, { 3.0, 2, 1 })
+  v, info = metrics.hypervolume({ { 0, 3 }, { 0, 0 } }, { 0, 0 })
+  T.eq({ v, info.beyond, info.front }, { 0.0, 0, 0 }, "on its edge: no volume, not beyond")
+  v, info = metrics.hypervolume({}, { 0, 0, 0 })
+  T.eq({ v, info.beyond, info.front }, { 0.0, 0, 0 })
+  T.eq(metrics.hypervolume({ { 4 }, { 7 } }, { 2 }), 5.0)
+end)
+
+T.test("hypervolume: the leaves of fruit-tree", function()
+  local path = T.shared("fruit-tree/fruit_tree_d6.csv")
+  local points = {}
+  for line in io.lines(path) do
+    local p = {}
+    for x in line:gmatch("[^,%s]+") do
+      p[#p + 1] = tonumber(x)
+    end
+    points[#points + 1] = #p == 6 and p or nil
+  end
+  T.eq(#points, 64)
+  local v, info = metrics.hypervolume(points, constant(6, 0))
+  T.near(v, 12575.8733, 1e-3 / 12575)
+  T.eq(info.beyond, 0)
+  T.eq(#metrics.nondominated(points), 64)
+end)
+
+T.test("hypervolume: hundreds of points in nine objectives take seconds at most", function()
+  local r = rng.new(3, "nine")
+  local points = {}
+  for i = 1, 100 do
+    points[i] = r:dirichlet(9)
+  end
+  local start = os.clock()
+  local v = metrics.hypervolume(points, constant(9, 0))
+  T.ok(v > 0 and os.clock() - start < 10, "seconds: " .. os.clock() - start)
+end)
+
+T.test("hypervolume: mistakes are told", function()
+  local hv = metrics.hypervolume
+  T.raises("point 2, objective 1 is .*nan", hv, { { 1, 2 }, { 0 / 0, 1 } }, { 0, 0 })
+  T.raises("point 1, objective 2 is inf", hv, { { 1, math.huge } }, { 0, 0 })
+  T.raises("reference 2 is .*nan", hv, { { 1, 2 } }, { 0, 0 / 0 })
+  T.raises("point 2 has 3 objectives, 2 expected", hv, { { 1, 2 }, { 1, 2, 3 } }, { 0, 0 })
+  T.raises("point 1 is a number", hv, { 1 }, { 0 })
+  T.raises("entry 2 is a boolean", hv, { { 1, true } }, { 0, 0 })
+  T.raises("between 1 and 64", hv, { { 1 } }, {})
+  T.raises("did you mean 'minimize'", hv, { { 1 } }, { 0 }, { minimise = true })
+  T.raises("too far", hv, { { 1e308 } }, { -1e308 })
+end)
+
+T.test("nondominated: against the definition", function()
+  local r = rng.new(4, "nondominated")
+  for trial = 1, 200 do
+    local d, n = 1 + trial % 5, r:integer(1, 40)
+    local points = {}
+    for i = 1, n do
+      points[i] = {}
+      for k = 1, d do
+        points[i][k] = trial % 2 == 0 and r:integer(0, 5) or r:normal()
+      end
+    end
+    for _, sign in ipairs { 1, -1 } do
+      local want = {}
+      for i = 1, n do
+        local dominated = false
+        for j = 1, n do
+          local no_worse, better = true, false
+          for k = 1, d do
+            local gain = sign * (points[j][k] - points[i][k])
+            no_worse, better = no_worse and gain >= 0, better or gain > 0
+          end
+          dominated = dominated or (no_worse and better)
+        end
+        if not dominated then
+          want[#want + 1] = i
+        end
+      end
+      T.eq(metrics.nondominated(points, { minimize = sign < 0 }), want)
+    end
+  end
+  T.eq(metrics.nondominated {}, {})
+  T.eq(metrics.nondominated { { 0.0, 1 }, { -0.0, 1 } }, { 1, 2 }, "copies both stay")
+end)
+
+T.test("nondominated: 200,000 points in the plane within a second", function()
+  local r = rng.new(5, "many")
+  local points = {}
+  for i = 1, 200000 do
+    local x = r:uniform()
+    points[i] = { x, i % 2 == 0 and 1 - x or r:uniform() * (1 - x) }
+  end
+  local start = os.clock()
+  local list = metrics.nondominated(points)
+  local seconds = os.clock() - start
+  T.ok(#list >= 100000 - 100, "the line x + y = 1: " .. #list)
+  T.ok(seconds < 1, "seconds: " .. seconds)
+end)
+
+T.test("kendall_tau: R's values without ties", function()
+  local json = require "mocl.json"
+  local f = assert(io.open(T.shared("conformance/kendall/scipy_kendalltau_no_ties.json")))
+  local cases = json.decode(f:read("a")).cases
+  f:close()
+  T.ok(#cases >= 10)
+  for i, c in ipairs(cases) do
+    local tau, p = metrics.kendall_tau(c.x, c.y)
+    T.near(tau, c.tau_b, 1e-10, "case " .. i)
+    if type(c.p_two_sided_exact) == "number" and #c.x <= 33 then
+      T.near(p, c.p_two_sided_exact, 1e-10, "case " .. i)
+    end
+  end
+end)
+
+local function range(n)
+  local list = {}
+  for i = 1, n do
+    list[i] = i
+  end
+  return list
+end
+
+local function close(got, want, msg) -- relative, also for tiny p
+  T.ok(math.abs(got - want) <= 1e-11 * math.abs(want) + 1e-15 * math.min(1, math.abs(want)),
+    ("%s: got %.17g, want %.17g"):format(msg, got, want))
+end
+
+T.test("kendall_tau: scipy's values", function()
+  local function case(msg, x, y, tau, p)
+    local t, q = metrics.kendall_tau(x, y)
+    close(t, tau, msg)
+    close(q, p, msg)
+  end
+  case("ties", { 12, 2, 1, 12, 2 }, { 1, 4, 7, 1, 0 }, -0.4714045207910316, 0.28274545993277467)
+  case("ties, tau 0", { 1, 1, 2, 2, 3, 3 }, { 1, 2, 3, 3, 2, 1 }, 0, 1)
+  case("one swap of 11", range(11), { 0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10 }, 0.9636363636363636,
+    5.511463844797178e-07)
+  case("two", { 1, 2 }, { 2, 1 }, -1, 1)
+  case("three", { 1, 2, 3 }, { 1, 3, 2 }, 1 / 3, 1)
+  case("three, tie", { 1, 1, 2 }, { 1, 2, 3 }, 0.816496580927726, 0.22067136191984693)
+
+  local next, x, y = lcg(77), {}, {}
+  for i = 1, 60 do
+    x[i] = next() % 20
+  end
+  for i = 1, 60 do
+    y[i] = next() % 7 + x[i] // 4
+  end
+  case("60 with ties", x, y, 0.38165394645334433, 6.462988107623127e-05)
+  next, y = lcg(78), {}
+  for i = 1, 40 do
+    y[i] = next()
+  end
+  case("40 without", range(40), y, 0.023076923076923078, 0.8338872904063295)
+  next, y = lcg(79), {}
+  for i = 1, 33 do
+    y[i] = next()
+  end
+  case("33 with ties in y", range(33), y, -0.00379507324599999, 0.9752725161422712)
+  y = range(100)
+  y[4], y[5] = y[5], y[4]
+  case("100, one swap: exact", range(100), y, 0.9995959595959597, 2.1430205762509337e-156)
+  y = range(100)
+  y[4], y[6] = y[6], y[4]
+  case("100, three swaps: normal", range(100), y, 0.998787878787879, 4.533843396511429e-49)
+  y = {}
+  for i = 1, 100 do
+    y[i] = -i
+  end
+  case("100, reversed", range(100), y, -1, 2.143020576250934e-158)
+  T.eq({ metrics.kendall_tau(range(200), range(200)) }, { 1.0, 0.0 }, "2 / 200! underflows")
+  next, x, y = lcg(80), {}, {}
+  for i = 1, 3000 do
+    x[i] = next() % 300
+  end
+  for i = 1, 3000 do
+    y[i] = next() % 50 + x[i] // 3
+  end
+  close(metrics.kendall_tau(x, y), 0.7106198606256893, "3000 with ties")
+  for _, c in ipairs { { {}, {} }, { { 1 }, { 1 } }, { { 1, 1, 1 }, { 1, 2, 3 } } } do
+    local tau, p = metrics.kendall_tau(c[1], c[2])
+    T.ok(tau ~= tau and p ~= p, "NaN where there is no order")
+  end
+  T.raises("x has 2 entries, y has 1", metrics.kendall_tau, { 1, 2 }, { 1 })
+  T.raises("pair 2 is %(2, .*nan%)", metrics.kendall_tau, { 1, 2 }, { 1, 0 / 0 })
+  T.raises("entry 1 is a string", metrics.kendall_tau, { "a" }, { 1 })
+end)
+
+T.test("kendall_tau: p sums over all permutations", function()
+  -- n = 5: the exact distribution of the number of inversions, by enumeration
+  local n, count, total = 5, {}, 0
+  local function permute(prefix, used)
+    if #prefix == n then
+      local inversions = 0
+      for i = 1, n do
+        for j = i + 1, n do
+          inversions = inversions + (prefix[i] > prefix[j] and 1 or 0)
+        end
+      end
+      count[inversions] = (count[inversions] or 0) + 1
+      total = total + 1
+      return
+    end
+    for v = 1, n do
+      if not used[v] then
+        used[v] = true
+        prefix[#prefix + 1] = v
+        permute(prefix, used)
+        prefix[#prefix] = nil
+        used[v] = nil
+      end
+    end
+  end
+  permute({}, {})
+  for _, c in ipairs { { { 1, 2, 3, 4, 5 }, 0 }, { { 2, 1, 3, 4, 5 }, 1 }, { { 3, 2, 1, 4, 5 }, 3 },
+    { { 4, 3, 2, 1, 5 }, 6 }, { { 5, 4, 3, 1, 2 }, 9 } } do
+    local tail = 0
+    for k, m in pairs(count) do
+      if math.abs(k - 5) >= math.abs(c[2] - 5) then
+        tail = tail + m
+      end
+    end
+    local tau, p = metrics.kendall_tau(range(5), c[1])
+    T.near(tau, 1 - c[2] / 5, 1e-15)
+    T.near(p, tail / total, 1e-14, c[2] .. " inversions")
+  end
+end)
+
+T.test("projection: an angle that does not wrap", function()
+  local s, beyond = metrics.projection({ { 1, 0 }, { 0, 1 }, { 1, 1 }, { -3, 1 }, { 1, -3 } }, { -2, -2 })
+  T.eq(beyond, 2)
+  for i, p in ipairs { { 3, 2 }, { 2, 3 }, { 3, 3 } } do
+    T.near(s[i], math.pi / 2 - math.atan(p[2] / p[1]), 1e-15, "equation 24 as printed")
+  end
+  T.ok(s[4] < s[2] and s[5] > s[1], "end points beyond the reference stay at the ends")
+  T.raises("point 1 needs 2 objectives", metrics.projection, { { 1, 2, 3 } }, { 0, 0 })
+  T.raises("reference needs 2", metrics.projection, { { 1, 2 } }, { 0, 0, 0 })
+end)
+
+T.test("controllability", function()
+  local preferences, rewards = {}, {}
+  for i = 0, 10 do
+    preferences[i + 1] = { i / 10, 1 - i / 10 }
+    rewards[i + 1] = { 1 + 0.2 * i, 3 - 0.1 * i }
+  end
+  local c = metrics.controllability(preferences, rewards)
+  T.eq({ c.kendall_tau, c.beyond }, { 1.0, 0 })
+  T.eq(c.kendall_tau_per_objective, { 1.0, 1.0 })
+  T.near(c.kendall_p / 5.010421677088344e-08, 1, 1e-12, "2 / 11!, the paper's 5.0e-8")
+
+  rewards[1] = { -2.5, 3.5 } -- the wrap of the printed formula would put this end last
+  c = metrics.controllability(preferences, rewards)
+  T.eq({ c.kendall_tau, c.beyond }, { 1.0, 1 })
+  c = metrics.controllability(preferences, rewards, { reference = { -3, -3 } })
+  T.eq({ c.kendall_tau, c.beyond }, { 1.0, 0 })
+
+  local three = { { 1, 0, 0 }, { 0, 1, 0 }, { 0, 0, 1 }, { 0.5, 0.3, 0.2 } }
+  c = metrics.controllability(three, { { 3, 1, 1 }, { 1, 3, 1 }, { 1, 1, -3 }, { 2, 2, 2 } })
+  T.eq(c.kendall_p, nil)
+  T.eq(c.beyond, 1)
+  T.near(c.kendall_tau, (c.kendall_tau_per_objective[1] + c.kendall_tau_per_objective[2] +
+    c.kendall_tau_per_objective[3]) / 3, 1e-15)
+  T.near(c.kendall_tau_per_objective[1], 1, 1e-15)
+
+  T.raises("2 preferences and 1 rewards", metrics.controllability, { { 1, 0 }, { 0, 1 } }, { { 1, 1 } })
+  T.raises("preference 1 has 3 entries, 2 expected", metrics.controllability, { { 1, 0, 0 } },
+    { { 1, 1 } })
+  T.raises("unknown option 'ref'", metrics.controllability, { { 1, 0 } }, { { 1, 1 } }, { ref = 1 })
+  T.raises("reference needs 2", metrics.controllability, { { 1, 0 } }, { { 1, 1 } },
+    { reference = { 1 } })
+end)
+
+T.test("distances", function()
+  T.near(metrics.mean_pairwise_distance { { 0, 0 }, { 3, 4 }, { 0, 8 } }, (5 + 8 + 5) / 3, 1e-15)
+  T.eq(metrics.mean_pairwise_distance { { 1, 2 } }, 0.0)
+  T.eq(metrics.mean_pairwise_distance {}, 0.0)
+  T.near(metrics.amvs({ 1.5, 0 }, { 0.5, 0.5 }), 1.25, 1e-15)
+  T.near(metrics.nvd({ 2, 0 }, { 0, 5 }), 2 ^ 0.5, 1e-15)
+  T.near(metrics.nvd({ 1, 1 }, { -3, -3 }), 2, 1e-15)
+  T.near(metrics.nvd({ 1e-200, 1e-200 }, { 1e200, 1e200 }), 0, 1e-15, "length does not matter")
+  T.raises("vector b has no direction", metrics.nvd, { 1, 0 }, { 0, 0 })
+  T.near(metrics.igd({ { 0, 0 }, { 1, 1 } }, { { 0, 3 }, { 1, 1 } }), 5 ^ 0.5 / 2, 1e-15)
+  T.eq(metrics.igd({ { 2, 2 } }, { { 2, 2 } }), 0.0)
+  T.raises("front has no points", metrics.igd, { { 1 } }, {})
+  T.raises("no points", metrics.igd, {}, { { 1 } })
+  T.raises("point 1 has 1 objectives, 2 expected", metrics.igd, { { 1, 2 } }, { { 1 } })
+end)
+
+T.test("epsilon: the least shift that dominates", function()
+  T.eq(metrics.epsilon({ { 1, 3 }, { 3, 1 } }, { { 2, 2 } }), 1.0)
+  T.eq(metrics.epsilon({ { 3, 3 } }, { { 2, 2 }, { 1, 3 } }), 0.0)
+  T.eq(metrics.epsilon({ { 3, 3 } }, { { 2, 1 } }), -1.0)
+  T.eq(metrics.epsilon({ { 3, 3 } }, { { 2, 1 } }, { minimize = true }), 2.0)
+  local r = rng.new(6, "epsilon")
+  for _ = 1, 20 do
+    local a, b = {}, {}
+    for i = 1, 10 do
+      a[i] = { r:normal(), r:normal(), r:normal() }
+      b[i] = { r:normal(), r:normal(), r:normal() }
+    end
+    local e = metrics.epsilon(a, b)
+    local function dominated(shift)
+      for _, f in ipairs(b) do
+        local ok = false
+        for _, p in ipairs(a) do
+          ok = ok or (p[1] + shift >= f[1] and p[2] + shift >= f[2] and p[3] + shift >= f[3])
+        end
+        if not ok then
+          return false
+        end
+      end
+      return true
+    end
+    T.ok(dominated(e + 1e-12) and not dominated(e - 1e-9))
+  end
+end)
+
+T.test("mean_std, pearson, wilson", function()
+  T.eq({ metrics.mean_std { 1, 3 } }, { 2.0, 1.0 })
+  T.eq({ metrics.mean_std { 5 } }, { 5.0, 0.0 })
+  local _, std = metrics.mean_std { 1e9 + 1, 1e9 + 2, 1e9 + 3 }
+  T.near(std, (2 / 3) ^ 0.5, 1e-12, "no cancellation")
+  T.raises("not empty", metrics.mean_std, {})
+  T.near(metrics.pearson({ 1, 2, 3, 4, 5 }, { 2, 1, 4, 3, 7 }), 0.824163383692134, 1e-14, "scipy")
+  T.near(metrics.pearson({ 1, 2, 3 }, { -2, -4, -6 }), -1, 1e-15)
+  local flat = metrics.pearson({ 1, 1 }, { 1, 2 })
+  T.ok(flat ~= flat)
+  T.raises("x has 1 entries, y has 2", metrics.pearson, { 1 }, { 1, 2 })
+  local lo, hi = metrics.wilson(15, 20) -- the roots of (share - p)^2 = z^2 p (1 - p) / n
+  for _, p in ipairs { lo, hi } do
+    T.near((0.75 - p) ^ 2, 1.959963984540054 ^ 2 * p * (1 - p) / 20, 1e-14)
+  end
+  T.ok(lo < 0.75 and 0.75 < hi)
+  T.eq({ metrics.wilson(0, 0) }, { 0.0, 1.0 })
+  T.eq((metrics.wilson(0, 10)), 0.0)
+  T.eq(select(2, metrics.wilson(10, 10)), 1.0)
+  T.raises("11 successes among 10", metrics.wilson, 11, 10)
+  T.raises("n is a count", metrics.wilson, 1, 2.5)
+end)
