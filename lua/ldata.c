@@ -1,7 +1,7 @@
 /* ldata.c - module mocl.data.core: the readers of lines and CSV rows under stdlib/mocl/data.lua.
 **
-** A reader is a userdata; reader:next() gives a line (or a table of fields) and its number, one nil at
-** the end, or nil, "path:LINE: reason", code. After a failure a reader is not to be asked again.
+** A reader is a userdata; reader:next() gives a line (or a table of fields) and its number, one nil
+** at the end, or nil, "path:LINE: reason", code. After a failure a reader is not to be asked again.
 */
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* lfs.c - module mocl.fs: files and directories. What the world refuses is nil, "path: reason", "IO". */
+/* lfs.c - module mocl.fs: files and directories. All fail as nil, "path: reason", "IO". */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>

@@ -19,7 +19,7 @@
 #define DOCUMENT "mocl.json.document"
 #define FILE_BYTES "mocl.json.bytes"
 
-enum { MAX_DEPTH = 1000 }; /* of tables to encode, for the sake of the C stack; jansson reads 2048 */
+enum { MAX_DEPTH = 1000 }; /* of tables to encode, for the C stack; jansson reads 2048 levels */
 
 /* ---- decoding ---- */
 
@@ -185,8 +185,9 @@ static void add_string(encoder *e, const char *p, size_t n, const place *at) {
         const char *escape = p[i] ? strchr(named, p[i]) : NULL;
         if (!valid) {
             if (!e->replace_invalid) {
-                refuse(e, at, lua_pushfstring(e->L, "byte %I of the string is not UTF-8 (the option "
-                       "replace_invalid=true writes U+FFFD instead)", (LUAI_UACINT)i + 1));
+                const char *reason = "byte %I of the string is not UTF-8 (the option "
+                                     "replace_invalid=true writes U+FFFD instead)";
+                refuse(e, at, lua_pushfstring(e->L, reason, (LUAI_UACINT)i + 1));
             }
             add(e, "\xEF\xBF\xBD", 3);
         } else if (escape) {
@@ -203,8 +204,8 @@ static void add_string(encoder *e, const char *p, size_t n, const place *at) {
     add(e, "\"", 1);
 }
 
-/* The shortest of 15, 16, 17 digits that reads back as the same double; always with a "." or an "e",
-** so that it reads back as a float. */
+/* The shortest of 15, 16, 17 digits that reads back as the same double; always with a "." or an
+** "e", so that it reads back as a float. */
 static void add_float(encoder *e, double v, const place *at) {
     if (!isfinite(v)) {
         refuse(e, at, isnan(v) ? "nan cannot be written: JSON has no such number"
@@ -254,19 +255,21 @@ static lua_Integer array_size(encoder *e, const place *at) {
         } else if (lua_isinteger(L, -1) && lua_tointeger(L, -1) >= 1 && lua_tointeger(L, -1) <= n) {
             count++;
         } else {
-            refuse(e, at, lua_pushfstring(L, "the key %s is neither a string nor in the sequence 1..%I",
-                   luaL_tolstring(L, -1, NULL), (LUAI_UACINT)n));
+            const char *reason = "the key %s is neither a string nor in the sequence 1..%I";
+            const char *key = luaL_tolstring(L, -1, NULL);
+            refuse(e, at, lua_pushfstring(L, reason, key, (LUAI_UACINT)n));
         }
     }
     if (strings && (count || marked)) {
-        refuse(e, at, marked ? "an array has string keys" : "the table mixes string and integer keys");
+        refuse(e, at, marked ? "an array has string keys"
+                             : "the table mixes string and integer keys");
     }
     if (count != n) refuse(e, at, "the array has holes");
     return marked || n > 0 ? n : -1;
 }
 
-/* With an indent, an array of plain values stays on one line: always if it holds no strings, else up
-** to 80 bytes of them. */
+/* With an indent, an array of plain values stays on one line: always if it holds no strings, else
+** up to 80 bytes of them. */
 static bool fits_line(lua_State *L, lua_Integer n) {
     size_t bytes = 0;
     for (lua_Integer i = 1; i <= n; i++) {

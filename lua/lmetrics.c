@@ -28,9 +28,8 @@ static double *push_numbers(lua_State *L, int arg, const char *what, int64_t *n)
     return x;
 }
 
-/* Pushes a buffer with the list of points at arg, each a list of *d numbers, times sign. *d 0 is
-*set
-** from the first point. */
+/* Pushes a buffer with the list of points at arg, each a list of *d numbers, times sign. If *d is
+** 0 it is set from the first point. */
 static double *push_points(lua_State *L, int arg, double sign, int64_t *n, int *d) {
     luaL_checktype(L, arg, LUA_TTABLE);
     *n = luaL_len(L, arg);

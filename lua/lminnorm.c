@@ -1,5 +1,4 @@
-/* lminnorm.c - module mocl.minnorm: weights that make a combination of vectors as short as possible
- */
+/* lminnorm.c - module mocl.minnorm: weights that make a combination of vectors short */
 #include "minnorm.h"
 
 #include "modules.h"

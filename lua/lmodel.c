@@ -270,8 +270,8 @@ static int transformer_batch(lua_State *L) {
 }
 
 /* pack(prompts, responses, {device="cpu"}) -> a batch of prompt .. response sequences, and for the response
-** tokens, in order: rows (index of the state that predicts the token), targets (the token),
-** response_offsets [n + 1], response_total. Prompts must not be empty. */
+** tokens, in order: rows (index of the state that predicts the token), token_rows (index of the token's own
+** state), targets (the token), response_offsets [n + 1], response_total. Prompts must not be empty. */
 static int transformer_pack(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 3, options);
@@ -282,20 +282,22 @@ static int transformer_pack(lua_State *L) {
         if (row_length(L, 1, i) < 1) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)i);
         total += row_length(L, 2, i);
     }
-    int32_t *rows = lua_newuserdatauv(L, (size_t)(2 * total + r.n + 1) * sizeof *rows, 0);
-    int32_t *targets = rows + total, *off = targets + total;
+    int32_t *rows = lua_newuserdatauv(L, (size_t)(3 * total + r.n + 1) * sizeof *rows, 0);
+    int32_t *token_rows = rows + total, *targets = token_rows + total, *off = targets + total;
     int64_t at = 0;
     off[0] = 0;
     for (int64_t b = 0; b < r.n; b++) {
         int32_t start = r.offsets[b] + (int32_t)row_length(L, 1, b + 1);
         for (int32_t i = start; i < r.offsets[b + 1]; i++, at++) {
             rows[at] = i - 1;
+            token_rows[at] = i;
             targets[at] = r.tokens[i];
         }
         off[b + 1] = (int32_t)at;
     }
     push_batch(L, &r, dev);
     set_ids(L, "rows", dev, total, rows);
+    set_ids(L, "token_rows", dev, total, token_rows);
     set_ids(L, "targets", dev, total, targets);
     set_ids(L, "response_offsets", dev, r.n + 1, off);
     lua_pushinteger(L, total);

@@ -104,7 +104,51 @@ static int segment(lua_State *L, bool mean) {
 static int nn_segment_sum(lua_State *L) { return segment(L, false); }
 static int nn_segment_mean(lua_State *L) { return segment(L, true); }
 
-/* embedding(weight [V, D], ids from 0) -> [n, D] */
+/* segment_expand(y [B] or [B, n], offsets) -> [T] or [T, n]: each row of y once per token of its sequence.
+** No gradient flows through it. */
+static int nn_segment_expand(lua_State *L) {
+    mocl_tensor *y = moclL_checktensor(L, 1), *off = moclL_pushids(L, 2, y->storage->dev, 0);
+    if (y->ndim < 1 || y->ndim > 2 || off->shape[0] != y->shape[0] + 1 || y->dtype != MK_F32)
+        return luaL_error(L, "segment_expand: needs f32 [B] or [B, n] and B + 1 offsets");
+    int64_t n_seq = y->shape[0], width = y->ndim == 2 ? y->shape[1] : 1, shape[2] = {0, width};
+    int32_t *host = lua_newuserdatauv(L, (size_t)(n_seq + 1) * sizeof *host, 0);
+    mocl_status st = mocl_tensor_to_host(off, host);
+    shape[0] = host[n_seq];
+    if (!st) st = mocl_need_offsets("segment_expand", off, shape[0]);
+    if (st) return moclL_raise(L, st);
+    mocl_tensor **c = moclL_pushtensor(L), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_contiguous(c, y));
+    MOCLL_CALL(L, mocl_tensor_new(out, y->storage->dev, MK_F32, y->ndim, shape));
+    st = MOCL_KERNEL(y->storage->dev, segment_sum_bwd, 0, n_seq, mocl_int(off), width, mocl_real(*c), mocl_real(*out));
+    return st ? moclL_raise(L, st) : 1;
+}
+
+/* segment_last(y [B, n], offsets) -> [T, n]: row b of y at the last token of sequence b, zero elsewhere (a
+** reward that comes at the end). Sequences must not be empty. No gradient flows through it. */
+static int nn_segment_last(lua_State *L) {
+    mocl_tensor *y = moclL_checktensor(L, 1), *off = moclL_pushids(L, 2, y->storage->dev, 0);
+    if (y->ndim != 2 || off->shape[0] != y->shape[0] + 1 || y->dtype != MK_F32)
+        return luaL_error(L, "segment_last: needs f32 [B, n] and B + 1 offsets");
+    int64_t n_seq = y->shape[0], shape[2] = {0, y->shape[1]};
+    int32_t *host = lua_newuserdatauv(L, (size_t)(n_seq + 1) * sizeof *host, 0);
+    mocl_status st = mocl_tensor_to_host(off, host);
+    shape[0] = host[n_seq];
+    if (!st) st = mocl_need_offsets("segment_last", off, shape[0]);
+    if (st) return moclL_raise(L, st);
+    for (int64_t b = 0; b < n_seq; b++) {
+        if (host[b + 1] == host[b]) return luaL_error(L, "segment_last: sequence %I is empty", (lua_Integer)b + 1);
+        host[b] = host[b + 1] - 1; /* in place: only later entries are still needed */
+    }
+    mocl_tensor **last = moclL_pushtensor(L), **c = moclL_pushtensor(L), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_tensor_i32(last, y->storage->dev, n_seq, host));
+    MOCLL_CALL(L, mocl_tensor_contiguous(c, y));
+    MOCLL_CALL(L, mocl_tensor_full(out, y->storage->dev, MK_F32, 2, shape, 0));
+    st = MOCL_KERNEL(y->storage->dev, scatter_add_rows, n_seq, shape[1], mocl_real(*c), mocl_int(*last), shape[0],
+                     mocl_real(*out));
+    return st ? moclL_raise(L, st) : 1;
+}
+
+/* embedding(weight [V, D], ids from 0) -> [n, D]; rows(x, ids) is the same for any x */
 static int nn_embedding(lua_State *L) {
     mocl_tensor *w = moclL_checktensor(L, 1), *ids = moclL_pushids(L, 2, w->storage->dev, 0);
     mocl_tensor **out = moclL_pushtensor(L);
@@ -153,11 +197,24 @@ static int nn_gae(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"attention", nn_attention}, {"dropout", nn_dropout},         {"embedding", nn_embedding},
-    {"gae", nn_gae},             {"layer_norm", nn_layer_norm},   {"linear", nn_linear},
-    {"lm_head", nn_lm_head},     {"lora_linear", nn_lora_linear}, {"ppo_clip", nn_ppo_clip},
-    {"rms_norm", nn_rms_norm},   {"rope", nn_rope},               {"segment_mean", nn_segment_mean},
-    {"segment_sum", nn_segment_sum}, {"swiglu", nn_swiglu},       {NULL, NULL},
+    {"attention", nn_attention},
+    {"dropout", nn_dropout},
+    {"embedding", nn_embedding},
+    {"gae", nn_gae},
+    {"layer_norm", nn_layer_norm},
+    {"linear", nn_linear},
+    {"lm_head", nn_lm_head},
+    {"lora_linear", nn_lora_linear},
+    {"ppo_clip", nn_ppo_clip},
+    {"rms_norm", nn_rms_norm},
+    {"rope", nn_rope},
+    {"rows", nn_embedding},
+    {"segment_expand", nn_segment_expand},
+    {"segment_last", nn_segment_last},
+    {"segment_mean", nn_segment_mean},
+    {"segment_sum", nn_segment_sum},
+    {"swiglu", nn_swiglu},
+    {NULL, NULL},
 };
 
 int luaopen_mocl_nn_core(lua_State *L) {

@@ -22,12 +22,13 @@ static int tokenizer_load(lua_State *L) {
     const char *merges = luaL_optstring(L, 2, NULL);
     mocl_ctx *ctx = moclL_ctx(L);
     mocl_tokenizer **t = (mocl_tokenizer **)moclL_pushowner(L, CLASS);
-    mocl_status st = merges ? mocl_tokenizer_load_pair(ctx, t, path, merges)
-                            : mocl_tokenizer_load(ctx, t, path);
+    mocl_status st =
+        merges ? mocl_tokenizer_load_pair(ctx, t, path, merges) : mocl_tokenizer_load(ctx, t, path);
     return moclL_result(L, st, 1);
 }
 
-/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0 for an
+/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0 for
+*an
 ** empty one. `what` starts messages. */
 static mocl_text *check_texts(lua_State *L, int idx, const char *what, size_t *n) {
     idx = lua_absindex(L, idx);
@@ -85,7 +86,8 @@ static int tokenizer_save(lua_State *L) {
 }
 
 /* *pair receives the second text and stays on the stack with the options table */
-static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o, mocl_text *pair) {
+static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
+                           mocl_text *pair) {
     static const char *const known[] = {"bos", "eos", "special", "template", "pair", NULL};
     moclL_checkoptions(L, idx, known);
     *o = (mocl_tokenizer_encode_options){
@@ -172,8 +174,8 @@ static int tokenizer_decode(lua_State *L) {
     for (size_t i = 0; i < n_ids; i++) {
         lua_rawgeti(L, 2, (lua_Integer)i + 1);
         if (lua_type(L, -1) != LUA_TNUMBER || !lua_isinteger(L, -1))
-            return luaL_error(L, "decode: entry %I is a %s, expected an integer", (lua_Integer)i + 1,
-                              luaL_typename(L, -1));
+            return luaL_error(L, "decode: entry %I is a %s, expected an integer",
+                              (lua_Integer)i + 1, luaL_typename(L, -1));
         ids[i] = check_id(L, -1, "decode: an id", t);
         lua_pop(L, 1);
     }
@@ -189,8 +191,10 @@ static int tokenizer_token_to_id(lua_State *L) {
     mocl_tokenizer *t = check(L, 1);
     const char *token = luaL_checklstring(L, 2, &n);
     int32_t id = mocl_tokenizer_token_to_id(t, token, n);
-    if (id < 0) luaL_pushfail(L);
-    else lua_pushinteger(L, id);
+    if (id < 0)
+        luaL_pushfail(L);
+    else
+        lua_pushinteger(L, id);
     return 1;
 }
 
@@ -200,8 +204,10 @@ static int tokenizer_id_to_token(lua_State *L) {
     lua_Integer id = luaL_checkinteger(L, 2);
     mocl_text s = {NULL, 0};
     if (id >= 0 && id <= INT32_MAX) s = mocl_tokenizer_id_to_token(t, (int32_t)id);
-    if (s.p) lua_pushlstring(L, s.p, s.n);
-    else luaL_pushfail(L);
+    if (s.p)
+        lua_pushlstring(L, s.p, s.n);
+    else
+        luaL_pushfail(L);
     return 1;
 }
 
@@ -211,13 +217,19 @@ static int tokenizer_vocab_size(lua_State *L) {
 }
 
 static int push_optional_id(lua_State *L, int32_t id) {
-    if (id < 0) lua_pushnil(L);
-    else lua_pushinteger(L, id);
+    if (id < 0)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, id);
     return 1;
 }
 
-static int tokenizer_bos_id(lua_State *L) { return push_optional_id(L, mocl_tokenizer_bos(check(L, 1))); }
-static int tokenizer_eos_id(lua_State *L) { return push_optional_id(L, mocl_tokenizer_eos(check(L, 1))); }
+static int tokenizer_bos_id(lua_State *L) {
+    return push_optional_id(L, mocl_tokenizer_bos(check(L, 1)));
+}
+static int tokenizer_eos_id(lua_State *L) {
+    return push_optional_id(L, mocl_tokenizer_eos(check(L, 1)));
+}
 
 static int tokenizer_tostring(lua_State *L) {
     void **box = luaL_checkudata(L, 1, CLASS);
@@ -232,7 +244,8 @@ static int tokenizer_tostring(lua_State *L) {
 
 /* ---- streams ---- */
 
-/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released before. */
+/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released before.
+ */
 static mocl_tokenizer *stream_tokenizer(lua_State *L, mocl_tokenizer_stream **s) {
     *s = luaL_checkudata(L, 1, STREAM);
     lua_getiuservalue(L, 1, 1);

@@ -102,8 +102,8 @@ static mocl_status quoted(mocl_csv *c, int *byte) {
     }
 }
 
-/* Reads a record whose first byte is given. Each field ends at a separator, a line end or the end of
-** the file; "\r" counts as part of a line end only before "\n" (or the end of the file). */
+/* Reads a record whose first byte is given. Each field ends at a separator, a line end or the end
+** of the file; "\r" counts as part of a line end only before "\n" (or the end of the file). */
 static mocl_status record(mocl_csv *c, int byte) {
     for (;;) {
         bool was_quoted = byte == '"';
@@ -141,7 +141,7 @@ mocl_status mocl_csv_next(mocl_csv *c, size_t *n_fields, size_t *line) {
         MOCL_TRY(next_byte(c, &byte));
         if (byte == END) return MOCL_OK;
         if (byte == '\n') continue;
-        bool started_quoted = byte == '"'; /* "" alone on a line is one empty field, not a blank line */
+        bool started_quoted = byte == '"'; /* a line of "" is one empty field, not blank */
         MOCL_TRY(record(c, byte));
         if (c->n_fields == 1 && c->used == 0 && !started_quoted) continue; /* "\r\n" */
         *n_fields = c->n_fields;

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TEMPORARY_NAMES = 1000 }; /* names tried before giving up: each was left by a killed process */
+enum { TEMPORARY_NAMES = 1000 }; /* names tried: each was left by a killed process */
 
 const char *mocl_path_tail(const char *path) {
     const size_t keep = 600;

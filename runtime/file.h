@@ -15,13 +15,13 @@
 ** Free with mocl_free. On failure *data is NULL and *n 0. Also reads pipes and /proc. */
 mocl_status mocl_file_read(mocl_ctx *ctx, const char *path, char **data, size_t *n);
 
-/* On failure the old file is untouched and the temporary one is gone (but if the very last step, the
-** sync of the directory, fails, the new file is already in place). */
+/* On failure the old file is untouched and the temporary one is gone (but if the very last step,
+** the sync of the directory, fails, the new file is already in place). */
 mocl_status mocl_file_write_atomic(mocl_ctx *ctx, const char *path, const void *data, size_t n);
 
-/* The same in pieces, for files too large for memory: begin, append any number of times, then commit
-** or abort. commit and abort free the writer, whatever they return; after a failed append call abort
-** (NULL is fine). On failure of begin *out is NULL. */
+/* The same in pieces, for files too large for memory: begin, append any number of times, then
+** commit or abort. commit and abort free the writer, whatever they return; after a failed append
+** call abort (NULL is fine). On failure of begin *out is NULL. */
 typedef struct mocl_writer mocl_writer;
 mocl_status mocl_writer_begin(mocl_ctx *ctx, mocl_writer **out, const char *path);
 mocl_status mocl_writer_append(mocl_writer *w, const void *data, size_t n);

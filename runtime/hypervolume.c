@@ -170,9 +170,8 @@ static double volume3(sweep *s, const double *q, int m) {
     return sum;
 }
 
-/* Appends min(a, b), c numbers, to the `m` rows of `set`, sorted by descending last number, unless
-*a
-** row there covers it; drops rows that it covers. Returns the new number of rows. */
+/* Appends min(a, b), c numbers, to the `m` rows of `set`, which descend by the last number, unless
+** a row there covers it; drops rows that it covers. Returns the new number of rows. */
 static int add_limited(double *set, int m, int c, const double *a, const double *b) {
     double *q = set + (size_t)m * c;
     for (int k = 0; k < c; k++) q[k] = a[k] < b[k] ? a[k] : b[k];

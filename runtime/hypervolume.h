@@ -16,9 +16,8 @@ typedef struct mocl_hypervolume_info {
     int64_t front;  /* points that are left: above the reference and not dominated, copies once */
 } mocl_hypervolume_info;
 
-/* *volume = the volume of the union of the boxes between reference[0..d-1] and each of the n
-*points.
-** One objective: the largest. Two: a sort. Three: a sweep. More: WFG (While, Bradstreet and Barone
+/* *volume = the volume of the union of the boxes between reference[0..d-1] and each point. One
+** objective: the largest. Two: a sort. Three: a sweep. More: WFG (While, Bradstreet and Barone
 ** 2012), sliced objective by objective down to the sweep; its time grows steeply with n and d. */
 mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *points,
                              const double *reference, double *volume, mocl_hypervolume_info *info);

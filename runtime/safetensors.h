@@ -1,17 +1,17 @@
 /* safetensors.h - the safetensors format: 8 bytes little-endian length of the header, a JSON header
-** {"name": {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"key": "text"}}, then the data.
+** {"name": {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"key": "text"}} and the data.
 **
 ** The reader checks everything before it hands out a pointer and refuses what the format forbids: a
-** header that does not begin with "{" or is over 100 MB, duplicate names, unknown dtypes, shapes that
-** do not fit their bytes, overlaps, holes, and a file that is longer or shorter than its tensors.
-** Failures: "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
+** header that does not begin with "{" or is over 100 MB, duplicate names, unknown dtypes, shapes
+** that do not fit their bytes, overlaps, holes, and a file that is longer or shorter than its
+** tensors. Failures: "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
 */
 #ifndef MOCL_SAFETENSORS_H
 #define MOCL_SAFETENSORS_H
 
 #include "base.h"
 
-/* Bits of one element of a dtype as the format names it ("F32", "BF16", "BOOL", ...), 0 if unknown. */
+/* Bits of one element of a dtype as the format names it ("F32", "BOOL", ...), 0 if unknown. */
 int mocl_safetensors_bits(const char *dtype);
 /* Its place in the format's fixed order of dtypes, narrow before wide; -1 if unknown. */
 int mocl_safetensors_rank(const char *dtype);
@@ -32,8 +32,8 @@ typedef struct mocl_safetensors_pair {
     const char *value;
 } mocl_safetensors_pair;
 
-/* All pointers live until close. Changing the file while it is open changes the data; cutting it makes
-** reads of the lost part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
+/* All pointers live until close. Changing the file while it is open changes the data; cutting it
+** makes reads of the lost part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
 typedef struct mocl_safetensors {
     size_t n;
     const mocl_safetensors_entry *entries; /* in the order of their bytes in the file */

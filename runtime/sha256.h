@@ -1,4 +1,4 @@
-/* sha256.h - the SHA-256 hash of FIPS 180-4, to name data files by content; not meant for secrets */
+/* sha256.h - the SHA-256 hash of FIPS 180-4, to name files by content; not for secrets */
 #ifndef MOCL_SHA256_H
 #define MOCL_SHA256_H
 

@@ -7,9 +7,8 @@
 
 #include "base.h"
 
-/* Kendall's tau-b of n pairs and its two-sided p-value: exact (Kendall 1970) where there are no
-*ties
-** and n <= 33 or at most one pair is out of order either way, else normal with the variance
+/* Kendall's tau-b of n pairs and its two-sided p-value: exact (Kendall 1970) where nothing is
+** tied and n <= 33 or at most one pair is out of order either way, else normal with the variance
 ** corrected for ties. Both are NaN where x or y is constant or n < 2. O(n log n). */
 mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const double *y,
                              double *tau, double *p);

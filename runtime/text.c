@@ -80,7 +80,7 @@ mocl_status mocl_stream_next(mocl_stream *t, size_t line, const char **piece, si
     }
     if (code == Z_MEM_ERROR) return mocl_nomem(t->ctx, PIECE);
     if (got < 0) return mocl_stream_fail(t, line, "gzip data is damaged");
-    /* zlib hands out what it could unpack before it reports a cut: report it when that is used up */
+    /* zlib hands out what it could unpack before it reports a cut: it is reported last */
     if (got == 0 && code == Z_BUF_ERROR) {
         return mocl_stream_fail(t, line, "gzip data ends too early: the file is cut");
     }
@@ -141,8 +141,8 @@ static mocl_status keep_part(mocl_lines *l, const char *p, size_t n) {
     return MOCL_OK;
 }
 
-static mocl_status give_line(mocl_lines *l, const char *p, size_t size, const char **line, size_t *n,
-                             size_t *number) {
+static mocl_status give_line(mocl_lines *l, const char *p, size_t size, const char **line,
+                             size_t *n, size_t *number) {
     *line = p;
     *n = size > 0 && p[size - 1] == '\r' ? size - 1 : size;
     *number = ++l->number;
@@ -172,8 +172,8 @@ mocl_status mocl_lines_next(mocl_lines *l, const char **line, size_t *n, size_t 
 
 /* ---- UTF-8 ---- */
 
-/* The table of well-formed sequences of the Unicode standard (3-7): only the second byte has a range
-** that depends on the first. */
+/* The table of well-formed sequences of the Unicode standard (3-7): only the second byte has a
+** range that depends on the first. */
 size_t mocl_utf8_step(const char *p, size_t n, bool *valid) {
     const unsigned char *s = (const unsigned char *)p;
     unsigned char low = 0x80, high = 0xBF;

@@ -1,9 +1,9 @@
 /* text.h - text files, plain or gzip'd, read in pieces or line by line; UTF-8 checks.
 **
-** gzip is told by its first two bytes, not by the name. Several gzip members in a row are one text; a
-** file that ends inside a member is an error (zlib ignores bytes after the last member that are no
-** gzip). A UTF-8 byte order mark at the start is skipped. Nothing else is changed or checked: bytes
-** that are no UTF-8 are handed on. Failures name file and line: "path:LINE: reason".
+** gzip is told by its first two bytes, not by the name. Several gzip members in a row are one text;
+** a file that ends inside a member is an error (zlib ignores bytes after the last member that are
+** no gzip). A UTF-8 byte order mark at the start is skipped. Nothing else is changed or checked:
+** bytes that are no UTF-8 are handed on. Failures name file and line: "path:LINE: reason".
 */
 #ifndef MOCL_TEXT_H
 #define MOCL_TEXT_H
@@ -18,8 +18,8 @@ typedef struct mocl_stream mocl_stream;
 mocl_status mocl_stream_open(mocl_ctx *ctx, mocl_stream **out, const char *path);
 void mocl_stream_close(mocl_stream *t);
 
-/* *piece receives the next bytes, valid until the next call, *n their number: 0 at the end. `line` is
-** the number for a message. */
+/* *piece receives the next bytes, valid until the next call, *n their number: 0 at the end. `line`
+** is the number for a message. */
 mocl_status mocl_stream_next(mocl_stream *t, size_t line, const char **piece, size_t *n);
 const char *mocl_stream_path(const mocl_stream *t);
 

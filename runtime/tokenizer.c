@@ -30,10 +30,11 @@ void mocl_tokenizer_free(mocl_tokenizer *t) {
     mocl_tok_steps_free(&t->decoder);
     mocl_tok_steps_free(&t->whole);
     mocl_tok_merge_free(t->merge);
-    void *const memory[] = {t->index_id, t->token, t->piece, t->piece_bytes.p, t->special,
-                            t->added_text.p, t->added, t->pairs.slot, t->single, t->pair,
-                            t->source.p, t->text[0].p, t->text[1].p, t->text[2].p, t->spelled.p,
-                            t->decoded.p, t->step[0].p, t->step[1].p, t->words.p, t->more_words.p,
+    void *const memory[] = {t->index_id,  t->token,        t->piece,     t->piece_bytes.p,
+                            t->special,   t->added_text.p, t->added,     t->pairs.slot,
+                            t->single,    t->pair,         t->source.p,  t->text[0].p,
+                            t->text[1].p, t->text[2].p,    t->spelled.p, t->decoded.p,
+                            t->step[0].p, t->step[1].p,    t->words.p,   t->more_words.p,
                             t->out.p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_free(t);
@@ -173,8 +174,10 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
     return MOCL_OK;
 }
 
-/* Without a pre-tokenizer a text is one word. Where no merge makes "x ", something and then a space,
-** both sides of each such place are merged independently and may be cut there: so the cache works. */
+/* Without a pre-tokenizer a text is one word. Where no merge makes "x ", something and then a
+*space,
+** both sides of each such place are merged independently and may be cut there: so the cache works.
+ */
 static bool can_cut(const mocl_tokenizer *t) {
     uint32_t index;
     size_t m = (size_t)t->n_space;
@@ -205,9 +208,9 @@ mocl_status mocl_tok_finish(mocl_ctx *ctx, mocl_tokenizer *t, const char *what) 
         int32_t id = t->index_id[i];
         mocl_text s = mocl_tok_map_key(&t->vocab, i);
         if (t->token[id].p)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.*s' and '%.*s' have the same id %d", what,
-                             (int)(t->token[id].n > 60 ? 60 : t->token[id].n), t->token[id].p, (int)(s.n > 60 ? 60 : s.n),
-                             s.p, id);
+            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.*s' and '%.*s' have the same id %d",
+                             what, (int)(t->token[id].n > 60 ? 60 : t->token[id].n), t->token[id].p,
+                             (int)(s.n > 60 ? 60 : s.n), s.p, id);
         t->token[id] = s;
     }
     for (size_t i = 0; i < t->n_added; i++) {
@@ -289,14 +292,14 @@ mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char 
         mocl_free(name);
         if (there) return st;
     }
-    return mocl_fail(ctx, MOCL_E_IO, "%s: holds no tokenizer.json, tokenizer.model or tokenizer.bin",
-                     path);
+    return mocl_fail(ctx, MOCL_E_IO,
+                     "%s: holds no tokenizer.json, tokenizer.model or tokenizer.bin", path);
 }
 
 mocl_status mocl_tokenizer_save(mocl_ctx *ctx, mocl_tokenizer *t, const char *path) {
-    static const char *const names[] = {
-        [TOK_SOURCE_JSON] = "tokenizer.json", [TOK_SOURCE_BIN] = "tokenizer.bin",
-        [TOK_SOURCE_MODEL] = "tokenizer.model"};
+    static const char *const names[] = {[TOK_SOURCE_JSON] = "tokenizer.json",
+                                        [TOK_SOURCE_BIN] = "tokenizer.bin",
+                                        [TOK_SOURCE_MODEL] = "tokenizer.model"};
     if (!is_directory(path)) return mocl_file_write_atomic(ctx, path, t->source.p, t->source.n);
     char *name = join(ctx, path, NULL, names[t->source_kind]);
     char *config = join(ctx, path, NULL, "tokenizer_config.json");
@@ -343,7 +346,13 @@ static mocl_status encode_run(mocl_ctx *ctx, mocl_tokenizer *t, bool first, bool
 
 static mocl_status encode_segment(mocl_ctx *ctx, mocl_tokenizer *t, bool no_special, const char *s,
                                   size_t n) {
-    if (t->kind == TOK_KIND_SENTENCEPIECE) return encode_run(ctx, t, true, no_special, s, n);
+    if (t->kind == TOK_KIND_SENTENCEPIECE) {
+        /* a stray continuation byte must not make one character with the space put before it */
+        bool prefix = t->normalizer.n && t->normalizer.p[t->normalizer.n - 1].kind == TOK_PREPEND;
+        bool apart = prefix && n > 0 && ((unsigned char)s[0] & 0xc0) == 0x80;
+        if (apart) MOCL_TRY(mocl_tok_word(ctx, t, t->space, (size_t)t->n_space, &t->out));
+        return encode_run(ctx, t, !apart, no_special, s, n);
+    }
     for (size_t at = 0, i = 0; at < n; at = i) {
         uint32_t c;
         int len;
@@ -379,9 +388,11 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
     *ids = NULL;
     *n_ids = 0;
     if (o->bos && t->bos < 0)
-        return mocl_fail(ctx, MOCL_E_ARG, "encode: bos = true, but this tokenizer has no BOS token");
+        return mocl_fail(ctx, MOCL_E_ARG,
+                         "encode: bos = true, but this tokenizer has no BOS token");
     if (o->eos && t->eos < 0)
-        return mocl_fail(ctx, MOCL_E_ARG, "encode: eos = true, but this tokenizer has no EOS token");
+        return mocl_fail(ctx, MOCL_E_ARG,
+                         "encode: eos = true, but this tokenizer has no EOS token");
     if (o->pair && !o->with_template)
         return mocl_fail(ctx, MOCL_E_ARG, "encode: a pair needs template = true");
     static const int32_t plain_pair[] = {TOK_TEMPLATE_A, TOK_TEMPLATE_B};
@@ -416,7 +427,8 @@ static mocl_status check_decode(mocl_ctx *ctx, const mocl_tokenizer *t, int32_t 
 }
 
 /* appends what id adds to a text in which `last` came before it (-1: nothing) */
-static mocl_status add_piece(mocl_ctx *ctx, mocl_tokenizer *t, int32_t last, bool joined, int32_t id) {
+static mocl_status add_piece(mocl_ctx *ctx, mocl_tokenizer *t, int32_t last, bool joined,
+                             int32_t id) {
     mocl_text piece = t->piece[id];
     if (t->strip_after_bos && last >= 0 && last == t->bos && piece.n && piece.p[0] == ' ')
         piece.p++, piece.n--;
@@ -424,8 +436,8 @@ static mocl_status add_piece(mocl_ctx *ctx, mocl_tokenizer *t, int32_t last, boo
     return mocl_tok_bytes_add(ctx, &t->decoded, piece.p, piece.n);
 }
 
-mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_t *ids, size_t n_ids,
-                                  bool skip_special, const char **text, size_t *n) {
+mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_t *ids,
+                                  size_t n_ids, bool skip_special, const char **text, size_t *n) {
     *text = "";
     *n = 0;
     t->decoded.n = 0;

@@ -1,4 +1,5 @@
-/* tokenizer.h - text to token ids and back: byte-level BPE, Hugging Face tokenizer.json (BPE models),
+/* tokenizer.h - text to token ids and back: byte-level BPE, Hugging Face tokenizer.json (BPE
+*models),
 ** and the SentencePiece-style vocabularies of llama2.c (.bin) and Llama-2 (.model).
 **
 ** Refuses what it does not know: a tokenizer.json with another model, normalizer, pre-tokenizer,
@@ -20,24 +21,27 @@ typedef struct mocl_text {
 } mocl_text;
 
 /* *out receives a new tokenizer (NULL on failure); free with mocl_tokenizer_free (NULL is fine).
-** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), or a directory that holds
+** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), or a directory that
+*holds
 ** tokenizer.json, tokenizer.model or tokenizer.bin (the first found in this order). MOCL_E_IO or
 ** MOCL_E_FORMAT with "path: reason". */
 mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
-/* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with GPT-2's
+/* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with
+*GPT-2's
 ** pre-tokenizer */
 mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
                                      const char *merges_path);
 void mocl_tokenizer_free(mocl_tokenizer *t);
 
 typedef struct mocl_tokenizer_train_options {
-    int64_t vocab_size;      /* at least n_special + 256 */
-    int64_t min_frequency;   /* a pair seen less often is not merged; at least 1 */
+    int64_t vocab_size;       /* at least n_special + 256 */
+    int64_t min_frequency;    /* a pair seen less often is not merged; at least 1 */
     const mocl_text *special; /* ids 0 .. n_special - 1 */
     size_t n_special;
 } mocl_tokenizer_train_options;
 
-/* Byte-level BPE. Ids: the special tokens, the 256 bytes in order, then the merges. Of the pairs with
+/* Byte-level BPE. Ids: the special tokens, the 256 bytes in order, then the merges. Of the pairs
+*with
 ** the highest count the one with the smallest pair of ids is merged first. Stops early, with fewer
 ** ids, when no pair reaches min_frequency. */
 mocl_status mocl_tokenizer_train(mocl_ctx *ctx, mocl_tokenizer **out, const mocl_text *texts,
@@ -55,25 +59,27 @@ typedef struct mocl_tokenizer_encode_options {
     const mocl_text *pair; /* second text, or NULL; only together with with_template */
 } mocl_tokenizer_encode_options;
 
-/* *ids (n_ids of them) belong to the tokenizer and live until its next encode. Any bytes are fine as
+/* *ids (n_ids of them) belong to the tokenizer and live until its next encode. Any bytes are fine
+*as
 ** text. options NULL: all false. */
 mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *text, size_t n,
-                                  const mocl_tokenizer_encode_options *options,
-                                  const int32_t **ids, size_t *n_ids);
+                                  const mocl_tokenizer_encode_options *options, const int32_t **ids,
+                                  size_t *n_ids);
 
 /* *text (n bytes) belongs to the tokenizer and lives until its next decode. An id outside the
 ** vocabulary is MOCL_E_ARG. */
-mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_t *ids, size_t n_ids,
-                                  bool skip_special, const char **text, size_t *n);
+mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_t *ids,
+                                  size_t n_ids, bool skip_special, const char **text, size_t *n);
 
-/* Decoding one id at a time. The pieces put together are what mocl_tokenizer_decode gives; each holds
+/* Decoding one id at a time. The pieces put together are what mocl_tokenizer_decode gives; each
+*holds
 ** only complete UTF-8 characters (bytes that can never become one pass as they are). */
 typedef struct mocl_tokenizer_stream {
     bool skip_special;
-    bool started;      /* an id has been pushed */
-    int32_t last;      /* the id before this one, -1 = none */
+    bool started;       /* an id has been pushed */
+    int32_t last;       /* the id before this one, -1 = none */
     int32_t strip_left; /* leading characters the decoder may still remove */
-    int n_pending;     /* bytes of an unfinished character */
+    int n_pending;      /* bytes of an unfinished character */
     char pending[4];
 } mocl_tokenizer_stream;
 

@@ -1,7 +1,8 @@
 /* tokenizer_bpe.c - one word to ids: first symbols, then merges by rank, with a cache of words.
 **
 ** All models here are the same algorithm: of all neighbouring pairs the one with the lowest rank is
-** merged, the leftmost of equals, until none is in the table. A heap keeps it O(n log n) for words of
+** merged, the leftmost of equals, until none is in the table. A heap keeps it O(n log n) for words
+*of
 ** any length.
 */
 #include <string.h>
@@ -52,7 +53,8 @@ void mocl_tok_merge_free(tok_merge *m) {
 
 static mocl_status add_symbol(mocl_ctx *ctx, tok_merge *m, int32_t id) {
     if (m->n == m->symbol_cap) {
-        if (m->n >= INT32_MAX) return mocl_fail(ctx, MOCL_E_ARG, "encode: a word is over 2 GiB long");
+        if (m->n >= INT32_MAX)
+            return mocl_fail(ctx, MOCL_E_ARG, "encode: a word is over 2 GiB long");
         void *q = m->symbol;
         mocl_status st = mocl_tok_grow(ctx, &q, &m->symbol_cap, m->n, 1, sizeof *m->symbol);
         m->symbol = q;
@@ -78,7 +80,8 @@ static mocl_status push(mocl_ctx *ctx, const mocl_tokenizer *t, tok_merge *m, in
     if (st) return st;
     candidate c = {p->rank, at, left, right, p->id};
     size_t i = m->n_heap++;
-    for (; i > 0 && less(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2) m->heap[i] = m->heap[(i - 1) / 2];
+    for (; i > 0 && less(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        m->heap[i] = m->heap[(i - 1) / 2];
     m->heap[i] = c;
     return MOCL_OK;
 }
@@ -116,7 +119,9 @@ static mocl_status merge_symbols(mocl_ctx *ctx, const mocl_tokenizer *t, tok_mer
 }
 
 static mocl_status no_token(mocl_ctx *ctx, const char *s, size_t n) {
-    if (n > 1) return mocl_fail(ctx, MOCL_E_ARG, "encode: the vocabulary has no token for '%.*s'", (int)n, s);
+    if (n > 1)
+        return mocl_fail(ctx, MOCL_E_ARG, "encode: the vocabulary has no token for '%.*s'", (int)n,
+                         s);
     return mocl_fail(ctx, MOCL_E_ARG, "encode: the vocabulary has no token for the byte 0x%02x",
                      (unsigned char)*s);
 }
@@ -128,7 +133,8 @@ static mocl_status add_fallback(mocl_ctx *ctx, mocl_tokenizer *t, const char *s,
     bool bytes = t->byte_fallback;
     for (size_t i = 0; i < n && bytes; i++) bytes = t->byte_id[(unsigned char)s[i]] >= 0;
     if (bytes) {
-        for (size_t i = 0; i < n; i++) MOCL_TRY(add_symbol(ctx, m, t->byte_id[(unsigned char)s[i]]));
+        for (size_t i = 0; i < n; i++)
+            MOCL_TRY(add_symbol(ctx, m, t->byte_id[(unsigned char)s[i]]));
         *unknown = false;
         return MOCL_OK;
     }

@@ -43,10 +43,13 @@ mocl_status mocl_tok_spans_add(mocl_ctx *ctx, tok_spans *v, size_t start, size_t
 /* ---- a map from byte strings to 0, 1, 2, ... in order of insertion ---- */
 
 typedef struct tok_map {
-    tok_bytes keys;                                   /* all keys, one after the other */
-    struct tok_key { size_t start; uint32_t n, hash; } *key; /* by index */
+    tok_bytes keys; /* all keys, one after the other */
+    struct tok_key {
+        size_t start;
+        uint32_t n, hash;
+    } * key; /* by index */
     size_t n, cap;
-    uint32_t *table;                                  /* index + 1, 0 = empty; size is mask + 1 */
+    uint32_t *table; /* index + 1, 0 = empty; size is mask + 1 */
     size_t mask;
 } tok_map;
 
@@ -74,13 +77,28 @@ mocl_status mocl_tok_spell(mocl_ctx *ctx, tok_bytes *out, const char *s, size_t 
 /* ---- steps of normalizers, pre-tokenizers and decoders ---- */
 
 typedef enum tok_step_kind {
-    TOK_NFC, TOK_NFD, TOK_NFKC, TOK_NFKD, TOK_LOWERCASE, TOK_PREPEND, TOK_REPLACE,
-    TOK_PREFIX_SPACE, TOK_SPLIT, TOK_DIGITS,
-    TOK_BYTE_LEVEL, TOK_BYTE_FALLBACK, TOK_FUSE, TOK_STRIP
+    TOK_NFC,
+    TOK_NFD,
+    TOK_NFKC,
+    TOK_NFKD,
+    TOK_LOWERCASE,
+    TOK_PREPEND,
+    TOK_REPLACE,
+    TOK_PREFIX_SPACE,
+    TOK_SPLIT,
+    TOK_DIGITS,
+    TOK_BYTE_LEVEL,
+    TOK_BYTE_FALLBACK,
+    TOK_FUSE,
+    TOK_STRIP
 } tok_step_kind;
 
 typedef enum tok_behavior {
-    TOK_REMOVED, TOK_ISOLATED, TOK_MERGED_WITH_PREVIOUS, TOK_MERGED_WITH_NEXT, TOK_CONTIGUOUS
+    TOK_REMOVED,
+    TOK_ISOLATED,
+    TOK_MERGED_WITH_PREVIOUS,
+    TOK_MERGED_WITH_NEXT,
+    TOK_CONTIGUOUS
 } tok_behavior;
 
 typedef struct tok_step {
@@ -120,23 +138,26 @@ void mocl_tok_strip(const tok_step *step, const char **s, size_t *n);
 ** first: it begins a segment, so that something may be put before it. */
 mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
                                size_t *n);
-/* Splits s (valid UTF-8) into t->words, spans of *s; *s and *n change if a space was put in front. */
+/* Splits s (valid UTF-8) into t->words, spans of *s; *s and *n change if a space was put in front.
+ */
 mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s, size_t *n);
 
 /* ---- added tokens ---- */
 
 typedef struct tok_added {
-    mocl_text content;     /* in t->added_text, once finished */
-    mocl_text match;       /* what to look for: content, or content normalized */
+    mocl_text content; /* in t->added_text, once finished */
+    mocl_text match;   /* what to look for: content, or content normalized */
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
-    bool in_text;          /* recognised in texts */
+    bool in_text; /* recognised in texts */
 } tok_added;
 
-/* The first added token of this kind at or after `from`: *which NULL if there is none, else its text
+/* The first added token of this kind at or after `from`: *which NULL if there is none, else its
+*text
 ** is [*start, *end). */
 void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_special, const char *s,
-                         size_t n, size_t from, const tok_added **which, size_t *start, size_t *end);
+                         size_t n, size_t from, const tok_added **which, size_t *start,
+                         size_t *end);
 
 /* ---- the merge table: (left, right) -> rank, id ---- */
 
@@ -165,11 +186,11 @@ enum { TOK_TEMPLATE_A = -1, TOK_TEMPLATE_B = -2, TOK_MAX_ID = (1 << 22) - 1 };
 
 struct mocl_tokenizer {
     /* vocabulary */
-    tok_map vocab;        /* spelling -> index */
-    int32_t *index_id;    /* id of each index of vocab */
+    tok_map vocab;     /* spelling -> index */
+    int32_t *index_id; /* id of each index of vocab */
     size_t index_cap;
-    mocl_text *token;     /* spelling by id; p NULL = unused id. Points into vocab.keys or added_text */
-    mocl_text *piece;     /* what decoding an id yields; points into piece_bytes */
+    mocl_text *token; /* spelling by id; p NULL = unused id. Points into vocab.keys or added_text */
+    mocl_text *piece; /* what decoding an id yields; points into piece_bytes */
     tok_bytes piece_bytes;
     bool *special;        /* by id */
     int32_t n_vocab;      /* the largest id + 1 */
@@ -185,16 +206,16 @@ struct mocl_tokenizer {
     int32_t byte_id[256]; /* byte-level: the byte; else its fallback token; -1 = none */
     int32_t unk;          /* -1 = none */
     bool byte_fallback, fuse_unk, ignore_merges;
-    bool cut_at_space;    /* no merge crosses from something else to a space: words are cut there */
-    char space[4];        /* the space character of this vocabulary, " " or U+2581, */
-    int n_space;          /* its bytes */
+    bool cut_at_space; /* no merge crosses from something else to a space: words are cut there */
+    char space[4];     /* the space character of this vocabulary, " " or U+2581, */
+    int n_space;       /* its bytes */
 
     /* text steps */
     tok_steps normalizer, splitter;
-    tok_steps decoder;    /* on each token; its result is `piece` */
-    tok_steps whole;      /* then on the whole text: REPLACE and STRIP only */
-    bool strip_after_bos; /* decoding: one leading space goes if BOS comes before */
-    bool join_with_space; /* decoding: no decoder in the file, tokens are joined with a space */
+    tok_steps decoder;      /* on each token; its result is `piece` */
+    tok_steps whole;        /* then on the whole text: REPLACE and STRIP only */
+    bool strip_after_bos;   /* decoding: one leading space goes if BOS comes before */
+    bool join_with_space;   /* decoding: no decoder in the file, tokens are joined with a space */
     int32_t *single, *pair; /* templates of the post-processor: ids or TOK_TEMPLATE_ */
     size_t n_single, n_pair, single_cap, pair_cap;
 
@@ -203,7 +224,7 @@ struct mocl_tokenizer {
     tok_source source_kind;
 
     /* scratch */
-    tok_bytes text[3];    /* normalizer (two in turn), pre-tokenizer */
+    tok_bytes text[3]; /* normalizer (two in turn), pre-tokenizer */
     tok_bytes spelled, decoded, step[2];
     tok_spans words, more_words;
     tok_ids out, tmp;
@@ -211,7 +232,8 @@ struct mocl_tokenizer {
 };
 
 mocl_status mocl_tok_new(mocl_ctx *ctx, mocl_tokenizer **out);
-/* Adds a token to the vocabulary; MOCL_E_FORMAT for a duplicate or a bad id. `what` starts messages. */
+/* Adds a token to the vocabulary; MOCL_E_FORMAT for a duplicate or a bad id. `what` starts
+ * messages. */
 mocl_status mocl_tok_add(mocl_ctx *ctx, mocl_tokenizer *t, const char *what, mocl_text spelling,
                          int64_t id);
 /* Adds an added token; content and match stay where they are until mocl_tok_finish copies them. */

@@ -13,7 +13,8 @@ static mocl_status fail(tok_reader *r, const char *text) {
     return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, text);
 }
 
-static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n, json_t **out) {
+static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n,
+                         json_t **out) {
     json_error_t e;
     *out = NULL;
     if (!mocl_may_alloc(ctx)) return mocl_nomem(ctx, n);
@@ -77,8 +78,8 @@ static mocl_status read_merges(tok_reader *r, const json_t *merges) {
         mocl_text left, right;
         int32_t a, b, id;
         if (!merge_sides(json_array_get(merges, rank), &left, &right))
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: merge %zu is not a pair of tokens", r->path,
-                             rank);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: merge %zu is not a pair of tokens",
+                             r->path, rank);
         joined->n = 0;
         MOCL_TRY(mocl_tok_bytes_add(r->ctx, joined, left.p, left.n));
         MOCL_TRY(mocl_tok_bytes_add(r->ctx, joined, right.p, right.n));
@@ -100,11 +101,12 @@ static mocl_status read_model(tok_reader *r, const json_t *model) {
     if (!type.p && !json_object_get(model, "merges"))
         return fail(r, "the model has no type and no merges: only BPE is supported");
     if (type.p && strcmp(type.p, "BPE") != 0)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: model '%.60s' is not supported (BPE is)", r->path,
-                         type.p);
-    MOCL_TRY(mocl_tok_json_object(r, model, "model BPE",
-                                  "type dropout unk_token continuing_subword_prefix end_of_word_suffix "
-                                  "fuse_unk byte_fallback ignore_merges vocab merges"));
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: model '%.60s' is not supported (BPE is)",
+                         r->path, type.p);
+    MOCL_TRY(
+        mocl_tok_json_object(r, model, "model BPE",
+                             "type dropout unk_token continuing_subword_prefix end_of_word_suffix "
+                             "fuse_unk byte_fallback ignore_merges vocab merges"));
     const json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0.0)
         return fail(r, "model BPE: dropout is not supported");
@@ -151,7 +153,8 @@ static mocl_status read_added(tok_reader *r, const json_t *o) {
     MOCL_TRY(mocl_tok_json_object(r, o, what,
                                   "id content single_word lstrip rstrip normalized special"));
     MOCL_TRY(mocl_tok_json_text(r, o, what, "content", &a.content));
-    if (a.content.n == 0 || !json_is_integer(id)) return fail(r, "an added token has no content or id");
+    if (a.content.n == 0 || !json_is_integer(id))
+        return fail(r, "an added token has no content or id");
     MOCL_TRY(mocl_tok_json_bool(r, o, what, "special", false, &a.special));
     MOCL_TRY(mocl_tok_json_bool(r, o, what, "single_word", false, &a.single_word));
     MOCL_TRY(mocl_tok_json_bool(r, o, what, "lstrip", false, &a.lstrip));
@@ -167,7 +170,8 @@ static mocl_status read_added(tok_reader *r, const json_t *o) {
     a.id = (int32_t)value;
     for (size_t i = 0; i < r->t->n_added; i++)
         if (r->t->added[i].id == a.id)
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: two added tokens have id %d", r->path, a.id);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: two added tokens have id %d", r->path,
+                             a.id);
     return mocl_tok_add_added(r->ctx, r->t, r->path, &a);
 }
 
@@ -182,8 +186,9 @@ static mocl_status check_added(tok_reader *r) {
         uint32_t index;
         const tok_added *a = &t->added[i];
         if (taken[a->id] && !mocl_tok_map_find(&t->vocab, a->content.p, a->content.n, &index))
-            st = mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: added token '%.60s' has the id %d of another token",
-                           r->path, a->content.p, a->id);
+            st = mocl_fail(r->ctx, MOCL_E_FORMAT,
+                           "%s: added token '%.60s' has the id %d of another token", r->path,
+                           a->content.p, a->id);
     }
     mocl_free(taken);
     return st;
@@ -246,13 +251,14 @@ static void guess_ends(mocl_tokenizer *t) {
 
 static mocl_status read_root(tok_reader *r, const json_t *root, const char *config_path) {
     mocl_tokenizer *t = r->t;
-    MOCL_TRY(mocl_tok_json_object(r, root, "the file",
-                                  "version truncation padding added_tokens normalizer pre_tokenizer "
-                                  "post_processor decoder model"));
+    MOCL_TRY(
+        mocl_tok_json_object(r, root, "the file",
+                             "version truncation padding added_tokens normalizer pre_tokenizer "
+                             "post_processor decoder model"));
     t->source_kind = TOK_SOURCE_JSON;
     t->kind = TOK_KIND_CHARACTER;
-    MOCL_TRY(mocl_tok_read_pre_tokenizer(r, json_object_get(root, "pre_tokenizer")));
     MOCL_TRY(read_model(r, json_object_get(root, "model")));
+    MOCL_TRY(mocl_tok_read_pre_tokenizer(r, json_object_get(root, "pre_tokenizer")));
     set_bytes(t);
     MOCL_TRY(mocl_tok_read_normalizer(r, json_object_get(root, "normalizer")));
     MOCL_TRY(mocl_tok_read_decoder(r, json_object_get(root, "decoder")));
@@ -305,8 +311,8 @@ static mocl_status read_lines(tok_reader *r, const char *data, size_t n, mocl_te
         const char *space = memchr(s, ' ', len);
         size_t left = space ? (size_t)(space - s) : 0;
         if (left == 0 || left + 1 == len || memchr(space + 1, ' ', len - left - 1))
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s:%zu: expected two tokens and a space between",
-                             r->path, line);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                             "%s:%zu: expected two tokens and a space between", r->path, line);
         merge[2 * *n_merge] = (mocl_text){s, left};
         merge[2 * *n_merge + 1] = (mocl_text){space + 1, len - left - 1};
         ++*n_merge;
@@ -327,8 +333,8 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     json_object_foreach((json_t *)vocab, key, id) {
         json_int_t i = json_integer_value(id);
         if (!json_is_integer(id) || i < 0 || i > TOK_MAX_ID)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: the id of token '%.60s' is not in 0 to %d", r->path,
-                             key, TOK_MAX_ID);
+            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: the id of token '%.60s' is not in 0 to %d",
+                             r->path, key, TOK_MAX_ID);
         if (i > top) top = i;
         if (strcmp(key, "<|endoftext|>") == 0) special = (int32_t)i;
     }
@@ -339,8 +345,8 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     json_object_keylen_foreach((json_t *)vocab, key, n_key, id) {
         mocl_text *s = st ? NULL : &token[json_integer_value(id)];
         if (s && s->p)
-            st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.60s' and '%.60s' have the same id", r->path,
-                           s->p, key);
+            st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.60s' and '%.60s' have the same id",
+                           r->path, s->p, key);
         else if (s)
             *s = (mocl_text){key, n_key};
     }

@@ -1,4 +1,5 @@
-/* tokenizer_json.h - reading JSON objects strictly; for tokenizer_json.c and tokenizer_parts.c only */
+/* tokenizer_json.h - reading JSON objects strictly; for tokenizer_json.c and tokenizer_parts.c only
+ */
 #ifndef MOCL_TOKENIZER_JSON_H
 #define MOCL_TOKENIZER_JSON_H
 
@@ -13,7 +14,8 @@ typedef struct tok_reader {
 } tok_reader;
 
 /* Fails unless o is an object whose keys are all in the space-separated list. */
-mocl_status mocl_tok_json_object(tok_reader *r, const json_t *o, const char *what, const char *keys);
+mocl_status mocl_tok_json_object(tok_reader *r, const json_t *o, const char *what,
+                                 const char *keys);
 /* A field; absent and null give the default, another type fails. */
 mocl_status mocl_tok_json_bool(tok_reader *r, const json_t *o, const char *what, const char *key,
                                bool def, bool *out);

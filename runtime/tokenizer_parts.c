@@ -21,8 +21,9 @@ mocl_status mocl_tok_json_object(tok_reader *r, const json_t *o, const char *wha
     json_t *value;
     json_object_foreach((json_t *)o, key, value) {
         if (!in_list(key, keys))
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s has a field '%.60s' that is not supported",
-                             r->path, what, key);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                             "%s: %s has a field '%.60s' that is not supported", r->path, what,
+                             key);
     }
     return MOCL_OK;
 }
@@ -33,7 +34,8 @@ mocl_status mocl_tok_json_bool(tok_reader *r, const json_t *o, const char *what,
     *out = def;
     if (!v || json_is_null(v)) return MOCL_OK;
     if (!json_is_boolean(v))
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: '%s' is not true or false", r->path, what, key);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: '%s' is not true or false", r->path, what,
+                         key);
     *out = json_is_true(v);
     return MOCL_OK;
 }
@@ -52,8 +54,7 @@ mocl_status mocl_tok_json_text(tok_reader *r, const json_t *o, const char *what,
 static mocl_status need_text(tok_reader *r, const json_t *o, const char *what, const char *key,
                              mocl_text *out) {
     MOCL_TRY(mocl_tok_json_text(r, o, what, key, out));
-    if (!out->p)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s has no '%s'", r->path, what, key);
+    if (!out->p) return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s has no '%s'", r->path, what, key);
     return MOCL_OK;
 }
 
@@ -114,9 +115,14 @@ static mocl_status add_replace(tok_reader *r, const json_t *o, const char *what,
 /* ---- normalizer ---- */
 
 mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
-    static const struct { const char *type; tok_step_kind kind; } plain[] = {
-        {"NFC", TOK_NFC}, {"NFD", TOK_NFD}, {"NFKC", TOK_NFKC}, {"NFKD", TOK_NFKD},
-        {"Lowercase", TOK_LOWERCASE}};
+    static const struct {
+        const char *type;
+        tok_step_kind kind;
+    } plain[] = {{"NFC", TOK_NFC},
+                 {"NFD", TOK_NFD},
+                 {"NFKC", TOK_NFKC},
+                 {"NFKD", TOK_NFKD},
+                 {"Lowercase", TOK_LOWERCASE}};
     const char *what = "normalizer", *type;
     tok_steps *steps = &r->t->normalizer;
     tok_step *step;
@@ -151,7 +157,8 @@ mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
 static mocl_status read_byte_level(tok_reader *r, const json_t *o) {
     bool prefix, regex;
     tok_step *step;
-    MOCL_TRY(mocl_tok_json_object(r, o, "ByteLevel", "type add_prefix_space trim_offsets use_regex"));
+    MOCL_TRY(
+        mocl_tok_json_object(r, o, "ByteLevel", "type add_prefix_space trim_offsets use_regex"));
     MOCL_TRY(mocl_tok_json_bool(r, o, "ByteLevel", "add_prefix_space", true, &prefix));
     MOCL_TRY(mocl_tok_json_bool(r, o, "ByteLevel", "use_regex", true, &regex));
     r->t->kind = TOK_KIND_BYTE_LEVEL;
@@ -159,14 +166,16 @@ static mocl_status read_byte_level(tok_reader *r, const json_t *o) {
     if (!regex) return MOCL_OK;
     MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->splitter, TOK_SPLIT, &step));
     step->behavior = TOK_ISOLATED;
-    return mocl_tok_step_compile(r->ctx, step, mocl_tok_gpt2_pattern, strlen(mocl_tok_gpt2_pattern));
+    return mocl_tok_step_compile(r->ctx, step, mocl_tok_gpt2_pattern,
+                                 strlen(mocl_tok_gpt2_pattern));
 }
 
 static mocl_status read_split(tok_reader *r, const json_t *o) {
-    static const char *const names[] = {
-        [TOK_REMOVED] = "Removed", [TOK_ISOLATED] = "Isolated",
-        [TOK_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
-        [TOK_MERGED_WITH_NEXT] = "MergedWithNext", [TOK_CONTIGUOUS] = "Contiguous"};
+    static const char *const names[] = {[TOK_REMOVED] = "Removed",
+                                        [TOK_ISOLATED] = "Isolated",
+                                        [TOK_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
+                                        [TOK_MERGED_WITH_NEXT] = "MergedWithNext",
+                                        [TOK_CONTIGUOUS] = "Contiguous"};
     tok_step *step;
     mocl_text behavior;
     MOCL_TRY(mocl_tok_json_object(r, o, "Split", "type pattern behavior invert"));
@@ -188,7 +197,8 @@ mocl_status mocl_tok_read_pre_tokenizer(tok_reader *r, const json_t *o) {
     MOCL_TRY(type_of(r, o, what, &type));
     if (r->t->kind == TOK_KIND_BYTE_LEVEL)
         return mocl_fail(r->ctx, MOCL_E_FORMAT,
-                         "%s: pre-tokenizer '%.60s' after ByteLevel is not supported", r->path, type);
+                         "%s: pre-tokenizer '%.60s' after ByteLevel is not supported", r->path,
+                         type);
     if (strcmp(type, "Sequence") == 0) {
         const json_t *list;
         MOCL_TRY(mocl_tok_json_object(r, o, what, "type pretokenizers"));
@@ -223,8 +233,8 @@ static mocl_status read_strip(tok_reader *r, const json_t *o, tok_steps *steps) 
     if (!json_is_integer(start) || !json_is_integer(stop) || json_integer_value(start) < 0 ||
         json_integer_value(stop) < 0 || json_integer_value(start) > INT32_MAX ||
         json_integer_value(stop) > INT32_MAX)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: decoder Strip: 'start' and 'stop' must be counts",
-                         r->path);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: decoder Strip: 'start' and 'stop' must be counts", r->path);
     MOCL_TRY(mocl_tok_steps_add(r->ctx, steps, TOK_STRIP, &step));
     step->start = (int32_t)json_integer_value(start);
     step->stop = (int32_t)json_integer_value(stop);
@@ -259,7 +269,8 @@ static mocl_status read_decoder(tok_reader *r, const json_t *o, tok_steps **step
                          r->path, type);
     MOCL_TRY(mocl_tok_json_object(
         r, o, type, byte_level ? "type add_prefix_space trim_offsets use_regex" : "type"));
-    return mocl_tok_steps_add(r->ctx, *steps, byte_level ? TOK_BYTE_LEVEL : TOK_BYTE_FALLBACK, &step);
+    return mocl_tok_steps_add(r->ctx, *steps, byte_level ? TOK_BYTE_LEVEL : TOK_BYTE_FALLBACK,
+                              &step);
 }
 
 mocl_status mocl_tok_read_decoder(tok_reader *r, const json_t *o) {
@@ -275,8 +286,9 @@ static mocl_status add_part(tok_reader *r, bool pair, json_int_t id) {
     int32_t **parts = pair ? &t->pair : &t->single;
     size_t *n = pair ? &t->n_pair : &t->n_single, *cap = pair ? &t->pair_cap : &t->single_cap;
     if (id < TOK_TEMPLATE_B || id >= t->n_vocab)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: the post-processor adds id %lld, vocabulary has %d",
-                         r->path, (long long)id, t->n_vocab);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: the post-processor adds id %lld, vocabulary has %d", r->path,
+                         (long long)id, t->n_vocab);
     void *q = *parts;
     mocl_status st = mocl_tok_grow(r->ctx, &q, cap, *n, 1, sizeof **parts);
     *parts = q;
@@ -319,7 +331,8 @@ static mocl_status read_template(tok_reader *r, const json_t *o) {
             return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s has no array '%s'", r->path, what,
                              pair ? "pair" : "single");
         for (size_t i = 0; i < json_array_size(list); i++)
-            MOCL_TRY(read_part(r, json_array_get(list, i), json_object_get(o, "special_tokens"), pair));
+            MOCL_TRY(
+                read_part(r, json_array_get(list, i), json_object_get(o, "special_tokens"), pair));
     }
     return MOCL_OK;
 }
@@ -329,8 +342,8 @@ static mocl_status named_id(tok_reader *r, const json_t *o, const char *key, jso
     const json_t *v = json_array_get(json_object_get(o, key), 1);
     *id = json_integer_value(v);
     if (json_is_integer(v) && *id >= 0) return MOCL_OK;
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: RobertaProcessing: '%s' is not [token, id]", r->path,
-                     key);
+    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: RobertaProcessing: '%s' is not [token, id]",
+                     r->path, key);
 }
 
 static mocl_status read_roberta(tok_reader *r, const json_t *o) {
@@ -362,8 +375,8 @@ mocl_status mocl_tok_read_post_processor(tok_reader *r, const json_t *o) {
     if (strcmp(type, "ByteLevel") == 0) /* it only moves offsets, which there are none of here */
         return mocl_tok_json_object(r, o, type, "type add_prefix_space trim_offsets use_regex");
     if (r->t->n_single)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: a second post-processor '%.60s' is not supported",
-                         r->path, type);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: a second post-processor '%.60s' is not supported", r->path, type);
     if (strcmp(type, "TemplateProcessing") == 0) return read_template(r, o);
     if (strcmp(type, "RobertaProcessing") == 0) return read_roberta(r, o);
     return unknown(r, what, type);

@@ -1,7 +1,8 @@
 /* tokenizer_regex.c - patterns of tokenizer.json, written for Oniguruma, run by PCRE2.
 **
 ** The two dialects agree on most of what tokenizers use. Where they differ the pattern is rewritten
-** (\s, \w, {,n}) or refused (\h, sets of sets, (?m), ...). What is left: \b next to a mark and \S in
+** (\s, \w, {,n}) or refused (\h, sets of sets, (?m), ...). What is left: \b next to a mark and \S
+*in
 ** brackets next to U+180E, see docs/tokenizer.md.
 */
 #define _GNU_SOURCE /* memmem */
@@ -33,19 +34,34 @@ static mocl_status translate_escape(mocl_ctx *ctx, tok_bytes *out, const char *s
     if (n < 2) return refuse(ctx, "a lone backslash at its end");
     *used = 2;
     switch (s[1]) {
-        case 's': return put(ctx, out, in_class ? WHITE_SPACE : "[" WHITE_SPACE "]");
-        case 'w': return put(ctx, out, in_class ? WORD : "[" WORD "]");
+        case 's':
+            return put(ctx, out, in_class ? WHITE_SPACE : "[" WHITE_SPACE "]");
+        case 'w':
+            return put(ctx, out, in_class ? WORD : "[" WORD "]");
         case 'S':
             /* within brackets no complement can be written; U+180E is then taken as white space */
             return put(ctx, out, in_class ? "\\S" : "[^" WHITE_SPACE "]");
         case 'W':
             if (in_class) return refuse(ctx, "\\W inside brackets");
             return put(ctx, out, "[^" WORD "]");
-        case 'h': case 'H': return refuse(ctx, "\\h");
-        case 'Z': case 'G': case 'K': case 'C': case 'E': case 'Q': case 'N': case 'O': case 'y':
-        case 'Y': case 'k': case 'g':
+        case 'h':
+        case 'H':
+            return refuse(ctx, "\\h");
+        case 'Z':
+        case 'G':
+        case 'K':
+        case 'C':
+        case 'E':
+        case 'Q':
+        case 'N':
+        case 'O':
+        case 'y':
+        case 'Y':
+        case 'k':
+        case 'g':
             return refuse(ctx, (char[]){'\\', s[1], '\0'});
-        default: return mocl_tok_bytes_add(ctx, out, s, 2);
+        default:
+            return mocl_tok_bytes_add(ctx, out, s, 2);
     }
 }
 
@@ -76,9 +92,11 @@ static mocl_status translate(mocl_ctx *ctx, tok_bytes *out, const char *s, size_
             /* options: i and x mean the same in both, m does not; look-around and groups pass */
             size_t k = i + 2;
             for (; k < n && ((s[k] >= 'a' && s[k] <= 'z') || s[k] == '-'); k++)
-                if (s[k] != 'i' && s[k] != 'x' && s[k] != '-') return refuse(ctx, "options like (?m)");
+                if (s[k] != 'i' && s[k] != 'x' && s[k] != '-')
+                    return refuse(ctx, "options like (?m)");
             /* a bare (?i) reaches over the next | in one dialect only, unless it comes first */
-            if (i > 0 && k > i + 2 && k < n && s[k] == ')') return refuse(ctx, "(?i) in its middle");
+            if (i > 0 && k > i + 2 && k < n && s[k] == ')')
+                return refuse(ctx, "(?i) in its middle");
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + i, 1));
         } else {
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + i, 1));
@@ -99,7 +117,8 @@ mocl_status mocl_tok_step_compile(mocl_ctx *ctx, tok_step *step, const char *pat
     PCRE2_SIZE at;
     /* ^ and $ match at lines in Oniguruma's Ruby syntax */
     uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    step->regex = pcre2_compile((PCRE2_SPTR)(text.n ? text.p : ""), text.n, flags, &code, &at, NULL);
+    step->regex =
+        pcre2_compile((PCRE2_SPTR)(text.n ? text.p : ""), text.n, flags, &code, &at, NULL);
     mocl_free(text.p);
     if (!step->regex) {
         PCRE2_UCHAR why[128];
@@ -111,7 +130,8 @@ mocl_status mocl_tok_step_compile(mocl_ctx *ctx, tok_step *step, const char *pat
     return step->match ? MOCL_OK : mocl_nomem(ctx, sizeof(PCRE2_SIZE) * 4);
 }
 
-static bool find_literal(const tok_step *step, const char *s, size_t n, size_t from, size_t *start) {
+static bool find_literal(const tok_step *step, const char *s, size_t n, size_t from,
+                         size_t *start) {
     size_t m = step->pattern.n;
     if (m == 0 || from > n) return false;
     const char *p = memmem(s + from, n - from, step->pattern.p, m);
@@ -128,7 +148,8 @@ mocl_status mocl_tok_step_find(mocl_ctx *ctx, const tok_step *step, const char *
     }
     *found = false;
     if (from > n) return MOCL_OK;
-    int rc = pcre2_match(step->regex, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, step->match, NULL);
+    int rc =
+        pcre2_match(step->regex, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, step->match, NULL);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(step->regex, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                          step->match, NULL);

@@ -3,7 +3,8 @@
 ** .bin: int32 longest piece, then per token float32 score, int32 length, bytes, to the end of the
 ** file. .model: the protobuf of SentencePiece; only its BPE models with byte fallback, an empty
 ** character map and no user-defined pieces are taken, the others refused. In both, two neighbouring
-** symbols merge if their concatenation is a piece, best score first: as a table of pairs this is the
+** symbols merge if their concatenation is a piece, best score first: as a table of pairs this is
+*the
 ** same algorithm as BPE.
 */
 #include <math.h>
@@ -27,15 +28,17 @@ static int best_first(const void *p, const void *q) {
     return a->score != b->score ? (a->score > b->score ? -1 : 1) : 0;
 }
 
-/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, equal for equal. */
+/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, equal for equal.
+ */
 static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
                                      scored *order, uint32_t *rank) {
     size_t n = t->vocab.n, n_pairs = 0;
     uint32_t left, right;
     for (size_t i = 0; i < n; i++)
         if (t->vocab.key[i].n > MAX_PIECE)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: token %d has %u bytes, at most %d are supported",
-                             path, (int)t->index_id[i], t->vocab.key[i].n, MAX_PIECE);
+            return mocl_fail(ctx, MOCL_E_FORMAT,
+                             "%s: token %d has %u bytes, at most %d are supported", path,
+                             (int)t->index_id[i], t->vocab.key[i].n, MAX_PIECE);
     for (size_t i = 0; i < n; i++) order[i].id = (int32_t)i; /* the index in vocab */
     qsort(order, n, sizeof *order, best_first);
     for (size_t i = 0, r = 0; i < n; i++) {
@@ -143,15 +146,16 @@ static mocl_status read_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, 
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: token %lld has %u bytes, the longest has %u",
                              path, (long long)id, len, longest);
         if (len > n - at)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: truncated: token %lld has %u bytes, %zu are left",
-                             path, (long long)id, len, n - at);
+            return mocl_fail(ctx, MOCL_E_FORMAT,
+                             "%s: truncated: token %lld has %u bytes, %zu are left", path,
+                             (long long)id, len, n - at);
         if (!isfinite(s))
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: the score of token %lld is not finite", path,
                              (long long)id);
         int byte = mocl_tok_hex_byte(data + at, len);
         if (id >= FIRST_BYTE_ID && id < FIRST_BYTE_ID + 256 && byte != id - FIRST_BYTE_ID)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: token %lld is '%.*s', expected '<0x%02X>'", path,
-                             (long long)id, (int)(len > 60 ? 60 : len), data + at,
+            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: token %lld is '%.*s', expected '<0x%02X>'",
+                             path, (long long)id, (int)(len > 60 ? 60 : len), data + at,
                              (unsigned)(id - FIRST_BYTE_ID));
         score[t->vocab.n] = s;
         MOCL_TRY(mocl_tok_add(ctx, t, path, (mocl_text){data + at, len}, id));
@@ -207,13 +211,19 @@ static bool next_field(mocl_text *in, field *f) {
     if (!varint(in, &key) || key >> 3 == 0 || key >> 3 > UINT32_MAX) return false;
     *f = (field){.number = (uint32_t)(key >> 3), .wire = (int)(key & 7)};
     switch (f->wire) {
-        case 0: return varint(in, &f->value);
-        case 1: n = 8; break;
+        case 0:
+            return varint(in, &f->value);
+        case 1:
+            n = 8;
+            break;
         case 2:
             if (!varint(in, &n)) return false;
             break;
-        case 5: n = 4; break;
-        default: return false;
+        case 5:
+            n = 4;
+            break;
+        default:
+            return false;
     }
     if (n > in->n) return false;
     f->bytes = (mocl_text){in->p, (size_t)n};
@@ -231,7 +241,8 @@ typedef struct model_spec { /* defaults of sentencepiece_model.proto */
 } model_spec;
 
 static mocl_status malformed(mocl_ctx *ctx, const char *path) {
-    return mocl_fail(ctx, MOCL_E_FORMAT, "%s: not a SentencePiece model (malformed or truncated)", path);
+    return mocl_fail(ctx, MOCL_E_FORMAT, "%s: not a SentencePiece model (malformed or truncated)",
+                     path);
 }
 
 static mocl_status read_spec(mocl_ctx *ctx, const char *path, mocl_text in, bool trainer,
@@ -253,13 +264,13 @@ static mocl_status read_spec(mocl_ctx *ctx, const char *path, mocl_text in, bool
 }
 
 static mocl_status check_spec(mocl_ctx *ctx, const char *path, const model_spec *spec) {
-    const char *what = spec->type != 2                    ? "it is not a BPE model"
-                       : !spec->byte_fallback             ? "it has no byte fallback"
-                       : spec->n_charsmap > 0             ? "it has a character map"
-                       : spec->remove_extra_whitespaces   ? "it removes extra white space"
-                       : !spec->escape_whitespaces        ? "it does not escape white space"
-                       : spec->suffix                     ? "it treats white space as a suffix"
-                                                          : NULL;
+    const char *what = spec->type != 2                  ? "it is not a BPE model"
+                       : !spec->byte_fallback           ? "it has no byte fallback"
+                       : spec->n_charsmap > 0           ? "it has a character map"
+                       : spec->remove_extra_whitespaces ? "it removes extra white space"
+                       : !spec->escape_whitespaces      ? "it does not escape white space"
+                       : spec->suffix                   ? "it treats white space as a suffix"
+                                                        : NULL;
     return what ? mocl_fail(ctx, MOCL_E_FORMAT, "%s: this SentencePiece model is not supported: %s",
                             path, what)
                 : MOCL_OK;
@@ -284,19 +295,26 @@ static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
         return mocl_tok_add(ctx, t, path, piece, id);
     }
     int byte = mocl_tok_hex_byte(piece.p, piece.n);
-    if (type == PIECE_BYTE && byte >= 0) t->byte_id[byte] = (int32_t)id;
+    if (type == PIECE_BYTE && byte >= 0)
+        t->byte_id[byte] = (int32_t)id;
     else if (type != PIECE_CONTROL && type != PIECE_UNKNOWN)
         return mocl_fail(ctx, MOCL_E_FORMAT, "%s: piece %lld has type %llu, which is not supported",
                          path, (long long)id, (unsigned long long)type);
     /* known by its spelling, never matched in a text */
-    tok_added a = {.content = piece, .match = piece, .id = (int32_t)id, .special = type != PIECE_BYTE};
+    tok_added a = {
+        .content = piece, .match = piece, .id = (int32_t)id, .special = type != PIECE_BYTE};
     return mocl_tok_add_added(ctx, t, path, &a);
 }
 
 static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
                               size_t n, float *score) {
-    model_spec spec = {.type = 1, .add_dummy_prefix = true, .remove_extra_whitespaces = true,
-                       .escape_whitespaces = true, .unk = 0, .bos = 1, .eos = 2};
+    model_spec spec = {.type = 1,
+                       .add_dummy_prefix = true,
+                       .remove_extra_whitespaces = true,
+                       .escape_whitespaces = true,
+                       .unk = 0,
+                       .bos = 1,
+                       .eos = 2};
     mocl_text in = {data, n};
     int64_t id = 0;
     for (field f; in.n > 0;) {
@@ -309,7 +327,8 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     MOCL_TRY(check_spec(ctx, path, &spec));
     for (int b = 0; b < 256; b++)
         if (t->byte_id[b] < 0)
-            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: no piece for the byte 0x%02x", path, (unsigned)b);
+            return mocl_fail(ctx, MOCL_E_FORMAT, "%s: no piece for the byte 0x%02x", path,
+                             (unsigned)b);
     t->unk = spec.unk;
     t->bos = spec.bos >= 0 && spec.bos < id ? spec.bos : -1;
     t->eos = spec.eos >= 0 && spec.eos < id ? spec.eos : -1;

@@ -20,7 +20,8 @@ void mocl_tok_steps_free(tok_steps *steps) {
     *steps = (tok_steps){0};
 }
 
-mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind, tok_step **out) {
+mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind,
+                               tok_step **out) {
     void *q = steps->p;
     mocl_status st = mocl_tok_grow(ctx, &q, &steps->cap, steps->n, 1, sizeof *steps->p);
     steps->p = q;
@@ -105,13 +106,19 @@ mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, con
         tok_bytes *out = &t->text[turn];
         out->n = 0;
         switch (step->kind) {
-            case TOK_LOWERCASE: MOCL_TRY(lowercase(ctx, *s, *n, out)); break;
-            case TOK_REPLACE: MOCL_TRY(mocl_tok_replace(ctx, step, *s, *n, out)); break;
+            case TOK_LOWERCASE:
+                MOCL_TRY(lowercase(ctx, *s, *n, out));
+                break;
+            case TOK_REPLACE:
+                MOCL_TRY(mocl_tok_replace(ctx, step, *s, *n, out));
+                break;
             case TOK_PREPEND:
                 MOCL_TRY(mocl_tok_bytes_add(ctx, out, step->content.p, step->content.n));
                 MOCL_TRY(mocl_tok_bytes_add(ctx, out, *s, *n));
                 break;
-            default: MOCL_TRY(unicode_form(ctx, step->kind, *s, *n, out)); break;
+            default:
+                MOCL_TRY(unicode_form(ctx, step->kind, *s, *n, out));
+                break;
         }
         if (out->n) *s = out->p;
         *n = out->n;
@@ -135,7 +142,7 @@ static mocl_status add_piece(mocl_ctx *ctx, tok_spans *out, size_t start, size_t
 /* What the pieces of one span become; pieces come in order and alternate freely. */
 typedef struct splitter {
     tok_spans *out;
-    size_t first;   /* out->n when the span began */
+    size_t first; /* out->n when the span began */
     tok_behavior behavior;
     bool any, last; /* a piece came before; it was a match */
 } splitter;
@@ -147,10 +154,17 @@ static mocl_status split_piece(mocl_ctx *ctx, splitter *sp, size_t start, size_t
         case TOK_REMOVED:
             if (match) return MOCL_OK;
             break;
-        case TOK_ISOLATED: break;
-        case TOK_CONTIGUOUS: glue = have && sp->last == match; break;
-        case TOK_MERGED_WITH_PREVIOUS: glue = have && match && !sp->last; break;
-        case TOK_MERGED_WITH_NEXT: glue = have && !match && sp->last; break;
+        case TOK_ISOLATED:
+            break;
+        case TOK_CONTIGUOUS:
+            glue = have && sp->last == match;
+            break;
+        case TOK_MERGED_WITH_PREVIOUS:
+            glue = have && match && !sp->last;
+            break;
+        case TOK_MERGED_WITH_NEXT:
+            glue = have && !match && sp->last;
+            break;
     }
     sp->last = match;
     return add_piece(ctx, sp->out, start, end, glue);
@@ -235,7 +249,8 @@ static mocl_status cut_at_space(mocl_ctx *ctx, mocl_tokenizer *t, const char *s,
     return add_piece(ctx, &t->more_words, start, end, false);
 }
 
-mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s, size_t *n) {
+mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+                           size_t *n) {
     t->words.n = 0;
     if (*n == 0) return MOCL_OK;
     MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, 0, *n));
@@ -272,12 +287,20 @@ static bool is_space(uint32_t c) {
 
 static bool is_word(uint32_t c) {
     switch (utf8proc_category((utf8proc_int32_t)c)) {
-        case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT:
-        case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN:
-        case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND:
-        case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
+        case UTF8PROC_CATEGORY_LU:
+        case UTF8PROC_CATEGORY_LL:
+        case UTF8PROC_CATEGORY_LT:
+        case UTF8PROC_CATEGORY_LM:
+        case UTF8PROC_CATEGORY_LO:
+        case UTF8PROC_CATEGORY_MN:
+        case UTF8PROC_CATEGORY_MC:
+        case UTF8PROC_CATEGORY_ME:
+        case UTF8PROC_CATEGORY_ND:
+        case UTF8PROC_CATEGORY_NL:
+        case UTF8PROC_CATEGORY_PC:
             return true;
-        default: return false;
+        default:
+            return false;
     }
 }
 

@@ -1,9 +1,12 @@
 /* tokenizer_train.c - training a byte-level BPE vocabulary from texts in memory.
 **
 ** The texts are cut into words as encoding cuts them; each different word is kept once with its
-** count. Then, until the vocabulary is full, the pair of neighbouring symbols with the highest count
-** (among equals the smallest left id, then the smallest right id) becomes a new symbol. Only the words
-** that hold the pair are touched. The result is written as a tokenizer.json and loaded from it, so a
+** count. Then, until the vocabulary is full, the pair of neighbouring symbols with the highest
+*count
+** (among equals the smallest left id, then the smallest right id) becomes a new symbol. Only the
+*words
+** that hold the pair are touched. The result is written as a tokenizer.json and loaded from it, so
+*a
 ** trained tokenizer and its saved file cannot differ.
 */
 #include <stdlib.h>
@@ -25,7 +28,7 @@ typedef struct train_pair {
     int64_t queued;  /* count in its valid heap entry, 0 = none; never below count */
     uint32_t *where; /* words that hold it or held it, may repeat; owned */
     size_t n_where, where_cap;
-    bool dead;       /* must not be merged: it would spell a special token */
+    bool dead; /* must not be merged: it would spell a special token */
 } train_pair;
 
 typedef struct train_best { /* heap entry; stale unless count is what the pair has queued */
@@ -44,21 +47,21 @@ typedef struct trainer {
     tok_ids symbols;
     train_pair *pair;
     size_t n_pair, pair_cap;
-    tok_pairs table;        /* (left, right) -> id = index of the pair */
+    tok_pairs table; /* (left, right) -> id = index of the pair */
     train_best *heap;
     size_t n_heap, heap_cap;
-    uint32_t *changed;      /* pairs that may have grown in this merge, may repeat */
+    uint32_t *changed; /* pairs that may have grown in this merge, may repeat */
     size_t n_changed, changed_cap;
-    tok_map tokens;         /* bytes of the byte and merged tokens; index + n_special = id */
-    tok_map spelled;        /* spelling of all tokens by id */
-    tok_ids merges;         /* left, right, ... */
+    tok_map tokens;  /* bytes of the byte and merged tokens; index + n_special = id */
+    tok_map spelled; /* spelling of all tokens by id */
+    tok_ids merges;  /* left, right, ... */
 } trainer;
 
 static void trainer_free(trainer *tr) {
     mocl_tokenizer_free(tr->cutter);
     for (size_t i = 0; i < tr->n_pair; i++) mocl_free(tr->pair[i].where);
-    void *const memory[] = {tr->word, tr->symbols.p, tr->pair, tr->table.slot, tr->heap, tr->changed,
-                            tr->merges.p};
+    void *const memory[] = {tr->word, tr->symbols.p, tr->pair,    tr->table.slot,
+                            tr->heap, tr->changed,   tr->merges.p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_tok_map_free(&tr->words);
     mocl_tok_map_free(&tr->tokens);
@@ -90,7 +93,8 @@ static mocl_status check_special(trainer *tr, size_t i) {
         if (len == 0)
             return mocl_fail(tr->ctx, MOCL_E_ARG, "train: special token %zu is not UTF-8", i + 1);
         if (c == 0)
-            return mocl_fail(tr->ctx, MOCL_E_ARG, "train: special token %zu holds a zero byte", i + 1);
+            return mocl_fail(tr->ctx, MOCL_E_ARG, "train: special token %zu holds a zero byte",
+                             i + 1);
     }
     return MOCL_OK;
 }
@@ -100,10 +104,12 @@ static mocl_status first_tokens(trainer *tr) {
     bool added;
     if (o->n_special > TOK_MAX_ID || o->vocab_size < (int64_t)o->n_special + N_BYTES ||
         o->vocab_size > TOK_MAX_ID)
-        return mocl_fail(tr->ctx, MOCL_E_ARG,
-                         "train: vocab_size is %lld, it must be %lld (%zu special tokens and %d bytes) "
-                         "to %d", (long long)o->vocab_size, (long long)o->n_special + N_BYTES,
-                         o->n_special, N_BYTES, TOK_MAX_ID);
+        return mocl_fail(
+            tr->ctx, MOCL_E_ARG,
+            "train: vocab_size is %lld, it must be %lld (%zu special tokens and %d bytes) "
+            "to %d",
+            (long long)o->vocab_size, (long long)o->n_special + N_BYTES, o->n_special, N_BYTES,
+            TOK_MAX_ID);
     if (o->min_frequency < 1)
         return mocl_fail(tr->ctx, MOCL_E_ARG, "train: min_frequency is %lld, it must be at least 1",
                          (long long)o->min_frequency);
@@ -230,7 +236,8 @@ static mocl_status pair_of(trainer *tr, int32_t left, int32_t right, uint32_t *i
     return MOCL_OK;
 }
 
-/* Counts the pairs of a word, up or down. Counting up also notes where a pair is if it holds `fresh`,
+/* Counts the pairs of a word, up or down. Counting up also notes where a pair is if it holds
+*`fresh`,
 ** the new symbol (-1: always): the other pairs of the word are known and do not grow. */
 static mocl_status count_pairs(trainer *tr, uint32_t w, bool up, int32_t fresh) {
     const train_word *word = &tr->word[w];
@@ -289,7 +296,8 @@ static train_best heap_pop(trainer *tr) {
     return top;
 }
 
-/* the id of left + right: a new one, one that spells the same, or -1 if it spells a special token */
+/* the id of left + right: a new one, one that spells the same, or -1 if it spells a special token
+ */
 static mocl_status merged_id(trainer *tr, int32_t left, int32_t right, int32_t *id) {
     int32_t n_special = (int32_t)tr->options->n_special;
     mocl_text a = mocl_tok_map_key(&tr->tokens, (size_t)(left - n_special));
@@ -363,7 +371,8 @@ static mocl_status learn(trainer *tr) {
     return MOCL_OK;
 }
 
-static mocl_status train(trainer *tr, const mocl_text *texts, size_t n_texts, mocl_tokenizer **out) {
+static mocl_status train(trainer *tr, const mocl_text *texts, size_t n_texts,
+                         mocl_tokenizer **out) {
     MOCL_TRY(first_tokens(tr));
     MOCL_TRY(build(tr, &tr->cutter));
     for (size_t i = 0; i < n_texts; i++) {

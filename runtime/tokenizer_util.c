@@ -3,7 +3,8 @@
 
 #include "tokenizer_impl.h"
 
-mocl_status mocl_tok_grow(mocl_ctx *ctx, void **p, size_t *cap, size_t n, size_t more, size_t size) {
+mocl_status mocl_tok_grow(mocl_ctx *ctx, void **p, size_t *cap, size_t n, size_t more,
+                          size_t size) {
     size_t need, bytes;
     if (__builtin_add_overflow(n, more, &need)) return mocl_nomem(ctx, SIZE_MAX);
     if (need <= *cap) return MOCL_OK;

@@ -1,4 +1,5 @@
-/* tokenizer_write.c - the text of a tokenizer.json (byte-level BPE) and of its tokenizer_config.json.
+/* tokenizer_write.c - the text of a tokenizer.json (byte-level BPE) and of its
+*tokenizer_config.json.
 **
 ** One space per level, the key order of the Hugging Face library, so that two writes of the same
 ** tokenizer are the same bytes.
@@ -51,8 +52,9 @@ static mocl_status added_tokens(writer *w, const tok_recipe *recipe) {
         MOCL_TRY(number(w, recipe->special[i]));
         MOCL_TRY(raw(w, ", \"content\": "));
         MOCL_TRY(quoted(w, recipe->token[recipe->special[i]]));
-        MOCL_TRY(raw(w, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                        "\"normalized\": false, \"special\": true}"));
+        MOCL_TRY(raw(w,
+                     ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+                     "\"normalized\": false, \"special\": true}"));
     }
     return raw(w, recipe->n_special ? "\n ],\n" : "],\n");
 }
@@ -63,8 +65,9 @@ static mocl_status pre_tokenizer(writer *w, bool gpt2) {
         "\"use_regex\": ";
     MOCL_TRY(raw(w, " \"pre_tokenizer\": "));
     if (!gpt2) {
-        MOCL_TRY(raw(w, "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
-                        "  {\"type\": \"Split\", \"pattern\": {\"Regex\": "));
+        MOCL_TRY(raw(w,
+                     "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
+                     "  {\"type\": \"Split\", \"pattern\": {\"Regex\": "));
         MOCL_TRY(quoted(w, (mocl_text){mocl_tok_own_pattern, strlen(mocl_tok_own_pattern)}));
         MOCL_TRY(raw(w, "}, \"behavior\": \"Isolated\", \"invert\": false},\n  "));
     }
@@ -104,12 +107,13 @@ mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_byt
     MOCL_TRY(added_tokens(&w, recipe));
     MOCL_TRY(raw(&w, " \"normalizer\": null,\n"));
     MOCL_TRY(pre_tokenizer(&w, recipe->gpt2));
-    MOCL_TRY(raw(&w, " \"post_processor\": null,\n \"decoder\": {\"type\": \"ByteLevel\", "
-                     "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n"
-                     " \"model\": {\n  \"type\": \"BPE\",\n  \"dropout\": null,\n"
-                     "  \"unk_token\": null,\n  \"continuing_subword_prefix\": null,\n"
-                     "  \"end_of_word_suffix\": null,\n  \"fuse_unk\": false,\n"
-                     "  \"byte_fallback\": false,\n  \"ignore_merges\": false,\n"));
+    MOCL_TRY(raw(&w,
+                 " \"post_processor\": null,\n \"decoder\": {\"type\": \"ByteLevel\", "
+                 "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n"
+                 " \"model\": {\n  \"type\": \"BPE\",\n  \"dropout\": null,\n"
+                 "  \"unk_token\": null,\n  \"continuing_subword_prefix\": null,\n"
+                 "  \"end_of_word_suffix\": null,\n  \"fuse_unk\": false,\n"
+                 "  \"byte_fallback\": false,\n  \"ignore_merges\": false,\n"));
     MOCL_TRY(vocabulary(&w, recipe));
     MOCL_TRY(merges(&w, recipe));
     return raw(&w, " }\n}\n");

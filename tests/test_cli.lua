@@ -3,15 +3,7 @@
 local T = require "t"
 local sys = require "mocl.sys"
 
-local mocl = arg[-1]
-do
-  local i = -1
-  while arg[i - 1] do
-    i = i - 1
-  end
-  mocl = arg[i]
-end
-local here = arg[0]:match("^(.*)/[^/]*$") or "."
+local mocl = arg[-1] -- the program under test
 
 local function quote(s)
   return "'" .. s:gsub("'", "'\\''") .. "'"
@@ -20,8 +12,9 @@ end
 --- Runs a shell command with $MOCL set; returns stdout, stderr, exit status, signal.
 local function shell(command, program)
   local dir = T.tmpdir()
-  local p = assert(io.popen(("MOCL_HISTORY=-; MOCL=%s; export MOCL_HISTORY; unset LUA_INIT LUA_INIT_5_4; cd %s; { %s\n} >%s/out 2>%s/err")
-    :format(quote(program or mocl), quote(dir), command, dir, dir)))
+  local setup = "unset LUA_INIT LUA_INIT_5_4; export MOCL_HISTORY=-; MOCL=%s; cd %s; "
+  local p = assert(io.popen((setup .. "{ %s\n} >%s/out 2>%s/err"):format(quote(program or mocl),
+    quote(dir), command, dir, dir)))
   local _, how, code = p:close()
   local function text(name)
     local f = assert(io.open(dir .. "/" .. name, "rb"))
@@ -136,10 +129,12 @@ T.test("errors go to stderr with a traceback, status 1", function()
   T.ok(err:find("mocl: s.lua:1: bad\nstack traceback:\n", 1, true), err)
   T.ok(err:find("s.lua:2: in main chunk", 1, true), err)
   T.eq(status, 1)
-  _, err, status = shell([["$MOCL" -e 'x = = 1']])
+  out, err, status = shell([["$MOCL" -e 'x = = 1']])
+  T.eq(out, "")
   T.ok(err:find("mocl: (command line):1: unexpected symbol near '='", 1, true), err)
   T.eq(status, 1)
-  _, err, status = shell([["$MOCL" -e 'error {}']])
+  out, err, status = shell([["$MOCL" -e 'error {}']])
+  T.eq(out, "")
   T.ok(err:find("(error object is a table value)", 1, true), err)
   T.eq(status, 1)
 end)
@@ -202,8 +197,9 @@ print(sys.interrupted())]]
   T.eq(out, "SIGTERM\n")
   T.eq(err, "")
   T.eq(status, 143)
-  out, _, status = shell(stop:format("INT", quote(poll .. ' os.exit(0)')))
+  out, err, status = shell(stop:format("INT", quote(poll .. ' os.exit(0)')))
   T.eq(out, "SIGINT\n")
+  T.eq(err, "")
   T.eq(status, 0)
   local deaf = quote [[require "mocl.sys".on_interrupt("flag") io.stdout:write("go\n"):flush() while true do end]]
   out, err, status = shell('"$MOCL" -e ' .. deaf .. [[ & p=$!
@@ -225,7 +221,7 @@ T.test("interactive mode on a pipe", function()
 'mocl._VERSION' '_PROMPT = "? "' '"last"' | "$MOCL" -i]])
   T.ok(out:find("> =x\n5\n> x, nil, 3\n5\tnil\t3\n> for i = 1, 2 do\n>> print(i)\n>> end\n1\n2\n", 1, true), out)
   T.ok(out:find("\n" .. require("mocl")._VERSION .. "\n", 1, true), out)
-  T.ok(out:find('\n? "last"\nlast\n? \n$'), out)
+  T.ok(out:find('\n? "last"\nlast\n? \n', 1, true), out)
   T.ok(err:find("stdin:1: oops\nstack traceback:", 1, true), err)
   T.eq(status, 0)
   out, err = shell([[printf '%s\n' 'x = = 1' 'for' | "$MOCL" -i]])
@@ -268,16 +264,13 @@ T.test("same output as lua5.4", function()
     [["$MOCL" nosuch/file; echo $?]],
     [["$MOCL" -l string -e 'print(string.rep("a", 3))']],
   }
-  local stock_path = io.popen("command -v lua5.4")
-  local stock = stock_path:read("l")
-  stock_path:close()
   for _, command in ipairs(commands) do
     local function run(program)
       local out, err, status = shell(command, program)
       err = err:gsub("%f[^\n\0][^\n]*mocl: ", "P: "):gsub("%f[^\n\0][^\n]*lua5%.4: ", "P: ")
       return { out, err, status }
     end
-    T.eq(run(mocl), run(stock), command)
+    T.eq(run(mocl), run("lua5.4"), command)
   end
 end)
 
@@ -307,7 +300,7 @@ T.test("mocl.sys", function()
   T.ok(sys.cpu_count() >= 1)
   T.ok(sys.rss_bytes() > 1 << 20)
   T.ok(sys.peak_rss_bytes() >= sys.rss_bytes() // 2)
-  T.raises("bad argument #1 to 'isatty'", sys.isatty, -1)
+  T.raises("isatty' %(file descriptor expected", sys.isatty, -1)
   T.raises("invalid option 'sometimes'", sys.on_interrupt, "sometimes")
   local env = sys.env()
   for _, key in ipairs { "mocl", "lua", "os", "cpu", "cpu_features", "blas", "cuda", "devices", "real", "stdlib", "recipes" } do
@@ -315,5 +308,4 @@ T.test("mocl.sys", function()
   end
   T.eq(env.mocl, require("mocl")._VERSION)
   T.ok(env.threads >= 1)
-  T.ok(here ~= nil)
 end)

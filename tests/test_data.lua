@@ -70,8 +70,8 @@ T.test("a damaged gzip file names file and line", function()
         seen = n
       end
     end)
-    T.ok(not ok and err == ("%s:%d: gzip data ends too early: the file is cut"):format(cut, seen + 1),
-      err)
+    T.ok(not ok)
+    T.eq(err, ("%s:%d: gzip data ends too early: the file is cut"):format(cut, seen + 1))
   end
   T.raises("cut.gz:1: gzip data ends too early", function()
     drain(data.lines(file("cut.gz", whole:sub(1, 5))))
@@ -91,7 +91,8 @@ T.test("jsonl", function()
   T.eq(data.read_jsonl(path, { limit = 1 }), { { a = 1 } })
   T.eq(data.read_jsonl(path, { limit = 0 }), {})
   T.raises("unknown option 'limt'", data.read_jsonl, path, { limt = 1 })
-  T.raises("bad option 'limit' %(integer expected, got string%)", data.read_jsonl, path, { limit = "1" })
+  T.raises("bad option 'limit' %(integer expected, got string%)", data.read_jsonl, path,
+    { limit = "1" })
   local bad = file("bad.jsonl", '{"a":1}\n{"a":2}\n{"a":\n{"a":4}\n')
   T.raises("^/.*/bad.jsonl:3: column 5: ", function()
     drain(data.jsonl(bad))
@@ -194,7 +195,8 @@ end)
 
 T.test("hh_rlhf leaves out what cannot be compared and counts it", function()
   local path = file("a.jsonl", pair(Q .. ANSWER .. " 1", Q .. "x" .. ANSWER .. " 2")
-    .. pair(Q .. ANSWER .. " 1", Q .. ANSWER .. "1 ") .. pair(Q .. ANSWER .. " 1", Q .. ANSWER .. " ")
+    .. pair(Q .. ANSWER .. " 1", Q .. ANSWER .. "1 ")
+    .. pair(Q .. ANSWER .. " 1", Q .. ANSWER .. " ")
     .. pair(Q .. ANSWER .. " 1", Q .. ANSWER .. " 2"))
   local rows, counts = data.hh_rlhf(path)
   T.eq(#rows, 1)
@@ -211,7 +213,7 @@ T.test("hh_rlhf names file and line of what is malformed", function()
     ['["chosen"]'] = "bad.jsonl:3: the field 'chosen' is missing",
     ["7"] = "bad.jsonl:3: the line is not an object",
     ['{"chosen": "x"}'] = "bad.jsonl:3: the field 'rejected' is missing",
-    ['{"chosen": "x", "rejected": 1}'] = "bad.jsonl:3: the field 'rejected' is missing or not a string",
+    ['{"chosen": "x", "rejected": 1}'] = "3: the field 'rejected' is missing or not a string",
     [pair("x", "y")] = "bad.jsonl:3: 'chosen' has no answer mark",
     [pair(Q .. ANSWER .. " 1", "y")] = "bad.jsonl:3: 'rejected' has no answer mark",
     [pair(ANSWER .. " 1", ANSWER .. " 2")] = "bad.jsonl:3: the prompt is empty",
@@ -252,11 +254,13 @@ T.test("hh_rlhf finds files in a directory", function()
   T.fails("none: No such file", data.hh_rlhf, dir .. "/none")
 end)
 
--- Counts and hashes of "prompt\0chosen\0rejected\0"... from a program in another language that reads the
--- files with its own JSON parser and strips with its own strip.
+-- Counts and hashes of "prompt\0chosen\0rejected\0"... from a program in another language that
+-- reads the files with its own JSON parser and strips with its own strip.
 local HH = {
-  harmless = { 2312, 2303, 5, 0, 4, "87205e38cd9552885ccc44685dbd0e5d4f6c6aa3efade64a57cf133aed4af58a" },
-  helpful = { 2354, 2339, 9, 2, 4, "23d09c721ad86dde1d8fca6f2c8169943fab697e44eaa65a46e06355dd7af3f5" },
+  harmless = { 2312, 2303, 5, 0, 4,
+    "87205e38cd9552885ccc44685dbd0e5d4f6c6aa3efade64a57cf133aed4af58a" },
+  helpful = { 2354, 2339, 9, 2, 4,
+    "23d09c721ad86dde1d8fca6f2c8169943fab697e44eaa65a46e06355dd7af3f5" },
 }
 
 for objective, want in pairs(HH) do
@@ -333,7 +337,8 @@ T.test("dialogue", function()
   T.eq(data.dialogue { { role = "system", content = "Be brief." }, user },
     "Be brief." .. Q .. " " .. ANSWER)
   T.raises("message 1 has the role bot", data.dialogue, { { role = "bot", content = "" } })
-  T.raises("message 2 has the role system", data.dialogue, { user, { role = "system", content = "" } })
+  local system = { role = "system", content = "" }
+  T.raises("message 2 has the role system", data.dialogue, { user, system })
   T.raises("the last message is not the user's", data.dialogue, { user, reply })
 end)
 

@@ -58,8 +58,9 @@ T.test("objects are sorted, arrays are recognized", function()
 end)
 
 T.test("indent keeps rows of numbers on one line", function()
-  T.eq(json.encode({ rewards = { { 0, 1.5 }, { 2, json.null } }, objectives = { "humor", "helpful" },
-    empty = json.array {}, none = {}, sft = { rewards = { 1, 2 } } }, { indent = 2 }), [[
+  local value = { rewards = { { 0, 1.5 }, { 2, json.null } }, objectives = { "humor", "helpful" },
+    empty = json.array {}, none = {}, sft = { rewards = { 1, 2 } } }
+  T.eq(json.encode(value, { indent = 2 }), [[
 {
   "empty": [],
   "none": {},

@@ -1,5 +1,5 @@
--- mocl.metrics: hypervolume against third-party cases and inclusion-exclusion, Kendall's tau against
--- scipy's values, the rest against hand-worked figures.
+-- mocl.metrics: hypervolume against third-party cases and inclusion-exclusion, Kendall's tau
+-- against scipy's values, the rest against hand-worked figures.
 -- Literals marked scipy or moocore come from scipy 1.17.1 (scipy.stats.kendalltau, pearsonr) and
 -- moocore 0.3.2 (moocore.hypervolume(points, ref=[0] * d, maximise=True)) on the lists below.
 
@@ -103,7 +103,8 @@ end
 
 T.test("hypervolume: moocore's values, 2 to 9 objectives", function()
   local want = {
-    [2] = { 100, 0.9586210000000001 }, [3] = { 100, 0.803291746 }, [4] = { 100, 0.7289456449129998 },
+    [2] = { 100, 0.9586210000000001 }, [3] = { 100, 0.803291746 },
+    [4] = { 100, 0.7289456449129998 },
     [5] = { 80, 0.48126186460519194 }, [6] = { 60, 0.2807877371127843 },
     [7] = { 50, 0.1627146533779214 }, [8] = { 40, 0.05242136231160987 },
     [9] = { 30, 0.06057432264932757 },
@@ -393,7 +394,8 @@ T.test("kendall_tau: p sums over all permutations", function()
 end)
 
 T.test("projection: an angle that does not wrap", function()
-  local s, beyond = metrics.projection({ { 1, 0 }, { 0, 1 }, { 1, 1 }, { -3, 1 }, { 1, -3 } }, { -2, -2 })
+  local s, beyond = metrics.projection({ { 1, 0 }, { 0, 1 }, { 1, 1 }, { -3, 1 }, { 1, -3 } },
+    { -2, -2 })
   T.eq(beyond, 2)
   for i, p in ipairs { { 3, 2 }, { 2, 3 }, { 3, 3 } } do
     T.near(s[i], math.pi / 2 - math.atan(p[2] / p[1]), 1e-15, "equation 24 as printed")
@@ -428,7 +430,8 @@ T.test("controllability", function()
     c.kendall_tau_per_objective[3]) / 3, 1e-15)
   T.near(c.kendall_tau_per_objective[1], 1, 1e-15)
 
-  T.raises("2 preferences and 1 rewards", metrics.controllability, { { 1, 0 }, { 0, 1 } }, { { 1, 1 } })
+  T.raises("2 preferences and 1 rewards", metrics.controllability,
+    { { 1, 0 }, { 0, 1 } }, { { 1, 1 } })
   T.raises("preference 1 has 3 entries, 2 expected", metrics.controllability, { { 1, 0, 0 } },
     { { 1, 1 } })
   T.raises("unknown option 'ref'", metrics.controllability, { { 1, 0 } }, { { 1, 1 } }, { ref = 1 })
@@ -502,4 +505,27 @@ T.test("mean_std, pearson, wilson", function()
   T.eq(select(2, metrics.wilson(10, 10)), 1.0)
   T.raises("11 successes among 10", metrics.wilson, 11, 10)
   T.raises("n is a count", metrics.wilson, 1, 2.5)
+end)
+
+T.test("no memory is told, and nothing is lost", function()
+  local fail_after = require("mocl.tensor").fail_after
+  local points = lcg_front(5, 30, 5)
+  for name, f in pairs {
+    hypervolume = function() return metrics.hypervolume(points, constant(5, 0)) end,
+    nondominated = function() return metrics.nondominated(points) end,
+    kendall_tau = function() return metrics.kendall_tau({ 1, 2, 3 }, { 2, 1, 3 }) end,
+  } do
+    local ok, message
+    for n = 0, 10 do
+      fail_after(n)
+      ok, message = pcall(f)
+      fail_after(-1)
+      if ok then
+        T.ok(n > 0, name .. ": at least one allocation was refused")
+        break
+      end
+      T.ok(message:find("out of host memory: wanted %d+ bytes"), name .. ": " .. message)
+    end
+    T.ok(ok, name)
+  end
 end)

@@ -337,9 +337,11 @@ end)
 
 T.test("solve: bad input is told", function()
   T.raises("between 1 and 4096 rows", minnorm.solve, {})
-  T.raises("row 2 of the gram matrix has 1 entries, there are 2", minnorm.solve, { { 1, 0 }, { 0 } })
+  T.raises("row 2 of the gram matrix has 1 entries, there are 2", minnorm.solve,
+    { { 1, 0 }, { 0 } })
   T.raises("row 1 of the gram matrix is a number", minnorm.solve, { 1 })
-  T.raises("entry %(1,2%) of the gram matrix is a boolean", minnorm.solve, { { 1, true }, { 0, 1 } })
+  T.raises("entry %(1,2%) of the gram matrix is a boolean", minnorm.solve,
+    { { 1, true }, { 0, 1 } })
   T.raises("entry %(2,1%) of the gram matrix is .*nan", minnorm.solve, { { 1, 0 }, { 0 / 0, 1 } })
   T.raises("not symmetric: entry %(1,2%) is 0.5, %(2,1%) is 0.25", minnorm.solve,
     { { 1, 0.5 }, { 0.25, 1 } })
@@ -349,4 +351,13 @@ T.test("solve: bad input is told", function()
   T.raises("max_iterations is 0", minnorm.solve, { { 1 } }, { max_iterations = 0 })
   T.raises("tolerance is 2", minnorm.solve, { { 1 } }, { tolerance = 2 })
   T.near(minnorm.solve({ { 1, 1e-12 }, { 0, 1 } })[1], 0.5, 1e-11, "asymmetry of rounding is fine")
+end)
+
+T.test("solve: no memory is told, and nothing is lost", function()
+  local fail_after = require("mocl.tensor").fail_after
+  fail_after(0)
+  local ok, message = pcall(minnorm.solve, { { 1, 0 }, { 0, 1 } })
+  fail_after(-1)
+  T.ok(not ok and message:find("out of host memory: wanted %d+ bytes"), message)
+  T.near(minnorm.solve { { 1, 0 }, { 0, 1 } }, { 0.5, 0.5 }, 1e-15)
 end)

@@ -1,64 +1,242 @@
-/* gemm.c - matrix products whose rows do not depend on each other's number. */
+/* gemm.c - matrix products whose rows do not depend on each other's number.
+**
+** op(B) is cut into panels of as many columns as the widest tile, op(A) into tiles of a few rows, k into
+** blocks of KC. An element of C is the sum over blocks, ascending, of one chain of multiply-adds per
+** block: the same for every way of sharing out the work below, which shape alone decides.
+**
+**   wide   pieces are panels: each packs its panel and goes over all rows (few rows, or many panels)
+**   tall   B is packed once, then pieces are blocks of MC rows
+**   deep   pieces are blocks of k, whose results are added up in order (gradients of weights)
+*/
+#include "simd.h"
+
 #include "table.h"
 
-#define NB 64 /* columns of C per inner tile */
+#define KC 256
+#define MC 48
+#define WIDE_ROWS 96       /* up to here always wide */
+#define WIDE_ROWS_MAX 512  /* up to here wide when there are panels enough */
+#define NARROW_ROWS 8      /* up to here B is read where it lies if its rows are contiguous */
+#define DEEP_BYTES_MAX ((size_t)256 << 20)
+#define NS_PER_MAC 0.02    /* about: for sharing out work, not for results */
+#define NS_PER_PACK 0.15
 
 struct gemm_job {
-    int64_t m, n, k, lda, ldc, row_blocks;
-    int64_t step_c;
+    const struct mk_simd *s;
+    int ta, tb, direct; /* direct: alpha 1, beta 0, so C itself holds the sums */
+    int64_t m, n, k, lda, ldb, ldc, panel, panels, step_a, step_b, step_c;
     mk_real alpha, beta;
     const mk_real *a, *b;
-    int ta;
-    int64_t step_a;
     mk_real *c;
+    mk_real *pack; /* all of B (tall), or sums of each panel (wide), or of each block of k (deep) */
 };
 
-#define MB 16
+/* The columns of panel j, and the width it is packed to: whole vectors. */
+static int64_t panel_columns(const struct gemm_job *g, int64_t j) {
+    return mk_min(g->panel, g->n - j * g->panel);
+}
+static int64_t panel_width(const struct gemm_job *g, int64_t j) {
+    return mk_ceil_div(panel_columns(g, j), g->s->lanes) * g->s->lanes;
+}
 
-/* b is packed as [ceil(n / NB)][k][NB], zero padded */
-static void gemm_piece(void *arg, int64_t i) {
-    struct gemm_job *j = arg;
-    int64_t i0 = i * MB, i1 = mk_min(i0 + MB, j->m), blocks = mk_ceil_div(j->n, NB);
-    for (int64_t nb = 0; nb < blocks; nb++) {
-        const mk_real *b = j->b + nb * j->k * NB;
-        int64_t w = mk_min(NB, j->n - nb * NB);
-        for (int64_t r = i0; r < i1; r++) {
-            mk_real acc[NB] = {0};
-            const mk_real *a = j->ta ? j->a + r : j->a + r * j->lda;
-            int64_t sa = j->ta ? j->lda : 1;
-            for (int64_t p = 0; p < j->k; p++)
-                for (int c = 0; c < NB; c++) acc[c] += a[p * sa] * b[p * NB + c];
-            mk_real *out = j->c + r * j->ldc + nb * NB;
-            if (j->beta == 0)
-                for (int64_t c = 0; c < w; c++) out[c] = j->alpha * acc[c];
-            else
-                for (int64_t c = 0; c < w; c++) out[c] = j->alpha * acc[c] + j->beta * out[c];
+/* C[m, columns] = or += A[m, kc] B, B of packed width */
+static void sweep(const struct mk_simd *s, int64_t m, int64_t columns, int64_t kc, const mk_real *a,
+                  int64_t rs, int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
+                  int add) {
+    int64_t vectors = mk_ceil_div(columns, s->lanes), rows = s->tile_rows[vectors - 1];
+    int last = (int)(columns - (vectors - 1) * s->lanes);
+    for (int64_t i = 0; i < m; i += rows)
+        s->tile[vectors - 1][mk_min(rows, m - i) - 1](kc, a + i * rs, rs, cs, b, ldb, c + i * ldc,
+                                                      ldc, last, add);
+}
+
+/* The same for panel j and block k0 of k. */
+static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t k0, const mk_real *a,
+                        int64_t rs, int64_t cs, const mk_real *b, int64_t ldb, mk_real *c,
+                        int64_t ldc) {
+    sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), a, rs, cs, b, ldb, c, ldc, k0 > 0);
+}
+
+/* dst[p width + i], p < kc: panel j of block k0 */
+static void pack_panel(const struct gemm_job *g, const mk_real *b, int64_t j, int64_t k0,
+                       mk_real *dst) {
+    int64_t kc = mk_min(KC, g->k - k0), n = panel_columns(g, j), width = panel_width(g, j);
+    if (g->tb) {
+        g->s->pack_transposed(kc, n, width, b + j * g->panel * g->ldb + k0, g->ldb, dst, width);
+        return;
+    }
+    const mk_real *src = b + k0 * g->ldb + j * g->panel;
+    for (int64_t p = 0; p < kc; p++, src += g->ldb, dst += width) {
+        memcpy(dst, src, (size_t)n * sizeof *dst);
+        for (int64_t i = n; i < width; i++) dst[i] = 0;
+    }
+}
+
+/* C[i, panel j] = alpha sums + beta C */
+static void finish(const struct gemm_job *g, int64_t m, int64_t n, const mk_real *sums, int64_t lds,
+                   mk_real *c) {
+    for (int64_t i = 0; i < m; i++) g->s->axpby(n, g->alpha, sums + i * lds, g->beta, c + i * g->ldc);
+}
+
+/* ---- wide --------------------------------------------------------------------------------------- */
+
+/* items are panels of one product after the other */
+static void wide_range(void *arg, int64_t first, int64_t last) {
+    struct gemm_job *g = arg;
+    _Alignas(64) mk_real packed[KC * MK_PANEL_MAX];
+    mk_real *sums = g->direct ? NULL : g->pack + first * g->m * g->panel;
+    for (int64_t at = first; at < last; at++) {
+        int64_t t = at / g->panels, j = at % g->panels, n = panel_columns(g, j);
+        int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1;
+        const mk_real *a = g->a + t * g->step_a, *b = g->b + t * g->step_b;
+        mk_real *c = g->c + t * g->step_c + j * g->panel;
+        int in_place = !g->tb && g->m <= NARROW_ROWS && panel_width(g, j) == n;
+        for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
+            const mk_real *from = b + k0 * g->ldb + j * g->panel;
+            if (!in_place) pack_panel(g, b, j, k0, packed);
+            sweep_block(g, g->m, j, k0, a + k0 * cs, rs, cs, in_place ? from : packed,
+                        in_place ? g->ldb : panel_width(g, j), sums ? sums : c,
+                        sums ? g->panel : g->ldc);
+        }
+        if (sums) finish(g, g->m, n, sums, g->panel, c);
+    }
+}
+
+static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
+    if (!g->direct) {
+        g->pack = mk_scratch(e, (size_t)(batch * g->panels * g->m * g->panel) * sizeof(mk_real));
+        if (!g->pack) return MK_NOMEM;
+    }
+    double ns = (double)(g->k * g->panel) * (NS_PER_PACK + NS_PER_MAC * (double)g->m);
+    mk_for(e, batch * g->panels, ns, wide_range, g);
+    return MK_OK;
+}
+
+/* ---- tall --------------------------------------------------------------------------------------- */
+
+static void pack_range(void *arg, int64_t first, int64_t last) {
+    struct gemm_job *g = arg;
+    for (int64_t j = first; j < last; j++) {
+        mk_real *dst = g->pack + j * g->panel * g->k;
+        for (int64_t k0 = 0; k0 < g->k; k0 += KC)
+            pack_panel(g, g->b, j, k0, dst + k0 * panel_width(g, j));
+    }
+}
+
+/* Rows i0 .. i0 + m - 1 of a transposed A lie side by side: copied together, so that the tiles do not
+** walk over k in steps of lda. dst[p MC + i] */
+static void pack_rows(const struct gemm_job *g, int64_t i0, int64_t m, int64_t k0, mk_real *dst) {
+    const mk_real *src = g->a + k0 * g->lda + i0;
+    for (int64_t p = 0; p < mk_min(KC, g->k - k0); p++)
+        memcpy(dst + p * MC, src + p * g->lda, (size_t)m * sizeof *dst);
+}
+
+/* items are blocks of MC rows */
+static void tall_range(void *arg, int64_t first, int64_t last) {
+    struct gemm_job *g = arg;
+    _Alignas(64) mk_real sums[MC * MK_PANEL_MAX], rows[KC * MC];
+    for (int64_t block = first; block < last; block++) {
+        int64_t i0 = block * MC, m = mk_min(MC, g->m - i0);
+        /* k outside, as far as the sums may stay in C: then a transposed A is copied once */
+        for (int64_t k0 = 0; g->direct && g->ta && k0 < g->k; k0 += KC) {
+            pack_rows(g, i0, m, k0, rows);
+            for (int64_t j = 0; j < g->panels; j++) {
+                int64_t width = panel_width(g, j);
+                sweep_block(g, m, j, k0, rows, 1, MC, g->pack + j * g->panel * g->k + k0 * width,
+                            width, g->c + i0 * g->ldc + j * g->panel, g->ldc);
+            }
+        }
+        for (int64_t j = 0; !(g->direct && g->ta) && j < g->panels; j++) {
+            int64_t width = panel_width(g, j);
+            mk_real *c = g->c + i0 * g->ldc + j * g->panel;
+            for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
+                if (g->ta) pack_rows(g, i0, m, k0, rows);
+                sweep_block(g, m, j, k0, g->ta ? rows : g->a + i0 * g->lda + k0,
+                            g->ta ? 1 : g->lda, g->ta ? MC : 1,
+                            g->pack + j * g->panel * g->k + k0 * width, width,
+                            g->direct ? c : sums, g->direct ? g->ldc : MK_PANEL_MAX);
+            }
+            if (!g->direct) finish(g, m, panel_columns(g, j), sums, MK_PANEL_MAX, c);
         }
     }
 }
+
+static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
+    g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
+    if (!g->pack) return MK_NOMEM;
+    for (int64_t t = 0; t < batch; t++) {
+        if (t == 0 || g->step_b != 0)
+            mk_for(e, g->panels, (double)(g->panel * g->k) * NS_PER_PACK, pack_range, g);
+        mk_for(e, mk_ceil_div(g->m, MC), NS_PER_MAC * (double)(g->k * g->n) * MC, tall_range, g);
+        g->a += g->step_a;
+        g->b += g->step_b;
+        g->c += g->step_c;
+    }
+    return MK_OK;
+}
+
+/* ---- deep --------------------------------------------------------------------------------------- */
+
+/* items are blocks of k */
+static void deep_range(void *arg, int64_t first, int64_t last) {
+    struct gemm_job *g = arg;
+    _Alignas(64) mk_real packed[KC * MK_PANEL_MAX];
+    int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1;
+    for (int64_t block = first; block < last; block++) {
+        int64_t k0 = block * KC, kc = mk_min(KC, g->k - k0);
+        for (int64_t j = 0; j < g->panels; j++) {
+            pack_panel(g, g->b, j, k0, packed);
+            sweep(g->s, g->m, panel_columns(g, j), kc, g->a + k0 * cs, rs, cs, packed,
+                  panel_width(g, j), g->pack + block * g->m * g->n + j * g->panel, g->n, 0);
+        }
+    }
+}
+
+/* items are rows of C */
+static void deep_sum(void *arg, int64_t first, int64_t last) {
+    struct gemm_job *g = arg;
+    int64_t at = first * g->n, n = (last - first) * g->n;
+    for (int64_t block = 1; block < mk_ceil_div(g->k, KC); block++)
+        g->s->axpy(n, 1, g->pack + block * g->m * g->n + at, g->pack + at);
+    finish(g, last - first, g->n, g->pack + at, g->n, g->c + first * g->ldc);
+}
+
+static int deep(mk_env *e, struct gemm_job *g) {
+    int64_t blocks = mk_ceil_div(g->k, KC);
+    g->pack = mk_scratch(e, (size_t)(blocks * g->m * g->n) * sizeof(mk_real));
+    if (!g->pack) return MK_NOMEM;
+    mk_for(e, blocks, (double)(KC * g->n) * (NS_PER_PACK + NS_PER_MAC * (double)g->m), deep_range, g);
+    mk_for(e, g->m, (double)(blocks * g->n) * 0.1, deep_sum, g);
+    return MK_OK;
+}
+
+/* ---- the kernel --------------------------------------------------------------------------------- */
 
 int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch) {
+    const struct mk_simd *s = mk_simd();
+    struct gemm_job g = {
+        .s = s, .ta = ta, .tb = tb, .direct = alpha == 1 && beta == 0,
+        .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
+        .panel = (int64_t)s->lanes * s->panel_vectors,
+        .step_a = step_a, .step_b = step_b, .step_c = step_c,
+        .alpha = (mk_real)alpha, .beta = (mk_real)beta, .a = a, .b = b, .c = c,
+    };
     if (m <= 0 || n <= 0 || batch <= 0) return MK_OK;
-    int64_t blocks = mk_ceil_div(n, NB);
-    mk_real *pack = mk_scratch(e, (size_t)(blocks * k * NB + 1) * sizeof(mk_real));
-    if (!pack) return MK_NOMEM;
-    for (int64_t t = 0; t < batch; t++) {
-        const mk_real *bt = b + t * step_b;
-        if (t == 0 || step_b != 0)
-            for (int64_t nb = 0; nb < blocks; nb++)
-                for (int64_t p = 0; p < k; p++)
-                    for (int64_t col = 0; col < NB; col++) {
-                        int64_t at = nb * NB + col;
-                        pack[(nb * k + p) * NB + col] =
-                            at >= n ? 0 : tb ? bt[at * ldb + p] : bt[p * ldb + at];
-                    }
-        struct gemm_job j = {.m = m, .n = n, .k = k, .lda = lda, .ldc = ldc, .alpha = (mk_real)alpha,
-                             .beta = (mk_real)beta, .a = a + t * step_a, .b = pack, .ta = ta,
-                             .c = c + t * step_c};
-        mk_parallel(e, mk_ceil_div(m, MB), gemm_piece, &j);
+    if (k <= 0) {
+        for (int64_t i = 0; i < batch * m; i++) {
+            mk_real *row = c + i / m * step_c + i % m * ldc;
+            for (int64_t j = 0; j < n; j++) row[j] = beta == 0 ? 0 : row[j] * (mk_real)beta;
+        }
+        return MK_OK;
     }
-    return MK_OK;
+    g.panels = mk_ceil_div(n, g.panel);
+    int64_t pieces = g.panels * mk_ceil_div(m, m <= WIDE_ROWS_MAX ? WIDE_ROWS : MC);
+    if (batch == 1 && k >= 4 * KC && pieces < 16 &&
+        (size_t)(mk_ceil_div(k, KC) * m * n) * sizeof(mk_real) <= DEEP_BYTES_MAX)
+        return deep(e, &g);
+    if (m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);
+    return tall(e, &g, batch);
 }

@@ -1,6 +1,6 @@
---- mocl.data: data files as rows: lines, jsonl, CSV (each plain or gzip'd), preference pairs, splits.
--- Iterators raise "path:LINE: reason" for a bad file; functions that load a whole file return
--- nil, "path:LINE: reason", code. A UTF-8 byte order mark is skipped; text is handed on as it is.
+--- mocl.data: data files as rows: lines, jsonl, CSV (each plain or gzip'd), pairs, splits.
+-- Iterators raise "path:LINE: reason" for a bad file; functions that load a whole file return nil,
+-- "path:LINE: reason", code. A UTF-8 byte order mark is skipped; text is handed on as it is.
 --
 --   for row, line in data.jsonl("train.jsonl.gz") do ... end
 --   local pairs_, counts = data.hh_rlhf("hh-rlhf", { split = "test", objective = "harmless" })
@@ -21,8 +21,8 @@ local data = {
 local check_options, open_csv = prefs.check_options, prefs.open_csv
 local open_jsonl, collect = prefs.open_jsonl, prefs.collect
 
--- A generic `for` over step() -> value, line | nil | nil, message, code. The reader is closed at the
--- end, on `break` and when the body raises.
+-- A generic `for` over step() -> value, line | nil | nil, message, code. The reader is closed at
+-- the end, on `break` and when the body raises.
 local function iterate(reader, step)
   return function()
     local value, line = step()
@@ -63,7 +63,8 @@ function data.read_jsonl(path, opts)
 end
 
 --- csv(path, {header=true, separator=","}) -> iterator of row, line number; raises.
--- With a header a row is a table by its names, else a list. Each row has as many fields as the first.
+-- With a header a row is a table by its names, else a list. Each row has as many fields as the
+-- first.
 function data.csv(path, opts)
   check_options("csv", opts, { header = "boolean", separator = "string" })
   return opened(open_csv(path, opts))
@@ -86,8 +87,8 @@ local function csv_field(v, alone)
   return s
 end
 
---- write_csv(path, header, rows) -> true | fail. Rows are lists, or tables by the names in the header.
--- Written atomically; lines end with "\n"; floats read back equal.
+--- write_csv(path, header, rows) -> true | fail. Rows are lists, or tables by the names in the
+-- header. Written atomically; lines end with "\n"; floats read back equal.
 function data.write_csv(path, header, rows)
   local alone = #header == 1
   local out, fields = {}, {}

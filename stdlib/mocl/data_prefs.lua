@@ -1,7 +1,7 @@
---- mocl.data_prefs: preference data sets as rows {prompt, chosen, rejected}; reached through mocl.data.
--- It reads, checks and strips; it does not tokenize or filter by length. Prompts have the form the
--- reward models were trained on (Rewards-in-Context, Instructions.get_input): everything before the
--- last "\n\nAssistant:", right-stripped, then " " and "\n\nAssistant:"; answers are stripped.
+--- mocl.data_prefs: preference data sets as rows {prompt, chosen, rejected}; part of mocl.data.
+-- It reads, checks and strips; it does not tokenize or filter by length. Prompts have the form of
+-- Rewards-in-Context, with whose reward models they are scored: everything before the last
+-- "\n\nAssistant:", right-stripped, then " " and "\n\nAssistant:"; answers are stripped.
 
 local core = require "mocl.data.core"
 local fs = require "mocl.fs"
@@ -58,9 +58,11 @@ function prefs.open_jsonl(path)
   end
 end
 
+local UNEVEN = "%s:%d: %d fields, the first row has %d"
+
 local function by_name(path, names, row, line)
   if #row ~= #names then
-    return nil, ("%s:%d: %d fields, the first row has %d"):format(path, line, #row, #names), "FORMAT"
+    return nil, UNEVEN:format(path, line, #row, #names), "FORMAT"
   end
   local out = {}
   for i, name in ipairs(names) do
@@ -81,7 +83,7 @@ function prefs.open_csv(path, opts)
       local row, line, kind = reader:next()
       n = n or (row and #row)
       if row and #row ~= n then
-        return nil, ("%s:%d: %d fields, the first row has %d"):format(path, line, #row, n), "FORMAT"
+        return nil, UNEVEN:format(path, line, #row, n), "FORMAT"
       end
       return row, line, kind
     end
@@ -193,8 +195,8 @@ end
 
 local MARKS = { user = HUMAN .. " ", assistant = ASSISTANT .. " ", system = "" }
 
---- dialogue(messages) -> prompt. messages: list of {role=, content=}, the last one by the user. Roles:
--- user, assistant, and system, which has no mark and can only come first.
+--- dialogue(messages) -> prompt. messages: list of {role=, content=}, the last one by the user.
+-- Roles: user, assistant, and system, which has no mark and can only come first.
 function prefs.dialogue(messages)
   local out = {}
   for i, m in ipairs(messages) do
@@ -284,12 +286,12 @@ local function hh_row(row)
   return { prompt = prompt, chosen = chosen, rejected = rejected }
 end
 
---- hh_rlhf(path, {split=, objective=, limit=}) -> list of {prompt=, chosen=, rejected=}, counts | fail
--- path: a .jsonl or .jsonl.gz file, or the directory of the data set (then split "train" or "test" and
--- objective "harmless", "helpful" (each the -base part) or "all" choose the files). Malformed JSON,
--- missing fields and empty prompts fail. Pairs whose prompts differ, whose answers are identical and
--- pairs with an empty answer are left out: counts = {rows, kept, different_prompts, identical,
--- empty_answers}. limit counts kept rows.
+--- hh_rlhf(path, {split=, objective=, limit=}) -> list of {prompt=, chosen=, rejected=}, counts
+-- or fail. path: a .jsonl or .jsonl.gz file, or the directory of the data set (then split "train" or
+-- "test" and objective "harmless", "helpful" (each the -base part) or "all" choose the files).
+-- Malformed JSON, missing fields and empty prompts fail. Pairs whose prompts differ, whose answers
+-- are identical and pairs with an empty answer are left out: counts = {rows, kept,
+-- different_prompts, identical, empty_answers}. limit counts kept rows.
 function prefs.hh_rlhf(path, opts)
   prefs.check_options("hh_rlhf", opts, HH_OPTIONS)
   opts = opts or {}

@@ -1,7 +1,7 @@
 --- mocl.kl_controller: the weight of the KL penalty, fixed or adapted to a target as TRL does.
 -- Adaptive (Ziegler et al. 2019): e = clip(kl / target - 1, -0.2, 0.2);
--- beta <- max(min, beta * (1 + e * n_steps / horizon)). kl is the mean over sequences of the sum over
--- tokens, n_steps the number of sequences. It refuses a kl that is not finite.
+-- beta <- max(min, beta * (1 + e * n_steps / horizon)). kl is the mean over sequences of the sum
+-- over tokens, n_steps the number of sequences. It refuses a kl that is not finite.
 
 local kl_controller = {}
 

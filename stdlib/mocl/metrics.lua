@@ -60,8 +60,8 @@ local function column(rows, k)
   return c
 end
 
---- How well rewards follow preferences, by rank. Two objectives: tau of the first weight against the
--- projection. Otherwise: the mean over objectives of the tau of r_j against p_j.
+--- How well rewards follow preferences, by rank. Two objectives: tau of the first weight against
+-- the projection. Otherwise: the mean over objectives of the tau of r_j against p_j.
 function metrics.controllability(preferences, rewards, options)
   check(is_list(preferences) and is_list(rewards),
     "controllability: preferences and rewards must be lists")
@@ -83,7 +83,8 @@ function metrics.controllability(preferences, rewards, options)
       reference[j] = -2
     end
   end
-  check(is_list(reference) and #reference == n, "controllability: the reference needs %d numbers", n)
+  check(is_list(reference) and #reference == n,
+    "controllability: the reference needs %d numbers", n)
 
   local result = { kendall_tau_per_objective = {}, beyond = 0 }
   local sum = 0
@@ -163,8 +164,8 @@ end
 --- Pearson's correlation; NaN where x or y is constant.
 function metrics.pearson(x, y)
   check(is_list(x) and is_list(y), "pearson: two lists expected")
-  check(#x == #y and #x > 0, "pearson: x has %d entries, y has %d (equal and at least 1 expected)", #x,
-    #y)
+  check(#x == #y and #x > 0,
+    "pearson: x has %d entries, y has %d (equal and at least 1 expected)", #x, #y)
   local mx, sx = metrics.mean_std(x)
   local my, sy = metrics.mean_std(y)
   if sx == 0 or sy == 0 then

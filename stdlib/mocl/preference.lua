@@ -2,6 +2,8 @@
 -- A preference is a list of N numbers, none negative, that sum to 1; entry j weighs objective j.
 -- Nothing is rescaled: a list that does not sum to 1 is refused, never normalised.
 
+local deck = require "mocl.deck"
+
 local preference = {}
 
 local SUM_TOLERANCE = 1e-6
@@ -155,11 +157,7 @@ function preference.random(rng, n_objectives)
   return p
 end
 
-local deck = {}
-deck.__index = deck
-
---- deck(rng, list) -> a deck that deals the list's preferences in shuffled order, again and again.
--- The deck is the only user of its rng, so that state and restore cover what it will deal.
+--- preference.deck(rng, list) -> a deck (mocl.deck) that deals these preferences, each checked.
 function preference.deck(rng, list)
   if type(list) ~= "table" or #list == 0 then
     error("deck: a list of at least one preference expected", 2)
@@ -167,44 +165,7 @@ function preference.deck(rng, list)
   for _, p in ipairs(list) do
     preference.check(p, 2)
   end
-  return setmetatable({ rng = rng, list = copy(list), order = {}, dealt = 0 }, deck)
-end
-
---- deck:deal(n) -> n preferences, and their places in the list.
-function deck:deal(n)
-  local out, places = {}, {}
-  for i = 1, n do
-    if self.dealt == #self.order then
-      for k = 1, #self.list do
-        self.order[k] = k
-      end
-      self.rng:shuffle(self.order)
-      self.dealt = 0
-    end
-    self.dealt = self.dealt + 1
-    places[i] = self.order[self.dealt]
-    out[i] = self.list[places[i]]
-  end
-  return out, places
-end
-
---- deck:state() -> a table of numbers, for deck:restore on a deck made from the same list.
-function deck:state()
-  return {
-    order = table.move(self.order, 1, #self.order, 1, {}),
-    dealt = self.dealt,
-    position = self.rng:position(),
-  }
-end
-
-function deck:restore(state)
-  if #state.order ~= 0 and #state.order ~= #self.list then
-    error(("restore: the state is of a deck of %d preferences, this one has %d"):format(
-      #state.order, #self.list), 2)
-  end
-  self.order = table.move(state.order, 1, #state.order, 1, {})
-  self.dealt = state.dealt
-  self.rng:seek(state.position)
+  return deck.new(rng, copy(list))
 end
 
 return preference

@@ -353,7 +353,8 @@ local function line_of(row)
     if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
       v = json.null
     end
-    parts[i] = json.encode(k) .. ":" .. json.encode(v)
+    -- models answer bytes that need not be UTF-8
+    parts[i] = json.encode(k) .. ":" .. json.encode(v, { replace_invalid = true })
   end
   return "{" .. table.concat(parts, ",") .. "}\n"
 end

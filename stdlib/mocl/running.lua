@@ -1,7 +1,7 @@
 --- mocl.running: running mean and variance of n numbers, and equation 18's normalisation by them.
 -- Two laws. "count" weighs every row alike (Chan's parallel update, as openai/baselines'
--- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that are
--- not finite, so that one bad reward cannot spoil the statistics.
+-- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
+-- are not finite, so that one bad reward cannot spoil the statistics.
 
 local running = {}
 
@@ -59,14 +59,15 @@ end
 
 -- mean and population variance of each column of a list of rows
 local function batch(r, rows, what)
-  check(type(rows) == "table" and #rows > 0, 3, "%s: a list of rows that is not empty expected", what)
+  check(type(rows) == "table" and #rows > 0, 3,
+    "%s: a list of rows that is not empty expected", what)
   local mean, var = {}, {}
   for k = 1, r.n do
     mean[k], var[k] = 0.0, 0.0
   end
   for i, row in ipairs(rows) do
-    check(type(row) == "table" and #row == r.n, 3, "%s: row %d has %s numbers, %d expected", what, i,
-      type(row) == "table" and #row or "no", r.n)
+    check(type(row) == "table" and #row == r.n, 3, "%s: row %d has %s numbers, %d expected",
+      what, i, type(row) == "table" and #row or "no", r.n)
     for k = 1, r.n do
       check(is_finite(row[k]), 3, "%s: row %d, number %d is %s", what, i, k, tostring(row[k]))
       mean[k] = mean[k] + row[k]
@@ -91,8 +92,8 @@ end
 
 --- Takes a batch in. Both laws mix two sets with shares 1 - w and w of the total weight:
 --   mean <- mean + w d,   var <- (1 - w) var + w batch_var + w (1 - w) d^2,   d = batch_mean - mean
--- which is exact for the mixture. "count": w = rows / (count + rows); "ema": w = 1 - factor, and the
--- first batch of an object that was not started starts it.
+-- which is exact for the mixture. "count": w = rows / (count + rows); "ema": w = 1 - factor, and
+-- the first batch of an object that was not started starts it.
 function Running:update(rows)
   local mean, var = batch(self, rows, "update")
   local n, total = #rows, self.count + #rows
@@ -145,7 +146,8 @@ function Running:normalize(row, options)
     check(is_finite(value), 2, "normalize: offset is a number, got %s", tostring(value))
     offset = value
   end
-  check(type(row) == "table" and #row == self.n, 2, "normalize: a list of %d numbers expected", self.n)
+  check(type(row) == "table" and #row == self.n, 2,
+    "normalize: a list of %d numbers expected", self.n)
   local list = {}
   for k = 1, self.n do
     list[k] = (row[k] - self.means[k]) / (2 * math.max(self.vars[k] ^ 0.5, STD_FLOOR)) + offset
@@ -174,8 +176,8 @@ function running.restore(state)
     tostring(state.count))
   for _, name in ipairs { "mean", "var" } do
     local list = state[name]
-    check(type(list) == "table" and #list == state.n, 2, "running.restore: %s needs %d numbers", name,
-      state.n)
+    check(type(list) == "table" and #list == state.n, 2,
+      "running.restore: %s needs %d numbers", name, state.n)
     for k, x in ipairs(list) do
       check(is_finite(x) and (name == "mean" or x >= 0), 2, "running.restore: %s %d is %s", name, k,
         tostring(x))

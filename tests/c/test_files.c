@@ -1,8 +1,8 @@
 /* test_files.c - whole files, text, CSV, SHA-256 and safetensors at the level of C.
 **
-** Prints "N passed, N failed, N skipped"; exit status 1 if any failed. Uses the conformance files under
-** $MOCL_SHARED (default ../shared) where they are. Run it under the address and undefined-behaviour
-** sanitizers as well: the hostile files below are meant for them.
+** Prints "N passed, N failed, N skipped"; exit status 1 if any failed. Uses the conformance files
+** under $MOCL_SHARED (default ../shared) where they are. Run it under the address and
+** undefined-behaviour sanitizers as well: the hostile files below are meant for them.
 */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -280,7 +280,8 @@ static void test_utf8(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         CHECK(mocl_utf8_check(cases[i].text, cases[i].n) == cases[i].good);
     }
-    /* the example of the Unicode standard, table 3-8: 61, F1 80 80, E1 80, C2, 62, 80, 63, 80, BF, 64 */
+    /* the example of the Unicode standard, table 3-8: 61, F1 80 80, E1 80, C2, 62, 80, 63, 80, BF,
+    ** 64 */
     const char *p = "\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64";
     static const size_t steps[] = {1, 3, 2, 1, 1, 1, 1, 1, 1, 1};
     size_t left = 13;
@@ -364,7 +365,7 @@ static void test_header_errors(void) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8, "need 4 bytes"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 4, "it is cut"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, "1 bytes at the"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "4 bytes before it"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "4 bytes before"},
         {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2, "whole bytes"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
          "overflows"},
@@ -413,7 +414,8 @@ static void test_header_errors(void) {
 static mocl_status fill_counting(mocl_ctx *c, void *user, size_t offset, void *buffer, size_t n) {
     (void)c;
     ++*(int *)user;
-    for (size_t i = 0; i < n; i++) ((unsigned char *)buffer)[i] = (unsigned char)((offset + i) % 251);
+    unsigned char *byte = buffer;
+    for (size_t i = 0; i < n; i++) byte[i] = (unsigned char)((offset + i) % 251);
     return MOCL_OK;
 }
 
@@ -531,6 +533,55 @@ static void test_no_memory(void) {
     } while (st && allowed < 100);
     CHECK(st == MOCL_OK && allowed > 5);
     mocl_safetensors_close(s);
+}
+
+/* the same for reading text and directories: what was read before the failure is right */
+static mocl_status read_things(size_t *total) {
+    mocl_status st;
+    mocl_lines *l = NULL;
+    mocl_csv *c = NULL;
+    char *names = NULL;
+    const char *line;
+    size_t n, number, fields;
+    *total = 0;
+    MOCL_GOTO(mocl_lines_open(ctx, &l, in_tmp("big.csv")), done);
+    do {
+        MOCL_GOTO(mocl_lines_next(l, &line, &n, &number), done);
+        *total += n;
+    } while (line);
+    MOCL_GOTO(mocl_csv_open(ctx, &c, in_tmp("big.csv"), ','), done);
+    do {
+        MOCL_GOTO(mocl_csv_next(c, &fields, &number), done);
+        *total += fields;
+    } while (fields);
+    MOCL_GOTO(mocl_dir_list(ctx, tmp, &names, &n), done);
+    MOCL_GOTO(mocl_dir_make(ctx, in_tmp("made/two")), done);
+    MOCL_GOTO(mocl_link_replace(ctx, "made", in_tmp("made-link")), done);
+    MOCL_GOTO(mocl_dir_remove_tree(ctx, in_tmp("made")), done);
+done:
+    mocl_lines_close(l);
+    mocl_csv_close(c);
+    mocl_free(names);
+    return st;
+}
+
+static void test_no_memory_reading(void) {
+    enum { FIELDS = 100, WIDTH = 1000 }; /* a line that spans pieces and makes the buffers grow */
+    char *text = malloc(FIELDS * WIDTH);
+    memset(text, 'x', FIELDS * WIDTH);
+    for (int i = 1; i < FIELDS; i++) text[i * WIDTH - 1] = ',';
+    put(in_tmp("big.csv"), text, FIELDS * WIDTH);
+    free(text);
+    int64_t allowed = 0;
+    size_t total;
+    mocl_status st;
+    do {
+        mocl_fail_after(ctx, allowed++);
+        st = read_things(&total);
+        mocl_fail_after(ctx, -1);
+        CHECK(st == MOCL_OK || st == MOCL_E_NOMEM);
+    } while (st && allowed < 200);
+    CHECK(st == MOCL_OK && allowed > 15 && total == FIELDS * WIDTH + FIELDS);
 }
 
 /* touches all that a file hands out, for the sanitizers */
@@ -688,6 +739,7 @@ int main(void) {
     test_write();
     test_write_errors();
     test_no_memory();
+    test_no_memory_reading();
     test_hostile();
     test_conformance();
     test_exact_bytes();

@@ -1,0 +1,105 @@
+/* simd.h - the inner loops that are compiled once per instruction set.
+**
+** simd_base.c, simd_avx2.c and simd_avx512.c each compile the same bodies (simd_vec.h, simd_tile.h,
+** simd_rows.h, simd_map.h) and export them as one struct; mk_simd() chooses at run time. A loop's result
+** depends on its own arguments alone, so rows and tiles may be shared out in any way.
+*/
+#ifndef MK_SIMD_H
+#define MK_SIMD_H
+
+#include "cpu.h"
+
+#define MK_TILE_VECTORS 4 /* widest tile: this many vectors of columns */
+#define MK_PANEL_MAX 64   /* columns of the widest tile of any instruction set */
+#define MK_TILE_ROWS_MAX 14
+
+/* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],
+** c[i ldc + j] = acc, or += acc when `add` is set. Rows and vectors of columns are fixed by the choice
+** of function; `last` columns of the last vector are written. b is read in whole vectors. */
+typedef void (*mk_tile)(int64_t kc, const mk_real *a, int64_t rs, int64_t cs, const mk_real *b,
+                        int64_t ldb, mk_real *c, int64_t ldc, int last, int add);
+
+struct mk_adamw {
+    mk_real grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
+};
+
+struct mk_simd {
+    const char *name;
+    int lanes;         /* elements of a vector */
+    int panel_vectors; /* vectors of a full panel: columns of a panel = panel_vectors lanes */
+    int tile_rows[MK_TILE_VECTORS];                  /* [vectors - 1] */
+    mk_tile tile[MK_TILE_VECTORS][MK_TILE_ROWS_MAX]; /* [vectors - 1][rows - 1] */
+
+    /* dst[p ldd + j] = src[j lds + p], p < k, j < n; zero for n <= j < wide (wide a multiple of lanes) */
+    void (*pack_transposed)(int64_t k, int64_t n, int64_t wide, const mk_real *src, int64_t lds,
+                            mk_real *dst, int64_t ldd);
+
+    /* -- rows of n elements -- */
+    void (*softmax)(int64_t n, const mk_real *x, mk_real *y, int log);
+    void (*softmax_bwd)(int64_t n, const mk_real *y, const mk_real *dy, mk_real *dx, int log);
+    /* w, b may be NULL; return 1 / rms and 1 / sd */
+    mk_real (*rmsnorm)(int64_t n, const mk_real *x, const mk_real *w, double eps, mk_real *y);
+    mk_real (*layernorm)(int64_t n, const mk_real *x, const mk_real *w, const mk_real *b, double eps,
+                         mk_real *y, mk_real *mean);
+    /* dw, db += where not NULL */
+    void (*rmsnorm_bwd)(int64_t n, const mk_real *x, const mk_real *w, mk_real rstd,
+                        const mk_real *dy, mk_real *dx, mk_real *dw);
+    void (*layernorm_bwd)(int64_t n, const mk_real *x, const mk_real *w, mk_real mean, mk_real rstd,
+                          const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db);
+    /* log sum exp of x * inv_temp; the entropy too where not NULL */
+    mk_real (*log_sum_exp)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *entropy);
+    /* dx = -p (a + b (lp + h)), lp = x inv_temp - lse, p = exp lp */
+    void (*logprob_bwd)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real lse, mk_real a,
+                        mk_real b, mk_real h, mk_real *dx);
+    /* sum p (lp - lq) */
+    mk_real (*kl)(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
+                  mk_real lse_q);
+    /* dx += c p (lp - lq - kl) */
+    void (*kl_bwd)(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
+                   mk_real lse_q, mk_real kl, mk_real c, mk_real *dx);
+    /* p = exp(x inv_temp - its largest) */
+    void (*weights)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *p);
+
+    /* -- attention -- */
+    /* One query and one block of n keys, s[n] their products: s becomes exp(s scale - top'), zero up to
+    ** `padded`; *top rises to top', *sum and out[K] shrink by exp(top - top') and *sum gains the
+    ** block's. A first block has *top = -inf. */
+    void (*attend)(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real *top, mk_real *sum,
+                   int64_t K, mk_real *out);
+    /* s becomes p = exp(s scale - lse), dp becomes p (dp - delta) scale; both zero from n to padded */
+    void (*attend_bwd)(int64_t n, int64_t padded, mk_real scale, mk_real lse, mk_real delta,
+                       mk_real *s, mk_real *dp);
+    mk_real (*dot)(int64_t n, const mk_real *a, const mk_real *b);
+    void (*scale)(int64_t n, mk_real by, mk_real *x);
+    void (*rotate)(int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn, mk_real *y);
+
+    /* -- flat arrays -- */
+    void (*unary)(mk_unary op, int64_t n, const mk_real *x, mk_real *y, mk_real p, mk_real q);
+    void (*unary_bwd)(mk_unary op, int64_t n, const mk_real *x, const mk_real *y, const mk_real *dy,
+                      mk_real *dx, mk_real p, mk_real q);
+    /* the strides of a and b */
+    void (*binary)(mk_binary op, int64_t n, const mk_real *a, int64_t as, const mk_real *b, int64_t bs,
+                   mk_real *y);
+    void (*axpy)(int64_t n, mk_real alpha, const mk_real *x, mk_real *y); /* y += alpha x */
+    /* y = alpha x + beta y; y is not read when beta is 0 */
+    void (*axpby)(int64_t n, mk_real alpha, const mk_real *x, mk_real beta, mk_real *y);
+    void (*swiglu)(int64_t n, const mk_real *gate, const mk_real *up, mk_real *y);
+    void (*swiglu_bwd)(int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy,
+                       mk_real *dgate, mk_real *dup);
+    void (*adamw)(int64_t n, const struct mk_adamw *s, mk_real *p, const mk_real *g, mk_real *m,
+                  mk_real *v);
+    double (*sum)(int64_t n, const mk_real *x);
+    double (*sumsq)(int64_t n, const mk_real *x);
+    void (*add_to_double)(int64_t n, const mk_real *x, double *acc); /* acc += x */
+};
+
+/* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. */
+const struct mk_simd *mk_simd(void);
+
+extern const struct mk_simd mk_simd_base;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define MK_SIMD_X86 1
+extern const struct mk_simd mk_simd_avx2, mk_simd_avx512;
+#endif
+
+#endif

@@ -1,0 +1,277 @@
+/* simd_rows.h - the inner loops over one row: softmax, norms, the head, attention's softmax.
+**
+** Long sums go through float lanes for SUM_RUN vectors at a time and through a double from there.
+*/
+#define SUM_RUN 32
+
+/* i steps over the vectors of a row; the last one may be partial */
+#define FOR_VECTORS(n) for (int64_t i = 0; i < (n); i += LANES)
+INLINE vec load_at(const mk_real *x, int64_t i, int64_t n) {
+    return n - i >= LANES ? v_load(x + i) : v_load_part(x + i, n - i);
+}
+INLINE void store_at(mk_real *x, int64_t i, int64_t n, vec v) {
+    if (n - i >= LANES)
+        v_store(x + i, v);
+    else
+        v_store_part(x + i, v, n - i);
+}
+INLINE vec keep_at(vec v, int64_t i, int64_t n, mk_real other) {
+    return n - i >= LANES ? v : v_first(v, n - i, other);
+}
+
+INLINE mk_real row_max(int64_t n, const mk_real *x) {
+    vec top = v_set1((mk_real)-INFINITY);
+    FOR_VECTORS(n) top = v_max(keep_at(load_at(x, i, n), i, n, (mk_real)-INFINITY), top);
+    return v_max_lanes(top);
+}
+
+/* sum of `term` (a vec expression in i, 0 beyond n) over the row, as a double */
+#define ROW_SUM(total, n, term)                                                                   \
+    do {                                                                                          \
+        for (int64_t run_ = 0; run_ < (n); run_ += (int64_t)SUM_RUN * LANES) {                    \
+            int64_t end_ = mk_min((n), run_ + (int64_t)SUM_RUN * LANES);                          \
+            vec acc_ = v_zero();                                                                  \
+            for (int64_t i = run_; i < end_; i += LANES) acc_ += (term);                          \
+            total += (double)v_sum_lanes(acc_);                                                   \
+        }                                                                                         \
+    } while (0)
+
+static void softmax(int64_t n, const mk_real *x, mk_real *y, int log_form) {
+    vec top = v_set1(row_max(n, x));
+    double sum = 0;
+    if (log_form) {
+        ROW_SUM(sum, n, keep_at(v_exp(load_at(x, i, n) - top), i, n, 0));
+        vec log_sum = v_set1((mk_real)log(sum));
+        FOR_VECTORS(n) store_at(y, i, n, (load_at(x, i, n) - top) - log_sum);
+        return;
+    }
+    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
+        vec acc = v_zero();
+        for (int64_t i = run; i < mk_min(n, run + (int64_t)SUM_RUN * LANES); i += LANES) {
+            vec e = keep_at(v_exp(load_at(x, i, n) - top), i, n, 0);
+            store_at(y, i, n, e);
+            acc += e;
+        }
+        sum += (double)v_sum_lanes(acc);
+    }
+    vec inv = v_set1((mk_real)(1 / sum));
+    FOR_VECTORS(n) store_at(y, i, n, load_at(y, i, n) * inv);
+}
+
+static void softmax_bwd(int64_t n, const mk_real *y, const mk_real *dy, mk_real *dx, int log_form) {
+    double sum = 0;
+    if (log_form) {
+        ROW_SUM(sum, n, load_at(dy, i, n));
+        vec s = v_set1((mk_real)sum);
+        FOR_VECTORS(n) store_at(dx, i, n, load_at(dy, i, n) - v_exp(load_at(y, i, n)) * s);
+    } else {
+        ROW_SUM(sum, n, load_at(y, i, n) * load_at(dy, i, n));
+        vec s = v_set1((mk_real)sum);
+        FOR_VECTORS(n) store_at(dx, i, n, load_at(y, i, n) * (load_at(dy, i, n) - s));
+    }
+}
+
+/* ---- norms -------------------------------------------------------------------------------------- */
+
+INLINE vec times(vec v, const mk_real *w, int64_t i, int64_t n) {
+    return w ? v * load_at(w, i, n) : v;
+}
+
+static mk_real rmsnorm(int64_t n, const mk_real *x, const mk_real *w, double eps, mk_real *y) {
+    double sum = 0;
+    ROW_SUM(sum, n, load_at(x, i, n) * load_at(x, i, n));
+    mk_real rstd = (mk_real)(1 / sqrt(sum / (double)n + eps));
+    vec s = v_set1(rstd);
+    FOR_VECTORS(n) store_at(y, i, n, times(load_at(x, i, n) * s, w, i, n));
+    return rstd;
+}
+
+/* With g = w dy and h = x rstd: dx = rstd (g - h mean(g h)). */
+static void rmsnorm_bwd(int64_t n, const mk_real *x, const mk_real *w, mk_real rstd,
+                        const mk_real *dy, mk_real *dx, mk_real *dw) {
+    double sum = 0;
+    ROW_SUM(sum, n, times(load_at(dy, i, n), w, i, n) * load_at(x, i, n));
+    vec s = v_set1(rstd);
+    vec c = v_set1((mk_real)(sum * (double)rstd * (double)rstd / (double)n));
+    FOR_VECTORS(n) {
+        vec d = load_at(dy, i, n), v = load_at(x, i, n);
+        if (dw) store_at(dw, i, n, load_at(dw, i, n) + d * (v * s));
+        store_at(dx, i, n, s * (times(d, w, i, n) - v * c));
+    }
+}
+
+static mk_real layernorm(int64_t n, const mk_real *x, const mk_real *w, const mk_real *b, double eps,
+                         mk_real *y, mk_real *mean) {
+    double sum = 0, squares = 0;
+    ROW_SUM(sum, n, load_at(x, i, n));
+    *mean = (mk_real)(sum / (double)n);
+    vec m = v_set1(*mean);
+    ROW_SUM(squares, n,
+            keep_at((load_at(x, i, n) - m) * (load_at(x, i, n) - m), i, n, 0));
+    mk_real rstd = (mk_real)(1 / sqrt(squares / (double)n + eps));
+    vec s = v_set1(rstd);
+    FOR_VECTORS(n) {
+        vec v = times((load_at(x, i, n) - m) * s, w, i, n);
+        store_at(y, i, n, b ? v + load_at(b, i, n) : v);
+    }
+    return rstd;
+}
+
+/* With g = w dy and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)). */
+static void layernorm_bwd(int64_t n, const mk_real *x, const mk_real *w, mk_real mean, mk_real rstd,
+                          const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db) {
+    double sum = 0, product = 0;
+    vec m = v_set1(mean), s = v_set1(rstd);
+    ROW_SUM(sum, n, times(load_at(dy, i, n), w, i, n));
+    ROW_SUM(product, n, times(load_at(dy, i, n), w, i, n) * ((load_at(x, i, n) - m) * s));
+    vec c0 = v_set1((mk_real)(sum / (double)n)), c1 = v_set1((mk_real)(product / (double)n));
+    FOR_VECTORS(n) {
+        vec d = load_at(dy, i, n), h = (load_at(x, i, n) - m) * s;
+        if (dw) store_at(dw, i, n, load_at(dw, i, n) + d * h);
+        if (db) store_at(db, i, n, load_at(db, i, n) + d);
+        store_at(dx, i, n, s * (times(d, w, i, n) - c0 - h * c1));
+    }
+}
+
+/* ---- the head ----------------------------------------------------------------------------------- */
+
+/* The entropy comes from the same pass: with e = exp(z - top), S = sum e and T = sum e (z - top) it is
+** log S - T / S, both terms positive. A logit of -inf has e = 0 and must not make 0 times infinity. */
+static mk_real log_sum_exp(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *entropy) {
+    vec it = v_set1(inv_temp), top = v_set1(row_max(n, x) * inv_temp), low = v_set1(-1000);
+    double sum = 0, weighted = 0;
+    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
+        int64_t end = mk_min(n, run + (int64_t)SUM_RUN * LANES);
+        vec acc = v_zero(), acc_w = v_zero();
+        if (entropy) {
+            for (int64_t i = run; i < end; i += LANES) {
+                vec z = load_at(x, i, n) * it - top, e = keep_at(v_exp(z), i, n, 0);
+                acc += e;
+                acc_w += e * v_max(low, z);
+            }
+        } else {
+            for (int64_t i = run; i < end; i += LANES)
+                acc += keep_at(v_exp(load_at(x, i, n) * it - top), i, n, 0);
+        }
+        sum += (double)v_sum_lanes(acc);
+        weighted += (double)v_sum_lanes(acc_w);
+    }
+    double log_sum = log(sum);
+    if (entropy) *entropy = (mk_real)(log_sum - weighted / sum);
+    return (mk_real)((double)top[0] + log_sum);
+}
+
+static void logprob_bwd(int64_t n, const mk_real *x, mk_real inv_temp, mk_real lse, mk_real a,
+                        mk_real b, mk_real h, mk_real *dx) {
+    vec it = v_set1(inv_temp), l = v_set1(lse), av = v_set1(-a), bv = v_set1(-b), hv = v_set1(h);
+    vec low = v_set1(-1000);
+    if (b == 0) {
+        FOR_VECTORS(n) store_at(dx, i, n, v_exp(load_at(x, i, n) * it - l) * av);
+        return;
+    }
+    FOR_VECTORS(n) {
+        vec lp = load_at(x, i, n) * it - l;
+        store_at(dx, i, n, v_exp(lp) * v_fma(bv, v_max(low, lp) + hv, av));
+    }
+}
+
+/* p (lp - lq), 0 where p is 0 */
+INLINE vec log_ratio(vec p, vec lp, vec lq) {
+    return (vec)((ivec)(p > v_zero()) & (ivec)(lp - lq));
+}
+
+static mk_real kl(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
+                  mk_real lse_q) {
+    vec it = v_set1(inv_temp), a = v_set1(lse_p), b = v_set1(lse_q);
+    double sum = 0;
+    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
+        vec acc = v_zero();
+        for (int64_t i = run; i < mk_min(n, run + (int64_t)SUM_RUN * LANES); i += LANES) {
+            vec lp = load_at(x, i, n) * it - a, lq = load_at(ref, i, n) * it - b;
+            vec p = keep_at(v_exp(lp), i, n, 0);
+            acc += p * log_ratio(p, lp, lq);
+        }
+        sum += (double)v_sum_lanes(acc);
+    }
+    return (mk_real)sum;
+}
+
+static void kl_bwd(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
+                   mk_real lse_q, mk_real kl_value, mk_real c, mk_real *dx) {
+    vec it = v_set1(inv_temp), a = v_set1(lse_p), b = v_set1(lse_q), k = v_set1(kl_value);
+    vec cv = v_set1(c);
+    FOR_VECTORS(n) {
+        vec lp = load_at(x, i, n) * it - a, lq = load_at(ref, i, n) * it - b, p = v_exp(lp);
+        store_at(dx, i, n, v_fma(cv * p, log_ratio(p, lp, lq) - k, load_at(dx, i, n)));
+    }
+}
+
+static void weights(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *p) {
+    vec it = v_set1(inv_temp), top = v_set1(row_max(n, x) * inv_temp);
+    FOR_VECTORS(n) store_at(p, i, n, v_exp(load_at(x, i, n) * it - top));
+}
+
+/* ---- attention ---------------------------------------------------------------------------------- */
+
+static void attend(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real *top, mk_real *sum,
+                   int64_t K, mk_real *out) {
+    mk_real before = *top, high;
+    vec sc = v_set1(scale), hv = v_set1((mk_real)-INFINITY), acc = v_zero();
+    FOR_VECTORS(n) hv = v_max(keep_at(v_load(s + i) * sc, i, n, (mk_real)-INFINITY), hv);
+    high = v_max_lanes(hv);
+    high = high > before ? high : before;
+    hv = v_set1(high);
+    FOR_VECTORS(n) {
+        vec p = keep_at(v_exp(v_load(s + i) * sc - hv), i, n, 0);
+        v_store(s + i, p);
+        acc += p;
+    }
+    for (int64_t i = (n + LANES - 1) / LANES * LANES; i < padded; i += LANES) v_store(s + i, v_zero());
+    mk_real add = v_sum_lanes(acc);
+    if (before == (mk_real)-INFINITY) {
+        *sum = add;
+    } else {
+        mk_real shrink = v_exp(v_set1(before - high))[0];
+        *sum = *sum * shrink + add;
+        if (shrink != 1) {
+            vec by = v_set1(shrink);
+            for (int64_t i = 0; i < K; i += LANES) store_at(out, i, K, load_at(out, i, K) * by);
+        }
+    }
+    *top = high;
+}
+
+static void attend_bwd(int64_t n, int64_t padded, mk_real scale, mk_real lse, mk_real delta,
+                       mk_real *s, mk_real *dp) {
+    vec sc = v_set1(scale), l = v_set1(lse), d = v_set1(delta);
+    FOR_VECTORS(n) {
+        vec p = keep_at(v_exp(v_load(s + i) * sc - l), i, n, 0);
+        v_store(s + i, p);
+        v_store(dp + i, keep_at(p * (v_load(dp + i) - d) * sc, i, n, 0));
+    }
+    for (int64_t i = (n + LANES - 1) / LANES * LANES; i < padded; i += LANES) {
+        v_store(s + i, v_zero());
+        v_store(dp + i, v_zero());
+    }
+}
+
+static mk_real dot(int64_t n, const mk_real *a, const mk_real *b) {
+    vec acc = v_zero();
+    FOR_VECTORS(n) acc = v_fma(load_at(a, i, n), load_at(b, i, n), acc);
+    return v_sum_lanes(acc);
+}
+
+static void scale_row(int64_t n, mk_real by, mk_real *x) {
+    vec v = v_set1(by);
+    FOR_VECTORS(n) store_at(x, i, n, load_at(x, i, n) * v);
+}
+
+/* y may be x */
+static void rotate(int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn, mk_real *y) {
+    FOR_VECTORS(half) {
+        vec a = load_at(x, i, half), b = load_at(x + half, i, half);
+        vec c = load_at(cs, i, half), s = load_at(sn, i, half);
+        store_at(y, i, half, a * c - b * s);
+        store_at(y + half, i, half, b * c + a * s);
+    }
+}

@@ -1,0 +1,43 @@
+/* simd_table.h - puts the bodies together into one struct mk_simd; included by the simd_*.c files. */
+#include "simd.h"
+
+#include "simd_vec.h"
+#include "simd_tile.h"
+#include "simd_rows.h"
+#include "simd_map.h"
+
+const struct mk_simd MK_SIMD_TABLE = {
+    .name = MK_SIMD_NAME,
+    .lanes = LANES,
+    .panel_vectors = PANEL_VECTORS,
+    .tile_rows = TILE_ROWS,
+    .tile = TILE_TABLE,
+    .pack_transposed = pack_transposed,
+    .softmax = softmax,
+    .softmax_bwd = softmax_bwd,
+    .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
+    .rmsnorm_bwd = rmsnorm_bwd,
+    .layernorm_bwd = layernorm_bwd,
+    .log_sum_exp = log_sum_exp,
+    .logprob_bwd = logprob_bwd,
+    .kl = kl,
+    .kl_bwd = kl_bwd,
+    .weights = weights,
+    .attend = attend,
+    .attend_bwd = attend_bwd,
+    .dot = dot,
+    .scale = scale_row,
+    .rotate = rotate,
+    .unary = unary,
+    .unary_bwd = unary_bwd,
+    .binary = binary,
+    .axpy = axpy,
+    .axpby = axpby,
+    .swiglu = swiglu,
+    .swiglu_bwd = swiglu_bwd,
+    .adamw = adamw,
+    .sum = sum,
+    .sumsq = sumsq,
+    .add_to_double = add_to_double,
+};

@@ -1,0 +1,55 @@
+--- tokenize.lua - prints the token ids of a text, one line of ids for each line of it.
+--
+--   mocl recipes/tokenize.lua tokenizer=PATH file=TEXT [whole=true] [bos=false]
+--
+-- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, or a directory with one of them.
+-- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and
+-- bos is true. Needs a second per 10 MB of text.
+
+local config = require "mocl.config"
+local tokenizer = require "mocl.tokenizer"
+
+local cfg = config.parse({
+  { "tokenizer", nil, "tokenizer file or directory", type = "string" },
+  { "file", nil, "text to encode, - for standard input", type = "string" },
+  { "whole", false, "the whole file is one text instead of one per line" },
+  { "bos", true, "put the BOS id first, if there is one" },
+  { "special", true, "recognise special tokens spelled in the text" },
+}, arg, { recipe = "tokenize", doc = "print the token ids of a text" })
+
+for _, key in ipairs { "tokenizer", "file" } do
+  if not cfg[key] then
+    error(("option %s is missing (--help lists the options)"):format(key), 0)
+  end
+end
+
+local function check(value, message)
+  if not value then
+    error(message, 0)
+  end
+  return value
+end
+
+local tok = check(tokenizer.load(cfg.tokenizer))
+local input = cfg.file == "-" and io.stdin or check(io.open(cfg.file, "rb"))
+local options = { bos = cfg.bos and tok:bos_id() ~= nil, special = cfg.special }
+
+local function read(what)
+  local text, err = input:read(what)
+  if err then
+    error(cfg.file .. ": " .. err, 0)
+  end
+  return text
+end
+
+local function show(text)
+  check(io.write(table.concat(tok:encode(text, options), " "), "\n"))
+end
+
+if cfg.whole then
+  show(read("a"))
+else
+  for line in read, "l" do
+    show(line)
+  end
+end

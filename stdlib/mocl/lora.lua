@@ -1,0 +1,93 @@
+--- mocl.lora: adapters as PEFT directories (adapter_config.json, adapter_model.safetensors).
+-- Attaching, merging and dropping are methods of the model (add_lora, merge_lora, drop_lora). An adapter
+-- whose names match nothing, or only some layers, is refused: loaded silently it would change nothing.
+--
+--   model:add_lora { r = 16, alpha = 32, target_modules = { "q_proj", "v_proj" }, key = k }
+--   assert(lora.save(model, "out/adapter", { base_model_name_or_path = "runs/x/sft" }))
+
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local safetensors = require "mocl.safetensors"
+local transformer = require "mocl.transformer"
+
+local lora = {}
+
+local PREFIX = "base_model.model." -- PEFT's, in front of the model's own names
+
+--- The adapter's tensors, in a fixed order.
+function lora.parameters(model)
+  return transformer.parameters(model, true)
+end
+
+--- lora.save(model, dir, {base_model_name_or_path=}) -> true | fail.
+function lora.save(model, dir, opts)
+  local info = model:lora()
+  if not info then
+    error("lora.save: the model has no adapter; call model:add_lora first", 2)
+  end
+  local config = {
+    peft_type = "LORA", task_type = "CAUSAL_LM", bias = "none", fan_in_fan_out = false, inference_mode = true,
+    r = info.r, lora_alpha = info.alpha, lora_dropout = info.dropout, target_modules = info.target_modules,
+    base_model_name_or_path = opts and opts.base_model_name_or_path or json.null,
+  }
+  local tensors = {}
+  for _, pair in ipairs(model:named_parameters(true)) do
+    tensors[PREFIX .. pair[1]] = pair[2]
+  end
+  local ok, message, code = fs.mkdir(dir)
+  if ok then
+    ok, message, code = safetensors.save(fs.join(dir, "adapter_model.safetensors"), tensors, { format = "pt" })
+  end
+  if ok then
+    ok, message, code = fs.write(fs.join(dir, "adapter_config.json"), json.encode(config, { indent = 2 }) .. "\n")
+  end
+  if not ok then
+    return nil, message, code
+  end
+  return true
+end
+
+--- lora.load(model, dir) -> true | fail: attaches the adapter of a PEFT directory to the model.
+function lora.load(model, dir)
+  local path = fs.join(dir, "adapter_config.json")
+  local text, message, code = fs.read(path)
+  if not text then
+    return nil, message, code
+  end
+  local config, bad = json.decode(text)
+  if type(config) ~= "table" or config.peft_type ~= "LORA" or type(config.target_modules) ~= "table" then
+    return nil, path .. ": " .. (bad or "not the configuration of a LoRA adapter with a list of target_modules"), "FORMAT"
+  end
+  for _, key in ipairs { "use_rslora", "use_dora", "fan_in_fan_out" } do
+    if config[key] == true then
+      return nil, ("%s: %s = true is not supported"):format(path, key), "FORMAT"
+    end
+  end
+  local file = fs.join(dir, "adapter_model.safetensors")
+  local tensors, why, kind = safetensors.load(file, { device = model:device() })
+  if not tensors then
+    return nil, why, kind
+  end
+  local plain = {}
+  for name, t in pairs(tensors) do
+    if name:sub(1, #PREFIX) ~= PREFIX then
+      return nil, ("%s: tensor '%s' does not begin with '%s'"):format(file, name, PREFIX), "FORMAT"
+    end
+    plain[name:sub(#PREFIX + 1)] = t
+  end
+  local ok, err = pcall(model.add_lora, model, {
+    r = config.r, alpha = config.lora_alpha, dropout = config.lora_dropout or 0,
+    target_modules = config.target_modules,
+  })
+  if not ok then
+    return nil, path .. ": " .. tostring(err), "FORMAT"
+  end
+  local copied, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
+  if not copied then
+    model:drop_lora()
+    return nil, reason, which
+  end
+  return true
+end
+
+return lora

@@ -1,0 +1,130 @@
+--- mocl.ppo: the pieces of PPO that a multi-objective recipe puts together: value heads, GAE, the clipped
+-- surrogate, pooled sums for the min-norm problem. Options and metrics have TRL's names.
+--
+-- Token-level tensors are flat over the response tokens of a batch packed by transformer.pack; with N
+-- objectives they are [T, N].
+
+local fs = require "mocl.fs"
+local nn = require "mocl.nn.core"
+local safetensors = require "mocl.safetensors"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.transformer"
+
+local ppo = { gae = nn.gae, clip = nn.ppo_clip }
+
+-- ---- value heads ----
+
+local Heads = {}
+Heads.__index = Heads
+
+--- ppo.value_heads(n, width, {key=, device="cpu"}): n separate two-layer ReLU networks, width -> width -> 1, on
+-- the policy's last hidden states (the paper's Table 7). The last layer starts at zero.
+function ppo.value_heads(n, width, opts)
+  local heads, bound = { n = n, named = {} }, 1 / math.sqrt(width)
+  local device = opts.device or "cpu"
+  for i = 1, n do
+    local function add(name, t)
+      heads.named[#heads.named + 1] = { ("v_head.%d.%s"):format(i - 1, name), t:requires_grad_() }
+    end
+    add("0.weight", tensor.rand({ width, width }, { key = opts.key, stream = i, low = -bound, high = bound, device = device }))
+    add("0.bias", tensor.zeros({ width }, { device = device }))
+    add("2.weight", tensor.zeros({ 1, width }, { device = device }))
+    add("2.bias", tensor.zeros({ 1 }, { device = device }))
+  end
+  return setmetatable(heads, Heads)
+end
+
+function Heads:parameters()
+  local list = {}
+  for i, pair in ipairs(self.named) do
+    list[i] = pair[2]
+  end
+  return list
+end
+
+--- values [T, n] of hidden states [T, width]
+function Heads:forward(hidden)
+  local columns = {}
+  for i = 1, self.n do
+    local p = function(j)
+      return self.named[(i - 1) * 4 + j][2]
+    end
+    columns[i] = nn.linear(nn.linear(hidden, p(1), p(2)):relu(), p(3), p(4))
+  end
+  return tensor.cat(columns, 2)
+end
+
+function Heads:save(path)
+  local tensors = {}
+  for _, pair in ipairs(self.named) do
+    tensors[pair[1]] = pair[2]
+  end
+  return safetensors.save(path, tensors)
+end
+
+function Heads:load(path)
+  local tensors, message, code = safetensors.load(path)
+  if not tensors then
+    return nil, message, code
+  end
+  return transformer.copy_parameters(self.named, tensors, path)
+end
+
+-- ---- optimiser state in a checkpoint ----
+
+--- Moments and step count of an optimiser as optimizer.safetensors; ppo.load_optimizer puts them back.
+function ppo.save_optimizer(opt, path)
+  local tensors = {}
+  for which, list in pairs(opt:state()) do
+    for i, t in ipairs(list) do
+      tensors[("%s.%05d"):format(which, i)] = t
+    end
+  end
+  return safetensors.save(path, tensors, { steps = tostring(opt:steps()) })
+end
+
+function ppo.load_optimizer(opt, path)
+  local tensors, meta, code = safetensors.load(path)
+  if not tensors then
+    return nil, meta, code
+  end
+  local named = {}
+  for which, list in pairs(opt:state()) do
+    for i, t in ipairs(list) do
+      named[#named + 1] = { ("%s.%05d"):format(which, i), t }
+    end
+  end
+  local ok, message, why = transformer.copy_parameters(named, tensors, path)
+  if not ok then
+    return nil, message, why
+  end
+  opt:steps(assert(math.tointeger(tonumber(meta.steps)), path .. ": no step count"))
+  return true
+end
+
+-- ---- tensors from rows of numbers ----
+
+--- One row of numbers per answer -> rewards [T, N] with the row at the answer's last token (a terminal reward).
+function ppo.terminal(rows, batch)
+  return nn.segment_last(tensor.new(rows, { device = batch.tokens.device }), batch.response_offsets)
+end
+
+--- One row of numbers per answer -> [T, N], the row at each of its tokens.
+function ppo.spread(rows, batch)
+  return nn.segment_expand(tensor.new(rows, { device = batch.tokens.device }), batch.response_offsets)
+end
+
+--- Sum over the tokens of each answer of a [T] tensor, as a Lua list.
+function ppo.per_answer(x, batch)
+  return nn.segment_sum(x, batch.response_offsets):totable()
+end
+
+--- Equation 10: I(A, z), A [T, N] with zeros where PPO's clip is active for the ratio z [T].
+function ppo.gate(adv, ratio, cliprange)
+  local z = ratio:unsqueeze(2):expand(adv.shape)
+  local above = z:gt(1 + cliprange) * adv:gt(0)
+  local below = z:lt(1 - cliprange) * adv:lt(0)
+  return adv * (1 - above - below)
+end
+
+return ppo

@@ -1,0 +1,180 @@
+--- mocl.reward: rewards as functions (prompts, responses) -> list of numbers.
+-- A reward model is a decoder with a linear score head; its score of an answer is the mean of the head over
+-- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
+-- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
+
+local deck = require "mocl.deck"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local metrics = require "mocl.metrics"
+local nn = require "mocl.nn.core"
+local optim = require "mocl.optim.core"
+local rng = require "mocl.rng"
+local safetensors = require "mocl.safetensors"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.transformer"
+local lm = require "mocl.lm"
+
+local reward = {}
+
+local Model = {}
+Model.__index = Model
+
+--- reward.model{trunk=, tokenizer=, pool="mean", max_tokens=} -> a model whose head is zero.
+function reward.model(o)
+  local width = o.trunk:config().hidden_size
+  return setmetatable({
+    trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean",
+    max_tokens = o.max_tokens or o.trunk:config().max_position_embeddings,
+    head = tensor.zeros({ 1, width }, { device = o.trunk:device() }),
+  }, Model)
+end
+
+--- Token ids of prompts and responses, responses with EOS; what is over max_tokens is cut: prompts lose their
+-- beginning, responses their end.
+function Model:encode(prompts, responses)
+  local p, r = {}, {}
+  for i = 1, #prompts do
+    local response = self.tokenizer:encode(responses[i], { eos = true })
+    local prompt = self.tokenizer:encode(prompts[i], { bos = true })
+    local room = self.max_tokens - #response
+    if #prompt > math.max(1, room) then
+      prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})
+    end
+    r[i] = #response >= self.max_tokens and table.move(response, 1, self.max_tokens - 1, 1, {}) or response
+    p[i] = prompt
+  end
+  return p, r
+end
+
+--- Scores [n] (a tensor with history) of encoded pairs.
+function Model:forward(prompts, responses)
+  local batch = transformer.pack(prompts, responses, { device = self.trunk:device() })
+  local hidden = self.trunk:forward(batch)
+  local scores = nn.linear(nn.rows(hidden, batch.token_rows), self.head)
+  if self.pool == "mean" then
+    return nn.segment_mean(scores, batch.response_offsets):flatten()
+  end
+  local last, offsets = {}, batch.response_offsets:totable()
+  for i = 1, #prompts do
+    last[i] = offsets[i + 1]
+  end
+  return scores:index_select(last):flatten()
+end
+
+--- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
+function Model:score(prompts, responses, batch_size)
+  local p, r = self:encode(prompts, responses)
+  local out, step = {}, batch_size or 64
+  for first = 1, #p, step do
+    local scope <close> = tensor.scope()
+    local last = math.min(#p, first + step - 1)
+    local scores = tensor.no_grad(self.forward, self, table.move(p, first, last, 1, {}), table.move(r, first, last, 1, {}))
+    table.move(scores:totable(), 1, last - first + 1, first, out)
+  end
+  return out
+end
+
+Model.__call = Model.score
+
+--- Trains trunk and head on pairs; o: pairs, steps, batch_size, lr, seed, purpose, on_step(step, loss, accuracy).
+function Model:train(o)
+  local parameters = transformer.train_base(self.trunk)
+  self.head:requires_grad_()
+  parameters[#parameters + 1] = self.head
+  local order, encoded = deck.new(rng.new(o.seed, o.purpose), o.pairs), {}
+  local function ids(pair)
+    if not encoded[pair] then
+      local p, a = self:encode({ pair.prompt, pair.prompt }, { pair.chosen, pair.rejected })
+      encoded[pair] = { p[1], a[1], p[2], a[2] }
+    end
+    return table.unpack(encoded[pair])
+  end
+  local opt <close> = optim.adamw(parameters, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } })
+  for step = 1, o.steps do
+    local scope <close> = tensor.scope()
+    local p, a, n = {}, {}, o.batch_size
+    for i, pair in ipairs(order:deal(n)) do
+      p[i], a[i], p[n + i], a[n + i] = ids(pair)
+    end
+    local scores = self:forward(p, a)
+    local margin = scores:narrow(1, 1, n) - scores:narrow(1, n + 1, n)
+    local loss = -margin:logsigmoid():mean()
+    opt:zero_grad()
+    loss:backward()
+    opt:step { lr = o.lr * lm.schedule(step, math.max(1, o.steps // 20), o.steps), max_grad_norm = 1 }
+    if o.on_step then
+      o.on_step(step, loss:item(), margin:gt(0):mean():item())
+    end
+  end
+  opt:zero_grad()
+  transformer.train_base(self.trunk, false)
+  self.head:requires_grad_(false)
+end
+
+--- Share of pairs whose chosen answer scores higher, with Wilson's 95 % interval: {accuracy, low, high, n}.
+function Model:accuracy(pairs_list)
+  local p, a = {}, {}
+  for i, pair in ipairs(pairs_list) do
+    p[i], a[i], p[#pairs_list + i], a[#pairs_list + i] = pair.prompt, pair.chosen, pair.prompt, pair.rejected
+  end
+  local s, right = self:score(p, a), 0
+  for i = 1, #pairs_list do
+    right = right + (s[i] > s[#pairs_list + i] and 1 or 0)
+  end
+  local low, high = metrics.wilson(right, #pairs_list)
+  return { accuracy = right / #pairs_list, low = low, high = high, n = #pairs_list }
+end
+
+--- model:save(dir) -> true | fail: the trunk as a Hugging Face directory and score_head.safetensors.
+function Model:save(dir)
+  local ok, message, code = transformer.save(self.trunk, dir)
+  if ok then
+    ok, message, code = safetensors.save(fs.join(dir, "score_head.safetensors"), { ["score.weight"] = self.head },
+      { pool = self.pool, max_tokens = tostring(self.max_tokens) })
+  end
+  if not ok then
+    return nil, message, code
+  end
+  return true
+end
+
+--- reward.load(dir, tokenizer, {device=}) -> model | fail.
+function reward.load(dir, tokenizer, opts)
+  local trunk, message, code = transformer.load(dir, opts)
+  if not trunk then
+    return nil, message, code
+  end
+  local file = fs.join(dir, "score_head.safetensors")
+  local tensors, meta, kind = safetensors.load(file, opts)
+  if not tensors then
+    return nil, meta, kind
+  end
+  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool, max_tokens = tonumber(meta.max_tokens) }
+  local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
+  if not ok then
+    return nil, bad, why
+  end
+  return model
+end
+
+--- Calls a reward of any kind and checks what comes back: one finite number per answer.
+function reward.call(f, name, prompts, responses)
+  local scores = f(prompts, responses)
+  if tensor.is_tensor(scores) then
+    scores = scores:totable()
+  end
+  if type(scores) ~= "table" or #scores ~= #responses then
+    error(("reward '%s' returned %s for %d answers; it must return a list with one number each"):format(name,
+      type(scores) == "table" and #scores .. " values" or "a " .. type(scores), #responses), 0)
+  end
+  for i, s in ipairs(scores) do
+    if type(s) ~= "number" or s ~= s or math.abs(s) == math.huge then
+      error(("reward '%s' returned %s for answer %d (%s)"):format(name, tostring(s), i, json.encode(responses[i],
+        { replace_invalid = true })), 0)
+    end
+  end
+  return scores
+end
+
+return reward
