@@ -27,9 +27,8 @@ static int tokenizer_load(lua_State *L) {
     return moclL_result(L, st, 1);
 }
 
-/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0 for
-*an
-** empty one. `what` starts messages. */
+/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0
+** for an empty one. `what` starts messages. */
 static mocl_text *check_texts(lua_State *L, int idx, const char *what, size_t *n) {
     idx = lua_absindex(L, idx);
     *n = (size_t)lua_rawlen(L, idx);
@@ -244,8 +243,8 @@ static int tokenizer_tostring(lua_State *L) {
 
 /* ---- streams ---- */
 
-/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released before.
- */
+/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released
+** before. */
 static mocl_tokenizer *stream_tokenizer(lua_State *L, mocl_tokenizer_stream **s) {
     *s = luaL_checkudata(L, 1, STREAM);
     lua_getiuservalue(L, 1, 1);

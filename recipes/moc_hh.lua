@@ -9,27 +9,25 @@
 -- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says (reading A).
 
 local config = require "mocl.config"
+local control_log = require "mocl.control_log"
 local data_sources = require "mocl.sources"
 local deck = require "mocl.deck"
 local kl_controller = require "mocl.kl_controller"
-local lm = require "mocl.lm"
 local lora = require "mocl.lora"
-local metrics = require "mocl.metrics"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
 local policy = require "mocl.policy"
 local ppo = require "mocl.ppo"
 local preference = require "mocl.preference"
-local progress = require "mocl.progress"
 local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
 local running = require "mocl.running"
+local stages = require "mocl.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
@@ -124,126 +122,19 @@ if not embedded then
   run:hash_input(cfg.data)
 end
 
-local function bar(label, total, start)
-  return progress.new { label = label, total = total, start = start, quiet = run.quiet }
-end
+local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
+stages.tokenizer(ctx)
+stages.base_and_sft(ctx)
+stages.rewards(ctx, functions)
+local rewards, grid = ctx.rewards, ctx.grid
 
--- ---- tokenizer, base model, reward models, SFT ----
-
-run:stage("tokenizer", function()
-  local texts = source.documents(rng.new(seed, "tokenizer texts"))
-  local tok = tokenizer.train(texts, { vocab_size = cfg.tokenizer.vocab_size, special_tokens = { "<s>", "</s>" } })
-  assert(tok:save(run:path "tokenizer.json"))
-  return { vocab_size = tok:vocab_size() }
-end)
-local tok = assert(tokenizer.load(run:path "tokenizer.json"))
-
-local function language_model(name, from, options, rows)
-  return run:stage(name, function(stage)
-    local model = from and assert(transformer.load(run:path(from), { device = device }))
-      or transformer.new({
-        vocab_size = tok:vocab_size(), hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
-        num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
-        max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
-      }, { device = device, key = rng.key(seed, "model") })
-    local prompts, responses = lm.encode(tok, rows())
-    local line = bar(name, options.steps)
-    local loss = lm.train {
-      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = seed,
-      purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      on_step = function(step, value)
-        stage:metrics { step = step, ["loss/" .. name] = value }
-        line:update(step, ("loss %.3f"):format(value))
-      end,
-    }
-    line:done()
-    assert(transformer.save(model, run:path(name), { bos_token_id = tok:bos_id(), eos_token_id = tok:eos_id() }))
-    return { loss = loss }
-  end)
-end
-
-language_model("base", nil, cfg.base, function()
-  local rows = {}
-  for i, text in ipairs(source.documents(rng.new(seed, "documents"))) do
-    rows[i] = { response = text }
-  end
-  return rows
-end)
-language_model("sft", "base", cfg.sft, function()
-  return source.sft(rng.new(seed, "sft"))
-end)
-
-local rewards, checks = {}, {}
-for j, name in ipairs(cfg.objectives) do
-  if functions[name] then
-    rewards[j] = { name = name, f = functions[name] }
-  else
-    checks[name] = run:stage("reward-" .. name, function(stage)
-      local pairs_train, pairs_test = source.pairs(name)
-      local model = reward.model { trunk = assert(transformer.load(run:path "sft", { device = device })), tokenizer = tok }
-      local line = bar("reward " .. name, cfg.reward.steps)
-      model:train {
-        pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = seed,
-        purpose = "reward " .. name,
-        on_step = function(step, loss, accuracy)
-          stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
-          line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
-        end,
-      }
-      local held_out = model:accuracy(pairs_test)
-      line:done(("held-out accuracy %.3f (%.3f to %.3f, n %d)"):format(held_out.accuracy, held_out.low, held_out.high, held_out.n))
-      assert(model:save(run:path("reward-" .. name)))
-      return held_out
-    end)
-    rewards[j] = { name = name, f = assert(reward.load(run:path("reward-" .. name), tok, { device = device })) }
-  end
-end
-
--- ---- the policy: SFT model + adapter + N value heads ----
-
+-- the policy: the SFT model with an adapter, and N value heads; with the adapter off it is the reference
 local model = assert(transformer.load(run:path "sft", { device = device }))
-local width = model:config().hidden_size
 model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, key = rng.key(seed, "lora") }
-local heads = ppo.value_heads(N, width, { key = rng.key(seed, "value heads"), device = device })
-local actor = policy.new { model = model, tokenizer = tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
-local grid = preference.grid(N)
-
-local function measure(preferences, purpose, prompts, n, adapter, label)
-  local line = bar(label, #preferences)
-  local list = actor:measure_all(preferences, { prompts = prompts, n = n, seed = seed, purpose = purpose, adapter = adapter,
-    rewards = rewards, audit = source.audit, on_step = function(i) line:update(i) end })
-  line:done()
-  return list
-end
-
--- The SFT model's own answers: the units of every figure (equation 18 with these frozen statistics; 1 = SFT
--- mean), and what the running statistics start from.
-local sft = run:stage("sft-answers", function()
-  local start = measure(grid, "statistics", source.train_prompts, math.ceil(512 / #grid), false, "sft statistics")
-  local rows, frozen = {}, measure(grid, "sft evaluation", source.test_prompts, cfg.eval.answers, false, "sft evaluation")
-  for _, m in ipairs(start) do
-    table.move(m.rows, 1, #m.rows, #rows + 1, rows)
-  end
-  local all = {}
-  for _, m in ipairs(frozen) do
-    table.move(m.rows, 1, #m.rows, #all + 1, all)
-  end
-  local stats = { mean = {}, std = {} }
-  for j = 1, N do
-    local column = {}
-    for i, row in ipairs(all) do
-      column[i] = row[j]
-    end
-    stats.mean[j], stats.std[j] = metrics.mean_std(column)
-  end
-  for i, m in ipairs(frozen) do
-    for _, s in ipairs(m.sample) do
-      run:sample { model = "sft", step = 0, preference = grid[i], prompt = s.prompt, response = s.response,
-        rewards = policy.normalize(s.rewards, stats) }
-    end
-  end
-  return { statistics = stats, start = rows, figures = policy.figures(grid, frozen, stats) }
-end)
+local heads = ppo.value_heads(N, model:config().hidden_size, { key = rng.key(seed, "value heads"), device = device })
+local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
+ctx.actor = actor
+stages.sft_answers(ctx)
 
 -- ---- Algorithm 1 ----
 
@@ -288,9 +179,9 @@ local outcome = run:stage("moc", function(stage)
   local prompts = deck.new(rng.new(seed, "prompts"), source.train_prompts)
   local preferences = preference.deck(rng.new(seed, "preferences"), grid)
   local stats = running.new { n = N, kind = "ema", factor = cfg.control.statistics_factor }
-  stats:start(sft.start)
+  stats:start(ctx.sft.start)
   local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon }
-  local mean_reward, log, done = {}, { n = 0, c = 0, zero = 0, one = 0, indicator = 0, negative_w = 0, kl = 0 }, 0
+  local mean_reward, log, done = {}, control_log.new(cfg.objectives, ctx.sft.statistics), 0
   for k = 1, #grid do
     mean_reward[k] = false
   end
@@ -302,7 +193,8 @@ local outcome = run:stage("moc", function(stage)
     assert(heads:load(dir .. "/value_heads.safetensors"))
     prompts:restore(state.prompts)
     preferences:restore(state.preferences)
-    stats, beta, mean_reward, log = running.restore(state.stats), kl_controller.restore(state.beta), state.mean_reward, state.log
+    stats, beta, mean_reward = running.restore(state.stats), kl_controller.restore(state.beta), state.mean_reward
+    log = control_log.new(cfg.objectives, ctx.sft.statistics, state.log)
   end
   local parameters = lora.parameters(model)
   table.move(heads:parameters(), 1, 4 * N, #parameters + 1, parameters)
@@ -310,7 +202,7 @@ local outcome = run:stage("moc", function(stage)
   if dir then
     assert(ppo.load_optimizer(opt, dir .. "/optimizer.safetensors"))
   end
-  local line = bar("moc", cfg.moc.iterations, done)
+  local line = stages.bar(ctx, "moc", cfg.moc.iterations, done)
 
   for iteration = done + 1, cfg.moc.iterations do -- line 1
     local scope <close> = tensor.scope()
@@ -346,23 +238,7 @@ local outcome = run:stage("moc", function(stage)
     adv = adv - adv:mean(1, true)
 
     -- line 8: Rbar per preference, then c at z = 1, where I(A) = A
-    local sums = {}
-    for i, place in ipairs(places) do
-      local s = sums[place] or { n = 0 }
-      s.n = s.n + 1
-      for j = 1, N do
-        s[j] = (s[j] or 0) + R[i][j]
-      end
-      sums[place] = s
-    end
-    for place, s in pairs(sums) do
-      local before, now = mean_reward[place], {}
-      for j = 1, N do
-        local m = s[j] / s.n
-        now[j] = before and cfg.control.factor * before[j] + (1 - cfg.control.factor) * m or m
-      end
-      mean_reward[place] = now
-    end
+    ppo.update_means(mean_reward, places, R, cfg.control.factor)
     local groups = solve_c(batch, places, prefs, adv, mean_reward)
     local w_rows, c_rows = {}, {}
     for i, place in ipairs(places) do
@@ -373,61 +249,35 @@ local outcome = run:stage("moc", function(stage)
 
     -- lines 9 and 10: equation 7's scalarised clipped loss, the KL inside J and so weighted by c, value heads
     local lr = cfg.ppo.learning_rate * math.min(1, iteration / math.max(1, cfg.ppo.warmup))
-    local first_ratio, m = nil, {}
-    for epoch = 1, cfg.ppo.ppo_epochs do
+    local m = { step = iteration, ["ppo/learning_rate"] = lr, ["objective/kl_coef"] = beta:value(),
+      ["tokens/responses_len_mean"] = batch.response_total / #plain }
+    for _ = 1, cfg.ppo.ppo_epochs do
       local hidden = states()
-      local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets, { temperature = cfg.ppo.temperature, hidden_ref = reference })
+      local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets,
+        { temperature = cfg.ppo.temperature, hidden_ref = reference })
       local surrogate, ratio, clipped = ppo.clip(logp, old, combined, cfg.ppo.cliprange)
       local value_error = (heads:forward(hidden) - returns):square():mean()
-      local penalty = (kl * c_tokens):mean()
-      local loss = surrogate:mean() + value_error * cfg.ppo.vf_coef + penalty * beta:value()
+      local loss = surrogate:mean() + value_error * cfg.ppo.vf_coef + (kl * c_tokens):mean() * beta:value()
       opt:zero_grad()
       loss:backward()
-      local norm = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
-      first_ratio = first_ratio or (ratio - 1):abs():max():item()
-      m = { kl = kl:sum():item() / #plain, entropy = entropy:mean():item(), clipfrac = clipped:mean():item(), norm = norm,
-        policy = surrogate:mean():item(), value = value_error:item(), approxkl = (logp - old):square():mean():item() / 2 }
+      m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
+      m["ppo/first_ratio_error"] = m["ppo/first_ratio_error"] or (ratio - 1):abs():max():item()
+      m["ppo/loss/policy"], m["ppo/loss/value"] = surrogate:mean():item(), value_error:item()
+      m["ppo/policy/clipfrac"], m["ppo/policy/approxkl"] = clipped:mean():item(), (logp - old):square():mean():item() / 2
+      m["objective/kl"], m["objective/entropy"] = kl:sum():item() / #plain, entropy:mean():item()
     end
-    beta:update(m.kl, #plain)
+    beta:update(m["objective/kl"], #plain)
 
-    local row = {
-      step = iteration, ["objective/kl"] = m.kl, ["objective/kl_coef"] = beta:value(), ["objective/entropy"] = m.entropy,
-      ["ppo/policy/clipfrac"] = m.clipfrac, ["ppo/policy/approxkl"] = m.approxkl, ["ppo/loss/policy"] = m.policy,
-      ["ppo/loss/value"] = m.value, ["ppo/grad_norm"] = m.norm, ["ppo/first_ratio_error"] = first_ratio,
-      ["ppo/learning_rate"] = lr, ["tokens/responses_len_mean"] = batch.response_total / #plain,
-    }
-    local shares = { c = 0, zero = 0, one = 0, indicator = 0, negative_w = 0 }
-    for _, place in ipairs(places) do
-      local g = groups[place]
-      shares.c, shares.zero, shares.one = shares.c + g.c, shares.zero + (g.c == 0 and 1 or 0), shares.one + (g.c == 1 and 1 or 0)
-      shares.indicator = shares.indicator + (g.indicator and 1 or 0)
-      shares.negative_w = shares.negative_w + (math.min(table.unpack(g.w)) < 0 and 1 or 0)
-    end
-    for k, v in pairs(shares) do
-      row["moc/" .. (k == "c" and "c" or "share_" .. k)] = v / #places
-      log[k] = log[k] + v / #places
-    end
-    log.n, log.kl = log.n + 1, log.kl + m.kl
-    local text = {}
-    for j, name in ipairs(cfg.objectives) do
-      local column = {}
-      for i = 1, #raw do
-        column[i] = policy.normalize(raw[i], sft.statistics)[j]
-      end
-      row["env/reward_mean/" .. name] = metrics.mean_std(column)
-      text[j] = ("%s %.2f"):format(name, row["env/reward_mean/" .. name])
-    end
+    local row, text = log:row(m, groups, places, raw)
     stage:metrics(row)
-    line:update(iteration, ("%s kl %.2f c %.2f"):format(table.concat(text, " "), m.kl, row["moc/c"]))
+    line:update(iteration, text)
 
     local stop = sys.interrupted()
     if iteration % cfg.moc.save_every == 0 or iteration == cfg.moc.iterations or stop then
       stage:checkpoint(iteration, function(path)
-        assert(lora.save(model, path, { base_model_name_or_path = run:path "sft" }))
-        assert(heads:save(path .. "/value_heads.safetensors"))
-        assert(ppo.save_optimizer(opt, path .. "/optimizer.safetensors"))
+        ppo.save(path, { model = model, heads = heads, optimizer = opt, base = run:path "sft" })
       end, { prompts = prompts:state(), preferences = preferences:state(), stats = stats:state(), beta = beta:state(),
-        mean_reward = mean_reward, log = log })
+        mean_reward = mean_reward, log = log.totals })
     end
     if stop then
       run:close()
@@ -436,54 +286,24 @@ local outcome = run:stage("moc", function(stage)
     end
   end
   line:done()
-  local summary = { kl = log.kl / log.n, c = { mean = log.c / log.n } }
-  for _, k in ipairs { "zero", "one", "indicator", "negative_w" } do
-    summary.c[k] = log[k] / log.n
-  end
-  return summary
+  return log:summary()
 end) -- lines 11 and 12
 
 -- ---- evaluation: the grid, unseen preferences, samples, the table ----
 
 assert(lora.load(model, assert(run:latest(), "no checkpoint of the policy")))
-local evaluation = run:stage("evaluation", function()
-  local list = measure(grid, "evaluation", source.test_prompts, cfg.eval.answers, true, "evaluation")
-  local figures = policy.figures(grid, list, sft.statistics)
-  for i, m in ipairs(list) do
-    for _, s in ipairs(m.sample) do
-      run:sample { model = "moc", step = cfg.moc.iterations, preference = grid[i], prompt = s.prompt, response = s.response,
-        rewards = policy.normalize(s.rewards, sft.statistics) }
-    end
-    local s = m.sample[1]
-    figures.shown = figures.shown or {}
-    figures.shown[i] = { prompt = s.prompt, response = s.response }
-  end
-  figures.unseen = { groups = {} }
-  for g, group in ipairs(cfg.eval.unseen_answers > 0 and N > 1 and preference.unseen_groups(N) or {}) do
-    local unseen = measure(group, "unseen " .. g, source.test_prompts, cfg.eval.unseen_answers, true, "unseen " .. g)
-    local f = policy.figures(group, unseen, sft.statistics)
-    figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume, kendall_tau = f.kendall_tau }
-  end
-  return figures
-end)
-
+local figures = stages.evaluation(ctx)
 local result = { recipe = "moc_hh", method = cfg.control.c == "one" and "conditioned_linear" or "moc", seed = seed, device = device,
-  training_samples = cfg.moc.iterations * cfg.ppo.batch_size, objectives = cfg.objectives, sft = sft.figures, kl = outcome.kl,
-  c = outcome.c, reward_models = checks, trade_off = embedded and cfg.trade_off or nil }
-for k, v in pairs(evaluation) do
-  if k ~= "shown" then
-    result[k] = v
-  end
+  training_samples = cfg.moc.iterations * cfg.ppo.batch_size, objectives = cfg.objectives, sft = ctx.sft.figures, kl = outcome.kl,
+  c = outcome.c, reward_models = ctx.checks, trade_off = embedded and cfg.trade_off or nil }
+for k, v in pairs(figures) do
+  result[k] = k ~= "shown" and v or nil
 end
 run:finish(result, { peak_bytes = tensor.memory().peak })
 
 io.write("\nanswers of the trained policy\n")
 for i, p in ipairs(grid) do
-  local weights = {}
-  for j = 1, N do
-    weights[j] = ("%.2f"):format(p[j])
-  end
-  io.write(("  %s  %s ->%s\n"):format(table.concat(weights, " "), evaluation.shown[i].prompt:gsub("\n", " "),
-    (evaluation.shown[i].response:gsub("\n", " "))))
+  io.write(("  %s ->%s\n"):format(preference.relabel(figures.shown[i].prompt, p):gsub("\n", " "),
+    (figures.shown[i].response:gsub("\n", " "))))
 end
 io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")

@@ -209,6 +209,9 @@ mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain)
     if (seed && !mocl_tensor_same_shape(t, seed))
         return mocl_fail(ctx, MOCL_E_SHAPE, "backward: gradient %s does not fit the tensor %s",
                          mocl_shape_text(a, seed->ndim, seed->shape), mocl_shape_text(b, t->ndim, t->shape));
+    if (seed && (seed->dtype != MK_F32 || seed->storage->dev != t->storage->dev))
+        return mocl_fail(ctx, MOCL_E_ARG, "backward: the gradient is %s on %s, the tensor f32 on %s",
+                         mocl_dtype_name(seed->dtype), seed->storage->dev->name, t->storage->dev->name);
     bool was_enabled = ctx->grad_enabled;
     ctx->grad_enabled = false;
     mocl_tensor *g = NULL;

@@ -85,6 +85,8 @@ mocl_status mocl_need_int(const char *op, mocl_tensor *x);
 mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b);
 /* offsets [B + 1] i32, ascending from 0 to rows */
 mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows);
+/* i32, each entry in lowest .. size - 1 */
+mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size);
 /* makes a node and attaches *out to it where a gradient is wanted; on failure releases *out. *node (may
 ** be NULL) receives it, borrowed, or NULL where nothing was recorded. */
 mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,

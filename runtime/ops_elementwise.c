@@ -37,6 +37,21 @@ mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows
                      (long long)rows);
 }
 
+mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size) {
+    MOCL_TRY(mocl_need_int(op, idx));
+    int64_t n = mocl_tensor_numel(idx);
+    int32_t *host = mocl_alloc(idx->ctx, (size_t)n * sizeof *host);
+    if (!host) return mocl_nomem(idx->ctx, (size_t)n * sizeof *host);
+    mocl_status st = mocl_tensor_to_host(idx, host);
+    for (int64_t i = 0; i < n && !st; i++) {
+        if (host[i] < lowest || host[i] >= size)
+            st = mocl_fail(idx->ctx, MOCL_E_ARG, "%s: index %d (entry %lld) is outside 0 .. %lld", op, host[i],
+                           (long long)i + 1, (long long)size - 1);
+    }
+    mocl_free(host);
+    return st;
+}
+
 mocl_status mocl_drop_on(mocl_status st, mocl_tensor **out) {
     if (st) {
         mocl_tensor_unref(*out);
@@ -136,6 +151,25 @@ mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64
     return st;
 }
 
+/* The slope of a^b in a: b a^(b-1), 0 where b is 0; in b: a^b log a, 0 where a is 0. There the formulas
+** would multiply 0 by infinity, so 1 is added to the exponent or to the argument of the logarithm. */
+static mocl_status pow_slope(mocl_tensor **out, int side, mocl_tensor *a, mocl_tensor *b) {
+    mocl_tensor *zero = NULL, *at_zero = NULL, *t = NULL, *u = NULL, *v = NULL, *which = side == 0 ? b : a;
+    mocl_status st = mocl_tensor_full(&zero, a->storage->dev, MK_F32, 0, NULL, 0);
+    if (!st) st = mocl_binary(&at_zero, MK_EQ, which, zero);
+    if (!st) st = mocl_unary(&t, MK_ADD_SCALAR, which, side == 0 ? -1 : 0, 0);
+    if (!st) st = mocl_axpy_(t, 1, at_zero);
+    if (!st) st = side == 0 ? mocl_binary(&u, MK_POW, a, t) : mocl_unary(&u, MK_LOG, t, 0, 0);
+    if (!st && side == 1) st = mocl_binary(&v, MK_POW, a, b);
+    if (!st) st = mocl_binary(out, MK_MUL, u, side == 0 ? b : v);
+    mocl_tensor_unref(zero);
+    mocl_tensor_unref(at_zero);
+    mocl_tensor_unref(t);
+    mocl_tensor_unref(u);
+    mocl_tensor_unref(v);
+    return st;
+}
+
 /* the gradients of a and b at the broadcast shape, then summed back to theirs */
 static mocl_status binary_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mk_binary op = (mk_binary)n->integer[0];
@@ -170,21 +204,8 @@ static mocl_status binary_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor
                 if (!st) st = mocl_axpy_(t, 0.5, u);
                 if (!st) st = mocl_binary(&full, MK_MUL, g, t);
                 break;
-            case MK_POW: /* a^b: da = g b a^(b-1); db = g a^b log a */
-                if (side == 0) {
-                    st = mocl_unary(&t, MK_ADD_SCALAR, b, -1, 0);
-                    if (!st) st = mocl_binary(&u, MK_POW, a, t);
-                    mocl_tensor_unref(t);
-                    t = NULL;
-                    if (!st) st = mocl_binary(&t, MK_MUL, u, b);
-                } else {
-                    st = mocl_unary(&t, MK_LOG, a, 0, 0);
-                    if (!st) st = mocl_binary(&u, MK_POW, a, b);
-                    mocl_tensor *v = NULL;
-                    if (!st) st = mocl_binary(&v, MK_MUL, t, u);
-                    mocl_tensor_unref(t);
-                    t = v;
-                }
+            case MK_POW:
+                st = pow_slope(&t, side, a, b);
                 if (!st) st = mocl_binary(&full, MK_MUL, g, t);
                 break;
             default: break; /* comparisons: no gradient */
@@ -283,17 +304,20 @@ static mocl_status need_writable(const char *op, mocl_tensor *y) {
 }
 
 mocl_status mocl_axpy_(mocl_tensor *y, double alpha, mocl_tensor *x) {
-    mocl_tensor *c = NULL, *e = NULL;
+    mocl_tensor *c = NULL, *e = NULL, *own = NULL;
     MOCL_TRY(mocl_need_real("add_", y));
     MOCL_TRY(mocl_need_real("add_", x));
     MOCL_TRY(mocl_need_same_device("add_", y, x));
     MOCL_TRY(need_writable("add_", y));
     mocl_status st = mocl_expand(&e, x, y->ndim, y->shape);
     if (!st) st = mocl_tensor_contiguous(&c, e);
-    if (!st) st = MOCL_KERNEL(y->storage->dev, axpy, mocl_tensor_numel(y), alpha, mocl_real(c), mocl_real(y));
+    if (!st && c->storage == y->storage && c->offset != y->offset) st = mocl_clone(&own, c); /* they may overlap */
+    if (!st)
+        st = MOCL_KERNEL(y->storage->dev, axpy, mocl_tensor_numel(y), alpha, mocl_real(own ? own : c), mocl_real(y));
     y->storage->version++;
     mocl_tensor_unref(e);
     mocl_tensor_unref(c);
+    mocl_tensor_unref(own);
     return st;
 }
 

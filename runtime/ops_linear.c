@@ -42,18 +42,18 @@ static mocl_status product(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b) {
     matrix ma = {0}, mb = {0};
     const mocl_tensor *wide = a->ndim >= b->ndim ? a : b;
     int64_t shape[MK_MAX_DIMS], m = a->shape[a->ndim - 2], k = a->shape[a->ndim - 1], n = b->shape[b->ndim - 1];
+    int64_t batch = 1; /* that of the output: it may be 0 */
+    for (int i = 0; i < wide->ndim - 2; i++) batch *= wide->shape[i];
     memcpy(shape, wide->shape, sizeof shape);
     shape[wide->ndim - 2] = m;
     shape[wide->ndim - 1] = n;
     mocl_status st = mocl_tensor_new(out, a->storage->dev, MK_F32, wide->ndim, shape);
     if (!st) st = matrix_of(&ma, a);
     if (!st) st = matrix_of(&mb, b);
-    if (!st) {
-        int64_t batch = ma.batch > mb.batch ? ma.batch : mb.batch;
+    if (!st)
         st = MOCL_KERNEL(a->storage->dev, gemm, ma.transposed, mb.transposed, m, n, k, 1.0, mocl_real(ma.t), ma.ld,
                          a->ndim == 2 ? 0 : ma.step, mocl_real(mb.t), mb.ld, b->ndim == 2 ? 0 : mb.step, 0.0,
                          mocl_real(*out), n, m * n, batch);
-    }
     mocl_tensor_unref(ma.t);
     mocl_tensor_unref(mb.t);
     return mocl_drop_on(st, out);
@@ -219,7 +219,7 @@ done:
 
 mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
                              double scale, double p, uint64_t key, uint64_t stream) {
-    mocl_tensor *cx = NULL, *xd = NULL, *u = NULL;
+    mocl_tensor *cx = NULL, *cw = NULL, *ca = NULL, *cb = NULL, *xd = NULL, *u = NULL;
     mocl_node *node = NULL;
     mocl_device *dev = x->storage->dev;
     int64_t rows, ushape[2];
@@ -229,6 +229,8 @@ mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, 
     MOCL_TRY(check_linear("lora_linear", x, w));
     MOCL_TRY(mocl_need_real("lora_linear", a));
     MOCL_TRY(mocl_need_real("lora_linear", b));
+    MOCL_TRY(mocl_need_same_device("lora_linear", x, a));
+    MOCL_TRY(mocl_need_same_device("lora_linear", x, b));
     int64_t n = w->shape[0], k = w->shape[1];
     if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != k || b->shape[0] != n || a->shape[0] != b->shape[1])
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "lora_linear: A %s and B %s do not fit a weight of %lld x %lld",
@@ -236,6 +238,9 @@ mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, 
                          (long long)k);
     int64_t r = a->shape[0];
     MOCL_GOTO(as_rows(&cx, x, &rows), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&ca, a), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&cb, b), done);
     ushape[0] = rows;
     ushape[1] = r;
     if (p > 0) {
@@ -244,10 +249,10 @@ mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, 
     }
     MOCL_GOTO(new_output(out, x, n), done);
     MOCL_GOTO(mocl_tensor_new(&u, dev, MK_F32, 2, ushape), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, n, k, 1, mocl_real(cx), mocl_real(w), 0, mocl_real(*out)), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, r, k, 1, mocl_real(xd ? xd : cx), mocl_real(a), 0, mocl_real(u)), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, n, r, scale, mocl_real(u), mocl_real(b), 1, mocl_real(*out)), done);
-    mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, w, a, b, xd, u};
+    MOCL_GOTO(gemm(dev, 0, 1, rows, n, k, 1, mocl_real(cx), mocl_real(cw), 0, mocl_real(*out)), done);
+    MOCL_GOTO(gemm(dev, 0, 1, rows, r, k, 1, mocl_real(xd ? xd : cx), mocl_real(ca), 0, mocl_real(u)), done);
+    MOCL_GOTO(gemm(dev, 0, 1, rows, n, r, scale, mocl_real(u), mocl_real(cb), 1, mocl_real(*out)), done);
+    mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, cw, ca, cb, xd, u};
     st = mocl_record(out, &node, "lora_linear", lora_backward, 4, in, 6, saved);
     if (node) {
         node->num[0] = scale;
@@ -258,6 +263,9 @@ mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, 
 done:
     if (st) mocl_drop_on(st, out);
     mocl_tensor_unref(cx);
+    mocl_tensor_unref(cw);
+    mocl_tensor_unref(ca);
+    mocl_tensor_unref(cb);
     mocl_tensor_unref(xd);
     mocl_tensor_unref(u);
     return st;

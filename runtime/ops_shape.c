@@ -18,6 +18,7 @@ static mocl_status reshape_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
 mocl_status mocl_reshape(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape) {
     int64_t full[MK_MAX_DIMS], stride[MK_MAX_DIMS], known = 1, n = mocl_tensor_numel(x);
     int free_dim = -1;
+    bool fits = true;
     char a[128], b[128];
     mocl_node *node = NULL;
     mocl_tensor *c = NULL;
@@ -27,10 +28,13 @@ mocl_status mocl_reshape(mocl_tensor **out, mocl_tensor *x, int ndim, const int6
     for (int i = 0; i < ndim; i++) {
         full[i] = shape[i];
         if (shape[i] == -1 && free_dim < 0) free_dim = i;
-        else known *= shape[i];
+        else fits = fits && shape[i] >= 0 && !__builtin_mul_overflow(known, shape[i], &known);
     }
-    if (free_dim >= 0) full[free_dim] = known > 0 && n % known == 0 ? n / known : -1;
-    if ((free_dim < 0 && known != n) || (free_dim >= 0 && full[free_dim] < 0))
+    if (free_dim >= 0) {
+        fits = fits && known > 0 && n % known == 0;
+        if (fits) full[free_dim] = n / known;
+    }
+    if (!fits || (free_dim < 0 && known != n))
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "reshape: %s has %lld elements and does not fit %s",
                          mocl_shape_text(a, x->ndim, x->shape), (long long)n, mocl_shape_text(b, ndim, shape));
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
@@ -90,7 +94,7 @@ static mocl_status expand_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor
 }
 
 mocl_status mocl_expand(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape) {
-    int64_t stride[MK_MAX_DIMS];
+    int64_t stride[MK_MAX_DIMS], n = 1;
     char a[128], b[128];
     mocl_node *node = NULL;
     bool fits = ndim >= x->ndim && ndim <= MK_MAX_DIMS;
@@ -101,6 +105,7 @@ mocl_status mocl_expand(mocl_tensor **out, mocl_tensor *x, int ndim, const int64
         else if (x->shape[ix] == shape[i]) stride[i] = x->stride[ix];
         else if (x->shape[ix] == 1) stride[i] = 0;
         else fits = false;
+        fits = fits && shape[i] >= 0 && !__builtin_mul_overflow(n, shape[i], &n);
     }
     if (!fits)
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "expand: %s does not expand to %s",
@@ -229,21 +234,6 @@ mocl_status mocl_to_device(mocl_tensor **out, mocl_tensor *x, mocl_device *dev) 
 
 /* ---- rows and elements by index ---- */
 
-/* fails where an index is outside 0 .. size - 1 */
-static mocl_status check_indices(const char *op, mocl_tensor *idx, int64_t size) {
-    int64_t n = mocl_tensor_numel(idx);
-    int32_t *host = mocl_alloc(idx->ctx, (size_t)n * sizeof *host);
-    if (!host) return mocl_nomem(idx->ctx, (size_t)n * sizeof *host);
-    mocl_status st = mocl_tensor_to_host(idx, host);
-    for (int64_t i = 0; i < n && !st; i++) {
-        if (host[i] < 0 || host[i] >= size)
-            st = mocl_fail(idx->ctx, MOCL_E_ARG, "%s: index %d (entry %lld) is outside 0 .. %lld", op, host[i],
-                           (long long)i + 1, (long long)size - 1);
-    }
-    mocl_free(host);
-    return st;
-}
-
 static mocl_status index_select_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *idx = n->saved[0], *g = dout[0];
     int64_t rows = mocl_tensor_numel(idx), size = n->integer[1];
@@ -264,7 +254,7 @@ mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *id
     if (x->ndim < 1 || idx->ndim != 1)
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "index_select: needs a tensor with rows and a vector of indices");
     MOCL_TRY(mocl_poll(x->ctx));
-    MOCL_TRY(check_indices("index_select", idx, x->shape[0]));
+    MOCL_TRY(mocl_need_indices("index_select", idx, 0, x->shape[0]));
     memcpy(shape, x->shape, sizeof shape);
     shape[0] = idx->shape[0];
     mocl_status st = mocl_tensor_contiguous(&c, x);
@@ -301,7 +291,7 @@ mocl_status mocl_pick(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "pick: indices %s do not fit the rows of %s",
                          mocl_shape_text(a, idx->ndim, idx->shape), mocl_shape_text(b, x->ndim, x->shape));
     MOCL_TRY(mocl_poll(x->ctx));
-    MOCL_TRY(check_indices("pick", idx, x->shape[x->ndim - 1]));
+    MOCL_TRY(mocl_need_indices("pick", idx, 0, x->shape[x->ndim - 1]));
     mocl_status st = mocl_tensor_contiguous(&c, x);
     if (!st) st = mocl_tensor_contiguous(&ci, idx);
     if (!st) st = mocl_tensor_new(out, x->storage->dev, MK_F32, idx->ndim, idx->shape);

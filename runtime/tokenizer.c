@@ -175,9 +175,9 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
 }
 
 /* Without a pre-tokenizer a text is one word. Where no merge makes "x ", something and then a
-*space,
-** both sides of each such place are merged independently and may be cut there: so the cache works.
- */
+** space, both sides of each such place are merged independently and may be cut there: so the
+** cache works.
+*/
 static bool can_cut(const mocl_tokenizer *t) {
     uint32_t index;
     size_t m = (size_t)t->n_space;

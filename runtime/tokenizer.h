@@ -1,11 +1,10 @@
 /* tokenizer.h - text to token ids and back: byte-level BPE, Hugging Face tokenizer.json (BPE
-*models),
-** and the SentencePiece-style vocabularies of llama2.c (.bin) and Llama-2 (.model).
+** models), and the SentencePiece-style vocabularies of llama2.c (.bin) and Llama-2 (.model).
 **
 ** Refuses what it does not know: a tokenizer.json with another model, normalizer, pre-tokenizer,
-** decoder or post-processor fails to load with a message that names the component. Ids are data and
-** keep the value they have in the file. A tokenizer belongs to the context it was made in and may
-** be used by one native thread at a time: encode and decode use scratch memory inside it.
+** decoder or post-processor fails to load with a message that names the component. Ids are data
+** and keep the value they have in the file. A tokenizer belongs to the context it was made in and
+** may be used by one native thread at a time: encode and decode use scratch memory inside it.
 */
 #ifndef MOCL_TOKENIZER_H
 #define MOCL_TOKENIZER_H
@@ -22,13 +21,11 @@ typedef struct mocl_text {
 
 /* *out receives a new tokenizer (NULL on failure); free with mocl_tokenizer_free (NULL is fine).
 ** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), or a directory that
-*holds
-** tokenizer.json, tokenizer.model or tokenizer.bin (the first found in this order). MOCL_E_IO or
-** MOCL_E_FORMAT with "path: reason". */
+** holds tokenizer.json, tokenizer.model or tokenizer.bin (the first found in this order).
+** MOCL_E_IO or MOCL_E_FORMAT with "path: reason". */
 mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
 /* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with
-*GPT-2's
-** pre-tokenizer */
+** GPT-2's pre-tokenizer */
 mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
                                      const char *merges_path);
 void mocl_tokenizer_free(mocl_tokenizer *t);
@@ -41,9 +38,8 @@ typedef struct mocl_tokenizer_train_options {
 } mocl_tokenizer_train_options;
 
 /* Byte-level BPE. Ids: the special tokens, the 256 bytes in order, then the merges. Of the pairs
-*with
-** the highest count the one with the smallest pair of ids is merged first. Stops early, with fewer
-** ids, when no pair reaches min_frequency. */
+** with the highest count the one with the smallest pair of ids is merged first. Stops early, with
+** fewer ids, when no pair reaches min_frequency. */
 mocl_status mocl_tokenizer_train(mocl_ctx *ctx, mocl_tokenizer **out, const mocl_text *texts,
                                  size_t n_texts, const mocl_tokenizer_train_options *options);
 
@@ -60,8 +56,7 @@ typedef struct mocl_tokenizer_encode_options {
 } mocl_tokenizer_encode_options;
 
 /* *ids (n_ids of them) belong to the tokenizer and live until its next encode. Any bytes are fine
-*as
-** text. options NULL: all false. */
+** as text. options NULL: all false. */
 mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *text, size_t n,
                                   const mocl_tokenizer_encode_options *options, const int32_t **ids,
                                   size_t *n_ids);
@@ -72,8 +67,7 @@ mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_
                                   size_t n_ids, bool skip_special, const char **text, size_t *n);
 
 /* Decoding one id at a time. The pieces put together are what mocl_tokenizer_decode gives; each
-*holds
-** only complete UTF-8 characters (bytes that can never become one pass as they are). */
+** holds only complete UTF-8 characters (bytes that can never become one pass as they are). */
 typedef struct mocl_tokenizer_stream {
     bool skip_special;
     bool started;       /* an id has been pushed */

@@ -1,9 +1,8 @@
 /* tokenizer_bpe.c - one word to ids: first symbols, then merges by rank, with a cache of words.
 **
-** All models here are the same algorithm: of all neighbouring pairs the one with the lowest rank is
-** merged, the leftmost of equals, until none is in the table. A heap keeps it O(n log n) for words
-*of
-** any length.
+** All models here are the same algorithm: of all neighbouring pairs the one with the lowest rank
+** is merged, the leftmost of equals, until none is in the table. A heap keeps it O(n log n) for
+** words of any length.
 */
 #include <string.h>
 

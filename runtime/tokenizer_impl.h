@@ -42,12 +42,14 @@ mocl_status mocl_tok_spans_add(mocl_ctx *ctx, tok_spans *v, size_t start, size_t
 
 /* ---- a map from byte strings to 0, 1, 2, ... in order of insertion ---- */
 
+typedef struct tok_key {
+    size_t start; /* in the keys of its map */
+    uint32_t n, hash;
+} tok_key;
+
 typedef struct tok_map {
     tok_bytes keys; /* all keys, one after the other */
-    struct tok_key {
-        size_t start;
-        uint32_t n, hash;
-    } * key; /* by index */
+    tok_key *key;   /* by index */
     size_t n, cap;
     uint32_t *table; /* index + 1, 0 = empty; size is mask + 1 */
     size_t mask;
@@ -138,8 +140,8 @@ void mocl_tok_strip(const tok_step *step, const char **s, size_t *n);
 ** first: it begins a segment, so that something may be put before it. */
 mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
                                size_t *n);
-/* Splits s (valid UTF-8) into t->words, spans of *s; *s and *n change if a space was put in front.
- */
+/* Splits s (valid UTF-8) into t->words, spans of *s; *s and *n change if a space was put in
+** front. */
 mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s, size_t *n);
 
 /* ---- added tokens ---- */
@@ -153,8 +155,7 @@ typedef struct tok_added {
 } tok_added;
 
 /* The first added token of this kind at or after `from`: *which NULL if there is none, else its
-*text
-** is [*start, *end). */
+** text is [*start, *end). */
 void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_special, const char *s,
                          size_t n, size_t from, const tok_added **which, size_t *start,
                          size_t *end);
@@ -233,7 +234,7 @@ struct mocl_tokenizer {
 
 mocl_status mocl_tok_new(mocl_ctx *ctx, mocl_tokenizer **out);
 /* Adds a token to the vocabulary; MOCL_E_FORMAT for a duplicate or a bad id. `what` starts
- * messages. */
+** messages. */
 mocl_status mocl_tok_add(mocl_ctx *ctx, mocl_tokenizer *t, const char *what, mocl_text spelling,
                          int64_t id);
 /* Adds an added token; content and match stay where they are until mocl_tok_finish copies them. */

@@ -1,5 +1,5 @@
-/* tokenizer_json.h - reading JSON objects strictly; for tokenizer_json.c and tokenizer_parts.c only
- */
+/* tokenizer_json.h - reading JSON objects strictly; for tokenizer_json.c and tokenizer_parts.c
+** only */
 #ifndef MOCL_TOKENIZER_JSON_H
 #define MOCL_TOKENIZER_JSON_H
 

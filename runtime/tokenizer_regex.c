@@ -1,9 +1,8 @@
 /* tokenizer_regex.c - patterns of tokenizer.json, written for Oniguruma, run by PCRE2.
 **
-** The two dialects agree on most of what tokenizers use. Where they differ the pattern is rewritten
-** (\s, \w, {,n}) or refused (\h, sets of sets, (?m), ...). What is left: \b next to a mark and \S
-*in
-** brackets next to U+180E, see docs/tokenizer.md.
+** The two dialects agree on most of what tokenizers use. Where they differ the pattern is
+** rewritten (\s, \w, {,n}) or refused (\h, sets of sets, (?m), ...). What is left: \b next to a
+** mark and \S in brackets next to U+180E, see docs/tokenizer.md.
 */
 #define _GNU_SOURCE /* memmem */
 #include <string.h>

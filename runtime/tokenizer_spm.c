@@ -2,10 +2,9 @@
 **
 ** .bin: int32 longest piece, then per token float32 score, int32 length, bytes, to the end of the
 ** file. .model: the protobuf of SentencePiece; only its BPE models with byte fallback, an empty
-** character map and no user-defined pieces are taken, the others refused. In both, two neighbouring
-** symbols merge if their concatenation is a piece, best score first: as a table of pairs this is
-*the
-** same algorithm as BPE.
+** character map and no user-defined pieces are taken, the others refused. In both, two
+** neighbouring symbols merge if their concatenation is a piece, best score first: as a table of
+** pairs this is the same algorithm as BPE.
 */
 #include <math.h>
 #include <stdlib.h>
@@ -28,8 +27,7 @@ static int best_first(const void *p, const void *q) {
     return a->score != b->score ? (a->score > b->score ? -1 : 1) : 0;
 }
 
-/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, equal for equal.
- */
+/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, ties share it. */
 static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
                                      scored *order, uint32_t *rank) {
     size_t n = t->vocab.n, n_pairs = 0;

@@ -2,12 +2,9 @@
 **
 ** The texts are cut into words as encoding cuts them; each different word is kept once with its
 ** count. Then, until the vocabulary is full, the pair of neighbouring symbols with the highest
-*count
-** (among equals the smallest left id, then the smallest right id) becomes a new symbol. Only the
-*words
-** that hold the pair are touched. The result is written as a tokenizer.json and loaded from it, so
-*a
-** trained tokenizer and its saved file cannot differ.
+** count (among equals the smallest left id, then the smallest right id) becomes a new symbol.
+** Only the words that hold the pair are touched. The result is written as a tokenizer.json and
+** loaded from it, so a trained tokenizer and its saved file cannot differ.
 */
 #include <stdlib.h>
 #include <string.h>
@@ -237,8 +234,7 @@ static mocl_status pair_of(trainer *tr, int32_t left, int32_t right, uint32_t *i
 }
 
 /* Counts the pairs of a word, up or down. Counting up also notes where a pair is if it holds
-*`fresh`,
-** the new symbol (-1: always): the other pairs of the word are known and do not grow. */
+** `fresh`, the new symbol (-1: always): the other pairs of the word are known and do not grow. */
 static mocl_status count_pairs(trainer *tr, uint32_t w, bool up, int32_t fresh) {
     const train_word *word = &tr->word[w];
     const int32_t *s = tr->symbols.p + word->start;
@@ -296,8 +292,7 @@ static train_best heap_pop(trainer *tr) {
     return top;
 }
 
-/* the id of left + right: a new one, one that spells the same, or -1 if it spells a special token
- */
+/* the id of left + right: a new one, one with the same bytes, -1 if spelled like a special token */
 static mocl_status merged_id(trainer *tr, int32_t left, int32_t right, int32_t *id) {
     int32_t n_special = (int32_t)tr->options->n_special;
     mocl_text a = mocl_tok_map_key(&tr->tokens, (size_t)(left - n_special));

@@ -65,7 +65,7 @@ static uint32_t hash_bytes(const char *s, size_t n) {
 static size_t map_slot(const tok_map *m, const char *s, size_t n, uint32_t hash) {
     size_t slot = hash & m->mask;
     while (m->table[slot]) {
-        const struct tok_key *k = &m->key[m->table[slot] - 1];
+        const tok_key *k = &m->key[m->table[slot] - 1];
         if (k->hash == hash && k->n == n && memcmp(m->keys.p + k->start, s, n) == 0) break;
         slot = (slot + 1) & m->mask;
     }
@@ -112,7 +112,7 @@ mocl_status mocl_tok_map_add(mocl_ctx *ctx, tok_map *m, const char *s, size_t n,
     if (st) return st;
     size_t start = m->keys.n;
     MOCL_TRY(mocl_tok_bytes_add(ctx, &m->keys, s, n));
-    m->key[m->n] = (struct tok_key){start, (uint32_t)n, hash};
+    m->key[m->n] = (tok_key){start, (uint32_t)n, hash};
     *index = (uint32_t)m->n++;
     m->table[slot] = *index + 1;
     if (added) *added = true;

@@ -1,5 +1,5 @@
 /* tokenizer_write.c - the text of a tokenizer.json (byte-level BPE) and of its
-*tokenizer_config.json.
+** tokenizer_config.json.
 **
 ** One space per level, the key order of the Hugging Face library, so that two writes of the same
 ** tokenizer are the same bytes.

@@ -209,11 +209,14 @@ T.test("training refuses what it cannot do", function()
   T.raises("unknown option 'vocabsize' %(did you mean 'vocab_size'", tokenizer.train, {},
     { vocabsize = 9 })
   T.raises("texts: entry 2 is a number", tokenizer.train, { "a", 2 })
-  T.raises("special_tokens: entry 1 is a boolean", tokenizer.train, {}, { special_tokens = { true } })
-  T.raises("special token 'x%+' is there twice", tokenizer.train, {}, { special_tokens = { "x+", "x+" } })
+  T.raises("special_tokens: entry 1 is a boolean", tokenizer.train, {},
+    { special_tokens = { true } })
+  T.raises("special token 'x%+' is there twice", tokenizer.train, {},
+    { special_tokens = { "x+", "x+" } })
   T.raises("spelled like the byte 0x78", tokenizer.train, {}, { special_tokens = { "x" } })
   T.raises("special token 2 is empty", tokenizer.train, {}, { special_tokens = { "<s>", "" } })
-  T.raises("special token 1 is not UTF%-8", tokenizer.train, {}, { special_tokens = { "\xff\xff" } })
+  T.raises("special token 1 is not UTF%-8", tokenizer.train, {},
+    { special_tokens = { "\xff\xff" } })
 end)
 
 -- ---- round trips ----
@@ -250,7 +253,8 @@ T.test("real text comes back, in one piece and in a batch", function()
 end)
 
 T.test("long words are merged like short ones", function()
-  local tok = tokenizer.train({ ("ab"):rep(40), "ab ab ab" }, { vocab_size = 262, min_frequency = 1 })
+  local tok = tokenizer.train({ ("ab"):rep(40), "ab ab ab" },
+    { vocab_size = 262, min_frequency = 1 })
   local long = ("ab"):rep(50000)
   T.ok(tok:decode(tok:encode(long)) == long)
   T.ok(tok:decode(tok:encode((" "):rep(100000))) == (" "):rep(100000))
@@ -374,8 +378,8 @@ T.test("llama2.c vocabulary: as run.c encodes and decodes", function()
   T.eq({ tok:bos_id(), tok:eos_id(), tok:token_to_id("<s>") }, { 1, 2, 1 })
   local story = read(T.shared("weights/stories260K/expected_greedy_200.txt"))
   local next_number = numbers(5)
-  local texts = { "", "a", " ", "Once upon a time", "  two  spaces ", "\n\n", story, "ünï 日本 \xff\x80\x80",
-    "<s> is text", "<0x41>", "\0" }
+  local texts = { "", "a", " ", "Once upon a time", "  two  spaces ", "\n\n", story,
+    "ünï 日本 \xff\x80\x80", "<s> is text", "<0x41>", "\0" }
   for n = 1, 40 do
     texts[#texts + 1] = random_bytes(next_number, n)
     local from = next_number(#story - 50)
@@ -409,7 +413,8 @@ local function small_json(parts)
     "fuse_unk": %s, "byte_fallback": %s, "vocab": {%s}, "merges": [%s]}}]]):format(
     parts.added or "", parts.normalizer or "null", parts.pre or "null", parts.post or "null",
     parts.decoder or '{"type": "Fuse"}', parts.unk or '"<unk>"', parts.fuse or "false",
-    parts.bytes and "true" or "false", table.concat(vocab, ", "), parts.merges or '"a b", ["▁", "a"]')
+    parts.bytes and "true" or "false", table.concat(vocab, ", "),
+    parts.merges or '"a b", ["▁", "a"]')
 end
 
 local function load_text(s)
@@ -451,7 +456,8 @@ T.test("json: normalizers", function()
   T.eq(ids('{"type": "NFKD"}', "ⓐ"), { 1 })
   T.eq(ids('{"type": "NFD"}', "á"), { 1, 0 })
   T.eq(ids('{"type": "NFC"}', "a\u{301}"), { 0 })
-  T.eq(ids('{"type": "Replace", "pattern": {"Regex": "[0-9]+"}, "content": "1"}', "a987b"), { 1, 6, 2 })
+  T.eq(ids('{"type": "Replace", "pattern": {"Regex": "[0-9]+"}, "content": "1"}', "a987b"),
+    { 1, 6, 2 })
 end)
 
 T.test("json: pre-tokenizers", function()
@@ -484,7 +490,8 @@ end)
 
 T.test("json: BOS and EOS from the template, then from tokenizer_config.json", function()
   local post = [[{"type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "c", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "single": [{"SpecialToken": {"id": "c", "type_id": 0}},
+               {"Sequence": {"id": "A", "type_id": 0}}],
     "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
     "special_tokens": {"c": {"id": "c", "ids": [7], "tokens": ["c"]}}}]]
   local dir = T.tmpdir()
@@ -507,10 +514,12 @@ T.test("json: what is not known is refused by name", function()
   local function refused(pattern, parts)
     T.fails(pattern, load_text, small_json(parts))
   end
-  refused("normalizer 'BertNormalizer' is not supported", { normalizer = '{"type": "BertNormalizer"}' })
+  refused("normalizer 'BertNormalizer' is not supported",
+    { normalizer = '{"type": "BertNormalizer"}' })
   refused("pre%-tokenizer 'Metaspace' is not supported", { pre = '{"type": "Metaspace"}' })
   refused("decoder 'WordPiece' is not supported", { decoder = '{"type": "WordPiece"}' })
-  refused("post%-processor 'BertProcessing' is not supported", { post = '{"type": "BertProcessing"}' })
+  refused("post%-processor 'BertProcessing' is not supported",
+    { post = '{"type": "BertProcessing"}' })
   refused("NFC has a field 'x' that is not supported", { normalizer = '{"type": "NFC", "x": 1}' })
   refused("behavior of Split 'Odd' is not supported",
     { pre = '{"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd", "invert": false}' })
@@ -526,12 +535,14 @@ T.test("json: what is not known is refused by name", function()
   refused("merge 0 is not a pair", { merges = '"ab"' })
   refused("unk_token 'q' is not in the vocabulary", { unk = '"q"' })
   refused("added token 'ab' has id 9, another one", { added = '{"id": 9, "content": "ab"}' })
-  refused("added token 'zz' has the id 3 of another token", { added = '{"id": 3, "content": "zz"}' })
+  refused("added token 'zz' has the id 3 of another token",
+    { added = '{"id": 3, "content": "zz"}' })
   refused("the post%-processor adds id 77", { post = [[{"type": "RobertaProcessing",
     "sep": ["x", 77], "cls": ["x", 1]}]] })
   T.fails("model 'Unigram' is not supported", load_text, '{"model": {"type": "Unigram"}}')
   T.fails("no 'model'", load_text, "{}")
-  T.fails("duplicate", load_text, '{"model": {"type": "BPE", "vocab": {"a": 0, "a": 1}, "merges": []}}')
+  T.fails("duplicate", load_text,
+    '{"model": {"type": "BPE", "vocab": {"a": 0, "a": 1}, "merges": []}}')
   T.fails("tokens 'a' and 'b' have the same id 0", load_text,
     '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}}')
   T.fails("id %-1", load_text, '{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}')
@@ -576,7 +587,9 @@ T.test("llama2.c files: each damage is told", function()
     return write(dir .. "/x.bin", table.concat(out))
   end
   T.eq(#assert(tokenizer.load(file(function() end))), 260)
-  T.fails("duplicate token", tokenizer.load, file(function(o) o[#o + 1] = ("<fs4"):pack(0, " ") end))
+  T.fails("duplicate token", tokenizer.load, file(function(o)
+    o[#o + 1] = ("<fs4"):pack(0, " ")
+  end))
   T.fails("not finite", tokenizer.load, file(function(o) o[#o + 1] = ("<fs4"):pack(0 / 0, "a") end))
   T.fails("has 0 bytes", tokenizer.load, file(function(o) o[#o + 1] = ("<fs4"):pack(0, "") end))
   T.fails("has 99 bytes, the longest has 8", tokenizer.load, file(function(o)
@@ -586,7 +599,9 @@ T.test("llama2.c files: each damage is told", function()
     o[#o + 1] = ("<fI4"):pack(0, 8) .. "x"
   end))
   T.fails("truncated in the header", tokenizer.load, file(function(o) o[#o + 1] = "xyz" end))
-  T.fails("expected '<0x00>'", tokenizer.load, file(function(o) o[5] = ("<fs4"):pack(0, "zero") end))
+  T.fails("expected '<0x00>'", tokenizer.load, file(function(o)
+    o[5] = ("<fs4"):pack(0, "zero")
+  end))
   T.fails("at least 259 are needed", tokenizer.load, file(function(o)
     for _ = 1, 20 do
       o[#o] = nil
@@ -706,7 +721,8 @@ T.test("recipes/tokenize.lua", function()
   T.eq({ run(base) }, { "0 99 100\n0\n0 101\n", 0 })
   T.eq({ run(base .. "bos=false") }, { "99 100\n\n101\n", 0 })
   T.eq({ run(base .. "whole=true") }, { "0 99 100 12 12 101\n", 0 })
-  T.eq({ run(("tokenizer='%s' file=- < '%s/text'"):format(dir, dir)) }, { "0 99 100\n0\n0 101\n", 0 })
+  T.eq({ run(("tokenizer='%s' file=- < '%s/text'"):format(dir, dir)) },
+    { "0 99 100\n0\n0 101\n", 0 })
   local out, status = run(base .. "hole=true")
   T.ok(status == 1 and out:find("unknown option 'hole' (did you mean 'whole'?)", 1, true), out)
   out, status = run("tokenizer='" .. dir .. "' file=/no/such")

@@ -1,5 +1,5 @@
 /* elementwise.c - filling, copying, converting, and functions of one or two arrays. */
-#include <limits.h>
+#include "simd.h"
 
 #include "table.h"
 
@@ -265,89 +265,15 @@ int mk_cpu_cast(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype t
 
 /* ---- functions of one array --------------------------------------------------------------------- */
 
-static mk_real sigmoid(mk_real x) {
-    mk_real z = MK_R(exp)(-MK_R(fabs)(x)); /* never overflows */
-    return x >= 0 ? 1 / (1 + z) : z / (1 + z);
-}
-
-static mk_real softplus(mk_real x) {
-    return MK_R(log1p)(MK_R(exp)(-MK_R(fabs)(x))) + (x > 0 ? x : 0);
-}
-
-#define SQRT_2_OVER_PI 0.79788456080286535588
-#define SQRT_HALF 0.70710678118654752440
-#define INV_SQRT_2PI 0.39894228040143267794
-
-static mk_real gelu_tanh_arg(mk_real x) {
-    return (mk_real)SQRT_2_OVER_PI * (x + (mk_real)0.044715 * x * x * x);
-}
-
-static mk_real unary_one(mk_unary op, mk_real x, mk_real p, mk_real q) {
+/* nanoseconds for one element: about */
+static double unary_ns(mk_unary op) {
     switch (op) {
-        case MK_NEG: return -x;
-        case MK_ABS: return MK_R(fabs)(x);
-        case MK_SQUARE: return x * x;
-        case MK_SQRT: return MK_R(sqrt)(x);
-        case MK_RSQRT: return 1 / MK_R(sqrt)(x);
-        case MK_RECIPROCAL: return 1 / x;
-        case MK_EXP: return MK_R(exp)(x);
-        case MK_LOG: return MK_R(log)(x);
-        case MK_TANH: return MK_R(tanh)(x);
-        case MK_SIGMOID: return sigmoid(x);
-        case MK_LOGSIGMOID: return -softplus(-x);
-        case MK_SOFTPLUS: return softplus(x);
-        case MK_RELU: return x <= 0 ? 0 : x; /* NaN stays NaN */
-        case MK_SILU: return x * sigmoid(x);
-        case MK_GELU: return x * (mk_real)0.5 * (1 + MK_R(erf)(x * (mk_real)SQRT_HALF));
-        case MK_GELU_TANH: return x * (mk_real)0.5 * (1 + MK_R(tanh)(gelu_tanh_arg(x)));
-        case MK_SIN: return MK_R(sin)(x);
-        case MK_COS: return MK_R(cos)(x);
-        case MK_FLOOR: return MK_R(floor)(x);
-        case MK_SIGN: return x > 0 ? 1 : x < 0 ? -1 : x; /* keeps 0 and NaN */
-        case MK_ADD_SCALAR: return x + p;
-        case MK_MUL_SCALAR: return x * p;
-        case MK_POW_SCALAR: return MK_R(pow)(x, p);
-        case MK_CLAMP: return x < p ? p : x > q ? q : x;
+        case MK_LOG: case MK_LOGSIGMOID: case MK_SOFTPLUS: case MK_GELU: case MK_SIN: case MK_COS:
+            return 10;
+        case MK_POW_SCALAR: return 20;
+        case MK_EXP: case MK_TANH: case MK_SIGMOID: case MK_SILU: case MK_GELU_TANH: return 1;
+        default: return 0.3;
     }
-    return x;
-}
-
-static mk_real unary_slope(mk_unary op, mk_real x, mk_real y, mk_real p, mk_real q) {
-    switch (op) {
-        case MK_NEG: return -1;
-        case MK_ABS: return x > 0 ? 1 : x < 0 ? -1 : 0;
-        case MK_SQUARE: return 2 * x;
-        case MK_SQRT: return (mk_real)0.5 / y;
-        case MK_RSQRT: return (mk_real)-0.5 * y * y * y;
-        case MK_RECIPROCAL: return -y * y;
-        case MK_EXP: return y;
-        case MK_LOG: return 1 / x;
-        case MK_TANH: return 1 - y * y;
-        case MK_SIGMOID: return y * (1 - y);
-        case MK_LOGSIGMOID: return sigmoid(-x);
-        case MK_SOFTPLUS: return sigmoid(x);
-        case MK_RELU: return x > 0;
-        case MK_SILU: {
-            mk_real s = sigmoid(x);
-            return s * (1 + x * (1 - s));
-        }
-        case MK_GELU:
-            return (mk_real)0.5 * (1 + MK_R(erf)(x * (mk_real)SQRT_HALF)) +
-                   x * (mk_real)INV_SQRT_2PI * MK_R(exp)((mk_real)-0.5 * x * x);
-        case MK_GELU_TANH: {
-            mk_real t = MK_R(tanh)(gelu_tanh_arg(x));
-            mk_real slope = (mk_real)SQRT_2_OVER_PI * (1 + 3 * (mk_real)0.044715 * x * x);
-            return (mk_real)0.5 * (1 + t) + (mk_real)0.5 * x * (1 - t * t) * slope;
-        }
-        case MK_SIN: return MK_R(cos)(x);
-        case MK_COS: return -MK_R(sin)(x);
-        case MK_FLOOR: case MK_SIGN: return 0;
-        case MK_ADD_SCALAR: return 1;
-        case MK_MUL_SCALAR: return p;
-        case MK_POW_SCALAR: return p == 0 ? 0 : p * MK_R(pow)(x, p - 1);
-        case MK_CLAMP: return x >= p && x <= q;
-    }
-    return 1;
 }
 
 struct unary_job {
@@ -359,49 +285,30 @@ struct unary_job {
 
 static void unary_range(void *arg, int64_t first, int64_t last) {
     struct unary_job *j = arg;
-    for (int64_t i = first; i < last; i++) j->out[i] = unary_one(j->op, j->x[i], j->p, j->q);
+    mk_simd()->unary(j->op, last - first, j->x + first, j->out + first, j->p, j->q);
 }
 
 static void unary_bwd_range(void *arg, int64_t first, int64_t last) {
     struct unary_job *j = arg;
-    for (int64_t i = first; i < last; i++)
-        j->out[i] = j->dy[i] * unary_slope(j->op, j->x[i], j->y_in[i], j->p, j->q);
+    mk_simd()->unary_bwd(j->op, last - first, j->x + first, j->y_in + first, j->dy + first,
+                         j->out + first, j->p, j->q);
 }
 
 int mk_cpu_unary(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p,
                  double q) {
     struct unary_job j = {op, x, NULL, NULL, y, (mk_real)p, (mk_real)q};
-    mk_for(e, n, 5, unary_range, &j);
+    mk_for(e, n, unary_ns(op), unary_range, &j);
     return MK_OK;
 }
 
 int mk_cpu_unary_bwd(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
                      const mk_real *dy, mk_real *dx, double p, double q) {
     struct unary_job j = {op, x, y, dy, dx, (mk_real)p, (mk_real)q};
-    mk_for(e, n, 5, unary_bwd_range, &j);
+    mk_for(e, n, unary_ns(op) + 0.2, unary_bwd_range, &j);
     return MK_OK;
 }
 
 /* ---- functions of two arrays -------------------------------------------------------------------- */
-
-static mk_real binary_one(mk_binary op, mk_real a, mk_real b) {
-    switch (op) {
-        case MK_ADD: return a + b;
-        case MK_SUB: return a - b;
-        case MK_MUL: return a * b;
-        case MK_DIV: return a / b;
-        case MK_MAXIMUM: return a != a || a > b ? a : b; /* either NaN gives NaN */
-        case MK_MINIMUM: return a != a || a < b ? a : b;
-        case MK_POW: return MK_R(pow)(a, b);
-        case MK_EQ: return a == b;
-        case MK_NE: return a != b;
-        case MK_LT: return a < b;
-        case MK_LE: return a <= b;
-        case MK_GT: return a > b;
-        case MK_GE: return a >= b;
-    }
-    return a;
-}
 
 struct binary_job {
     mk_binary op;
@@ -411,13 +318,9 @@ struct binary_job {
     mk_real *y;
 };
 
-static void binary_line(mk_binary op, int64_t n, const mk_real *a, int64_t as, const mk_real *b,
-                        int64_t bs, mk_real *y) {
-    for (int64_t i = 0; i < n; i++) y[i] = binary_one(op, a[i * as], b[i * bs]);
-}
-
 static void binary_range(void *arg, int64_t first, int64_t last) {
     struct binary_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     int line = j->ndim - 1;
     int64_t n = j->shape[line];
     for (int64_t r = first; r < last; r++) {
@@ -428,15 +331,15 @@ static void binary_range(void *arg, int64_t first, int64_t last) {
             at_a += at * j->a_stride[d];
             at_b += at * j->b_stride[d];
         }
-        binary_line(j->op, n, j->a + at_a, j->a_stride[line], j->b + at_b, j->b_stride[line],
-                    j->y + r * n);
+        simd->binary(j->op, n, j->a + at_a, j->a_stride[line], j->b + at_b, j->b_stride[line],
+                     j->y + r * n);
     }
 }
 
 static void binary_flat(void *arg, int64_t first, int64_t last) {
     struct binary_job *j = arg;
-    binary_line(j->op, last - first, j->a + first * j->a_stride[0], j->a_stride[0],
-                j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
+    mk_simd()->binary(j->op, last - first, j->a + first * j->a_stride[0], j->a_stride[0],
+                      j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
 }
 
 int mk_cpu_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
@@ -459,10 +362,10 @@ int mk_cpu_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const
         j.b_stride[j.ndim++] = b_stride[d];
     }
     if (j.ndim == 0) {
-        y[0] = binary_one(op, a[0], b[0]);
+        mk_simd()->binary(op, 1, a, 1, b, 1, y);
         return MK_OK;
     }
-    double ns = op == MK_POW ? 20 : 0.5;
+    double ns = op == MK_POW ? 20 : 0.3;
     if (j.ndim == 1) {
         mk_for(e, j.shape[0], ns, binary_flat, &j);
         return MK_OK;
@@ -492,11 +395,11 @@ int mk_cpu_where(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const
 
 static void axpy_range(void *arg, int64_t first, int64_t last) {
     struct where_job *j = arg;
-    for (int64_t i = first; i < last; i++) j->y[i] += j->alpha * j->a[i];
+    mk_simd()->axpy(last - first, j->alpha, j->a + first, j->y + first);
 }
 
 int mk_cpu_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
     struct where_job j = {NULL, x, NULL, y, (mk_real)alpha};
-    mk_for(e, n, 0.5, axpy_range, &j);
+    mk_for(e, n, 0.25, axpy_range, &j);
     return MK_OK;
 }

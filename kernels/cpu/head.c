@@ -1,6 +1,8 @@
 /* head.c - the language-model head: log-probabilities, entropy, KL and sampling, one row of logits per
 ** token.
 */
+#include "simd.h"
+
 #include "philox.h"
 #include "table.h"
 
@@ -20,33 +22,14 @@ struct head_job {
     int64_t piece_rows;
 };
 
-static mk_real largest(int64_t n, const mk_real *x) {
-    mk_real top = x[0];
-    for (int64_t i = 1; i < n; i++) top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-static mk_real log_sum_exp(int64_t n, const mk_real *x, mk_real inv_temp) {
-    mk_real top = largest(n, x) * inv_temp;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)MK_R(exp)(x[i] * inv_temp - top);
-    return (mk_real)((double)top + log(sum));
-}
-
 static void logprob_range(void *arg, int64_t first, int64_t last) {
     struct head_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
         const mk_real *x = j->logits + r * j->V;
-        mk_real lse = log_sum_exp(j->V, x, j->inv_temp);
+        mk_real lse = simd->log_sum_exp(j->V, x, j->inv_temp, j->entropy ? j->entropy + r : NULL);
         j->lse[r] = lse;
         j->logp[r] = j->target[r] < 0 ? 0 : x[j->target[r]] * j->inv_temp - lse;
-        if (!j->entropy) continue;
-        double sum = 0;
-        for (int64_t i = 0; i < j->V; i++) {
-            mk_real lp = x[i] * j->inv_temp - lse, p = MK_R(exp)(lp);
-            if (p > 0) sum -= (double)(p * lp);
-        }
-        j->entropy[r] = (mk_real)sum;
     }
 }
 
@@ -54,7 +37,7 @@ int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, do
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
                          .target = target, .logp = logp, .entropy = entropy, .lse = lse};
-    mk_for(e, rows, 4.0 * (double)V + 20, logprob_range, &j);
+    mk_for(e, rows, 0.8 * (double)V + 20, logprob_range, &j);
     return MK_OK;
 }
 
@@ -62,17 +45,13 @@ int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, do
 ** d logp / d x_i = inv_temp ([i = target] - p), d H / d x_i = -inv_temp p (lp + H). */
 static void logprob_bwd_range(void *arg, int64_t first, int64_t last) {
     struct head_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->logits + r * j->V;
-        mk_real *dx = j->dlogits + r * j->V, lse = j->lse_in[r];
+        mk_real *dx = j->dlogits + r * j->V;
         mk_real a = j->dlogp && j->target[r] >= 0 ? j->dlogp[r] * j->inv_temp : 0;
         mk_real b = j->dentropy ? j->dentropy[r] * j->inv_temp : 0;
-        mk_real h = j->dentropy ? j->entropy_in[r] : 0;
-        for (int64_t i = 0; i < j->V; i++) {
-            mk_real lp = x[i] * j->inv_temp - lse, p = MK_R(exp)(lp);
-            mk_real bent = b != 0 && p > 0 ? b * (lp + h) : 0;
-            dx[i] = -p * (a + bent);
-        }
+        simd->logprob_bwd(j->V, j->logits + r * j->V, j->inv_temp, j->lse_in[r], a, b,
+                          j->dentropy ? j->entropy_in[r] : 0, dx);
         if (a != 0) dx[j->target[r]] += a;
     }
 }
@@ -83,21 +62,18 @@ int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
                          .target = target, .entropy_in = entropy, .lse_in = lse, .dlogp = dlogp,
                          .dentropy = dentropy, .dlogits = dlogits};
-    mk_for(e, rows, 4.0 * (double)V + 20, logprob_bwd_range, &j);
+    mk_for(e, rows, 0.8 * (double)V + 20, logprob_bwd_range, &j);
     return MK_OK;
 }
 
 static void kl_range(void *arg, int64_t first, int64_t last) {
     struct head_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
         const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        mk_real lse_p = log_sum_exp(j->V, x, j->inv_temp), lse_q = log_sum_exp(j->V, y, j->inv_temp);
-        double sum = 0;
-        for (int64_t i = 0; i < j->V; i++) {
-            mk_real lp = x[i] * j->inv_temp - lse_p, p = MK_R(exp)(lp);
-            if (p > 0) sum += (double)(p * (lp - (y[i] * j->inv_temp - lse_q)));
-        }
-        j->kl[r] = (mk_real)sum;
+        mk_real lse_p = simd->log_sum_exp(j->V, x, j->inv_temp, NULL);
+        mk_real lse_q = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
+        j->kl[r] = simd->kl(j->V, x, y, j->inv_temp, lse_p, lse_q);
     }
 }
 
@@ -105,21 +81,19 @@ int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const m
               double inv_temp, mk_real *kl) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
                          .inv_temp = (mk_real)inv_temp, .kl = kl};
-    mk_for(e, rows, 8.0 * (double)V + 20, kl_range, &j);
+    mk_for(e, rows, 2.0 * (double)V + 20, kl_range, &j);
     return MK_OK;
 }
 
 static void kl_bwd_range(void *arg, int64_t first, int64_t last) {
     struct head_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
         const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        mk_real *dx = j->dlogits + r * j->V;
-        mk_real lse_p = log_sum_exp(j->V, x, j->inv_temp), lse_q = log_sum_exp(j->V, y, j->inv_temp);
-        mk_real c = j->dkl[r] * j->inv_temp;
-        for (int64_t i = 0; i < j->V; i++) {
-            mk_real lp = x[i] * j->inv_temp - lse_p, p = MK_R(exp)(lp);
-            if (p > 0) dx[i] += c * p * (lp - (y[i] * j->inv_temp - lse_q) - j->kl_in[r]);
-        }
+        mk_real lse_p = simd->log_sum_exp(j->V, x, j->inv_temp, NULL);
+        mk_real lse_q = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
+        simd->kl_bwd(j->V, x, y, j->inv_temp, lse_p, lse_q, j->kl_in[r], j->dkl[r] * j->inv_temp,
+                     j->dlogits + r * j->V);
     }
 }
 
@@ -129,7 +103,7 @@ int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
                          .inv_temp = (mk_real)inv_temp, .kl_in = kl, .dkl = dkl,
                          .dlogits = dlogits};
-    mk_for(e, rows, 8.0 * (double)V + 20, kl_bwd_range, &j);
+    mk_for(e, rows, 2.0 * (double)V + 20, kl_bwd_range, &j);
     return MK_OK;
 }
 
@@ -190,8 +164,7 @@ static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *he
             if (x[i] > x[at]) at = (int32_t)i;
         return at;
     }
-    mk_real top = largest(V, x) * j->inv_temp;
-    for (int64_t i = 0; i < V; i++) p[i] = MK_R(exp)(x[i] * j->inv_temp - top);
+    mk_simd()->weights(V, x, j->inv_temp, p);
     int cutting = (j->top_k > 0 && j->top_k < V) || j->top_p < 1;
     if (cutting) cut(V, p, heap, j->top_k, j->top_p);
     double mass = 0, u = mk_unit(mk_philox(j->step, (uint32_t)j->row_id[r], 0, 0, j->key).w[0]);

@@ -1,7 +1,9 @@
 /* rows.c - kernels over the rows of [rows, n]: softmax, norms, gathering, segments. */
+#include "simd.h"
+
 #include "table.h"
 
-#define WEIGHT_ROWS 256 /* rows whose weight gradients are added up in one piece */
+#define WEIGHT_ROWS 64 /* rows whose weight gradients are added up before they go into a double */
 
 struct rows_job {
     int64_t rows, n;
@@ -10,7 +12,7 @@ struct rows_job {
     const mk_real *mean_in, *rstd_in;
     const int32_t *idx;
     double eps;
-    double *part;
+    mk_real *part;
     int flag;
 };
 
@@ -18,53 +20,28 @@ struct rows_job {
 
 static void softmax_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->x + r * j->n;
-        mk_real *y = j->out + r * j->n;
-        mk_real top = x[0];
-        double sum = 0;
-        for (int64_t i = 1; i < j->n; i++) top = x[i] > top ? x[i] : top;
-        if (j->flag) {
-            for (int64_t i = 0; i < j->n; i++) sum += (double)MK_R(exp)(x[i] - top);
-            mk_real log_sum = (mk_real)log(sum);
-            for (int64_t i = 0; i < j->n; i++) y[i] = (x[i] - top) - log_sum;
-        } else {
-            for (int64_t i = 0; i < j->n; i++) {
-                y[i] = MK_R(exp)(x[i] - top);
-                sum += (double)y[i];
-            }
-            mk_real inv = (mk_real)(1 / sum);
-            for (int64_t i = 0; i < j->n; i++) y[i] *= inv;
-        }
-    }
+    const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; r < last; r++)
+        simd->softmax(j->n, j->x + r * j->n, j->out + r * j->n, j->flag);
 }
 
 int mk_cpu_softmax(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .out = y, .flag = log};
-    if (n > 0) mk_for(e, rows, 4.0 * (double)n + 20, softmax_range, &j);
+    if (n > 0) mk_for(e, rows, 1.0 * (double)n + 20, softmax_range, &j);
     return MK_OK;
 }
 
 static void softmax_bwd_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *y = j->y + r * j->n, *dy = j->dy + r * j->n;
-        mk_real *dx = j->out + r * j->n;
-        double sum = 0;
-        if (j->flag) {
-            for (int64_t i = 0; i < j->n; i++) sum += (double)dy[i];
-            for (int64_t i = 0; i < j->n; i++) dx[i] = dy[i] - MK_R(exp)(y[i]) * (mk_real)sum;
-        } else {
-            for (int64_t i = 0; i < j->n; i++) sum += (double)y[i] * (double)dy[i];
-            for (int64_t i = 0; i < j->n; i++) dx[i] = y[i] * (dy[i] - (mk_real)sum);
-        }
-    }
+    const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; r < last; r++)
+        simd->softmax_bwd(j->n, j->y + r * j->n, j->dy + r * j->n, j->out + r * j->n, j->flag);
 }
 
 int mk_cpu_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx) {
     struct rows_job j = {.rows = rows, .n = n, .y = y, .dy = dy, .out = dx, .flag = log};
-    if (n > 0) mk_for(e, rows, 2.0 * (double)n + 20, softmax_bwd_range, &j);
+    if (n > 0) mk_for(e, rows, 0.6 * (double)n + 20, softmax_bwd_range, &j);
     return MK_OK;
 }
 
@@ -72,72 +49,69 @@ int mk_cpu_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_rea
 
 static void rmsnorm_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->x + r * j->n;
-        mk_real *y = j->out + r * j->n;
-        double sum = 0;
-        for (int64_t i = 0; i < j->n; i++) sum += (double)x[i] * (double)x[i];
-        mk_real s = (mk_real)(1 / sqrt(sum / (double)j->n + j->eps));
-        j->rstd[r] = s;
-        for (int64_t i = 0; i < j->n; i++) y[i] = x[i] * s * (j->w ? j->w[i] : 1);
-    }
+    const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; r < last; r++)
+        j->rstd[r] = simd->rmsnorm(j->n, j->x + r * j->n, j->w, j->eps, j->out + r * j->n);
 }
 
 int mk_cpu_rmsnorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                    double eps, mk_real *y, mk_real *rstd) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .out = y, .rstd = rstd, .eps = eps};
-    mk_for(e, rows, 2.0 * (double)n + 20, rmsnorm_range, &j);
+    mk_for(e, rows, 0.3 * (double)n + 15, rmsnorm_range, &j);
     return MK_OK;
 }
 
-/* With g = w dy and h = x rstd: dx = rstd (g - h mean(g h)). */
-static void rmsnorm_bwd_range(void *arg, int64_t first, int64_t last) {
+static void layernorm_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->x + r * j->n, *dy = j->dy + r * j->n;
-        mk_real *dx = j->out + r * j->n, s = j->rstd_in[r];
-        double sum = 0;
-        for (int64_t i = 0; i < j->n; i++) {
-            mk_real g = j->w ? j->w[i] * dy[i] : dy[i];
-            sum += (double)g * (double)x[i];
-        }
-        mk_real c = (mk_real)(sum * (double)s * (double)s / (double)j->n);
-        for (int64_t i = 0; i < j->n; i++) {
-            mk_real g = j->w ? j->w[i] * dy[i] : dy[i];
-            dx[i] = s * (g - x[i] * c);
-        }
-    }
+    const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; r < last; r++)
+        j->rstd[r] = simd->layernorm(j->n, j->x + r * j->n, j->w, j->b, j->eps, j->out + r * j->n,
+                                     j->mean + r);
 }
 
-/* One piece: the weight gradient of WEIGHT_ROWS rows, part[piece][2][n] (db second). */
-static void norm_weights(void *arg, int64_t first, int64_t last) {
+int mk_cpu_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+                     const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd) {
+    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .b = b, .out = y, .mean = mean,
+                         .rstd = rstd, .eps = eps};
+    mk_for(e, rows, 0.4 * (double)n + 20, layernorm_range, &j);
+    return MK_OK;
+}
+
+/* Items are WEIGHT_ROWS rows: their dx, and their part of dw and db, part[item][2][n]. RMSNorm has no
+** mean and no db. */
+static void norm_bwd_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
+    int64_t n = j->n;
     for (int64_t p = first; p < last; p++) {
-        double *dw = j->part + p * 2 * j->n, *db = dw + j->n;
-        for (int64_t i = 0; i < 2 * j->n; i++) dw[i] = 0;
+        mk_real *dw = j->part ? j->part + p * 2 * n : NULL, *db = dw ? dw + n : NULL;
+        if (dw) memset(dw, 0, (size_t)(2 * n) * sizeof *dw);
         for (int64_t r = p * WEIGHT_ROWS; r < mk_min((p + 1) * WEIGHT_ROWS, j->rows); r++) {
-            const mk_real *x = j->x + r * j->n, *dy = j->dy + r * j->n;
-            double s = (double)j->rstd_in[r], m = j->mean_in ? (double)j->mean_in[r] : 0;
-            for (int64_t i = 0; i < j->n; i++) dw[i] += (double)dy[i] * (((double)x[i] - m) * s);
-            for (int64_t i = 0; i < j->n; i++) db[i] += (double)dy[i];
+            const mk_real *x = j->x + r * n, *dy = j->dy + r * n;
+            if (j->mean_in)
+                simd->layernorm_bwd(n, x, j->w, j->mean_in[r], j->rstd_in[r], dy, j->out + r * n, dw,
+                                    db);
+            else
+                simd->rmsnorm_bwd(n, x, j->w, j->rstd_in[r], dy, j->out + r * n, dw);
         }
     }
 }
 
-static int add_norm_weights(mk_env *e, struct rows_job *j, mk_real *dw, mk_real *db) {
-    int64_t pieces = mk_ceil_div(j->rows, WEIGHT_ROWS);
-    if ((!dw && !db) || j->rows <= 0) return MK_OK;
-    j->part = mk_scratch(e, (size_t)(pieces * 2 * j->n) * sizeof(double));
-    if (!j->part) return MK_NOMEM;
-    mk_for(e, pieces, 1.0 * (double)(mk_min(j->rows, WEIGHT_ROWS) * j->n), norm_weights, j);
-    for (int64_t i = 0; i < j->n; i++) {
-        double sw = 0, sb = 0;
-        for (int64_t p = 0; p < pieces; p++) {
-            sw += j->part[p * 2 * j->n + i];
-            sb += j->part[(p * 2 + 1) * j->n + i];
+static int norm_bwd(mk_env *e, struct rows_job *j, mk_real *dw, mk_real *db) {
+    int64_t items = mk_ceil_div(j->rows, WEIGHT_ROWS), n = j->n;
+    if (j->rows <= 0 || n <= 0) return MK_OK;
+    if (dw || db) {
+        j->part = mk_scratch(e, (size_t)(items * 2 * n) * sizeof *j->part);
+        if (!j->part) return MK_NOMEM;
+    }
+    mk_for(e, items, (0.6 * (double)n + 20) * (double)mk_min(WEIGHT_ROWS, j->rows), norm_bwd_range, j);
+    for (int side = 0; side < 2; side++) {
+        mk_real *to = side ? db : dw;
+        for (int64_t i = 0; to && i < n; i++) {
+            double sum = 0;
+            for (int64_t p = 0; p < items; p++) sum += (double)j->part[(p * 2 + side) * n + i];
+            to[i] += (mk_real)sum;
         }
-        if (dw) dw[i] += (mk_real)sw;
-        if (db) db[i] += (mk_real)sb;
     }
     return MK_OK;
 }
@@ -145,58 +119,7 @@ static int add_norm_weights(mk_env *e, struct rows_job *j, mk_real *dw, mk_real 
 int mk_cpu_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx, .rstd_in = rstd};
-    mk_for(e, rows, 3.0 * (double)n + 20, rmsnorm_bwd_range, &j);
-    return add_norm_weights(e, &j, dw, NULL);
-}
-
-static void layernorm_range(void *arg, int64_t first, int64_t last) {
-    struct rows_job *j = arg;
-    double n = (double)j->n;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->x + r * j->n;
-        mk_real *y = j->out + r * j->n;
-        double sum = 0, squares = 0;
-        for (int64_t i = 0; i < j->n; i++) sum += (double)x[i];
-        mk_real mean = (mk_real)(sum / n);
-        for (int64_t i = 0; i < j->n; i++) {
-            double d = (double)(x[i] - mean);
-            squares += d * d;
-        }
-        mk_real s = (mk_real)(1 / sqrt(squares / n + j->eps));
-        j->mean[r] = mean;
-        j->rstd[r] = s;
-        for (int64_t i = 0; i < j->n; i++)
-            y[i] = (x[i] - mean) * s * (j->w ? j->w[i] : 1) + (j->b ? j->b[i] : 0);
-    }
-}
-
-int mk_cpu_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
-                     const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd) {
-    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .b = b, .out = y, .mean = mean,
-                         .rstd = rstd, .eps = eps};
-    mk_for(e, rows, 3.0 * (double)n + 20, layernorm_range, &j);
-    return MK_OK;
-}
-
-/* With g = w dy and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)). */
-static void layernorm_bwd_range(void *arg, int64_t first, int64_t last) {
-    struct rows_job *j = arg;
-    double n = (double)j->n;
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->x + r * j->n, *dy = j->dy + r * j->n;
-        mk_real *dx = j->out + r * j->n, m = j->mean_in[r], s = j->rstd_in[r];
-        double sum = 0, dot = 0;
-        for (int64_t i = 0; i < j->n; i++) {
-            mk_real g = j->w ? j->w[i] * dy[i] : dy[i];
-            sum += (double)g;
-            dot += (double)g * (double)((x[i] - m) * s);
-        }
-        mk_real c0 = (mk_real)(sum / n), c1 = (mk_real)(dot / n);
-        for (int64_t i = 0; i < j->n; i++) {
-            mk_real g = j->w ? j->w[i] * dy[i] : dy[i];
-            dx[i] = s * (g - c0 - (x[i] - m) * s * c1);
-        }
-    }
+    return norm_bwd(e, &j, dw, NULL);
 }
 
 int mk_cpu_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
@@ -204,8 +127,7 @@ int mk_cpu_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, c
                          mk_real *dw, mk_real *db) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx,
                          .mean_in = mean, .rstd_in = rstd};
-    mk_for(e, rows, 4.0 * (double)n + 20, layernorm_bwd_range, &j);
-    return add_norm_weights(e, &j, dw, db);
+    return norm_bwd(e, &j, dw, db);
 }
 
 /* ---- rows by index ------------------------------------------------------------------------------ */
@@ -227,11 +149,12 @@ int mk_cpu_gather_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, cons
 /* Each piece owns a range of rows of dst and looks through all of idx, which keeps the order of i. */
 static void scatter_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
     for (int64_t i = 0; i < j->rows; i++) {
         if (j->idx[i] < first || j->idx[i] >= last) continue;
         const mk_real *x = j->x + i * j->n;
         mk_real *y = j->out + (int64_t)j->idx[i] * j->n;
-        for (int64_t c = 0; c < j->n; c++) y[c] += x[c];
+        simd->axpy(j->n, 1, x, y);
     }
 }
 

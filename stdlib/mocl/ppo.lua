@@ -5,6 +5,7 @@
 -- objectives they are [T, N].
 
 local fs = require "mocl.fs"
+local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
@@ -102,6 +103,13 @@ function ppo.load_optimizer(opt, path)
   return true
 end
 
+--- A PEFT directory with value_heads.safetensors and optimizer.safetensors beside it.
+function ppo.save(dir, o)
+  assert(lora.save(o.model, dir, { base_model_name_or_path = o.base }))
+  assert(o.heads:save(fs.join(dir, "value_heads.safetensors")))
+  assert(ppo.save_optimizer(o.optimizer, fs.join(dir, "optimizer.safetensors")))
+end
+
 -- ---- tensors from rows of numbers ----
 
 --- One row of numbers per answer -> rewards [T, N] with the row at the answer's last token (a terminal reward).
@@ -117,6 +125,27 @@ end
 --- Sum over the tokens of each answer of a [T] tensor, as a Lua list.
 function ppo.per_answer(x, batch)
   return nn.segment_sum(x, batch.response_offsets):totable()
+end
+
+--- Running mean per group of rows of numbers: means[place] := factor means[place] + (1 - factor) mean of this
+-- batch's rows of that place (the mean itself where the entry is false: nothing seen yet).
+function ppo.update_means(means, places, rows, factor)
+  local sums, counts = {}, {}
+  for i, place in ipairs(places) do
+    counts[place] = (counts[place] or 0) + 1
+    sums[place] = sums[place] or {}
+    for j, x in ipairs(rows[i]) do
+      sums[place][j] = (sums[place][j] or 0) + x
+    end
+  end
+  for place, sum in pairs(sums) do
+    local before, now = means[place], {}
+    for j, s in ipairs(sum) do
+      local m = s / counts[place]
+      now[j] = before and factor * before[j] + (1 - factor) * m or m
+    end
+    means[place] = now
+  end
 end
 
 --- Equation 10: I(A, z), A [T, N] with zeros where PPO's clip is active for the ratio z [T].

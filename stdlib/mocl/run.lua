@@ -37,7 +37,7 @@ local function read_json(path)
 end
 
 local function write_json(path, value)
-  check(fs.write(path, json.encode(value, { indent = 2 }) .. "\n"))
+  check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
 local function now()

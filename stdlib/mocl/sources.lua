@@ -4,11 +4,13 @@
 --   documents(r)                  texts for the tokenizer and the base model
 --   sft(r)                        rows {prompt, response}; prompts carry random preferences
 --   pairs(objective)              rows {prompt, chosen, rejected} to train on, and held-out ones
+--   rule_correlation(objective, f)  agreement of a reward with the hidden rule; or nil
 --   audit(prompt, response)       value per objective under the hidden rule and malformed clauses; or nil
 -- Responses begin with a space, so that prompt .. response is the text.
 
 local data = require "mocl.data"
 local fs = require "mocl.fs"
+local metrics = require "mocl.metrics"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local config_text = require "mocl.config_text"
@@ -40,7 +42,6 @@ function sources.assistant(o)
   local assistant = require "mocl.tasks.assistant"
   local task = assistant.new { seed = o.seed, trade_off = o.trade_off }
   local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = task.objectives }
-  local n = #o.objectives
   function source.documents(r)
     return task:pretrain_texts(r, o.documents)
   end
@@ -54,7 +55,17 @@ function sources.assistant(o)
   function source.audit(prompt, response)
     return task:score(prompt, response)
   end
-  source.n = n
+  -- Pearson's correlation of a reward with the rule over fresh answers to held-out prompts
+  function source.rule_correlation(objective, f)
+    local prompts, answers, values = {}, {}, {}
+    local rows = task:pairs(rng.new(o.seed, "correlation " .. objective), objective, math.max(100, o.test_pairs), "test")
+    for i, row in ipairs(rows) do
+      prompts[i], answers[i] = row.prompt, i % 2 == 0 and row.chosen or row.rejected
+      values[i] = task:score(row.prompt, answers[i])[objective]
+    end
+    local r = metrics.pearson(f(prompts, answers), values)
+    return r == r and r or nil
+  end
   return source
 end
 
@@ -135,6 +146,7 @@ function sources.hh_rlhf(o)
     return train[objective], test[objective]
   end
   function source.audit() end
+  function source.rule_correlation() end
   return source
 end
 

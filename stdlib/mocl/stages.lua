@@ -1,0 +1,204 @@
+--- mocl.stages: the stages a language-model run goes through before and after the training loop of its method.
+-- Each runs once in the life of a run directory; what it made is read from there.
+--
+-- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
+-- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
+
+local lm = require "mocl.lm"
+local metrics = require "mocl.metrics"
+local policy = require "mocl.policy"
+local preference = require "mocl.preference"
+local progress = require "mocl.progress"
+local reward = require "mocl.reward"
+local rng = require "mocl.rng"
+local tokenizer = require "mocl.tokenizer"
+local transformer = require "mocl.transformer"
+
+local stages = {}
+
+--- A status line for a stage of the run.
+function stages.bar(ctx, label, total, start)
+  return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
+end
+
+--- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.
+function stages.tokenizer(ctx)
+  local path = ctx.run:path "tokenizer.json"
+  ctx.run:stage("tokenizer", function()
+    local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
+    local tok = tokenizer.train(texts, { vocab_size = ctx.cfg.tokenizer.vocab_size, special_tokens = { "<s>", "</s>" } })
+    assert(tok:save(path))
+    return { vocab_size = tok:vocab_size() }
+  end)
+  ctx.tok = assert(tokenizer.load(path))
+end
+
+--- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
+-- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
+function stages.language_model(ctx, name, from, options, rows)
+  local cfg, run = ctx.cfg, ctx.run
+  run:stage(name, function(stage)
+    local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new({
+      vocab_size = ctx.tok:vocab_size(), hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+      num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+      max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+    }, { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local prompts, responses = lm.encode(ctx.tok, rows())
+    local line = stages.bar(ctx, name, options.steps)
+    local loss = lm.train {
+      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
+      purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
+      on_step = function(step, value)
+        stage:metrics { step = step, ["loss/" .. name] = value }
+        line:update(step, ("loss %.3f"):format(value))
+      end,
+    }
+    line:done()
+    assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    return { loss = loss }
+  end)
+end
+
+--- The base model from the source's documents, the SFT model from its examples.
+function stages.base_and_sft(ctx)
+  local cfg, source = ctx.cfg, ctx.source
+  stages.language_model(ctx, "base", nil, cfg.base, function()
+    local rows = {}
+    for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
+      rows[i] = { response = text }
+    end
+    return rows
+  end)
+  stages.language_model(ctx, "sft", "base", cfg.sft, function()
+    return source.sft(rng.new(cfg.seed, "sft"))
+  end)
+end
+
+local function train_reward_model(ctx, name)
+  local cfg, run = ctx.cfg, ctx.run
+  return run:stage("reward-" .. name, function(stage)
+    local pairs_train, pairs_test = ctx.source.pairs(name)
+    local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
+    local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
+    local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
+    model:train {
+      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
+      purpose = "reward " .. name,
+      on_step = function(step, loss, accuracy)
+        stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+        line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
+      end,
+    }
+    local held = model:accuracy(pairs_test)
+    held.rule_correlation = ctx.source.rule_correlation(name, model)
+    line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
+      held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    assert(model:save(run:path("reward-" .. name)))
+    return held
+  end)
+end
+
+--- One reward per objective: a function of the table `functions`, or a reward model started from the SFT model.
+-- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models.
+function stages.rewards(ctx, functions)
+  ctx.rewards, ctx.checks = {}, {}
+  for j, name in ipairs(ctx.cfg.objectives) do
+    local f = functions[name]
+    if not f then
+      ctx.checks[name] = train_reward_model(ctx, name)
+      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
+    end
+    ctx.rewards[j] = { name = name, f = f }
+  end
+end
+
+-- answers of the actor under each preference
+local function measure(ctx, preferences, purpose, prompts, n, adapter)
+  local line = stages.bar(ctx, purpose, #preferences)
+  local list = ctx.actor:measure_all(preferences, {
+    prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
+    audit = ctx.source.audit, on_step = function(i)
+      line:update(i)
+    end,
+  })
+  line:done()
+  return list
+end
+
+local function keep_samples(ctx, name, list)
+  for i, m in ipairs(list) do
+    for _, s in ipairs(m.sample) do
+      ctx.run:sample { model = name, step = name == "sft" and 0 or ctx.cfg.moc.iterations, preference = ctx.grid[i],
+        prompt = s.prompt, response = s.response, rewards = policy.normalize(s.rewards, ctx.sft.statistics) }
+    end
+  end
+end
+
+local function average(rows)
+  local mean = {}
+  for j = 1, #rows[1] do
+    mean[j] = 0
+    for _, row in ipairs(rows) do
+      mean[j] = mean[j] + row[j] / #rows
+    end
+  end
+  return mean
+end
+
+--- The SFT model's own answers: the statistics that every figure is given in (equation 18, frozen; 1 = the SFT
+-- mean), what the running statistics start from, and the SFT model's figures. Sets ctx.sft.
+function stages.sft_answers(ctx)
+  ctx.sft = ctx.run:stage("sft-answers", function()
+    local start, all, stats = {}, {}, { mean = {}, std = {} }
+    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(512 / #ctx.grid), false)) do
+      table.move(m.rows, 1, #m.rows, #start + 1, start)
+    end
+    local list = measure(ctx, ctx.grid, "sft evaluation", ctx.source.test_prompts, ctx.cfg.eval.answers, false)
+    for _, m in ipairs(list) do
+      table.move(m.rows, 1, #m.rows, #all + 1, all)
+    end
+    for j = 1, #ctx.rewards do
+      local column = {}
+      for i, row in ipairs(all) do
+        column[i] = row[j]
+      end
+      stats.mean[j], stats.std[j] = metrics.mean_std(column)
+    end
+    ctx.sft = { statistics = stats }
+    keep_samples(ctx, "sft", list)
+    local f = policy.figures(ctx.grid, list, stats)
+    local figures = {
+      rewards = average(f.rewards), rewards_raw = stats.mean, rewards_std = average(f.rewards_std), hypervolume = f.hypervolume,
+      mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
+    }
+    if f.rule then
+      figures.rule = { rewards = average(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
+        hypervolume = f.rule.hypervolume }
+    end
+    return { statistics = stats, start = start, figures = figures }
+  end)
+end
+
+--- The trained policy under the grid and under unseen preferences: the figures of result.json, and one answer
+-- per preference in `shown`.
+function stages.evaluation(ctx)
+  return ctx.run:stage("evaluation", function()
+    local cfg, n = ctx.cfg, #ctx.rewards
+    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true)
+    local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
+    figures.shown, figures.unseen = {}, { groups = {} }
+    for i, m in ipairs(list) do
+      figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
+    end
+    keep_samples(ctx, "moc", list)
+    for g, group in ipairs(cfg.eval.unseen_answers > 0 and n > 1 and preference.unseen_groups(n) or {}) do
+      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true)
+      local f = policy.figures(group, unseen, ctx.sft.statistics)
+      figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume,
+        kendall_tau = f.kendall_tau }
+    end
+    return figures
+  end)
+end
+
+return stages

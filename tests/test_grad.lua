@@ -1,0 +1,472 @@
+-- gradients: every differentiable operation by central differences, and what the graph promises.
+-- The differences mean most in the build where f32 tensors hold doubles (make VARIANT=f64); in the plain
+-- build the same file runs with a step and a tolerance that suit f32.
+
+local T = require "t"
+local ops = require "fixtures.ops"
+local json = require "mocl.json"
+local nn = require "mocl.nn.core"
+local tensor = require "mocl.tensor"
+
+local double = ops.is_double
+
+-- Double: the step's own error is eps^2 f''' / 6 = 1e-12, rounding |f| 1e-16 / eps. Float: differences
+-- with steps h and h / 2 are combined so that the h^2 term cancels; what is left is h^4 and rounding.
+local EPS = double and 1e-6 or 1 / 32
+local TOL = double and 2e-7 or 2e-2
+local COORDS = 12 -- per argument, spread over its entries
+
+local function evaluate(case, args)
+  local scope <close> = tensor.scope()
+  local outs = ops.rows[case.op].call(args, case.p)
+  local sum, size = 0, 0
+  for _, out in ipairs(outs) do
+    if out.requires_grad then
+      local values = ops.flat(out)
+      for i, v in ipairs(values) do
+        local term = v * math.sin(1.7 * i)
+        sum, size = sum + term, size + math.abs(term)
+      end
+    end
+  end
+  return sum, size
+end
+
+local function set(leaf, i, v)
+  tensor.no_grad(function()
+    leaf:flatten():narrow(1, i, 1):fill_(v)
+  end)
+end
+
+local function difference(case, args, leaf, i, at, h)
+  set(leaf, i, at + h)
+  local above, size = evaluate(case, args)
+  set(leaf, i, at - h)
+  local below = evaluate(case, args)
+  set(leaf, i, at)
+  return (above - below) / (2 * h), size
+end
+
+-- the slope of the weighted sum in entry i of leaf, and the rounding that the difference carries
+local function slope(case, args, leaf, i)
+  local at = leaf:flatten():narrow(1, i, 1):item()
+  local d, size = difference(case, args, leaf, i, at, EPS)
+  if double then
+    return d, size * 1e-9
+  end
+  return (4 * difference(case, args, leaf, i, at, EPS / 2) - d) / 3, size * 4e-5
+end
+
+local function check(case)
+  local args, leaves = ops.arguments(case, "cpu")
+  local loss = ops.loss(ops.rows[case.op].call(args, case.p))
+  loss:backward()
+  local checked = 0
+  for a, leaf in ipairs(leaves) do
+    local n = leaf and leaf:numel() or 0
+    if case.op == "lm_head" and a == 2 and args[4] then
+      n = 0 -- moving the head moves the reference too, through which no gradient flows
+    end
+    for k = 1, math.min(n, COORDS) do
+      local i = n <= COORDS and k or 1 + (k - 1) * (n - 1) // (COORDS - 1)
+      local got = leaf.grad:flatten():narrow(1, i, 1):item()
+      local want, noise = slope(case, args, leaf, i)
+      local allowed = TOL * math.max(1, math.abs(want)) + noise
+      if not (math.abs(got - want) <= allowed) then
+        error(("%s: gradient %d entry %d is %.9g, differences give %.9g (allowed %.2g)"):format(ops.describe(case), a,
+          i, got, want, allowed), 0)
+      end
+      checked = checked + 1
+    end
+  end
+  return checked
+end
+
+-- A step of 1/32 leaves the region where a Taylor series of the case is of use in f32: these inputs are
+-- for the f64 build.
+local function too_steep(case)
+  local largest, smallest = 0, 1
+  for _, a in ipairs(case.args) do
+    for _, v in ipairs(type(a) == "table" and not a.ids and a.data or {}) do
+      largest, smallest = math.max(largest, math.abs(v)), math.min(smallest, math.abs(v))
+    end
+  end
+  local singular = { sqrt = true, rsqrt = true, log = true, reciprocal = true, pow = true, div = true }
+  if case.op == "rms_norm" or case.op == "layer_norm" then
+    return true
+  end
+  return largest > 10 or singular[case.op] and smallest < .5
+end
+
+-- operations whose value jumps or bends between neighbours 1/32 apart
+local bends = { abs = true, relu = true, sign = true, floor = true, clamp = true, maximum = true, minimum = true,
+  max = true, min = true, ppo_clip = true }
+
+local by_op, order = {}, {}
+for _, name in ipairs(ops.files) do
+  for _, case in ipairs(ops.load("ops_" .. name)) do
+    local wanted = false
+    for _, g in ipairs(case.grads) do
+      wanted = wanted or g ~= json.null and #g > 0
+    end
+    if wanted and not case.kink then
+      if not by_op[case.op] then
+        by_op[case.op] = {}
+        order[#order + 1] = case.op
+      end
+      table.insert(by_op[case.op], case)
+    end
+  end
+end
+
+for _, op in ipairs(order) do
+  if double or not bends[op] then
+    T.test("central differences: " .. op, function()
+      local checked, tried = 0, 0
+      for _, case in ipairs(by_op[op]) do
+        if double or not too_steep(case) then
+          checked = checked + check(case)
+          tried = tried + 1
+        end
+      end
+      if tried == 0 then
+        T.skip("every case of it is for the f64 build")
+      end
+      T.ok(checked > 0)
+    end)
+  end
+end
+
+-- ---- the graph ----
+
+local function leaf(data)
+  return tensor.new(data, { requires_grad = true })
+end
+
+T.test("gradients add up over backward calls", function()
+  local x = leaf { 1, 2, 3 }
+  for n = 1, 3 do
+    (x * x):sum():backward()
+    T.eq(x.grad:totable(), { 2 * n, 4 * n, 6 * n })
+  end
+  x:zero_grad()
+  T.eq(x.grad, nil)
+  x:sum():backward()
+  T.eq(x.grad:totable(), { 1, 1, 1 })
+end)
+
+T.test("a tensor used many times", function()
+  local x = leaf { 3 }
+  local y = x * x + x * 2 + x
+  y:backward()
+  T.eq(x.grad:item(), 9)
+  x:zero_grad()
+  local z = x
+  for _ = 1, 20 do
+    z = z + z
+  end
+  z:backward()
+  T.eq(x.grad:item(), 2 ^ 20)
+  local m = leaf { { 1, 2 }, { 3, 4 } }
+  m:matmul(m):sum():backward() -- d sum(m m) / d m = 1 m^T + m^T 1
+  T.eq(m.grad:totable(), { { 4 + 3, 4 + 7 }, { 6 + 3, 6 + 7 } })
+  m:zero_grad()
+  tensor.cat({ m, m }, 1):sum():backward()
+  T.eq(m.grad:totable(), { { 2, 2 }, { 2, 2 } })
+end)
+
+T.test("a leaf used through overlapping views", function()
+  local x = leaf { 1, 2, 3, 4 }
+  local a, b = x:narrow(1, 1, 3), x:narrow(1, 2, 3);
+  (a * b):sum():backward()
+  T.eq(x.grad:totable(), { 2, 1 + 3, 2 + 4, 3 })
+  local m = leaf { { 1, 2, 3 }, { 4, 5, 6 } }
+  local y = m:t():reshape(6) * tensor.arange(6) + m:flatten()
+  y:sum():backward()
+  T.eq(m.grad:totable(), { { 1, 3, 5 }, { 2, 4, 6 } })
+  m:zero_grad();
+  (m[1] * m[2]):sum():backward()
+  T.eq(m.grad:totable(), { { 4, 5, 6 }, { 1, 2, 3 } })
+  m:zero_grad()
+  m:reshape(2, 1, 3):expand(2, 5, 3):sum():backward()
+  T.eq(m.grad:totable(), { { 5, 5, 5 }, { 5, 5, 5 } })
+end)
+
+T.test("a gradient is its own memory", function()
+  local x, seed = leaf { 1, 2 }, tensor.new { 5, 6 }
+  x:backward(seed)
+  seed:fill_(0)
+  T.eq(x.grad:totable(), { 5, 6 })
+  local a, b = leaf { 1 }, leaf { 1 };
+  (a + b):backward()
+  a.grad:fill_(9)
+  T.eq(b.grad:item(), 1)
+end)
+
+T.test("retain_graph, and a graph that was used up", function()
+  local x = leaf { 2 }
+  local y = x * x
+  y:backward { retain_graph = true }
+  y:backward { retain_graph = true }
+  T.eq(x.grad:item(), 8)
+  y:backward()
+  T.eq(x.grad:item(), 12)
+  T.raises("backward of mul: the graph was used before; pass retain_graph=true the first time", y.backward, y)
+  T.eq(x.grad:item(), 12, "a refused backward adds nothing")
+  local shared = x:exp()
+  local a, b = shared:sum(), (shared * 2):sum()
+  a:backward()
+  T.raises("the graph was used before", b.backward, b)
+end)
+
+T.test("a change in place after use is refused", function()
+  local x, w = leaf { 1, 2 }, tensor.new { 3, 4 }
+  local y = (x * w):sum()
+  w:add_(1)
+  T.raises("backward of mul: a tensor it needs was modified in place after it was used; clone it before", y.backward, y)
+  T.eq(x.grad, nil)
+  for _, change in ipairs {
+    function(t) t:fill_(0) end,
+    function(t) t:zero_() end,
+    function(t) t:copy_(tensor.new { 0, 0 }) end,
+    function(t) t:narrow(1, 1, 1):fill_(0) end, -- through a view
+    function(t) t:detach():add_(1) end,
+  } do
+    local z = (x * w):sum()
+    change(w)
+    T.raises("modified in place", z.backward, z)
+  end
+  local kept = (x + w):sum() -- a sum needs no values
+  w:fill_(7)
+  kept:backward()
+  T.eq(x.grad:totable(), { 1, 1 })
+  local e = x:exp() -- needs its own output
+  tensor.no_grad(function() e:mul(1); e:add_(1) end)
+  local s = e:sum()
+  T.raises("backward of elementwise operation: a tensor it needs was modified", s.backward, s)
+end)
+
+T.test("a tensor with history is not changed in place while recording", function()
+  local x = leaf { 1, 2 }
+  local y = x * 2
+  for _, t in ipairs { x, y } do
+    T.raises("add_: a tensor with gradient history cannot be changed in place while recording; use no_grad or detach",
+      t.add_, t, 1)
+    T.raises("fill_: a tensor with gradient history", t.fill_, t, 1)
+    T.raises("copy_: a tensor with gradient history", t.copy_, t, tensor.new { 0, 0 })
+  end
+  tensor.no_grad(function() x:add_(1) end)
+  T.eq(x:totable(), { 2, 3 })
+  T.eq(x.requires_grad, true)
+end)
+
+T.test("no_grad records nothing and ends on errors", function()
+  local x = leaf { 1, 2 }
+  local a, b = tensor.no_grad(function(p, q)
+    T.eq(tensor.is_grad_enabled(), false)
+    return x * p, q
+  end, 3, "q")
+  T.eq(a.requires_grad, false)
+  T.eq(b, "q")
+  T.eq(tensor.is_grad_enabled(), true)
+  T.raises("^oops$", tensor.no_grad, function() error("oops", 0) end)
+  T.eq(tensor.is_grad_enabled(), true)
+  tensor.no_grad(function()
+    pcall(tensor.no_grad, function() error("inner") end)
+    T.eq(tensor.is_grad_enabled(), false)
+  end)
+  T.raises("does not depend on anything that requires grad", a.backward, a:sum())
+  T.raises("bad argument #1 to '.-' %(function expected", tensor.no_grad, 5)
+end)
+
+T.test("detach cuts the graph, memory is shared", function()
+  local x = leaf { 1, 2 }
+  local d = x:detach()
+  T.eq(d.requires_grad, false);
+  (x * d):sum():backward()
+  T.eq(x.grad:totable(), { 1, 2 })
+  d:fill_(5)
+  T.eq(x:totable(), { 5, 5 })
+end)
+
+T.test("only leaves that were used have gradients", function()
+  local x, unused, y = leaf { 1 }, leaf { 1 }, leaf { 1 }
+  local _ = unused * 2;
+  (x * y:detach()):backward()
+  T.eq(x.grad:item(), 1)
+  T.eq(unused.grad, nil)
+  T.eq(y.grad, nil)
+  local mid = x * 2
+  mid:backward()
+  T.eq(mid.grad, nil, "what was computed keeps none")
+end)
+
+T.test("backward of a leaf, and with a gradient given", function()
+  local s = leaf(3)
+  s:backward()
+  T.eq(s.grad:item(), 1)
+  local x = leaf { { 1, 2 }, { 3, 4 } }
+  local y = x * x
+  y:backward(tensor.new { { 1, 0 }, { 0, 10 } })
+  T.eq(x.grad:totable(), { { 2, 0 }, { 0, 80 } })
+  x:zero_grad()
+  x:t():backward(tensor.new({ { 1, 2 }, { 3, 4 } }):t()) -- neither is contiguous
+  T.eq(x.grad:totable(), { { 1, 2 }, { 3, 4 } })
+  x:zero_grad()
+  local z = x * x
+  z:backward(tensor.ones { 2, 2 }, { retain_graph = true })
+  z:backward(tensor.ones { 2, 2 })
+  T.eq(x.grad:totable(), { { 4, 8 }, { 12, 16 } })
+end)
+
+T.test("backward: errors", function()
+  local x = leaf { { 1, 2 } }
+  local y = x * 2
+  T.raises("backward: a scalar is needed, this has shape %(1,2%); reduce it or pass a gradient", y.backward, y)
+  T.raises("backward: gradient %(3%) does not fit the tensor %(1,2%)", y.backward, y, tensor.zeros { 3 })
+  T.raises("backward: the gradient is i32 on cpu, the tensor f32 on cpu", y.backward, y,
+    tensor.new({ { 1, 2 } }, { dtype = "i32" }))
+  T.raises("backward: the gradient is f32 on fake, the tensor f32 on cpu", y.backward, y,
+    tensor.ones({ 1, 2 }, { device = "fake" }))
+  T.raises("unknown option 'retain_grap' %(did you mean 'retain_graph'%?%)", y.backward, y:sum(), { retain_grap = true })
+  T.raises("backward: this tensor does not depend on anything that requires grad", y.backward, tensor.ones { 1 })
+  T.raises("requires_grad_: the tensor was computed from others; detach it first", y.requires_grad_, y)
+  T.raises("requires_grad_: only f32 tensors, not i32", x.requires_grad_, tensor.zeros({ 2 }, { dtype = "i32" }))
+  T.raises("only f32 tensors can require grad, not i8", tensor.zeros, { 2 }, { dtype = "i8", requires_grad = true })
+end)
+
+T.test("requires_grad_ turns it off again", function()
+  local x = leaf { 1 }
+  T.eq(x:requires_grad_(false).requires_grad, false)
+  T.eq((x * 2).requires_grad, false)
+  T.eq(x:requires_grad_().requires_grad, true)
+end)
+
+T.test("a chain 5000 operations deep, and one of 100000 views", function()
+  local x = leaf { 1 }
+  local y = x
+  for _ = 1, 5000 do
+    y = y * 1.0001
+  end
+  y:backward()
+  T.near(x.grad:item(), 1.0001 ^ 5000, double and 1e-9 or 1e-3)
+  y = x
+  for _ = 1, 100000 do
+    y = y:reshape(1)
+  end
+  x:zero_grad()
+  y:backward()
+  T.eq(x.grad:item(), 1)
+  y = nil -- the runner's check of live tensors shows that it is all gone
+end)
+
+T.test("an abandoned deep graph is freed", function()
+  local start = tensor.memory().tensors
+  do
+    local y = leaf { 1 }
+    for _ = 1, 20000 do
+      y = y:tanh()
+    end
+    T.ok(tensor.memory().tensors > start + 20000)
+  end
+  collectgarbage()
+  collectgarbage()
+  T.eq(tensor.memory().tensors, start)
+end)
+
+T.test("some outputs of lm_head used, others not", function()
+  local h = tensor.randn({ 4, 3 }, { seed = 1, requires_grad = true })
+  local w = tensor.randn({ 6, 3 }, { seed = 2, requires_grad = true })
+  local ref = tensor.randn({ 4, 3 }, { seed = 3 })
+  local function grads(pick)
+    h:zero_grad()
+    w:zero_grad()
+    local logp, entropy, kl = nn.lm_head(h, w, { 0, 5, 2, 2 }, { hidden_ref = ref, temperature = .7 })
+    pick(logp, entropy, kl):sum():backward()
+    return ops.flat(h.grad), ops.flat(w.grad)
+  end
+  local all_h, all_w = grads(function(a, b, c) return a + b * 2 + c * 3 end)
+  local sum_h, sum_w = {}, {}
+  for i, scale in ipairs { 1, 2, 3 } do
+    local gh, gw = grads(function(...) return (select(i, ...)) * scale end)
+    for k, v in ipairs(gh) do sum_h[k] = (sum_h[k] or 0) + v end
+    for k, v in ipairs(gw) do sum_w[k] = (sum_w[k] or 0) + v end
+  end
+  T.near(sum_h, all_h, double and 1e-12 or 1e-5)
+  T.near(sum_w, all_w, double and 1e-12 or 1e-5)
+  T.eq(ref.grad, nil)
+  local logp, entropy, kl = nn.lm_head(h, w, { 0, 5, 2, 2 }, { entropy = false })
+  T.eq({ logp.shape, entropy, kl }, { { 4 } })
+end)
+
+T.test("dropout: backward uses the mask of forward", function()
+  local x = tensor.randn({ 7, 11 }, { seed = 1, requires_grad = true })
+  local y = nn.dropout(x, .3, { key = 5, stream = 2 })
+  y:sum():backward()
+  local kept = 0
+  for i, g in ipairs(ops.flat(x.grad)) do
+    local before, after = ops.flat(x)[i], ops.flat(y)[i]
+    T.near(after, before * g, 1e-6)
+    kept = kept + (g > 0 and 1 or 0)
+    T.ok(g == 0 or math.abs(g - 1 / .7) < 1e-6)
+  end
+  T.ok(kept > 35 and kept < 70, "about 70% are kept: " .. kept .. " of 77")
+end)
+
+T.test("lora_linear with dropout is its parts", function()
+  local function make(seed, ...)
+    return tensor.randn({ ... }, { seed = seed, requires_grad = true })
+  end
+  local x, w, a, b = make(1, 6, 5), make(2, 4, 5), make(3, 2, 5), make(4, 4, 2)
+  local all = { x, w, a, b }
+  local function grads(y)
+    for _, t in ipairs(all) do t:zero_grad() end
+    local values = ops.flat(y);
+    (y * y):sum():backward()
+    local list = { values }
+    for i, t in ipairs(all) do list[i + 1] = ops.flat(t.grad) end
+    return list
+  end
+  local fused = grads(nn.lora_linear(x, w, a, b, { scale = 1.5, dropout = .4, key = 9, stream = 3 }))
+  local dropped = nn.dropout(x, .4, { key = 9, stream = 3 })
+  local parts = grads(nn.linear(x, w) + nn.linear(nn.linear(dropped, a), b) * 1.5)
+  T.near(fused, parts, double and 1e-12 or 2e-5)
+end)
+
+T.test("memory runs out at every point of a forward and backward pass", function()
+  local x = tensor.randn({ 3, 4 }, { seed = 1, requires_grad = true })
+  local w = tensor.randn({ 5, 4 }, { seed = 2, requires_grad = true })
+  local b = tensor.randn({ 5 }, { seed = 3, requires_grad = true })
+  local function pass()
+    local h = nn.linear(x:t():t(), w, b):gelu()
+    local q = tensor.cat({ h, h:narrow(2, 1, 3) }, 2):transpose(1, 2)
+    local s = nn.layer_norm(q, nil, nil):softmax(1) ^ 2 / (q:square():sum(2, true) + 1)
+    local m = tensor.maximum(s, q:mean(1, true)):max(2) + s:logsumexp(2)
+    local logp, entropy = nn.lm_head(x, w, { 0, 1, 2 }, { hidden_ref = x:detach() })
+    return m:sum() + (logp * entropy):sum()
+  end
+  pass():backward()
+  local want = { ops.flat(x.grad), ops.flat(w.grad), ops.flat(b.grad) }
+  local function live()
+    collectgarbage()
+    collectgarbage()
+    return tensor.memory().tensors
+  end
+  for _, t in ipairs { x, w, b } do t:zero_grad() end
+  local start, n, done = live(), 0, false
+  while not done do
+    tensor.fail_after(n)
+    local ok, e = pcall(function() pass():backward() end)
+    tensor.fail_after(-1)
+    T.ok(ok or tostring(e):find("out of", 1, true), e)
+    done = ok
+    n = n + 1
+    if not ok then
+      for _, t in ipairs { x, w, b } do t:zero_grad() end
+      T.eq(live(), start, "live tensors after failure " .. n)
+      T.eq(tensor.is_grad_enabled(), true)
+    end
+  end
+  T.ok(n > 50, "failure points: " .. n)
+  T.eq({ ops.flat(x.grad), ops.flat(w.grad), ops.flat(b.grad) }, want)
+end)
