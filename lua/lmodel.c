@@ -73,6 +73,13 @@ static int transformer_new(lua_State *L) {
     return 1;
 }
 
+/* check(config): raises where no model can have this configuration */
+static int transformer_check(lua_State *L) {
+    mocl_model_config c = check_config(L, 1);
+    mocl_status st = mocl_model_config_check(moclL_ctx(L), &c);
+    return st ? moclL_raise(L, st) : 0;
+}
+
 /* ---- parameters ---- */
 
 typedef struct collector {
@@ -189,17 +196,19 @@ typedef struct ragged {
     int32_t *offsets, *tokens;
 } ragged;
 
+/* Raw access throughout: a metamethod that answers differently the second time must not be asked. */
 static int64_t row_length(lua_State *L, int idx, int64_t i) {
-    lua_geti(L, idx, i);
+    lua_rawgeti(L, idx, i);
     if (!lua_istable(L, -1)) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
-    int64_t n = luaL_len(L, -1);
+    int64_t n = (int64_t)lua_rawlen(L, -1);
     lua_pop(L, 1);
     return n;
 }
 
-static int32_t *read_row(lua_State *L, int idx, int64_t i, int32_t *to) {
-    lua_geti(L, idx, i);
-    int64_t n = luaL_len(L, -1);
+static int32_t *read_row(lua_State *L, int idx, int64_t i, int32_t *to, const int32_t *end) {
+    lua_rawgeti(L, idx, i);
+    int64_t n = lua_istable(L, -1) ? (int64_t)lua_rawlen(L, -1) : 0;
+    if (n > end - to) luaL_argerror(L, idx, "the list changed while it was read"); /* by a finalizer */
     for (int64_t j = 1; j <= n; j++) {
         int is_integer;
         lua_rawgeti(L, -1, j);
@@ -217,19 +226,19 @@ static ragged read_ragged(lua_State *L, int idx, int more) {
     ragged r = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     if (more) luaL_checktype(L, more, LUA_TTABLE);
-    r.n = luaL_len(L, idx);
+    r.n = (int64_t)lua_rawlen(L, idx);
     if (r.n < 1) luaL_argerror(L, idx, "at least one sequence is needed");
-    if (more && luaL_len(L, more) != r.n)
-        luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", (lua_Integer)luaL_len(L, more), (lua_Integer)r.n));
+    if (more && (int64_t)lua_rawlen(L, more) != r.n)
+        luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", (lua_Integer)lua_rawlen(L, more), (lua_Integer)r.n));
     for (int64_t i = 1; i <= r.n; i++) r.total += row_length(L, idx, i) + (more ? row_length(L, more, i) : 0);
     if (r.total > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)r.total);
     r.offsets = lua_newuserdatauv(L, (size_t)(r.n + 1 + r.total) * sizeof(int32_t), 0);
     r.tokens = r.offsets + r.n + 1;
-    int32_t *to = r.tokens;
+    int32_t *to = r.tokens, *end = r.tokens + r.total;
     r.offsets[0] = 0;
     for (int64_t i = 1; i <= r.n; i++) {
-        to = read_row(L, idx, i, to);
-        if (more) to = read_row(L, more, i, to);
+        to = read_row(L, idx, i, to, end);
+        if (more) to = read_row(L, more, i, to, end);
         r.offsets[i] = (int32_t)(to - r.tokens);
     }
     return r;
@@ -455,7 +464,8 @@ static const luaL_Reg methods[] = {
 };
 
 static const luaL_Reg functions[] = {
-    {"batch", transformer_batch}, {"new", transformer_new}, {"pack", transformer_pack}, {NULL, NULL}};
+    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new}, {"pack", transformer_pack},
+    {NULL, NULL}};
 
 int luaopen_mocl_transformer_core(lua_State *L) {
     moclL_newclass(L, MODEL_CLASS, methods, free_model);

@@ -256,6 +256,7 @@ static const char *const new_options[] = {"dtype", "device", "requires_grad", NU
 static int make_full(lua_State *L, double value, int opts) {
     int64_t shape[MK_MAX_DIMS];
     luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, opts); /* so that a missing table is nil, whatever is pushed later */
     int ndim = moclL_checkshape(L, 1, shape);
     moclL_checkoptions(L, opts, new_options);
     mocl_device *dev = moclL_optdevice(L, opts);
@@ -274,6 +275,7 @@ static int make_random(lua_State *L, bool normal) {
                                           "low", "high", NULL};
     int64_t shape[MK_MAX_DIMS];
     luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 2);
     int ndim = moclL_checkshape(L, 1, shape);
     moclL_checkoptions(L, 2, options);
     mocl_device *dev = moclL_optdevice(L, 2);
@@ -346,6 +348,7 @@ static void fill_nested(lua_State *L, int level, int ndim, const int64_t *shape,
 static int tensor_new(lua_State *L) {
     int64_t shape[MK_MAX_DIMS], at = 0;
     if (!lua_isnumber(L, 1)) luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 2);
     moclL_checkoptions(L, 2, new_options);
     mocl_device *dev = moclL_optdevice(L, 2);
     mk_dtype dtype = optdtype(L, 2, MK_F32), via = dtype == MK_BF16 || dtype == MK_F16 ? MK_F32 : dtype;
@@ -373,6 +376,7 @@ static int tensor_arange(lua_State *L) {
     if (step == 0 || !isfinite(first) || !isfinite(beyond)) return luaL_error(L, "arange: bad bounds or step");
     double count = ceil((beyond - first) / step);
     int64_t n = count > 0 ? (int64_t)count : 0;
+    lua_settop(L, opts);
     moclL_checkoptions(L, opts, new_options);
     mocl_device *dev = moclL_optdevice(L, opts);
     mk_dtype dtype = optdtype(L, opts, MK_F32);

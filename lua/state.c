@@ -21,7 +21,17 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* message handler: the error as a string with a traceback */
+/* Does the message say where ("chunk:line: ...")? One without a place was raised for the user of a script,
+** not for its author: an option, a file. */
+static bool has_place(const char *message) {
+    for (const char *p = strchr(message, ':'); p; p = strchr(p + 1, ':')) {
+        size_t digits = strspn(p + 1, "0123456789");
+        if (digits > 0 && p[1 + digits] == ':') return true;
+    }
+    return false;
+}
+
+/* message handler: the error as a string, with a traceback where it has a place */
 static int add_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
     moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
@@ -29,7 +39,8 @@ static int add_traceback(lua_State *L) {
         if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
         message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     }
-    luaL_traceback(L, L, message, 1);
+    if (has_place(message)) luaL_traceback(L, L, message, 1);
+    else lua_pushstring(L, message);
     return 1;
 }
 

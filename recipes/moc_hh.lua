@@ -63,7 +63,7 @@ local cfg, info = config.parse(config.common {
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
   { "ppo.batch_size", 64, "answers an iteration", min = 1 },
   { "ppo.ppo_epochs", 4, "passes over a batch", min = 1 },
-  { "ppo.learning_rate", 4e-3, "Adam step size", min = 0 },
+  { "ppo.lr", 4e-3, "Adam step size", min = 0 },
   { "ppo.warmup", 5, "iterations of linear warm-up", min = 0 },
   { "ppo.cliprange", 0.2, "range of the clipped surrogate", min = 1e-3 },
   { "ppo.vf_coef", 0.25, "weight of the mean squared value error", min = 0 },
@@ -94,7 +94,7 @@ local cfg, info = config.parse(config.common {
     hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4,
       ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
       ["base.lr"] = 3e-3, ["reward.steps"] = 250, ["reward.batch_size"] = 16, ["reward.lr"] = 5e-4, ["sft.steps"] = 300, ["sft.batch_size"] = 16,
-      ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.learning_rate"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
+      ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
       ["eval.unseen_answers"] = 128 },
   },
 })
@@ -102,6 +102,7 @@ local cfg, info = config.parse(config.common {
 -- ---- what the run is about ----
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
+tensor.zeros({ 1 }, { device = device }) -- a device that is not there fails now, with its reason
 local functions = cfg.rewards ~= "" and assert(dofile(cfg.rewards), cfg.rewards .. ": must return a table") or {}
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
@@ -124,6 +125,7 @@ end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
 stages.tokenizer(ctx)
+stages.fit_prompts(ctx)
 stages.base_and_sft(ctx)
 stages.rewards(ctx, functions)
 local rewards, grid = ctx.rewards, ctx.grid
@@ -198,11 +200,12 @@ local outcome = run:stage("moc", function(stage)
   end
   local parameters = lora.parameters(model)
   table.move(heads:parameters(), 1, 4 * N, #parameters + 1, parameters)
-  local opt <close> = optim.adamw(parameters, { lr = cfg.ppo.learning_rate })
+  local opt <close> = optim.adamw(parameters, { lr = cfg.ppo.lr })
   if dir then
     assert(ppo.load_optimizer(opt, dir .. "/optimizer.safetensors"))
   end
   local line = stages.bar(ctx, "moc", cfg.moc.iterations, done)
+  sys.on_interrupt "flag" -- Ctrl-C and SIGTERM finish the iteration, save and end the run
 
   for iteration = done + 1, cfg.moc.iterations do -- line 1
     local scope <close> = tensor.scope()
@@ -248,7 +251,7 @@ local outcome = run:stage("moc", function(stage)
     local c_tokens = ppo.spread(c_rows, batch):flatten()
 
     -- lines 9 and 10: equation 7's scalarised clipped loss, the KL inside J and so weighted by c, value heads
-    local lr = cfg.ppo.learning_rate * math.min(1, iteration / math.max(1, cfg.ppo.warmup))
+    local lr = cfg.ppo.lr * math.min(1, iteration / math.max(1, cfg.ppo.warmup))
     local m = { step = iteration, ["ppo/learning_rate"] = lr, ["objective/kl_coef"] = beta:value(),
       ["tokens/responses_len_mean"] = batch.response_total / #plain }
     for _ = 1, cfg.ppo.ppo_epochs do
@@ -286,6 +289,7 @@ local outcome = run:stage("moc", function(stage)
     end
   end
   line:done()
+  sys.on_interrupt "raise"
   return log:summary()
 end) -- lines 11 and 12
 

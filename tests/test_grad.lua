@@ -82,8 +82,7 @@ local function check(case)
   return checked
 end
 
--- A step of 1/32 leaves the region where a Taylor series of the case is of use in f32: these inputs are
--- for the f64 build.
+-- Cases left to the f64 build, because a step of 1/32 is too long for them: the value curves too much ...
 local function too_steep(case)
   local largest, smallest = 0, 1
   for _, a in ipairs(case.args) do
@@ -98,7 +97,7 @@ local function too_steep(case)
   return largest > 10 or singular[case.op] and smallest < .5
 end
 
--- operations whose value jumps or bends between neighbours 1/32 apart
+-- ... or it bends within the step
 local bends = { abs = true, relu = true, sign = true, floor = true, clamp = true, maximum = true, minimum = true,
   max = true, min = true, ppo_clip = true }
 
@@ -109,7 +108,7 @@ for _, name in ipairs(ops.files) do
     for _, g in ipairs(case.grads) do
       wanted = wanted or g ~= json.null and #g > 0
     end
-    if wanted and not case.kink then
+    if wanted and not case.kink and (double or not (bends[case.op] or too_steep(case))) then
       if not by_op[case.op] then
         by_op[case.op] = {}
         order[#order + 1] = case.op
@@ -120,21 +119,13 @@ for _, name in ipairs(ops.files) do
 end
 
 for _, op in ipairs(order) do
-  if double or not bends[op] then
-    T.test("central differences: " .. op, function()
-      local checked, tried = 0, 0
-      for _, case in ipairs(by_op[op]) do
-        if double or not too_steep(case) then
-          checked = checked + check(case)
-          tried = tried + 1
-        end
-      end
-      if tried == 0 then
-        T.skip("every case of it is for the f64 build")
-      end
-      T.ok(checked > 0)
-    end)
-  end
+  T.test("central differences: " .. op, function()
+    local checked = 0
+    for _, case in ipairs(by_op[op]) do
+      checked = checked + check(case)
+    end
+    T.ok(checked > 0)
+  end)
 end
 
 -- ---- the graph ----

@@ -39,22 +39,11 @@ static int64_t panel_width(const struct gemm_job *g, int64_t j) {
     return mk_ceil_div(panel_columns(g, j), g->s->lanes) * g->s->lanes;
 }
 
-/* C[m, columns] = or += A[m, kc] B, B of packed width */
-static void sweep(const struct mk_simd *s, int64_t m, int64_t columns, int64_t kc, const mk_real *a,
-                  int64_t rs, int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
-                  int add) {
-    int64_t vectors = mk_ceil_div(columns, s->lanes), rows = s->tile_rows[vectors - 1];
-    int last = (int)(columns - (vectors - 1) * s->lanes);
-    for (int64_t i = 0; i < m; i += rows)
-        s->tile[vectors - 1][mk_min(rows, m - i) - 1](kc, a + i * rs, rs, cs, b, ldb, c + i * ldc,
-                                                      ldc, last, add);
-}
-
-/* The same for panel j and block k0 of k. */
+/* C[m, panel j] = A B over block k0 of k, added to what C holds from the block before */
 static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t k0, const mk_real *a,
                         int64_t rs, int64_t cs, const mk_real *b, int64_t ldb, mk_real *c,
                         int64_t ldc) {
-    sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), a, rs, cs, b, ldb, c, ldc, k0 > 0);
+    mk_sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), a, rs, cs, b, ldb, c, ldc, k0 > 0);
 }
 
 /* dst[p width + i], p < kc: panel j of block k0 */
@@ -186,8 +175,8 @@ static void deep_range(void *arg, int64_t first, int64_t last) {
         int64_t k0 = block * KC, kc = mk_min(KC, g->k - k0);
         for (int64_t j = 0; j < g->panels; j++) {
             pack_panel(g, g->b, j, k0, packed);
-            sweep(g->s, g->m, panel_columns(g, j), kc, g->a + k0 * cs, rs, cs, packed,
-                  panel_width(g, j), g->pack + block * g->m * g->n + j * g->panel, g->n, 0);
+            mk_sweep(g->s, g->m, panel_columns(g, j), kc, g->a + k0 * cs, rs, cs, packed,
+                     panel_width(g, j), g->pack + block * g->m * g->n + j * g->panel, g->n, 0);
         }
     }
 }

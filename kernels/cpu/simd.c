@@ -1,4 +1,4 @@
-/* simd.c - chooses the instruction set once per process. */
+/* simd.c - chooses the instruction set once per process, and covers a matrix with its tiles. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -24,4 +24,17 @@ static void choose(void) {
 const struct mk_simd *mk_simd(void) {
     pthread_once(&once, choose);
     return chosen;
+}
+
+void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
+              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int add) {
+    int64_t panel = (int64_t)s->lanes * s->panel_vectors;
+    for (int64_t j = 0; j < n; j += panel) {
+        int64_t columns = mk_min(panel, n - j), vectors = mk_ceil_div(columns, s->lanes);
+        int64_t rows = s->tile_rows[vectors - 1];
+        int last = (int)(columns - (vectors - 1) * s->lanes);
+        for (int64_t i = 0; i < m; i += rows)
+            s->tile[vectors - 1][mk_min(rows, m - i) - 1](kc, a + i * rs, rs, cs, b + j, ldb,
+                                                          c + i * ldc + j, ldc, last, add);
+    }
 }

@@ -71,7 +71,9 @@ struct mk_simd {
                        mk_real *s, mk_real *dp);
     mk_real (*dot)(int64_t n, const mk_real *a, const mk_real *b);
     void (*scale)(int64_t n, mk_real by, mk_real *x);
-    void (*rotate)(int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn, mk_real *y);
+    /* rotary embedding of H heads of 2 half elements; y may be x */
+    void (*rotate)(int64_t H, int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn,
+                   mk_real *y);
 
     /* -- flat arrays -- */
     void (*unary)(mk_unary op, int64_t n, const mk_real *x, mk_real *y, mk_real p, mk_real q);
@@ -95,6 +97,11 @@ struct mk_simd {
 
 /* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. */
 const struct mk_simd *mk_simd(void);
+
+/* C[m, n] = (or += when add) A B, with A[i rs + p cs], p < kc, and B[p ldb + j] readable up to whole
+** vectors; any n. */
+void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
+              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int add);
 
 extern const struct mk_simd mk_simd_base;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

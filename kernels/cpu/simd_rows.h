@@ -266,12 +266,13 @@ static void scale_row(int64_t n, mk_real by, mk_real *x) {
     FOR_VECTORS(n) store_at(x, i, n, load_at(x, i, n) * v);
 }
 
-/* y may be x */
-static void rotate(int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn, mk_real *y) {
-    FOR_VECTORS(half) {
-        vec a = load_at(x, i, half), b = load_at(x + half, i, half);
-        vec c = load_at(cs, i, half), s = load_at(sn, i, half);
-        store_at(y, i, half, a * c - b * s);
-        store_at(y + half, i, half, b * c + a * s);
-    }
+static void rotate(int64_t H, int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn,
+                   mk_real *y) {
+    for (int64_t h = 0; h < H; h++, x += 2 * half, y += 2 * half)
+        FOR_VECTORS(half) {
+            vec a = load_at(x, i, half), b = load_at(x + half, i, half);
+            vec c = load_at(cs, i, half), s = load_at(sn, i, half);
+            store_at(y, i, half, a * c - b * s);
+            store_at(y + half, i, half, b * c + a * s);
+        }
 }

@@ -486,7 +486,7 @@ function config.common(schema)
     { "out", nil, "directory of the run, runs/<recipe>/default if unset", type = "string" },
     { "resume", nil, "auto or a directory: continue an interrupted run", type = "string" },
     { "seed", 0, "seed of everything random", min = 0 },
-    { "device", "cpu", "where tensors live", choices = { "cpu", "cuda" } },
+    { "device", "cpu", "where tensors live: cpu, cuda or cuda:N" },
     { "threads", 0, "CPU threads, 0 = all; the results do not depend on it", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },

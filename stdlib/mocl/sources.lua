@@ -41,7 +41,7 @@ end
 function sources.assistant(o)
   local assistant = require "mocl.tasks.assistant"
   local task = assistant.new { seed = o.seed, trade_off = o.trade_off }
-  local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = task.objectives }
+  local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = { "humor", "helpful", "harmless" } }
   function source.documents(r)
     return task:pretrain_texts(r, o.documents)
   end

@@ -33,6 +33,30 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
+--- Leaves out prompts that, with tags and an answer of full length, do not fit the context; says how many.
+function stages.fit_prompts(ctx)
+  local cfg, n = ctx.cfg, #ctx.cfg.objectives
+  local p = preference.grid(n)[1]
+  for _, list in ipairs { "train_prompts", "test_prompts" } do
+    local kept = {}
+    for _, prompt in ipairs(ctx.source[list]) do
+      local tokens = 1 + #ctx.tok:encode(preference.relabel(prompt, p)) -- BOS in front
+      if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
+        kept[#kept + 1] = prompt
+      end
+    end
+    local left = #ctx.source[list] - #kept
+    if #kept == 0 then
+      error(("no prompt fits: tags, prompt and ppo.max_new_tokens=%d answer tokens need more than model.positions=%d")
+        :format(cfg.ppo.max_new_tokens, cfg.model.positions), 0)
+    elseif left > 0 and not ctx.run.quiet then
+      io.stderr:write(("%d of %d %s are longer than the context allows and are left out\n"):format(left, left + #kept,
+        (list:gsub("_", " "))))
+    end
+    ctx.source[list] = kept
+  end
+end
+
 --- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)

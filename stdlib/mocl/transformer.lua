@@ -49,6 +49,10 @@ local function read_config(path)
       config[key] = v
     end
   end
+  local ok, why = pcall(core.check, config)
+  if not ok then
+    return nil, path .. ": " .. why, "FORMAT"
+  end
   return config, all
 end
 

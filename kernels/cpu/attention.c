@@ -1,0 +1,286 @@
+/* attention.c - attention over ragged sequences and over a cache, and its gradient.
+**
+** Everything is products of small tiles: scores of a few queries against a block of keys, a softmax that
+** carries a running maximum from block to block, then the weighted sum of values. Blocks are counted
+** from the start of the sequence, and a tile's elements do not depend on its height, so a token gets the
+** same bits from `attention`, whatever its neighbours, and from `attention_cached`.
+*/
+#include "simd.h"
+
+#include "table.h"
+
+#define QUERIES 64      /* query rows of one call of attend_rows, and of a block of the gradient */
+#define KEYS 128        /* keys of a block */
+#define KEYS_BWD 64     /* the same for the gradient */
+#define CHUNK 64        /* elements of a head that are packed at once */
+#define GROUP 12        /* rows that share a limit on the keys they see */
+
+struct attention_job {
+    int64_t H, G, K, slab;
+    const int32_t *offsets, *slot, *pos;
+    mk_real scale;
+    int causal;
+    const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
+    mk_real *out, *lse, *dq, *dk, *dv;
+    int32_t *block; /* (sequence, first token within it) of each block of QUERIES tokens */
+};
+
+static int64_t whole_vectors(const struct mk_simd *s, int64_t n) {
+    return mk_ceil_div(n, s->lanes) * s->lanes;
+}
+
+/* Rows of `n` elements that may be read in whole vectors: src itself if its rows are, else a copy. */
+static const mk_real *readable(const struct mk_simd *s, int64_t rows, int64_t n, const mk_real *src,
+                               int64_t *ld, mk_real *copy) {
+    if (n % s->lanes == 0) return src;
+    int64_t wide = whole_vectors(s, n);
+    for (int64_t r = 0; r < rows; r++) {
+        memcpy(copy + r * wide, src + r * *ld, (size_t)n * sizeof *copy);
+        for (int64_t i = n; i < wide; i++) copy[r * wide + i] = 0;
+    }
+    *ld = wide;
+    return copy;
+}
+
+/* The keys that row i sees: first + i step, step 0 or 1. */
+struct view {
+    int64_t first, step;
+};
+static int64_t sees(struct view w, int64_t i) { return w.first + i * w.step; }
+
+/* ---- forward ------------------------------------------------------------------------------------ */
+
+/* Query rows i < rows <= QUERIES (distance ldq) against one head's keys and values (distance ld). lse
+** (distance ld_lse) may be NULL. */
+static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view, int64_t K,
+                        mk_real scale, const mk_real *q, int64_t ldq, const mk_real *k,
+                        const mk_real *v, int64_t ld, mk_real *out, int64_t ldo, mk_real *lse,
+                        int64_t ld_lse) {
+    _Alignas(64) mk_real pack[KEYS * CHUNK], score[QUERIES * KEYS];
+    mk_real top[QUERIES], sum[QUERIES];
+    int64_t total = sees(view, rows - 1);
+    for (int64_t i = 0; i < rows; i++) top[i] = (mk_real)-INFINITY;
+    for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
+        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n);
+        int64_t i0 = 0; /* the rows before see none of this block */
+        while (sees(view, i0) <= j0) i0++;
+        for (int64_t d = 0; d < K; d += CHUNK) {
+            int64_t depth = mk_min(CHUNK, K - d);
+            s->pack_transposed(depth, n, wide, k + j0 * ld + d, ld, pack, KEYS);
+            for (int64_t i = i0; i < rows; i += GROUP) {
+                int64_t m = mk_min(GROUP, rows - i);
+                int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
+                mk_sweep(s, m, whole_vectors(s, seen), depth, q + i * ldq + d, ldq, 1, pack, KEYS,
+                         score + i * KEYS, KEYS, d > 0);
+            }
+        }
+        for (int64_t i = i0; i < rows; i++)
+            s->attend(mk_min(n, sees(view, i) - j0), wide, scale, score + i * KEYS, top + i, sum + i,
+                      K, out + i * ldo);
+        for (int64_t d = 0; d < K; d += CHUNK) {
+            int64_t width = mk_min(CHUNK, K - d), ldv = ld;
+            const mk_real *vals = readable(s, n, width, v + j0 * ld + d, &ldv, pack);
+            for (int64_t i = i0; i < rows; i += GROUP) {
+                int64_t m = mk_min(GROUP, rows - i);
+                int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
+                mk_sweep(s, m, width, seen, score + i * KEYS, KEYS, 1, vals, ldv, out + i * ldo + d,
+                         ldo, j0 > 0);
+            }
+        }
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        s->scale(K, 1 / sum[i], out + i * ldo);
+        if (lse) lse[i * ld_lse] = top[i] + MK_R(log)(sum[i]);
+    }
+}
+
+/* items are (block of tokens, query head) pairs */
+static void attention_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    int64_t H = j->H, K = j->K, ld = j->G * K;
+    for (int64_t item = first; item < last; item++) {
+        const int32_t *block = j->block + item / H * 2;
+        int64_t h = item % H, g = h / (H / j->G), t0 = j->offsets[block[0]];
+        int64_t length = j->offsets[block[0] + 1] - t0, t = block[1], at = ((t0 + t) * H + h);
+        struct view view = {j->causal ? t + 1 : length, j->causal ? 1 : 0};
+        attend_rows(mk_simd(), mk_min(QUERIES, length - t), view, K, j->scale, j->q + at * K, H * K,
+                    j->k + t0 * ld + g * K, j->v + t0 * ld + g * K, ld, j->out + at * K, H * K,
+                    j->lse + at, H);
+    }
+}
+
+/* nanoseconds for all of one head, about */
+static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int causal) {
+    double sum = 0;
+    for (int64_t s = 0; s < n_seq; s++) {
+        double t = (double)(offsets[s + 1] - offsets[s]);
+        sum += t * t * (causal ? 0.5 : 1);
+    }
+    return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
+}
+
+int mk_cpu_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                     int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
+                     const mk_real *v, mk_real *out, mk_real *lse) {
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
+                              .causal = causal, .q = q, .k = k, .v = v, .out = out, .lse = lse};
+    int64_t blocks = 0;
+    if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
+    for (int64_t s = 0; s < n_seq; s++) blocks += mk_ceil_div(offsets[s + 1] - offsets[s], QUERIES);
+    j.block = mk_scratch(e, (size_t)(2 * blocks) * sizeof *j.block);
+    if (!j.block) return MK_NOMEM;
+    int32_t *to = j.block;
+    for (int64_t s = 0; s < n_seq; s++)
+        for (int32_t t = 0; t < offsets[s + 1] - offsets[s]; t += QUERIES) {
+            *to++ = (int32_t)s;
+            *to++ = t;
+        }
+    mk_for(e, blocks * H, head_ns(n_seq, offsets, K, causal) / (double)blocks, attention_range, &j);
+    return MK_OK;
+}
+
+/* ---- the cache ---------------------------------------------------------------------------------- */
+
+int mk_cpu_cache_put(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+                     const int32_t *pos, int64_t slab, const mk_real *k, const mk_real *v,
+                     mk_real *kcache, mk_real *vcache) {
+    (void)e;
+    size_t bytes = (size_t)(G * K) * sizeof(mk_real);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t at = slot[r] * slab + pos[r] * G * K;
+        memcpy(kcache + at, k + r * G * K, bytes);
+        memcpy(vcache + at, v + r * G * K, bytes);
+    }
+    return MK_OK;
+}
+
+/* items are (row, key head) pairs: the query heads of a key head are the rows of attend_rows */
+static void cached_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    int64_t G = j->G, K = j->K, group = j->H / G;
+    for (int64_t item = first; item < last; item++) {
+        int64_t r = item / G, g = item % G, at = j->slot[r] * j->slab + g * K;
+        struct view view = {(int64_t)j->pos[r] + 1, 0};
+        for (int64_t h = 0; h < group; h += QUERIES) {
+            int64_t row = (r * j->H + g * group + h) * K;
+            attend_rows(mk_simd(), mk_min(QUERIES, group - h), view, K, j->scale, j->q + row, K,
+                        j->k + at, j->v + at, G * K, j->out + row, K, NULL, 0);
+        }
+    }
+}
+
+int mk_cpu_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
+                            const mk_real *kcache, const mk_real *vcache, mk_real *out) {
+    struct attention_job j = {.H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos,
+                              .scale = (mk_real)scale, .q = q, .k = kcache, .v = vcache,
+                              .out = out};
+    double keys = 0;
+    if (rows <= 0) return MK_OK;
+    for (int64_t r = 0; r < rows; r++) keys += pos[r] + 1;
+    keys /= (double)rows;
+    mk_for(e, rows * G, 50 + keys * (double)K * (0.15 + 0.05 * (double)(H / G)), cached_range, &j);
+    return MK_OK;
+}
+
+/* ---- gradient ----------------------------------------------------------------------------------- */
+
+struct bwd_block {
+    _Alignas(64) mk_real p[QUERIES * KEYS_BWD], ds[QUERIES * KEYS_BWD];
+    mk_real keys[KEYS_BWD * CHUNK], values[KEYS_BWD * CHUNK], rows[QUERIES * CHUNK];
+};
+
+/* One block of queries (rows i < m, distance ldq, seen as `view` relative to the first key) against one
+** block of n keys (distance ld): dq, dk and dv += their shares. With p the probabilities,
+** dv = p^T dout, ds = p (dout v^T - delta) scale, dq = ds k, dk = ds^T q. */
+static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, int64_t n,
+                      struct view view, int64_t K, mk_real scale, const mk_real *q,
+                      const mk_real *dout, int64_t ldq, const mk_real *lse, const mk_real *delta,
+                      int64_t ld_lse, const mk_real *k, const mk_real *v, int64_t ld, mk_real *dq,
+                      mk_real *dk, mk_real *dv, int first) {
+    int64_t wide = whole_vectors(s, n);
+    for (int64_t d = 0; d < K; d += CHUNK) {
+        int64_t depth = mk_min(CHUNK, K - d);
+        s->pack_transposed(depth, n, wide, k + d, ld, w->keys, KEYS_BWD);
+        s->pack_transposed(depth, n, wide, v + d, ld, w->values, KEYS_BWD);
+        for (int64_t i = 0; i < m; i += GROUP) {
+            int64_t rows = mk_min(GROUP, m - i), seen = mk_min(n, sees(view, i + rows - 1));
+            if (seen <= 0) continue;
+            mk_sweep(s, rows, whole_vectors(s, seen), depth, q + i * ldq + d, ldq, 1, w->keys,
+                     KEYS_BWD, w->p + i * KEYS_BWD, KEYS_BWD, d > 0);
+            mk_sweep(s, rows, whole_vectors(s, seen), depth, dout + i * ldq + d, ldq, 1, w->values,
+                     KEYS_BWD, w->ds + i * KEYS_BWD, KEYS_BWD, d > 0);
+        }
+    }
+    for (int64_t i = 0; i < m; i++)
+        s->attend_bwd(mk_max(0, mk_min(n, sees(view, i))), wide, scale, lse[i * ld_lse], delta[i],
+                      w->p + i * KEYS_BWD, w->ds + i * KEYS_BWD);
+    for (int64_t d = 0; d < K; d += CHUNK) {
+        int64_t width = mk_min(CHUNK, K - d), ldk = ld, ldr = ldq;
+        const mk_real *b = readable(s, n, width, k + d, &ldk, w->keys);
+        for (int64_t i = 0; i < m; i += GROUP) {
+            int64_t rows = mk_min(GROUP, m - i), seen = mk_min(n, sees(view, i + rows - 1));
+            if (first || seen > 0)
+                mk_sweep(s, rows, width, mk_max(seen, 0), w->ds + i * KEYS_BWD, KEYS_BWD, 1, b, ldk,
+                         dq + i * ldq + d, ldq, !first);
+        }
+        for (int side = 0; side < 2; side++) {
+            const mk_real *a = side ? w->ds : w->p;
+            mk_real *to = side ? dk : dv;
+            ldr = ldq;
+            b = readable(s, m, width, (side ? q : dout) + d, &ldr, w->rows);
+            for (int64_t j = 0; j < n; j += GROUP) {
+                int64_t i0 = 0; /* the rows before see none of these keys */
+                while (i0 < m && sees(view, i0) <= j) i0++;
+                if (i0 < m)
+                    mk_sweep(s, mk_min(GROUP, n - j), width, m - i0, a + i0 * KEYS_BWD + j, 1,
+                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, 1);
+            }
+        }
+    }
+}
+
+/* items are (sequence, key head) pairs: such a pair owns its rows of dk and dv */
+static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    const struct mk_simd *s = mk_simd();
+    struct bwd_block work;
+    mk_real delta[QUERIES];
+    int64_t H = j->H, G = j->G, K = j->K, ld = G * K, ldq = H * K;
+    for (int64_t item = first; item < last; item++) {
+        int64_t seq = item / G, g = item % G, t0 = j->offsets[seq], length = j->offsets[seq + 1] - t0;
+        mk_real *dk = j->dk + t0 * ld + g * K, *dv = j->dv + t0 * ld + g * K;
+        for (int64_t t = 0; t < length; t++) {
+            memset(dk + t * ld, 0, (size_t)K * sizeof *dk);
+            memset(dv + t * ld, 0, (size_t)K * sizeof *dv);
+        }
+        for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
+            for (int64_t t = 0; t < length; t += QUERIES) {
+                int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
+                int64_t total = j->causal ? t + m : length;
+                for (int64_t i = 0; i < m; i++)
+                    delta[i] = s->dot(K, j->out_in + at * K + i * ldq, j->dout + at * K + i * ldq);
+                for (int64_t u = 0; u < total; u += KEYS_BWD) {
+                    struct view view = {j->causal ? t + 1 - u : length - u, j->causal ? 1 : 0};
+                    int64_t from = (t0 + u) * ld + g * K;
+                    bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
+                              j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
+                              j->k + from, j->v + from, ld, j->dq + at * K, dk + u * ld, dv + u * ld,
+                              u == 0);
+                }
+            }
+    }
+}
+
+int mk_cpu_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                         int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
+                         const mk_real *v, const mk_real *out, const mk_real *lse,
+                         const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
+                              .causal = causal, .q = q, .k = k, .v = v, .out_in = out,
+                              .lse_in = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
+    if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
+    double ns = 3 * head_ns(n_seq, offsets, K, causal) * (double)(H / G) / (double)n_seq;
+    mk_for(e, n_seq * G, ns, attention_bwd_range, &j);
+    return MK_OK;
+}

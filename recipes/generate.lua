@@ -1,0 +1,116 @@
+--- generate.lua - prints a prompt and what a model makes of it.
+--
+--   mocl recipes/generate.lua model=DIR [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
+--
+-- model: a Hugging Face directory; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the model's own
+-- directory if unset. An empty prompt is the BOS token alone. Standard output gets the text and nothing else, as
+-- its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with the
+-- EOS token, a new BOS token, a stop text (which is part of it) or max_new_tokens. Same seed, same texts.
+
+local config = require "mocl.config"
+local lora = require "mocl.lora"
+local rng = require "mocl.rng"
+local sys = require "mocl.sys"
+local tokenizer = require "mocl.tokenizer"
+local transformer = require "mocl.transformer"
+
+local cfg = config.parse({
+  { "model", nil, "directory of the model", type = "string" },
+  { "tokenizer", nil, "tokenizer file or directory, the model's directory if unset", type = "string" },
+  { "adapter", nil, "directory of a PEFT adapter", type = "string" },
+  { "prompt", "", "text to go on from" },
+  { "max_new_tokens", 200, "tokens after the prompt", min = 1 },
+  { "temperature", 1.0, "sampling temperature, 0 = the likeliest token", min = 0 },
+  { "top_k", 0, "draw from the k likeliest tokens, 0 = all", min = 0 },
+  { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
+  { "stop", {}, "texts that end the answer", list_of = "string" },
+  { "n", 1, "texts", min = 1 },
+  { "seed", 0, "seed of the samples", min = 0 },
+  { "device", "cpu", "where tensors live" },
+  { "quiet", false, "no speed on stderr" },
+}, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
+
+local function check(value, message)
+  if not value then
+    error(message, 0)
+  end
+  return value
+end
+
+check(cfg.model, "option model is missing (--help lists the options)")
+for _, text in ipairs(cfg.stop) do
+  check(text ~= "", "option stop: a stop text is empty")
+end
+local tok = check(tokenizer.load(cfg.tokenizer or cfg.model))
+local model = check(transformer.load(cfg.model, { device = cfg.device }))
+if cfg.adapter then
+  check(lora.load(model, cfg.adapter))
+end
+
+local shape = model:config()
+check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
+  :format(tok:vocab_size(), shape.vocab_size))
+local bos, eos = tok:bos_id(), tok:eos_id()
+local prompt = tok:encode(cfg.prompt, { bos = bos ~= nil })
+check(#prompt > 0, "the prompt is empty and this tokenizer has no BOS token to begin with")
+check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
+  :format(#prompt, shape.max_position_embeddings))
+
+local function out(text)
+  check(io.write(text))
+  io.flush()
+end
+
+-- one per text: what the prompt and its answer are so far
+local streams, texts, longest = {}, {}, 0
+local prompts, skip = {}, nil
+for _, text in ipairs(cfg.stop) do
+  longest = math.max(longest, #text)
+end
+for row = 1, cfg.n do
+  local stream, pieces = tok:decode_stream(), {}
+  for i, id in ipairs(prompt) do
+    pieces[i] = stream:push(id)
+  end
+  streams[row], texts[row], prompts[row] = stream, table.concat(pieces), prompt
+  skip = #texts[row] -- stop texts in the prompt do not count
+end
+
+local function add(row, piece)
+  texts[row] = texts[row] .. piece
+  if cfg.n == 1 then
+    out(piece)
+  end
+end
+
+local function on_token(row, id)
+  if id == bos then
+    return true
+  end
+  local before = #texts[row]
+  add(row, streams[row]:push(id))
+  for _, text in ipairs(cfg.stop) do
+    if texts[row]:find(text, math.max(skip, before - longest) + 1, true) then
+      return true
+    end
+  end
+end
+
+if cfg.n == 1 then
+  out(texts[1])
+end
+local started = sys.now()
+local made = model:generate(prompts, {
+  max_new_tokens = cfg.max_new_tokens, temperature = cfg.temperature, top_k = cfg.top_k, top_p = cfg.top_p, eos = eos,
+  key = rng.key(cfg.seed, "generate"), on_token = on_token,
+})
+local seconds = sys.now() - started
+for row = 1, cfg.n do
+  add(row, streams[row]:flush())
+  if cfg.n > 1 then
+    out((row > 1 and "\n---\n" or "") .. texts[row])
+  end
+end
+if not cfg.quiet then
+  io.stderr:write(("\n%d tokens in %.2f s, %.0f a second\n"):format(made.total, seconds, made.total / seconds))
+end
