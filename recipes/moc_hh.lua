@@ -72,6 +72,8 @@ local cfg, info = config.parse(config.common {
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
   { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
+  { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
+  { "ppo.kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
   { "ppo.max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
@@ -237,7 +239,12 @@ local outcome = run:stage("moc", function(stage)
     end
     local reference = tensor.no_grad(states, { adapter = false })
     local values = tensor.no_grad(function() return heads:forward(states()) end)
-    local adv, returns = ppo.gae(ppo.terminal(R, batch), values, batch.response_offsets, { gamma = cfg.ppo.gamma, lam = cfg.ppo.lam })
+    local token_rewards = ppo.terminal(R, batch)
+    local logp_ref = nn.lm_head(reference, model:head(), batch.targets, { temperature = cfg.ppo.temperature, entropy = false })
+    if cfg.ppo.kl_in_reward then
+      token_rewards = token_rewards - ppo.kl_estimate(old, logp_ref, "k1"):unsqueeze(2) * beta:value()
+    end
+    local adv, returns = ppo.gae(token_rewards, values, batch.response_offsets, { gamma = cfg.ppo.gamma, lam = cfg.ppo.lam })
     adv = adv - adv:mean(1, true)
 
     -- line 8: Rbar per preference, then c at z = 1, where I(A) = A
@@ -259,8 +266,12 @@ local outcome = run:stage("moc", function(stage)
       local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets,
         { temperature = cfg.ppo.temperature, hidden_ref = reference })
       local surrogate, ratio, clipped = ppo.clip(logp, old, combined, cfg.ppo.cliprange)
-      local value_error = (heads:forward(hidden) - returns):square():mean()
-      local loss = surrogate:mean() + value_error * cfg.ppo.vf_coef + (kl * c_tokens):mean() * beta:value()
+      local value_error = ppo.value_loss(heads:forward(hidden), returns)
+      local penalty = cfg.ppo.kl_penalty == "full" and kl or ppo.kl_estimate(logp, logp_ref, "k2")
+      local loss = surrogate:mean() + value_error * cfg.ppo.vf_coef
+      if not cfg.ppo.kl_in_reward then
+        loss = loss + (penalty * c_tokens):mean() * beta:value()
+      end
       opt:zero_grad()
       loss:backward()
       m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
@@ -306,8 +317,10 @@ end
 run:finish(result, { peak_bytes = tensor.memory().peak })
 
 io.write("\nanswers of the trained policy\n")
+local function one_line(text) -- an untrained model's bytes need not be text
+  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
+end
 for i, p in ipairs(grid) do
-  io.write(("  %s ->%s\n"):format(preference.relabel(figures.shown[i].prompt, p):gsub("\n", " "),
-    (figures.shown[i].response:gsub("\n", " "))))
+  io.write(("  %s ->%s\n"):format(one_line(preference.relabel(figures.shown[i].prompt, p)), (one_line(figures.shown[i].response))))
 end
 io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")

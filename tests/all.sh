@@ -2,7 +2,7 @@
 # all.sh [VARIANT] - runs every test of a build. The last line adds them up; the exit status is 1 if
 # any failed. A part that ends without a count, or fails in spite of it, is one more failure.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 variant=${1:-}
 build=build${variant:+/$variant}
 mocl=${variant:+$build}

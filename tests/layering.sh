@@ -2,7 +2,7 @@
 # layering.sh - which part may know which: kernels <- runtime <- lua <- stdlib <- recipes. Looks at the
 # sources with comments removed, and at the built libraries; prints each check and counts them.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -73,6 +73,7 @@ library=$(sources runtime kernels lua | grep -v '^lua/main\.c$\|^lua/repl\.c$')
     ok "the library leaves the process alone (but for the core type of OpenBLAS in blas.c)"
 }
 
+# shellcheck disable=SC2046 # word splitting is meant
 grep -nE 'require[^"'\'']*["'\''](recipes|tests|examples)' $(find stdlib -name '*.lua') /dev/null > "$tmp/found"
 ok "stdlib/ requires no recipe"
 

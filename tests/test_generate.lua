@@ -1,0 +1,375 @@
+-- generation: the cache against the full forward pass, sampling options, callbacks, the recipe
+
+local T = require "t"
+local child = require "child"
+local nn = require "mocl.nn.core"
+local small = require "fixtures.llama.small"
+local tensor = require "mocl.tensor"
+local tokenizer = require "mocl.tokenizer"
+local transformer = require "mocl.transformer"
+
+local PROMPTS = { { 1, 5, 9 }, { 2 }, { 7, 7, 7, 0, 28, 3, 14, 9, 22, 4, 1 }, { 3, 3 }, { 11, 12, 13, 14 } }
+
+local function head_logp(model, prompts, responses, options)
+  local batch = transformer.pack(prompts, responses, { device = model:device() })
+  local states = nn.rows(model:forward(batch, { adapter = options.adapter }), batch.rows)
+  return (nn.lm_head(states, model:head(), batch.targets, { temperature = options.temperature }))
+end
+
+for _, device in ipairs { "cpu", "fake" } do
+  T.test("the log-probabilities of generation are those of the forward pass, to the bit, on " .. device, function()
+    for _, tied in ipairs { true, false } do
+      local model = small.adapter(small.model { device = device, config = { tie_word_embeddings = tied } })
+      local prompts = {}
+      for i = 1, 40 do -- more rows than a tile of the products, and rows that end at different times
+        prompts[i] = PROMPTS[i % #PROMPTS + 1]
+      end
+      for _, adapter in ipairs { true, false } do
+        local g, logp = model:generate(prompts, { max_new_tokens = 20, temperature = .7, key = 3, eos = 6, adapter = adapter })
+        local n, lengths = 0, {}
+        for _, ids in ipairs(g.tokens) do
+          n = n + #ids
+          lengths[#ids] = true
+        end
+        T.eq(g.total, n)
+        T.eq(logp.shape, { n })
+        T.eq(logp.device, device)
+        T.ok(lengths[20] and next(lengths, next(lengths)), "rows of several lengths")
+        T.eq(head_logp(model, prompts, g.tokens, { temperature = .7, adapter = adapter }):totable(), logp:totable())
+      end
+    end
+  end)
+end
+
+T.test("greedy log-probabilities are at temperature 1", function()
+  local model = small.model()
+  local g, logp = model:generate(PROMPTS, { max_new_tokens = 6, temperature = 0 })
+  T.eq(head_logp(model, PROMPTS, g.tokens, { temperature = 1 }):totable(), logp:totable())
+end)
+
+T.test("greedy takes the likeliest token of the full forward pass", function()
+  local model = small.adapter(small.model())
+  for i, ids in ipairs((model:generate(PROMPTS, { max_new_tokens = 6, temperature = 0 })).tokens) do
+    local row = table.move(PROMPTS[i], 1, #PROMPTS[i], 1, {})
+    for _, id in ipairs(ids) do
+      local logits = model:forward(transformer.batch { row }):matmul(model:head():t())
+      T.eq(logits[-1]:argmax(1):item() - 1, id) -- argmax counts from 1
+      row[#row + 1] = id
+    end
+  end
+end)
+
+local function tokens(model, options, prompts)
+  options.max_new_tokens = options.max_new_tokens or 12
+  return (model:generate(prompts or PROMPTS, options)).tokens
+end
+
+T.test("a row's tokens depend on the key and its place, not on the other rows", function()
+  local model = small.model()
+  local all = tokens(model, { key = 9 })
+  T.eq(tokens(model, { key = 9 }), all)
+  T.ok(not pcall(T.eq, tokens(model, { key = 10 }), all))
+  T.eq(tokens(model, { key = 9 }, { PROMPTS[1], PROMPTS[2] }), { all[1], all[2] })
+  local same = tokens(model, { key = 9 }, { { 1, 2 }, { 1, 2 }, { 1, 2 } })
+  T.ok(not pcall(T.eq, same[1], same[2]), "equal prompts in different rows get different draws")
+end)
+
+T.test("top_k = 1 and a small top_p are greedy", function()
+  local model = small.adapter(small.model())
+  local greedy = tokens(model, { temperature = 0 })
+  T.eq(tokens(model, { top_k = 1, key = 4 }), greedy)
+  T.eq(tokens(model, { top_p = 1e-6, key = 4 }), greedy)
+  T.ok(not pcall(T.eq, tokens(model, { key = 4 }), greedy))
+  T.eq(tokens(model, { top_k = 29, key = 4 }), tokens(model, { key = 4 }))
+  T.eq(tokens(model, { top_k = 1000, key = 4 }), tokens(model, { key = 4 }))
+  T.eq(tokens(model, { top_p = 1, key = 4 }), tokens(model, { key = 4 }))
+end)
+
+-- 3000 first tokens after one prompt, and the probabilities they are drawn from
+local function draws(options)
+  local model, prompts, count = small.model(), {}, {}
+  tensor.no_grad(function()
+    model:head():copy_(model:head() * 3) -- so that some tokens are likely
+  end)
+  for i = 1, 3000 do
+    prompts[i] = { 4 }
+  end
+  for id = 0, 28 do
+    count[id] = 0
+  end
+  options.max_new_tokens, options.key = 1, 21
+  for _, ids in ipairs(tokens(model, options, prompts)) do
+    count[ids[1]] = count[ids[1]] + 1
+  end
+  local logits = model:forward(transformer.batch { { 4 } }):matmul(model:head():t())[1]
+  local list, order = (logits / (options.temperature or 1)):softmax(1):totable(), {}
+  local p = {}
+  for i, x in ipairs(list) do
+    p[i - 1], order[i] = x, i - 1
+  end
+  table.sort(order, function(a, b)
+    return p[a] > p[b]
+  end)
+  return count, p, order
+end
+
+-- shares of the draws among the tokens of `kept` (a list): p renormalised, within 5 standard deviations
+local function check_shares(count, p, kept)
+  local sum, seen = 0, {}
+  for _, id in ipairs(kept) do
+    sum, seen[id] = sum + p[id], true
+  end
+  for id = 0, 28 do
+    local want = seen[id] and p[id] / sum or 0
+    T.near(count[id] / 3000, want, 5 * math.sqrt(want * (1 - want) / 3000), "share of token " .. id)
+  end
+end
+
+T.test("draws follow the distribution at the temperature", function()
+  for _, temperature in ipairs { 1, .6, 1.7 } do
+    local count, p, order = draws { temperature = temperature }
+    check_shares(count, p, order)
+  end
+end)
+
+T.test("top_k keeps the k likeliest, top_p the fewest that reach p", function()
+  local count, p, order = draws { top_k = 4 }
+  check_shares(count, p, { table.unpack(order, 1, 4) })
+  count, p, order = draws { top_p = .7 }
+  local sum, n = 0, 0
+  while sum < .7 do
+    n = n + 1
+    sum = sum + p[order[n]]
+  end
+  T.ok(n > 2 and n < 15, "a case with something on both sides: " .. n)
+  check_shares(count, p, { table.unpack(order, 1, n) })
+end)
+
+T.test("eos ends a row and is part of it", function()
+  local model = small.model()
+  local free = tokens(model, { temperature = 0, max_new_tokens = 16 })
+  local eos = free[1][3]
+  local g = model:generate(PROMPTS, { temperature = 0, max_new_tokens = 16, eos = eos })
+  for i, ids in ipairs(free) do
+    local at
+    for j = #ids, 1, -1 do
+      at = ids[j] == eos and j or at
+    end
+    T.eq(g.tokens[i], table.move(ids, 1, at or #ids, 1, {}))
+    T.eq(g.finished[i], at ~= nil)
+  end
+  T.raises("eos 29 is outside the vocabulary of 29", model.generate, model, PROMPTS, { eos = 29 })
+end)
+
+T.test("suppress_first keeps eos out of the first tokens", function()
+  local model = small.model()
+  local first = tokens(model, { temperature = 0, max_new_tokens = 1 }, { PROMPTS[1] })[1][1]
+  T.eq(tokens(model, { temperature = 0, eos = first }, { PROMPTS[1] }), { { first } })
+  local held = tokens(model, { temperature = 0, eos = first, suppress_first = 1 }, { PROMPTS[1] })[1]
+  T.ok(held[1] ~= first)
+  for i = 1, 2 do
+    held = tokens(model, { key = i, eos = first, suppress_first = 12, max_new_tokens = 12 }, PROMPTS)
+    for _, ids in ipairs(held) do
+      T.eq(#ids, 12)
+    end
+  end
+end)
+
+T.test("on_token sees each token in order and can end a row", function()
+  local model, seen = small.model(), { {}, {}, {}, {}, {} }
+  local g = model:generate(PROMPTS, { key = 2, max_new_tokens = 8, on_token = function(row, id)
+    table.insert(seen[row], id)
+    return row == 2 and #seen[row] == 3
+  end })
+  T.eq(seen, g.tokens)
+  T.eq({ #g.tokens[1], #g.tokens[2], #g.tokens[5] }, { 8, 3, 8 })
+  T.eq(g.finished, { false, true, false, false, false })
+  T.eq(table.move(tokens(model, { key = 2, max_new_tokens = 8 })[2], 1, 3, 1, {}), g.tokens[2])
+end)
+
+T.test("an error in on_token comes out as it is, and the model goes on working", function()
+  local model, tag = small.model(), {}
+  local before = tensor.memory().tensors
+  local ok, e = pcall(model.generate, model, PROMPTS, { on_token = function(row)
+    if row == 3 then
+      error(tag)
+    end
+  end })
+  T.ok(not ok and e == tag)
+  collectgarbage()
+  T.eq(tensor.memory().tensors, before)
+  T.raises("in on_token", model.generate, model, PROMPTS, { on_token = function()
+    error("in on_token")
+  end })
+  T.ok(tensor.is_grad_enabled(), "gradients are on again")
+  T.eq(#tokens(model, { key = 1 })[1], 12)
+end)
+
+T.test("on_token may use the model itself", function()
+  local model, inner = small.model(), nil
+  local outer = tokens(model, { key = 1, on_token = function(row)
+    if row == 1 and not inner then
+      inner = tokens(model, { key = 2 })
+    end
+  end })
+  T.eq(inner, tokens(model, { key = 2 }))
+  T.eq(outer, tokens(model, { key = 1 }))
+end)
+
+T.test("the context ends a row that is not finished", function()
+  local model, prompt = small.model(), {}
+  for i = 1, 38 do
+    prompt[i] = i % 29
+  end
+  local g = model:generate({ prompt, { 1 } }, { max_new_tokens = 10 })
+  T.eq({ #g.tokens[1], #g.tokens[2] }, { 3, 10 }) -- the third token is not fed any more
+  T.eq(g.finished, { false, false })
+  prompt[39], prompt[40] = 1, 2
+  T.eq(#tokens(model, {}, { prompt })[1], 1)
+  prompt[41] = 3
+  T.raises("prompt 1 has 41 tokens, the context holds 40; shorten it", model.generate, model, { prompt }, {})
+end)
+
+T.test("options and prompts that cannot be", function()
+  local model = small.model()
+  local function fails(pattern, options, prompts)
+    T.raises(pattern, model.generate, model, prompts or PROMPTS, options)
+  end
+  fails("max_new_tokens = 0 must be at least 1", { max_new_tokens = 0 })
+  fails("temperature = %-1 must be 0 or more", { temperature = -1 })
+  fails("temperature = %-?nan must be", { temperature = 0 / 0 })
+  fails("top_p = 0 is outside %(0, 1%]", { top_p = 0 })
+  fails("top_p = 1.5 is outside", { top_p = 1.5 })
+  fails("top_k = %-1 must be 0", { top_k = -1 })
+  fails("unknown option 'max_tokens'", { max_tokens = 3 })
+  fails("bad option 'top_k' %(integer expected, got number%)", { top_k = 1.5 })
+  fails("prompt 2 has no tokens; give it at least the BOS token", {}, { { 1 }, {} })
+  fails("at least one sequence", {}, {})
+  fails("29", {}, { { 1, 29 } })
+  fails("function expected", { on_token = 3 })
+end)
+
+T.test("one and two threads draw the same tokens", function()
+  if not os.execute("taskset -c 0 true 2>/dev/null") then
+    T.skip("no taskset")
+  end
+  local source = [[package.path = "tests/?.lua;" .. package.path
+    local small = require "fixtures.llama.small"
+    local m = small.adapter(small.model { config = { hidden_size = 64, vocab_size = 700, intermediate_size = 300 } })
+    local prompts = {}
+    for i = 1, 70 do prompts[i] = { i, 2 * i, 3 * i } end
+    local g, logp = m:generate(prompts, { max_new_tokens = 12, key = 8, temperature = .9, top_p = .95 })
+    for i, ids in ipairs(g.tokens) do print(table.concat(ids, " ")) end
+    for _, x in ipairs(logp:totable()) do print(("%a"):format(x)) end]]
+  local one, err, status = child.lua(source, "taskset -c 0")
+  T.eq(status, 0, err)
+  T.ok(#one > 10000)
+  T.eq((child.lua(source)), one)
+end)
+
+T.test("SIGINT ends generation with status 130", function()
+  local text, status = child.interrupted({ "-e", [[package.path = "tests/?.lua;" .. package.path
+    local m = require("fixtures.llama.small").model { config = { max_position_embeddings = 1 << 20 } }
+    local first = true
+    m:generate({ { 1 } }, { max_new_tokens = 1 << 19, on_token = function()
+      if first then io.stdout:write("begun\n"):flush() end
+      first = false
+    end })
+    print "finished"]] }, "begun")
+  T.ok(text:find("interrupted!", 1, true), text)
+  T.ok(not text:find("finished", 1, true), text)
+  T.eq(status, 130)
+end)
+
+T.test("SIGINT between polls of Lua: without a callback too", function()
+  local text, status = child.interrupted({ "-e", [[package.path = "tests/?.lua;" .. package.path
+    local m = require("fixtures.llama.small").model { config = { max_position_embeddings = 1 << 20 } }
+    io.stdout:write("begun\n"):flush()
+    m:generate({ { 1 } }, { max_new_tokens = 1 << 19 })
+    print "finished"]] }, "begun")
+  T.ok(text:find("interrupted!", 1, true), text)
+  T.eq(status, 130)
+end)
+
+-- ---- recipes/generate.lua ----
+
+local DATA = "weights/stories260K/"
+
+local function stories(...)
+  return child.mocl { "recipes/generate.lua", "model=" .. T.shared(DATA .. "hf-derived/config.json"):match("^(.*)/"),
+    "tokenizer=" .. T.shared(DATA .. "tok512.bin"), ... }
+end
+
+T.test("stories260K: 200 greedy tokens are llama2.c's, byte by byte", function()
+  local want = child.read(T.shared(DATA .. "expected_greedy_200.txt"))
+  local out, err, status = stories("prompt=", "temperature=0", "max_new_tokens=200")
+  T.eq(status, 0, err)
+  T.eq(out, want)
+  T.ok(err:find("200 tokens in", 1, true), err)
+  out, err = stories("prompt=Once upon a time,", "temperature=0", "max_new_tokens=40", "device=fake", "quiet=true")
+  T.eq(out, want:sub(1, #out))
+  T.ok(#out > 100 and err == "", err)
+end)
+
+T.test("stories260K: samples, stop texts and seeds", function()
+  local out = stories("prompt=One day", "stop=.", "seed=4")
+  T.ok(out:find("^One day[^.]+%.$"), out)
+  T.eq(out, (stories("prompt=One day", "stop=.", "seed=4")))
+  T.ok(out ~= stories("prompt=One day", "stop=.", "seed=5"))
+  out = stories("prompt=A. B", "stop=.,!", "seed=4") -- the stop text in the prompt does not count
+  T.ok(out:find("^A%. B[^.!]+[.!]$"), out)
+  out = stories("prompt=One day", "stop=.", "seed=4", "n=3", "top_k=40", "top_p=0.9")
+  local n = 0
+  for text in (out .. "\n---\n"):gmatch("(.-)\n%-%-%-\n") do
+    n = n + 1
+    T.ok(text:find("^One day"), text)
+  end
+  T.eq(n, 3)
+end)
+
+T.test("generate.lua: an adapter, and a text of whole characters from a byte vocabulary", function()
+  local dir = T.tmpdir()
+  local model = small.adapter(small.model { config = { vocab_size = 270 } })
+  local tok = tokenizer.train({ "aä" }, { vocab_size = 258 })
+  assert(transformer.save(model, dir))
+  assert(tok:save(dir .. "/tokenizer.json"))
+  assert(require("mocl.lora").save(model, dir .. "/adapter"))
+  local base = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ä", "temperature=0", "max_new_tokens=30" }
+  local with = child.mocl { "recipes/generate.lua", "model=" .. dir, "adapter=" .. dir .. "/adapter", "prompt=ä",
+    "temperature=0", "max_new_tokens=30" }
+  T.ok(base ~= with)
+  local prompt = tok:encode("ä", { bos = true })
+  local g = model:generate({ prompt }, { max_new_tokens = 30, temperature = 0, eos = tok:eos_id() })
+  local ids = table.move(g.tokens[1], 1, #g.tokens[1], #prompt + 1, prompt)
+  for i, id in ipairs(ids) do -- a second BOS ends the text
+    if i > 1 and id == tok:bos_id() then
+      ids = table.move(ids, 1, i - 1, 1, {})
+      break
+    end
+  end
+  T.eq(with, tok:decode(ids))
+end)
+
+T.test("generate.lua: mistakes", function()
+  local function fails(text, ...)
+    local out, err, status = child.mocl { "recipes/generate.lua", ... }
+    T.eq(status, 1, err)
+    T.eq(out, "")
+    T.ok(err:find(text, 1, true), err)
+  end
+  fails("option model is missing")
+  fails("unknown option 'promt' (did you mean 'prompt'?)", "promt=x")
+  fails("option temperature: -1 is below the minimum 0", "temperature=-1")
+  fails("option stop: a stop text is empty", "model=x", "stop=a,,b")
+  fails("nowhere", "model=nowhere")
+  local dir = T.tmpdir()
+  local tok = tokenizer.train({ "abc" }, { vocab_size = 258 })
+  assert(tok:save(dir .. "/tokenizer.json"))
+  assert(transformer.save(small.model(), dir))
+  fails("the tokenizer has 258 ids, the model only 29", "model=" .. dir)
+  assert(transformer.save(small.model { config = { vocab_size = 258 } }, dir))
+  fails("the prompt has 61 tokens, the context holds 40: shorten it", "model=" .. dir, "prompt=" .. ("x"):rep(60))
+  fails("adapter_config.json: No such file", "model=" .. dir, "adapter=" .. dir .. "/none")
+  fails("device 'cuda:9' is not available", "model=" .. dir, "device=cuda:9")
+  fails("unknown device 'gpu'", "model=" .. dir, "device=gpu")
+end)
