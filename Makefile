@@ -68,13 +68,13 @@ $(B)/sources: FORCE
 	@$(call replace,$(LIB_C) $(STDLIB))
 replace = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 
-$(B)/deps: tools/deps.sh
+$(B)/deps: .ci/deps.sh
 	@mkdir -p $(@D)
-	@sh tools/deps.sh check
+	@sh .ci/deps.sh check
 	@touch $@
 
 deps:   ## install the packages that are missing
-	@sh tools/deps.sh install
+	@sh .ci/deps.sh install
 
 demo: deps   ## train on the small built-in task, and resume if interrupted
 	@$(MAKE) -s -j$(JOBS) all

@@ -39,6 +39,10 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     lua_sethook(L, NULL, 0, 0);
     if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
     luaL_where(L, 0);
+    if (!lua_tostring(L, -1)[0]) { /* in a C function: the line that called it */
+        lua_pop(L, 1);
+        luaL_where(L, 1);
+    }
     lua_pushstring(L, ctx->message);
     mocl_clear(ctx);
     lua_concat(L, 2);

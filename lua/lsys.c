@@ -93,6 +93,18 @@ static int sys_on_interrupt(lua_State *L) {
     return 1;
 }
 
+/* set_threads(n): threads of the CPU kernels. Before the first tensor: a device keeps what it started. */
+static int sys_set_threads(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    lua_Integer n = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, n >= 1 && n <= 256, 1, "1 to 256 threads");
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
+        if (ctx->device[i] && ctx->n_threads != n)
+            return luaL_error(L, "set_threads: call it before the first tensor is made");
+    ctx->n_threads = (int)n;
+    return 0;
+}
+
 /* ---- where mocl runs ---------------------------------------------------------------------------- */
 
 bool moclL_noenv(lua_State *L) {
@@ -206,6 +218,7 @@ int luaopen_mocl_sys(lua_State *L) {
                                          {"isatty", sys_isatty},
                                          {"now", sys_now},
                                          {"on_interrupt", sys_on_interrupt},
+                                         {"set_threads", sys_set_threads},
                                          {"peak_rss_bytes", sys_peak_rss_bytes},
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};

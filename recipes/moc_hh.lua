@@ -9,12 +9,12 @@
 -- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says (reading A).
 
 local config = require "mocl.config"
+local Control = require "mocl.control"
 local control_log = require "mocl.control_log"
 local data_sources = require "mocl.sources"
 local deck = require "mocl.deck"
 local kl_controller = require "mocl.kl_controller"
 local lora = require "mocl.lora"
-local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
 local policy = require "mocl.policy"
@@ -24,7 +24,6 @@ local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
-local running = require "mocl.running"
 local stages = require "mocl.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
@@ -36,7 +35,7 @@ if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):fi
   table.insert(args, 1, "preset=hh")
 end
 
-local cfg, info = config.parse(config.common {
+local schema = {
   { "data", "", "directory of HH-RLHF files; empty: the embedded task" },
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
@@ -72,6 +71,7 @@ local cfg, info = config.parse(config.common {
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
   { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
+  { "ppo.min_kl_coef", 0.0, "beta does not fall below", min = 0 },
   { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
   { "ppo.kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
@@ -79,23 +79,26 @@ local cfg, info = config.parse(config.common {
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
   { "moc.iterations", 160, "PPO iterations", min = 1 },
   { "moc.save_every", 20, "iterations between checkpoints", min = 1 },
-  { "control.c", "minnorm", "how c is found: the min-norm problem, or 1 always (linear scalarisation)", choices = { "minnorm", "one" } },
-  { "control.phi", 0.02, "tolerated mean squared error, phi of equation 4", min = 0 },
-  { "control.scale", 1.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
-  { "control.factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },
-  { "control.statistics_factor", 0.95, "memory of equation 18's mean and variance", min = 0, max = 1 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
   { "hh.prompt_chars", 260, "HH-RLHF: longer prompts are left out", min = 20 },
-}, args, {
+}
+for _, row in ipairs(Control.OPTIONS) do
+  local copy = table.move(row, 2, 3, 2, { "control." .. row[1], choices = row.choices, min = row.min, max = row.max })
+  schema[#schema + 1] = copy
+end
+
+local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
       ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.pairs"] = 60, ["reward.steps"] = 4,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
+    reading_b = Control.READING_B,
+    paper = Control.PAPER,
     hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4,
       ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
-      ["base.lr"] = 3e-3, ["reward.steps"] = 250, ["reward.batch_size"] = 16, ["reward.lr"] = 5e-4, ["sft.steps"] = 300, ["sft.batch_size"] = 16,
+      ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4, ["sft.steps"] = 300, ["sft.batch_size"] = 16,
       ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
       ["eval.unseen_answers"] = 128 },
   },
@@ -104,7 +107,7 @@ local cfg, info = config.parse(config.common {
 -- ---- what the run is about ----
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
-tensor.zeros({ 1 }, { device = device }) -- a device that is not there fails now, with its reason
+stages.open_device(cfg)
 local functions = cfg.rewards ~= "" and assert(dofile(cfg.rewards), cfg.rewards .. ": must return a table") or {}
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
@@ -142,53 +145,13 @@ stages.sft_answers(ctx)
 
 -- ---- Algorithm 1 ----
 
--- Algorithm 2 on equation 12's two vectors, pooled over the answers of each preference (docs/algorithm.md
--- section 3): v_t = sum_j p_j I(A_jt), vbar_t = -1[MSE > phi] sum_j b_j I(A_jt) with b = Rbar - p.
--- Returns per place of the grid {c =, indicator =, w = weight of each objective}.
-local function solve_c(batch, places, prefs, gated, mean_reward)
-  local p_rows, b_rows, violated = {}, {}, {}
-  for i, p in ipairs(prefs) do
-    local b, mse = {}, 0
-    for j = 1, N do
-      b[j] = mean_reward[places[i]][j] - p[j]
-      mse = mse + b[j] ^ 2 / N -- equation 2
-    end
-    violated[places[i]] = mse > cfg.control.phi -- the indicator of equation 5
-    for j = 1, N do
-      b[j] = violated[places[i]] and -cfg.control.scale * b[j] or 0.0
-    end
-    p_rows[i], b_rows[i] = p, b
-  end
-  local v = (gated * ppo.spread(p_rows, batch)):sum(2)
-  local vbar = (gated * ppo.spread(b_rows, batch)):sum(2)
-  local vv, vw, ww = ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch)
-  local groups = {}
-  for i, place in ipairs(places) do
-    local g = groups[place] or { vv = 0, vw = 0, ww = 0, n = 0, p = prefs[i], b = b_rows[i] }
-    g.vv, g.vw, g.ww, g.n = g.vv + vv[i], g.vw + vw[i], g.ww + ww[i], g.n + 1
-    groups[place] = g
-  end
-  for place, g in pairs(groups) do
-    g.indicator = violated[place]
-    g.c = cfg.control.c == "one" and 1 or not g.indicator and 1 or minnorm.two(g.vv, g.vw, g.ww)
-    g.w = {}
-    for j = 1, N do
-      g.w[j] = g.c * g.p[j] + (1 - g.c) * g.b[j]
-    end
-  end
-  return groups
-end
-
 local outcome = run:stage("moc", function(stage)
   local prompts = deck.new(rng.new(seed, "prompts"), source.train_prompts)
   local preferences = preference.deck(rng.new(seed, "preferences"), grid)
-  local stats = running.new { n = N, kind = "ema", factor = cfg.control.statistics_factor }
-  stats:start(ctx.sft.start)
-  local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon }
-  local mean_reward, log, done = {}, control_log.new(cfg.objectives, ctx.sft.statistics), 0
-  for k = 1, #grid do
-    mean_reward[k] = false
-  end
+  local control = Control.new(cfg.control, N, #grid, ctx.sft.start)
+  local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
+    min = cfg.ppo.min_kl_coef }
+  local log, done = control_log.new(cfg.objectives, ctx.sft.statistics), 0
 
   local dir, state = stage:latest()
   if dir then
@@ -197,7 +160,8 @@ local outcome = run:stage("moc", function(stage)
     assert(heads:load(dir .. "/value_heads.safetensors"))
     prompts:restore(state.prompts)
     preferences:restore(state.preferences)
-    stats, beta, mean_reward = running.restore(state.stats), kl_controller.restore(state.beta), state.mean_reward
+    control:restore(state.control)
+    beta = kl_controller.restore(state.beta)
     log = control_log.new(cfg.objectives, ctx.sft.statistics, state.log)
   end
   local parameters = lora.parameters(model)
@@ -219,18 +183,15 @@ local outcome = run:stage("moc", function(stage)
     end
     local responses, ids, old = actor:answer(texts, { key = rng.key(seed, "rollout " .. iteration) }) -- line 5
 
-    -- line 6: rewards, normalised by equation 18's running statistics around 1/N
-    local raw, R = {}, {}
+    -- line 6: rewards; R is their normalisation by equation 18's running statistics
+    local raw = {}
     for j, r in ipairs(rewards) do
       for i, score in ipairs(reward.call(r.f, r.name, plain, responses)) do
         raw[i] = raw[i] or {}
         raw[i][j] = score
       end
     end
-    stats:update(raw)
-    for i, row in ipairs(raw) do
-      R[i] = stats:normalize(row, { offset = 1 / N })
-    end
+    local R = control:observe(raw, places)
 
     -- line 7: one advantage per objective and token; A minus its mean over tokens
     local batch = transformer.pack(ids.prompts, ids.tokens, { device = device })
@@ -247,30 +208,29 @@ local outcome = run:stage("moc", function(stage)
     local adv, returns = ppo.gae(token_rewards, values, batch.response_offsets, { gamma = cfg.ppo.gamma, lam = cfg.ppo.lam })
     adv = adv - adv:mean(1, true)
 
-    -- line 8: Rbar per preference, then c at z = 1, where I(A) = A
-    ppo.update_means(mean_reward, places, R, cfg.control.factor)
-    local groups = solve_c(batch, places, prefs, adv, mean_reward)
-    local w_rows, c_rows = {}, {}
-    for i, place in ipairs(places) do
-      w_rows[i], c_rows[i] = groups[place].w, { groups[place].c }
-    end
-    local combined = (adv * ppo.spread(w_rows, batch)):sum(2) -- sum_j w_j A_j: combine first, then clip
-    local c_tokens = ppo.spread(c_rows, batch):flatten()
+    -- line 8: c from the surrogate problem (equation 12) at z = 1, where I(A) = A; mocl.control
+    local solved = control:solve(adv, batch, prefs, places)
+    local combined = (adv * solved.w):sum(2) -- sum_j w_j A_j: combine first, then clip
 
     -- lines 9 and 10: equation 7's scalarised clipped loss, the KL inside J and so weighted by c, value heads
     local lr = cfg.ppo.lr * math.min(1, iteration / math.max(1, cfg.ppo.warmup))
     local m = { step = iteration, ["ppo/learning_rate"] = lr, ["objective/kl_coef"] = beta:value(),
       ["tokens/responses_len_mean"] = batch.response_total / #plain }
-    for _ = 1, cfg.ppo.ppo_epochs do
+    for epoch = 1, cfg.ppo.ppo_epochs do
       local hidden = states()
       local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets,
         { temperature = cfg.ppo.temperature, hidden_ref = reference })
+      if cfg.control.solve == "epoch" and epoch > 1 then -- again, with the gate of equation 10
+        local gated = ppo.gate(adv, (logp:detach() - old):exp(), cfg.ppo.cliprange)
+        solved = control:solve(gated, batch, prefs, places)
+        combined = (adv * solved.w):sum(2)
+      end
       local surrogate, ratio, clipped = ppo.clip(logp, old, combined, cfg.ppo.cliprange)
       local value_error = ppo.value_loss(heads:forward(hidden), returns)
       local penalty = cfg.ppo.kl_penalty == "full" and kl or ppo.kl_estimate(logp, logp_ref, "k2")
       local loss = surrogate:mean() + value_error * cfg.ppo.vf_coef
       if not cfg.ppo.kl_in_reward then
-        loss = loss + (penalty * c_tokens):mean() * beta:value()
+        loss = loss + (penalty * solved.c):mean() * beta:value()
       end
       opt:zero_grad()
       loss:backward()
@@ -282,7 +242,7 @@ local outcome = run:stage("moc", function(stage)
     end
     beta:update(m["objective/kl"], #plain)
 
-    local row, text = log:row(m, groups, places, raw)
+    local row, text = log:row(m, solved.answers, raw)
     stage:metrics(row)
     line:update(iteration, text)
 
@@ -290,8 +250,8 @@ local outcome = run:stage("moc", function(stage)
     if iteration % cfg.moc.save_every == 0 or iteration == cfg.moc.iterations or stop then
       stage:checkpoint(iteration, function(path)
         ppo.save(path, { model = model, heads = heads, optimizer = opt, base = run:path "sft" })
-      end, { prompts = prompts:state(), preferences = preferences:state(), stats = stats:state(), beta = beta:state(),
-        mean_reward = mean_reward, log = log.totals })
+      end, { prompts = prompts:state(), preferences = preferences:state(), control = control:state(),
+        beta = beta:state(), log = log.totals })
     end
     if stop then
       run:close()

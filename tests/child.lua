@@ -39,9 +39,9 @@ function child.lua(source, before)
   return child.mocl({ "-e", source }, before)
 end
 
---- Starts the program with its output in a file and sends SIGINT when the file holds the text `mark`;
--- returns what it wrote (both streams) and its exit status.
-function child.interrupted(arguments, mark)
+--- Starts the program, sends it a signal (default INT) as soon as a file (default: what it writes itself) holds
+-- the text `mark`, and waits; returns what it wrote (both streams) and its exit status.
+function child.interrupted(arguments, mark, o)
   local log, words = T.tmpdir() .. "/log", {}
   for i, a in ipairs(arguments) do
     words[i] = child.quote(a)
@@ -50,13 +50,14 @@ function child.interrupted(arguments, mark)
   local _, _, status = child.shell(([[set -m
 "$MOCL" %s >%s 2>&1 &
 pid=$!
-for i in $(seq 1200); do
-  grep -q %s %s && break
+for i in $(seq 6000); do
+  grep -qs -e %s %s && break
   kill -0 $pid 2>/dev/null || break
-  sleep 0.05
+  sleep 0.01
 done
-kill -INT $pid
-wait $pid]]):format(table.concat(words, " "), log, child.quote(mark), log))
+kill -%s $pid
+wait $pid]]):format(table.concat(words, " "), log, child.quote(mark), child.quote(o and o.file or log),
+    o and o.signal or "INT"))
   return child.read(log), status
 end
 

@@ -117,7 +117,7 @@ else
 fi
 
 if command -v luac5.4 >/dev/null 2>&1; then
-    known='_VERSION|arg|assert|collectgarbage|coroutine|debug|dofile|error|getmetatable|io|ipairs|load|loadfile'
+    known='_G|_VERSION|arg|assert|collectgarbage|coroutine|debug|dofile|error|getmetatable|io|ipairs|load|loadfile'
     known="$known|math|next|os|package|pairs|pcall|print|rawequal|rawget|rawlen|rawset|require|select"
     known="$known|setmetatable|string|table|tonumber|tostring|type|utf8|warn|xpcall"
     for f in $(find stdlib recipes examples tests -name '*.lua' | sort); do

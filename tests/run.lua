@@ -47,12 +47,11 @@ for _, name in ipairs(files) do
   end
 end
 
-local has_mocl, mocl = pcall(require, "mocl")
+local has_tensor, tensor = pcall(require, "mocl.tensor")
 local function live()
   collectgarbage()
   collectgarbage()
-  local memory = has_mocl and rawget(mocl, "memory")
-  return memory and memory().tensors or 0
+  return has_tensor and tensor.memory().tensors or 0
 end
 
 for _, t in ipairs(T.list) do

@@ -311,8 +311,8 @@ T.test("a released tensor raises, whatever is asked", function()
   x:release() -- twice is fine
   T.eq(tensor.memory().tensors, start - 1)
   T.eq(view:totable(), { 1 }, "a view keeps the memory")
-  T.raises("bad argument #1 to 'add' %(tensor was released%)", tensor.add, x, y)
-  T.raises("bad argument #2 to 'add' %(tensor was released%)", tensor.add, y, x)
+  T.raises("bad argument #1 to '.-add' %(tensor was released%)", tensor.add, x, y)
+  T.raises("bad argument #2 to '.-add' %(tensor was released%)", tensor.add, y, x)
   T.raises("tensor was released", function() return x.shape end)
   T.raises("tensor was released", function() return x + y end)
   T.raises("tensor was released", function() return #x end)
@@ -456,22 +456,67 @@ end)
 
 -- ---- documentation ----
 
+local dir = arg[0]:match("^(.*)/[^/]*$") or "."
+
+local function read_doc(name)
+  local f = assert(io.open(dir .. "/../docs/" .. name .. ".md"))
+  local text = f:read("a")
+  f:close()
+  return text
+end
+
+local documented = {
+  tensor = { module = tensor },
+  nn = { module = require "mocl.nn" },
+  optim = { module = require "mocl.optim" },
+}
+
 T.test("every function has an entry in the docs, every entry a function", function()
-  local dir = arg[0]:match("^(.*)/[^/]*$") or "."
-  for file, module in pairs { tensor = tensor, nn = require "mocl.nn", optim = require "mocl.optim" } do
-    local f = assert(io.open(dir .. "/../docs/" .. file .. ".md"))
-    local text = f:read("a")
-    f:close()
+  local scope <close> = tensor.scope()
+  local parameter = tensor.new({ 1 }, { requires_grad = true })
+  local objects = {
+    tensor = { parameter, scope },
+    nn = { documented.nn.module.ReLU() },
+    optim = { documented.optim.module.sgd { parameter }, documented.optim.module.schedule },
+  }
+  for name, doc in pairs(documented) do
     local entries = {}
-    for line in text:gmatch("\n### ([^\n]+)") do
-      for name in line:gmatch("([%w_.]+)%f[({]") do
-        entries[name:match("[^.]+$")] = true
+    for line in ("\n" .. read_doc(name)):gmatch("\n### ([^\n]+)") do
+      for f in line:gmatch("([%w_.]+)%f[({]") do
+        entries[f:match("[^.]+$")] = true
       end
     end
-    for name, v in pairs(module) do
-      if type(v) == "function" or type(v) == "table" then
-        T.ok(entries[name], ("docs/%s.md has no entry for %s"):format(file, name))
-      end
+    for f, v in pairs(doc.module) do
+      T.ok(entries[f] or type(v) == "table", ("docs/%s.md has no entry for %s"):format(name, f))
     end
+    for f in pairs(entries) do
+      local found = doc.module[f]
+      for _, object in ipairs(objects[name]) do
+        local ok, v = pcall(function() return object[f] end)
+        found = found or ok and v
+      end
+      T.ok(found or f == "f", ("docs/%s.md describes %s, which does not exist"):format(name, f))
+    end
+  end
+end)
+
+T.test("the examples of the docs print what they say", function()
+  for name in pairs(documented) do
+    local ran = 0
+    for code in read_doc(name):gmatch("```lua\n(.-)```") do
+      local printed, promised = {}, {}
+      local env = setmetatable({
+        print = function(...)
+          local parts = table.pack(...)
+          for i = 1, parts.n do parts[i] = tostring(parts[i]) end
+          printed[#printed + 1] = table.concat(parts, "\t")
+        end,
+      }, { __index = _G })
+      for line in code:gmatch("%-%-> ([^\n]*)") do promised[#promised + 1] = line end
+      assert(load(code, "=docs/" .. name .. ".md", "t", env))()
+      T.eq(printed, promised, name)
+      ran = ran + 1
+    end
+    T.ok(ran > 0, name .. " has an example")
   end
 end)

@@ -5,7 +5,7 @@
 ** block: the same for every way of sharing out the work below, which shape alone decides.
 **
 **   wide   pieces are panels: each packs its panel and goes over all rows (few rows, or many panels)
-**   tall   B is packed once, then pieces are blocks of MC rows
+**   tall   B is packed once, then pieces are blocks of rows
 **   deep   pieces are blocks of k, whose results are added up in order (gradients of weights)
 */
 #include "simd.h"
@@ -13,8 +13,9 @@
 #include "table.h"
 
 #define KC 256
-#define MC 48
+#define MC 96
 #define WIDE_ROWS 96       /* up to here always wide */
+#define LARGE_B (256 * 256) /* n k from which blocks have MC rows, below MC / 2 */
 #define WIDE_ROWS_MAX 512  /* up to here wide when there are panels enough */
 #define NARROW_ROWS 8      /* up to here B is read where it lies if its rows are contiguous */
 #define DEEP_BYTES_MAX ((size_t)256 << 20)
@@ -24,7 +25,7 @@
 struct gemm_job {
     const struct mk_simd *s;
     int ta, tb, direct; /* direct: alpha 1, beta 0, so C itself holds the sums */
-    int64_t m, n, k, lda, ldb, ldc, panel, panels, step_a, step_b, step_c;
+    int64_t m, n, k, lda, ldb, ldc, panel, panels, block_rows, step_a, step_b, step_c;
     mk_real alpha, beta;
     const mk_real *a, *b;
     mk_real *c;
@@ -39,11 +40,28 @@ static int64_t panel_width(const struct gemm_job *g, int64_t j) {
     return mk_ceil_div(panel_columns(g, j), g->s->lanes) * g->s->lanes;
 }
 
+/* Rows i0 .. i0 + m - 1 of A over block k0 of k, as the tiles will read them: a[i rs + p cs]. Those of a
+** transposed A lie side by side and are copied together, so that tiles do not walk over k in steps of
+** lda. */
+struct strip {
+    const mk_real *a;
+    int64_t rs, cs;
+};
+
+static struct strip take_rows(const struct gemm_job *g, int64_t i0, int64_t m, int64_t k0,
+                              mk_real *copy) {
+    if (!g->ta) return (struct strip){g->a + i0 * g->lda + k0, g->lda, 1};
+    const mk_real *src = g->a + k0 * g->lda + i0;
+    for (int64_t p = 0; p < mk_min(KC, g->k - k0); p++)
+        memcpy(copy + p * MC, src + p * g->lda, (size_t)m * sizeof *copy);
+    return (struct strip){copy, 1, MC};
+}
+
 /* C[m, panel j] = A B over block k0 of k, added to what C holds from the block before */
-static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t k0, const mk_real *a,
-                        int64_t rs, int64_t cs, const mk_real *b, int64_t ldb, mk_real *c,
-                        int64_t ldc) {
-    mk_sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), a, rs, cs, b, ldb, c, ldc, k0 > 0);
+static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t k0, struct strip t,
+                        const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc) {
+    mk_sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), t.a, t.rs, t.cs, b, ldb, c, ldc,
+             k0 > 0);
 }
 
 /* dst[p width + i], p < kc: panel j of block k0 */
@@ -83,7 +101,7 @@ static void wide_range(void *arg, int64_t first, int64_t last) {
         for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
             const mk_real *from = b + k0 * g->ldb + j * g->panel;
             if (!in_place) pack_panel(g, b, j, k0, packed);
-            sweep_block(g, g->m, j, k0, a + k0 * cs, rs, cs, in_place ? from : packed,
+            sweep_block(g, g->m, j, k0, (struct strip){a + k0 * cs, rs, cs}, in_place ? from : packed,
                         in_place ? g->ldb : panel_width(g, j), sums ? sums : c,
                         sums ? g->panel : g->ldc);
         }
@@ -103,48 +121,37 @@ static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
 
 /* ---- tall --------------------------------------------------------------------------------------- */
 
+static mk_real *packed_panel(const struct gemm_job *g, int64_t j, int64_t k0) {
+    return g->pack + j * g->panel * g->k + k0 * panel_width(g, j);
+}
+
 static void pack_range(void *arg, int64_t first, int64_t last) {
     struct gemm_job *g = arg;
-    for (int64_t j = first; j < last; j++) {
-        mk_real *dst = g->pack + j * g->panel * g->k;
+    for (int64_t j = first; j < last; j++)
         for (int64_t k0 = 0; k0 < g->k; k0 += KC)
-            pack_panel(g, g->b, j, k0, dst + k0 * panel_width(g, j));
-    }
+            pack_panel(g, g->b, j, k0, packed_panel(g, j, k0));
 }
 
-/* Rows i0 .. i0 + m - 1 of a transposed A lie side by side: copied together, so that the tiles do not
-** walk over k in steps of lda. dst[p MC + i] */
-static void pack_rows(const struct gemm_job *g, int64_t i0, int64_t m, int64_t k0, mk_real *dst) {
-    const mk_real *src = g->a + k0 * g->lda + i0;
-    for (int64_t p = 0; p < mk_min(KC, g->k - k0); p++)
-        memcpy(dst + p * MC, src + p * g->lda, (size_t)m * sizeof *dst);
-}
-
-/* items are blocks of MC rows */
+/* items are blocks of block_rows rows */
 static void tall_range(void *arg, int64_t first, int64_t last) {
     struct gemm_job *g = arg;
     _Alignas(64) mk_real sums[MC * MK_PANEL_MAX], rows[KC * MC];
     for (int64_t block = first; block < last; block++) {
-        int64_t i0 = block * MC, m = mk_min(MC, g->m - i0);
-        /* k outside, as far as the sums may stay in C: then a transposed A is copied once */
-        for (int64_t k0 = 0; g->direct && g->ta && k0 < g->k; k0 += KC) {
-            pack_rows(g, i0, m, k0, rows);
-            for (int64_t j = 0; j < g->panels; j++) {
-                int64_t width = panel_width(g, j);
-                sweep_block(g, m, j, k0, rows, 1, MC, g->pack + j * g->panel * g->k + k0 * width,
-                            width, g->c + i0 * g->ldc + j * g->panel, g->ldc);
-            }
+        int64_t i0 = block * g->block_rows, m = mk_min(g->block_rows, g->m - i0);
+        /* k inside keeps the sums in the cache; outside, a transposed A is copied once */
+        int outside = g->direct && g->ta;
+        for (int64_t k0 = 0; outside && k0 < g->k; k0 += KC) {
+            struct strip t = take_rows(g, i0, m, k0, rows);
+            for (int64_t j = 0; j < g->panels; j++)
+                sweep_block(g, m, j, k0, t, packed_panel(g, j, k0), panel_width(g, j),
+                            g->c + i0 * g->ldc + j * g->panel, g->ldc);
         }
-        for (int64_t j = 0; !(g->direct && g->ta) && j < g->panels; j++) {
-            int64_t width = panel_width(g, j);
+        for (int64_t j = 0; !outside && j < g->panels; j++) {
             mk_real *c = g->c + i0 * g->ldc + j * g->panel;
-            for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
-                if (g->ta) pack_rows(g, i0, m, k0, rows);
-                sweep_block(g, m, j, k0, g->ta ? rows : g->a + i0 * g->lda + k0,
-                            g->ta ? 1 : g->lda, g->ta ? MC : 1,
-                            g->pack + j * g->panel * g->k + k0 * width, width,
-                            g->direct ? c : sums, g->direct ? g->ldc : MK_PANEL_MAX);
-            }
+            for (int64_t k0 = 0; k0 < g->k; k0 += KC)
+                sweep_block(g, m, j, k0, take_rows(g, i0, m, k0, rows), packed_panel(g, j, k0),
+                            panel_width(g, j), g->direct ? c : sums,
+                            g->direct ? g->ldc : MK_PANEL_MAX);
             if (!g->direct) finish(g, m, panel_columns(g, j), sums, MK_PANEL_MAX, c);
         }
     }
@@ -153,10 +160,12 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
 static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
     g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
     if (!g->pack) return MK_NOMEM;
+    g->block_rows = g->n * g->k >= LARGE_B ? MC : MC / 2;
     for (int64_t t = 0; t < batch; t++) {
         if (t == 0 || g->step_b != 0)
             mk_for(e, g->panels, (double)(g->panel * g->k) * NS_PER_PACK, pack_range, g);
-        mk_for(e, mk_ceil_div(g->m, MC), NS_PER_MAC * (double)(g->k * g->n) * MC, tall_range, g);
+        mk_for(e, mk_ceil_div(g->m, g->block_rows),
+               NS_PER_MAC * (double)(g->k * g->n * g->block_rows), tall_range, g);
         g->a += g->step_a;
         g->b += g->step_b;
         g->c += g->step_c;
@@ -169,14 +178,18 @@ static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
 /* items are blocks of k */
 static void deep_range(void *arg, int64_t first, int64_t last) {
     struct gemm_job *g = arg;
-    _Alignas(64) mk_real packed[KC * MK_PANEL_MAX];
-    int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1;
+    _Alignas(64) mk_real packed[KC * MK_PANEL_MAX], rows[KC * MC];
     for (int64_t block = first; block < last; block++) {
         int64_t k0 = block * KC, kc = mk_min(KC, g->k - k0);
         for (int64_t j = 0; j < g->panels; j++) {
             pack_panel(g, g->b, j, k0, packed);
-            mk_sweep(g->s, g->m, panel_columns(g, j), kc, g->a + k0 * cs, rs, cs, packed,
-                     panel_width(g, j), g->pack + block * g->m * g->n + j * g->panel, g->n, 0);
+            for (int64_t i0 = 0; i0 < g->m; i0 += MC) {
+                int64_t m = mk_min(MC, g->m - i0);
+                struct strip t = take_rows(g, i0, m, k0, rows);
+                mk_sweep(g->s, m, panel_columns(g, j), kc, t.a, t.rs, t.cs, packed,
+                         panel_width(g, j), g->pack + (block * g->m + i0) * g->n + j * g->panel,
+                         g->n, 0);
+            }
         }
     }
 }
@@ -222,8 +235,8 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
         return MK_OK;
     }
     g.panels = mk_ceil_div(n, g.panel);
-    int64_t pieces = g.panels * mk_ceil_div(m, m <= WIDE_ROWS_MAX ? WIDE_ROWS : MC);
-    if (batch == 1 && k >= 4 * KC && pieces < 16 &&
+    /* deep when the sums of the blocks of k are less to move than A and B */
+    if (batch == 1 && k >= 4 * KC && m * n <= KC * (m + n) &&
         (size_t)(mk_ceil_div(k, KC) * m * n) * sizeof(mk_real) <= DEEP_BYTES_MAX)
         return deep(e, &g);
     if (m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);

@@ -19,10 +19,10 @@ function control_log.new(objectives, statistics, totals)
   return setmetatable({ objectives = objectives, statistics = statistics, totals = t }, Log)
 end
 
---- log:row(m, groups, places, raw) -> row for metrics.jsonl, text for the status line. m: the named numbers of
--- the iteration (they are kept; m["objective/kl"] must be there); groups: per place of the grid {c=, indicator=,
--- w=}; places: the place of each answer; raw: its raw rewards.
-function Log:row(m, groups, places, raw)
+--- log:row(m, answers, raw) -> row for metrics.jsonl, text for the status line. m: the named numbers of the
+-- iteration (they are kept; m["objective/kl"] must be there); answers: per answer {c=, indicator=, w=}; raw: its
+-- raw rewards.
+function Log:row(m, answers, raw)
   local row, share = {}, {}
   for k, v in pairs(m) do
     row[k] = v
@@ -30,8 +30,7 @@ function Log:row(m, groups, places, raw)
   for _, k in ipairs(SHARES) do
     share[k] = 0
   end
-  for _, place in ipairs(places) do
-    local g = groups[place]
+  for _, g in ipairs(answers) do
     share.c = share.c + g.c
     share.zero = share.zero + (g.c == 0 and 1 or 0)
     share.one = share.one + (g.c == 1 and 1 or 0)
@@ -39,8 +38,8 @@ function Log:row(m, groups, places, raw)
     share.negative_w = share.negative_w + (math.min(table.unpack(g.w)) < 0 and 1 or 0)
   end
   for _, k in ipairs(SHARES) do
-    row["moc/" .. (k == "c" and "c" or "share_" .. k)] = share[k] / #places
-    self.totals[k] = self.totals[k] + share[k] / #places
+    row["moc/" .. (k == "c" and "c" or "share_" .. k)] = share[k] / #answers
+    self.totals[k] = self.totals[k] + share[k] / #answers
   end
   self.totals.n, self.totals.kl = self.totals.n + 1, self.totals.kl + m["objective/kl"]
   local text = {}

@@ -47,7 +47,14 @@ function lora.save(model, dir, opts)
   return true
 end
 
---- lora.load(model, dir) -> true | fail: attaches the adapter of a PEFT directory to the model.
+-- keys of adapter_config.json that would change what the tensors mean, and the value that does not
+local PLAIN = {
+  use_rslora = false, use_dora = false, fan_in_fan_out = false, bias = "none", rank_pattern = false, alpha_pattern = false,
+  modules_to_save = false, layers_to_transform = false,
+}
+
+--- lora.load(model, dir) -> true | fail: attaches the adapter of a PEFT directory to the model, in place of one
+-- that is there; a directory that is refused leaves that one.
 function lora.load(model, dir)
   local path = fs.join(dir, "adapter_config.json")
   local text, message, code = fs.read(path)
@@ -58,9 +65,10 @@ function lora.load(model, dir)
   if type(config) ~= "table" or config.peft_type ~= "LORA" or type(config.target_modules) ~= "table" then
     return nil, path .. ": " .. (bad or "not the configuration of a LoRA adapter with a list of target_modules"), "FORMAT"
   end
-  for _, key in ipairs { "use_rslora", "use_dora", "fan_in_fan_out" } do
-    if config[key] == true then
-      return nil, ("%s: %s = true is not supported"):format(path, key), "FORMAT"
+  for key, plain in pairs(PLAIN) do
+    local value = config[key]
+    if value ~= nil and value ~= json.null and value ~= plain and not (type(value) == "table" and next(value) == nil) then
+      return nil, ("%s: %s = %s is not supported"):format(path, key, json.encode(value)), "FORMAT"
     end
   end
   local file = fs.join(dir, "adapter_model.safetensors")
@@ -75,6 +83,10 @@ function lora.load(model, dir)
     end
     plain[name:sub(#PREFIX + 1)] = t
   end
+  local before, kept = model:lora(), {}
+  for _, pair in ipairs(model:named_parameters(true)) do
+    kept[pair[1]] = pair[2]
+  end
   local ok, err = pcall(model.add_lora, model, {
     r = config.r, alpha = config.lora_alpha, dropout = config.lora_dropout or 0,
     target_modules = config.target_modules,
@@ -85,6 +97,10 @@ function lora.load(model, dir)
   local copied, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
   if not copied then
     model:drop_lora()
+    if before then
+      model:add_lora(before)
+      assert(transformer.copy_parameters(model:named_parameters(true), kept, "adapter"))
+    end
     return nil, reason, which
   end
   return true

@@ -139,7 +139,11 @@ function ppo.load_optimizer(opt, path)
   if not ok then
     return nil, message, why
   end
-  opt:steps(assert(math.tointeger(tonumber(meta.steps)), path .. ": no step count"))
+  local steps = math.tointeger(tonumber(meta.steps))
+  if not steps or steps < 0 then
+    return nil, path .. ": no count of steps", "FORMAT"
+  end
+  opt:steps(steps)
   return true
 end
 

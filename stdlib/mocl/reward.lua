@@ -20,9 +20,14 @@ local reward = {}
 local Model = {}
 Model.__index = Model
 
+local POOLS = { mean = true, last = true }
+
 --- reward.model{trunk=, tokenizer=, pool="mean", max_tokens=} -> a model whose head is zero.
 function reward.model(o)
   local width = o.trunk:config().hidden_size
+  if not POOLS[o.pool or "mean"] then
+    error(("reward.model: pool is 'mean' or 'last', got '%s'"):format(tostring(o.pool)), 2)
+  end
   return setmetatable({
     trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean",
     max_tokens = o.max_tokens or o.trunk:config().max_position_embeddings,
@@ -150,7 +155,11 @@ function reward.load(dir, tokenizer, opts)
   if not tensors then
     return nil, meta, kind
   end
-  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool, max_tokens = tonumber(meta.max_tokens) }
+  if not POOLS[meta.pool] or not math.tointeger(tonumber(meta.max_tokens)) then
+    return nil, file .. ": no pool or max_tokens in its metadata", "FORMAT"
+  end
+  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool,
+    max_tokens = math.tointeger(tonumber(meta.max_tokens)) }
   local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
   if not ok then
     return nil, bad, why

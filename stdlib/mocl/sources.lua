@@ -20,6 +20,9 @@ local sources = {}
 --- The objectives of a run: known names, or ones the reward file brings. Raises with the nearest name.
 function sources.check_objectives(names, known, extra)
   local seen = {}
+  if #names == 0 then
+    error("objectives: at least one is needed; known here: " .. table.concat(known, ", "), 0)
+  end
   for _, name in ipairs(names) do
     local ok = extra[name] ~= nil
     for _, k in ipairs(known) do
@@ -69,23 +72,13 @@ function sources.assistant(o)
   return source
 end
 
--- rows whose text is within the limit of characters: a cheap bound before anything is tokenized
-local function short(rows, prompt_chars)
-  local kept = {}
-  for _, row in ipairs(rows) do
-    if #row.prompt <= prompt_chars then
-      kept[#kept + 1] = row
-    end
-  end
-  return kept
-end
-
 --- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
--- prompt_chars (longer prompts are left out), held_out (share of prompts kept for evaluation).
+-- prompt_chars (longer prompts are not answered or trained on; reward models see them, cut at the front),
+-- held_out (share of the rows kept for evaluation).
 function sources.hh_rlhf(o)
-  local all, train, test, prompts = {}, {}, {}, { train = {}, test = {} }
+  local train, test, prompts = {}, {}, { train = {}, test = {} }
   local known = { "harmless", "helpful" }
-  local source = { known = known, counts = {}, files = { o.path } }
+  local source = { known = known, counts = {} }
   if not fs.exists(o.path) then
     error(o.path .. ": No such file or directory", 0)
   end
@@ -94,49 +87,54 @@ function sources.hh_rlhf(o)
     if not rows then
       error(counts, 0)
     end
-    local kept = short(rows, o.prompt_chars)
-    if #kept < 50 then
-      error(("%s: only %d usable %s pairs with prompts of at most %d characters"):format(o.path, #kept, objective,
-        o.prompt_chars), 0)
-    end
     source.counts[objective] = counts
-    rng.new(o.seed, "split " .. objective):shuffle(kept)
-    local cut = #kept - math.floor(#kept * o.held_out)
-    train[objective], test[objective] = table.move(kept, 1, cut, 1, {}), table.move(kept, cut + 1, #kept, 1, {})
-    for _, row in ipairs(rows) do
-      all[#all + 1] = row
-    end
-    for i, row in ipairs(kept) do
+    rng.new(o.seed, "split " .. objective):shuffle(rows)
+    local cut = #rows - math.floor(#rows * o.held_out)
+    for i, row in ipairs(rows) do
       row.chosen, row.rejected = " " .. row.chosen, " " .. row.rejected
-      table.insert(i <= cut and prompts.train or prompts.test, row.prompt)
+      if #row.prompt <= o.prompt_chars then
+        table.insert(i <= cut and prompts.train or prompts.test, row.prompt)
+      end
     end
+    train[objective], test[objective] = table.move(rows, 1, cut, 1, {}), table.move(rows, cut + 1, #rows, 1, {})
+  end
+  if #prompts.train < 50 or #prompts.test < 5 then
+    error(("%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters"):format(o.path,
+      #prompts.train, #prompts.test, o.prompt_chars), 0)
   end
   source.train_prompts, source.test_prompts = prompts.train, prompts.test
+  local held = {} -- a held-out prompt may be another row's too: nothing trains on it
+  for _, list in pairs(test) do
+    for _, row in ipairs(list) do
+      held[row.prompt] = true
+    end
+  end
+  -- rows to train on, in a fixed order
+  local function each(f)
+    for _, objective in ipairs(known) do
+      for _, row in ipairs(train[objective]) do
+        if not held[row.prompt] then
+          f(row)
+        end
+      end
+    end
+  end
   function source.documents(r)
-    local held = {}
-    for _, list in pairs(test) do
-      for _, row in ipairs(list) do
-        held[row.prompt] = true
-      end
-    end
-    local texts, n = {}, #o.objectives
-    for i, row in ipairs(all) do
-      if not held[row.prompt] then -- no held-out prompt is trained on
-        local tagged = i % 2 == 0 and preference.relabel(row.prompt, preference.random(r, n)) or row.prompt
-        texts[#texts + 1] = tagged .. (row.chosen:sub(1, 1) == " " and "" or " ") .. row.chosen
-        texts[#texts + 1] = row.prompt .. (row.rejected:sub(1, 1) == " " and "" or " ") .. row.rejected
-      end
-    end
+    local texts = {}
+    each(function(row)
+      texts[#texts + 1] = preference.relabel(row.prompt, preference.random(r, #o.objectives)) .. row.chosen
+      texts[#texts + 1] = row.prompt .. row.rejected
+    end)
     r:shuffle(texts)
     return texts
   end
   function source.sft(r)
     local rows = {}
-    for _, objective in ipairs(known) do
-      for _, row in ipairs(train[objective]) do
+    each(function(row)
+      if #row.prompt <= o.prompt_chars then
         rows[#rows + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives)), response = row.chosen }
       end
-    end
+    end)
     return rows
   end
   function source.pairs(objective)

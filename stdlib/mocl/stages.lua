@@ -11,6 +11,8 @@ local preference = require "mocl.preference"
 local progress = require "mocl.progress"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
+local sys = require "mocl.sys"
+local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
@@ -19,6 +21,17 @@ local stages = {}
 --- A status line for a stage of the run.
 function stages.bar(ctx, label, total, start)
   return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
+end
+
+--- Fails now, in words, where the device of the run is not there; and takes the number of threads.
+function stages.open_device(cfg)
+  if cfg.threads and cfg.threads > 0 then
+    sys.set_threads(cfg.threads)
+  end
+  local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
+  if not ok then
+    error(message, 0)
+  end
 end
 
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.

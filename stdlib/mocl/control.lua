@@ -1,0 +1,225 @@
+--- mocl.control: the surrogate problem of MOC: what R is compared with p, the two vectors of equation 12, c by
+-- algorithm 2, and the weight of each objective. docs/algorithm.md section 3 has the readings.
+--
+--   local control = Control.new(cfg.control, #objectives, #grid)
+--   control:observe(raw, places)                 -- line 6 of Algorithm 1: R, normalised by equation 18
+--   local s = control:solve(adv, batch, prefs, places)   -- line 8: s.w [T, N], s.c [T]
+--
+-- Options (cfg.control): see Control.OPTIONS.
+
+local minnorm = require "mocl.minnorm"
+local ppo = require "mocl.ppo"
+local running = require "mocl.running"
+local tensor = require "mocl.tensor"
+
+local Control = {}
+Control.__index = Control
+
+--- Rows for a recipe's schema; `prefix` is put in front of the keys.
+Control.OPTIONS = {
+  { "c", "minnorm", "how c is found: algorithm 2, or 1 always (linear scalarisation)", choices = { "minnorm", "one" } },
+  { "offset", "1/N", "centre of equation 18 while training", choices = { "1/N", "1" } },
+  { "statistic", "group", "R: mean per preference (running), of the batch, or each answer's", choices = { "group", "batch", "sample" } },
+  { "pool", "preference", "answers that share one c", choices = { "preference", "batch", "sample", "token" } },
+  { "solve", "iteration", "when c is solved: once at z = 1, or every epoch with the gate I(A)", choices = { "iteration", "epoch" } },
+  { "phi", 0.02, "tolerated mean squared error, phi of equation 4", min = 0 },
+  { "scale", 1.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
+  { "floor", 0.0, "smallest c where the indicator is on", min = 0, max = 1 },
+  { "factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },
+  { "running", "ema", "equation 18's statistics: forgetting, or counting every answer alike", choices = { "ema", "count" } },
+  { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 1 },
+  { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
+  { "range", false, "map the mean rewards of the grid to its range before the comparison (reading B)" },
+}
+
+--- Option values of the readings of docs/algorithm.md; A is the default.
+Control.READING_B = { ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
+  ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.04 }
+Control.PAPER = { ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
+  ["control.running"] = "count", ["control.solve"] = "epoch" }
+
+local WITHIN_FACTOR = 0.97 -- memory of the variance within a preference
+local LEAST_HALF_RANGE = 0.5 -- of the mean rewards over the grid, in units of R
+
+local function mean_rows(rows)
+  local mean = {}
+  for j = 1, #rows[1] do
+    mean[j] = 0
+    for _, row in ipairs(rows) do
+      mean[j] = mean[j] + row[j] / #rows
+    end
+  end
+  return mean
+end
+
+local function blank(n)
+  local list = {}
+  for k = 1, n do
+    list[k] = false
+  end
+  return list
+end
+
+--- Control.new(options, n objectives, n preferences, start): start are raw rewards of the SFT model's answers,
+-- from which equation 18's statistics begin.
+function Control.new(o, n, n_grid, start)
+  local self = setmetatable({ o = o, n = n, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
+    within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
+  self.stats:start(start)
+  self.within:start(start)
+  return self
+end
+
+--- Takes in the raw rewards of a batch (answer i under preference places[i]) and returns R, normalised rewards
+-- per answer (equation 18).
+function Control:observe(raw, places)
+  local o, rows = self.o, {}
+  self.stats:update(raw)
+  local mean, std = self.stats:mean(), self.stats:std()
+  if o.spread == "within" then
+    local residuals = {}
+    ppo.update_means(self.raw_mean, places, raw, o.factor)
+    for i, row in ipairs(raw) do
+      residuals[i] = {}
+      for j, x in ipairs(row) do
+        residuals[i][j] = x - self.raw_mean[places[i]][j]
+      end
+    end
+    self.within:update(residuals)
+    std = self.within:std()
+  end
+  local offset = o.offset == "1" and 1 or 1 / self.n
+  for i, row in ipairs(raw) do
+    rows[i] = {}
+    for j, x in ipairs(row) do
+      rows[i][j] = (x - mean[j]) / (2 * math.max(std[j], 1e-6)) + offset
+    end
+  end
+  ppo.update_means(self.mean, places, rows, o.factor)
+  self.R = rows
+  return rows
+end
+
+-- b = R - p of answer i (equation 5), or its reading with the grid's range mapped and the mean over j removed
+local function difference(self, i, place, p, batch_mean, middle, half)
+  local o, b, R = self.o, {}, nil
+  if o.statistic == "group" then
+    R = self.mean[place]
+  else
+    R = o.statistic == "batch" and batch_mean or self.R[i]
+  end
+  local centre = 0
+  for j = 1, self.n do
+    local r = R[j]
+    if o.range then
+      r = (r - middle[j]) / (2 * half[j]) + 1 / self.n
+    end
+    b[j] = r - p[j]
+    centre = centre + b[j] / self.n
+  end
+  if o.range then
+    for j = 1, self.n do
+      b[j] = b[j] - centre
+    end
+  end
+  return b
+end
+
+local function grid_range(self)
+  local middle, half = {}, {}
+  for j = 1, self.n do
+    local lo, hi = math.huge, -math.huge
+    for _, m in ipairs(self.mean) do
+      if m then
+        lo, hi = math.min(lo, m[j]), math.max(hi, m[j])
+      end
+    end
+    middle[j], half[j] = (lo + hi) / 2, math.max((hi - lo) / 2, LEAST_HALF_RANGE)
+  end
+  return middle, half
+end
+
+-- c of one pool: algorithm 2 with the corners of docs/algorithm.md section 2; c = 1 where no constraint is
+-- violated or where there is one objective, and never below the floor
+local function c_of(o, n, vv, vw, ww, violated)
+  if o.c == "one" or n == 1 or not violated then
+    return 1.0
+  end
+  return math.max(o.floor, (minnorm.two(vv, vw, ww)))
+end
+
+--- control:solve(gated, batch, prefs, places) -> {w = [T, N] weight of each objective per token, c = [T],
+-- answers = {{c=, indicator=, w=}} per answer, for the log (pool=token: of its first token)}.
+-- gated [T, N]: I(A_jt) of equation 10. Equation 12's vectors over the tokens of a pool:
+--   v_t = sum_j p_j I(A_jt),   vbar_t = -1[MSE > phi] sum_j b_j I(A_jt);   w_j = c p_j - (1 - c) 1[MSE > phi] b_j
+function Control:solve(gated, batch, prefs, places)
+  local o, n = self.o, self.n
+  local batch_mean = mean_rows(self.R)
+  local middle, half
+  if o.range then
+    middle, half = grid_range(self)
+  end
+  local minus_b, violated = {}, {}
+  for i, p in ipairs(prefs) do
+    local b, mse = difference(self, i, places[i], p, batch_mean, middle, half), 0
+    for j = 1, n do
+      mse = mse + b[j] ^ 2 / n -- equation 2
+    end
+    violated[i] = mse > o.phi -- the indicator of equation 5
+    for j = 1, n do
+      b[j] = violated[i] and -o.scale * b[j] or 0.0
+    end
+    minus_b[i] = b
+  end
+  local p_tokens, b_tokens = ppo.spread(prefs, batch), ppo.spread(minus_b, batch)
+  local v, vbar = (gated * p_tokens):sum(2), (gated * b_tokens):sum(2)
+
+  local c, answers = nil, {}
+  if o.pool == "token" then
+    local vt, wt, list, offsets = v:totable(), vbar:totable(), {}, batch.response_offsets:totable()
+    for i = 1, #prefs do
+      for t = offsets[i] + 1, offsets[i + 1] do
+        list[t] = c_of(o, n, vt[t] * vt[t], vt[t] * wt[t], wt[t] * wt[t], violated[i])
+      end
+      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i] }
+    end
+    c = tensor.new(list, { device = batch.tokens.device })
+  else
+    local vv, vw, ww = ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch)
+    local pools = {}
+    for i = 1, #prefs do
+      local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
+      local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
+      s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
+      pools[key] = s
+      answers[i] = { pool = s, indicator = violated[i] }
+    end
+    local rows = {}
+    for i, a in ipairs(answers) do
+      local s = a.pool
+      s.c = s.c or c_of(o, n, s.vv, s.vw, s.ww, s.violated)
+      a.c, rows[i] = s.c, { s.c }
+    end
+    c = ppo.spread(rows, batch):flatten()
+  end
+  for i, a in ipairs(answers) do
+    a.w = {}
+    for j = 1, n do
+      a.w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
+    end
+  end
+  local column = c:unsqueeze(2)
+  return { w = p_tokens * column + b_tokens * (1 - column), c = c, answers = answers }
+end
+
+--- What a checkpoint needs; Control:restore puts it back.
+function Control:state()
+  return { stats = self.stats:state(), within = self.within:state(), raw_mean = self.raw_mean, mean = self.mean }
+end
+
+function Control:restore(state)
+  self.stats, self.within = running.restore(state.stats), running.restore(state.within)
+  self.raw_mean, self.mean = state.raw_mean, state.mean
+end
+
+return Control

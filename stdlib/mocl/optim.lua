@@ -1,0 +1,97 @@
+--- mocl.optim: optimisers (those of mocl.optim.core), gradient clipping and learning-rate schedules.
+-- A schedule is a function of the number of steps taken so far that returns a factor for the learning
+-- rate: opt:step { lr = base * factor(opt:steps()) }. The formulas are those of Hugging Face's
+-- transformers.
+
+local core = require "mocl.optim.core"
+local tensor = require "mocl.tensor"
+
+local optim = { adamw = core.adamw, sgd = core.sgd }
+
+--- Scales the gradients of the parameters so that their common Euclidean norm is at most max_norm;
+-- returns the norm before. opt:step { max_grad_norm = } does the same without changing the gradients.
+function optim.clip_grad_norm(parameters, max_norm)
+  if type(max_norm) ~= "number" or not (max_norm > 0) then
+    error(("clip_grad_norm: max_norm must be positive, got %s"):format(tostring(max_norm)), 2)
+  end
+  local total = 0
+  for _, p in ipairs(parameters) do
+    local g <close> = p.grad
+    if g then
+      local squares <close> = g:square()
+      local sum <close> = squares:sum()
+      total = total + sum:item()
+    end
+  end
+  local norm = math.sqrt(total)
+  if norm > max_norm then
+    for _, p in ipairs(parameters) do
+      local g <close> = p.grad
+      if g then
+        local scaled <close> = g * (max_norm / (norm + 1e-6))
+        g:copy_(scaled)
+      end
+    end
+  end
+  return norm
+end
+
+-- ---- schedules ----
+
+local function check(name, options, required)
+  options = options or {}
+  for key, v in pairs(options) do
+    if key ~= "warmup" and key ~= "total" and key ~= "final" then
+      error(("schedule.%s: unknown option '%s' (warmup, total, final)"):format(name, tostring(key)), 3)
+    end
+    if type(v) ~= "number" or v < 0 then
+      error(("schedule.%s: %s must be a number, 0 or more"):format(name, key), 3)
+    end
+  end
+  local warmup, total, final = options.warmup or 0, options.total, options.final or 0
+  if required and not total then
+    error(("schedule.%s: give total=, the number of steps"):format(name), 3)
+  end
+  if total and total < warmup then
+    error(("schedule.%s: warmup %g is longer than the total %g"):format(name, warmup, total), 3)
+  end
+  return warmup, total, final
+end
+
+-- from 0 at step 0 to 1 at step warmup, then `after` of the share of the rest that is done
+local function schedule(warmup, total, after)
+  return function(step)
+    if step < warmup then
+      return step / warmup
+    end
+    return after(total and total > warmup and math.min(1, (step - warmup) / (total - warmup)) or total and 1 or 0)
+  end
+end
+
+optim.schedule = {}
+
+--- 1, after a linear warm-up.
+function optim.schedule.constant(options)
+  local warmup = check("constant", options)
+  return schedule(warmup, nil, function()
+    return 1
+  end)
+end
+
+--- From 1 down to final at step total on a straight line.
+function optim.schedule.linear(options)
+  local warmup, total, final = check("linear", options, true)
+  return schedule(warmup, total, function(done)
+    return final + (1 - final) * (1 - done)
+  end)
+end
+
+--- From 1 down to final at step total along half a cosine.
+function optim.schedule.cosine(options)
+  local warmup, total, final = check("cosine", options, true)
+  return schedule(warmup, total, function(done)
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+  end)
+end
+
+return optim

@@ -1,0 +1,191 @@
+-- rewards: the Bradley-Terry loss, training, files, and rewards that are functions
+
+local T = require "t"
+local fs = require "mocl.fs"
+local reward = require "mocl.reward"
+local safetensors = require "mocl.safetensors"
+local small = require "fixtures.llama.small"
+local tensor = require "mocl.tensor"
+local tokenizer = require "mocl.tokenizer"
+
+local function new(options)
+  options = options or {}
+  local tok = tokenizer.train({ "ab" }, { vocab_size = 258 })
+  local trunk = small.model { config = { vocab_size = 258, max_position_embeddings = 24 }, device = options.device }
+  local model = reward.model { trunk = trunk, tokenizer = tok, pool = options.pool, max_tokens = options.max_tokens }
+  if options.head ~= false then
+    model.head:copy_(tensor.randn(model.head.shape, { key = 3, std = .5, device = options.device }))
+  end
+  return model, tok
+end
+
+local PAIRS = {}
+for i = 1, 24 do
+  local s = string.char(96 + i)
+  PAIRS[i] = { prompt = "q " .. s, chosen = " " .. s .. " yes", rejected = " " .. s .. " no!" }
+end
+
+T.test("a new head scores nothing", function()
+  T.eq(new { head = false }:score({ "a", "b" }, { "c", "d e" }), { 0.0, 0.0 })
+end)
+
+T.test("the loss of swapped pairs: -log sigmoid of the margin and of its negative", function()
+  local model = new()
+  local p, r = {}, {}
+  for i, pair in ipairs(PAIRS) do
+    p[i], r[i], p[#PAIRS + i], r[#PAIRS + i] = pair.prompt, pair.chosen, pair.prompt, pair.rejected
+  end
+  local s, want, swapped = model:score(p, r), 0, 0
+  for i = 1, #PAIRS do
+    local margin = s[i] - s[#PAIRS + i]
+    want, swapped = want + math.log(1 + math.exp(-margin)) / #PAIRS, swapped + math.log(1 + math.exp(margin)) / #PAIRS
+  end
+  T.ok(math.abs(want - swapped) > 1e-3, "a case that tells them apart")
+  local function first_loss(list) -- of a batch of all pairs, before any step
+    local loss
+    new():train { pairs = list, steps = 1, batch_size = #list, lr = 0, seed = 0, purpose = "t", on_step = function(_, l)
+      loss = l
+    end }
+    return loss
+  end
+  local turned = {}
+  for i, pair in ipairs(PAIRS) do
+    turned[i] = { prompt = pair.prompt, chosen = pair.rejected, rejected = pair.chosen }
+  end
+  T.near(first_loss(PAIRS), want, 1e-5)
+  T.near(first_loss(turned), swapped, 1e-5)
+  local a, b = model:accuracy(PAIRS), model:accuracy(turned)
+  T.near(a.accuracy + b.accuracy, 1, 1e-12) -- no ties here
+  T.eq(a.n, 24)
+end)
+
+T.test("a tie counts as wrong", function()
+  local same = { { prompt = "a", chosen = "x", rejected = "x" } }
+  T.eq(new():accuracy(same).accuracy, 0.0)
+end)
+
+for _, pool in ipairs { "mean", "last" } do
+  T.test("a preference that one word decides is learnt, pool = " .. pool, function()
+    local model = new { head = false, pool = pool }
+    local first, last
+    local train, test = table.move(PAIRS, 1, 16, 1, {}), table.move(PAIRS, 17, 24, 1, {})
+    model:train { pairs = train, steps = 60, batch_size = 8, lr = 1e-2, seed = 1, purpose = "t", on_step = function(step, loss)
+      first, last = first or loss, loss
+      T.ok(step <= 60)
+    end }
+    T.near(first, math.log(2), 1e-5) -- the head began at zero
+    T.ok(last < .1, ("loss %g"):format(last))
+    local held = model:accuracy(test)
+    T.eq(held.accuracy, 1.0)
+    T.ok(held.low > .6 and held.low < 1 and held.high == 1, "Wilson's interval")
+    for _, pair in ipairs(model.trunk:named_parameters()) do
+      T.ok(not pair[2].requires_grad and not pair[2].grad, pair[1] .. " is frozen again")
+    end
+    T.ok(not model.head.requires_grad)
+  end)
+end
+
+T.test("same seed, same model; another purpose, another one", function()
+  local function head(purpose)
+    local model = new()
+    model:train { pairs = PAIRS, steps = 5, batch_size = 4, lr = 1e-2, seed = 1, purpose = purpose }
+    return model.head:totable()
+  end
+  T.eq(head "t", head "t")
+  T.ok(not pcall(T.eq, head "t", head "u"))
+end)
+
+T.test("a score does not depend on the other answers or the batch size", function()
+  local model = new()
+  local p, r = {}, {}
+  for i = 1, 7 do
+    p[i], r[i] = ("p"):rep(i), ("r"):rep(8 - i)
+  end
+  local all = model:score(p, r)
+  T.eq(model:score(p, r, 2), all)
+  T.eq(model(p, r), all) -- called like a function
+  T.eq(model:score({ p[3] }, { r[3] })[1], all[3])
+end)
+
+T.test("pooling: the mean over the answer's tokens, or the last one's", function()
+  local mean, last = new { pool = "mean" }, new { pool = "last" }
+  -- one token: the end token alone
+  T.eq(mean:score({ "q" }, { "" }), last:score({ "q" }, { "" }))
+  -- the mean is over prefixes' last scores: each token's state does not see what follows
+  local p, r = mean:encode({ "q" }, { "xyz" })
+  local sum = 0
+  for i = 1, #r[1] do
+    sum = sum + last:forward(p, { table.move(r[1], 1, i, 1, {}) }):item()
+  end
+  T.eq(#r[1], 4)
+  T.near(mean:forward(p, r):item(), sum / 4, 1e-6)
+end)
+
+T.test("what does not fit is cut: prompts lose their beginning, answers their end", function()
+  local model, tok = new { max_tokens = 10 }
+  local p, r = model:encode({ "abcdefghijkl", "ab", "abc" }, { "xyz", "x", ("x"):rep(30) })
+  T.eq(tok:decode(p[1]), "ghijkl")
+  T.eq({ #p[1], #r[1] }, { 6, 4 })
+  T.eq(r[1][4], tok:eos_id())
+  T.eq(tok:decode(p[2]), "ab")
+  T.eq({ #p[3], #r[3] }, { 1, 9 })
+  for _, s in ipairs(model:score({ "abcdefghijkl", ("y"):rep(100) }, { ("x"):rep(100), "" })) do
+    T.ok(s == s)
+  end
+end)
+
+T.test("save and load give the same scores", function()
+  for _, pool in ipairs { "mean", "last" } do
+    local model, tok = new { pool = pool, max_tokens = 12 }
+    local dir = T.tmpdir() .. "/reward"
+    assert(model:save(dir))
+    local again = assert(reward.load(dir, tok))
+    T.eq({ again.pool, again.max_tokens }, { pool, 12 })
+    T.eq(again:score({ "aaaaaaaaaaaaaaaaaaaa", "b" }, { "c", "d e f" }), model:score({ "aaaaaaaaaaaaaaaaaaaa", "b" }, { "c", "d e f" }))
+    local on_fake = assert(reward.load(dir, tok, { device = "fake" }))
+    T.eq(on_fake:score({ "a" }, { "b" }), model:score({ "a" }, { "b" }))
+  end
+end)
+
+T.test("directories that hold no reward model", function()
+  local model, tok = new()
+  local dir = T.tmpdir() .. "/reward"
+  assert(model:save(dir))
+  T.fails("No such file", reward.load, dir .. "x", tok)
+  local head = dir .. "/score_head.safetensors"
+  assert(safetensors.save(head, { ["score.weight"] = tensor.zeros { 1, 5 } }, { pool = "mean", max_tokens = "24" }))
+  T.fails("'score.weight' is %(1,5%), the model needs %(1,12%)", reward.load, dir, tok)
+  assert(safetensors.save(head, { ["score.bias"] = tensor.zeros { 1 } }, { pool = "mean", max_tokens = "24" }))
+  T.fails("1 of 1 tensors are missing, the first is 'score.weight'", reward.load, dir, tok)
+  assert(safetensors.save(head, { ["score.weight"] = tensor.zeros { 1, 12 } }, { pool = "sum", max_tokens = "24" }))
+  T.fails("no pool or max_tokens in its metadata", reward.load, dir, tok)
+  assert(safetensors.save(head, { ["score.weight"] = tensor.zeros { 1, 12 } }, { pool = "mean" }))
+  T.fails("no pool or max_tokens in its metadata", reward.load, dir, tok)
+  T.raises("pool is 'mean' or 'last', got 'avg'", reward.model, { trunk = model.trunk, tokenizer = tok, pool = "avg" })
+  assert(fs.remove(head))
+  T.fails("score_head.safetensors: No such file", reward.load, dir, tok)
+end)
+
+-- ---- any function ----
+
+T.test("reward.call checks what a function returns", function()
+  local function call(result)
+    return reward.call(function()
+      return result
+    end, "brief", { "p", "p" }, { "one", "two\xff" })
+  end
+  T.eq(call { 1, 2.5 }, { 1, 2.5 })
+  T.eq(call(tensor.new { 3, 4 }), { 3.0, 4.0 })
+  T.raises("^reward 'brief' returned 1 values for 2 answers; it must return a list with one number each$", call, { 1 })
+  T.raises("^reward 'brief' returned a number for 2 answers", call, 7)
+  T.raises("^reward 'brief' returned a nil for 2 answers", call, nil)
+  T.raises("^reward 'brief' returned %-?nan for answer 1 %(\"one\"%)$", call, { 0 / 0, 1 })
+  T.raises("^reward 'brief' returned inf for answer 1", call, { math.huge, 1 })
+  T.raises("^reward 'brief' returned x for answer 2 %(\"two", call, { 1, "x" })
+  T.raises("in the reward", reward.call, function()
+    error("in the reward")
+  end, "brief", {}, {})
+  T.eq(reward.call(function(prompts, responses)
+    return { #prompts[1], #responses[2] }
+  end, "lengths", { "abc", "" }, { "", "de" }), { 3, 2 })
+end)
