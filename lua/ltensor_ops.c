@@ -101,8 +101,9 @@ static int tensor_where(lua_State *L) {
 
 /* y:add_(x, alpha=1) */
 static int tensor_add_(lua_State *L) {
+    double alpha = luaL_optnumber(L, 3, 1); /* before operand pushes */
     mocl_tensor *y = moclL_checktensor(L, 1), *x = operand(L, 2, 1);
-    mocl_status st = mocl_axpy_(y, luaL_optnumber(L, 3, 1), x);
+    mocl_status st = mocl_axpy_(y, alpha, x);
     if (st) return moclL_raise(L, st);
     lua_settop(L, 1);
     return 1;

@@ -108,7 +108,7 @@ local cfg, info = config.parse(config.common(schema), args, {
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
 stages.open_device(cfg)
-local functions = cfg.rewards ~= "" and assert(dofile(cfg.rewards), cfg.rewards .. ": must return a table") or {}
+local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or {}
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
   seed = seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,

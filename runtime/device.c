@@ -27,6 +27,7 @@ static int size_class(size_t bytes, size_t *rounded) {
     size_t quarter = (size_t)1 << (top - 2);
     size_t steps = n / quarter - 3; /* 1 .. 4: how many quarters above 2^top */
     *rounded = ((size_t)1 << top) + steps * quarter;
+    *rounded = (*rounded + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; /* as aligned_alloc and the arena need it */
     return (top - 6) * 4 + (int)steps; /* top is at least 6 */
 }
 

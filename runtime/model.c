@@ -63,7 +63,7 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_
     m->block = mocl_calloc(ctx, (size_t)c->layers, sizeof *m->block);
     if (!m->block) {
         mocl_free(m);
-        return mocl_nomem(ctx, (size_t)c->layers * sizeof *m->block);
+        return mocl_nomem(ctx, (size_t)config->layers * sizeof *m->block);
     }
     double residual = 1 / sqrt(2.0 * (double)c->layers);
     MOCL_GOTO(normal(&m->embed, dev, c->vocab, c->width, .05, key, stream++), fail);

@@ -508,7 +508,7 @@ mocl_status mocl_tokenizer_stream_push(mocl_ctx *ctx, mocl_tokenizer *t, mocl_to
     }
     size_t keep = unfinished(p, left);
     s->n_pending = (int)keep;
-    memcpy(s->pending, p + left - keep, keep);
+    if (keep) memcpy(s->pending, p + left - keep, keep); /* p is NULL where nothing was decoded */
     *text = p;
     *n = left - keep;
     return MOCL_OK;

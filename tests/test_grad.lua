@@ -319,7 +319,8 @@ T.test("backward: errors", function()
     tensor.new({ { 1, 2 } }, { dtype = "i32" }))
   T.raises("backward: the gradient is f32 on fake, the tensor f32 on cpu", y.backward, y,
     tensor.ones({ 1, 2 }, { device = "fake" }))
-  T.raises("unknown option 'retain_grap' %(did you mean 'retain_graph'%?%)", y.backward, y:sum(), { retain_grap = true })
+  T.raises("unknown option 'retain_grap' %(did you mean 'retain_graph'%?%)", y.backward, y:sum(),
+    { retain_grap = true })
   T.raises("backward: this tensor does not depend on anything that requires grad", y.backward, tensor.ones { 1 })
   T.raises("requires_grad_: the tensor was computed from others; detach it first", y.requires_grad_, y)
   T.raises("requires_grad_: only f32 tensors, not i32", x.requires_grad_, tensor.zeros({ 2 }, { dtype = "i32" }))

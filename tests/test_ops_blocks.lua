@@ -209,7 +209,8 @@ local function product(a, b, m, k, n)
 end
 
 on_both("matmul of integers is exact", function(device)
-  for _, size in ipairs { { 1, 300, 1 }, { 3, 130, 70 }, { 65, 17, 129 }, { 130, 64, 31 }, { 17, 257, 5 }, { 128, 1, 64 } } do
+  for _, size in ipairs { { 1, 300, 1 }, { 3, 130, 70 }, { 65, 17, 129 }, { 130, 64, 31 }, { 17, 257, 5 }, { 128,
+    1, 64 } } do
     local m, k, n = table.unpack(size)
     local a, b = integers(m * k, 4, 1), integers(k * n, 4, 2)
     local want = product(a, b, m, k, n)
@@ -328,7 +329,8 @@ local function invariant(what, n, f)
     local part = f(cut[1], cut[2])
     for i, v in ipairs(part) do
       if v ~= whole[cut[1] * width + i] then
-        error(("%s: rows %d to %d: entry %d is %.17g, among %d rows %.17g"):format(what, cut[1] + 1, cut[1] + cut[2], i, v,
+        error(("%s: rows %d to %d: entry %d is %.17g, among %d rows %.17g"):format(what, cut[1] + 1,
+          cut[1] + cut[2], i, v,
           n, whole[cut[1] * width + i]), 0)
       end
     end

@@ -189,3 +189,23 @@ T.test("reward.call checks what a function returns", function()
     return { #prompts[1], #responses[2] }
   end, "lengths", { "abc", "" }, { "", "de" }), { 3, 2 })
 end)
+
+T.test("reward.functions: a file that returns them", function()
+  local path = T.tmpdir() .. "/f.lua"
+  assert(fs.write(path, "return { a = function() return { 1 } end, b = setmetatable({}, { __call = function() return { 2 } end }) }"))
+  local list = assert(reward.functions(path))
+  T.eq(reward.call(list.a, "a", { "p" }, { "r" }), { 1 })
+  T.eq(reward.call(list.b, "b", { "p" }, { "r" }), { 2 })
+  for source, text in pairs {
+    ["return 3"] = "f.lua: returns a number, not a table of functions",
+    [""] = "f.lua: returns a nil, not a table",
+    ["return { short = 3 }"] = "f.lua: reward 'short' is a number, not a function",
+    ["return { function() end }"] = "f.lua: reward '1' is a function",
+    ["return {"] = "f.lua:1: unexpected symbol near <eof>",
+    ["error 'not today'"] = "f.lua:1: not today",
+  } do
+    assert(fs.write(path, source))
+    T.fails(text, reward.functions, path)
+  end
+  T.fails("cannot open", reward.functions, path .. "x")
+end)

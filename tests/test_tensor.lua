@@ -11,7 +11,8 @@ local double = tensor.new(1 + 1e-12):item() ~= 1
 
 T.test("new: shapes of nested tables", function()
   for _, case in ipairs {
-    { 5, {} }, { {}, { 0 } }, { { 1, 2, 3 }, { 3 } }, { { { 1, 2 }, { 3, 4 }, { 5, 6 } }, { 3, 2 } }, { { {}, {} }, { 2, 0 } },
+    { 5, {} }, { {}, { 0 } }, { { 1, 2, 3 }, { 3 } }, { { { 1, 2 }, { 3, 4 }, { 5, 6 } }, { 3, 2 } }, { { {},
+      {} }, { 2, 0 } },
     { { { { { 7 } } } }, { 1, 1, 1, 1 } },
   } do
     local t = tensor.new(case[1])
@@ -83,7 +84,8 @@ T.test("conversions", function()
   T.eq(tensor.new({ 2 ^ 53 // 1 + 1 }, { dtype = "i64" }):item(), 2 ^ 53 // 1 + 1)
   -- halves: to nearest even
   T.eq(x:to("bf16"):totable(), { -1.75, -.5, 0, .5, 1.75, 300, -300 })
-  T.eq(tensor.new({ 1 + 2 ^ -8, 1 + 3 * 2 ^ -8, 1 + 2 ^ -8 + 2 ^ -16 }):to("bf16"):totable(), { 1, 1 + 2 ^ -6, 1 + 2 ^ -7 })
+  T.eq(tensor.new({ 1 + 2 ^ -8, 1 + 3 * 2 ^ -8, 1 + 2 ^ -8 + 2 ^ -16 }):to("bf16"):totable(), { 1, 1 + 2 ^ -6,
+    1 + 2 ^ -7 })
   T.eq(tensor.new({ 1 + 2 ^ -11, 1 + 3 * 2 ^ -11, 65504, 65520, 2 ^ -24, 2 ^ -26 }):to("f16"):totable(),
     { 1, 1 + 2 ^ -9, 65504, math.huge, 2 ^ -24, 0 })
   T.eq(tensor.new({ 0.1 }, { dtype = "bf16" }).dtype, "bf16")
@@ -101,7 +103,8 @@ T.test("arithmetic is for f32 on one device", function()
   T.raises("elementwise operation: expected an f32 tensor, got bf16", tensor.exp, x:to("bf16"))
   T.raises("sum: expected an f32 tensor, got i32", i.sum, i)
   T.raises("mul: operands are on cpu and fake; move one with :to%(device%)", x.mul, x, x:to("fake"))
-  T.raises("matmul: operands are on cpu and fake", tensor.matmul, tensor.zeros { 2, 2 }, tensor.zeros({ 2, 2 }, { device = "fake" }))
+  T.raises("matmul: operands are on cpu and fake", tensor.matmul, tensor.zeros { 2, 2 }, tensor.zeros({ 2, 2 },
+    { device = "fake" }))
   T.eq(tensor.cat({ i, i }):totable(), { 1, 2, 1, 2 })
   T.eq(i:reshape(2, 1):t():totable(), { { 1, 2 } })
   T.eq(i:clone():fill_(3):totable(), { 3, 3 })
@@ -193,7 +196,8 @@ end)
 
 T.test("views share memory, copies do not", function()
   local x = tensor.new { { 1, 2 }, { 3, 4 } }
-  local views = { x:t(), x:reshape(4), x:narrow(1, 1, 1), x:permute(2, 1), x:detach(), x[1], x:unsqueeze(1), x:expand(3, 2, 2) }
+  local views = { x:t(), x:reshape(4), x:narrow(1, 1, 1), x:permute(2, 1), x:detach(), x[1], x:unsqueeze(1),
+    x:expand(3, 2, 2) }
   local copies = { x:clone(), x:t():contiguous(), x:t():reshape(4), x:to("i32") }
   x:fill_(9)
   for _, v in ipairs(views) do T.eq(v:max():item(), 9) end
@@ -227,7 +231,8 @@ T.test("shape errors show both shapes", function()
     { "reshape: %(2,3%) has 6 elements and does not fit %(4,%-1%)", tensor.reshape, x, 4, -1 },
     { "reshape: %(2,3%) has 6 elements and does not fit %(%-2,%-3%)", tensor.reshape, x, -2, -3 },
     { "reshape: %(2,3%) has 6 elements and does not fit %(%-1,%-1%)", tensor.reshape, x, -1, -1 },
-    { "reshape: %(0%) has 0 elements and does not fit %(4294967296,4294967296%)", tensor.reshape, z(0), 1 << 32, 1 << 32 },
+    { "reshape: %(0%) has 0 elements and does not fit %(4294967296,4294967296%)", tensor.reshape, z(0), 1 << 32,
+      1 << 32 },
     { "expand: %(2,3%) does not expand to %(2,4%)", tensor.expand, x, 2, 4 },
     { "expand: %(1%) does not expand to %(%-5%)", tensor.expand, z(1), -5 },
     { "expand: %(2,3%) does not expand to %(3%)", tensor.expand, x, 3 },
@@ -258,7 +263,8 @@ T.test("shape errors show both shapes", function()
     { "softmax: a scalar has no dimension to normalise", tensor.softmax, tensor.new(1) },
     { "linear: input %(2,3%) does not fit weight %(4,5%) %(%[out, in%]%)", nn.linear, x, z(4, 5) },
     { "linear: bias %(3%) does not fit 4 outputs", nn.linear, x, z(4, 3), z(3) },
-    { "lora_linear: A %(2,4%) and B %(5,2%) do not fit a weight of 5 x 3", nn.lora_linear, x, z(5, 3), z(2, 4), z(5, 2) },
+    { "lora_linear: A %(2,4%) and B %(5,2%) do not fit a weight of 5 x 3", nn.lora_linear, x, z(5, 3), z(2, 4),
+      z(5, 2) },
     { "lora_linear: dropout 1.0 is outside %[0, 1%)", nn.lora_linear, x, z(5, 3), z(2, 3), z(5, 2), { dropout = 1 } },
     { "rmsnorm: weight %(2%) does not fit rows of %(2,3%)", nn.rms_norm, x, z(2) },
     { "layernorm: weight %(2%) does not fit rows of %(2,3%)", nn.layer_norm, x, z(3), z(2) },
@@ -267,7 +273,8 @@ T.test("shape errors show both shapes", function()
     { "rope: needs %[T, H, even K%] and T positions, got %(2,1,3%) and %(2%)", nn.rope, z(2, 1, 3), { 0, 1 } },
     { "attention: needs q %[T, H, K%], k and v %[T, G, K%] with H a multiple of G, got %(2,3,4%), %(2,2,4%), %(2,2,4%)",
       nn.attention, z(2, 3, 4), z(2, 2, 4), z(2, 2, 4), { 0, 2 } },
-    { "attention: offsets must rise from 0 to the number of rows, 2", nn.attention, z(2, 1, 4), z(2, 1, 4), z(2, 1, 4), { 0, 3 } },
+    { "attention: offsets must rise from 0 to the number of rows, 2", nn.attention, z(2, 1, 4), z(2, 1, 4), z(2,
+      1, 4), { 0, 3 } },
     { "segment: offsets must rise from 0 to the number of rows, 2", nn.segment_sum, x, { 0, 2, 1, 2 } },
     { "segment: offsets must be a contiguous vector of B %+ 1 entries", nn.segment_mean, x, {} },
     { "segment: needs %[T%] or %[T, n%]", nn.segment_sum, z(2, 1, 1), { 0, 2 } },
@@ -275,7 +282,8 @@ T.test("shape errors show both shapes", function()
     { "lm_head: hidden %(2,3%) does not fit the head %(5,4%)", nn.lm_head, x, z(5, 4), { 0, 0 } },
     { "lm_head: %(1%) targets do not fit 2 rows", nn.lm_head, x, z(5, 3), { 0 } },
     { "lm_head: index 5 %(entry 2%) is outside 0 .. 4", nn.lm_head, x, z(5, 3), { 0, 5 } },
-    { "lm_head: reference %(1,3%) differs from hidden %(2,3%)", nn.lm_head, x, z(5, 3), { 0, 0 }, { hidden_ref = z(1, 3) } },
+    { "lm_head: reference %(1,3%) differs from hidden %(2,3%)", nn.lm_head, x, z(5, 3), { 0, 0 },
+      { hidden_ref = z(1, 3) } },
     { "lm_head: operands are on cpu and fake", nn.lm_head, x, z(5, 3), { 0, 0 }, { hidden_ref = x:to("fake") } },
     { "lm_head: expected an f32 tensor, got i32", nn.lm_head, x, z(5, 3), { 0, 0 }, { hidden_ref = x:to("i32") } },
     { "lm_head: temperature 0 must be positive", nn.lm_head, x, z(5, 3), { 0, 0 }, { temperature = 0 } },
@@ -452,71 +460,4 @@ end)
 
 T.test("mocl.tensor is reached through mocl", function()
   T.ok(rawequal(mocl.tensor, tensor))
-end)
-
--- ---- documentation ----
-
-local dir = arg[0]:match("^(.*)/[^/]*$") or "."
-
-local function read_doc(name)
-  local f = assert(io.open(dir .. "/../docs/" .. name .. ".md"))
-  local text = f:read("a")
-  f:close()
-  return text
-end
-
-local documented = {
-  tensor = { module = tensor },
-  nn = { module = require "mocl.nn" },
-  optim = { module = require "mocl.optim" },
-}
-
-T.test("every function has an entry in the docs, every entry a function", function()
-  local scope <close> = tensor.scope()
-  local parameter = tensor.new({ 1 }, { requires_grad = true })
-  local objects = {
-    tensor = { parameter, scope },
-    nn = { documented.nn.module.ReLU() },
-    optim = { documented.optim.module.sgd { parameter }, documented.optim.module.schedule },
-  }
-  for name, doc in pairs(documented) do
-    local entries = {}
-    for line in ("\n" .. read_doc(name)):gmatch("\n### ([^\n]+)") do
-      for f in line:gmatch("([%w_.]+)%f[({]") do
-        entries[f:match("[^.]+$")] = true
-      end
-    end
-    for f, v in pairs(doc.module) do
-      T.ok(entries[f] or type(v) == "table", ("docs/%s.md has no entry for %s"):format(name, f))
-    end
-    for f in pairs(entries) do
-      local found = doc.module[f]
-      for _, object in ipairs(objects[name]) do
-        local ok, v = pcall(function() return object[f] end)
-        found = found or ok and v
-      end
-      T.ok(found or f == "f", ("docs/%s.md describes %s, which does not exist"):format(name, f))
-    end
-  end
-end)
-
-T.test("the examples of the docs print what they say", function()
-  for name in pairs(documented) do
-    local ran = 0
-    for code in read_doc(name):gmatch("```lua\n(.-)```") do
-      local printed, promised = {}, {}
-      local env = setmetatable({
-        print = function(...)
-          local parts = table.pack(...)
-          for i = 1, parts.n do parts[i] = tostring(parts[i]) end
-          printed[#printed + 1] = table.concat(parts, "\t")
-        end,
-      }, { __index = _G })
-      for line in code:gmatch("%-%-> ([^\n]*)") do promised[#promised + 1] = line end
-      assert(load(code, "=docs/" .. name .. ".md", "t", env))()
-      T.eq(printed, promised, name)
-      ran = ran + 1
-    end
-    T.ok(ran > 0, name .. " has an example")
-  end
 end)

@@ -12,8 +12,9 @@
 
 #include "cpu.h"
 
-#define SPINS_WORKER 4000 /* looks at the ticket before sleeping: some tens of microseconds */
-#define SPINS_CALLER 20000 /* looks at the counter before giving up the time slice */
+/* A pause lasts 10 to 70 nanoseconds, depending on the CPU. */
+#define SPINS_WORKER 1000 /* looks at the ticket before sleeping */
+#define SPINS_CALLER 2000 /* looks at the counter before giving up the time slice */
 #define PIECES_MAX 0x7fffffff
 
 struct mk_pool {

@@ -26,6 +26,15 @@ const struct mk_simd *mk_simd(void) {
     return chosen;
 }
 
+/* No BLAS is loaded: row invariance would hold it to tiles of one fixed number of rows, at which the
+** tiles here are as fast (a product of few rows would pay for a whole tile of it). */
+const char *mk_blas_describe(void) {
+    const struct mk_simd *s = mk_simd();
+    if (s->panel_vectors * s->lanes * sizeof(mk_real) == 256) return "none: built-in kernels, avx512";
+    return s->lanes * sizeof(mk_real) == 32 ? "none: built-in kernels, avx2"
+                                            : "none: built-in kernels, base";
+}
+
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
               int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int add) {
     int64_t panel = (int64_t)s->lanes * s->panel_vectors;

@@ -87,7 +87,12 @@ function methods:load(state)
 end
 
 local function class(forward)
-  return { __index = methods, __call = forward }
+  local c = { __call = forward }
+  for name, f in pairs(methods) do
+    c[name] = f
+  end
+  c.__index = c
+  return c
 end
 
 local function check(name, options, known)
@@ -237,7 +242,8 @@ for name, title in pairs(activations) do
   end
 end
 
-local MLP_OPTIONS = { activation = true, key = true, seed = true, stream = true, device = true, output_scale = true, bias = true }
+local MLP_OPTIONS = { activation = true, key = true, seed = true, stream = true, device = true,
+  output_scale = true, bias = true }
 
 --- Linear layers of the given sizes with an activation between them; linear number i draws from
 -- stream + i - 1. output_scale multiplies the initial tensors of the last one.

@@ -167,6 +167,27 @@ function reward.load(dir, tokenizer, opts)
   return model
 end
 
+--- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
+function reward.functions(path)
+  local chunk, why = loadfile(path)
+  if not chunk then
+    return nil, why, "IO"
+  end
+  local ok, list = pcall(chunk)
+  if not ok then
+    return nil, path .. ": " .. tostring(list), "FORMAT"
+  elseif type(list) ~= "table" then
+    return nil, ("%s: returns a %s, not a table of functions"):format(path, type(list)), "FORMAT"
+  end
+  for name, f in pairs(list) do
+    local meta = getmetatable(f)
+    if type(name) ~= "string" or type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+      return nil, ("%s: reward '%s' is a %s, not a function"):format(path, tostring(name), type(f)), "FORMAT"
+    end
+  end
+  return list
+end
+
 --- Calls a reward of any kind and checks what comes back: one finite number per answer.
 function reward.call(f, name, prompts, responses)
   local scores = f(prompts, responses)

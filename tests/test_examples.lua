@@ -1,0 +1,65 @@
+-- every Lua file of examples/ runs, and shows what it promises
+
+local T = require "t"
+local child = require "child"
+
+local run = {}
+
+run["01_tensor.lua"] = function(out)
+  T.ok(out:find("6.0\t9.0\t3.5", 1, true), out)
+  T.ok(out:find("matmul: (2,3) x (4,2)", 1, true), out)
+  T.near(tonumber(out:match("normal draws: ([%d.]+)")), 4.9, .1) -- 2e6 P(x > 4.89) = 1
+end
+
+run["02_regression.lua"] = function(out)
+  T.ok(tonumber(out:match("step 400  mean squared error ([%d.]+)")) < .01, out)
+  local n = 0
+  for got, want in out:gmatch("network +(%-?[%d.]+)  sin%(3 x%) +(%-?[%d.]+)") do
+    n = n + 1
+    T.near(tonumber(got), tonumber(want), .15)
+  end
+  T.eq(n, 3)
+end
+
+run["03_generate.lua"] = function(out)
+  T.ok(tonumber(out:match("trained: loss ([%d.]+)")) < .5, out)
+  T.ok(out:find("\n1  the dog dug in the sand\n", 1, true), out)
+  T.ok(out:find("\n2  the ", 1, true), out)
+end
+
+run["04_rewards.lua"] = function(out)
+  T.eq(out, "") -- it only returns its functions
+end
+
+local list = assert(io.popen("ls examples/*.lua"))
+for path in list:lines() do
+  local name = path:match("[^/]+$")
+  T.test(name, function()
+    T.ok(run[name], "a test of what it shows")
+    local out, err, status = child.mocl { path }
+    T.eq(status, 0, err)
+    T.eq(err, "")
+    run[name](out)
+    T.eq((child.mocl { path }), out, "the same output again")
+    local lines = 0
+    for _ in child.read(path):gmatch("\n") do
+      lines = lines + 1
+    end
+    T.ok(lines <= 80, lines .. " lines")
+  end)
+end
+list:close()
+
+T.test("03_generate.lua with a model of one's own", function()
+  local dir = T.shared("weights/stories260K/hf-derived/config.json"):match("^(.*)/")
+  local out, err, status = child.mocl { "examples/03_generate.lua", dir, T.shared("weights/stories260K/tok512.bin") }
+  T.eq(status, 0, err)
+  T.ok(out:find("5 layers, width 64, 512 tokens", 1, true), out)
+end)
+
+T.test("04_rewards.lua in a run", function()
+  local out, err, status = child.mocl { "recipes/moc_hh.lua", "rewards=examples/04_rewards.lua", "objectives=brief,polite",
+    "preset=smoke", "quiet=true", "documents=40", "moc.iterations=1", "eval.unseen_answers=0", "out=" .. T.tmpdir() .. "/run" }
+  T.eq(status, 0, err)
+  T.ok(out:find("brief", 1, true) and out:find("polite", 1, true), out)
+end)
