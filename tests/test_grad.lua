@@ -194,6 +194,15 @@ T.test("a gradient is its own memory", function()
   T.eq(b.grad:item(), 1)
 end)
 
+T.test("gradients that share memory on the way are not added into", function()
+  local q, x = leaf { 1, 2 }, leaf { 1, 2 }
+  local a, p = q * 1, x * 1
+  local c = p * 3 -- older than b: its gradient reaches p after that of b, which is a view of that of a
+  local b = p:reshape(2);
+  ((a + b):sum() + c:sum()):backward()
+  T.eq({ q.grad:totable(), x.grad:totable() }, { { 1, 1 }, { 4, 4 } })
+end)
+
 T.test("retain_graph, and a graph that was used up", function()
   local x = leaf { 2 }
   local y = x * x
@@ -425,40 +434,70 @@ T.test("lora_linear with dropout is its parts", function()
   T.near(fused, parts, double and 1e-12 or 2e-5)
 end)
 
-T.test("memory runs out at every point of a forward and backward pass", function()
-  local x = tensor.randn({ 3, 4 }, { seed = 1, requires_grad = true })
-  local w = tensor.randn({ 5, 4 }, { seed = 2, requires_grad = true })
-  local b = tensor.randn({ 5 }, { seed = 3, requires_grad = true })
-  local function pass()
-    local h = nn.linear(x:t():t(), w, b):gelu()
-    local q = tensor.cat({ h, h:narrow(2, 1, 3) }, 2):transpose(1, 2)
-    local s = nn.layer_norm(q, nil, nil):softmax(1) ^ 2 / (q:square():sum(2, true) + 1)
-    local m = tensor.maximum(s, q:mean(1, true)):max(2) + s:logsumexp(2)
-    local logp, entropy = nn.lm_head(x, w, { 0, 1, 2 }, { hidden_ref = x:detach() })
-    return m:sum() + (logp * entropy):sum()
+-- `pass` is run with 0, 1, 2 ... allocations allowed until it succeeds: each time a clean error, nothing left
+local function starve(leaves, pass)
+  local function grads()
+    local list = {}
+    for i, t in ipairs(leaves) do
+      list[i] = ops.flat(t.grad)
+      t:zero_grad()
+    end
+    return list
   end
-  pass():backward()
-  local want = { ops.flat(x.grad), ops.flat(w.grad), ops.flat(b.grad) }
   local function live()
     collectgarbage()
     collectgarbage()
     return tensor.memory().tensors
   end
-  for _, t in ipairs { x, w, b } do t:zero_grad() end
-  local start, n, done = live(), 0, false
-  while not done do
+  pass():backward()
+  local want, start, n, ok = grads(), live(), 0, false
+  while not ok do
+    local e
     tensor.fail_after(n)
-    local ok, e = pcall(function() pass():backward() end)
+    ok, e = pcall(function() pass():backward() end)
     tensor.fail_after(-1)
     T.ok(ok or tostring(e):find("out of", 1, true), e)
-    done = ok
+    T.eq(tensor.is_grad_enabled(), true)
     n = n + 1
     if not ok then
-      for _, t in ipairs { x, w, b } do t:zero_grad() end
+      for _, t in ipairs(leaves) do t:zero_grad() end
       T.eq(live(), start, "live tensors after failure " .. n)
-      T.eq(tensor.is_grad_enabled(), true)
     end
   end
-  T.ok(n > 50, "failure points: " .. n)
-  T.eq({ ops.flat(x.grad), ops.flat(w.grad), ops.flat(b.grad) }, want)
+  T.ok(n > 100, "failure points: " .. n)
+  T.eq(grads(), want)
+end
+
+local function random(seed, ...)
+  return tensor.randn({ ... }, { seed = seed, requires_grad = true })
+end
+
+T.test("memory runs out at every point of a pass: general operations", function()
+  local x, w, b = random(1, 3, 4), random(2, 5, 4), random(3, 5)
+  starve({ x, w, b }, function()
+    local h = nn.linear(x:t():t(), w, b):gelu()
+    local q = tensor.cat({ h, h:narrow(2, 1, 3) }, 2):transpose(1, 2)
+    local s = nn.layer_norm(q, nil, nil):softmax(1) ^ 2 / (q:square():sum(2, true) + 1)
+    local m = tensor.maximum(s, q:mean(1, true)):max(2) + s:logsumexp(2)
+    local p = (x:abs() + 1) ^ (x * .5)
+    local c = tensor.where(x:gt(0), p, x:expand(3, 4)):cumsum(2):index_select { 3, 1, 3 }
+    return m:sum() + tensor.stack({ c, p }):mean() + x:matmul(w:t()):pick({ 1, 0, 4 }):sum()
+  end)
+end)
+
+T.test("memory runs out at every point of a pass: sequences and the language model", function()
+  local x, w, a, b = random(1, 5, 4), random(2, 8, 4), random(3, 2, 4), random(4, 8, 2)
+  local g = random(5, 8)
+  local offsets = { 0, 2, 5 }
+  starve({ x, w, a, b, g }, function()
+    local h = nn.rms_norm(nn.lora_linear(x:t():t(), w, a, b, { scale = 2, dropout = .2, key = 3 }), g)
+    local q = nn.rope(h:reshape(5, 2, 4), { 0, 1, 0, 1, 2 })
+    local k = q:narrow(2, 1, 1)
+    local y = nn.attention(q, k, h:reshape(5, 2, 4):narrow(2, 2, 1), offsets):reshape(5, 8)
+    y = nn.dropout(nn.swiglu(y, h), .1, { key = 4 })
+    local logp, entropy, kl = nn.lm_head(x, w, { 0, 1, 2, 7, 3 }, { hidden_ref = x:detach() + 1 })
+    local adv = nn.gae(y:detach(), h:detach(), offsets)
+    local loss = nn.ppo_clip(logp, logp:detach(), adv:select(2, 1), .2)
+    return loss:sum() + (entropy * kl):sum() + nn.segment_mean(y, offsets):sum() + nn.embedding(y, { 4, 4 }):sum()
+  end)
 end)

@@ -11,7 +11,8 @@ local safetensors = require "mocl.safetensors"
 local RECIPE = "recipes/moc_hh.lua"
 -- smaller still, for runs that need not be the preset's
 local SMALL = {
-  "preset=smoke", "quiet=true", "model.layers=1", "documents=40", "reward.pairs=20", "sft.examples=20", "base.steps=2",
+  "preset=smoke", "quiet=true", "tokenizer.vocab_size=400", "model.hidden_size=16", "model.heads=2",
+  "model.intermediate_size=32", "model.positions=256", "moc.save_every=2", "model.layers=1", "documents=40", "reward.pairs=20", "sft.examples=20", "base.steps=2",
   "sft.steps=2", "reward.steps=2", "base.batch_size=4", "sft.batch_size=4", "reward.batch_size=4", "ppo.batch_size=8",
   "moc.iterations=2", "eval.answers=2", "eval.unseen_answers=0", "ppo.max_new_tokens=3",
 }
@@ -316,6 +317,33 @@ end)
 T.test("control.c=one is linear scalarisation and says so", function()
   local result = assert(json.load(once("linear", SMALL, "control.c=one").dir .. "/result.json"))
   T.eq({ result.method, result.c.mean, result.c.one, result.c.negative_w }, { "conditioned_linear", 1.0, 1.0, 0.0 })
+end)
+
+T.test("control.solve: the gate I(A) acts from the second epoch with epoch, never with iteration", function()
+  local far = { SMALL, "ppo.lr=0.3", "ppo.warmup=0" } -- so that the clip is active after one epoch
+  local function moc(name, ...)
+    local list = {}
+    for _, row in ipairs(rows(once(name, ...).dir .. "/metrics.jsonl")) do
+      list[#list + 1] = row.stage == "moc" and row or nil
+    end
+    return list
+  end
+  local iteration, epoch = moc("far", far), moc("far, epoch", far, "control.solve=epoch")
+  T.ok(iteration[1]["ppo/policy/clipfrac"] > .1, "clipped")
+  T.eq(epoch[1]["ppo/first_ratio_error"], 0.0)
+  T.ok(not pcall(T.eq, epoch[1], iteration[1]))
+  -- with one epoch there is no second one to gate
+  T.eq(moc("far, one", far, "ppo.ppo_epochs=1", "control.solve=epoch"), moc("far, one epoch", far, "ppo.ppo_epochs=1"))
+end)
+
+T.test("presets: the paper's values, and reading B", function()
+  for preset, want in pairs { paper = { "sample", 0.1 }, reading_b = { "preference", 0.001 } } do
+    local dir = once(preset, "preset=" .. preset, { table.unpack(SMALL, 2) }).dir
+    local cfg = assert(config.load(dir .. "/config.lua"))
+    T.eq({ cfg.control.pool, cfg.control.phi }, want)
+    local result = assert(json.load(dir .. "/result.json"))
+    T.eq({ #result.rewards, result.method }, { 11, "moc" })
+  end
 end)
 
 T.test("rewards from a Lua file", function()

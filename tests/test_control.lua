@@ -1,0 +1,249 @@
+-- the control problem: R, the vectors of equation 12, c and the weights, by hand on small batches
+
+local T = require "t"
+local Control = require "mocl.control"
+local config = require "mocl.config"
+local minnorm = require "mocl.minnorm"
+local ppo = require "mocl.ppo"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.transformer"
+
+local is_double = tensor.new(1 + 1e-12):item() ~= 1
+local NEAR = is_double and 1e-12 or 1e-5 -- sums of 9 products of size 1 in f32
+
+local START = { { 0, 10 }, { 2, 14 }, { 4, 6 }, { -2, 10 } } -- means 1 and 10
+
+local function new(options, n_grid)
+  local schema = {}
+  for i, row in ipairs(Control.OPTIONS) do
+    schema[i] = row
+  end
+  local words = {}
+  for k, v in pairs(options or {}) do
+    words[#words + 1] = k .. "=" .. tostring(v)
+  end
+  return Control.new((config.parse(schema, words)), 2, n_grid or 3, START)
+end
+
+-- four answers of 3, 2, 1 and 3 tokens under preferences 1, 2, 1, 3 of the grid
+local GRID = { { .2, .8 }, { .5, .5 }, { .9, .1 } }
+local PLACES = { 1, 2, 1, 3 }
+local PREFS = { GRID[1], GRID[2], GRID[1], GRID[3] }
+local RAW = { { 1, 12 }, { 5, 10 }, { 0, 7 }, { 2, 9 } }
+
+local function batch()
+  return transformer.pack({ { 1 }, { 1 }, { 1 }, { 1 } }, { { 1, 2, 3 }, { 4, 5 }, { 6 }, { 7, 8, 9 } })
+end
+
+local A = {}
+for t = 1, 9 do
+  A[t] = { math.sin(3 * t), math.cos(5 * t) - .3 }
+end
+
+local function solve(control, gated)
+  return control:solve(gated or tensor.new(A), batch(), PREFS, PLACES)
+end
+
+local FIRST, LAST = { 1, 4, 6, 7 }, { 3, 5, 6, 9 }
+
+-- algorithm 2 on equation 12 over the tokens of the answers in list, b being the same for all of them
+local function c_by_hand(answers, b, a)
+  local vv, vw, ww = 0, 0, 0
+  for _, i in ipairs(answers) do
+    for t = FIRST[i], LAST[i] do
+      local v, w = 0, 0
+      for j = 1, 2 do
+        v, w = v + PREFS[i][j] * a[t][j], w - b[i][j] * a[t][j]
+      end
+      vv, vw, ww = vv + v * v, vw + v * w, ww + w * w
+    end
+  end
+  return (minnorm.two(vv, vw, ww))
+end
+
+local function b_of(R)
+  local b = {}
+  for i, row in ipairs(R) do
+    b[i] = { row[1] - PREFS[i][1], row[2] - PREFS[i][2] }
+  end
+  return b
+end
+
+T.test("R is equation 18 with the running statistics, around 1/N", function()
+  for _, case in ipairs { { "1/N", .5 }, { "1", 1 } } do
+    local control = new { offset = case[1], statistics_factor = .75 }
+    local R = control:observe(RAW, PLACES)
+    local mean, std = control.stats:mean(), control.stats:std()
+    T.near(mean, { .75 * 1 + .25 * 2, .75 * 10 + .25 * 9.5 }, 1e-12)
+    for i, row in ipairs(RAW) do
+      for j = 1, 2 do
+        T.near(R[i][j], (row[j] - mean[j]) / (2 * std[j]) + case[2], 1e-12)
+      end
+    end
+    T.near(control.mean, { { (R[1][1] + R[3][1]) / 2, (R[1][2] + R[3][2]) / 2 }, R[2], R[4] }, 1e-12)
+  end
+end)
+
+T.test("c and w per preference, from the pooled sums", function()
+  local control = new { phi = 0 }
+  control:observe(RAW, PLACES)
+  local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+  local s = solve(control)
+  local want = { c_by_hand({ 1, 3 }, b, A), c_by_hand({ 2 }, b, A), 0, c_by_hand({ 4 }, b, A) }
+  want[3] = want[1]
+  local inside, tokens, weights = 0, s.c:totable(), s.w:totable()
+  for i, a in ipairs(s.answers) do
+    T.near(a.c, want[i], NEAR, "answer " .. i)
+    T.eq(a.indicator, true)
+    inside = inside + (a.c > 0 and a.c < 1 and 1 or 0)
+    for j = 1, 2 do
+      T.near(a.w[j], a.c * PREFS[i][j] - (1 - a.c) * b[i][j], 1e-12)
+      for t = FIRST[i], LAST[i] do
+        T.near(tokens[t], a.c, NEAR)
+        T.near(weights[t][j], a.w[j], NEAR)
+      end
+    end
+  end
+  T.ok(inside > 0, "a case with c between 0 and 1")
+end)
+
+T.test("other pools: the batch, each answer, each token", function()
+  local function c_of(pool)
+    local control = new { phi = 0, statistic = "sample", pool = pool }
+    local b = b_of(control:observe(RAW, PLACES))
+    return solve(control).c:totable(), b
+  end
+  local c, b = c_of "batch"
+  T.near(c, (function()
+    local one, list = c_by_hand({ 1, 2, 3, 4 }, b, A), {}
+    for t = 1, 9 do
+      list[t] = one
+    end
+    return list
+  end)(), NEAR)
+  c, b = c_of "sample"
+  for i = 1, 4 do
+    T.near(c[FIRST[i]], c_by_hand({ i }, b, A), NEAR)
+  end
+  c, b = c_of "token"
+  for i = 1, 4 do
+    for t = FIRST[i], LAST[i] do
+      local v, w = 0, 0
+      for j = 1, 2 do
+        v, w = v + PREFS[i][j] * A[t][j], w - b[i][j] * A[t][j]
+      end
+      T.near(c[t], (minnorm.two(v * v, v * w, w * w)), NEAR * 10)
+    end
+  end
+end)
+
+T.test("statistic: what R stands for in the comparison", function()
+  local function first(statistic)
+    local control = new { phi = 0, statistic = statistic, pool = "sample" }
+    local R = control:observe(RAW, PLACES)
+    local mean = { 0, 0 }
+    for _, row in ipairs(R) do
+      mean[1], mean[2] = mean[1] + row[1] / 4, mean[2] + row[2] / 4
+    end
+    local rows = statistic == "sample" and R or statistic == "batch" and { mean, mean, mean, mean }
+      or { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+    local b, s = b_of(rows), solve(control)
+    for i, a in ipairs(s.answers) do
+      T.near(a.c, c_by_hand({ i }, b, A), NEAR, statistic)
+    end
+  end
+  first "sample"
+  first "batch"
+  first "group"
+end)
+
+T.test("a constraint that holds gives c = 1 and w = p", function()
+  local control = new { phi = 100 }
+  control:observe(RAW, PLACES)
+  local s = solve(control)
+  for i, a in ipairs(s.answers) do
+    T.eq({ a.c, a.indicator }, { 1.0, false })
+    T.eq(a.w, PREFS[i])
+  end
+  -- phi between the errors of the groups: some hold, some do not
+  control = new { phi = 0 }
+  local function error_of(i)
+    local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }[i]
+    return (b[1] ^ 2 + b[2] ^ 2) / 2
+  end
+  control:observe(RAW, PLACES)
+  control.o.phi = (error_of(1) + error_of(4)) / 2
+  s = solve(control)
+  T.eq(s.answers[1].indicator, error_of(1) > control.o.phi)
+  T.eq(s.answers[4].indicator, error_of(4) > control.o.phi)
+  T.ok(s.answers[1].indicator ~= s.answers[4].indicator)
+end)
+
+T.test("c = one, the floor, the scale", function()
+  local function c_of(options)
+    options.phi = 0
+    local control = new(options)
+    control:observe(RAW, PLACES)
+    local s, c = solve(control), {}
+    for i, a in ipairs(s.answers) do
+      c[i] = a.c
+    end
+    return c, s, control
+  end
+  T.eq(c_of { c = "one" }, { 1.0, 1.0, 1.0, 1.0 })
+  local plain = c_of {}
+  for i, c in ipairs((c_of { floor = .9 })) do
+    T.near(c, math.max(.9, plain[i]), 1e-12)
+  end
+  local scaled, s, control = c_of { scale = 2 }
+  local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+  for i = 1, 4 do
+    b[i] = { 2 * b[i][1], 2 * b[i][2] }
+  end
+  T.near(scaled[4], c_by_hand({ 4 }, b, A), NEAR)
+  T.near(s.answers[4].w[1], scaled[4] * .9 - (1 - scaled[4]) * b[4][1], 1e-9)
+end)
+
+T.test("the gate of equation 10 enters the sums", function()
+  local control = new { phi = 0 }
+  control:observe(RAW, PLACES)
+  local open = solve(control).answers
+  local ratio = tensor.new { 1.5, .5, 1.5, .5, 1.5, .5, 1.5, .5, 1.5 }
+  local gated = ppo.gate(tensor.new(A), ratio, .2)
+  local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+  local s = solve(control, gated)
+  T.near(s.answers[4].c, c_by_hand({ 4 }, b, gated:totable()), NEAR)
+  local changed = false
+  for i = 1, 4 do
+    changed = changed or math.abs(s.answers[i].c - open[i].c) > 1e-3
+  end
+  T.ok(changed, "a case in which the gate matters")
+  T.eq(solve(control, ppo.gate(tensor.new(A), tensor.ones { 9 }, .2)).c:totable(), solve(control).c:totable())
+end)
+
+T.test("one objective: c = 1", function()
+  local schema = {}
+  for i, row in ipairs(Control.OPTIONS) do
+    schema[i] = row
+  end
+  local control = Control.new((config.parse(schema, { "phi=0" })), 1, 1, { { 0 }, { 1 } })
+  local one = transformer.pack({ { 1 }, { 1 } }, { { 1, 2 }, { 3 } })
+  control:observe({ { 5 }, { -5 } }, { 1, 1 })
+  local s = control:solve(tensor.new { { 1 }, { -1 }, { 2 } }, one, { { 1 }, { 1 } }, { 1, 1 })
+  T.eq(s.c:totable(), { 1.0, 1.0, 1.0 })
+  T.eq(s.w:totable(), { { 1.0 }, { 1.0 }, { 1.0 } })
+end)
+
+T.test("state and restore: the second half is that of one whole", function()
+  for _, spread in ipairs { "total", "within" } do
+    local whole, half = new { spread = spread, range = spread == "within" }, new { spread = spread, range = spread == "within" }
+    whole:observe(RAW, PLACES)
+    half:observe(RAW, PLACES)
+    local json = require "mocl.json"
+    local again = new { spread = spread, range = spread == "within" }
+    again:restore(json.decode(json.encode(half:state())))
+    local more = { { 3, 3 }, { 1, 20 }, { -4, 8 }, { 0, 0 } }
+    T.eq(again:observe(more, PLACES), whole:observe(more, PLACES))
+    T.eq(solve(again).w:totable(), solve(whole).w:totable())
+  end
+end)
