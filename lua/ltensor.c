@@ -299,7 +299,12 @@ static int make_random(lua_State *L, bool normal) {
 static int tensor_randn(lua_State *L) { return make_random(L, true); }
 static int tensor_rand(lua_State *L) { return make_random(L, false); }
 
-static void store(void *buf, mk_dtype dtype, int64_t i, double v) {
+/* entry i (from 0) of a host array; an integer out of the dtype's range raises */
+static void store(lua_State *L, void *buf, mk_dtype dtype, int64_t i, double v) {
+    static const double range[MK_DTYPE_COUNT][2] = {[MK_I8] = {-0x1p7, 0x1p7}, [MK_U8] = {0, 0x1p8},
+                                                    [MK_I32] = {-0x1p31, 0x1p31}, [MK_I64] = {-0x1p63, 0x1p63}};
+    if (range[dtype][1] > 0 && !(v >= range[dtype][0] && v < range[dtype][1]))
+        luaL_error(L, "tensor: entry %d, %f, does not fit %s", (int)i + 1, v, mocl_dtype_name(dtype));
     switch (dtype) {
         case MK_F32: ((mk_real *)buf)[i] = (mk_real)v; break;
         case MK_I8: ((int8_t *)buf)[i] = (int8_t)v; break;
@@ -331,7 +336,7 @@ static void fill_nested(lua_State *L, int level, int ndim, const int64_t *shape,
         if (!is_number || lua_type(L, -1) == LUA_TSTRING)
             luaL_error(L, "tensor: entry %d is a %s, not a number", (int)*at + 1, luaL_typename(L, -1));
         if (dtype == MK_I64 && lua_isinteger(L, -1)) ((int64_t *)buf)[*at] = lua_tointeger(L, -1);
-        else store(buf, dtype, *at, v);
+        else store(L, buf, dtype, *at, v);
         ++*at;
         return;
     }
@@ -375,6 +380,7 @@ static int tensor_arange(lua_State *L) {
     double step = n_args > 2 ? luaL_checknumber(L, 3) : 1;
     if (step == 0 || !isfinite(first) || !isfinite(beyond)) return luaL_error(L, "arange: bad bounds or step");
     double count = ceil((beyond - first) / step);
+    if (!(count < 0x1p40)) return luaL_error(L, "arange: %f entries are too many", count);
     int64_t n = count > 0 ? (int64_t)count : 0;
     lua_settop(L, opts);
     moclL_checkoptions(L, opts, new_options);
@@ -382,7 +388,7 @@ static int tensor_arange(lua_State *L) {
     mk_dtype dtype = optdtype(L, opts, MK_F32);
     if (dtype == MK_BF16 || dtype == MK_F16) return luaL_error(L, "arange: make f32 and convert");
     void *buf = lua_newuserdatauv(L, (size_t)(n ? n : 1) * mocl_dtype_size(dtype), 0);
-    for (int64_t i = 0; i < n; i++) store(buf, dtype, i, first + step * (double)i);
+    for (int64_t i = 0; i < n; i++) store(L, buf, dtype, i, first + step * (double)i);
     mocl_tensor **out = moclL_pushtensor(L);
     MOCLL_CALL(L, mocl_tensor_from_host(out, dev, dtype, 1, &n, buf));
     return finish_new(L, opts);

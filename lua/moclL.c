@@ -171,7 +171,7 @@ static int owner_release(lua_State *L) {
     void **box = luaL_checkudata(L, 1, lua_tostring(L, lua_upvalueindex(2)));
     void *object = *box;
     if (object) {
-        moclL_free free_fn = (moclL_free)lua_tocfunction(L, lua_upvalueindex(1));
+        moclL_free free_fn = (moclL_free)(void (*)(void))lua_tocfunction(L, lua_upvalueindex(1));
         *box = NULL;
         free_fn(object);
     }

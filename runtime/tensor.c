@@ -221,10 +221,19 @@ mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src) {
     if (!mocl_tensor_same_shape(dst, src))
         return mocl_fail(ctx, MOCL_E_SHAPE, "copy: cannot copy %s into %s",
                          mocl_shape_text(a, src->ndim, src->shape), mocl_shape_text(b, dst->ndim, dst->shape));
+    for (int i = 0; i < dst->ndim; i++)
+        if (dst->stride[i] == 0 && dst->shape[i] > 1)
+            return mocl_fail(ctx, MOCL_E_ARG, "copy: dimension %d of the destination is expanded: its entries share "
+                                              "one place", i + 1);
     mocl_tensor *here = NULL, *cast = NULL;
     mocl_status st;
     if (src->storage->dev != dev) {
         MOCL_TRY(cross_device(&here, src, dev));
+    } else if (src->storage == dst->storage) { /* they may overlap */
+        MOCL_TRY(mocl_tensor_like(&here, src));
+        st = MOCL_KERNEL(dev, copy, src->dtype, src->ndim, src->shape, mocl_tensor_data(src), src->stride,
+                         mocl_tensor_data(here), here->stride);
+        if (st) goto done;
     } else {
         here = mocl_tensor_ref(src);
     }

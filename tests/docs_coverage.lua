@@ -90,6 +90,9 @@ M.classes = {
 M.hidden_classes = {
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
+  ["mocl.json.document"] = "held while a text is decoded",
+  ["mocl.data.lines"] = "inside the iterators of mocl.data",
+  ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
   ["mocl.generated"] = "held while a result is built",
 }
