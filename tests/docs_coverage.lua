@@ -90,6 +90,7 @@ M.classes = {
 M.hidden_classes = {
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
+  ["mocl.json.bytes"] = "held while a text is encoded",
   ["mocl.json.document"] = "held while a text is decoded",
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
