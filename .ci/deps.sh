@@ -21,9 +21,6 @@ END
 else
     need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
 fi
-# loaded at run time, so only the library is needed
-PATH=$PATH:/sbin:/usr/sbin
-ldconfig -p 2>/dev/null | grep -q 'libopenblas\.so\.0' || need libopenblas0
 
 [ -z "$missing" ] && exit 0
 if [ "${1:-check}" = check ]; then

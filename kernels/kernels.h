@@ -259,8 +259,8 @@ const mk_table *mk_cpu_table(void);
 
 /* ---- host helpers of the CPU side -------------------------------------------------------------- */
 
-/* OpenBLAS, loaded at run time so that its kernels can be chosen first (kernels/cpu/blas.c). The
-** text says what was found, e.g. "OpenBLAS 0.3.21 SkylakeX" or why there is none. */
+/* What computes matrix products, in words: "none: built-in kernels, avx512" (there is no BLAS; docs/architecture.md
+** decision 5 has the reason). */
 const char *mk_blas_describe(void);
 
 #endif

@@ -177,7 +177,7 @@ T.test("a restored deck goes on as the saved one", function()
     local _, got = other:deal(64)
     T.eq(got, want)
   end
-  T.raises("of a deck of 13 preferences, this one has 11", function()
+  T.raises("of a deck of 13 entries, this one has 11", function()
     preference.deck(rng.new(0, "deck"), preference.grid(2)):restore(deck:state())
   end)
   T.raises("at least one preference", preference.deck, rng.new(0, "deck"), {})

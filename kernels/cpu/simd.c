@@ -26,8 +26,8 @@ const struct mk_simd *mk_simd(void) {
     return chosen;
 }
 
-/* No BLAS is loaded: row invariance would hold it to tiles of one fixed number of rows, at which the
-** tiles here are as fast (a product of few rows would pay for a whole tile of it). */
+/* No BLAS is loaded: OpenBLAS gives a row other bits at another place of the same tile, so generation and training
+** could not agree through it; and at the sizes tried it is not faster. */
 const char *mk_blas_describe(void) {
     const struct mk_simd *s = mk_simd();
     if (s->panel_vectors * s->lanes * sizeof(mk_real) == 256) return "none: built-in kernels, avx512";
