@@ -89,7 +89,11 @@ asan: deps   ## the tests under the address and undefined behaviour sanitizers
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs
 	@sh tests/all.sh asan
 
-check: test asan   ## everything a change needs
+slow: deps   ## the long test: a small run killed at 50 random moments and continued
+	@$(MAKE) -s -j$(JOBS) mocl
+	@sh tests/kill_resume.sh 50
+
+check: test asan slow   ## everything a change needs
 
 BIN     := $(DESTDIR)$(PREFIX)/bin
 LIB     := $(DESTDIR)$(PREFIX)/lib
@@ -122,6 +126,6 @@ help:   ## this list
 	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs deps demo test asan check install uninstall clean help FORCE
+.PHONY: all programs deps demo test asan slow check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)

@@ -11,6 +11,12 @@ trap 'rm -rf "$dir"' EXIT
 seed=${SEED:-1}
 passed=0 failed=0 done_kills=0 moments=
 
+if ! [ -e "/proc/self/task/$$/children" ] && ! [ -e "/proc/$$/task/$$/children" ]; then
+    echo "skip: this kernel does not list the children of a process"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+fi
+
 run() { # OUT
     "$mocl" recipes/moc_hh.lua preset=smoke quiet=true moc.save_every=1 moc.iterations=4 resume=auto out="$1" > /dev/null 2> "$dir/err"
 }
