@@ -228,7 +228,7 @@ T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
   end
   local out = shell([[{ sleep 1; printf 'x = 40\n'; sleep 0.3; printf 'while true do end\n'; sleep 0.7
 printf '\003'; sleep 0.5; printf 'garbage ('; sleep 0.3; printf '\003'; sleep 0.3; printf 'x + 2\n'; sleep 0.3
-printf '\004'; sleep 0.3; } | TERM=dumb script -q -e -c "'$MOCL'" typescript; echo "status $?"]])
+printf '\004'; sleep 0.3; } | TERM=dumb SHELL=/bin/sh script -q -e -c "exec '$MOCL'" typescript; echo "status $?"]])
   T.ok(out:find("interrupted!", 1, true), out)
   T.ok(out:find("42", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)
