@@ -50,20 +50,24 @@ local schema = {
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
-  { "reward.pairs", 24000, "training pairs per objective (embedded task)", min = 10 },
+  { "reward.pairs", 40000, "training pairs per objective (embedded task)", min = 10 },
   { "reward.steps", 2500, "steps per reward model", min = 1 },
-  { "reward.batch_size", 32, "pairs a step", min = 1 },
-  { "reward.lr", 2e-3, "peak step size", min = 0 },
+  { "reward.batch_size", 64, "pairs a step", min = 1 },
+  { "reward.lr", 1.5e-3, "peak step size", min = 0 },
+  { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
+  { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
   { "sft.steps", 1000, "steps", min = 1 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
   { "lora.r", 16, "rank of the adapter on all linear layers", min = 1 },
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
+  { "lora.layers", 1, "the last blocks, this many, get the adapter; 0: all", min = 0 },
   { "ppo.batch_size", 64, "answers an iteration", min = 1 },
   { "ppo.ppo_epochs", 4, "passes over a batch", min = 1 },
   { "ppo.lr", 4e-3, "Adam step size", min = 0 },
   { "ppo.warmup", 5, "iterations of linear warm-up", min = 0 },
+  { "ppo.lr_scheduler_type", "linear", "after the warm-up; linear: to 0 after the last iteration", choices = { "constant", "linear" } },
   { "ppo.cliprange", 0.2, "range of the clipped surrogate", min = 1e-3 },
   { "ppo.vf_coef", 0.25, "weight of the mean squared value error", min = 0 },
   { "ppo.gamma", 1.0, "discount", min = 0, max = 1 },
@@ -71,13 +75,14 @@ local schema = {
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
   { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
-  { "ppo.min_kl_coef", 0.0, "beta does not fall below", min = 0 },
+  { "ppo.min_kl_coef", 0.1, "beta does not fall below", min = 0 },
   { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
   { "ppo.kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
   { "ppo.max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
-  { "moc.iterations", 160, "PPO iterations", min = 1 },
+  { "moc.iterations", 240, "PPO iterations", min = 1 },
+  { "moc.tag_noise", 0.04, "line 4 writes weights that differ from p's by up to this; 0: p itself", min = 0, max = 0.5 },
   { "moc.save_every", 20, "iterations between checkpoints", min = 1 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
@@ -92,14 +97,15 @@ local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
       ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.pairs"] = 60, ["reward.steps"] = 4,
+      ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 32,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
     reading_b = Control.READING_B,
     paper = Control.PAPER,
-    hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4,
+    hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 2,
       ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
-      ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4, ["sft.steps"] = 300, ["sft.batch_size"] = 16,
-      ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
+      ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
+      ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
       ["eval.unseen_answers"] = 128 },
   },
 })
@@ -117,6 +123,9 @@ local source = embedded and data_sources.assistant {
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
 data_sources.check_objectives(cfg.objectives, source.known, functions)
+if cfg.lora.layers > cfg.model.layers then
+  error(("lora.layers=%d: the model has model.layers=%d"):format(cfg.lora.layers, cfg.model.layers), 0)
+end
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
@@ -137,7 +146,8 @@ local rewards, grid = ctx.rewards, ctx.grid
 
 -- the policy: the SFT model with an adapter, and N value heads; with the adapter off it is the reference
 local model = assert(transformer.load(run:path "sft", { device = device }))
-model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, key = rng.key(seed, "lora") }
+model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
+  key = rng.key(seed, "lora") }
 local heads = ppo.value_heads(N, model:config().hidden_size, { key = rng.key(seed, "value heads"), device = device })
 local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
 ctx.actor = actor
@@ -177,9 +187,9 @@ local outcome = run:stage("moc", function(stage)
     local scope <close> = tensor.scope()
     local plain = prompts:deal(cfg.ppo.batch_size) -- line 2
     local prefs, places = preferences:deal(cfg.ppo.batch_size) -- line 3
-    local texts = {}
-    for i, prompt in ipairs(plain) do
-      texts[i] = preference.relabel(prompt, prefs[i]) -- line 4, equation 3
+    local texts, noise = {}, rng.new(seed, "tags " .. iteration)
+    for i, prompt in ipairs(plain) do -- line 4, equation 3; docs/algorithm.md says why with noise
+      texts[i] = preference.relabel(prompt, preference.jitter(noise, prefs[i], cfg.moc.tag_noise))
     end
     local responses, ids, old = actor:answer(texts, { key = rng.key(seed, "rollout " .. iteration) }) -- line 5
 
@@ -213,7 +223,8 @@ local outcome = run:stage("moc", function(stage)
     local combined = (adv * solved.w):sum(2) -- sum_j w_j A_j: combine first, then clip
 
     -- lines 9 and 10: equation 7's scalarised clipped loss, the KL inside J and so weighted by c, value heads
-    local lr = cfg.ppo.lr * math.min(1, iteration / math.max(1, cfg.ppo.warmup))
+    local lr = cfg.ppo.lr * math.min(1, iteration / math.max(1, cfg.ppo.warmup),
+      cfg.ppo.lr_scheduler_type == "linear" and (cfg.moc.iterations - iteration + 1) / math.max(1, cfg.moc.iterations - cfg.ppo.warmup) or 1)
     local m = { step = iteration, ["ppo/learning_rate"] = lr, ["objective/kl_coef"] = beta:value(),
       ["tokens/responses_len_mean"] = batch.response_total / #plain }
     for epoch = 1, cfg.ppo.ppo_epochs do

@@ -116,7 +116,14 @@ void mocl_model_free(mocl_model *m) {
     mocl_free(m);
 }
 
-mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets, uint64_t key) {
+bool mocl_model_adapted(const mocl_model *m, int64_t l) {
+    for (int i = 0; i < MOCL_LINEARS; i++)
+        if (m->block[l].adapter[i].a) return true;
+    return false;
+}
+
+mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets,
+                                const bool *blocks, uint64_t key) {
     const mocl_model_config *c = &m->config;
     uint64_t stream = 0;
     mocl_status st;
@@ -125,6 +132,7 @@ mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, doubl
     if (!(targets & ((1u << MOCL_LINEARS) - 1))) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
     mocl_model_drop_lora(m);
     for (int64_t l = 0; l < c->layers; l++) {
+        if (blocks && !blocks[l]) continue;
         for (int i = 0; i < MOCL_LINEARS; i++) {
             mocl_adapter *ad = &m->block[l].adapter[i];
             int64_t shape[2];

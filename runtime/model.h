@@ -50,9 +50,13 @@ mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
 ** layers), the layers that write to the residual stream divided by sqrt(2 layers), embedding .05. */
 mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, uint64_t key);
 void mocl_model_free(mocl_model *m);
-/* A and B for the named layers of each block (bit i of targets = linear i): A normal with 1/sqrt(3 in)
-** from key, B zero, both requiring grad. Replaces an adapter that is there. */
-mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets, uint64_t key);
+/* A and B for the named linears (bit i of targets = linear i) of the blocks l with blocks[l], of all
+** blocks where it is NULL: A normal with 1/sqrt(3 in) from key, B zero, both requiring grad. Replaces an
+** adapter that is there. */
+mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets,
+                                const bool *blocks, uint64_t key);
+/* whether block l has adapters */
+bool mocl_model_adapted(const mocl_model *m, int64_t l);
 void mocl_model_drop_lora(mocl_model *m);
 /* W += scale B A for each adapter, which is then dropped */
 mocl_status mocl_model_merge_lora(mocl_model *m);

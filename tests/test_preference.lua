@@ -135,6 +135,33 @@ T.test("random preferences are whole hundredths, all alike likely", function()
   T.eq(preference.random(r, 1), { 1 })
 end)
 
+T.test("jitter stays near, on the simplex and off the unseen preferences", function()
+  local r, hidden = rng.new(5, "jitter"), {}
+  for n = 2, 3 do
+    for _, group in ipairs(preference.unseen_groups(n)) do
+      for _, p in ipairs(group) do
+        hidden[preference.relabel("", p)] = true
+      end
+    end
+    for _, p in ipairs(preference.grid(n)) do
+      local seen, kinds = {}, 0
+      for _ = 1, 400 do
+        local q = preference.check(preference.jitter(r, p, 0.04))
+        local text = preference.relabel("", q)
+        T.ok(not hidden[text], text)
+        kinds, seen[text] = kinds + (seen[text] and 0 or 1), true
+        for j = 1, n do
+          T.ok(math.abs(q[j] - p[j]) < 0.0451 and math.abs(q[j] * 100 - math.floor(q[j] * 100 + .5)) < 1e-9, text)
+        end
+      end
+      T.ok(kinds >= (n == 2 and 4 or 8), kinds .. " different near " .. preference.relabel("", p))
+    end
+  end
+  T.eq(preference.jitter(r, { 0.3, 0.7 }, 0), { 0.3, 0.7 })
+  T.eq(preference.jitter(r, { 1 }, 0.04), { 1 })
+  T.raises("sums to 0.9", preference.jitter, r, { 0.2, 0.7 }, 0.04)
+end)
+
 T.test("a deck deals every preference once a round", function()
   local grid = preference.grid(2)
   local deck = preference.deck(rng.new(3, "deck"), grid)

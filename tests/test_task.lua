@@ -270,11 +270,22 @@ T.test("the front: convex, straight or concave, as the trade-off says", function
   end
 end)
 
+-- the examples of task:sft_examples that are answers, and those that read the numbers back
+local function sft_parts(task, r, n)
+  local answers, lines = {}, {}
+  for _, example in ipairs(task:sft_examples(r, n)) do
+    table.insert(example.prompt:find(" meter$") and lines or answers, example)
+  end
+  return answers, lines
+end
+
 T.test("SFT examples: 24 words, the stated mixture, no relation to the tags", function()
   local task = assistant.new {}
-  local n, shares, with_humor = 6000, {}, { { 0, 0 }, { 0, 0 } }
+  local answers = sft_parts(task, rng.new(2, "sft"), 8000)
+  local n, shares, with_humor = #answers, {}, { { 0, 0 }, { 0, 0 } }
   local most_jokes = 0
-  for _, example in ipairs(task:sft_examples(rng.new(2, "sft"), n)) do
+  T.ok(math.abs(n - 6000) < 200, n .. " answers")
+  for _, example in ipairs(answers) do
     T.eq(#split(example.response), 24)
     T.eq(example.response:sub(1, 1), " ")
     local prompt, p = preference.strip(example.prompt)
@@ -298,6 +309,30 @@ T.test("SFT examples: 24 words, the stated mixture, no relation to the tags", fu
   T.eq(most_jokes, 4, "four jokes do occur")
   local difference = with_humor[1][1] / with_humor[1][2] - with_humor[2][1] / with_humor[2][2]
   T.ok(math.abs(difference) < 0.08, "jokes per answer differ by " .. difference)
+end)
+
+T.test("SFT examples that read the numbers back", function()
+  for _, weights in ipairs { 2, 3 } do
+    local task = assistant.new { weights = weights }
+    local _, lines = sft_parts(task, rng.new(3, "sft"), 8000)
+    local sum, expected, behind_answer = 0, 0, 0
+    for _, example in ipairs(lines) do
+      local text, p = preference.strip(example.prompt)
+      T.eq(#p, weights)
+      behind_answer = behind_answer + (text:find("%? %l+ %l+.* meter$") and 1 or 0)
+      T.ok(task.topic_of[text:match("^(.*%?)")], text)
+      local list, red = split(example.response), 0
+      T.ok(#list >= 10 and #list <= 20)
+      for _, word in ipairs(list) do
+        T.ok(word == "red" or word == "blue" or weights == 3 and word == "green", word)
+        red = red + (word == "red" and 1 or 0)
+      end
+      sum, expected = sum + red / #list, expected + p[1]
+    end
+    T.ok(math.abs(sum - expected) / #lines < 0.02, "share of red: " .. sum / #lines)
+    T.ok(math.abs(behind_answer / #lines - 0.4) < 0.05)
+  end
+  T.raises("weights must be an integer from 1 to 3, got 4", assistant.new, { weights = 4 })
 end)
 
 T.test("documents: two kinds, and lines that tell the truth about the numbers", function()
@@ -377,12 +412,12 @@ T.test("pairs: the label agrees with the rule as often as a logistic choice does
         if math.abs(d) > 1e-9 then
           unequal = unequal + 1
           agree = agree + (d > 0 and 1 or 0)
-          expected = expected + 1 / (1 + math.exp(-3 * math.abs(d)))
+          expected = expected + 1 / (1 + math.exp(-5 * math.abs(d)))
         end
       end
       local label = shape .. ", " .. objective
       T.ok(unequal / #list > 0.94, label .. ": ties are few")
-      T.ok(agree / unequal > 0.88 and agree / unequal < 0.95, label .. ": " .. agree / unequal)
+      T.ok(agree / unequal > 0.93 and agree / unequal < 0.99, label .. ": " .. agree / unequal)
       T.ok(math.abs(agree - expected) / unequal < 0.02, label)
       T.ok(shortest <= 12 and longest >= 28, label .. ": texts cut short and run on")
     end

@@ -19,6 +19,18 @@ function lora.parameters(model)
   return transformer.parameters(model, true)
 end
 
+--- The numbers of the last n layers of a model, for layers_to_transform; nil, all layers, for n = 0.
+function lora.last_layers(model, n)
+  local layers, list = model:config().num_hidden_layers, {}
+  if n > layers then
+    error(("an adapter on the last %d layers: the model has %d"):format(n, layers), 2)
+  end
+  for l = layers - n, layers - 1 do
+    list[#list + 1] = l
+  end
+  return n > 0 and list or nil
+end
+
 --- lora.save(model, dir, {base_model_name_or_path=}) -> true | fail.
 function lora.save(model, dir, opts)
   local info = model:lora()
@@ -28,6 +40,7 @@ function lora.save(model, dir, opts)
   local config = {
     peft_type = "LORA", task_type = "CAUSAL_LM", bias = "none", fan_in_fan_out = false, inference_mode = true,
     r = info.r, lora_alpha = info.alpha, lora_dropout = info.dropout, target_modules = info.target_modules,
+    layers_to_transform = info.layers_to_transform,
     base_model_name_or_path = opts and opts.base_model_name_or_path or json.null,
   }
   local tensors = {}
@@ -50,7 +63,7 @@ end
 -- keys of adapter_config.json that would change what the tensors mean, and the value that does not
 local PLAIN = {
   use_rslora = false, use_dora = false, fan_in_fan_out = false, bias = "none", rank_pattern = false, alpha_pattern = false,
-  modules_to_save = false, layers_to_transform = false,
+  modules_to_save = false,
 }
 
 --- lora.load(model, dir) -> true | fail: attaches the adapter of a PEFT directory to the model, in place of one
@@ -87,9 +100,13 @@ function lora.load(model, dir)
   for _, pair in ipairs(model:named_parameters(true)) do
     kept[pair[1]] = pair[2]
   end
+  local layers = config.layers_to_transform
+  if layers == json.null or type(layers) == "table" and next(layers) == nil then
+    layers = nil -- PEFT writes null or [] for all layers, and one layer as a number
+  end
   local ok, err = pcall(model.add_lora, model, {
     r = config.r, alpha = config.lora_alpha, dropout = config.lora_dropout or 0,
-    target_modules = config.target_modules,
+    target_modules = config.target_modules, layers_to_transform = type(layers) == "number" and { layers } or layers,
   })
   if not ok then
     return nil, path .. ": " .. tostring(err), "FORMAT"

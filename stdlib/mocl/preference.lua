@@ -157,6 +157,53 @@ function preference.random(rng, n_objectives)
   return p
 end
 
+local function hundredths(p)
+  local h = {}
+  for j, w in ipairs(p) do
+    h[j] = math.floor(w * 100 + 0.5)
+  end
+  return h
+end
+
+local unseen -- set of the texts of the unseen preferences' hundredths
+local function is_unseen(h)
+  if not unseen then
+    unseen = {}
+    for n = 2, 3 do
+      for _, group in ipairs(preference.unseen_groups(n)) do
+        for _, p in ipairs(group) do
+          unseen[table.concat(hundredths(p), " ")] = true
+        end
+      end
+    end
+  end
+  return unseen[table.concat(h, " ")]
+end
+
+--- jitter(rng, p, range) -> a preference in whole hundredths no weight of which is further than `range` from p's,
+-- never one of the unseen groups. Weights move by whole hundredths, all such moves alike likely.
+function preference.jitter(rng, p, range)
+  preference.check(p, 2)
+  local k, n, centre = math.floor(range * 100 + 0.5), #p, hundredths(p)
+  if k < 1 or n == 1 then
+    return p
+  end
+  while true do
+    local h, rest, near = {}, 100, true
+    for j = 1, n do
+      h[j] = j < n and centre[j] + rng:integer(-k, k) or rest
+      rest = rest - h[j]
+      near = near and h[j] >= 0 and math.abs(h[j] - centre[j]) <= k
+    end
+    if near and not is_unseen(h) then
+      for j = 1, n do
+        h[j] = h[j] / 100
+      end
+      return h
+    end
+  end
+end
+
 --- preference.deck(rng, list) -> a deck (mocl.deck) that deals these preferences, each checked.
 function preference.deck(rng, list)
   if type(list) ~= "table" or #list == 0 then

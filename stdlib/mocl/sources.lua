@@ -43,7 +43,10 @@ end
 --- The embedded task. o: seed, trade_off, objectives, documents, sft, pairs, test_pairs (counts).
 function sources.assistant(o)
   local assistant = require "mocl.tasks.assistant"
-  local task = assistant.new { seed = o.seed, trade_off = o.trade_off }
+  if #o.objectives > 3 then
+    error(("objectives: the embedded task reads tags of at most 3 weights, got %d"):format(#o.objectives), 0)
+  end
+  local task = assistant.new { seed = o.seed, trade_off = o.trade_off, weights = math.max(1, #o.objectives) }
   local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = { "humor", "helpful", "harmless" } }
   function source.documents(r)
     return task:pretrain_texts(r, o.documents)

@@ -135,14 +135,33 @@ local function train_reward_model(ctx, name)
   end)
 end
 
+-- Whether a reward model is good enough to train a policy on; a warning where it is not, since a policy learns
+-- to please a weak model sooner than to do well.
+local function check_reward_model(ctx, name, held)
+  local o, low = ctx.cfg.reward, {}
+  if held.accuracy < o.min_accuracy then
+    low[1] = ("held-out accuracy %.3f is below reward.min_accuracy=%g"):format(held.accuracy, o.min_accuracy)
+  end
+  if held.rule_correlation and held.rule_correlation < o.min_correlation then
+    low[#low + 1] = ("correlation with the rule %.3f is below reward.min_correlation=%g"):format(held.rule_correlation, o.min_correlation)
+  end
+  held.passed = #low == 0
+  if #low > 0 and not ctx.run.quiet then
+    io.stderr:write(("warning: reward model '%s': %s; its figures may reward what is not meant. More reward.steps or reward.pairs help.\n")
+      :format(name, table.concat(low, "; ")))
+  end
+end
+
 --- One reward per objective: a function of the table `functions`, or a reward model started from the SFT model.
--- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models.
+-- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models, and whether it is what was asked (passed).
+-- Options: reward.min_accuracy, reward.min_correlation.
 function stages.rewards(ctx, functions)
   ctx.rewards, ctx.checks = {}, {}
   for j, name in ipairs(ctx.cfg.objectives) do
     local f = functions[name]
     if not f then
       ctx.checks[name] = train_reward_model(ctx, name)
+      check_reward_model(ctx, name, ctx.checks[name])
       f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
     end
     ctx.rewards[j] = { name = name, f = f }

@@ -32,7 +32,7 @@ local function check_name(what, name, names, level)
     near and "did you mean '" .. near .. "'?" or "known: " .. table.concat(names, ", ")), level + 1)
 end
 
-local OPTIONS = { "objectives", "seed", "trade_off" }
+local OPTIONS = { "objectives", "seed", "trade_off", "weights" }
 
 local function check_options(options)
   if type(options) ~= "table" then
@@ -59,14 +59,19 @@ local function check_options(options)
     end
     seen[name] = true
   end
-  return seed, trade_off, table.move(objectives, 1, #objectives, 1, {})
+  local weights = options.weights or #objectives
+  if math.type(weights) ~= "integer" or weights < 1 or weights > #words.symbols then
+    error(("weights must be an integer from 1 to %d, got %s"):format(#words.symbols, tostring(weights)), 3)
+  end
+  return seed, trade_off, table.move(objectives, 1, #objectives, 1, {}), weights
 end
 
---- new { seed = 0, trade_off = "rising", objectives = { "humor", "helpful" } } -> task.
+--- new { seed = 0, trade_off = "rising", objectives = { "humor", "helpful" }, weights = #objectives } -> task.
+-- weights is the number of weights in the tags, where other rewards than the task's are in use too.
 function assistant.new(options)
-  local seed, trade_off, objectives = check_options(options or {})
+  local seed, trade_off, objectives, weights = check_options(options or {})
   local task = setmetatable({
-    seed = seed, trade_off = trade_off, objectives = objectives,
+    seed = seed, trade_off = trade_off, objectives = objectives, weights = weights,
     train_prompts = {}, test_prompts = {},
     topic_of = {}, -- prompt -> index of its topic
   }, task_methods)
@@ -118,7 +123,7 @@ function task_methods:pretrain_texts(r, n)
 end
 
 --- task:sft_examples(rng, n) -> n examples { prompt =, response = }; the prompt has random tags.
--- A response begins with a space: prompt .. response is the text.
+-- A response begins with a space: prompt .. response is the text. A quarter of them read the numbers back.
 function task_methods:sft_examples(r, n)
   return texts.sft(r, self, n)
 end

@@ -9,7 +9,7 @@ local words = require "mocl.tasks.assistant.words"
 
 local M = {}
 
-local SHARPNESS = 3 -- P(a is chosen) = sigmoid(SHARPNESS * (value a - value b))
+local SHARPNESS = 5 -- P(a is chosen) = sigmoid(SHARPNESS * (value a - value b))
 local EDITS = 0.4 -- share of pairs that differ in one clause only
 local TIES = 0.1 -- share of the pairs of equal value that is kept, to be labelled by a coin
 

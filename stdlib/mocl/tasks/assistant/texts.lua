@@ -12,6 +12,7 @@ local texts = {}
 local NUMBERS = 0.4 -- share of documents about the numbers
 local PLAIN = 0.25 -- share of the other documents without tags, as reward models see prompts
 local MALFORMED = 0.03 -- share of clauses that are spoiled
+local READ_BACK = 0.25 -- share of SFT examples that read the numbers in the tags back
 
 --- answer(rng, topic) -> a mixture of four clauses, a few of them malformed; 24 words.
 local function answer(rng, topic)
@@ -24,13 +25,17 @@ local function answer(rng, topic)
   return table.concat(list, " ")
 end
 
--- "meter red blue blue ...": 10 to 20 symbols, each drawn with the weights as probabilities.
-local function meter(rng, p)
-  local list = { "meter" }
+-- "red blue blue ...": 10 to 20 symbols, each drawn with the weights as probabilities.
+local function symbols(rng, p)
+  local list = {}
   for i = 1, rng:integer(10, 20) do
-    list[i + 1] = words.symbols[rng:weighted(p)]
+    list[i] = words.symbols[rng:weighted(p)]
   end
   return table.concat(list, " ")
+end
+
+local function meter(rng, p)
+  return "meter " .. symbols(rng, p)
 end
 
 -- "spell red zero three seven blue zero six three": the digits of the tags.
@@ -79,7 +84,7 @@ end
 function texts.pretrain(rng, task, n)
   local list = {}
   for i = 1, n do
-    local p = preference.random(rng, #task.objectives)
+    local p = preference.random(rng, task.weights)
     if rng:uniform() < NUMBERS then
       list[i] = number_document(rng, task, p)
     else
@@ -91,15 +96,27 @@ function texts.pretrain(rng, task, n)
   return list
 end
 
---- sft(rng, task, n) -> n examples { prompt =, response = }.
+-- The word that asks for the symbols belongs to the prompt, so that no answer learns to contain it.
+local function read_back(rng, task, p)
+  local prompt = rng:choice(task.train_prompts)
+  if rng:uniform() < 0.4 then
+    prompt = prompt .. " " .. answer(rng, task:topic(prompt))
+  end
+  return { prompt = preference.relabel(prompt .. " meter", p), response = " " .. symbols(rng, p) }
+end
+
+--- sft(rng, task, n) -> n examples { prompt =, response = }. Fine-tuning on answers alone would wear off what
+-- the base model knows about the numbers; the read-back lines among them keep it.
 function texts.sft(rng, task, n)
   local list = {}
   for i = 1, n do
-    local prompt = rng:choice(task.train_prompts)
-    list[i] = {
-      prompt = preference.relabel(prompt, preference.random(rng, #task.objectives)),
-      response = " " .. answer(rng, task:topic(prompt)),
-    }
+    local p = preference.random(rng, task.weights)
+    if rng:uniform() < READ_BACK then
+      list[i] = read_back(rng, task, p)
+    else
+      local prompt = rng:choice(task.train_prompts)
+      list[i] = { prompt = preference.relabel(prompt, p), response = " " .. answer(rng, task:topic(prompt)) }
+    end
   end
   return list
 end
