@@ -75,14 +75,14 @@ local schema = {
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
   { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
-  { "ppo.min_kl_coef", 0.1, "beta does not fall below", min = 0 },
+  { "ppo.min_kl_coef", 0.05, "beta does not fall below", min = 0 },
   { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
   { "ppo.kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
   { "ppo.max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
   { "moc.iterations", 240, "PPO iterations", min = 1 },
-  { "moc.tag_noise", 0.04, "line 4 writes weights that differ from p's by up to this; 0: p itself", min = 0, max = 0.5 },
+  { "moc.tag_noise", 0.04, "half of the tags of line 4 differ from p by up to this", min = 0, max = 0.5 },
   { "moc.save_every", 20, "iterations between checkpoints", min = 1 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
@@ -189,7 +189,7 @@ local outcome = run:stage("moc", function(stage)
     local prefs, places = preferences:deal(cfg.ppo.batch_size) -- line 3
     local texts, noise = {}, rng.new(seed, "tags " .. iteration)
     for i, prompt in ipairs(plain) do -- line 4, equation 3; docs/algorithm.md says why with noise
-      texts[i] = preference.relabel(prompt, preference.jitter(noise, prefs[i], cfg.moc.tag_noise))
+      texts[i] = preference.relabel(prompt, noise:uniform() < 0.5 and prefs[i] or preference.jitter(noise, prefs[i], cfg.moc.tag_noise))
     end
     local responses, ids, old = actor:answer(texts, { key = rng.key(seed, "rollout " .. iteration) }) -- line 5
 

@@ -34,7 +34,7 @@ Control.OPTIONS = {
 
 --- Option values of the readings of docs/algorithm.md; A is the default.
 Control.READING_B = { ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
-  ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.1 }
+  ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.05 }
 Control.PAPER = { ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
   ["control.running"] = "count", ["control.solve"] = "epoch" }
 
