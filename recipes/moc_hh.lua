@@ -105,7 +105,8 @@ local cfg, info = config.parse(config.common(schema), args, {
     hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 2,
       ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
       ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
-      ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
+      ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
+      ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
       ["eval.unseen_answers"] = 128 },
   },
 })
