@@ -1,10 +1,22 @@
 #!/bin/sh
 # deps.sh check|install - are the packages there that mocl is built with? check names those that are
-# missing and fails; install installs just them with apt-get, and says so.
+# missing and fails; install installs just them with apt-get, and says so. OpenBLAS is loaded at run
+# time if it is there: install asks for it, but nothing fails without it.
 set -u
 
 missing=
+wanted=
 need() { missing="$missing $1"; }
+
+# can a program load LIBRARY?
+loads() {
+    dir=$(mktemp -d) || return 0
+    printf '#include <dlfcn.h>\nint main(void) { return !dlopen("%s", RTLD_NOW); }\n' "$1" > "$dir/x.c"
+    "${CC:-cc}" -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
+    found=$?
+    rm -rf "$dir"
+    return $found
+}
 
 command -v "${CC:-cc}" >/dev/null 2>&1 || need gcc
 command -v make >/dev/null 2>&1 || need make
@@ -22,12 +34,20 @@ else
     need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
 fi
 
-[ -z "$missing" ] && exit 0
+[ "${1:-check}" = install ] && { loads libopenblas.so.0 || wanted=' libopenblas0-pthread'; }
+[ -z "$missing$wanted" ] && exit 0
 if [ "${1:-check}" = check ]; then
     echo "mocl needs these packages (Debian's names):$missing"
     echo "'make deps' installs them"
     exit 1
 fi
+
+give_up() { # TEXT: fails unless mocl can do without what is missing
+    echo "$1$missing$wanted"
+    [ -n "$missing" ] && exit 1
+    echo "going on without"
+    exit 0
+}
 
 sudo=
 if [ "$(id -u)" != 0 ]; then
@@ -35,11 +55,13 @@ if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null 2>&1 || sudo=none
 fi
 if [ "$sudo" = none ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "please install these packages (Debian's names), then try again:$missing"
-    exit 1
+    give_up "please install these packages (Debian's names), then try again:"
 fi
-echo "installing:$missing"
-# shellcheck disable=SC2086 # word splitting is meant
-$sudo apt-get update -q && $sudo apt-get install -q -y --no-install-recommends $missing && exit 0
-echo "this failed; please install:$missing"
-exit 1
+echo "installing:$missing$wanted"
+$sudo apt-get update -q || give_up "this failed; please install:"
+for set in "$missing" "$wanted"; do
+    [ -z "$set" ] && continue
+    # shellcheck disable=SC2086 # word splitting is meant
+    $sudo apt-get install -q -y --no-install-recommends $set || give_up "this failed; please install:"
+    missing= # what is left is wanted
+done

@@ -12,7 +12,7 @@
 **    and reductions have a fixed order.
 **  - Row invariance: what a kernel computes for a row (a token, a sequence) does not depend on how
 **    many other rows there are or where they lie. Generation and training call the same kernels, so
-**    their log-probabilities are equal to the bit.
+**    their log-probabilities are equal to the bit. Only `matmul` makes no such promise.
 **
 ** Names: T tokens, B sequences, V vocabulary, D model width, H heads, G key/value heads, K head size.
 ** Ragged batches: offsets[B + 1], int32, offsets[0] = 0, offsets[B] = T; sequence b is the rows
@@ -44,8 +44,13 @@ typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, M
 
 struct mk_pool; /* worker threads */
 
+/* What computes large matmuls (kernels/cpu/blas.c). MK_BLAS_AUTO: OpenBLAS where it is there and its
+** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. */
+typedef enum mk_blas { MK_BLAS_AUTO, MK_BLAS_OPENBLAS, MK_BLAS_NONE } mk_blas;
+
 typedef struct mk_env {
     struct mk_pool *pool; /* NULL = run everything on the calling thread */
+    mk_blas blas;         /* MK_BLAS_AUTO after mk_env_open */
     void *scratch;        /* grown on demand by mk_scratch, freed by mk_env_close */
     size_t scratch_bytes;
 } mk_env;
@@ -119,6 +124,13 @@ typedef struct mk_table {
     int (*gemm)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
+
+    /* C[m,n] = op(A) op(B), else as gemm with alpha 1 and beta 0, but for products that a BLAS may
+    ** compute (kernels/cpu/blas.c): the bits of a row may depend on the other sizes. For products of
+    ** a script's own, never for what rollout and training share. */
+    int (*matmul)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
+                  int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, mk_real *c,
+                  int64_t ldc, int64_t step_c, int64_t batch);
 
     /* -- rows (kernels/cpu/rows.c): x is [rows, n] -- */
 
@@ -259,8 +271,9 @@ const mk_table *mk_cpu_table(void);
 
 /* ---- host helpers of the CPU side -------------------------------------------------------------- */
 
-/* What computes matrix products, in words: "none: built-in kernels, avx512" (there is no BLAS; docs/architecture.md
-** decision 5 has the reason). */
-const char *mk_blas_describe(void);
+/* What computes matrix products, in words: "OpenBLAS 0.3.21 SkylakeX for ...; built-in kernels (avx512)
+** else", or "built-in kernels (avx512): " and why there is no other. Loads OpenBLAS unless blas is
+** MK_BLAS_NONE. */
+void mk_blas_describe(mk_blas blas, char *text, size_t bytes);
 
 #endif

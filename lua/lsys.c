@@ -176,7 +176,7 @@ static void set_string(lua_State *L, const char *key, const char *value) {
 static int sys_env(lua_State *L) {
     mocl_ctx *ctx = moclL_ctx(L);
     struct utsname u;
-    char cpu[256];
+    char cpu[256], blas[512];
     lua_createtable(L, 0, 16);
     set_string(L, "mocl", MOCL_VERSION);
     set_string(L, "lua", LUA_VERSION_MAJOR "." LUA_VERSION_MINOR "." LUA_VERSION_RELEASE);
@@ -193,7 +193,13 @@ static int sys_env(lua_State *L) {
     lua_setfield(L, -2, "cpu_features");
     lua_pushinteger(L, ctx->n_threads);
     lua_setfield(L, -2, "threads");
-    set_string(L, "blas", mk_blas_describe());
+    mk_blas_describe((mk_blas)ctx->blas, blas, sizeof blas);
+    const char *asked = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
+    if (asked && strcmp(asked, "none") && strcmp(asked, "openblas"))
+        lua_pushfstring(L, "%s; MOCL_BLAS=%s is neither openblas nor none", blas, asked);
+    else
+        lua_pushstring(L, blas);
+    lua_setfield(L, -2, "blas");
     mocl_device *dev = NULL;
     if (mocl_device_parse(&dev, ctx, "cuda") == MOCL_OK) {
         set_string(L, "devices", "cpu cuda");

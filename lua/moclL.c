@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels.h"
+#include "state.h"
+
 static const char ctx_key = 'c'; /* its address is the registry key of the context */
 
 mocl_ctx *moclL_ctx(lua_State *L) {
@@ -36,6 +39,9 @@ void moclL_openctx(lua_State *L, int n_threads) {
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     if (mocl_ctx_new(box, n_threads)) luaL_error(L, "out of host memory: no context");
+    const char *blas = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
+    if (blas && !strcmp(blas, "none")) (*box)->blas = MK_BLAS_NONE;
+    if (blas && !strcmp(blas, "openblas")) (*box)->blas = MK_BLAS_OPENBLAS;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
 }
 

@@ -37,6 +37,7 @@ typedef struct mocl_ctx {
     volatile sig_atomic_t interrupt;  /* set by mocl_ctx_interrupt, cleared when it is reported */
     struct mocl_device *device[MOCL_DEVICE_COUNT]; /* opened on first use, owned */
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
+    int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
     bool grad_enabled;                /* autograd records nodes while true */
     uint64_t node_seq;                /* number of the next autograd node */
     struct mocl_node *dying;          /* autograd nodes waiting to be freed, see autograd.c */

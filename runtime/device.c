@@ -47,6 +47,7 @@ mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
         free(dev);
         return mocl_fail(ctx, MOCL_E_NOMEM, "cannot start %d threads: ask for fewer", ctx->n_threads);
     }
+    dev->env.blas = (mk_blas)ctx->blas;
     if (kind == MOCL_DEVICE_FAKE) {
         dev->arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (dev->arena == MAP_FAILED) {

@@ -35,7 +35,7 @@ enum { MOCL_DONE = 0, MOCL_FAILED = 1, MOCL_INTERRUPTED = 2 };
 typedef struct mocl_options {
     size_t size;
     int n_threads;  /* threads for CPU kernels; 0 = one per CPU available */
-    int ignore_env; /* 1 = LUA_PATH, LUA_CPATH and MOCL_STDLIB are not read */
+    int ignore_env; /* 1 = LUA_PATH, LUA_CPATH, MOCL_STDLIB, MOCL_RECIPES and MOCL_BLAS are not read */
 } mocl_options;
 
 /* Version of the library, e.g. "0.1.0"; compare it with MOCL_VERSION, the one compiled against. */

@@ -51,8 +51,8 @@ static mocl_status product(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b) {
     if (!st) st = matrix_of(&ma, a);
     if (!st) st = matrix_of(&mb, b);
     if (!st)
-        st = MOCL_KERNEL(a->storage->dev, gemm, ma.transposed, mb.transposed, m, n, k, 1.0, mocl_real(ma.t), ma.ld,
-                         a->ndim == 2 ? 0 : ma.step, mocl_real(mb.t), mb.ld, b->ndim == 2 ? 0 : mb.step, 0.0,
+        st = MOCL_KERNEL(a->storage->dev, matmul, ma.transposed, mb.transposed, m, n, k, mocl_real(ma.t), ma.ld,
+                         a->ndim == 2 ? 0 : ma.step, mocl_real(mb.t), mb.ld, b->ndim == 2 ? 0 : mb.step,
                          mocl_real(*out), n, m * n, batch);
     mocl_tensor_unref(ma.t);
     mocl_tensor_unref(mb.t);

@@ -26,13 +26,12 @@ const struct mk_simd *mk_simd(void) {
     return chosen;
 }
 
-/* No BLAS is loaded: OpenBLAS gives a row other bits at another place of the same tile, so generation and training
-** could not agree through it; and at the sizes tried it is not faster. */
-const char *mk_blas_describe(void) {
-    const struct mk_simd *s = mk_simd();
-    if (s->panel_vectors * s->lanes * sizeof(mk_real) == 256) return "none: built-in kernels, avx512";
-    return s->lanes * sizeof(mk_real) == 32 ? "none: built-in kernels, avx2"
-                                            : "none: built-in kernels, base";
+const char *mk_simd_name(void) {
+#ifdef MK_SIMD_X86
+    if (mk_simd() == &mk_simd_avx512) return "avx512";
+    if (mk_simd() == &mk_simd_avx2) return "avx2";
+#endif
+    return "base";
 }
 
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,

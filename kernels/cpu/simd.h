@@ -97,6 +97,7 @@ struct mk_simd {
 
 /* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. */
 const struct mk_simd *mk_simd(void);
+const char *mk_simd_name(void); /* "base", "avx2" or "avx512" */
 
 /* C[m, n] = (or += when add) A B, with A[i rs + p cs], p < kc, and B[p ldb + j] readable up to whole
 ** vectors; any n. */

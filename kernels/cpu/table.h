@@ -28,6 +28,9 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch);
+int mk_cpu_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
+                  int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b,
+                  mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
 int mk_cpu_softmax(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
 int mk_cpu_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);

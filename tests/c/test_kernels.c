@@ -182,7 +182,12 @@ static void test_environment(void) {
     ok(p && (uintptr_t)p % 64 == 0, "grown scratch is aligned");
     if (p) memset(p, 1, 1 << 20);
     ok(mk_scratch(E, SIZE_MAX - 100) == NULL, "impossible scratch is refused");
-    ok(mk_blas_describe()[0] != 0, "blas is described");
+    char text[512];
+    for (mk_blas blas = MK_BLAS_AUTO; blas <= MK_BLAS_NONE; blas++) {
+        mk_blas_describe(blas, text, sizeof text);
+        ok(strstr(text, "built-in kernels (") != NULL, "what computes products is described");
+    }
+    ok(strstr(text, ": MOCL_BLAS=none") != NULL, "no library is asked for");
 }
 
 /* ---- elementwise -------------------------------------------------------------------------------- */
@@ -608,6 +613,69 @@ static void test_gemm_rows(void) {
             if (!ta) same_bits("gemm twice", M * n, c, all);
             buffers_free();
         }
+}
+
+/* numbers in -1 .. 1, with a NaN, an infinity and a zero at these places; -1 = none */
+static void random_matrix(int64_t n, mk_real *x, int64_t nan_at, int64_t inf_at, int64_t zero_at) {
+    for (int64_t i = 0; i < n; i++) x[i] = (mk_real)(2 * uniform() - 1);
+    if (nan_at >= 0) x[nan_at] = (mk_real)NAN;
+    if (inf_at >= 0) x[inf_at] = (mk_real)INFINITY;
+    if (zero_at >= 0) x[zero_at] = 0;
+}
+
+/* Sizes that OpenBLAS computes where there is one: against gemm, sums in double, and two threads. A has
+** a NaN in row 7; B an infinity in column 9 that meets a zero of A in row 11. */
+static void test_matmul(void) {
+    mk_env two;
+    ok(mk_env_open(&two, 2) == MK_OK, "environment opens");
+    E->blas = two.blas = MK_BLAS_OPENBLAS;
+    for (int t = 0; t < 4; t++) {
+        int ta = t >> 1, tb = t & 1;
+        int64_t m = 2081, n = 2050, k = 1030, pad = 3, batch = t == 1 ? 2 : 1;
+        int64_t lda = (ta ? m : k) + pad, ldb = (tb ? k : n) + pad, ldc = n + pad;
+        int64_t sa = lda * (ta ? k : m), nb = ldb * (tb ? n : k), sc = ldc * m;
+        mk_real *a = empty(sa * batch), *b = empty(nb), *c = constant(sc * batch, NAN);
+        mk_real *other = constant(sc * batch, NAN);
+#define A_AT(i, p) (ta ? (p) * lda + (i) : (i) * lda + (p))
+#define B_AT(p, j) (tb ? (j) * ldb + (p) : (p) * ldb + (j))
+        random_matrix(sa * batch, a, A_AT(7, 50), -1, A_AT(11, 60));
+        random_matrix(nb, b, -1, B_AT(60, 9), -1);
+        ok(K->matmul(E, ta, tb, m, n, k, a, lda, sa, b, ldb, 0, c, ldc, sc, batch) == MK_OK,
+           "matmul works");
+        record(c, (size_t)(sc * batch) * sizeof *c);
+        K->matmul(&two, ta, tb, m, n, k, a, lda, sa, b, ldb, 0, other, ldc, sc, batch);
+        same_bits("two threads", sc * batch, c, other);
+        K->matmul(E, ta, tb, m, n, k, a + (batch - 1) * sa, lda, 0, b, ldb, 0, other, ldc, 0, 1);
+        same_bits("one of the batch", sc, c + (batch - 1) * sc, other);
+        K->gemm(E, ta, tb, m, n, k, 1, a, lda, 0, b, ldb, 0, 0, other, ldc, 0, 1);
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < ldc; j++) {
+                double got = (double)c[i * ldc + j], want = (double)other[i * ldc + j];
+                int good = j >= n || isnan(want) ? isnan(got) : isinf(want) ? got == want
+                           : fabs(got - want) <= TOL * (1 + (double)k / 4);
+                if (!good)
+                    fail("ta=%d tb=%d C[%d][%d] is %.8g, gemm has %.8g", ta, tb, (int)i, (int)j, got,
+                         want);
+            }
+        ok(isnan(c[7 * ldc]) && isnan(c[7 * ldc + n - 1]), "NaN fills its row");
+        ok(isinf(c[9]) && isinf(c[(m - 1) * ldc + 9]) && isnan(c[11 * ldc + 9]), "infinity times 0");
+        for (int look = 0; look < 500; look++) {
+            int64_t i = 12 + below(m - 12), j = 10 + below(n - 10);
+            double sum = 0;
+            for (int64_t p = 0; p < k; p++) sum += (double)a[A_AT(i, p)] * (double)b[B_AT(p, j)];
+            if (!(fabs((double)c[i * ldc + j] - sum) <= TOL * (1 + (double)k / 4)))
+                fail("ta=%d tb=%d C[%d][%d] is %.8g, want %.8g", ta, tb, (int)i, (int)j,
+                     (double)c[i * ldc + j], sum);
+        }
+#undef A_AT
+#undef B_AT
+        buffers_free();
+    }
+    mk_env_close(&two);
+    ok(K->matmul(E, 0, 0, 0, 4096, 4096, NULL, 1, 0, NULL, 1, 0, NULL, 1, 0, 1) == MK_OK, "no rows");
+    mk_real *c = constant(12, NAN);
+    ok(K->matmul(E, 0, 0, 3, 4, 0, NULL, 1, 0, NULL, 4, 0, c, 4, 0, 1) == MK_OK, "empty sums");
+    for (int i = 0; i < 12; i++) ok(c[i] == 0, "empty sums are 0");
 }
 
 /* ---- rows --------------------------------------------------------------------------------------- */
@@ -1203,6 +1271,7 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
     {"environment", test_environment}, {"fill and cast", test_fill_cast}, {"copy", test_copy},
     {"unary", test_unary}, {"exp", test_exp}, {"binary, where, axpy", test_binary},
     {"reduce", test_reduce}, {"gemm", test_gemm}, {"gemm row invariance", test_gemm_rows},
+    {"matmul", test_matmul},
     {"softmax", test_softmax}, {"norms", test_norms}, {"rows by index", test_indexed_rows},
     {"rope", test_rope}, {"swiglu", test_swiglu}, {"attention", test_attention},
     {"head", test_head}, {"sample", test_sample}, {"random", test_random}, {"ppo", test_ppo},
