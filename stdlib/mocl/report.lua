@@ -215,7 +215,7 @@ function report.front(dir, opts)
   local chart = result and report_front.chart(result, { width = w, height = h })
   if not chart then
     return nil, dir .. ": " .. (result and "its result has no front of two or more objectives"
-      or "has no result.json")
+      or "has no result.json; its run has not ended")
   end
   local css = svg.css:gsub("@media[^\n]*\n", "")
   return (chart:gsub("^<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)

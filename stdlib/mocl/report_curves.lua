@@ -217,12 +217,12 @@ local function draw(stage, key, names, title_head)
     notes[#notes + 1] = ("%d more curves are in metrics.jsonl"):format(#names - MAX_CURVES)
   end
   return html.figure(title_head .. known[2], table.concat(notes, "; "),
-    svg.lines { title = title_head .. known[2], xlabel = "step", whole = true, ylabel = known[3], series = series,
-      width = 420, height = 260 })
+    svg.lines { title = title_head .. known[2], xlabel = "step", whole = true, ylabel = known[3],
+      series = series, width = 420, height = 260 })
 end
 
 local function charts_of(stage, objectives, title_head)
-  local out, constants = {}, {}
+  local out, constants, left = {}, {}, {}
   for _, key in ipairs(stage.order) do
     local chart = stage.charts[key]
     local names = curve_names(chart, objectives)
@@ -237,15 +237,22 @@ local function charts_of(stage, objectives, title_head)
     elseif #out < MAX_CHARTS then
       out[#out + 1] = draw(stage, key, names, title_head)
     else
-      constants[#constants + 1] = key .. " (not drawn)"
+      left[#left + 1] = key
     end
   end
-  return table.concat(out), constants
+  return table.concat(out), constants, left
 end
 
-local function constants_text(constants)
-  return #constants > 0 and ('<p class="sub">Constant: %s.</p>\n'):format(
-    html.escape(table.concat(constants, "; "))) or ""
+-- what is not a chart, as text
+local function notes_text(constants, left)
+  local out = ""
+  for _, note in ipairs { { "Constant: ", constants, "; " }, { "Not drawn: ", left, ", " } } do
+    if #note[2] > 0 then
+      out = out .. '<p class="sub">' .. note[1] .. html.escape(table.concat(note[2], note[3]))
+        .. ".</p>\n"
+    end
+  end
+  return out
 end
 
 --- The section "Training" as HTML, the stage with the most charts first; and the last stage and step
@@ -256,23 +263,25 @@ function report_curves.section(dir, objectives)
   for _, stage in ipairs(stages) do
     main = #stage.order > #main.order and stage or main
   end
-  local out, rest, constants = {}, {}, {}
+  local out, rest, all_constants, all_left = {}, {}, {}, {}
   if main and #main.order > 0 then
-    local charts, fixed = charts_of(main, objectives, "")
-    out[1] = (main.name ~= "" and #stages > 1 and "<h3>Stage " .. html.escape(main.name) .. "</h3>\n"
-      or "") .. '<div class="charts">\n' .. charts .. "</div>\n" .. constants_text(fixed)
+    local charts, constants, left = charts_of(main, objectives, "")
+    local title = main.name ~= "" and #stages > 1 and "Stage " .. main.name or nil
+    out[1] = (title and "<h3>" .. html.escape(title) .. "</h3>\n" or "")
+      .. '<div class="charts">\n' .. charts .. "</div>\n" .. notes_text(constants, left)
   end
   for _, stage in ipairs(stages) do
     if stage ~= main then
       local title = stage.name ~= "" and stage.name .. ": " or ""
-      local charts, fixed = charts_of(stage, objectives, title)
+      local charts, constants, left = charts_of(stage, objectives, title)
       rest[#rest + 1] = charts
-      table.move(fixed, 1, #fixed, #constants + 1, constants)
+      table.move(constants, 1, #constants, #all_constants + 1, all_constants)
+      table.move(left, 1, #left, #all_left + 1, all_left)
     end
   end
   if #rest > 0 then
     out[#out + 1] = '<h3>Other stages</h3>\n<div class="charts">\n' .. table.concat(rest)
-      .. "</div>\n" .. constants_text(constants)
+      .. "</div>\n" .. notes_text(all_constants, all_left)
   end
   if #out > 0 then
     table.insert(out, 1, '<p class="sub">From metrics.jsonl. A thick curve over a thin one is its '

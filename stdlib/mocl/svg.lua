@@ -113,8 +113,8 @@ function svg.range(values)
   return math.max(lo - air, -1e300), math.min(hi + air, 1e300)
 end
 
---- Axes, ticks and labels of a chart over [x0, x1] and [y0, y1]. opts: title, xlabel, ylabel, width, height, right (margin), legend_height, whole (ticks of x are
--- whole numbers). Returns the list of
+--- Axes, ticks and labels of a chart over [x0, x1] and [y0, y1]. opts: title, xlabel, ylabel, width,
+-- height, right (margin), legend_height, whole (ticks of x are whole numbers). Returns the list of
 -- pieces, a function that adds one, the maps from values to pixels, and the box {left, top, right,
 -- bottom} of the plot.
 function svg.frame(opts, x0, x1, y0, y1)
