@@ -103,7 +103,7 @@ T.test("everything a run holds is in its report", function()
     "<h1>demo</h1>", "method plain, seed 3, device cpu, training samples 256", "<h2>Front</h2>",
     "<title>reference point</title>", "<title>SFT model</title>", ">SFT</text>", 'class="ray s1"',
     "<title>unseen (0.13, 0.87): 0.900, 1.700</title>", 'class="area s1"', "<td>0.1, 0.9</td>",
-    "<span>Kendall&#39;s tau 0.900</span>", ">rays: reference + t p</text>", "<b>3.250</b>hypervolume",
+    "<span>Kendall&#39;s tau 0.900</span>", ">rays: reference + t·p</text>", "<b>3.250</b>hypervolume",
     "<b>1.000</b>least tau, unseen preferences",
     "<th class=\"n\">humor (raw)</th>", "<th class=\"n\">helpful (rule)</th>", "malformed",
     "<td>hypervolume</td><td class=\"n\">3.250</td>", "<td>c mean</td><td class=\"n\">0.750</td>",

@@ -189,7 +189,7 @@ local function front_chart(result, all, a, b, opts)
   local reference = all.reference and { all.reference[a], all.reference[b] } or nil
   local rays = reference and all.methods[1] and rays_of(all.methods[1].list, n, a, b) or {}
   if #rays > 0 then
-    legend[#legend + 1] = { text = "rays: reference + t p", kind = "ray" }
+    legend[#legend + 1] = { text = "rays: reference + t·p", kind = "ray" }
   end
   if reference and not opts.enlarged then
     legend[#legend + 1] = { text = "reference point", shape = "cross", series = 7 }
@@ -268,7 +268,7 @@ function report_front.section(result)
       or "A label is a preference, its weights in the order of the objectives; each chart is a "
       .. "projection on two of them, dominated is meant in all; ")
     .. "a point is the mean reward of the answers to one preference. "
-    .. (all.reference and "A dotted ray holds the rewards r = reference + t p, t > 0, whose excess "
+    .. (all.reference and "A dotted ray holds the rewards r = reference + t·p, t > 0, whose excess "
       .. "over the reference point is in the proportions of the preference p; control in that sense "
       .. "puts the point of a preference on its ray, and better answers further out. " or "")
     .. (n > 2 and n * (n - 1) / 2 > MAX_PANELS
