@@ -146,7 +146,7 @@ end)
 local MEASURE = [[
 <script>
 addEventListener('load', function () {
-  var r = { resources: performance.getEntriesByType('resource').map(function (e) { return e.name }),
+  var r = { page_name: location.pathname.match(/[^\/]*$/)[0], resources: performance.getEntriesByType('resource').map(function (e) { return e.name }),
     title: document.title, text: document.body.innerText.length, charts: 0, overlaps: [], outside: [],
     sections: [], width: innerWidth, page: document.documentElement.scrollWidth };
   document.querySelectorAll('section').forEach(function (s) {
@@ -174,39 +174,47 @@ addEventListener('load', function () {
 </script>
 ]]
 
--- The page in a frame of some width, which tells what it measured.
-local FRAME = [[
-<!DOCTYPE html><body><pre id="measured"></pre>
-<script>addEventListener('message', function (e) {
-  document.getElementById('measured').textContent = JSON.stringify(Array.from(new TextEncoder().encode(e.data)));
+-- Loads pages, a list of {html, width}, each in a frame of its width; what each measured, and the console.
+local function measure(pages)
+  local dir, frames = T.tmpdir(), {}
+  for i, page in ipairs(pages) do
+    local bare, n = page[1]:gsub("<meta http%-equiv[^>]*>\n", "", 1)
+    T.eq(n, 1)
+    assert(fs.write(("%s/%d.html"):format(dir, i), bare:gsub("</body>", function()
+      return MEASURE .. "</body>"
+    end)))
+    frames[i] = ('<iframe src="%d.html" style="width:%dpx;height:900px"></iframe>'):format(i, page[2])
+  end
+  assert(fs.write(dir .. "/frames.html", [[<!DOCTYPE html><body><pre id="measured"></pre><script>
+var list = [];
+addEventListener('message', function (e) {
+  list.push(JSON.parse(e.data));
+  // as numbers, so that nothing needs to be unescaped
+  document.getElementById('measured').textContent =
+    JSON.stringify(Array.from(new TextEncoder().encode(JSON.stringify(list))));
 })</script>
-<iframe src="page.html" style="width:%dpx;height:900px"></iframe></body>
-]]
-
-local function measure(html, width)
-  local dir = T.tmpdir()
-  local bare, n = html:gsub("<meta http%-equiv[^>]*>\n", "", 1)
-  T.eq(n, 1)
-  assert(fs.write(dir .. "/page.html", bare:gsub("</body>", function()
-    return MEASURE .. "</body>"
-  end)))
-  assert(fs.write(dir .. "/frame.html", FRAME:format(width)))
-  local dom, console = browser.dom(dir .. "/frame.html")
+]] .. table.concat(frames, "\n") .. "</body>"))
+  local dom, console = browser.dom(dir .. "/frames.html")
   local bytes = json.decode(dom:match('<pre id="measured">(.-)</pre>') or "")
-  T.ok(type(bytes) == "table", "the page measured nothing: " .. table.concat(console, "\n"))
-  local parts = {}
+  T.ok(type(bytes) == "table", "the pages measured nothing: " .. table.concat(console, "\n"))
+  local parts, measured = {}, {}
   for i, b in ipairs(bytes) do
     parts[i] = string.char(b)
   end
-  return json.decode(table.concat(parts)), console
+  for _, m in ipairs(json.decode(table.concat(parts))) do
+    measured[tonumber(m.page_name:match("%d+"))] = m
+  end
+  T.eq(#measured, #pages)
+  return measured, console
 end
 
 T.test("in a browser: the measurements can fail", function()
-  local m, console = measure([[<!DOCTYPE html><html><head><title>t</title>
+  local list, console = measure { { [[<!DOCTYPE html><html><head><title>t</title>
 <meta http-equiv="x">
 </head><body style="width:1000px"><img src="http://127.0.0.1:1/x.png"><svg width="300" height="200" aria-label="c">
 <text x="10" y="50">one</text><text x="12" y="52">two</text><text x="290" y="90">three</text></svg>
-<script>nosuch()</script></body></html>]], 400)
+<script>nosuch()</script></body></html>]], 400 } }
+  local m = list[1]
   T.eq({ m.resources, m.overlaps, m.outside, m.charts }, { { "http://127.0.0.1:1/x.png" }, { "c: one | two" },
     { "c: three" }, 1 })
   T.ok(m.page > m.width and #console >= 1, "too wide, and a script failed")
@@ -215,21 +223,25 @@ end)
 T.test("in a browser: nothing is loaded, all is there, no label lies on another", function()
   local reports = { run "humor,helpful", run "humor,helpful,harmless", hostile(run "humor,helpful") }
   T.eq(select(3, make_report(reports[3])), 0)
-  for i, dir in ipairs(reports) do
-    local html = child.read(dir .. "/report.html")
+  local pages = {}
+  for _, dir in ipairs(reports) do
     for _, width in ipairs { 360, 1300 } do
-      local m, console = measure(html, width)
-      local at = ("report %d at %d pixels"):format(i, width)
-      T.eq(console, {}, at)
-      T.eq(m.resources, {}, at)
-      T.eq(m.sections, SECTIONS, at)
-      T.eq(m.title, "moc_hh", at)
-      T.eq(m.overlaps, {}, at)
-      T.eq(m.outside, {}, at)
-      T.eq(m.charts, select(2, html:gsub("<svg ", "")), at)
-      T.ok(m.text > 5000, at)
-      T.ok(m.page <= m.width, at .. ": the page is " .. m.page .. " wide")
+      pages[#pages + 1] = { child.read(dir .. "/report.html"), width }
     end
+  end
+  local measured, console = measure(pages)
+  T.eq(console, {})
+  for i, m in ipairs(measured) do
+    local html, at = pages[i][1], ("report %d at %d pixels"):format((i + 1) // 2, pages[i][2])
+    T.eq(m.width, pages[i][2], at)
+    T.eq(m.resources, {}, at)
+    T.eq(m.sections, SECTIONS, at)
+    T.eq(m.title, "moc_hh", at)
+    T.eq(m.overlaps, {}, at)
+    T.eq(m.outside, {}, at)
+    T.eq(m.charts, select(2, html:gsub("<svg ", "")), at)
+    T.ok(m.text > 5000, at)
+    T.ok(m.page <= m.width, at .. ": the page is " .. m.page .. " wide")
   end
 end)
 
@@ -247,44 +259,49 @@ local function base64(s)
   return table.concat(out)
 end
 
--- The browser decodes its own picture: distinct colours, and mean brightness, 0 to 255.
-local function colors(png)
-  local path = T.tmpdir() .. "/colors.html"
-  assert(fs.write(path, [[<!DOCTYPE html><body><pre id="measured"></pre><img id="i" src="data:image/png;base64,]]
-    .. base64(png) .. [["><script>addEventListener('load', function () {
-  var i = document.getElementById('i'), c = document.createElement('canvas'), seen = new Set(), sum = 0;
-  c.width = i.naturalWidth; c.height = i.naturalHeight;
-  var g = c.getContext('2d'); g.drawImage(i, 0, 0);
-  var d = g.getImageData(0, 0, c.width, c.height).data;
-  for (var k = 0; k < d.length; k += 4) {
-    seen.add(d[k] << 16 | d[k + 1] << 8 | d[k + 2]); sum += (d[k] + d[k + 1] + d[k + 2]) / 3;
-  }
-  document.getElementById('measured').textContent = seen.size + ' ' + sum / (d.length / 4);
+-- The browser decodes its own pictures: for each its distinct colours and mean brightness, 0 to 255.
+local function colors(pictures)
+  local path, images = T.tmpdir() .. "/colors.html", {}
+  for i, png in ipairs(pictures) do
+    images[i] = '<img src="data:image/png;base64,' .. base64(png) .. '">'
+  end
+  assert(fs.write(path, '<!DOCTYPE html><body><pre id="measured"></pre>' .. table.concat(images)
+    .. [[<script>addEventListener('load', function () {
+  var out = [];
+  document.querySelectorAll('img').forEach(function (i) {
+    var c = document.createElement('canvas'), seen = new Set(), sum = 0;
+    c.width = i.naturalWidth; c.height = i.naturalHeight;
+    var g = c.getContext('2d'); g.drawImage(i, 0, 0);
+    var d = g.getImageData(0, 0, c.width, c.height).data;
+    for (var k = 0; k < d.length; k += 4) {
+      seen.add(d[k] << 16 | d[k + 1] << 8 | d[k + 2]); sum += (d[k] + d[k + 1] + d[k + 2]) / 3;
+    }
+    out.push([seen.size, sum / (d.length / 4)]);
+  });
+  document.getElementById('measured').textContent = JSON.stringify(out);
 })</script></body>]]))
-  local dom = browser.dom(path)
-  local n, mean = dom:match('<pre id="measured">(%d+) ([%d.]+)</pre>')
-  return tonumber(n), tonumber(mean)
+  return json.decode(browser.dom(path):match('<pre id="measured">(.-)</pre>') or "")
 end
 
 T.test("in a browser: pictures are not blank, light or dark, the same without scripts", function()
-  local dir = run "humor,helpful"
+  local dir = copy(run "humor,helpful")
+  local function page(name, body)
+    assert(fs.write(dir .. "/" .. name, "<!DOCTYPE html><body>" .. body .. "</body>"))
+    return dir .. "/" .. name
+  end
+  local frame = '<iframe width=1200 height=900 src="report.html" %s></iframe>'
   local light, console = browser.picture(dir .. "/report.html", 1300, 1000)
   T.eq(console, {}, "the page as it is, with its policy")
-  local n, mean = colors(light)
-  T.ok(n > 300 and mean > 200, n .. " colours, brightness " .. mean)
-  local framed = {}
-  for _, attribute in ipairs { "", "sandbox" } do -- a sandboxed frame runs no scripts
-    local frame = dir .. "/frame.html"
-    assert(fs.write(frame, '<!DOCTYPE html><body><iframe width=1200 height=900 src="report.html" ' .. attribute
-      .. "></iframe></body>"))
-    framed[#framed + 1] = browser.picture(frame, 1300, 1000)
-  end
-  T.ok(framed[1] == framed[2] and colors(framed[2]) > 300, "the same without scripts")
-  n, mean = colors((browser.picture(dir .. "/report.html", 1300, 1000, "--blink-settings=preferredColorScheme=0")))
-  T.ok(n > 300 and mean < 80, n .. " colours in the dark, brightness " .. mean)
-  n, mean = colors((browser.picture(dir .. "/front.svg", 720, 520)))
-  T.ok(n > 200 and mean > 200, "front.svg: " .. n .. " colours, brightness " .. mean)
-  local blank = T.tmpdir() .. "/blank.html"
-  assert(fs.write(blank, "<!DOCTYPE html><body></body>"))
-  T.ok(colors((browser.picture(blank, 1300, 1000))) == 1, "a blank page has one colour")
+  local dark = browser.picture(dir .. "/report.html", 1300, 1000, "--blink-settings=preferredColorScheme=0")
+  local front = browser.picture(dir .. "/front.svg", 720, 520)
+  local framed = browser.picture(page("frame.html", frame:format ""), 1300, 1000)
+  -- a sandboxed frame runs no scripts
+  local boxed = browser.picture(page("boxed.html", frame:format "sandbox"), 1300, 1000)
+  local blank = browser.picture(page("blank.html", ""), 1300, 1000)
+  local c = colors { light, dark, front, boxed, blank }
+  T.ok(c[1][1] > 300 and c[1][2] > 200, "light: " .. T.show(c[1]))
+  T.ok(c[2][1] > 300 and c[2][2] < 80, "dark: " .. T.show(c[2]))
+  T.ok(c[3][1] > 200 and c[3][2] > 200, "front.svg: " .. T.show(c[3]))
+  T.ok(c[4][1] > 300 and boxed == framed, "the same without scripts: " .. T.show(c[4]))
+  T.eq(c[5], { 1, 255 }, "a blank page has one colour")
 end)
