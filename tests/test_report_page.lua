@@ -117,11 +117,11 @@ T.test("recipes/report.lua: a run without a result, and mistakes", function()
     { "has no result.json; its run has not ended", dir, "front=" .. dir .. "/picture.svg" },
     { "unknown option 'fornt'", dir, "fornt=x" },
   } do
-    _, err, status = make_report(table.unpack(c, 2))
+    out, err, status = make_report(table.unpack(c, 2))
     T.eq(status, 1)
     T.ok(err:find(c[1], 1, true), err)
   end
-  _, err, status = child.mocl { "recipes/report.lua" }
+  out, err, status = child.mocl { "recipes/report.lua" }
   T.eq(status, 1)
   T.ok(err:find("option run is missing", 1, true), err)
 end)
