@@ -6,6 +6,8 @@
 #include "modules.h"
 #include "stats.h"
 
+#include <math.h>
+
 /* the number at list[i] of the list on the top of the stack */
 static double get_number(lua_State *L, const char *what, lua_Integer i) {
     int is_number;
@@ -138,6 +140,16 @@ static int metrics_mean_pairwise_distance(lua_State *L) {
     return 1;
 }
 
+/* a NaN would pass unseen through the minima and maxima of the caller */
+static void check_finite(lua_State *L, const char *what, int64_t n, int d, const double *x) {
+    for (int64_t i = 0; i < n * d; i++) {
+        if (!isfinite(x[i])) {
+            luaL_error(L, "%s %I, objective %d is %f, not finite", what, (lua_Integer)(i / d) + 1,
+                       (int)(i % d) + 1, x[i]);
+        }
+    }
+}
+
 /* the arguments (points, front) of igd and epsilon */
 static void push_two_sets(lua_State *L, double sign, double **points, int64_t *n, double **front,
                           int64_t *m, int *d) {
@@ -146,6 +158,8 @@ static void push_two_sets(lua_State *L, double sign, double **points, int64_t *n
     luaL_argcheck(L, *n > 0, 1, "there are no points");
     *front = push_points(L, 2, sign, m, d);
     luaL_argcheck(L, *m > 0, 2, "the front has no points");
+    check_finite(L, "point", *n, *d, *points);
+    check_finite(L, "front point", *m, *d, *front);
 }
 
 /* igd(points, front) -> number */

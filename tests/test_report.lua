@@ -3,54 +3,24 @@
 local T = require "t"
 local config = require "mocl.config"
 local fs = require "mocl.fs"
+local html_check = require "html_check"
 local json = require "mocl.json"
 local report = require "mocl.report"
 local svg = require "mocl.svg"
+local svg_front = require "mocl.svg_front"
 local text_table = require "mocl.text_table"
 
+local check_html = html_check.check
 local EVIL = '</script><b>"x"&\'y\'</pre><td>'
 
--- Raises unless the tags of an HTML text nest, attributes are quoted and text holds no raw & or <.
-local function check_html(html)
-  local stack, void, counts = {}, { meta = true }, {}
-  local body = html:gsub("^<!DOCTYPE html>\n", "")
-  assert(body ~= html, "no doctype")
-  body = body:gsub("<style>.-</style>", function(css)
-    assert(not css:sub(8, -9):find("<"), "< in the style")
-    return ""
-  end)
-  local pos = 1
-  while true do
-    local s, e, close, name, rest = body:find("<(/?)(%w+)([^<>]*)>", pos)
-    local text = body:sub(pos, (s or #body + 1) - 1)
-    assert(not text:find("[<>]"), "stray < or >: " .. text:sub(1, 80))
-    local bare = text:gsub("&%a+;", ""):gsub("&#%d+;", "")
-    assert(not bare:find("&"), "stray &: " .. bare:sub(1, 80))
-    if not s then
-      break
-    end
-    if close == "/" then
-      local open = table.remove(stack)
-      assert(open == name, ("<%s> closed by </%s>"):format(tostring(open), name))
-    else
-      counts[name] = (counts[name] or 0) + 1
-      local attributes = rest:gsub("/$", "")
-      local left = attributes:gsub('%s+[%w-]+="[^"<>]*"', ""):gsub("%s+open", "")
-      assert(left == "", "odd attribute in <" .. name .. rest .. ">")
-      if not void[name] and rest:sub(-1) ~= "/" then
-        stack[#stack + 1] = name
-      end
-    end
-    pos = e + 1
-  end
-  assert(#stack == 0, "not closed: " .. tostring(stack[#stack]))
-  return counts
-end
-
-T.test("the checker of this file can fail", function()
+T.test("the checker can fail", function()
   local head = "<!DOCTYPE html>\n"
   check_html(head .. '<p class="x">a &amp; b<meta charset="u"><line x="1"/></p>')
-  for _, bad in ipairs { "<p>", "</p>", "<p><b></p></b>", "a & b", "a < b", "<p class=x></p>" } do
+  check_html(head .. '<p id="a"></p><a href="#a">a</a>')
+  for _, bad in ipairs { "<p>", "</p>", "<p><b></p></b>", "a & b", "a < b", "<p class=x></p>", "http://a.b",
+    '<p id="a"></p><p id="a"></p>', '<a href="#b"></a>', '<p onclick="x"></p>', '<img src="a"/>', "<script></script>",
+    '<line x1="nan"/>', '<path d="M1 2L-inf 3"/>', '<path d="M1e9 2"/>', "a\27b", "\255",
+    "<style>@import 'x';</style>", "<style>p{background:url(x)}</style>" } do
     T.ok(not pcall(check_html, head .. bad), bad)
   end
 end)
@@ -127,42 +97,46 @@ T.test("everything a run holds is in its report", function()
   T.eq(report.write(dir), dir .. "/report.html")
   local html = assert(fs.read(dir .. "/report.html"))
   local counts = check_html(html)
-  T.eq(counts.svg, 1 + 6 + 2) -- front, curves, histograms
+  T.eq(counts.svg, 2 + 2 + 5 + 2) -- front and enlarged, control, curves, histograms
   T.eq(counts.details, 2)
   for _, want in ipairs {
     "<h1>demo</h1>", "method plain, seed 3, device cpu, training samples 256", "<h2>Front</h2>",
-    "<title>reference point</title>", "<title>SFT model</title>", ">SFT</text>", 'class="ray"',
-    "<title>unseen 0.13, 0.87</title>", 'class="area s1"', "<td>0.1, 0.9</td>",
+    "<title>reference point</title>", "<title>SFT model</title>", ">SFT</text>", 'class="ray s1"',
+    "<title>unseen (0.13, 0.87): 0.900, 1.700</title>", 'class="area s1"', "<td>0.1, 0.9</td>",
+    "<span>Kendall&#39;s tau 0.900</span>", ">rays: reference + t·p</text>", "<b>3.250</b>hypervolume",
+    "<b>1.000</b>least tau, unseen preferences",
     "<th class=\"n\">humor (raw)</th>", "<th class=\"n\">helpful (rule)</th>", "malformed",
     "<td>hypervolume</td><td class=\"n\">3.250</td>", "<td>c mean</td><td class=\"n\">0.750</td>",
     "<td>hypervolume (rule)</td><td class=\"n\">2.500</td>", "Kendall tau of helpful",
-    "Unseen preferences, group 1", "<h2>Training: train</h2>",
-    "<figcaption>env/reward_mean</figcaption>", "<figcaption>moc/c</figcaption>",
-    "<figcaption>ppo/val/error</figcaption>", "<figcaption>objective/kl</figcaption>",
-    "<h2>Rewards of answers</h2>", ">before</text>", "<summary>Prompt 1</summary>\n<pre>prompt 1",
-    '<td class="text">after 10plain</td><td class="n">10.000</td>',
-    '<td class="text">before 1</td>',
-    '<tr class="mark"><td>lr</td><td>0.25</td><td>default 0.5</td></tr>',
-    "<td>inputs.plain</td><td>00ff</td>",
-    "<td>command</td><td>mocl demo.lua lr=0.25 name=plain</td>",
+    "<caption>group 1, hypervolume 2.000, Kendall tau 1.000</caption>", "<h2>Training</h2>",
+    "<figcaption>Rewards<span>env/reward_mean;", "<figcaption>c and its shares<span>moc/c;",
+    "<figcaption>Value errors<span>ppo/val/error;",
+    "<figcaption>KL to the SFT model<span>objective/kl; 1 values are no numbers</span>",
+    "Constant: plain = 1.", "<figcaption>beta<span>ppo/beta</span>",
+    "<h2>Rewards of answers</h2>", ">before</text>", '<summary>Prompt 1</summary>\n<pre dir="auto">prompt 1',
+    '<td class="text" dir="auto">after 10plain</td><td class="n tint" style="--t:45%">10.000</td>',
+    '<td class="text" dir="auto">before 1</td>',
+    '<tr class="mark"><td>lr</td><td class="code">0.25</td><td class="code">0.5</td></tr>',
+    '<td>inputs.plain</td><td class="code">00ff</td>',
+    '<td>command</td><td class="code">mocl demo.lua lr=0.25 name=plain</td>',
     "prefers-color-scheme:dark",
   } do
     T.ok(html:find(want, 1, true), want .. " is missing")
   end
-  for _, unwanted in ipairs { "http", "<script", "<link", "<img", "an earlier evaluation",
+  for _, unwanted in ipairs { "http:", "<script", "<link", "<img", "an earlier evaluation",
     "timing/step", "Mnan", "Lnan", "\"nan", "\"-nan", ">nan", "\"inf" } do
     T.ok(not html:find(unwanted, 1, true), unwanted .. " is there")
   end
   -- preferences in order, the dominated point hollow, at most 1000 points a curve
   T.ok(html:find("after 10plain", 1, true) < html:find("after 9plain", 1, true))
-  T.ok(html:find('class="hollow s1"', 1, true))
+  T.ok(html:find('class="hollow s1" style="--s:#', 1, true))
   T.ok(#html < 300000, #html)
 end)
 
 T.test("everything is escaped", function()
   local html = report.html(full_run(EVIL))
   local counts = check_html(html)
-  T.eq(counts.b, nil)
+  T.eq(counts.b, 5) -- the tiles'
   T.eq(counts.script, nil)
   T.ok(not html:find("</script>", 1, true))
   T.ok(html:find("&lt;/script&gt;&lt;b&gt;&quot;x&quot;&amp;&#39;y&#39;", 1, true))
@@ -195,7 +169,7 @@ T.test("missing pieces are left out", function()
   T.fails("holds no run$", report.write, empty)
   T.fails("nowhere: holds no run$", report.write, "/nowhere")
   write(empty .. "/result.json", "{")
-  T.ok(report.html(empty):find("this run has no result yet", 1, true))
+  T.ok(report.html(empty):find("This run has no result yet", 1, true))
 end)
 
 T.test("odd results do not stop a report", function()
@@ -290,11 +264,162 @@ T.test("a long legend takes more rows and stays inside", function()
   end
   local text, rows = svg.lines { series = series, width = 420, height = 260 }, {}
   for x, y, name in text:gmatch('<text x="([%d.]+)" y="(%d+)">([^<]+)<') do
-    T.ok(tonumber(x) + 6.6 * #name < 420 and name:find("objective"))
+    T.ok(tonumber(x) + svg.text_width(name) < 420 and name:find("objective"))
     rows[y] = true
   end
   T.eq(rows, { ["16"] = true, ["32"] = true, ["48"] = true })
-  T.ok(text:find('d="M58 58V218H406"', 1, true)) -- the axes begin below the legend
+  T.ok(text:find('<path class="axis" d="M%d+ 58V216H404"')) -- the axes begin below the legend
+end)
+
+-- the text elements of an SVG text that match a class: {x, y, text}
+local function texts(text, class)
+  local list = {}
+  for attributes, content in text:gmatch("<text ([^>]*)>([^<]*)</text>") do
+    if (attributes:match('class="(%w+)"') or "") == class then
+      list[#list + 1] = { x = tonumber(attributes:match('x="([^"]+)"')), text = content,
+        y = tonumber(attributes:match('y="([^"]+)"')) }
+    end
+  end
+  return list
+end
+
+T.test("labels of close points do not collide, and none is lost that has room", function()
+  local points = {}
+  for i = 0, 10 do -- all within a few pixels
+    points[i + 1] = { x = 2 + 0.004 * i, y = 1 - 0.00001 * i * i, label = ("%.1f"):format(i / 10) }
+  end
+  local chart = svg_front.draw { points = points, reference = { 0, 0 }, width = 640, height = 480 }
+  local labels = texts(chart, "label")
+  T.eq(#labels, 11)
+  for i, a in ipairs(labels) do
+    for j = 1, i - 1 do
+      local b = labels[j]
+      T.ok(math.abs(a.x - b.x) >= svg.text_width(a.text) or math.abs(a.y - b.y) >= 12,
+        a.text .. " on " .. b.text)
+    end
+  end
+  T.ok(chart:find('class="lead"', 1, true), "a label that had to go far has a line")
+  for i = 1, 500 do -- no room for all: some are left out, their titles stay
+    points[i] = { x = 2, y = 1, label = "label " .. i }
+  end
+  chart = svg_front.draw { points = points, width = 300, height = 300 }
+  T.ok(#texts(chart, "label") < 60)
+  T.eq(select(2, chart:gsub("<title>label", "")), 500)
+end)
+
+T.test("rays go from the reference point through p, and end at the frame", function()
+  local opts = { points = { { x = 4, y = 1 }, { x = 1, y = 2 } }, reference = { 0, 0 }, width = 600, height = 400,
+    rays = { { 1, 0, label = "e1" }, { 0.5, 0.5, label = "m" }, { 0, 1, label = "e0" } } }
+  local whole = svg_front.draw(opts)
+  local x, y = whole:match('<path class="hollow s7" d="M([%d.]+) ([%d.]+)')
+  local far = {}
+  for x1, y1, x2, y2 in whole:gmatch('<line class="ray s1" x1="([%d.]+)" y1="([%d.]+)" x2="([%d.]+)" y2="([%d.]+)"') do
+    T.eq({ x1, y1 }, { x, y }, "from the reference point")
+    far[#far + 1] = { tonumber(x2), tonumber(y2) }
+  end
+  x, y = tonumber(x), tonumber(y)
+  T.eq(#far, 3)
+  T.eq({ far[1][2], far[3][1] }, { y, x }, "the ends are parallel to the axes")
+  -- r = t p with p = (.5, .5): as much of one objective as of the other, measured by the points at 1 and 2
+  local marks = {}
+  for mx, my in whole:gmatch('<path class="dot s1" d="M([%d.]+) ([%d.]+)') do
+    marks[#marks + 1] = { tonumber(mx), tonumber(my) }
+  end
+  local ux, uy = (marks[1][1] - x) / 4, (y - marks[2][2]) / 2
+  T.near((far[2][0 + 1] - x) / ux, (y - far[2][2]) / uy, 0.01)
+  T.eq(#texts(whole, ""), 3 + select(2, whole:gsub('class="grid"', "")) + 2) -- ends of rays, ticks, axes
+  opts.enlarged = true
+  local cut = svg_front.draw(opts)
+  T.ok(not cut:find("reference point", 1, true), "outside")
+  T.eq(select(2, cut:gsub('class="ray', "")), 1, "only the middle one crosses the window")
+end)
+
+T.test("three objectives: each pair, dominated in all three, rays of the projections", function()
+  local r = { objectives = { "a", "b", "c" }, reference_point = { 0, 0, 0 }, preferences = { { 1, 0, 0 }, { 0, 1, 0 },
+    { 0.25, 0.25, 0.5 }, { 0.2, 0.2, 0.6 } }, rewards = { { 3, 1, 1 }, { 1, 3, 1 }, { 1, 1, 2 }, { 0.5, 0.9, 1 } } }
+  local html = report.html(T.tmpdir(), { result = r })
+  check_html(html)
+  local front = html:match('<section id="front">.-</section>')
+  T.eq(select(2, front:gsub("<svg ", "")), 3)
+  -- (1, 1, 2) is dominated in the first two objectives, not in all; only the last point is
+  for _, mark in ipairs { '<path class="dot s1" style="%-%-s:#%x+" d="[^"]*"><title>method %(0.25, 0.25, 0.5%)',
+    '<path class="hollow s1" style="%-%-s:#%x+" d="[^"]*"><title>method %(0.2, 0.2, 0.6%)' } do
+    T.eq(select(2, front:gsub(mark, "")), 3, mark)
+  end
+  T.ok(front:find(">.25 .25 .5</text>", 1, true))
+end)
+
+T.test("smoothing keeps a constant, does not lag, passes gaps", function()
+  local points = {}
+  for i = 1, 200 do
+    points[i] = { i, i == 50 and 0 / 0 or i <= 100 and 0.0 or 1.0 }
+  end
+  local smooth = svg.smooth(points, 9)
+  T.ok(smooth[50][2] ~= smooth[50][2] and #smooth == 200)
+  T.near(smooth[1][2], 0, 1e-6)
+  T.near(smooth[200][2], 1, 1e-6)
+  T.near(smooth[100][2] + smooth[101][2], 1, 1e-6, "the step stays in the middle")
+end)
+
+T.test("histograms of counts: the bins in use, the means", function()
+  local r = result()
+  local function h(counts, mean)
+    return { low = 0.0, width = 0.5, counts = counts, mean = mean, below = 0, above = 1, n = 9 }
+  end
+  r.histograms = { before = { h({ 0, 4, 4, 0, 0 }, 0.9), h({ 0, 8, 0, 0, 0 }, 0.7) },
+    after = { h({ 0, 0, 2, 6, 0 }, 1.6), h({ 0, 4, 4, 0, 0 }, 1.0) } }
+  local html = report.html(T.tmpdir(), { result = r })
+  check_html(html)
+  local section = html:match('<section id="rewards">.-</section>')
+  T.eq(select(2, section:gsub('<path class="bar', "")), 4)
+  for _, want in ipairs { "<title>mean 0.900</title>", "<title>mean 1.600</title>", "2 answers lie beyond" } do
+    T.ok(section:find(want, 1, true), want)
+  end
+  -- what is not a histogram is left out
+  for _, bad in ipairs { 3, {}, { before = { 1 } }, { after = { h({}, 1) } },
+    { before = { h({ 1 }, 1) }, after = { { low = 1, width = 0.5, counts = { 1 } } } },
+    { after = { { low = 0, width = 0, counts = { 1 } } } }, { after = { h({ "x" }, 1) } },
+    { after = { h({ 0, 0 }, 1) } } } do
+    r.histograms = bad
+    T.ok(not report.html(T.tmpdir(), { result = r }):find('id="rewards"', 1, true))
+  end
+end)
+
+T.test("the front as a file of its own", function()
+  local dir = full_run(EVIL)
+  local front = assert(report.front(dir))
+  T.eq(check_html(front).svg, 1)
+  T.ok(front:find('^<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 520"'))
+  T.ok(not front:find("@media", 1, true) and front:find('fill="#fff"/>', 1, true), "light on any page")
+  T.ok(assert(report.front(dir, { width = 500, height = 400 })):find('viewBox="0 0 500 400"', 1, true))
+  T.fails("has no result.json", report.front, T.tmpdir())
+  T.fails("no front of two or more", report.front, dir, { result = { rewards = { { 1 } }, objectives = { "a" } } })
+end)
+
+T.test("long texts are folded and cut between characters", function()
+  local long = ("\195\188"):rep(30000)
+  local dir = full_run("plain")
+  write(dir .. "/samples.jsonl", json.encode { prompt = "p", preference = { 1, 0 }, response = long, rewards = { 1, 2 } })
+  local html = report.html(dir)
+  check_html(html) -- which refuses half a character
+  T.ok(html:find("<summary>58800 more bytes</summary>", 1, true))
+  T.ok(html:find("[38800 bytes are left out]", 1, true))
+end)
+
+T.test("many metrics: at most 40 charts and 12 curves each are drawn, the rest is named", function()
+  local dir, rows = T.tmpdir(), {}
+  for step = 1, 3 do
+    local row = { step = step, stage = "s" }
+    for i = 1, 60 do
+      row["key" .. i] = i + step
+      row["a/" .. i] = i * step
+    end
+    rows[step] = json.encode(row)
+  end
+  write(dir .. "/metrics.jsonl", table.concat(rows, "\n"))
+  local html = report.html(dir)
+  T.eq(check_html(html).svg, 40)
+  T.ok(html:find("Not drawn: key45, key46,", 1, true) and html:find("48 more curves are in metrics.jsonl", 1, true))
 end)
 
 T.test("charts of nothing and of one point", function()
@@ -302,7 +427,10 @@ T.test("charts of nothing and of one point", function()
   check_html(head .. svg.lines { series = {} })
   check_html(head .. svg.lines { series = { { name = EVIL, points = { { 1, 2 } } },
     { name = "b", points = { { 0 / 0, 1 }, { 2, math.huge } } } }, title = EVIL, xlabel = EVIL } )
-  check_html(head .. svg.front { points = {} })
+  check_html(head .. svg_front.draw { points = {} })
+  check_html(head .. svg_front.draw { points = { { x = 0 / 0, y = 1, label = "a" }, { x = 1, y = 2, label = EVIL } },
+    reference = { 1, 2 }, rays = { { 0, 0 }, { 1, 0 } }, fronts = { { { 1, 2 } } }, area = { { 1, 2 } },
+    legend = { { text = EVIL, kind = "front" } }, title = EVIL })
   check_html(head .. svg.histogram { series = { { name = "a", values = { 1, 1, 1 } } } })
   check_html(head .. svg.histogram { series = {} })
 end)

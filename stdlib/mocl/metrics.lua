@@ -161,6 +161,36 @@ function metrics.mean_std(list)
   return mean, (squares / n) ^ 0.5
 end
 
+--- Counts of numbers in `bins` bins of one width over [low, high): a table with low, width, counts,
+-- mean, n, and how many lay below and above.
+function metrics.histogram(list, low, high, bins)
+  check(is_list(list), "histogram: a list expected, got %s", type(list))
+  check(math.type(bins) == "integer" and bins >= 1 and bins <= 100000,
+    "histogram: bins is %s (1 to 100000 expected)", tostring(bins))
+  check(type(low) == "number" and type(high) == "number" and low < high and high - low < math.huge,
+    "histogram: the range %s to %s is empty", tostring(low), tostring(high))
+  local h = { low = low + 0.0, width = (high - low) / bins, counts = {}, below = 0, above = 0, n = #list }
+  for b = 1, bins do
+    h.counts[b] = 0
+  end
+  local sum = 0
+  for i = 1, #list do
+    local v = list[i]
+    check(type(v) == "number" and v == v, "histogram: entry %d is %s", i, tostring(v))
+    sum = sum + v
+    if v < low then
+      h.below = h.below + 1
+    elseif v >= high then
+      h.above = h.above + 1
+    else
+      local b = math.min(bins, math.floor((v - low) / h.width) + 1)
+      h.counts[b] = h.counts[b] + 1
+    end
+  end
+  h.mean = #list > 0 and sum / #list or nil
+  return h
+end
+
 --- Pearson's correlation; NaN where x or y is constant.
 function metrics.pearson(x, y)
   check(is_list(x) and is_list(y), "pearson: two lists expected")

@@ -1,7 +1,6 @@
 --- mocl.report_results: the tables and figures of a result.json, for the report and the terminal.
 -- Reads the format of docs/report.md; what is missing or of another type is left out.
 
-local config = require "mocl.config"
 local json = require "mocl.json"
 local text_table = require "mocl.text_table"
 
@@ -23,11 +22,22 @@ function results.number_text(v)
   return text_table.cell(is_number(v) and v or nil, 3)
 end
 
---- A preference as a short text: 0.3, 0.7.
+--- A list of n finite numbers?
+function results.is_point(list, n)
+  for j = 1, n do
+    local v = as_table(list) and list[j]
+    if not is_number(v) or v ~= v or math.abs(v) == math.huge then
+      return false
+    end
+  end
+  return true
+end
+
+--- A preference as a short text: 0.3, 0.7. Weights have at most four digits.
 function results.preference_text(p)
   local parts = {}
   for i, v in ipairs(as_table(p) or {}) do
-    parts[i] = is_number(v) and config.text(v + 0.0) or tostring(v)
+    parts[i] = is_number(v) and ("%.4g"):format(v) or tostring(v)
   end
   return table.concat(parts, ", ")
 end
@@ -129,6 +139,25 @@ local FIGURES = {
   { "kendall_p", "Kendall p-value" },
   { "kl", "KL to the SFT model" },
 }
+
+local NOTES = {
+  ["hypervolume"] = "what the mean rewards dominate above the reference point; larger is better",
+  ["mean pairwise distance"] = "between the mean rewards of two preferences; larger is more varied",
+  ["Kendall tau"] = "rank correlation of preferences and rewards, 1 is full control",
+  ["Kendall p-value"] = "chance of a tau as large without any control",
+  ["KL to the SFT model"] = "nats per answer, mean over the iterations",
+  ["c mean"] = "weight of the reward gradient against the constraint's, mean over the answers",
+  ["c zero"] = "share of answers with c = 0: the constraint alone",
+  ["c one"] = "share of answers with c = 1: the rewards alone",
+  ["c indicator"] = "share of answers whose constraint was violated (equation 5)",
+  ["c negative_w"] = "share of answers where an objective got a negative weight",
+  ["hypervolume (rule)"] = "the same under the task's own rule, which training does not see",
+}
+
+--- What a figure of `figures` means, or nil.
+function results.note(name)
+  return NOTES[name] or name:find("^Kendall tau of ") and "of its rewards against its weights" or nil
+end
 
 --- The figures of a result or a part of it: list of {name, value}.
 function results.figures(part)

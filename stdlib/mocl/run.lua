@@ -478,7 +478,8 @@ function Run:rewind(state)
   truncate(self, state.offsets)
 end
 
---- Ends the run: timing.json, report.html and, last, result.json, which marks it complete.
+--- Ends the run: timing.json, report.html, front.svg where there is a front and, last, result.json, which
+-- marks it complete.
 -- timing (optional) adds to or replaces seconds and phases, which are measured here.
 function Run:finish(result, timing)
   local text = json.encode(result, { indent = 2 }) .. "\n"
@@ -497,11 +498,13 @@ function Run:finish(result, timing)
   write_json(self:path("timing.json"), all)
   self.result = json.decode(text)
   -- a report that cannot be drawn must not cost the run its result
-  local ok, html = pcall(report.html, self.out, { result = self.result })
-  if ok then
-    check(fs.write(self:path("report.html"), html))
-  else
-    io.stderr:write(self:path("report.html"), ": ", tostring(html), "\n")
+  for name, draw in pairs { ["report.html"] = report.html, ["front.svg"] = report.front } do
+    local ok, drawn = pcall(draw, self.out, { result = self.result })
+    if ok and drawn then
+      check(fs.write(self:path(name), drawn))
+    elseif not ok then
+      io.stderr:write(self:path(name), ": ", tostring(drawn), "\n")
+    end
   end
   check(fs.write(self:path("result.json"), text))
   self.complete = true

@@ -201,6 +201,19 @@ local function average(rows)
   return mean
 end
 
+-- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way
+local function histograms(rows, statistics)
+  local out = {}
+  for j = 1, #statistics.mean do
+    local column = {}
+    for i, row in ipairs(rows) do
+      column[i] = policy.normalize(row, statistics)[j]
+    end
+    out[j] = metrics.histogram(column, -5, 7, 120)
+  end
+  return out
+end
+
 --- The SFT model's own answers: the statistics that every figure is given in (equation 18, frozen; 1 = the SFT
 -- mean), what the running statistics start from, and the SFT model's figures. Sets ctx.sft.
 function stages.sft_answers(ctx)
@@ -231,7 +244,7 @@ function stages.sft_answers(ctx)
       figures.rule = { rewards = average(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
         hypervolume = f.rule.hypervolume }
     end
-    return { statistics = stats, start = start, figures = figures }
+    return { statistics = stats, start = start, figures = figures, histograms = histograms(all, stats) }
   end)
 end
 
@@ -247,6 +260,11 @@ function stages.evaluation(ctx)
       figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
     end
     keep_samples(ctx, "moc", list)
+    local rows = {}
+    for _, m in ipairs(list) do
+      table.move(m.rows, 1, #m.rows, #rows + 1, rows)
+    end
+    figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and n > 1 and preference.unseen_groups(n) or {}) do
       local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true)
       local f = policy.figures(group, unseen, ctx.sft.statistics)

@@ -1,0 +1,307 @@
+-- The report of a real run as a reader sees it: its structure always, and in headless Chromium where there is
+-- one: nothing is loaded, no script fails, no text lies on another, it fits a phone, it is not blank.
+
+local T = require "t"
+local browser = require "browser"
+local child = require "child"
+local fs = require "mocl.fs"
+local html_check = require "html_check"
+local json = require "mocl.json"
+
+local SECTIONS = { "front", "control", "results", "training", "rewards", "samples", "configuration",
+  "provenance" }
+
+local runs = {}
+
+-- the directory of a small run, made once for each number of objectives
+local function run(objectives)
+  if not runs[objectives] then
+    local dir = T.tmpdir() .. "/run"
+    local _, err, status = child.mocl { "recipes/moc_hh.lua", "preset=smoke", "quiet=true", "out=" .. dir,
+      "objectives=" .. objectives }
+    T.eq(status, 0, err)
+    runs[objectives] = dir
+  end
+  return runs[objectives]
+end
+
+local function copy(dir)
+  local to = T.tmpdir()
+  for _, name in ipairs(assert(fs.list(dir))) do
+    if fs.exists(dir .. "/" .. name) == "file" then
+      assert(fs.write(to .. "/" .. name, child.read(dir .. "/" .. name)))
+    end
+  end
+  return to
+end
+
+local function make_report(dir, ...)
+  return child.mocl { "recipes/report.lua", "run=" .. dir, ... }
+end
+
+-- What a language model, a diverged run and a hostile prompt can leave in the files.
+local function hostile(dir)
+  local to = copy(dir)
+  local rows = {}
+  for line in child.read(dir .. "/samples.jsonl"):gmatch("[^\n]+") do
+    local row = json.decode(line)
+    if #rows % 3 == 0 then
+      row.prompt = "</pre></section><script>document.title='broken'</script>" .. ("long"):rep(4000)
+      row.response = "\0\27[31m\u{202E}<img src=x onerror=\"document.title='broken'\">&lt;\u{FFFD} "
+        .. ("one very long answer "):rep(2000)
+    end
+    row.rewards[1] = #rows % 2 == 0 and json.null or row.rewards[1]
+    rows[#rows + 1] = json.encode(row)
+  end
+  -- raw bytes that are neither UTF-8 nor JSON's business
+  rows[#rows + 1] = '{"prompt":"\255\254 bad","response":"\192","preference":[0,1],"rewards":[1,2]}'
+  assert(fs.write(to .. "/samples.jsonl", table.concat(rows, "\n")))
+  rows = {}
+  for step = 1, 700 do
+    rows[step] = json.encode { stage = "moc", step = step, ["objective/kl"] = step % 9 == 0 and json.null or step,
+      ["env/reward_mean/humor"] = (-1) ^ step * 1e300, ["moc/c"] = json.null, ["<b>x</b>/y"] = 1e-300 * step,
+      ["one/point"] = step == 5 and 1 or nil }
+  end
+  assert(fs.write(to .. "/metrics.jsonl", table.concat(rows, "\n")))
+  return to
+end
+
+-- ---- structure ----
+
+T.test("a run leaves a report with every section, and its front as a picture", function()
+  for _, objectives in ipairs { "humor,helpful", "humor,helpful,harmless" } do
+    local dir = run(objectives)
+    local html = child.read(dir .. "/report.html")
+    local counts = html_check.check(html)
+    for _, id in ipairs(SECTIONS) do
+      T.ok(html:find('<section id="' .. id .. '">', 1, true), id .. " is there")
+      T.ok(html:find('<a href="#' .. id .. '">', 1, true), id .. " is linked")
+    end
+    T.eq(counts.section, #SECTIONS)
+    T.ok(counts.svg > 20 and #html < 1e6, counts.svg .. " charts, " .. #html .. " bytes")
+    local picture = child.read(dir .. "/front.svg")
+    T.eq(html_check.check(picture).svg, 1)
+    T.ok(picture:find('^<svg xmlns="http://www.w3.org/2000/svg"'))
+  end
+end)
+
+T.test("recipes/report.lua makes the same files again", function()
+  local dir = copy(run "humor,helpful")
+  local want, front = child.read(dir .. "/report.html"), child.read(dir .. "/front.svg")
+  assert(fs.remove(dir .. "/report.html"))
+  assert(fs.remove(dir .. "/front.svg"))
+  local out, err, status = make_report(dir, "front=" .. dir .. "/picture.svg")
+  T.eq({ out, err, status },
+    { dir .. "/report.html\n" .. dir .. "/front.svg\n" .. dir .. "/picture.svg\n", "", 0 })
+  T.ok(child.read(dir .. "/report.html") == want and child.read(dir .. "/front.svg") == front)
+  T.ok(child.read(dir .. "/picture.svg") == front)
+end)
+
+T.test("recipes/report.lua: a run without a result, and mistakes", function()
+  local dir = copy(run "humor,helpful")
+  assert(fs.remove(dir .. "/result.json"))
+  assert(fs.remove(dir .. "/front.svg"))
+  local out, err, status = make_report(dir)
+  T.eq({ out, status }, { dir .. "/report.html\n", 0 }, err)
+  local html = child.read(dir .. "/report.html")
+  html_check.check(html)
+  for _, want in ipairs { "no result yet", "step 3 of stage moc", "resume=auto", 'id="training"',
+    "<th class=\"n\">helpful</th>" } do
+    T.ok(html:find(want, 1, true), want)
+  end
+  for _, id in ipairs { "front", "control", "results" } do
+    T.ok(not html:find('id="' .. id, 1, true), id)
+  end
+  for _, c in ipairs {
+    { "holds no run", "/nowhere" },
+    { "has no result.json; its run has not ended", dir, "front=" .. dir .. "/picture.svg" },
+    { "unknown option 'fornt'", dir, "fornt=x" },
+  } do
+    out, err, status = make_report(table.unpack(c, 2))
+    T.eq(status, 1)
+    T.ok(err:find(c[1], 1, true), err)
+  end
+  out, err, status = child.mocl { "recipes/report.lua" }
+  T.eq(status, 1)
+  T.ok(err:find("option run is missing", 1, true), err)
+end)
+
+T.test("hostile samples and odd metrics are text, and the file stays small", function()
+  local dir = hostile(run "humor,helpful")
+  local _, err, status = make_report(dir)
+  T.eq(status, 0, err)
+  local html = child.read(dir .. "/report.html")
+  html_check.check(html)
+  T.ok(#html < 2e6, #html)
+  for _, want in ipairs { "&lt;script&gt;", "more bytes</summary>", "bytes are left out]", "values are no numbers",
+    "no numbers</text>", "&lt;b&gt;x&lt;/b&gt;", "default-src &#39;none&#39;" } do
+    want = want:gsub("&#39;", "'")
+    T.ok(html:find(want, 1, true), want)
+  end
+end)
+
+-- ---- in a browser ----
+
+-- Appended to a copy of the page, whose policy against scripts is taken out: what is loaded, and where it lies.
+local MEASURE = [[
+<script>
+addEventListener('load', function () {
+  var r = { page_name: location.pathname.match(/[^\/]*$/)[0], resources: performance.getEntriesByType('resource').map(function (e) { return e.name }),
+    title: document.title, text: document.body.innerText.length, charts: 0, overlaps: [], outside: [],
+    sections: [], width: innerWidth, page: document.documentElement.scrollWidth };
+  document.querySelectorAll('section').forEach(function (s) {
+    if (s.getBoundingClientRect().height > 60) r.sections.push(s.id);
+  });
+  document.querySelectorAll('svg').forEach(function (s) {
+    var frame = s.getBoundingClientRect(), boxes = [];
+    if (frame.width > 200 && frame.height > 100) r.charts++;
+    s.querySelectorAll('text').forEach(function (t) {
+      var b = t.getBoundingClientRect();
+      if (!t.textContent) return;
+      if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.top < frame.top - 1 ||
+          b.bottom > frame.bottom + 1) r.outside.push(s.getAttribute('aria-label') + ': ' + t.textContent);
+      boxes.forEach(function (o) {
+        var w = Math.min(o.b.right, b.right) - Math.max(o.b.left, b.left);
+        var h = Math.min(o.b.bottom, b.bottom) - Math.max(o.b.top, b.top);
+        var least = 0.3 * Math.min(o.b.height, b.height);
+        if (w > 1 && h > least) r.overlaps.push(s.getAttribute('aria-label') + ': ' + o.t + ' | ' + t.textContent);
+      });
+      boxes.push({ b: b, t: t.textContent });
+    });
+  });
+  parent.postMessage(JSON.stringify(r), '*');
+});
+</script>
+]]
+
+-- Loads pages, a list of {html, width}, each in a frame of its width; what each measured, and the console.
+local function measure(pages)
+  local dir, frames = T.tmpdir(), {}
+  for i, page in ipairs(pages) do
+    local bare, n = page[1]:gsub("<meta http%-equiv[^>]*>\n", "", 1)
+    T.eq(n, 1)
+    assert(fs.write(("%s/%d.html"):format(dir, i), bare:gsub("</body>", function()
+      return MEASURE .. "</body>"
+    end)))
+    frames[i] = ('<iframe src="%d.html" style="width:%dpx;height:900px"></iframe>'):format(i, page[2])
+  end
+  assert(fs.write(dir .. "/frames.html", [[<!DOCTYPE html><body><pre id="measured"></pre><script>
+var list = [];
+addEventListener('message', function (e) {
+  list.push(JSON.parse(e.data));
+  // as numbers, so that nothing needs to be unescaped
+  document.getElementById('measured').textContent =
+    JSON.stringify(Array.from(new TextEncoder().encode(JSON.stringify(list))));
+})</script>
+]] .. table.concat(frames, "\n") .. "</body>"))
+  local dom, console = browser.dom(dir .. "/frames.html")
+  local bytes = json.decode(dom:match('<pre id="measured">(.-)</pre>') or "")
+  T.ok(type(bytes) == "table", "the pages measured nothing: " .. table.concat(console, "\n"))
+  local parts, measured = {}, {}
+  for i, b in ipairs(bytes) do
+    parts[i] = string.char(b)
+  end
+  for _, m in ipairs(json.decode(table.concat(parts))) do
+    measured[tonumber(m.page_name:match("%d+"))] = m
+  end
+  T.eq(#measured, #pages)
+  return measured, console
+end
+
+T.test("in a browser: the measurements can fail", function()
+  local list, console = measure { { [[<!DOCTYPE html><html><head><title>t</title>
+<meta http-equiv="x">
+</head><body style="width:1000px"><img src="http://127.0.0.1:1/x.png"><svg width="300" height="200" aria-label="c">
+<text x="10" y="50">one</text><text x="12" y="52">two</text><text x="290" y="90">three</text></svg>
+<script>nosuch()</script></body></html>]], 400 } }
+  local m = list[1]
+  T.eq({ m.resources, m.overlaps, m.outside, m.charts }, { { "http://127.0.0.1:1/x.png" }, { "c: one | two" },
+    { "c: three" }, 1 })
+  T.ok(m.page > m.width and #console >= 1, "too wide, and a script failed")
+end)
+
+T.test("in a browser: nothing is loaded, all is there, no label lies on another", function()
+  local reports = { run "humor,helpful", run "humor,helpful,harmless", hostile(run "humor,helpful") }
+  T.eq(select(3, make_report(reports[3])), 0)
+  local pages = {}
+  for _, dir in ipairs(reports) do
+    for _, width in ipairs { 360, 1300 } do
+      pages[#pages + 1] = { child.read(dir .. "/report.html"), width }
+    end
+  end
+  local measured, console = measure(pages)
+  T.eq(console, {})
+  for i, m in ipairs(measured) do
+    local html, at = pages[i][1], ("report %d at %d pixels"):format((i + 1) // 2, pages[i][2])
+    T.eq(m.width, pages[i][2], at)
+    T.eq(m.resources, {}, at)
+    T.eq(m.sections, SECTIONS, at)
+    T.eq(m.title, "moc_hh", at)
+    T.eq(m.overlaps, {}, at)
+    T.eq(m.outside, {}, at)
+    T.eq(m.charts, select(2, html:gsub("<svg ", "")), at)
+    T.ok(m.text > 5000, at)
+    T.ok(m.page <= m.width, at .. ": the page is " .. m.page .. " wide")
+  end
+end)
+
+local function base64(s)
+  local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+  local out = {}
+  for i = 1, #s, 3 do
+    local a, b, c = s:byte(i, i + 2)
+    local v = a << 16 | (b or 0) << 8 | (c or 0)
+    for k = 0, 3 do
+      local at = (v >> (18 - 6 * k) & 63) + 1
+      out[#out + 1] = i + k - 1 <= #s and alphabet:sub(at, at) or "="
+    end
+  end
+  return table.concat(out)
+end
+
+-- The browser decodes its own pictures: for each its distinct colours and mean brightness, 0 to 255.
+local function colors(pictures)
+  local path, images = T.tmpdir() .. "/colors.html", {}
+  for i, png in ipairs(pictures) do
+    images[i] = '<img src="data:image/png;base64,' .. base64(png) .. '">'
+  end
+  assert(fs.write(path, '<!DOCTYPE html><body><pre id="measured"></pre>' .. table.concat(images)
+    .. [[<script>addEventListener('load', function () {
+  var out = [];
+  document.querySelectorAll('img').forEach(function (i) {
+    var c = document.createElement('canvas'), seen = new Set(), sum = 0;
+    c.width = i.naturalWidth; c.height = i.naturalHeight;
+    var g = c.getContext('2d'); g.drawImage(i, 0, 0);
+    var d = g.getImageData(0, 0, c.width, c.height).data;
+    for (var k = 0; k < d.length; k += 4) {
+      seen.add(d[k] << 16 | d[k + 1] << 8 | d[k + 2]); sum += (d[k] + d[k + 1] + d[k + 2]) / 3;
+    }
+    out.push([seen.size, sum / (d.length / 4)]);
+  });
+  document.getElementById('measured').textContent = JSON.stringify(out);
+})</script></body>]]))
+  return json.decode(browser.dom(path):match('<pre id="measured">(.-)</pre>') or "")
+end
+
+T.test("in a browser: pictures are not blank, light or dark, the same without scripts", function()
+  local dir = copy(run "humor,helpful")
+  local function page(name, body)
+    assert(fs.write(dir .. "/" .. name, "<!DOCTYPE html><body>" .. body .. "</body>"))
+    return dir .. "/" .. name
+  end
+  local frame = '<iframe width=1200 height=900 src="report.html" %s></iframe>'
+  local light, console = browser.picture(dir .. "/report.html", 1300, 1000)
+  T.eq(console, {}, "the page as it is, with its policy")
+  local dark = browser.picture(dir .. "/report.html", 1300, 1000, "--blink-settings=preferredColorScheme=0")
+  local front = browser.picture(dir .. "/front.svg", 720, 520)
+  local framed = browser.picture(page("frame.html", frame:format ""), 1300, 1000)
+  -- a sandboxed frame runs no scripts
+  local boxed = browser.picture(page("boxed.html", frame:format "sandbox"), 1300, 1000)
+  local blank = browser.picture(page("blank.html", ""), 1300, 1000)
+  local c = colors { light, dark, front, boxed, blank }
+  T.ok(c[1][1] > 300 and c[1][2] > 200, "light: " .. T.show(c[1]))
+  T.ok(c[2][1] > 300 and c[2][2] < 80, "dark: " .. T.show(c[2]))
+  T.ok(c[3][1] > 200 and c[3][2] > 200, "front.svg: " .. T.show(c[3]))
+  T.ok(c[4][1] > 300 and boxed == framed, "the same without scripts: " .. T.show(c[4]))
+  T.eq(c[5], { 1, 255 }, "a blank page has one colour")
+end)
