@@ -49,6 +49,11 @@ $(O)mocl.so: $(LIB_O) $(B)/sources lua/module.map
 $(PROGRAMS): $(B)/%: $(B)/%.o $(O)libmocl.a
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
 
+# a sanitizer brings its own malloc: there test_failures takes the calls from mocl alone
+ifneq ($(filter asan tsan,$(VARIANT)),)
+$(B)/tests/c/test_failures: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
+endif
+
 programs: $(PROGRAMS)
 
 $(B)/%.o: %.c $(B)/flags | $(B)/deps

@@ -22,10 +22,15 @@
 ** before this free; or after it: then this sees `hooking`. A handler that runs on this thread ends
 ** before we go on, so the loop waits for other threads only. */
 void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
-    (void)old_bytes;
-    if (bytes > 0) return realloc(p, bytes);
+    moclL_host *h = host;
+    if (bytes > 0) {
+        void *fresh = realloc(p, bytes);
+        if (fresh) return fresh;
+        if (p && bytes <= old_bytes) return p; /* Lua relies on it that a block can shrink */
+        h->refused = bytes;
+        return NULL;
+    }
     if (p) {
-        moclL_host *h = host;
         atomic_thread_fence(memory_order_seq_cst);
         while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
         free(p);

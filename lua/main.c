@@ -79,7 +79,8 @@ static void print_env(lua_State *L) {
 /* Shows the error on the stack, if there is one. */
 static int report(lua_State *L, int status) {
     if (status == LUA_OK) return status;
-    const char *message = lua_tostring(L, -1);
+    char buf[MOCLL_ERROR_BYTES];
+    const char *message = moclL_errortext(L, buf);
     mocl_complain(message ? message : "(error message not a string)", true);
     lua_pop(L, 1);
     return status;

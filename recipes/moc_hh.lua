@@ -136,6 +136,9 @@ end
 if not embedded then
   run:hash_input(cfg.data)
 end
+if cfg.rewards ~= "" then
+  run:hash_input(cfg.rewards)
+end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
 stages.tokenizer(ctx)

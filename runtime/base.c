@@ -42,7 +42,7 @@ mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...) {
 }
 
 mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted) {
-    return mocl_fail(ctx, MOCL_E_NOMEM, "out of host memory: wanted %zu bytes", wanted);
+    return mocl_fail(ctx, MOCL_E_NOMEM, "out of host memory: wanted %zu bytes; " MOCL_NOMEM_CURE, wanted);
 }
 
 void mocl_clear(mocl_ctx *ctx) {

@@ -56,6 +56,7 @@ void mocl_ctx_free(mocl_ctx *ctx);
 ** Style of the text: lower case, no full stop, operation first, both values, the cure. */
 mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+#define MOCL_NOMEM_CURE "use smaller batches, shorter texts or a smaller model"
 mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted); /* the standard text for exhausted host memory */
 void mocl_clear(mocl_ctx *ctx);
 

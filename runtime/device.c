@@ -150,8 +150,9 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     return MOCL_OK;
 nomem:
     return mocl_fail(ctx, MOCL_E_NOMEM,
-                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s", dev->name,
-                     bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
+                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s; " MOCL_NOMEM_CURE
+                     ", or release tensors earlier (tensor.scope)",
+                     dev->name, bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
 }
 
 /* fake: true if a kernel wrote behind the block */
@@ -208,6 +209,7 @@ mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code) {
     mocl_device_leave(dev);
     if (code == MK_OK) return MOCL_OK;
     if (code == MK_NOMEM)
-        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of scratch memory", name, dev->name);
+        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of memory: wanted %zu bytes of scratch; " MOCL_NOMEM_CURE, name,
+                         dev->name, dev->env.refused);
     return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s failed (code %d)", name, dev->name, code);
 }

@@ -37,10 +37,11 @@ end
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.
 function stages.tokenizer(ctx)
   local path = ctx.run:path "tokenizer.json"
-  ctx.run:stage("tokenizer", function()
+  ctx.run:stage("tokenizer", function(stage)
     local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
     local tok = tokenizer.train(texts, { vocab_size = ctx.cfg.tokenizer.vocab_size, special_tokens = { "<s>", "</s>" } })
     assert(tok:save(path))
+    stage:output "tokenizer.json"
     return { vocab_size = tok:vocab_size() }
   end)
   ctx.tok = assert(tokenizer.load(path))
@@ -92,6 +93,7 @@ function stages.language_model(ctx, name, from, options, rows)
     }
     line:done()
     assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    stage:output(name)
     return { loss = loss }
   end)
 end
@@ -131,6 +133,7 @@ local function train_reward_model(ctx, name)
     line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
       held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
     assert(model:save(run:path("reward-" .. name)))
+    stage:output("reward-" .. name)
     return held
   end)
 end
