@@ -23,6 +23,12 @@
 ** before we go on, so the loop waits for other threads only. */
 void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
     moclL_host *h = host;
+    if (h->stress && !p && old_bytes) {
+        /* A new object (old_bytes is its type): Lua meets a refusal with a collection and a second try. Its string
+        ** buffers, which call this too, do not. */
+        h->refusing = !h->refusing && ++h->objects % (64 * h->stress) == 0;
+        if (h->refusing) return NULL;
+    }
     if (bytes > 0) {
         void *fresh = realloc(p, bytes);
         if (fresh) return fresh;

@@ -79,6 +79,9 @@ static int open_state(lua_State *L) {
     h->ctx->host = h;
     moclL_open_interrupt(L);
     moclL_openmodules(L);
+    const char *stress = o->ignore_env ? NULL : getenv("MOCL_GC_STRESS");
+    h->stress = stress ? strtol(stress, NULL, 10) : 0;
+    if (h->stress < 0 || h->stress > 1000000) h->stress = 0;
     return 0;
 }
 

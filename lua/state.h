@@ -20,6 +20,11 @@ typedef struct moclL_host {
     size_t refused; /* bytes of the last allocation for Lua that failed */
     bool interrupted; /* the last error that left a protected call was an interruption */
 
+    /* MOCL_GC_STRESS=N, 0 = off: a full collection before every N-th tensor or other owner, and one without finalizers
+    ** at every 64 N-th new object of Lua. For tests: what is freed too early, is freed now. */
+    long stress, owners, objects;
+    bool refusing; /* the allocation that Lua repeats after such a collection */
+
     /* interrupt.c: the threads being resumed, outermost first; [0] is the main thread. Written by
     ** the thread that runs Lua, read by whoever interrupts. */
     _Atomic(lua_State *) running[MOCLL_MAX_RUNNING];

@@ -280,7 +280,8 @@ end) -- lines 11 and 12
 
 -- ---- evaluation: the grid, unseen preferences, samples, the table ----
 
-assert(lora.load(model, assert(run:latest(), "no checkpoint of the policy")))
+local trained = assert(run:latest(), "no checkpoint of the policy")
+assert(lora.load(model, trained))
 local figures = stages.evaluation(ctx)
 local result = { recipe = "moc_hh", method = cfg.control.c == "one" and "conditioned_linear" or "moc", seed = seed, device = device,
   training_samples = cfg.moc.iterations * cfg.ppo.batch_size, objectives = cfg.objectives, sft = ctx.sft.figures, kl = outcome.kl,

@@ -31,12 +31,15 @@ static int size_class(size_t bytes, size_t *rounded) {
     return (top - 6) * 4 + (int)steps; /* top is at least 6 */
 }
 
+const char *mocl_device_absent(int kind) {
+    return kind == MOCL_DEVICE_CUDA ? "this build has no CUDA part; use device=cpu" : NULL;
+}
+
 mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
     *out = ctx->device[kind];
     if (*out) return MOCL_OK;
-    if (kind == MOCL_DEVICE_CUDA)
-        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: this build has no CUDA part; "
-                                             "use device=cpu");
+    if (mocl_device_absent(kind))
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: %s", mocl_device_absent(kind));
     mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
     if (!dev) return mocl_nomem(ctx, sizeof *dev);
     dev->ctx = ctx;
@@ -66,8 +69,8 @@ mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name
     if (strcmp(name, "cpu") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_CPU);
     if (strcmp(name, "fake") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_FAKE);
     if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
-        return mocl_fail(ctx, MOCL_E_DEVICE,
-                         "device '%s' is not available: this build has no CUDA part; use device=cpu", name);
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device '%s' is not available: %s", name,
+                         mocl_device_absent(MOCL_DEVICE_CUDA));
     return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
 }
 

@@ -56,9 +56,9 @@ function failures.alive(dir, kind)
 end
 failures.STEP = "2.8228302 1.07065344"
 
--- files that differ between equal runs: times, the command, and where the run lies
+-- files that differ between equal runs: times, the command, and hashes of a file with the path of its run
 local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true,
-  ["report.html"] = true }
+  ["report.html"] = true, SHA256SUMS = true }
 
 local function contents(dir)
   local fs = require "mocl.fs"
