@@ -102,6 +102,9 @@ static void on_signal(int number) {
     errno = saved;
 }
 
+/* A write beyond ulimit -f fails with EFBIG then, instead of ending the process. */
+static void do_nothing(int number) { (void)number; }
+
 /* No SA_RESTART: a read from a terminal ends too, and the next instruction raises the error. */
 static void catch_signals(moclL_host *h) {
     struct sigaction act = {.sa_handler = on_signal};
@@ -109,6 +112,8 @@ static void catch_signals(moclL_host *h) {
     main_thread = pthread_self();
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    act.sa_handler = do_nothing;
+    sigaction(SIGXFSZ, &act, NULL);
 }
 
 static void release_signals(void) {

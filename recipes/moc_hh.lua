@@ -73,7 +73,7 @@ local schema = {
   { "ppo.gamma", 1.0, "discount", min = 0, max = 1 },
   { "ppo.lam", 0.95, "GAE lambda", min = 0, max = 1 },
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
-  { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
+  { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 1e-6 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
   { "ppo.min_kl_coef", 0.1, "beta does not fall below", min = 0 },
   { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
@@ -113,6 +113,7 @@ local cfg, info = config.parse(config.common(schema), args, {
 -- ---- what the run is about ----
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
+stages.check(cfg)
 stages.open_device(cfg)
 local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or {}
 local embedded = cfg.data == ""

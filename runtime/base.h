@@ -6,7 +6,7 @@
 #ifndef MOCL_BASE_H
 #define MOCL_BASE_H
 
-#include <signal.h>  /* sig_atomic_t */
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +34,7 @@ enum { MOCL_DEVICE_CPU, MOCL_DEVICE_FAKE, MOCL_DEVICE_CUDA, MOCL_DEVICE_COUNT };
 typedef struct mocl_ctx {
     char message[1024];               /* text of the last failure, empty after mocl_clear */
     mocl_status status;               /* its code */
-    volatile sig_atomic_t interrupt;  /* set by mocl_ctx_interrupt, cleared when it is reported */
+    atomic_int interrupt;             /* set by mocl_ctx_interrupt, cleared when it is reported */
     struct mocl_device *device[MOCL_DEVICE_COUNT]; /* opened on first use, owned */
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     bool grad_enabled;                /* autograd records nodes while true */

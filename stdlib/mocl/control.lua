@@ -27,7 +27,7 @@ Control.OPTIONS = {
   { "floor", 0.0, "smallest c where the indicator is on", min = 0, max = 1 },
   { "factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },
   { "running", "ema", "equation 18's statistics: forgetting, or counting every answer alike", choices = { "ema", "count" } },
-  { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 1 },
+  { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 0.9999 },
   { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
   { "range", false, "map the mean rewards of the grid to its range before the comparison (reading B)" },
 }

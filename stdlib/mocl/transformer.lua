@@ -11,7 +11,7 @@ local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 
-local transformer = { new = core.new, batch = core.batch, pack = core.pack }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
 
 -- config.json keys that decide the architecture: name -> default where it may be missing
 local KEYS = {
