@@ -103,6 +103,21 @@ local function process(pid)
   return id, id .. " " .. fields[20] -- the fields after the name begin with the third
 end
 
+-- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
+-- of a constant) must not cost a run its end.
+local function finite(v)
+  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
+    return json.null
+  elseif type(v) ~= "table" then
+    return v
+  end
+  local copy = setmetatable({}, getmetatable(v)) -- json.array's
+  for k, x in pairs(v) do
+    copy[k] = finite(x)
+  end
+  return copy
+end
+
 local function without(cfg, keys)
   local copy = {}
   for k, v in pairs(cfg) do
@@ -546,7 +561,7 @@ local function execute(run, name, fn)
   for _, path in ipairs(stage.outputs) do
     outputs[path] = digest.of(run:path(path))
   end
-  run.stages[name] = { result = result, offsets = sizes(run), seconds = sys.now() - started,
+  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = sys.now() - started,
     outputs = next(outputs) and outputs or nil }
   write_json(run:path("stages.json"), run.stages)
   run.stages = read_json(run:path("stages.json"))
@@ -598,7 +613,7 @@ function Run:rewind(state)
 end
 
 local function finish(run, result, timing)
-  local text = json.encode(result, { indent = 2 }) .. "\n"
+  local text = json.encode(finite(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds
