@@ -24,6 +24,7 @@ part "tests/run.lua" timeout 1500 "$mocl" tests/run.lua
 if [ -z "$variant" ]; then
     part "gradients in double precision" timeout 1500 build/f64/mocl tests/run.lua -k grad
     part "layering" sh tests/layering.sh
+    part "a full disk" sh tests/disk_full.sh 2
 fi
 
 finish

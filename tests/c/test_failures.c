@@ -1,5 +1,5 @@
 /* test_failures.c [MEMORY [DISK [SEED]]] - a whole small run of recipes/moc_hh.lua with memory or the disk failing
-** somewhere in it, MEMORY (20) and DISK (20) times; 0 = at every place there is.
+** somewhere in it, MEMORY (12) and DISK (10) times; 0 = at every place there is.
 **
 ** This program has its own malloc, so each allocation of the process can fail: those of mocl, of Lua, of the
 ** libraries and of the C library. A place is a return address and a depth of the C stack, which together tell the
@@ -356,7 +356,7 @@ static bool one(int number, const char *reference) {
 
 int main(int argc, char **argv) {
     char reference[128], base;
-    const uint64_t wanted[] = {argc > 1 ? strtoull(argv[1], NULL, 10) : 20, argc > 2 ? strtoull(argv[2], NULL, 10) : 20};
+    const uint64_t wanted[] = {argc > 1 ? strtoull(argv[1], NULL, 10) : 12, argc > 2 ? strtoull(argv[2], NULL, 10) : 10};
     uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
     find_real();
     stack_base = &base;
