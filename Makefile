@@ -6,9 +6,10 @@ PREFIX  ?= /usr/local
 PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
 
-# make VARIANT=asan|f64 builds into build/VARIANT and leaves the plain build alone
+# make VARIANT=asan|tsan|f64 builds into build/VARIANT and leaves the plain build alone
 VARIANT ?=
 FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 FLAGS_f64  := -DMK_REAL_DOUBLE
 B       := build$(if $(VARIANT),/$(VARIANT))
 O       := $(if $(VARIANT),$(B)/)
@@ -49,6 +50,11 @@ $(O)mocl.so: $(LIB_O) $(B)/sources lua/module.map
 $(PROGRAMS): $(B)/%: $(B)/%.o $(O)libmocl.a
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
 
+# a sanitizer brings its own malloc: there test_failures takes the calls from mocl alone
+ifneq ($(filter asan tsan,$(VARIANT)),)
+$(B)/tests/c/test_failures: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
+endif
+
 programs: $(PROGRAMS)
 
 $(B)/%.o: %.c $(B)/flags | $(B)/deps
@@ -73,6 +79,8 @@ $(B)/deps: .ci/deps.sh
 	@sh .ci/deps.sh check
 	@touch $@
 
+TSAN := $(addprefix build/tsan/,mocl tests/c/test_threads tests/c/test_embed)
+
 deps:   ## install the packages that are missing
 	@sh .ci/deps.sh install
 
@@ -89,11 +97,16 @@ asan: deps   ## the tests under the address and undefined behaviour sanitizers
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs
 	@sh tests/all.sh asan
 
-slow: deps   ## the long test: a small run killed at 50 random moments and continued
-	@$(MAKE) -s -j$(JOBS) mocl
-	@sh tests/kill_resume.sh 50
+tsan: deps   ## the threads of the kernels, and interruptions, under the thread sanitizer
+	@$(MAKE) -s -j$(JOBS) VARIANT=tsan $(TSAN)
+	@sh tests/tsan.sh
 
-check: test asan slow   ## everything a change needs
+slow: deps   ## the long tests: runs that are killed, out of memory or out of disk; collections all the time; broken files
+	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
+	@sh tests/slow.sh
+
+check: test asan tsan slow   ## everything a change needs
 
 BIN     := $(DESTDIR)$(PREFIX)/bin
 LIB     := $(DESTDIR)$(PREFIX)/lib
@@ -123,9 +136,9 @@ clean:   ## remove everything that was built
 
 help:   ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
-	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|f64 (into build/VARIANT)'
+	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs deps demo test asan slow check install uninstall clean help FORCE
+.PHONY: all programs deps demo test asan tsan slow check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)

@@ -53,6 +53,7 @@ typedef struct mk_env {
     mk_blas blas;         /* MK_BLAS_AUTO after mk_env_open */
     void *scratch;        /* grown on demand by mk_scratch, freed by mk_env_close */
     size_t scratch_bytes;
+    size_t refused;       /* bytes of the last mk_scratch that found no memory */
 } mk_env;
 
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "file.h" /* mocl_file_read, mocl_file_write_atomic */
+#include "json.h"
 #include "modules.h"
 #include "text.h" /* mocl_utf8_step */
 
@@ -69,11 +70,14 @@ static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
     return true;
 }
 
-/* Pushes the decoded value, or nil and the message. */
+/* Pushes the decoded value, or nil and the message; raises without memory. */
 static bool decode(lua_State *L, const char *text, size_t n) {
     json_error_t error;
     void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
-    json_t *v = *box = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *v;
+    mocl_status st = mocl_json_parse(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (st && st != MOCL_E_FORMAT) moclL_raise(L, st);
+    *box = v;
     if (v && !has_zero_byte(text, n, &error)) {
         push_value(L, v);
         *box = NULL;

@@ -121,6 +121,15 @@ static int model_device(lua_State *L) {
     return 1;
 }
 
+/* m:hash() -> SHA-256 of the base weights, 64 hex digits */
+static int model_hash(lua_State *L) {
+    const char *hex;
+    mocl_model *m = check_model(L, 1);
+    MOCLL_CALL(L, mocl_model_hash(m, &hex));
+    lua_pushstring(L, hex);
+    return 1;
+}
+
 /* ---- adapters ---- */
 
 static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
@@ -252,7 +261,7 @@ static int32_t *read_row(lua_State *L, int idx, int64_t i, int32_t *to, const in
     for (int64_t j = 1; j <= n; j++) {
         int is_integer;
         lua_rawgeti(L, -1, j);
-        lua_Integer id = lua_tointegerx(L, -1, &is_integer);
+        lua_Integer id = moclL_tointeger(L, -1, &is_integer);
         lua_pop(L, 1);
         if (!is_integer || id < 0 || id > INT32_MAX)
             luaL_argerror(L, idx, lua_pushfstring(L, "entry %I of row %I is no token id", (lua_Integer)j, (lua_Integer)i));
@@ -498,7 +507,8 @@ static const luaL_Reg methods[] = {
     {"add_lora", model_add_lora},       {"config", model_config},
     {"device", model_device},           {"drop_lora", model_drop_lora},
     {"forward", model_forward},         {"generate", model_generate},
-    {"head", model_head},               {"lora", model_lora},
+    {"hash", model_hash},               {"head", model_head},
+    {"lora", model_lora},
     {"merge_lora", model_merge_lora},   {"named_parameters", model_named_parameters},
     {NULL, NULL},
 };

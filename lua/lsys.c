@@ -200,15 +200,11 @@ static int sys_env(lua_State *L) {
     else
         lua_pushstring(L, blas);
     lua_setfield(L, -2, "blas");
-    mocl_device *dev = NULL;
-    if (mocl_device_parse(&dev, ctx, "cuda") == MOCL_OK) {
-        set_string(L, "devices", "cpu cuda");
-        set_string(L, "cuda", dev->name);
-    } else {
-        set_string(L, "devices", "cpu");
-        set_string(L, "cuda", ctx->message);
-        mocl_clear(ctx);
-    }
+    /* asking does not open a device: that would take memory on it, and seconds */
+    const char *absent = mocl_device_absent(MOCL_DEVICE_CUDA);
+    const mocl_device *cuda = ctx->device[MOCL_DEVICE_CUDA];
+    set_string(L, "devices", absent ? "cpu" : "cpu cuda");
+    set_string(L, "cuda", absent ? absent : cuda ? cuda->name : "not open");
     const char *stdlib = moclL_noenv(L) ? NULL : getenv("MOCL_STDLIB");
     set_string(L, "stdlib", stdlib ? stdlib : "embedded");
     moclL_push_recipe_path(L);

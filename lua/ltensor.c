@@ -56,6 +56,7 @@ static void relieve_pressure(lua_State *L) {
 mocl_tensor **moclL_pushtensor(lua_State *L) {
     luaL_checkstack(L, 4, NULL);
     relieve_pressure(L);
+    moclL_stress(L);
     mocl_tensor **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
     luaL_setmetatable(L, MOCL_TENSOR_CLASS);
@@ -175,10 +176,10 @@ int moclL_checkshape(lua_State *L, int idx, int64_t shape[MK_MAX_DIMS]) {
         int is_integer = 1;
         if (table) {
             lua_geti(L, idx, i + 1);
-            shape[i] = lua_tointegerx(L, -1, &is_integer);
+            shape[i] = moclL_tointeger(L, -1, &is_integer);
             lua_pop(L, 1);
         } else {
-            shape[i] = lua_tointegerx(L, idx + i, &is_integer);
+            shape[i] = moclL_tointeger(L, idx + i, &is_integer);
         }
         if (!is_integer) luaL_argerror(L, idx, "sizes must be integers");
     }
@@ -224,7 +225,7 @@ mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base) {
         } else {
             int is_integer;
             lua_geti(L, idx, i + 1);
-            v = lua_tointegerx(L, -1, &is_integer);
+            v = moclL_tointeger(L, -1, &is_integer);
             if (!is_integer) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not an integer", (lua_Integer)i + 1));
             lua_pop(L, 1);
         }

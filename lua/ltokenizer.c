@@ -149,8 +149,8 @@ static int tokenizer_encode_batch(lua_State *L) {
 /* an id as the core takes it; too large a number becomes one the core refuses with its own value */
 static int32_t check_id(lua_State *L, int idx, const char *what, const mocl_tokenizer *t) {
     int is_integer;
-    lua_Integer id = lua_tointegerx(L, idx, &is_integer);
-    if (!is_integer || lua_type(L, idx) != LUA_TNUMBER)
+    lua_Integer id = moclL_tointeger(L, idx, &is_integer);
+    if (!is_integer)
         luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
     if (id < INT32_MIN || id > INT32_MAX)
         luaL_error(L, "decode: id %I is outside the vocabulary of %d (0 to %d)", id,

@@ -79,7 +79,8 @@ static void print_env(lua_State *L) {
 /* Shows the error on the stack, if there is one. */
 static int report(lua_State *L, int status) {
     if (status == LUA_OK) return status;
-    const char *message = lua_tostring(L, -1);
+    char buf[MOCLL_ERROR_BYTES];
+    const char *message = moclL_errortext(L, buf);
     mocl_complain(message ? message : "(error message not a string)", true);
     lua_pop(L, 1);
     return status;
@@ -101,6 +102,9 @@ static void on_signal(int number) {
     errno = saved;
 }
 
+/* A write beyond ulimit -f fails with EFBIG then, instead of ending the process. */
+static void do_nothing(int number) { (void)number; }
+
 /* No SA_RESTART: a read from a terminal ends too, and the next instruction raises the error. */
 static void catch_signals(moclL_host *h) {
     struct sigaction act = {.sa_handler = on_signal};
@@ -108,6 +112,8 @@ static void catch_signals(moclL_host *h) {
     main_thread = pthread_self();
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    act.sa_handler = do_nothing;
+    sigaction(SIGXFSZ, &act, NULL);
 }
 
 static void release_signals(void) {

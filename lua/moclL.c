@@ -119,6 +119,11 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]) {
     }
 }
 
+lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer) {
+    *is_integer = 0;
+    return lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, is_integer) : 0;
+}
+
 /* pushes the field (nil if there is no table); true if it is there */
 static bool push_field(lua_State *L, int idx, const char *name) {
     if (lua_isnoneornil(L, idx)) {
@@ -144,8 +149,8 @@ lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Nu
 
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def) {
     if (push_field(L, idx, name)) {
-        int is_integer = 0;
-        lua_Integer v = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &is_integer) : 0;
+        int is_integer;
+        lua_Integer v = moclL_tointeger(L, -1, &is_integer);
         if (!is_integer) bad_option(L, name, "integer");
         def = v;
     }
@@ -201,7 +206,13 @@ void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moc
     lua_pop(L, 2);
 }
 
+void moclL_stress(lua_State *L) {
+    moclL_host *h = moclL_ctx(L)->host;
+    if (h && h->stress && ++h->owners % h->stress == 0) lua_gc(L, LUA_GCCOLLECT, 0);
+}
+
 void **moclL_pushowner(lua_State *L, const char *name) {
+    moclL_stress(L);
     void **box = lua_newuserdatauv(L, sizeof *box, 1);
     *box = NULL;
     luaL_setmetatable(L, name);

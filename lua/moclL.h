@@ -32,6 +32,8 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]);
 
 /* Fields of an options table at idx (which may be nil or none), with defaults. A wrong type raises
 ** "bad option 'name' (number expected, got string)". */
+/* The integer at idx, and whether it is one: a number (3.0 counts), not a string that reads as one. */
+lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
@@ -45,6 +47,8 @@ const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const
 typedef void (*moclL_free)(void *object);
 void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moclL_free free_fn);
 void **moclL_pushowner(lua_State *L, const char *name);
+/* With MOCL_GC_STRESS: a collection, now and then. Whatever pushes an owner calls it. */
+void moclL_stress(lua_State *L);
 void *moclL_checkowner(lua_State *L, int idx, const char *name);
 
 /* Edit distance based suggestion: the nearest of n names, or NULL if none is near. */

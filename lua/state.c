@@ -54,6 +54,16 @@ int moclL_call(lua_State *L, int n_args, int n_results) {
     return status;
 }
 
+const char *moclL_errortext(lua_State *L, char buf[MOCLL_ERROR_BYTES]) {
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+    size_t refused = moclL_host_of(L)->refused;
+    const char lua_text[] = "not enough memory";
+    size_t n = sizeof lua_text - 1;
+    if (!text || !refused || strncmp(text, lua_text, n) != 0) return text;
+    snprintf(buf, MOCLL_ERROR_BYTES, "%s: Lua wanted %zu bytes; " MOCL_NOMEM_CURE "%s", lua_text, refused, text + n);
+    return buf;
+}
+
 /* ---- opening and closing ----------------------------------------------------------------------- */
 
 static int open_state(lua_State *L) {
@@ -69,6 +79,9 @@ static int open_state(lua_State *L) {
     h->ctx->host = h;
     moclL_open_interrupt(L);
     moclL_openmodules(L);
+    const char *stress = o->ignore_env ? NULL : getenv("MOCL_GC_STRESS");
+    h->stress = stress ? strtol(stress, NULL, 10) : 0;
+    if (h->stress < 0 || h->stress > 1000000) h->stress = 0;
     return 0;
 }
 
@@ -116,7 +129,7 @@ lua_State *mocl_lua(mocl_ctx *ctx) { return ((moclL_host *)ctx->host)->L; }
 
 const char *mocl_error(mocl_ctx *ctx) {
     moclL_host *h = ctx->host;
-    return h->error ? h->error : "";
+    return h->short_error[0] ? h->short_error : h->error ? h->error : "";
 }
 
 /* Ends a call into the state: keeps the message on top if it failed, and empties the stack down to
@@ -125,13 +138,16 @@ static int end_call(moclL_host *h, int status, int top) {
     lua_State *L = h->L;
     int result = MOCL_DONE;
     if (status) {
-        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "unknown failure";
+        char buf[MOCLL_ERROR_BYTES];
+        const char *text = moclL_errortext(L, buf);
+        if (!text) text = "unknown failure";
         size_t bytes = strlen(text) + 1;
         char *copy = realloc(h->error, bytes);
+        h->short_error[0] = '\0';
         if (copy)
             memcpy(copy, text, bytes), h->error = copy;
-        else if (h->error)
-            h->error[0] = '\0';
+        else
+            snprintf(h->short_error, sizeof h->short_error, "%s", text);
         result = h->interrupted ? MOCL_INTERRUPTED : MOCL_FAILED;
     }
     lua_settop(L, top);

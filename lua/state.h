@@ -16,7 +16,14 @@ typedef struct moclL_host {
     mocl_ctx *ctx;  /* owned by the Lua state */
     lua_State *L;   /* owned */
     char *error;    /* text of the last failure, owned, NULL before the first */
+    char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
+    size_t refused; /* bytes of the last allocation for Lua that failed */
     bool interrupted; /* the last error that left a protected call was an interruption */
+
+    /* MOCL_GC_STRESS=N, 0 = off: a full collection before every N-th tensor or other owner, and one without finalizers
+    ** at every 64 N-th new object of Lua. For tests: what is freed too early, is freed now. */
+    long stress, owners, objects;
+    bool refusing; /* the allocation that Lua repeats after such a collection */
 
     /* interrupt.c: the threads being resumed, outermost first; [0] is the main thread. Written by
     ** the thread that runs Lua, read by whoever interrupts. */
@@ -39,6 +46,10 @@ static inline moclL_host *moclL_host_of(lua_State *L) {
 /* lua_pcall with a traceback added to the message; stack as lua_pcall's. host->interrupted tells
 ** whether the error was an interruption. */
 int moclL_call(lua_State *L, int n_args, int n_results);
+/* Text of the error value on top of the stack; NULL where it has none. Lua's "not enough memory" cannot say how much:
+** it is completed in buf. Allocates nothing and leaves the stack. */
+enum { MOCLL_ERROR_BYTES = 256 };
+const char *moclL_errortext(lua_State *L, char buf[MOCLL_ERROR_BYTES]);
 
 /* interrupt.c */
 void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes); /* a lua_Alloc */

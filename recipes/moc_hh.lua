@@ -73,7 +73,7 @@ local schema = {
   { "ppo.gamma", 1.0, "discount", min = 0, max = 1 },
   { "ppo.lam", 0.95, "GAE lambda", min = 0, max = 1 },
   { "ppo.init_kl_coef", 0.2, "weight beta of the exact KL to the SFT model", min = 0 },
-  { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 0 },
+  { "ppo.target", 6.0, "KL per answer that beta adapts to", min = 1e-6 },
   { "ppo.horizon", 1200.0, "answers over which beta adapts", min = 1 },
   { "ppo.min_kl_coef", 0.05, "beta does not fall below", min = 0 },
   { "ppo.kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
@@ -114,6 +114,7 @@ local cfg, info = config.parse(config.common(schema), args, {
 -- ---- what the run is about ----
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
+stages.check(cfg)
 stages.open_device(cfg)
 local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or {}
 local embedded = cfg.data == ""
@@ -136,6 +137,9 @@ if run.complete then
 end
 if not embedded then
   run:hash_input(cfg.data)
+end
+if cfg.rewards ~= "" then
+  run:hash_input(cfg.rewards)
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
@@ -278,7 +282,8 @@ end) -- lines 11 and 12
 
 -- ---- evaluation: the grid, unseen preferences, samples, the table ----
 
-assert(lora.load(model, assert(run:latest(), "no checkpoint of the policy")))
+local trained = assert(run:latest(), "no checkpoint of the policy")
+assert(lora.load(model, trained))
 local figures = stages.evaluation(ctx)
 local result = { recipe = "moc_hh", method = cfg.control.c == "one" and "conditioned_linear" or "moc", seed = seed, device = device,
   training_samples = cfg.moc.iterations * cfg.ppo.batch_size, objectives = cfg.objectives, sft = ctx.sft.figures, kl = outcome.kl,

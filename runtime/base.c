@@ -42,7 +42,7 @@ mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...) {
 }
 
 mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted) {
-    return mocl_fail(ctx, MOCL_E_NOMEM, "out of host memory: wanted %zu bytes", wanted);
+    return mocl_fail(ctx, MOCL_E_NOMEM, "out of host memory: wanted %zu bytes; " MOCL_NOMEM_CURE, wanted);
 }
 
 void mocl_clear(mocl_ctx *ctx) {
@@ -50,11 +50,11 @@ void mocl_clear(mocl_ctx *ctx) {
     ctx->status = MOCL_OK;
 }
 
-void mocl_ctx_interrupt(mocl_ctx *ctx) { ctx->interrupt = 1; }
+void mocl_ctx_interrupt(mocl_ctx *ctx) { atomic_store(&ctx->interrupt, 1); }
 
 mocl_status mocl_poll(mocl_ctx *ctx) {
-    if (!ctx->interrupt) return MOCL_OK;
-    ctx->interrupt = 0;
+    if (!atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return MOCL_OK;
+    atomic_store(&ctx->interrupt, 0);
     return mocl_fail(ctx, MOCL_E_INTERRUPT, "interrupted!");
 }
 

@@ -6,7 +6,7 @@
 #ifndef MOCL_BASE_H
 #define MOCL_BASE_H
 
-#include <signal.h>  /* sig_atomic_t */
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +34,7 @@ enum { MOCL_DEVICE_CPU, MOCL_DEVICE_FAKE, MOCL_DEVICE_CUDA, MOCL_DEVICE_COUNT };
 typedef struct mocl_ctx {
     char message[1024];               /* text of the last failure, empty after mocl_clear */
     mocl_status status;               /* its code */
-    volatile sig_atomic_t interrupt;  /* set by mocl_ctx_interrupt, cleared when it is reported */
+    atomic_int interrupt;             /* set by mocl_ctx_interrupt, cleared when it is reported */
     struct mocl_device *device[MOCL_DEVICE_COUNT]; /* opened on first use, owned */
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
@@ -57,6 +57,7 @@ void mocl_ctx_free(mocl_ctx *ctx);
 ** Style of the text: lower case, no full stop, operation first, both values, the cure. */
 mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+#define MOCL_NOMEM_CURE "use smaller batches, shorter texts or a smaller model"
 mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted); /* the standard text for exhausted host memory */
 void mocl_clear(mocl_ctx *ctx);
 

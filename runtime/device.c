@@ -31,12 +31,15 @@ static int size_class(size_t bytes, size_t *rounded) {
     return (top - 6) * 4 + (int)steps; /* top is at least 6 */
 }
 
+const char *mocl_device_absent(int kind) {
+    return kind == MOCL_DEVICE_CUDA ? "this build has no CUDA part; use device=cpu" : NULL;
+}
+
 mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
     *out = ctx->device[kind];
     if (*out) return MOCL_OK;
-    if (kind == MOCL_DEVICE_CUDA)
-        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: this build has no CUDA part; "
-                                             "use device=cpu");
+    if (mocl_device_absent(kind))
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: %s", mocl_device_absent(kind));
     mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
     if (!dev) return mocl_nomem(ctx, sizeof *dev);
     dev->ctx = ctx;
@@ -67,8 +70,8 @@ mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name
     if (strcmp(name, "cpu") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_CPU);
     if (strcmp(name, "fake") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_FAKE);
     if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
-        return mocl_fail(ctx, MOCL_E_DEVICE,
-                         "device '%s' is not available: this build has no CUDA part; use device=cpu", name);
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device '%s' is not available: %s", name,
+                         mocl_device_absent(MOCL_DEVICE_CUDA));
     return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
 }
 
@@ -151,8 +154,9 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     return MOCL_OK;
 nomem:
     return mocl_fail(ctx, MOCL_E_NOMEM,
-                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s", dev->name,
-                     bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
+                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s; " MOCL_NOMEM_CURE
+                     ", or release tensors earlier (tensor.scope)",
+                     dev->name, bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
 }
 
 /* fake: true if a kernel wrote behind the block */
@@ -209,6 +213,7 @@ mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code) {
     mocl_device_leave(dev);
     if (code == MK_OK) return MOCL_OK;
     if (code == MK_NOMEM)
-        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of scratch memory", name, dev->name);
+        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of memory: wanted %zu bytes of scratch; " MOCL_NOMEM_CURE, name,
+                         dev->name, dev->env.refused);
     return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s failed (code %d)", name, dev->name, code);
 }

@@ -33,6 +33,8 @@ typedef struct mocl_device {
 mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind);
 /* "cpu", "fake", "cuda", "cuda:0"; an unknown or absent device fails with words. */
 mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name);
+/* Why a device of this kind cannot be opened, as far as that is known without trying to; NULL where it can be. */
+const char *mocl_device_absent(int kind);
 void mocl_device_close(mocl_device *dev); /* NULL is fine */
 
 /* Device memory, 64-byte aligned, uninitialised. Freed blocks are cached for the next allocation of

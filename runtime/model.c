@@ -165,7 +165,11 @@ mocl_status mocl_model_merge_lora(mocl_model *m) {
             st = MOCL_KERNEL(m->dev, gemm, 0, 0, w->shape[0], w->shape[1], m->lora_rank,
                              m->lora_alpha / (double)m->lora_rank, mocl_real(ad->b), m->lora_rank, 0, mocl_real(ad->a),
                              w->shape[1], 0, 1.0, mocl_real(w), w->shape[1], 0, 1);
+            if (st) break;
             w->storage->version++;
+            mocl_tensor_unref(ad->a);
+            mocl_tensor_unref(ad->b);
+            ad->a = ad->b = NULL;
         }
     }
     m->ctx->grad_enabled = was;

@@ -8,6 +8,7 @@
 #define MOCL_MODEL_H
 
 #include "ops.h"
+#include "sha256.h"
 
 typedef struct mocl_model_config {
     int64_t vocab, width, layers, heads, kv_heads, head_size, ffn, positions;
@@ -36,6 +37,8 @@ typedef struct mocl_model {
     mocl_block_weights *block;        /* layers */
     int64_t lora_rank;                /* 0 = no adapter */
     double lora_alpha, lora_dropout;
+    char hash[MOCL_SHA256_HEX];       /* of the base when its storages had been written hash_version times; or empty */
+    uint64_t hash_version;
 } mocl_model;
 
 /* How one forward pass runs. */
@@ -58,8 +61,13 @@ mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, doubl
 /* whether block l has adapters */
 bool mocl_model_adapted(const mocl_model *m, int64_t l);
 void mocl_model_drop_lora(mocl_model *m);
-/* W += scale B A for each adapter, which is then dropped */
+/* W += scale B A for each adapter, which is then dropped. Where that fails halfway, the layers that are done have no
+** adapter any more: what the model computes is the same, and a second call goes on. */
 mocl_status mocl_model_merge_lora(mocl_model *m);
+
+/* *hex becomes the SHA-256 of the base weights: names, dtypes, shapes and bytes, without adapters. It belongs to the
+** model until the next call. Computed once, and again after weights were written. */
+mocl_status mocl_model_hash(mocl_model *m, const char **hex);
 
 /* Calls fn for each parameter in a fixed order: base parameters, or the adapters' where lora. The name
 ** is valid during the call. Stops at the first failure. */

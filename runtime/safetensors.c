@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "json.h"
 #include "file.h" /* mocl_file_fail, mocl_path_tail */
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -280,15 +281,14 @@ static mocl_status parse(reader *r) {
     }
     r->data_bytes = s->map_bytes - LENGTH_BYTES - (size_t)length;
     json_error_t error;
-    json_t *json = json_loadb(header, (size_t)length, JSON_REJECT_DUPLICATES, &error);
-    if (!json) {
-        if (json_error_code(&error) == json_error_out_of_memory) {
-            return mocl_nomem(r->ctx, (size_t)length);
-        }
+    json_t *json;
+    mocl_status st = mocl_json_parse(r->ctx, &json, header, (size_t)length, JSON_REJECT_DUPLICATES, &error);
+    if (st == MOCL_E_FORMAT) {
         return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: header: byte %d: %s", mocl_path_tail(r->path),
                          error.position, error.text);
     }
-    mocl_status st = read_header(r, json);
+    if (st) return st;
+    st = read_header(r, json);
     json_decref(json);
     return st;
 }

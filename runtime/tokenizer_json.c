@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "file.h"
+#include "json.h"
 
 static mocl_status fail(tok_reader *r, const char *text) {
     return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, text);
@@ -16,11 +17,8 @@ static mocl_status fail(tok_reader *r, const char *text) {
 static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n,
                          json_t **out) {
     json_error_t e;
-    *out = NULL;
-    if (!mocl_may_alloc(ctx)) return mocl_nomem(ctx, n);
-    *out = json_loadb(data, n, JSON_REJECT_DUPLICATES, &e);
-    if (*out) return MOCL_OK;
-    if (json_error_code(&e) == json_error_out_of_memory) return mocl_nomem(ctx, n);
+    mocl_status st = mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
+    if (st != MOCL_E_FORMAT) return st;
     return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
 }
 

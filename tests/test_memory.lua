@@ -1,6 +1,7 @@
 -- memory: allocation failures anywhere in a training step, scopes, the soft limit
 
 local T = require "t"
+local child = require "child"
 local lm = require "mocl.lm"
 local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
@@ -233,6 +234,20 @@ T.test("the soft limit collects: many temporaries do not pile up", function()
     live()
     tensor.flush()
   end
+end)
+
+T.test("MOCL_GC_STRESS collects: with the collector stopped, what nobody holds is gone", function()
+  local source = [[collectgarbage "stop"
+    local weak, finalized = setmetatable({}, { __mode = "v" }), false
+    weak.table = {}
+    setmetatable({}, { __gc = function() finalized = true end })
+    %s
+    print(weak.table == nil, finalized)]]
+  local by_tensor, by_object = source:format 'require("mocl.tensor").zeros { 1 }', source:format "for _ = 1, 64 do local _ = {} end"
+  T.eq((child.lua(by_tensor)), "false\tfalse\n")
+  T.eq((child.lua(by_tensor, "MOCL_GC_STRESS=1")), "true\ttrue\n")
+  T.eq((child.lua(by_object)), "false\tfalse\n")
+  T.eq((child.lua(by_object, "MOCL_GC_STRESS=1")), "true\tfalse\n") -- such a collection runs no finalizers
 end)
 
 T.test("memory() counts tensors and bytes, release and flush give back", function()

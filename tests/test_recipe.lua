@@ -61,7 +61,7 @@ end
 -- What must be equal in equal runs: every file but those with times and the command itself, with the run's own
 -- directory (in adapter_config.json) taken out. Returns {name = hash or text}.
 local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true,
-  ["config.lua"] = true, ["report.html"] = true, log = true }
+  ["config.lua"] = true, ["report.html"] = true, SHA256SUMS = true, log = true }
 
 local function files(dir)
   local found = {}

@@ -162,6 +162,7 @@ void mk_env_close(mk_env *e) {
 }
 
 void *mk_scratch(mk_env *e, size_t bytes) {
+    e->refused = bytes;
     if (bytes > e->scratch_bytes || !e->scratch) {
         if (bytes > SIZE_MAX / 2) return NULL;
         size_t want = bytes + bytes / 4 + 4096;

@@ -1,7 +1,9 @@
 --- mocl.checkpoint: directories checkpoint-%06d that are either complete or not there.
 -- A checkpoint is written under a temporary name, synced and renamed, and only then are older ones
--- deleted: whatever fails in between, the one before stays usable.
+-- deleted: whatever fails in between, the one before stays usable. SHA256SUMS in it (as sha256sum -c reads it) tells
+-- later whether it is still what was written.
 
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 
@@ -19,11 +21,13 @@ function checkpoint.step_of(name)
   return math.tointeger(tonumber(name:match("^checkpoint%-(%d+)$")))
 end
 
--- Names of checkpoints, oldest first.
+local SUMS, STATE = "SHA256SUMS", "state.json"
+
+-- Names of checkpoints, oldest first. Other programs have directories of such names too.
 local function names_in(base)
   local names = {}
   for _, name in ipairs(fs.list(base) or {}) do
-    if checkpoint.step_of(name) then
+    if checkpoint.step_of(name) and (fs.exists(fs.join(base, name, STATE)) or fs.exists(fs.join(base, name, SUMS))) then
       names[#names + 1] = name
     end
   end
@@ -33,17 +37,39 @@ local function names_in(base)
   return names
 end
 
---- The newest complete checkpoint below base: path and state, or nil.
+-- The state of a checkpoint, whose files must be as they were written.
+local function read(path, step)
+  local file = fs.join(path, SUMS)
+  local hashes, err = digest.parse(check(fs.read(file)))
+  if not hashes then
+    error(("%s: is not a list of hashes (%s)"):format(file, err), 0)
+  end
+  digest.verify(path, hashes, "the file that was written")
+  file = fs.join(path, STATE)
+  local state, bad = json.decode(check(fs.read(file)))
+  if type(state) ~= "table" or type(state.offsets) ~= "table" or state.step ~= step then
+    error(("%s: is not the state of step %d%s"):format(file, step, bad and " (" .. bad .. ")" or ""), 0)
+  end
+  return state
+end
+
+--- The newest checkpoint below base: path and state, or nil. Raises where it is not what was written: a part is
+-- missing, cut or changed.
 function checkpoint.newest(base)
   local names = names_in(base)
-  for i = #names, 1, -1 do
-    local path = fs.join(base, names[i])
-    local text = fs.read(fs.join(path, "state.json"))
-    local state = text and json.decode(text)
-    if type(state) == "table" and state.offsets then
-      return path, state
-    end
+  local name = names[#names]
+  if not name then
+    return nil
   end
+  local path = fs.join(base, name)
+  local ok, state = pcall(read, path, checkpoint.step_of(name))
+  if not ok and type(state) == "string" and (state:find(": is not ", 1, true) or state:find(": No such file", 1, true)) then
+    error(("%s\nthis checkpoint is damaged: delete %s to go on from %s"):format(state, path,
+      names[2] and "the one before it" or "the last finished stage"), 0)
+  elseif not ok then -- memory, an interruption, a disk that cannot be read now
+    error(state, 0)
+  end
+  return path, state
 end
 
 local function sync_tree(dir)
@@ -56,6 +82,30 @@ local function sync_tree(dir)
     end
   end
   check(fs.sync(dir))
+end
+
+-- Takes a name away at once, so that what has such a name is always complete, then the files.
+local function discard(base, name)
+  local dying = fs.join(base, "." .. name .. ".old.tmp")
+  if fs.exists(dying) then
+    check(fs.remove_tree(dying))
+  end
+  check(fs.rename(fs.join(base, name), dying))
+  check(fs.remove_tree(dying))
+end
+
+-- `last` points to `name`, and all but it and the newest `keep` go.
+local function settle(base, keep, name)
+  local last = fs.join(base, "last")
+  if fs.readlink(last) ~= name then
+    check(fs.symlink_replace(name, last))
+  end
+  local names = names_in(base)
+  for i = 1, #names - keep do
+    if names[i] ~= name then
+      discard(base, names[i])
+    end
+  end
 end
 
 --- Writes base/checkpoint-%06d: write(dir) puts files into it, state (a table) becomes state.json.
@@ -75,10 +125,11 @@ function checkpoint.write(base, step, write, state, keep)
       error(reason or tmp .. ": not written", 0)
     end
     local text = json.encode(state, { indent = 2 }) .. "\n"
-    check(fs.write(fs.join(tmp, "state.json"), text))
+    check(fs.write(fs.join(tmp, STATE), text))
+    check(fs.write(fs.join(tmp, SUMS), digest.text(digest.of(tmp))))
     sync_tree(tmp)
     if fs.exists(dir) then
-      check(fs.remove_tree(dir))
+      discard(base, name)
     end
     check(fs.rename(tmp, dir))
   end)
@@ -86,23 +137,22 @@ function checkpoint.write(base, step, write, state, keep)
     fs.remove_tree(tmp)
     error(err, 0)
   end
-  check(fs.symlink_replace(name, fs.join(base, "last")))
-  check(fs.sync(base))
-  local names = names_in(base)
-  for i = 1, #names - keep do
-    if names[i] ~= name then
-      check(fs.remove_tree(fs.join(base, names[i])))
-    end
-  end
+  settle(base, keep, name)
   return dir
 end
 
---- Removes what a killed process left below base: unfinished checkpoints and files.
-function checkpoint.clean(base)
+--- Removes what a killed process left below base: unfinished checkpoints and files. With keep, `last` points to the
+-- newest checkpoint then, and all but the newest `keep` are deleted.
+function checkpoint.clean(base, keep)
   for _, name in ipairs(check(fs.list(base))) do
-    if name:match("^%.checkpoint%-%d+%.tmp$") or name:match("^%.mocl%-%d+%-%d+%.tmp$") then
+    if name:match("^%.checkpoint%-%d+%.tmp$") or name:match("^%.checkpoint%-%d+%.old%.tmp$")
+      or name:match("^%.mocl%-%d+%-%d+%.tmp$") then
       check(fs.remove_tree(fs.join(base, name)))
     end
+  end
+  local names = keep and names_in(base) or {}
+  if names[1] then
+    settle(base, keep, names[#names])
   end
 end
 

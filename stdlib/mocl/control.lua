@@ -27,7 +27,7 @@ Control.OPTIONS = {
   { "floor", 0.0, "smallest c where the indicator is on", min = 0, max = 1 },
   { "factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },
   { "running", "ema", "equation 18's statistics: forgetting, or counting every answer alike", choices = { "ema", "count" } },
-  { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 1 },
+  { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 0.9999 },
   { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
   { "range", false, "map the mean rewards of the grid to its range before the comparison (reading B)" },
 }
@@ -217,7 +217,23 @@ function Control:state()
   return { stats = self.stats:state(), within = self.within:state(), raw_mean = self.raw_mean, mean = self.mean }
 end
 
+-- per preference of the grid: false (nothing seen), or n numbers
+local function is_means(list, n_grid, n)
+  local ok = type(list) == "table" and #list == n_grid
+  for k = 1, ok and n_grid or 0 do
+    local row = list[k]
+    ok = ok and (row == false or type(row) == "table" and #row == n)
+    for j = 1, ok and row and n or 0 do
+      ok = ok and type(row[j]) == "number"
+    end
+  end
+  return ok
+end
+
 function Control:restore(state)
+  if type(state) ~= "table" or not is_means(state.raw_mean, #self.mean, self.n) or not is_means(state.mean, #self.mean, self.n) then
+    error(("Control.restore: means of %d preferences and %d objectives expected"):format(#self.mean, self.n), 2)
+  end
   self.stats, self.within = running.restore(state.stats), running.restore(state.within)
   self.raw_mean, self.mean = state.raw_mean, state.mean
 end

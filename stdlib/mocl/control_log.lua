@@ -13,6 +13,11 @@ local SHARES = { "c", "indicator", "negative_w", "one", "zero" }
 --- control_log.new(objectives, statistics, totals): statistics are the SFT model's; totals those of a checkpoint.
 function control_log.new(objectives, statistics, totals)
   local t = totals or { n = 0, kl = 0 }
+  for _, k in ipairs { "n", "kl", table.unpack(SHARES) } do
+    if type(t) ~= "table" or type(t[k] or 0) ~= "number" then
+      error(("control_log.new: the total '%s' is not a number"):format(k), 2)
+    end
+  end
   for _, k in ipairs(SHARES) do
     t[k] = t[k] or 0
   end

@@ -41,8 +41,25 @@ function Deck:state()
   }
 end
 
+-- a list of all integers from 1 to n
+local function is_order(list, n)
+  local seen = {}
+  for i = 1, n do
+    local k = list[i]
+    if math.type(k) ~= "integer" or k < 1 or k > n or seen[k] then
+      return false
+    end
+    seen[k] = true
+  end
+  return true
+end
+
 function Deck:restore(state)
-  if #state.order ~= 0 and #state.order ~= #self.list then
+  if type(state) ~= "table" or type(state.order) ~= "table" or not is_order(state.order, #state.order)
+    or math.type(state.dealt) ~= "integer" or state.dealt < 0 or state.dealt > #state.order
+    or math.type(state.position) ~= "integer" then
+    error("restore: the state is not one of a deck", 2)
+  elseif #state.order ~= 0 and #state.order ~= #self.list then
     error(("restore: the state is of a deck of %d entries, this one has %d"):format(#state.order, #self.list), 2)
   end
   self.order = table.move(state.order, 1, #state.order, 1, {})

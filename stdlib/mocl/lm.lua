@@ -3,6 +3,7 @@
 
 local deck = require "mocl.deck"
 local nn = require "mocl.nn.core"
+local options = require "mocl.options"
 local optim = require "mocl.optim.core"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
@@ -53,6 +54,8 @@ end
 -- weight_decay=0, max_grad_norm=1, max_tokens=nil, on_step=function(step, loss)} -> mean loss of the last tenth.
 -- Batches are drawn from reshuffled epochs; rows longer than max_tokens (prompt and response) are cut there.
 function lm.train(o)
+  options.check("lm.train", o, { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" },
+    { "weight_decay", "max_grad_norm", "max_tokens", "on_step" })
   local rows = {}
   local key = rng.key(o.seed, o.purpose .. " dropout")
   local opt <close> = optim.adamw(o.parameters, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } })

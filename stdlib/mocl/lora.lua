@@ -7,6 +7,7 @@
 
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local options = require "mocl.options"
 local safetensors = require "mocl.safetensors"
 local transformer = require "mocl.transformer"
 
@@ -47,9 +48,10 @@ function lora.save(model, dir, opts)
   for _, pair in ipairs(model:named_parameters(true)) do
     tensors[PREFIX .. pair[1]] = pair[2]
   end
+  local meta = { format = "pt", base_sha256 = model:hash() }
   local ok, message, code = fs.mkdir(dir)
   if ok then
-    ok, message, code = safetensors.save(fs.join(dir, "adapter_model.safetensors"), tensors, { format = "pt" })
+    ok, message, code = safetensors.save(fs.join(dir, "adapter_model.safetensors"), tensors, meta)
   end
   if ok then
     ok, message, code = fs.write(fs.join(dir, "adapter_config.json"), json.encode(config, { indent = 2 }) .. "\n")
@@ -66,9 +68,11 @@ local PLAIN = {
   modules_to_save = false,
 }
 
---- lora.load(model, dir) -> true | fail: attaches the adapter of a PEFT directory to the model, in place of one
--- that is there; a directory that is refused leaves that one.
-function lora.load(model, dir)
+--- lora.load(model, dir, {any_base=false}) -> true | fail: attaches the adapter of a PEFT directory to the model, in
+-- place of one that is there; a directory that is refused leaves that one. One that mocl wrote for other base weights
+-- is refused unless any_base.
+function lora.load(model, dir, opts)
+  options.check("lora.load", opts or {}, {}, { "any_base" })
   local path = fs.join(dir, "adapter_config.json")
   local text, message, code = fs.read(path)
   if not text then
@@ -112,6 +116,13 @@ function lora.load(model, dir)
     return nil, path .. ": " .. tostring(err), "FORMAT"
   end
   local copied, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
+  local base = why.base_sha256
+  if copied and base and base ~= model:hash() and not (opts and opts.any_base) then
+    local name = type(config.base_model_name_or_path) == "string" and config.base_model_name_or_path or "?"
+    copied, which = nil, "FORMAT"
+    reason = ("%s: belongs to another base (%s): its weights have sha256 %s, this model's %s; load that base"):format(file,
+      name, base, model:hash())
+  end
   if not copied then
     model:drop_lora()
     if before then

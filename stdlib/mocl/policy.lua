@@ -2,6 +2,7 @@
 -- of preferences.
 
 local metrics = require "mocl.metrics"
+local options = require "mocl.options"
 local preference = require "mocl.preference"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
@@ -12,8 +13,9 @@ local policy = {}
 local Policy = {}
 Policy.__index = Policy
 
---- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0, stop={}}
+--- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0}
 function policy.new(o)
+  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k" })
   return setmetatable({
     model = o.model, tokenizer = o.tokenizer, max_new_tokens = o.max_new_tokens, temperature = o.temperature or 1,
     top_p = o.top_p or 1, top_k = o.top_k or 0,
@@ -31,6 +33,7 @@ end
 
 --- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
 function Policy:answer(texts, o)
+  options.check("answer", o, { "key" }, { "adapter" })
   local prompts = self:encode(texts)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,

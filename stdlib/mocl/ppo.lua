@@ -135,6 +135,9 @@ function ppo.load_optimizer(opt, path)
       named[#named + 1] = { ("%s.%05d"):format(which, i), t }
     end
   end
+  table.sort(named, function(a, b)
+    return a[1] < b[1]
+  end)
   local ok, message, why = transformer.copy_parameters(named, tensors, path)
   if not ok then
     return nil, message, why

@@ -8,6 +8,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
+local options = require "mocl.options"
 local optim = require "mocl.optim.core"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
@@ -24,6 +25,7 @@ local POOLS = { mean = true, last = true }
 
 --- reward.model{trunk=, tokenizer=, pool="mean", max_tokens=} -> a model whose head is zero.
 function reward.model(o)
+  options.check("reward.model", o, { "trunk", "tokenizer" }, { "pool", "max_tokens" })
   local width = o.trunk:config().hidden_size
   if not POOLS[o.pool or "mean"] then
     error(("reward.model: pool is 'mean' or 'last', got '%s'"):format(tostring(o.pool)), 2)
@@ -84,6 +86,7 @@ Model.__call = Model.score
 
 --- Trains trunk and head on pairs; o: pairs, steps, batch_size, lr, seed, purpose, on_step(step, loss, accuracy).
 function Model:train(o)
+  options.check("train", o, { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }, { "weight_decay", "on_step" })
   local parameters = transformer.train_base(self.trunk)
   self.head:requires_grad_()
   parameters[#parameters + 1] = self.head

@@ -9,9 +9,11 @@
 
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
+local sys = require "mocl.sys"
 
 local Run = {}
 Run.__index = Run
@@ -40,9 +42,47 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
-local function now()
-  local ok, sys = pcall(require, "mocl.sys")
-  return ok and sys.now and sys.now() or os.time()
+-- What to do about an error, by the reason that the system gives. %s: the run's directory.
+local CURES = {
+  ["No space left on device"] = "free some space, then continue with resume=auto",
+  ["Disk quota exceeded"] = "free some space, then continue with resume=auto",
+  ["File too large"] = "raise the limit (ulimit -f), then continue with resume=auto",
+  ["Input/output error"] = "if the disk is sound again, continue with resume=auto",
+  ["Permission denied"] = "make %s writable, then continue with resume=auto; or choose another out=",
+  ["Operation not permitted"] = "make %s writable, then continue with resume=auto; or choose another out=",
+  ["Read-only file system"] = "make %s writable, then continue with resume=auto; or choose another out=",
+  ["Too many open files"] = "raise the limit (ulimit -n), then continue with resume=auto",
+  ["File name too long"] = "choose another out=",
+  ["Not a directory"] = "choose another out=",
+}
+
+-- The same error with what to do about it, where that is known.
+local function with_cure(err, out)
+  if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
+    return err
+  end
+  for reason, cure in pairs(CURES) do
+    if err:sub(-#reason) == reason then
+      return ("%s\n%s"):format(err, cure:format(out))
+    end
+  end
+  if err:find(": No such file or directory$") and not fs.exists(out) then
+    return ("%s\nthe run's directory is gone: start again"):format(err)
+  elseif err:find("memory", 1, true) and (err:find("out of ", 1, true) or err:find("not enough", 1, true)) then
+    return err .. "\nwith more memory the run can be continued with resume=auto"
+  end
+  return err
+end
+
+-- Calls f(...); an error leaves with its cure.
+local function guarded(out, f, ...)
+  local function pass(ok, ...)
+    if not ok then
+      error(with_cure(..., out), 0)
+    end
+    return ...
+  end
+  return pass(pcall(f, ...))
 end
 
 -- Process id and start time as text, which together name a process; nil where there is no /proc.
@@ -61,6 +101,21 @@ local function process(pid)
     fields[#fields + 1] = field
   end
   return id, id .. " " .. fields[20] -- the fields after the name begin with the third
+end
+
+-- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
+-- of a constant) must not cost a run its end.
+local function finite(v)
+  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
+    return json.null
+  elseif type(v) ~= "table" then
+    return v
+  end
+  local copy = setmetatable({}, getmetatable(v)) -- json.array's
+  for k, x in pairs(v) do
+    copy[k] = finite(x)
+  end
+  return copy
 end
 
 local function without(cfg, keys)
@@ -142,6 +197,19 @@ local function describe_environment(opts)
   return env
 end
 
+-- Raises where the options in `path` (a config.lua) are not those of this run; `what` holds them.
+local function compare_options(run, path, what, cure)
+  local old = without(check(config.load(path)), run.volatile)
+  local diff = config.diff(old, without(run.cfg, run.volatile))
+  if #diff > 0 then
+    local lines = {}
+    for i, d in ipairs(diff) do
+      lines[i] = ("  %s: %s there, %s now"):format(d.key, config.text(d.a), config.text(d.b))
+    end
+    error(("%s with other options:\n%s\n%s"):format(what, table.concat(lines, "\n"), cure), 0)
+  end
+end
+
 -- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete".
 local function inspect(run, opts, resume)
   local out, path = run.out, fs.join(run.out, "config.lua")
@@ -157,20 +225,11 @@ local function inspect(run, opts, resume)
     return "fresh"
   end
   local env = read_json(fs.join(out, "env.json"))
-  if env.recipe ~= opts.recipe then
+  if type(env) ~= "table" or env.recipe ~= opts.recipe then
     error(("%s holds a run of %s, not of %s: choose another out=, or delete it"):format(out,
-      env.recipe, opts.recipe), 0)
+      tostring(type(env) == "table" and env.recipe or nil), opts.recipe), 0)
   end
-  local old = without(check(config.load(path)), run.volatile)
-  local diff = config.diff(old, without(opts.cfg, run.volatile))
-  if #diff > 0 then
-    local lines = {}
-    for i, d in ipairs(diff) do
-      lines[i] = ("  %s: %s there, %s now"):format(d.key, config.text(d.a), config.text(d.b))
-    end
-    error(("%s holds a run with other options:\n%s\nchoose another directory with out=, or "
-      .. "delete it"):format(out, table.concat(lines, "\n")), 0)
-  end
+  compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
   if complete then
     return "complete"
   end
@@ -179,6 +238,10 @@ local function inspect(run, opts, resume)
       0)
   end
   return "interrupted"
+end
+
+local function options_text(run)
+  return config.dump(without(run.cfg, run.volatile))
 end
 
 local function write_identity(run, opts)
@@ -191,7 +254,7 @@ local function write_identity(run, opts)
   run.env = describe_environment(opts)
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
-  check(fs.write(fs.join(run.out, "config.lua"), config.dump(without(opts.cfg, run.volatile))))
+  check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
 end
 
 local function sizes(run)
@@ -217,11 +280,47 @@ local function truncate(run, offsets)
     end
     local size = fs.exists(path) and check(fs.size(path)) or 0
     if size < want then
-      error(("%s: has %d bytes, had %d at the checkpoint"):format(path, size, want), 0)
+      error(("%s: has %d bytes, had %d at the checkpoint: put it back, or start again with another out="):format(path, size,
+        want), 0)
     elseif size > want then
       check(fs.truncate(path, want))
     end
   end
+end
+
+-- The newest checkpoint, which must be one of this run.
+local function newest(run, base)
+  local path, state = checkpoint.newest(base)
+  if not path then
+    return nil
+  end
+  local cure = ("delete it if it does not belong to %s"):format(run.out)
+  if state.recipe ~= run.recipe then
+    error(("%s is a checkpoint of %s, not of %s: %s"):format(path, tostring(state.recipe), run.recipe, cure), 0)
+  end
+  compare_options(run, fs.join(path, "config.lua"), path .. " is a checkpoint of a run", cure)
+  return path, state
+end
+
+-- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
+local function read_stages(path)
+  local stages = read_json(path)
+  local function refuse(name)
+    error(("%s: %s is not what a run writes there: put the file back, or start again with another out="):format(path, name), 0)
+  end
+  if type(stages) ~= "table" then
+    refuse "the whole"
+  end
+  for name, stage in pairs(stages) do
+    local ok = type(name) == "string" and type(stage) == "table" and type(stage.offsets) == "table"
+    for _, log in ipairs(LOGS) do
+      ok = ok and math.type(stage.offsets[log]) == "integer"
+    end
+    if not ok or type(stage.seconds) ~= "number" or type(stage.outputs or {}) ~= "table" then
+      refuse(("'%s'"):format(name))
+    end
+  end
+  return stages
 end
 
 -- Rows after the newest mark (a finished stage or a checkpoint) will be written again.
@@ -236,12 +335,44 @@ local function rewind_to_newest(run)
     mark(stage.offsets)
   end
   for _, base in ipairs(bases(run)) do
-    local _, state = checkpoint.newest(base)
+    local _, state = newest(run, base)
     if state then
       mark(state.offsets)
+      checkpoint.clean(base, run.keep)
     end
   end
   truncate(run, offsets)
+end
+
+-- The part of Run.open that touches the directory.
+local function enter(run, opts, resume, home)
+  local out = run.out
+  refuse_if_in_use(out)
+  local found = inspect(run, opts, resume)
+  if found == "complete" then
+    run.complete = true
+    run.env = read_json(fs.join(out, "env.json"))
+    run.result = read_json(fs.join(out, "result.json"))
+    return run
+  end
+  check(fs.mkdir(out))
+  lock(run)
+  for _, base in ipairs(bases(run)) do
+    checkpoint.clean(base)
+  end
+  if found == "fresh" then
+    write_identity(run, opts)
+  else
+    run.resumed = true
+    run.env = read_json(fs.join(out, "env.json"))
+    local path = fs.join(out, "stages.json")
+    run.stages = fs.exists(path) and read_stages(path) or {}
+    rewind_to_newest(run)
+  end
+  if fs.dirname(out) == home and out ~= fs.join(home, "last") then
+    check(fs.symlink_replace(out:match("[^/]+$"), fs.join(home, "last")))
+  end
+  return run
 end
 
 --- Opens or creates the directory of a run; see docs/run.md.
@@ -269,38 +400,12 @@ function Run.open(opts)
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main,
     complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
-    files = {}, stages = {}, started = now(),
+    files = {}, stages = {}, started = sys.now(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
   end
-
-  refuse_if_in_use(out)
-  local found = inspect(run, opts, resume)
-  if found == "complete" then
-    run.complete = true
-    run.env = read_json(fs.join(out, "env.json"))
-    run.result = read_json(fs.join(out, "result.json"))
-    return run
-  end
-  check(fs.mkdir(out))
-  lock(run)
-  for _, base in ipairs(bases(run)) do
-    checkpoint.clean(base)
-  end
-  if found == "fresh" then
-    write_identity(run, opts)
-  else
-    run.resumed = true
-    run.env = read_json(fs.join(out, "env.json"))
-    local path = fs.join(out, "stages.json")
-    run.stages = fs.exists(path) and read_json(path) or {}
-    rewind_to_newest(run)
-  end
-  if fs.dirname(out) == home and out ~= fs.join(home, "last") then
-    check(fs.symlink_replace(out:match("[^/]+$"), fs.join(home, "last")))
-  end
-  return run
+  return guarded(out, enter, run, opts, resume, home)
 end
 
 --- A path in the run's directory.
@@ -310,18 +415,16 @@ end
 
 --- Seconds since the run was opened, by this process.
 function Run:seconds()
-  return now() - self.started
+  return sys.now() - self.started
 end
 
---- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises.
-function Run:hash_input(path)
+local function hash_input(self, path)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then
-        self:hash_input(fs.join(path, name))
+        hash_input(self, fs.join(path, name))
       end
     end
     return
@@ -338,6 +441,12 @@ function Run:hash_input(path)
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
+end
+
+--- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
+-- an input that is no longer the same raises.
+function Run:hash_input(path)
+  return guarded(self.out, hash_input, self, path)
 end
 
 -- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
@@ -413,12 +522,50 @@ function Stage:latest()
   return self.run:latest(self.name)
 end
 
+--- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
+-- run goes on from them.
+function Stage:output(path)
+  self.outputs[#self.outputs + 1] = path
+end
+
 function Stage:metrics(row)
   return self.run:metrics(row)
 end
 
 function Stage:sample(row)
   return self.run:sample(row)
+end
+
+-- A stage that ran before: its outputs must be as it left them.
+local function reuse(run, name)
+  local done = run.stages[name]
+  for path, hashes in pairs(done.outputs or {}) do
+    digest.verify(run:path(path), hashes, ("what stage '%s' of this run wrote, put it back or start again with another out=")
+      :format(name))
+  end
+  return done.result or {}
+end
+
+local function execute(run, name, fn)
+  local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
+  run.stage_name = name
+  local ok, result = pcall(fn, stage)
+  run.stage_name = nil
+  if not ok then
+    error(result, 0)
+  end
+  if type(result) == "table" and next(result) == nil then
+    result = nil
+  end
+  local outputs = {}
+  for _, path in ipairs(stage.outputs) do
+    outputs[path] = digest.of(run:path(path))
+  end
+  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = sys.now() - started,
+    outputs = next(outputs) and outputs or nil }
+  write_json(run:path("stages.json"), run.stages)
+  run.stages = read_json(run:path("stages.json"))
+  return run.stages[name].result or {}
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
@@ -431,24 +578,7 @@ function Run:stage(name, fn)
   elseif self.stage_name then
     error(("stage %s: stage %s is still open"):format(name, self.stage_name), 2)
   end
-  local done = self.stages[name]
-  if done then
-    return done.result or {}
-  end
-  local started = now()
-  self.stage_name = name
-  local ok, result = pcall(fn, setmetatable({ run = self, name = name }, Stage))
-  self.stage_name = nil
-  if not ok then
-    error(result, 0)
-  end
-  if type(result) == "table" and next(result) == nil then
-    result = nil
-  end
-  self.stages[name] = { result = result, offsets = sizes(self), seconds = now() - started }
-  write_json(self:path("stages.json"), self.stages)
-  self.stages = read_json(self:path("stages.json"))
-  return self.stages[name].result or {}
+  return guarded(self.out, self.stages[name] and reuse or execute, self, name, fn)
 end
 
 --- Writes checkpoint-%06d: write(dir) puts its files there, then state.json with the state, the
@@ -459,16 +589,20 @@ function Run:checkpoint(step, write, state, stage)
   for k, v in pairs(state or {}) do
     full[k] = v
   end
-  full.step, full.offsets = step, sizes(self)
+  full.step, full.offsets, full.recipe = step, sizes(self), self.recipe
   for name in pairs(self.files) do -- the sizes are a promise about what is on disk
     check(fs.sync(self:path(name .. ".jsonl")))
   end
-  return checkpoint.write(base_of(self, stage), step, write, full, self.keep)
+  return checkpoint.write(base_of(self, stage), step, function(dir)
+    local ok, err = write(dir)
+    check(fs.write(fs.join(dir, "config.lua"), options_text(self)))
+    return ok, err
+  end, full, self.keep)
 end
 
 --- The newest complete checkpoint: directory and state, or nil.
 function Run:latest(stage)
-  return checkpoint.newest(base_of(self, stage))
+  return newest(self, base_of(self, stage))
 end
 
 --- Cuts metrics.jsonl and samples.jsonl back to where they were at a checkpoint, so that a
@@ -478,37 +612,41 @@ function Run:rewind(state)
   truncate(self, state.offsets)
 end
 
---- Ends the run: timing.json, report.html, front.svg where there is a front and, last, result.json, which
--- marks it complete.
--- timing (optional) adds to or replaces seconds and phases, which are measured here.
-function Run:finish(result, timing)
-  local text = json.encode(result, { indent = 2 }) .. "\n"
+local function finish(run, result, timing)
+  local text = json.encode(finite(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
-  for name, s in pairs(self.stages) do
+  for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds
     all.seconds = all.seconds + s.seconds
   end
   if next(all.phases) == nil then
     all.phases = nil
-    all.seconds = self:seconds()
+    all.seconds = run:seconds()
   end
   for k, v in pairs(timing or {}) do
     all[k] = v
   end
-  write_json(self:path("timing.json"), all)
-  self.result = json.decode(text)
+  write_json(run:path("timing.json"), all)
+  run.result = json.decode(text)
   -- a report that cannot be drawn must not cost the run its result
-  for name, draw in pairs { ["report.html"] = report.html, ["front.svg"] = report.front } do
-    local ok, drawn = pcall(draw, self.out, { result = self.result })
+  for _, page in ipairs { { "report.html", report.html }, { "front.svg", report.front } } do
+    local ok, drawn = pcall(page[2], run.out, { result = run.result })
     if ok and drawn then
-      check(fs.write(self:path(name), drawn))
+      check(fs.write(run:path(page[1]), drawn))
     elseif not ok then
-      io.stderr:write(self:path(name), ": ", tostring(drawn), "\n")
+      io.stderr:write(run:path(page[1]), ": ", tostring(drawn), "\n")
     end
   end
-  check(fs.write(self:path("result.json"), text))
-  self.complete = true
-  self:close()
+  check(fs.write(run:path("result.json"), text))
+  run.complete = true
+  run:close()
+end
+
+--- Ends the run: timing.json, report.html, front.svg where there is a front and, last, result.json, which
+-- marks it complete.
+-- timing (optional) adds to or replaces seconds and phases, which are measured here.
+function Run:finish(result, timing)
+  return guarded(self.out, finish, self, result, timing)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice

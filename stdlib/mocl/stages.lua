@@ -34,13 +34,43 @@ function stages.open_device(cfg)
   end
 end
 
+-- the shape of the model, for mocl.transformer
+local function shape(cfg, vocab_size)
+  return {
+    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+  }
+end
+
+--- Fails now, before there is a run directory, where options cannot go together.
+function stages.check(cfg)
+  local m = cfg.model
+  local function fail(fmt, ...)
+    error(fmt:format(...), 0)
+  end
+  if m.hidden_size % m.heads ~= 0 then
+    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
+  elseif m.hidden_size // m.heads % 2 ~= 0 then
+    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
+      m.hidden_size // m.heads)
+  elseif cfg.ppo.max_new_tokens + 2 > m.positions then
+    fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
+  end
+  local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+  if not ok then
+    error(message, 0)
+  end
+end
+
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.
 function stages.tokenizer(ctx)
   local path = ctx.run:path "tokenizer.json"
-  ctx.run:stage("tokenizer", function()
+  ctx.run:stage("tokenizer", function(stage)
     local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
     local tok = tokenizer.train(texts, { vocab_size = ctx.cfg.tokenizer.vocab_size, special_tokens = { "<s>", "</s>" } })
     assert(tok:save(path))
+    stage:output "tokenizer.json"
     return { vocab_size = tok:vocab_size() }
   end)
   ctx.tok = assert(tokenizer.load(path))
@@ -75,11 +105,7 @@ end
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
-    local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new({
-      vocab_size = ctx.tok:vocab_size(), hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
-      num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
-      max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
-    }, { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
     local line = stages.bar(ctx, name, options.steps)
     local loss = lm.train {
@@ -92,6 +118,7 @@ function stages.language_model(ctx, name, from, options, rows)
     }
     line:done()
     assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    stage:output(name)
     return { loss = loss }
   end)
 end
@@ -131,6 +158,7 @@ local function train_reward_model(ctx, name)
     line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
       held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
     assert(model:save(run:path("reward-" .. name)))
+    stage:output("reward-" .. name)
     return held
   end)
 end

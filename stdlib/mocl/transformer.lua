@@ -11,7 +11,7 @@ local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 
-local transformer = { new = core.new, batch = core.batch, pack = core.pack }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
 
 -- config.json keys that decide the architecture: name -> default where it may be missing
 local KEYS = {
@@ -109,6 +109,28 @@ function transformer.copy_parameters(named, from, where)
   return true
 end
 
+-- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
+-- memory than the files can fill.
+local function check_sizes(config, tensors, dir)
+  local heads, width = config.num_attention_heads, config.hidden_size
+  local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
+  local wanted = {
+    { "model.embed_tokens.weight", config.vocab_size, width },
+    { last .. "self_attn.q_proj.weight", heads * (config.head_dim or width // heads), width },
+    { last .. "mlp.gate_proj.weight", config.intermediate_size, width },
+  }
+  for _, w in ipairs(wanted) do
+    local t = tensors[w[1]]
+    if not t then
+      return nil, ("%s: tensor '%s' is missing"):format(dir, w[1]), "FORMAT"
+    elseif t.ndim ~= 2 or t.shape[1] ~= w[2] or t.shape[2] ~= w[3] then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%d,%d)"):format(dir, w[1], table.concat(t.shape, ","), w[2],
+        w[3]), "FORMAT"
+    end
+  end
+  return true
+end
+
 --- transformer.load(dir, {device="cpu"}) -> model, config | fail. Weights in f32, bf16 or f16 become f32.
 function transformer.load(dir, opts)
   opts = opts or {}
@@ -120,8 +142,7 @@ function transformer.load(dir, opts)
   if not files then
     return nil, message, why
   end
-  local model = core.new(config, { device = opts.device })
-  local named, tensors = model:named_parameters(), {}
+  local tensors = {}
   for _, file in ipairs(files) do
     local part, bad, kind = safetensors.load(fs.join(dir, file), { device = opts.device })
     if not part then
@@ -131,7 +152,12 @@ function transformer.load(dir, opts)
       tensors[name] = t
     end
   end
-  local ok, bad, kind = transformer.copy_parameters(named, tensors, dir)
+  local fits, reason, which = check_sizes(config, tensors, dir)
+  if not fits then
+    return nil, reason, which
+  end
+  local model = core.new(config, { device = opts.device })
+  local ok, bad, kind = transformer.copy_parameters(model:named_parameters(), tensors, dir)
   if not ok then
     return nil, bad, kind
   end

@@ -1,0 +1,13 @@
+/* json.h - parsing with jansson, which does not always tell a lack of memory from a mistake in the text */
+#ifndef MOCL_JSON_H
+#define MOCL_JSON_H
+
+#include <jansson.h>
+
+#include "base.h"
+
+/* *out receives the value; free it with json_decref. MOCL_E_NOMEM with its message; or MOCL_E_FORMAT with *error
+** filled and no message: the caller knows what the text is. On failure *out is NULL. flags: json_loadb's. */
+mocl_status mocl_json_parse(mocl_ctx *ctx, json_t **out, const char *text, size_t n, size_t flags, json_error_t *error);
+
+#endif

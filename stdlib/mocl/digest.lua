@@ -1,0 +1,83 @@
+--- mocl.digest: SHA-256 hashes of files, to notice later that one is not the same.
+
+local fs = require "mocl.fs"
+
+local digest = {}
+
+local function check(ok, err)
+  if not ok then
+    error(err, 0)
+  end
+  return ok
+end
+
+--- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative
+-- to it). Raises "path: reason".
+function digest.of(path)
+  local hashes = {}
+  local function add(name)
+    local full = name == "" and path or fs.join(path, name)
+    if fs.exists(full) ~= "directory" then
+      hashes[name] = check(fs.sha256(full))
+      return
+    end
+    for _, entry in ipairs(check(fs.list(full))) do
+      if not entry:match("^%.") then
+        add(name == "" and entry or fs.join(name, entry))
+      end
+    end
+  end
+  add ""
+  return hashes
+end
+
+--- Raises unless the files of `hashes` are below path as they were: "FILE: is not WHAT (sha256 A, was B)". Files that
+-- are not in `hashes` do not matter.
+function digest.verify(path, hashes, what)
+  local names = {}
+  for name in pairs(hashes) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local file = name == "" and path or fs.join(path, name)
+    local now = check(fs.sha256(file))
+    if now ~= hashes[name] then
+      error(("%s: is not %s (sha256 %s, was %s)"):format(file, what, now, hashes[name]), 0)
+    end
+  end
+end
+
+--- The text that the program sha256sum -c reads, sorted by name.
+function digest.text(hashes)
+  local lines = {}
+  for name, hash in pairs(hashes) do
+    lines[#lines + 1] = { name, hash }
+  end
+  table.sort(lines, function(a, b)
+    return a[1] < b[1]
+  end)
+  for i, line in ipairs(lines) do
+    lines[i] = line[2] .. "  " .. line[1] .. "\n"
+  end
+  return table.concat(lines)
+end
+
+--- The hashes in such a text; nil, message for anything else.
+function digest.parse(text)
+  local hashes, n = {}, 0
+  for line, ending in text:gmatch("([^\n]*)(\n?)") do
+    local hash, name = line:match("^(%x+)  (.+)$")
+    if hash and #hash == 64 and ending == "\n" and not hashes[name] then
+      hashes[name], n = hash, n + 1
+    elseif line ~= "" or ending ~= "" then
+      return nil, "not lines of hash and name"
+    end
+  end
+  if n == 0 then
+    return nil, "empty"
+  end
+  return hashes
+end
+
+return digest

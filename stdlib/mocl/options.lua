@@ -1,0 +1,35 @@
+--- mocl.options: tables of options for functions: unknown keys are refused with the nearest known one, and missing
+-- ones are named.
+
+local config_text = require "mocl.config_text"
+
+local options = {}
+
+--- options.check(what, given, required, optional) -> given. Lists of names; raises at the caller of the function that
+-- calls it.
+function options.check(what, given, required, optional)
+  if type(given) ~= "table" then
+    error(("%s: a table of options expected, got %s"):format(what, type(given)), 3)
+  end
+  local known, names = {}, {}
+  for _, list in ipairs { required, optional or {} } do
+    for _, name in ipairs(list) do
+      known[name], names[#names + 1] = true, name
+    end
+  end
+  for key in pairs(given) do
+    if not known[key] then
+      local near = type(key) == "string" and config_text.nearest(key, names)
+      error(("%s: unknown option '%s'%s"):format(what, tostring(key), near and (" (did you mean '%s'?)"):format(near)
+        or " (known: " .. table.concat(names, ", ") .. ")"), 3)
+    end
+  end
+  for _, name in ipairs(required) do
+    if given[name] == nil then
+      error(("%s: option '%s' is missing"):format(what, name), 3)
+    end
+  end
+  return given
+end
+
+return options
