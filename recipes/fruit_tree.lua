@@ -190,10 +190,10 @@ local function readings(agent, seed, n)
     sampled = metrics.hypervolume(sampled, ZERO) } }, points
 end
 
--- a list to read: each nutrient alone, in front of the others, and all alike
-local listed = { { 1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 6 } }
+-- a list to read: each nutrient a little in front of the others, well in front, and alone
+local listed = {}
 for j = 1, N do
-  for _, w in ipairs { 0.5, 1 } do
+  for _, w in ipairs { 0.25, 0.5, 1 } do
     local p = {}
     for k = 1, N do
       p[k] = k == j and w or (1 - w) / (N - 1)

@@ -62,8 +62,21 @@ local function blank(n)
 end
 
 --- Control.new(options, n objectives, n preferences, start): start are raw rewards of the SFT model's answers,
--- from which equation 18's statistics begin (nil: from the first batch).
-function Control.new(o, n, n_grid, start)
+-- from which equation 18's statistics begin (nil: from the first batch). Options that are not given have their defaults.
+function Control.new(options, n, n_grid, start)
+  local o = {}
+  for _, row in ipairs(Control.OPTIONS) do
+    local v = options[row[1]]
+    if v == nil then
+      v = row[2]
+    end
+    o[row[1]] = v
+  end
+  for key in pairs(options) do
+    if o[key] == nil then
+      error(("Control.new: unknown option '%s'"):format(tostring(key)), 2)
+    end
+  end
   local self = setmetatable({ o = o, n = n, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
   if start then

@@ -43,6 +43,11 @@ function learner.new(agent, options, run)
   for _, row in ipairs(learner.OPTIONS) do
     o[row[1]] = options[row[1]] == nil and row[2] or options[row[1]]
   end
+  for key in pairs(options) do
+    if o[key] == nil then
+      error(("learner: unknown option '%s'"):format(tostring(key)), 2)
+    end
+  end
   if o.baseline == "critic" and not agent.critic then
     error("learner: baseline=critic needs an agent with a critic", 2)
   elseif o.baseline == "group" and o.episodes < 2 then
@@ -53,25 +58,31 @@ function learner.new(agent, options, run)
     optimizer = optim.adamw(agent:parameters(), { lr = o.lr }) }, Learner)
 end
 
---- Episodes under preferences, for an update (a number, from 1); rollout.episodes' batch, with what training needs.
+--- Episodes under preferences, for an update (a number, from 1): rollout.episodes' batch with what training needs.
 function Learner:rollout(preferences, update)
-  local a = self.agent
-  local batch = rollout.episodes(a, preferences, { episodes = self.o.episodes, seed = self.seed, epsilon = self.o.epsilon,
-    purpose = self.purpose .. " " .. update })
+  return self:prepare(rollout.episodes(self.agent, preferences, { episodes = self.o.episodes, seed = self.seed,
+    epsilon = self.o.epsilon, purpose = self.purpose .. " " .. update }))
+end
+
+--- Adds to a batch of rollout.episodes what training needs, and returns it.
+function Learner:prepare(batch)
+  local a, preferences = self.agent, batch.preferences
   local places, ids, visits, A = a:places(batch), {}, {}, a.env.actions
+  for m = 1, a.env.states and #preferences * a.env.states or batch.total do
+    visits[m] = 0
+  end
   for t, place in ipairs(places) do
     ids[t] = place * A + batch.actions[t]
-    visits[place + 1] = (visits[place + 1] or 0) + 1 / batch.total
+    visits[place + 1] = visits[place + 1] + 1 / batch.total
+  end
+  local function integers(list)
+    return tensor.new(list, { dtype = "i32", device = a.device })
   end
   batch.input = a:input(preferences, batch)
-  for m = 1, a.env.states and #preferences * a.env.states or batch.total do
-    visits[m] = visits[m] or 0
-  end
-  batch.step_rows = tensor.new(places, { dtype = "i32", device = a.device }) -- of the networks' output, from 0
-  batch.step_actions = tensor.new(ids, { dtype = "i32", device = a.device }) -- of its log-probabilities, flat
+  batch.step_rows = integers(places) -- of the networks' output, from 0
+  batch.step_actions = integers(ids) -- of its log-probabilities, flat
   batch.visits = tensor.new(visits, { device = a.device }) -- share of the steps that each row has
-  batch.response_offsets = tensor.new(batch.offsets, { dtype = "i32", device = a.device })
-  batch.tokens = batch.step_actions
+  batch.response_offsets, batch.tokens = integers(batch.offsets), batch.step_actions
   return batch
 end
 

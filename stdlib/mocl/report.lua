@@ -5,6 +5,7 @@
 local config = require "mocl.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local report_env = require "mocl.report_env"
 local results = require "mocl.report_results"
 local svg = require "mocl.svg"
 
@@ -476,6 +477,7 @@ function report.html(dir, opts)
     '<meta name="viewport" content="width=device-width">\n',
     "<title>", escape(title), "</title>\n<style>\n", CSS, svg.css, "</style>\n</head>\n<body>\n",
     "<h1>", escape(title), '</h1>\n<p class="sub">', escape(table.concat(sub, ", ")), "</p>\n",
+    result and report_env.section(result) or "",
     result and result_section(result) or "",
     curves_section(dir, objectives),
     histogram_section(before, after, objectives),
