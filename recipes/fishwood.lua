@@ -56,12 +56,6 @@ local cfg, info = config.parse(config.common(schema), arg, {
 })
 stages.open_device(cfg)
 
-local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
-if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
-end
-
 local environment = fishwood.new { wood = cfg.wood, fish = cfg.fish }
 local K = cfg.ppo.preferences
 local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * fishwood.STEPS))
@@ -74,6 +68,18 @@ end
 local function new_agent(seed)
   return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
+end
+
+-- options that do not go together fail here, before there is a directory
+learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
+if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
+  error("target=value needs ppo.baseline=critic", 0)
+end
+
+local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+if run.complete then
+  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
+  return
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----

@@ -70,27 +70,6 @@ local cfg, info = config.parse(config.common(schema), arg, {
 })
 stages.open_device(cfg)
 
-local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
-
--- the table at the end: the readings of each seed
-local function show(result)
-  local header = { "seed", "method", "greedy", "expected", "sampled", "leaves", "cosine", "expected, n " .. cfg.eval.n_large }
-  local rows = {}
-  for _, s in ipairs(result.seeds) do
-    for _, method in ipairs { "moc", "linear_ppo" } do
-      local f, large = s[method], s[method].large
-      local h = f.hypervolume
-      rows[#rows + 1] = { s.seed, method, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, large and large.hypervolume.expected or "" }
-    end
-  end
-  io.write(("hypervolume of %d preferences, reference 0; all %d leaves: %.4f\n\n"):format(cfg.eval.n, 1 << cfg.depth, result.front_hypervolume),
-    text_table.plain(header, rows), "\nreport: ", run:path "report.html", "\n")
-end
-if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n")
-  return show(run.result)
-end
-
 local environment, K = fruit_tree.new(cfg.depth), cfg.ppo.preferences
 local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
@@ -113,6 +92,30 @@ local function draw(stream, n)
     list[i] = stream:dirichlet(N)
   end
   return list
+end
+
+-- options that do not go together fail here, before there is a directory
+learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
+
+local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+
+-- the table at the end: the readings of each seed
+local function show(result)
+  local header = { "seed", "method", "greedy", "expected", "sampled", "leaves", "cosine", "expected, n " .. cfg.eval.n_large }
+  local rows = {}
+  for _, s in ipairs(result.seeds) do
+    for _, method in ipairs { "moc", "linear_ppo" } do
+      local f, large = s[method], s[method].large
+      local h = f.hypervolume
+      rows[#rows + 1] = { s.seed, method, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, large and large.hypervolume.expected or "" }
+    end
+  end
+  io.write(("hypervolume of %d preferences, reference 0; all %d leaves: %.4f\n\n"):format(cfg.eval.n, 1 << cfg.depth, result.front_hypervolume),
+    text_table.plain(header, rows), "\nreport: ", run:path "report.html", "\n")
+end
+if run.complete then
+  io.write(run.out, " holds this run, complete:\n\n")
+  return show(run.result)
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
