@@ -55,7 +55,7 @@ for _, rows in ipairs {
 end
 
 local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.scale"] = 4.0,
-  ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3 }
+  ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3, ["control.scale"] = 1.0 }
 
 local cfg, info = config.parse(config.common(schema), arg, {
   recipe = "fruit_tree", doc = "MOC and Linear PPO on fruit-tree (table 12, figure 8)", presets = {
