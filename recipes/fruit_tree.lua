@@ -39,22 +39,23 @@ local schema = {
   { "agent.activation", "relu", "between the layers", choices = { "tanh", "relu" } },
   { "agent.input", "heads", "what the policy is: a head per node on the preference, or one network on [node, preference]",
     choices = { "heads", "one_hot", "row_column" } },
+  { "agent.init", "pytorch", "initial weights: PyTorch's, or He's with a last layer of a tenth", choices = { "pytorch", "he" } },
   { "agent.scale", 10.0, "the networks see scale (p - shift)" },
   { "agent.shift", 1 / 6, "see agent.scale" },
   { "eval.n", 500, "preferences of the figures", min = 2 },
   { "eval.n_large", 2400, "and of a second set of figures; 0 leaves it out", min = 0 },
   { "eval.episodes", 10, "episodes per preference of the sampled reading", min = 1 },
 }
--- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch; vbar in units of 1/N
+-- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
 for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 6.0 }),
+  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0 }),
   training.options(learner.OPTIONS, "ppo.", { preferences = 24, episodes = 20, baseline = "group", ppo_epochs = 12, lr = 5e-3,
     entropy = 0.1 }),
 } do
   table.move(rows, 1, #rows, #schema + 1, schema)
 end
 
-local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.scale"] = 4.0,
+local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.init"] = "he", ["agent.scale"] = 4.0,
   ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3, ["control.scale"] = 1.0 }
 
 local cfg, info = config.parse(config.common(schema), arg, {
@@ -75,7 +76,7 @@ local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
 local function new_agent(seed)
   return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
-    key = rng.key(seed, "agent"), critic = cfg.ppo.baseline == "critic", layout = cfg.agent.input == "heads" and "heads" or "concat",
+    key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.1 or 1, critic = cfg.ppo.baseline == "critic", layout = cfg.agent.input == "heads" and "heads" or "concat",
     observe = cfg.agent.input == "one_hot" and env.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}

@@ -16,16 +16,27 @@ local agent = {}
 local Agent = {}
 Agent.__index = Agent
 
-local function network(o, n_in, n_out, stream)
+-- Normal weights of variance 2 / n_in, zero biases (He et al. 2015): the preference counts from the start.
+local function he(shape, from)
+  if #shape == 1 then
+    return tensor.zeros(shape, { device = from.device })
+  end
+  from.std = math.sqrt(2 / shape[2])
+  return tensor.randn(shape, from)
+end
+
+local function network(o, n_in, n_out, stream, output_scale)
   local sizes = { n_in }
   table.move(o.hidden, 1, #o.hidden, 2, sizes)
   sizes[#sizes + 1] = n_out
-  return nn.MLP(sizes, { activation = o.activation or "tanh", key = o.key, stream = stream, device = o.device })
+  return nn.MLP(sizes, { activation = o.activation or "tanh", key = o.key, stream = stream, device = o.device,
+    init = o.init == "he" and he or nil, output_scale = output_scale })
 end
 
 --- agent.new{env=, hidden={64,64}, activation="tanh", layout="concat", see=function(p) -> list, observe=function(state) ->
--- list, critic=true, key=, device="cpu"}: see is what the networks see of a preference (default: all of it), observe what
--- they see of a state (default: the environment's observation).
+-- list, critic=true, init="pytorch", output_scale=1, key=, device="cpu"}: see is what the networks see of a preference (default: all of it), observe what
+-- they see of a state (default: the environment's observation). init "pytorch" (nn.MLP's) or "he" draws the weights,
+-- output_scale multiplies those of the actor's last layer.
 function agent.new(o)
   local e, layout = o.env, o.layout or "concat"
   local see = o.see or function(p)
@@ -35,6 +46,8 @@ function agent.new(o)
     error(("agent: layout=heads needs states that are numbered, and environment %s has none"):format(e.name), 2)
   elseif layout ~= "heads" and layout ~= "concat" then
     error(("agent: layout is 'concat' or 'heads', got '%s'"):format(tostring(layout)), 2)
+  elseif o.init and o.init ~= "he" and o.init ~= "pytorch" then
+    error(("agent: init is 'he' or 'pytorch', got '%s'"):format(tostring(o.init)), 2)
   end
   local uniform = {}
   for j = 1, e.n do
@@ -50,8 +63,9 @@ function agent.new(o)
     end
     width = width + (self.rows[1] and #self.rows[1] or e.observation)
   end
-  self.actor = network(o, width, per_state * e.actions, 0)
-  self.mean = network(o, width, per_state * e.actions, 0) -- the average of the actor's weights
+  local scale = o.output_scale or 1
+  self.actor = network(o, width, per_state * e.actions, 0, scale)
+  self.mean = network(o, width, per_state * e.actions, 0, scale) -- the average of the actor's weights
   self.critic = o.critic ~= false and network(o, width, per_state * e.n, 100) or nil
   return self
 end
