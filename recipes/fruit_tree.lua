@@ -39,7 +39,7 @@ local schema = {
   { "agent.activation", "relu", "between the layers", choices = { "tanh", "relu" } },
   { "agent.input", "heads", "what the policy is: a head per node on the preference, or one network on [node, preference]",
     choices = { "heads", "one_hot", "row_column" } },
-  { "agent.init", "pytorch", "initial weights: PyTorch's, or He's with a last layer of a tenth", choices = { "pytorch", "he" } },
+  { "agent.init", "pytorch", "initial weights: PyTorch's, or He's with a last layer near zero", choices = { "pytorch", "he" } },
   { "agent.scale", 10.0, "the networks see scale (p - shift)" },
   { "agent.shift", 1 / 6, "see agent.scale" },
   { "eval.n", 500, "preferences of the figures", min = 2 },
@@ -55,8 +55,8 @@ for _, rows in ipairs {
   table.move(rows, 1, #rows, #schema + 1, schema)
 end
 
-local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.init"] = "he", ["agent.scale"] = 4.0,
-  ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3, ["control.scale"] = 1.0 }
+local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.init"] = "he",
+  ["agent.scale"] = 4.0, ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3, ["control.scale"] = 1.0 }
 
 local cfg, info = config.parse(config.common(schema), arg, {
   recipe = "fruit_tree", doc = "MOC and Linear PPO on fruit-tree (table 12, figure 8)", presets = {
@@ -75,9 +75,11 @@ local environment, K = fruit_tree.new(cfg.depth), cfg.ppo.preferences
 local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
 local function new_agent(seed)
+  local input = cfg.agent.input
   return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
-    key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.1 or 1, critic = cfg.ppo.baseline == "critic", layout = cfg.agent.input == "heads" and "heads" or "concat",
-    observe = cfg.agent.input == "one_hot" and env.one_hot(environment.states) or nil,
+    key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.01 or 1,
+    critic = cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
+    observe = input == "one_hot" and env.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}
       for j, w in ipairs(p) do
@@ -102,13 +104,14 @@ local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, ma
 
 -- the table at the end: the readings of each seed
 local function show(result)
-  local header = { "seed", "method", "greedy", "expected", "sampled", "leaves", "cosine", "expected, n " .. cfg.eval.n_large }
+  local header = { "seed", "method", "greedy", "expected", "sampled", "leaves", "cosine", "c", "expected, n " .. cfg.eval.n_large }
   local rows = {}
   for _, s in ipairs(result.seeds) do
     for _, method in ipairs { "moc", "linear_ppo" } do
       local f, large = s[method], s[method].large
       local h = f.hypervolume
-      rows[#rows + 1] = { s.seed, method, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, large and large.hypervolume.expected or "" }
+      rows[#rows + 1] = { s.seed, method, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, f.c.mean,
+        large and large.hypervolume.expected or "" }
     end
   end
   io.write(("hypervolume of %d preferences, reference 0; all %d leaves: %.4f\n\n"):format(cfg.eval.n, 1 << cfg.depth, result.front_hypervolume),

@@ -123,8 +123,8 @@ local function interrupted(recipe, stage, step, signal, status)
   local out, err, got = child.mocl { "-e", hook, "recipes/" .. recipe .. ".lua", "out=" .. dir, table.unpack(words) }
   T.eq(got, status, out .. err)
   T.eq(fs.exists(dir .. "/result.json"), nil)
-  _, err = run(recipe, "out=" .. dir, table.unpack(words))
-  T.ok(err:find("holds an interrupted run: continue it with resume=auto", 1, true), err)
+  out, err = run(recipe, "out=" .. dir, table.unpack(words))
+  T.ok(err:find("holds an interrupted run: continue it with resume=auto", 1, true), out .. err)
   must(recipe, "out=" .. dir, "resume=auto", table.unpack(words))
   T.eq(files(dir), files(whole))
 end

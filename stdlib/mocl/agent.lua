@@ -34,9 +34,9 @@ local function network(o, n_in, n_out, stream, output_scale)
 end
 
 --- agent.new{env=, hidden={64,64}, activation="tanh", layout="concat", see=function(p) -> list, observe=function(state) ->
--- list, critic=true, init="pytorch", output_scale=1, key=, device="cpu"}: see is what the networks see of a preference (default: all of it), observe what
--- they see of a state (default: the environment's observation). init "pytorch" (nn.MLP's) or "he" draws the weights,
--- output_scale multiplies those of the actor's last layer.
+-- list, critic=true, init="pytorch", output_scale=1, key=, device="cpu"}: see is what the networks see of a preference
+-- (default: all of it), observe what they see of a state (default: the environment's observation). init "pytorch" (that of
+-- nn.MLP) or "he" draws the weights, output_scale multiplies those of the actor's last layer.
 function agent.new(o)
   local e, layout = o.env, o.layout or "concat"
   local see = o.see or function(p)

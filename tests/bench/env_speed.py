@@ -146,14 +146,14 @@ def main():
             return lambda steps: [sys.executable, __file__, "--peer", *name, str(steps)]
 
         for task, few, many, torch_many, more in (
-            ("fishwood", 1800, 1080000, 108000, ("eval.episodes=1",)),
-            ("fruit_tree", 2880, 576000, 57600, ("eval.n=2", "eval.n_large=0")),
+            ("fishwood", 1800, 216000, 54000, ("eval.episodes=1",)),
+            ("fruit_tree", 2880, 144000, 28800, ("eval.n=2", "eval.n_large=0")),
         ):
             ours = rate(recipe(task, *more), few, many, methods=2)
             loop = rate(peer("loop", task), few, torch_many)
             print(f"{task}: mocl {ours:,.0f} steps/s; PyTorch loop {loop:,.0f} ({ours / loop:.1f}x)", flush=True)
             if task == "fishwood":
-                other = rate(peer("eupg"), 400, 20000)
+                other = rate(peer("eupg"), 400, 10000)
                 print(f"{task}: morl-baselines EUPG {other:,.0f} ({ours / other:.1f}x)", flush=True)
 
 
