@@ -121,32 +121,35 @@ function learner.mean_values(batch)
 end
 
 --- The epochs of update number `update`. solve(gated) gives {w = [T, N], ...} for advantages behind the gate of equation
--- 10; the loss is the clipped surrogate of sum_j w_j A_j, the value error and the entropy. Returns metrics, and what
--- solve gave in the last epoch.
+-- 10; the loss is the clipped surrogate of sum_j w_j A_j, the value error and the entropy. Returns metrics of the last epoch,
+-- and what solve gave in it.
 function Learner:update(batch, adv, returns, update, solve)
   local o, a, m, solved, old = self.o, self.agent, {}, nil, nil
   local left = 1 - (update - 1) / self.updates
-  for _ = 1, o.ppo_epochs do
+  for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
     local all = a:logits(batch.input):log_softmax()
     local logp = nn.rows(all:reshape(-1, 1), batch.step_actions):flatten()
     old = old or scope:keep(logp:detach()) -- the rollout's: z = 1 in the first epoch
-    local gated = ppo.gate(adv, (logp:detach() - old):exp(), o.cliprange)
-    solved = solve(gated)
+    solved = solve(epoch == 1 and adv or ppo.gate(adv, (logp:detach() - old):exp(), o.cliprange))
     local surrogate, ratio, clipped = ppo.clip(logp, old, (adv * solved.w):sum(2), o.cliprange)
     local entropy = -((all:exp() * all):sum(2) * batch.visits):sum()
     local loss = surrogate:mean() - entropy * (o.entropy * left)
     if returns then
       local error_of = ppo.value_loss(nn.rows(a:values(batch.input), batch.step_rows), returns)
       loss = loss + error_of * o.vf_coef
-      m["ppo/loss/value"] = error_of:item()
+      m["ppo/loss/value"] = epoch == o.ppo_epochs and error_of:item() or nil
     end
     self.optimizer:zero_grad()
     loss:backward()
     m["ppo/grad_norm"] = self.optimizer:step { lr = o.lr * left, max_grad_norm = o.max_grad_norm > 0 and o.max_grad_norm or nil }
-    m["ppo/first_ratio_error"] = m["ppo/first_ratio_error"] or (ratio - 1):abs():max():item()
-    m["ppo/loss/policy"], m["objective/entropy"] = surrogate:mean():item(), entropy:item()
-    m["ppo/policy/clipfrac"] = clipped:mean():item()
+    if epoch == 1 then
+      m["ppo/first_ratio_error"] = (ratio - 1):abs():max():item()
+    end
+    if epoch == o.ppo_epochs then
+      m["ppo/loss/policy"], m["objective/entropy"] = surrogate:mean():item(), entropy:item()
+      m["ppo/policy/clipfrac"] = clipped:mean():item()
+    end
   end
   a:average(o.average)
   m["ppo/learning_rate"] = o.lr * left
