@@ -324,6 +324,7 @@ T.test("agent: heads and concat see the preference; averaged weights; save and l
   T.raises("init is 'he' or 'pytorch', got 'she'", Agent.new, { env = e, init = "she", key = 1 })
   local he = Agent.new { env = e, hidden = { 400 }, layout = "heads", init = "he", output_scale = 0, key = 1 }
   T.eq(he:probabilities({ { 1, 0, 0, 0, 0, 0 } })[1][9], { 0.5, 0.5 })
+  T.eq(Agent.new({ env = e, key = 1 }).actor:parameters()[3].shape, { 64, 64 })
   local w = he.actor:parameters()[1]
   T.near(w:square():mean():item(), 2 / 6, 0.03)
   T.raises("'concat' or 'heads', got 'wide'", Agent.new, { env = e, layout = "wide", key = 1 })

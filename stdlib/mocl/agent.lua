@@ -26,8 +26,8 @@ local function he(shape, from)
 end
 
 local function network(o, n_in, n_out, stream, output_scale)
-  local sizes = { n_in }
-  table.move(o.hidden, 1, #o.hidden, 2, sizes)
+  local sizes, hidden = { n_in }, o.hidden or { 64, 64 }
+  table.move(hidden, 1, #hidden, 2, sizes)
   sizes[#sizes + 1] = n_out
   return nn.MLP(sizes, { activation = o.activation or "tanh", key = o.key, stream = stream, device = o.device,
     init = o.init == "he" and he or nil, output_scale = output_scale })
