@@ -224,37 +224,34 @@ function Control:solve(gated, batch, prefs, places)
       for t = offsets[i] + 1, offsets[i + 1] do
         list[t] = c_of(o, n, vt[t] * vt[t], vt[t] * wt[t], wt[t] * wt[t], violated[i])
       end
-      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i] }
+      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i], w = false }
     end
     c = tensor.new(list, { device = batch.tokens.device })
   else
     local vv, vw, ww = ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch)
-    local pools = {}
+    local pools, pool_of, rows = {}, {}, {}
     for i = 1, #prefs do
       local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
       local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
       s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
-      pools[key] = s
-      answers[i] = { pool = s, indicator = violated[i], c = 1.0, w = false }
+      pools[key], pool_of[i] = s, s
     end
-    local rows = {}
-    for i, a in ipairs(answers) do
-      local s = a.pool
+    for i, s in ipairs(pool_of) do
       s.row = s.row or { c_of(o, n, s.vv, s.vw, s.ww, s.violated) }
-      a.c, a.pool, rows[i] = s.row[1], nil, s.row
+      rows[i] = s.row
+      -- neighbours mostly share everything
+      local same = i > 1 and s == pool_of[i - 1] and prefs[i] == prefs[i - 1] and minus_b[i] == minus_b[i - 1]
+      answers[i] = same and answers[i - 1] or { c = s.row[1], indicator = violated[i], w = false }
     end
     c = ppo.spread(rows, batch):flatten()
   end
-  local last = {} -- neighbours mostly share everything
   for i, a in ipairs(answers) do
-    if last.p ~= prefs[i] or last.b ~= minus_b[i] or last.c ~= a.c then
-      local w = {}
+    if not a.w then
+      a.w = {}
       for j = 1, n do
-        w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
+        a.w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
       end
-      last = { p = prefs[i], b = minus_b[i], c = a.c, w = w }
     end
-    a.w = last.w
   end
   local column = c:unsqueeze(2)
   return { w = p_tokens * column + b_tokens * (1 - column), c = c, answers = answers }

@@ -17,6 +17,8 @@ local env = {}
 local Env = {}
 Env.__index = Env
 
+local number_type = math.type -- nil for what is no number
+
 local MAX_STEPS = 10000 -- an episode without time_limit that is longer has no end
 
 local KNOWN = { name = true, objectives = true, actions = true, states = true, observation = true, time_limit = true,
@@ -105,7 +107,7 @@ local function bad_reward(e, reward, episode, t)
 end
 
 local function check_state(e, s, episode, t)
-  if math.type(s) ~= "integer" or s < 0 or s >= e.states then
+  if number_type(s) ~= "integer" or s < 0 or s >= e.states then
     error(("%s: state %s is not one of 0 .. %d"):format(place(e, episode, t), tostring(s), e.states - 1), 0)
   end
 end
@@ -131,7 +133,7 @@ function Env:advance(s, action, stream, episode, t)
   end
   for j = 1, n do
     local x = reward[j]
-    if not math.type(x) or x - x ~= 0 then -- the difference is 0 for finite numbers alone
+    if not number_type(x) or x - x ~= 0 then -- the difference is 0 for finite numbers alone
       bad_reward(self, reward, episode, t)
     end
   end

@@ -23,24 +23,25 @@ end
 
 -- One episode by a table of probabilities per state. Appends to the lists of the batch.
 local function walk(e, table_of, epsilon, stream, episode, out)
-  local states, actions, rewards, n = out.states, out.actions, out.rewards, out.total
+  local states, actions, rewards, n, objectives = out.states, out.actions, out.rewards, out.total, e.n
+  local advance, uniform = e.advance, stream.uniform
   local s, t, done, reward = e:start(stream, episode), 0, false, nil
   local sums = {}
-  for j = 1, e.n do
+  for j = 1, objectives do
     sums[j] = 0.0
   end
   repeat
     t = t + 1
     local a
-    if epsilon > 0 and stream:uniform() < epsilon then
+    if epsilon > 0 and uniform(stream) < epsilon then
       a = stream:integer(0, e.actions - 1)
     else
-      a = draw(table_of[s + 1], stream:uniform())
+      a = draw(table_of[s + 1], uniform(stream))
     end
     states[n + t], actions[n + t] = s, a
-    s, reward, done = e:advance(s, a, stream, episode, t)
+    s, reward, done = advance(e, s, a, stream, episode, t)
     rewards[n + t] = reward
-    for j = 1, e.n do
+    for j = 1, objectives do
       sums[j] = sums[j] + reward[j]
     end
   until done
