@@ -44,6 +44,7 @@ M.undocumented = {
   ["mocl.report_html"] = "parts of mocl.report; report.md names them",
   ["mocl.report_results"] = "parts of mocl.report; report.md names them",
   ["mocl.report_samples"] = "parts of mocl.report; report.md names them",
+  ["mocl.env.fruit_tree_leaves"] = "data of mocl.env.fruit_tree",
   ["mocl.tasks.assistant.answers"] = "parts of mocl.tasks.assistant",
   ["mocl.tasks.assistant.pairs"] = "parts of mocl.tasks.assistant",
   ["mocl.tasks.assistant.rule"] = "parts of mocl.tasks.assistant",
@@ -59,18 +60,25 @@ M.exceptions = {
 -- The page of a module, where it is not docs/<last part of its name>.md. A list: any of them.
 M.pages = {
   ["mocl"] = "../README",
+  ["mocl.agent"] = "env",
   ["mocl.checkpoint"] = "run",
   ["mocl.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",
+  ["mocl.env.deep_sea_treasure"] = "env",
+  ["mocl.env.fishwood"] = "env",
+  ["mocl.env.fruit_tree"] = "env",
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
   ["mocl.json"] = "data",
   ["mocl.kl_controller"] = "running",
+  ["mocl.learner"] = "env",
   ["mocl.lm"] = "transformer",
   ["mocl.nn.core"] = "nn",
   ["mocl.optim.core"] = "optim",
   ["mocl.policy"] = "ppo",
   ["mocl.progress"] = "run",
+  ["mocl.report_env"] = "env",
+  ["mocl.rollout"] = "env",
   ["mocl.safetensors"] = "transformer",
   ["mocl.sources"] = "recipes",
   ["mocl.stages"] = "recipes",
@@ -80,6 +88,7 @@ M.pages = {
   ["mocl.tasks.assistant"] = "task",
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.text_table"] = "report",
+  ["mocl.training"] = "env",
 }
 
 -- classes of C modules (names in the registry) and the pages of their methods

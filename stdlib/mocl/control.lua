@@ -30,6 +30,7 @@ Control.OPTIONS = {
   { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 0.9999 },
   { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
   { "range", false, "map the mean rewards of the grid to its range before the comparison (reading B)" },
+  { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
 }
 
 --- Option values of the readings of docs/algorithm.md; A is the default.
@@ -61,18 +62,47 @@ local function blank(n)
 end
 
 --- Control.new(options, n objectives, n preferences, start): start are raw rewards of the SFT model's answers,
--- from which equation 18's statistics begin.
-function Control.new(o, n, n_grid, start)
+-- from which equation 18's statistics begin (nil: from the first batch). Options that are not given have their defaults.
+function Control.new(options, n, n_grid, start)
+  local o = {}
+  for _, row in ipairs(Control.OPTIONS) do
+    local v = options[row[1]]
+    if v == nil then
+      v = row[2]
+    end
+    o[row[1]] = v
+  end
+  for key in pairs(options) do
+    if o[key] == nil then
+      error(("Control.new: unknown option '%s'"):format(tostring(key)), 2)
+    end
+  end
   local self = setmetatable({ o = o, n = n, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
-  self.stats:start(start)
-  self.within:start(start)
+  if start then
+    self.stats:start(start)
+    self.within:start(start)
+  end
   return self
 end
 
---- Takes in the raw rewards of a batch (answer i under preference places[i]) and returns R, normalised rewards
--- per answer (equation 18).
-function Control:observe(raw, places)
+-- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
+local function shares(R)
+  local sum, rows = 0, {}
+  for j, r in ipairs(R) do
+    if not (r >= 0) then
+      error(("control.share: the mean reward of objective %d is %g, and shares need rewards that are not negative"):format(j, r), 0)
+    end
+    sum = sum + r
+  end
+  for j, r in ipairs(R) do
+    rows[j] = sum > 0 and r / sum or 1 / #R
+  end
+  return rows
+end
+
+-- R by equation 18's running statistics
+local function standardise(self, raw, places)
   local o, rows = self.o, {}
   self.stats:update(raw)
   local mean, std = self.stats:mean(), self.stats:std()
@@ -95,6 +125,13 @@ function Control:observe(raw, places)
       rows[i][j] = (x - mean[j]) / (2 * math.max(std[j], 1e-6)) + offset
     end
   end
+  return rows
+end
+
+--- Takes in the raw rewards of a batch (answer i under preference places[i]) and returns R: per answer, normalised by
+-- equation 18, or with `share` as they are (what is compared with p is then their share, equation 18's stand-in).
+function Control:observe(raw, places)
+  local o, rows = self.o, self.o.share and raw or standardise(self, raw, places)
   ppo.update_means(self.mean, places, rows, o.factor)
   self.R = rows
   return rows
@@ -108,6 +145,7 @@ local function difference(self, i, place, p, batch_mean, middle, half)
   else
     R = o.statistic == "batch" and batch_mean or self.R[i]
   end
+  R = o.share and shares(R) or R
   local centre = 0
   for j = 1, self.n do
     local r = R[j]
@@ -159,17 +197,22 @@ function Control:solve(gated, batch, prefs, places)
   if o.range then
     middle, half = grid_range(self)
   end
-  local minus_b, violated = {}, {}
+  local minus_b, violated, groups = {}, {}, {}
   for i, p in ipairs(prefs) do
-    local b, mse = difference(self, i, places[i], p, batch_mean, middle, half), 0
-    for j = 1, n do
-      mse = mse + b[j] ^ 2 / n -- equation 2
+    local group = groups[p] -- answers to one preference have one b, unless each answer has its own R
+    if not group or group.place ~= places[i] or o.statistic == "sample" then
+      local b, mse = difference(self, i, places[i], p, batch_mean, middle, half), 0
+      for j = 1, n do
+        mse = mse + b[j] ^ 2 / n -- equation 2
+      end
+      local on = mse > o.phi -- the indicator of equation 5
+      for j = 1, n do
+        b[j] = on and -o.scale * b[j] or 0.0
+      end
+      group = { place = places[i], b = b, violated = on }
+      groups[p] = group
     end
-    violated[i] = mse > o.phi -- the indicator of equation 5
-    for j = 1, n do
-      b[j] = violated[i] and -o.scale * b[j] or 0.0
-    end
-    minus_b[i] = b
+    minus_b[i], violated[i] = group.b, group.violated
   end
   local p_tokens, b_tokens = ppo.spread(prefs, batch), ppo.spread(minus_b, batch)
   local v, vbar = (gated * p_tokens):sum(2), (gated * b_tokens):sum(2)
@@ -181,31 +224,33 @@ function Control:solve(gated, batch, prefs, places)
       for t = offsets[i] + 1, offsets[i + 1] do
         list[t] = c_of(o, n, vt[t] * vt[t], vt[t] * wt[t], wt[t] * wt[t], violated[i])
       end
-      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i] }
+      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i], w = false }
     end
     c = tensor.new(list, { device = batch.tokens.device })
   else
     local vv, vw, ww = ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch)
-    local pools = {}
+    local pools, pool_of, rows = {}, {}, {}
     for i = 1, #prefs do
       local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
       local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
       s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
-      pools[key] = s
-      answers[i] = { pool = s, indicator = violated[i] }
+      pools[key], pool_of[i] = s, s
     end
-    local rows = {}
-    for i, a in ipairs(answers) do
-      local s = a.pool
-      s.c = s.c or c_of(o, n, s.vv, s.vw, s.ww, s.violated)
-      a.c, rows[i] = s.c, { s.c }
+    for i, s in ipairs(pool_of) do
+      s.row = s.row or { c_of(o, n, s.vv, s.vw, s.ww, s.violated) }
+      rows[i] = s.row
+      -- neighbours mostly share everything
+      local same = i > 1 and s == pool_of[i - 1] and prefs[i] == prefs[i - 1] and minus_b[i] == minus_b[i - 1]
+      answers[i] = same and answers[i - 1] or { c = s.row[1], indicator = violated[i], w = false }
     end
     c = ppo.spread(rows, batch):flatten()
   end
   for i, a in ipairs(answers) do
-    a.w = {}
-    for j = 1, n do
-      a.w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
+    if not a.w then
+      a.w = {}
+      for j = 1, n do
+        a.w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
+      end
     end
   end
   local column = c:unsqueeze(2)

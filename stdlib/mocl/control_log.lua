@@ -10,7 +10,8 @@ Log.__index = Log
 
 local SHARES = { "c", "indicator", "negative_w", "one", "zero" }
 
---- control_log.new(objectives, statistics, totals): statistics are the SFT model's; totals those of a checkpoint.
+--- control_log.new(objectives, statistics, totals): statistics are the SFT model's (nil: rewards are logged as they are);
+-- totals those of a checkpoint.
 function control_log.new(objectives, statistics, totals)
   local t = totals or { n = 0, kl = 0 }
   for _, k in ipairs { "n", "kl", table.unpack(SHARES) } do
@@ -25,7 +26,7 @@ function control_log.new(objectives, statistics, totals)
 end
 
 --- log:row(m, answers, raw) -> row for metrics.jsonl, text for the status line. m: the named numbers of the
--- iteration (they are kept; m["objective/kl"] must be there); answers: per answer {c=, indicator=, w=}; raw: its
+-- iteration (they are kept; m["objective/kl"] if there is one); answers: per answer {c=, indicator=, w=}; raw: its
 -- raw rewards.
 function Log:row(m, answers, raw)
   local row, share = {}, {}
@@ -46,17 +47,18 @@ function Log:row(m, answers, raw)
     row["moc/" .. (k == "c" and "c" or "share_" .. k)] = share[k] / #answers
     self.totals[k] = self.totals[k] + share[k] / #answers
   end
-  self.totals.n, self.totals.kl = self.totals.n + 1, self.totals.kl + m["objective/kl"]
+  local kl = m["objective/kl"]
+  self.totals.n, self.totals.kl = self.totals.n + 1, self.totals.kl + (kl or 0)
   local text = {}
   for j, name in ipairs(self.objectives) do
     local mean = 0
     for i = 1, #raw do
-      mean = mean + policy.normalize(raw[i], self.statistics)[j] / #raw
+      mean = mean + (self.statistics and policy.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
     end
     row["env/reward_mean/" .. name] = mean
     text[j] = ("%s %.2f"):format(name, mean)
   end
-  text[#text + 1] = ("kl %.2f c %.2f"):format(m["objective/kl"], row["moc/c"])
+  text[#text + 1] = (kl and "kl %.2f " or ""):format(kl) .. ("c %.2f"):format(row["moc/c"])
   return row, table.concat(text, " ")
 end
 

@@ -243,10 +243,10 @@ for name, title in pairs(activations) do
 end
 
 local MLP_OPTIONS = { activation = true, key = true, seed = true, stream = true, device = true,
-  output_scale = true, bias = true }
+  output_scale = true, bias = true, init = true }
 
 --- Linear layers of the given sizes with an activation between them; linear number i draws from
--- stream + i - 1. output_scale multiplies the initial tensors of the last one.
+-- stream + i - 1. init is nn.Linear's; output_scale multiplies the initial tensors of the last one.
 function nn.MLP(sizes, options)
   options = check("MLP", options, MLP_OPTIONS)
   if type(sizes) ~= "table" or #sizes < 2 then
@@ -260,7 +260,7 @@ function nn.MLP(sizes, options)
   for i = 1, #sizes - 1 do
     parts[#parts + 1] = nn.Linear(sizes[i], sizes[i + 1], {
       bias = options.bias, key = options.key, seed = options.seed, device = options.device,
-      stream = (options.stream or 0) + i - 1,
+      stream = (options.stream or 0) + i - 1, init = options.init,
     })
     if i < #sizes - 1 then
       parts[#parts + 1] = make()

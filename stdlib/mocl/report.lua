@@ -7,6 +7,7 @@ local curves = require "mocl.report_curves"
 local fs = require "mocl.fs"
 local html = require "mocl.report_html"
 local json = require "mocl.json"
+local report_env = require "mocl.report_env"
 local report_front = require "mocl.report_front"
 local results = require "mocl.report_results"
 local samples = require "mocl.report_samples"
@@ -137,7 +138,7 @@ end
 
 -- ---- the page ----
 
-local SECTIONS = { { "front", "Front" }, { "control", "Control" }, { "results", "Results" },
+local SECTIONS = { { "known", "Known front" }, { "front", "Front" }, { "control", "Control" }, { "results", "Results" },
   { "training", "Training" }, { "rewards", "Rewards of answers" }, { "samples", "Samples" },
   { "configuration", "Configuration" }, { "provenance", "Provenance" } }
 
@@ -176,6 +177,7 @@ function report.html(dir, opts)
   local before, after = samples.read(dir)
   local training, last = curves.section(dir, objectives)
   local parts = {
+    known = result and html.section("known", "Known front", report_env.section(result) or "") or "",
     front = result and html.section("front", "Front", report_front.section(result)) or "",
     control = result and html.section("control", "Control", report_front.control(result)) or "",
     results = result and result_section(result) or "",

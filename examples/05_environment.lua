@@ -1,0 +1,37 @@
+--- 05_environment: an environment of one's own with three objectives, one policy for every preference, and its picture.
+--
+--   mocl examples/05_environment.lua            a second or two; writes runs/05_environment.svg
+
+local Agent, Control, env = require "mocl.agent", require "mocl.control", require "mocl.env"
+local fs, learner, preference = require "mocl.fs", require "mocl.learner", require "mocl.preference"
+local rollout, svg, tensor = require "mocl.rollout", require "mocl.svg", require "mocl.tensor"
+
+-- a courier between three towns, 30 rides: a ride to another town mostly brings a parcel there, waiting seldom
+local courier = env.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
+  reset = function() return 0 end,
+  step = function(at, to, rng)
+    local reward = { 0, 0, 0 }
+    reward[to + 1] = rng:uniform() < (to == at and 0.3 or 0.8) and 1 or 0
+    return to, reward
+  end }
+
+local grid, agent = preference.grid(3), Agent.new { env = courier, hidden = { 32, 32 }, key = 1 }
+local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9 }, { seed = 1, updates = 80 })
+for update = 1, 80 do -- Algorithm 1 with episodes in place of answers
+  local scope <close> = tensor.scope()
+  local batch = ppo:rollout(grid, update)
+  local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3, scale = 3.0 }, 3, #grid)
+  control:observe(batch.returns, batch.places)
+  local adv, returns = ppo:advantages(batch)
+  ppo:update(batch, adv, returns, update, function(gated) return control:solve(gated, batch, batch.prefs, batch.places) end)
+end
+
+local means = rollout.statistics(rollout.episodes(agent, grid, { episodes = 200, seed = 2, purpose = "evaluation", averaged = true }))
+local points = {}
+for k, r in ipairs(means) do
+  print(("preference %.2f %.2f %.2f   parcels %5.2f %5.2f %5.2f"):format(grid[k][1], grid[k][2], grid[k][3], r[1], r[2], r[3]))
+  points[k] = { x = r[1], y = r[2], label = ("%.1f"):format(grid[k][1]) }
+end
+assert(fs.mkdir "runs")
+local picture = svg.front { title = "north and east", xlabel = "north", ylabel = "east", points = points, reference = { 0, 0 } }
+assert(fs.write("runs/05_environment.svg", (picture:gsub("^<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))))

@@ -1,0 +1,177 @@
+--- fishwood: one policy for every trade-off of wood and fish, by MOC and by Linear PPO (figure 1 of the paper).
+--
+--   mocl recipes/fishwood.lua                           108,000 environment steps a method, about a second each
+--   mocl recipes/fishwood.lua seeds=5 out=runs/five     seeds 0 to 4, all listed
+--   mocl recipes/fishwood.lua preset=paper              the paper's settings (table 6)
+--   mocl recipes/fishwood.lua preset=smoke out=/tmp/x   every stage, tiny
+--
+-- Prompts are states here and answers are episodes. With both probabilities .5 every policy has wood + fish = 100 in
+-- expectation, so the front says nothing; what counts is the share of wood, which is to be p. Figures are exact: the
+-- expected returns of the policy's Markov chain. Expected: share error at most .06, mean at most .03 (MOC).
+
+local Agent = require "mocl.agent"
+local config = require "mocl.config"
+local Control = require "mocl.control"
+local control_log = require "mocl.control_log"
+local fishwood = require "mocl.env.fishwood"
+local learner = require "mocl.learner"
+local metrics = require "mocl.metrics"
+local preference = require "mocl.preference"
+local report = require "mocl.report"
+local rng = require "mocl.rng"
+local rollout = require "mocl.rollout"
+local Run = require "mocl.run"
+local stages = require "mocl.stages"
+local sys = require "mocl.sys"
+local tensor = require "mocl.tensor"
+local training = require "mocl.training"
+
+local schema = {
+  { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
+  { "steps", 108000, "environment steps of one method with one seed", min = 200 },
+  { "save_every", 30, "updates between checkpoints", min = 1 },
+  { "wood", 0.5, "probability of wood in the woods", min = 1e-3, max = 1 },
+  { "fish", 0.5, "probability of fish at the lake", min = 1e-3, max = 1 },
+  { "target", "return", "R: the episode's return, or the critic's mean value (the paper's)", choices = { "return", "value" } },
+  { "agent.hidden", { 64, 64 }, "hidden layers of policy and critic" },
+  { "agent.activation", "tanh", "between the layers", choices = { "tanh", "relu" } },
+  { "eval.episodes", 100, "sampled episodes per preference, beside the exact figures", min = 1 },
+}
+-- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
+for _, rows in ipairs {
+  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3 }),
+  training.options(learner.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, lam = 0.8, average = 0.9 }),
+} do
+  table.move(rows, 1, #rows, #schema + 1, schema)
+end
+
+local cfg, info = config.parse(config.common(schema), arg, {
+  recipe = "fishwood", doc = "MOC and Linear PPO on fishwood (figure 1)", presets = {
+    default = {},
+    paper = { steps = 200000, target = "value", ["agent.hidden"] = { 256, 256, 256 }, ["agent.activation"] = "relu", ["ppo.lr"] = 1e-4,
+      ["ppo.lam"] = 0.95, ["ppo.ppo_epochs"] = 4, ["ppo.preferences"] = 3, ["ppo.epsilon"] = 0.1, ["ppo.average"] = 0.0, ["control.phi"] = 0.1,
+      ["control.pool"] = "sample" },
+    smoke = { steps = 3600, save_every = 1, ["agent.hidden"] = { 8 }, ["eval.episodes"] = 2, ["ppo.preferences"] = 3, ["ppo.ppo_epochs"] = 1 },
+  },
+})
+stages.open_device(cfg)
+
+local environment = fishwood.new { wood = cfg.wood, fish = cfg.fish }
+local K = cfg.ppo.preferences
+local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * fishwood.STEPS))
+local grid, unseen = {}, {} -- of the weight of wood: .1 to .9, and between them
+for i = 1, 9 do
+  grid[i] = { i / 10, (10 - i) / 10 }
+  unseen[i] = i < 9 and { (2 * i + 1) / 20, (19 - 2 * i) / 20 } or nil
+end
+
+local function new_agent(seed)
+  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+    key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
+end
+
+-- options that do not go together fail here, before there is a directory
+learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
+if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
+  error("target=value needs ppo.baseline=critic", 0)
+end
+
+local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+if run.complete then
+  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
+  return
+end
+
+-- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
+
+local function train(method, seed)
+  return run:stage(method .. "-" .. seed, function(stage)
+    local agent = new_agent(seed)
+    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates })
+    local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), 2, K)
+    local preferences = preference.deck(rng.new(seed, "preferences"), grid)
+    local log
+    local t = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
+      save = function(dir) ppo:save(dir) end,
+      state = function() return { preferences = preferences:state(), control = control:state(), log = log.totals } end }
+    if t.dir then
+      ppo:load(t.dir)
+      preferences:restore(t.state.preferences)
+      control:restore(t.state.control)
+    end
+    log = control_log.new(environment.objectives, nil, t.state and t.state.log)
+
+    for update = t.done + 1, updates do -- line 1
+      local scope <close> = tensor.scope()
+      local prefs = preferences:deal(K) -- lines 2 and 3
+      local batch = ppo:rollout(prefs, update) -- lines 4 and 5: pi(a | state, p)
+      local adv, returns = ppo:advantages(batch) -- line 7
+      local R = cfg.target == "value" and learner.mean_values(batch) or batch.returns
+      control:observe(R, batch.places) -- line 6
+      local m, solved = ppo:update(batch, adv, returns, update, function(gated) -- lines 9 and 10
+        return control:solve(gated, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
+      end)
+      t:step(update, log:row(m, solved.answers, batch.returns))
+    end
+    t:finish()
+    return { c = log:summary().c }
+  end) -- lines 11 and 12
+end
+
+-- ---- figures of a policy under a list of preferences ----
+
+local function exact(agent, preferences)
+  local f = { preferences = preferences, rewards = {}, share_error = { max = 0.0, mean = 0.0 }, monotone = true }
+  for k, probabilities in ipairs(agent:probabilities(preferences, true)) do
+    local r = fishwood.expected_return(probabilities, cfg)
+    local off = math.abs(r[1] / (r[1] + r[2]) - preferences[k][1])
+    f.rewards[k] = r
+    f.share_error.max = math.max(f.share_error.max, off)
+    f.share_error.mean = f.share_error.mean + off / #preferences
+    f.monotone = f.monotone and (k == 1 or r[1] > f.rewards[k - 1][1])
+  end
+  f.reference_point, f.tau_reference = { 0, 0 }, { -2, -2 }
+  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  f.mean_pairwise_distance = metrics.mean_pairwise_distance(f.rewards)
+  local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })
+  f.kendall_tau, f.kendall_p, f.kendall_tau_per_objective = c.kendall_tau, c.kendall_p, c.kendall_tau_per_objective
+  return f
+end
+
+local function evaluate(method, seed)
+  local trained = train(method, seed)
+  return run:stage("evaluation-" .. method .. "-" .. seed, function()
+    local agent = new_agent(seed)
+    assert(agent:load(assert(run:latest(method .. "-" .. seed), "no checkpoint of the policy")))
+    local f = exact(agent, grid)
+    f.c, f.unseen = trained.c, { groups = { exact(agent, unseen) } }
+    f.rewards_sampled, f.rewards_std = rollout.statistics(rollout.episodes(agent, grid, { episodes = cfg.eval.episodes, seed = seed,
+      purpose = "evaluation", averaged = true }))
+    return f
+  end)
+end
+
+local all = {}
+for i = 1, cfg.seeds do
+  local seed = cfg.seed + i - 1
+  all[i] = { seed = seed, moc = evaluate("moc", seed), linear_ppo = evaluate("linear_ppo", seed) }
+end
+
+local result = { recipe = "fishwood", method = "moc", seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
+  training_samples = updates * K * cfg.ppo.episodes * fishwood.STEPS, linear_ppo = all[1].linear_ppo, seeds = all,
+  true_front = fishwood.front(cfg) }
+for key, v in pairs(all[1].moc) do
+  result[key] = v
+end
+local trained = 0.0
+for name, stage in pairs(run.stages) do
+  trained = trained + (name:find "^evaluation" and 0 or stage.seconds)
+end
+run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained })
+
+io.write(report.summary(result), "\n")
+for _, s in ipairs(all) do
+  io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
+    s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
+end
+io.write("\nreport: ", run:path "report.html", "\n")

@@ -1,0 +1,170 @@
+--- mocl.learner: PPO with a vector of rewards for a mocl.agent: rollouts, advantages per objective, and the update by
+-- one weighted advantage. Where the weights come from (mocl.control, or the preference itself) is the caller's.
+--
+--   local ppo = learner.new(agent, cfg.ppo, { seed = 0, updates = 60 })
+--   for update = 1, 60 do
+--     local batch = ppo:rollout(preferences, update)
+--     local adv, returns = ppo:advantages(batch)
+--     local m = ppo:update(batch, adv, returns, update, function(gated) return control:solve(gated, ...) end)
+--   end
+
+local fs = require "mocl.fs"
+local nn = require "mocl.nn"
+local optim = require "mocl.optim.core"
+local ppo = require "mocl.ppo"
+local rollout = require "mocl.rollout"
+local tensor = require "mocl.tensor"
+
+local learner = {}
+
+--- Rows for a recipe's schema (training.options).
+learner.OPTIONS = {
+  { "preferences", 9, "preferences an update", min = 1 },
+  { "episodes", 1, "episodes for each of them", min = 1 },
+  { "ppo_epochs", 4, "passes over the steps of an update, one minibatch each", min = 1 },
+  { "lr", 5e-3, "Adam step size at the start; it falls to 0 on a straight line", min = 0 },
+  { "cliprange", 0.2, "range of the clipped surrogate", min = 1e-4 },
+  { "vf_coef", 0.5, "weight of the mean squared value error", min = 0 },
+  { "gamma", 0.99, "discount of the advantages", min = 0, max = 1 },
+  { "lam", 0.95, "GAE lambda", min = 0, max = 1 },
+  { "baseline", "critic", "advantages: GAE with the critic, or return minus the mean of the other episodes", choices = { "critic", "group" } },
+  { "entropy", 0.0, "weight of the entropy at the start; it falls to 0 on a straight line", min = 0 },
+  { "epsilon", 0.0, "share of actions drawn uniformly while training", min = 0, max = 1 },
+  { "max_grad_norm", 0.0, "clip of the gradient norm; 0: none", min = 0 },
+  { "average", 0.0, "memory of the average of the actor's weights, which is what is evaluated", min = 0, max = 1 },
+}
+
+local Learner = {}
+Learner.__index = Learner
+
+--- learner.new(agent, options, {seed=, updates=, purpose="rollout"}): options by the names above.
+function learner.new(agent, options, run)
+  local o = {}
+  for _, row in ipairs(learner.OPTIONS) do
+    o[row[1]] = options[row[1]] == nil and row[2] or options[row[1]]
+  end
+  for key in pairs(options) do
+    if o[key] == nil then
+      error(("learner: unknown option '%s'"):format(tostring(key)), 2)
+    end
+  end
+  if o.baseline == "critic" and not agent.critic then
+    error("learner: baseline=critic needs an agent with a critic", 2)
+  elseif o.baseline == "group" and o.episodes < 2 then
+    error("learner: baseline=group needs at least 2 episodes for each preference", 2)
+  end
+  agent:average(0)
+  return setmetatable({ agent = agent, o = o, seed = run.seed, updates = run.updates, purpose = run.purpose or "rollout",
+    optimizer = optim.adamw(agent:parameters(), { lr = o.lr }) }, Learner)
+end
+
+--- Episodes under preferences, for an update (a number, from 1): rollout.episodes' batch with what training needs.
+function Learner:rollout(preferences, update)
+  return self:prepare(rollout.episodes(self.agent, preferences, { episodes = self.o.episodes, seed = self.seed,
+    epsilon = self.o.epsilon, purpose = self.purpose .. " " .. update }))
+end
+
+--- Adds to a batch of rollout.episodes what training needs, and returns it.
+function Learner:prepare(batch)
+  local a, preferences = self.agent, batch.preferences
+  local places, ids, visits, A = a:places(batch), {}, {}, a.env.actions
+  for m = 1, a.env.states and #preferences * a.env.states or batch.total do
+    visits[m] = 0
+  end
+  for t, place in ipairs(places) do
+    ids[t] = place * A + batch.actions[t]
+    visits[place + 1] = visits[place + 1] + 1 / batch.total
+  end
+  local function integers(list)
+    return tensor.new(list, { dtype = "i32", device = a.device })
+  end
+  batch.input = a:input(preferences, batch)
+  batch.step_rows = integers(places) -- of the networks' output, from 0
+  batch.step_actions = integers(ids) -- of its log-probabilities, flat
+  batch.visits = tensor.new(visits, { device = a.device }) -- share of the steps that each row has
+  batch.response_offsets, batch.tokens = integers(batch.offsets), batch.step_actions
+  return batch
+end
+
+--- Advantages [T, N], one per objective and step, divided by their common root mean square; and the returns that the
+-- critic learns (nil without one).
+function Learner:advantages(batch)
+  local o, adv, returns = self.o, nil, nil
+  if o.baseline == "group" then
+    local means, rows = rollout.statistics(batch), {}
+    local scale = o.episodes / (o.episodes - 1) -- return minus the mean of the other episodes
+    for i, g in ipairs(batch.returns) do
+      rows[i] = {}
+      for j, x in ipairs(g) do
+        rows[i][j] = (x - means[batch.places[i]][j]) * scale
+      end
+    end
+    adv = ppo.spread(rows, batch)
+  else
+    local values = tensor.no_grad(function()
+      return nn.rows(self.agent:values(batch.input), batch.step_rows)
+    end)
+    batch.values = values
+    adv, returns = ppo.gae(tensor.new(batch.rewards, { device = self.agent.device }), values, batch.response_offsets,
+      { gamma = o.gamma, lam = o.lam })
+  end
+  return adv * (adv:square():mean() + 1e-12):rsqrt(), returns
+end
+
+--- The critic's mean value over the steps of each episode, what is below 0 taken as 0: the paper's stand-in for the return
+-- in its toy experiment (appendix E.3). After advantages.
+function learner.mean_values(batch)
+  if not batch.values then
+    error("mean_values: there are values after learner:advantages with baseline=critic", 2)
+  end
+  return nn.segment_mean(batch.values:clamp(0, nil), batch.response_offsets):totable()
+end
+
+--- The epochs of update number `update`. solve(gated) gives {w = [T, N], ...} for advantages behind the gate of equation
+-- 10; the loss is the clipped surrogate of sum_j w_j A_j, the value error and the entropy. Returns metrics of the last epoch,
+-- and what solve gave in it.
+function Learner:update(batch, adv, returns, update, solve)
+  local o, a, m, solved, old = self.o, self.agent, {}, nil, nil
+  local left = 1 - (update - 1) / self.updates
+  for epoch = 1, o.ppo_epochs do
+    local scope <close> = tensor.scope()
+    local all = a:logits(batch.input):log_softmax()
+    local logp = nn.rows(all:reshape(-1, 1), batch.step_actions):flatten()
+    old = old or scope:keep(logp:detach()) -- the rollout's: z = 1 in the first epoch
+    solved = solve(epoch == 1 and adv or ppo.gate(adv, (logp:detach() - old):exp(), o.cliprange))
+    local surrogate, ratio, clipped = ppo.clip(logp, old, (adv * solved.w):sum(2), o.cliprange)
+    local entropy = -((all:exp() * all):sum(2) * batch.visits):sum()
+    local loss = surrogate:mean() - entropy * (o.entropy * left)
+    if returns then
+      local error_of = ppo.value_loss(nn.rows(a:values(batch.input), batch.step_rows), returns)
+      loss = loss + error_of * o.vf_coef
+      m["ppo/loss/value"] = epoch == o.ppo_epochs and error_of:item() or nil
+    end
+    self.optimizer:zero_grad()
+    loss:backward()
+    m["ppo/grad_norm"] = self.optimizer:step { lr = o.lr * left, max_grad_norm = o.max_grad_norm > 0 and o.max_grad_norm or nil }
+    if epoch == 1 then
+      m["ppo/first_ratio_error"] = (ratio - 1):abs():max():item()
+    end
+    if epoch == o.ppo_epochs then
+      m["ppo/loss/policy"], m["objective/entropy"] = surrogate:mean():item(), entropy:item()
+      m["ppo/policy/clipfrac"] = clipped:mean():item()
+    end
+  end
+  a:average(o.average)
+  m["ppo/learning_rate"] = o.lr * left
+  return m, solved
+end
+
+--- agent.safetensors and optimizer.safetensors in a directory, and back; failures raise.
+function Learner:save(dir)
+  assert(self.agent:save(dir))
+  assert(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+end
+
+function Learner:load(dir)
+  assert(self.agent:load(dir))
+  assert(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+end
+
+return learner

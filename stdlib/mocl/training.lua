@@ -1,0 +1,73 @@
+--- mocl.training: what surrounds the updates of a training loop: its status line, metrics, checkpoints when they are due
+-- and at an interruption, and the way back from the newest one. The loop itself stays in the recipe.
+--
+--   local t = training.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
+--     save = function(dir) ... end, state = function() return { ... } end }
+--   for update = t.done + 1, 60 do
+--     ...
+--     t:step(update, row, "reward 1.2")
+--   end
+--   t:finish()
+
+local progress = require "mocl.progress"
+local sys = require "mocl.sys"
+
+local training = {}
+
+local Training = {}
+Training.__index = Training
+
+--- training.options(rows, prefix, defaults) -> rows of a schema: those of a module (Control.OPTIONS, learner.OPTIONS) with
+-- prefix in front of the keys and the recipe's own defaults. A default without a row raises.
+function training.options(rows, prefix, defaults)
+  local list, known = {}, {}
+  for i, row in ipairs(rows) do
+    local default = defaults[row[1]]
+    known[row[1]] = true
+    if default == nil then
+      default = row[2]
+    end
+    list[i] = { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices }
+  end
+  for key in pairs(defaults) do
+    if not known[key] then
+      error(("training.options: there is no option '%s%s'"):format(prefix, key), 2)
+    end
+  end
+  return list
+end
+
+--- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table} -> t. t.dir
+-- and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish a
+-- signal ends the run after the update it comes in.
+function training.new(o)
+  local dir, state = o.stage:latest()
+  local done = state and state.step or 0
+  sys.on_interrupt "flag"
+  return setmetatable({ run = o.run, stage = o.stage, total = o.total, save_every = o.save_every, save = o.save, describe = o.state,
+    dir = dir, state = state, done = done,
+    line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Training)
+end
+
+--- Ends update number n: row goes to metrics.jsonl, text to the status line. Ends the process after a signal.
+function Training:step(n, row, text)
+  row.step = n
+  self.stage:metrics(row)
+  self.line:update(n, text)
+  local stop = sys.interrupted()
+  if n % self.save_every == 0 or n == self.total or stop then
+    self.stage:checkpoint(n, self.save, self.describe())
+  end
+  if stop then
+    self.run:close()
+    io.stderr:write(("\n%s after update %d; continue with resume=auto\n"):format(stop, n))
+    os.exit(stop == "SIGTERM" and 143 or 130, true)
+  end
+end
+
+function Training:finish()
+  self.line:done()
+  sys.on_interrupt "raise"
+end
+
+return training

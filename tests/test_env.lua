@@ -1,0 +1,476 @@
+-- mocl.env, its environments, mocl.rollout, mocl.agent, mocl.learner
+
+local T = require "t"
+local Agent = require "mocl.agent"
+local Control = require "mocl.control"
+local deep_sea_treasure = require "mocl.env.deep_sea_treasure"
+local env = require "mocl.env"
+local env_replay = require "env_replay"
+local fishwood = require "mocl.env.fishwood"
+local fruit_tree = require "mocl.env.fruit_tree"
+local json = require "mocl.json"
+local learner = require "mocl.learner"
+local metrics = require "mocl.metrics"
+local ppo = require "mocl.ppo"
+local rng = require "mocl.rng"
+local rollout = require "mocl.rollout"
+local tensor = require "mocl.tensor"
+local training = require "mocl.training"
+
+-- a line of five places; action 1 goes right, 0 left; it pays at the ends, which end it
+local function line(change)
+  local spec = { name = "line", objectives = { "left", "right" }, actions = 2, states = 5,
+    reset = function()
+      return 2
+    end,
+    step = function(s, a)
+      local to = s + 2 * a - 1
+      return to, { to == 0 and 1 or 0, to == 4 and 1 or 0 }, to == 0 or to == 4
+    end }
+  for k, v in pairs(change or {}) do
+    spec[k] = v or nil
+  end
+  return spec
+end
+
+-- the same without numbered states
+local function dots()
+  return env.new(line { name = "dots", states = false, observation = 2, time_limit = 30, observe = function(s)
+    return { s / 4, 1 - s / 4 }
+  end })
+end
+
+-- ---- environments ----
+
+T.test("env: MO-Gymnasium's traces, step by step", function()
+  local counts = env_replay.all(assert(json.load("tests/fixtures/env.json")))
+  T.eq(counts.fishwood, { episodes = 2, steps = 400 })
+  T.eq(counts.fruit_tree.episodes, 9)
+  T.ok(counts.deep_sea_treasure.episodes == 6 and counts.deep_sea_treasure.steps > 100)
+end)
+
+T.test("env: a replay notices one wrong reward, observation or end", function()
+  local traces = assert(json.load("tests/fixtures/env.json"))
+  local last = #traces[#traces].steps
+  for _, change in ipairs {
+    function(step) step[4][1] = step[4][1] + 1e-4 end,
+    function(step) step[3][1] = step[3][1] + 1 end,
+    function(step) step[5] = not step[5] end,
+  } do
+    local trace = json.decode(json.encode(traces[#traces]))
+    change(trace.steps[last])
+    T.raises("MO%-Gymnasium has", env_replay.run, trace)
+  end
+end)
+
+T.test("env: copies step together, each by its own stream", function()
+  local e = fishwood.new()
+  local function play(n)
+    local copies, sums = env.batch(e, n, { seed = 3 }), {}
+    local first = copies:reset()
+    T.eq(#first, n)
+    T.eq(first[1], { 1 })
+    for i = 1, n do
+      sums[i] = { 0, 0 }
+    end
+    local actions = {}
+    for t = 1, 200 do
+      for i = 1, n do
+        actions[i] = (t + i) % 2
+      end
+      local observations, rewards, done = copies:step(actions)
+      for i = 1, n do
+        T.eq(observations[i], { actions[i] })
+        T.eq(done[i], t == 200)
+        sums[i][1], sums[i][2] = sums[i][1] + rewards[i][1], sums[i][2] + rewards[i][2]
+      end
+    end
+    T.eq(copies.truncated[1], true)
+    return sums, copies
+  end
+  local three, copies = play(3)
+  T.eq((play(1))[1], three[1], "the first copy does not depend on the others")
+  T.ok(three[1][1] ~= three[2][1] or three[1][2] ~= three[3][2], "copies differ")
+  T.raises("copy 2 is done; reset it", copies.step, copies, { false, 1, false })
+  T.eq(copies:reset(2), { 1 })
+  local observations, rewards, done = copies:step { false, 1, false }
+  T.eq({ observations[1], rewards[1], done[1], done[2] }, { false, false, true, false })
+end)
+
+T.test("env: mistakes in an environment are named with environment, episode and step", function()
+  local function stepped(change, action)
+    local copies = env.batch(env.new(line(change)), 1, { seed = 0 })
+    copies:reset()
+    return copies:step { action or 1 }
+  end
+  local function pays(reward)
+    return { step = function() return 3, reward, false end }
+  end
+  T.raises("^environment line, episode 1, step 1: the reward has 1 entries, 2 expected %(left, right%)$", stepped, pays { 1 })
+  T.raises("^environment line, episode 1, step 1: the reward has 3 entries", stepped, pays { 1, 2, 3 })
+  T.raises("^environment line, episode 1, step 1: the reward of right is nan, a finite number expected$", stepped, pays { 1, 0 / 0 })
+  T.raises("the reward of left is inf", stepped, pays { math.huge, 0 })
+  T.raises("the reward of left is one", stepped, pays { "one", 0 })
+  T.raises("the reward is a number, a list of 2 numbers expected", stepped, pays(1))
+  T.raises("^environment line, episode 1, step 1: state 9 is not one of 0 .. 4$", stepped, { step = function() return 9, { 0, 0 } end })
+  T.raises("^environment line, episode 1, step 0: state 2.5 is not one of", stepped, { reset = function() return 2.5 end })
+  T.raises("step 1: action 2 is not one of 0 .. 1$", stepped, nil, 2)
+  T.raises("the observation has 1 entries, 2 expected", stepped, { observation = 2, observe = function() return { 1 } end })
+  T.raises("entry 1 of the observation is nan", stepped, { observation = 1, observe = function() return { 0 / 0 } end })
+  T.raises("reset returned no state", stepped, { states = false, observation = 1, observe = function() return { 1 } end,
+    reset = function() end })
+  T.raises("step returned no state", stepped, { states = false, observation = 1, observe = function() return { 1 } end,
+    step = function() return nil, { 0, 0 } end })
+end)
+
+T.test("env: an episode without an end", function()
+  local e = env.new(line { step = function(s) return s, { 0, 0 }, false end, max_steps = 25 })
+  local copies = env.batch(e, 1, { seed = 0 })
+  copies:reset()
+  for _ = 1, 24 do
+    copies:step { 0 }
+  end
+  T.raises("^environment line: episode 1 has not ended after 25 steps: return true as third value of step", copies.step, copies, { 0 })
+  local agent = Agent.new { env = e, hidden = { 4 }, key = 1 }
+  T.raises("has not ended after 25 steps", rollout.episodes, agent, { { .5, .5 } }, { episodes = 1, seed = 0, purpose = "x" })
+  T.eq(env.new(line()).max_steps, 10000)
+end)
+
+T.test("env.new: bad fields", function()
+  T.raises("needs a name", env.new, { objectives = { "a" } })
+  T.raises("environment line: unknown field 'actoins'", env.new, line { actoins = 3 })
+  T.raises("environment line: actions is their number, got 0", env.new, line { actions = 0 })
+  T.raises("objectives is a list of names", env.new, line { objectives = {} })
+  T.raises("objective 2 is a number", env.new, line { objectives = { "a", 2 } })
+  T.raises("time_limit is a positive integer, got 1.5", env.new, line { time_limit = 1.5 })
+  T.raises("step is a function, got nil", env.new, line { step = false })
+  T.raises("give states=", env.new, line { states = false })
+  T.raises("give observation=", env.new, line { observe = function() return {} end })
+  T.raises("has 5 entries, not 2", env.new, line { observation = 2 })
+  T.raises("give seed=N", env.batch, env.new(line()), 1, {})
+  T.raises("number of copies", env.batch, env.new(line()), 0, { seed = 1 })
+  T.raises("an environment of env.new expected", env.batch, line(), 1, { seed = 1 })
+  T.ok(env.is_env(env.new(line())) and not env.is_env(line()))
+  T.raises("fishwood: wood is a probability, got 2", fishwood.new, { wood = 2 })
+  T.raises("depth is 5, 6 or 7, got 4", fruit_tree.new, 4)
+  T.raises("map is 'convex' or 'concave', got 'flat'", deep_sea_treasure.new, { map = "flat" })
+end)
+
+T.test("fruit_tree: the tables, their hypervolume, and exact figures of policies", function()
+  for depth, want in pairs { [5] = 8808.4187, [6] = 12575.8733, [7] = 17665.2844 } do
+    local leaves = fruit_tree.leaves(depth)
+    T.eq(#leaves, 1 << depth)
+    T.near(metrics.hypervolume(leaves, { 0, 0, 0, 0, 0, 0 }), want, 1e-3 / want)
+    T.eq(#metrics.nondominated(leaves), #leaves)
+  end
+  -- the policy that follows the bits of leaf 10 (from 0), 001010
+  local greedy, uniform = {}, {}
+  for node = 1, 63 do
+    greedy[node], uniform[node] = { 1.0, 0.0 }, { 0.5, 0.5 }
+  end
+  local node = 0
+  for _, bit in ipairs { 0, 0, 1, 0, 1, 0 } do
+    greedy[node + 1] = { 1.0 - bit, bit + 0.0 }
+    node = 2 * node + 1 + bit
+  end
+  T.eq(fruit_tree.greedy_leaf(6, greedy), 11)
+  T.eq(fruit_tree.expected_return(6, greedy), fruit_tree.leaves(6)[11])
+  T.near(fruit_tree.expected_return(6, uniform), { 3.3252, 3.1469, 3.6015, 3.8196, 3.0598, 3.3856 }, 5e-5)
+  T.near(fruit_tree.leaf_probabilities(6, uniform)[64], 1 / 64, 1e-12)
+end)
+
+T.test("fruit_tree: the shared tables are the ones in the program", function()
+  for _, depth in ipairs { 5, 6, 7 } do
+    local path, i = T.shared("fruit-tree/fruit_tree_d" .. depth .. ".csv"), 0
+    for row in io.lines(path) do
+      i = i + 1
+      local numbers = {}
+      for x in row:gmatch "[^,]+" do
+        numbers[#numbers + 1] = tonumber(x)
+      end
+      T.eq(fruit_tree.leaves(depth)[i], numbers)
+    end
+    T.eq(i, 1 << depth)
+  end
+end)
+
+T.test("fishwood: exact returns against the closed form and against episodes", function()
+  -- a policy that ignores the state: of 200 states the first is the woods, of the others a share q
+  for _, q in ipairs { 0, 0.3, 1 } do
+    local pi = { { 1 - q, q }, { 1 - q, q } }
+    T.near(fishwood.expected_return(pi), { 0.5 * (1 + 199 * q), 0.5 * 199 * (1 - q) }, 1e-12)
+    T.near(fishwood.expected_return(pi, { wood = 0.9, fish = 0.1 }), { 0.9 * (1 + 199 * q), 0.1 * 199 * (1 - q) }, 1e-12)
+  end
+  T.eq(fishwood.front(), { { 0.5, 99.5 }, { 100.0, 0.0 } })
+  local agent = Agent.new { env = fishwood.new(), hidden = { 8 }, key = 5 }
+  agent:average(0)
+  local p = { { 0.2, 0.8 } }
+  local exact = fishwood.expected_return(agent:probabilities(p)[1])
+  local mean, std = rollout.statistics(rollout.episodes(agent, p, { episodes = 400, seed = 1, purpose = "x" }))
+  for j = 1, 2 do -- four standard errors
+    T.ok(math.abs(mean[1][j] - exact[j]) < 4 * std[1][j] / 20, ("%g, exact %g"):format(mean[1][j], exact[j]))
+  end
+end)
+
+T.test("deep_sea_treasure: the shortest ways give its front, and it is non-dominated", function()
+  for _, map in ipairs { "convex", "concave" } do
+    local e, front = deep_sea_treasure.new { map = map }, deep_sea_treasure.front(map)
+    for c, want in ipairs(front) do
+      local copies, sum = env.batch(e, 1, { seed = 0 }), { 0, 0 }
+      copies:reset()
+      local ended
+      for step = 1, -want[2] do
+        local _, rewards, done = copies:step { step < c and 3 or 1 }
+        sum, ended = { sum[1] + rewards[1][1], sum[2] + rewards[1][2] }, done[1]
+      end
+      T.eq({ sum, ended }, { want, true })
+    end
+    T.eq(#metrics.nondominated(front), #front)
+  end
+  -- a wall: the submarine stays and time goes on
+  local copies = env.batch(deep_sea_treasure.new(), 1, { seed = 0 })
+  copies:reset()
+  local observations, rewards = copies:step { 2 }
+  T.eq({ observations[1], rewards[1] }, { { 0, 0 }, { 0, -1 } })
+end)
+
+-- ---- rollouts ----
+
+T.test("rollout: the same seed gives the same episodes, each by itself", function()
+  local agent = Agent.new { env = env.new(line()), hidden = { 4 }, key = 7 }
+  agent:average(0)
+  local P = { { 1, 0 }, { 0.25, 0.75 }, { 0, 1 } }
+  local a = rollout.episodes(agent, P, { episodes = 4, seed = 1, purpose = "x" })
+  local b = rollout.episodes(agent, P, { episodes = 4, seed = 1, purpose = "x" })
+  T.eq(b, a)
+  T.eq({ a.n, a.total, #a.states, #a.actions, #a.rewards }, { 12, a.offsets[13], a.total, a.total, a.total })
+  T.eq(a.places, { 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3 })
+  T.eq(a.prefs[5], P[2])
+  for i = 1, a.n do -- the laws of the environment, and the sums
+    local sum = { 0, 0 }
+    for t = a.offsets[i] + 1, a.offsets[i + 1] do
+      local to = a.states[t] + 2 * a.actions[t] - 1
+      sum = { sum[1] + a.rewards[t][1], sum[2] + a.rewards[t][2] }
+      T.ok(t == a.offsets[i + 1] and (to == 0 or to == 4) or a.states[t + 1] == to)
+    end
+    T.eq(sum, a.returns[i])
+  end
+  local one = rollout.episodes(agent, { P[1] }, { episodes = 4, seed = 1, purpose = "x" })
+  T.eq(one.returns, table.move(a.returns, 1, 4, 1, {}))
+  local other = rollout.episodes(agent, P, { episodes = 4, seed = 2, purpose = "x" })
+  T.ok(T.show(other.actions) ~= T.show(a.actions))
+end)
+
+T.test("rollout: actions have the policy's probabilities, with epsilon mixed with uniform ones", function()
+  local e = env.new { name = "bandit", objectives = { "a", "b", "c" }, actions = 3, states = 1,
+    reset = function() return 0 end,
+    step = function(_, a) return 0, { a == 0 and 1 or 0, a == 1 and 1 or 0, a == 2 and 1 or 0 }, true end }
+  local agent = Agent.new { env = e, hidden = { 4 }, key = 3 }
+  agent:average(0)
+  local p, n = { 0.1, 0.2, 0.7 }, 20000
+  local pi = agent:probabilities({ p })[1][1]
+  for _, epsilon in ipairs { 0, 0.4 } do
+    local mean = rollout.statistics(rollout.episodes(agent, { p }, { episodes = n, seed = 1, purpose = "x", epsilon = epsilon }))[1]
+    for j = 1, 3 do
+      local want = (1 - epsilon) * pi[j] + epsilon / 3
+      T.ok(math.abs(mean[j] - want) < 4.5 * math.sqrt(want * (1 - want) / n), ("%g, want %g"):format(mean[j], want))
+    end
+  end
+end)
+
+T.test("rollout: states without numbers", function()
+  local agent = Agent.new { env = dots(), hidden = { 8 }, key = 2 }
+  agent:average(0)
+  local o = { episodes = 3, seed = 4, purpose = "x", epsilon = 0.2 }
+  local a = rollout.episodes(agent, { { 1, 0 }, { 0, 1 } }, o)
+  T.eq(rollout.episodes(agent, { { 1, 0 }, { 0, 1 } }, o), a)
+  T.eq({ a.n, #a.observations, a.states }, { 6, a.total, nil })
+  for i = 1, 6 do
+    T.eq(a.observations[a.offsets[i] + 1], { 0.5, 0.5 })
+    T.eq(a.returns[i][1] + a.returns[i][2], 1)
+  end
+end)
+
+-- ---- agent and learner ----
+
+T.test("agent: heads and concat see the preference; averaged weights; save and load", function()
+  local e = fruit_tree.new(5)
+  for _, layout in ipairs { "heads", "concat" } do
+    local o = { env = e, hidden = { 6 }, layout = layout, key = 9, observe = layout == "concat" and env.one_hot(31) or nil }
+    local agent = Agent.new(o)
+    agent:average(0)
+    local P = { { 1, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 1 } }
+    local probabilities = agent:probabilities(P)
+    T.eq({ #probabilities, #probabilities[1], #probabilities[1][31] }, { 2, 31, 2 })
+    T.ok(math.abs(probabilities[1][1][1] - probabilities[2][1][1]) > 1e-6, "the preference counts")
+    T.ok(math.abs(probabilities[1][1][1] - probabilities[1][2][1]) > 1e-6, "so does the state")
+    T.near(probabilities[1][7][1] + probabilities[1][7][2], 1, 1e-6)
+    -- move the actor: the average follows by half
+    local w = agent.actor:parameters()[1]
+    local before = w:clone()
+    tensor.no_grad(function() w:copy_(w + 1) end)
+    agent:average(0.5)
+    T.near(agent.mean:parameters()[1]:totable(), (before + 0.5):totable(), 1e-6)
+    local dir = T.tmpdir()
+    assert(agent:save(dir))
+    local again = Agent.new { env = e, hidden = { 6 }, layout = layout, key = 10, observe = o.observe }
+    assert(again:load(dir))
+    T.eq(again:probabilities(P), agent:probabilities(P))
+    T.eq(again:probabilities(P, true), agent:probabilities(P, true))
+    T.fails("the model needs %(7,", (Agent.new { env = e, hidden = { 7 }, layout = layout, key = 1, observe = o.observe }).load,
+      (Agent.new { env = e, hidden = { 7 }, layout = layout, key = 1, observe = o.observe }), dir)
+  end
+  T.raises("heads needs states that are numbered", Agent.new, { env = dots(), layout = "heads", key = 1 })
+  T.raises("init is 'he' or 'pytorch', got 'she'", Agent.new, { env = e, init = "she", key = 1 })
+  local he = Agent.new { env = e, hidden = { 400 }, layout = "heads", init = "he", output_scale = 0, key = 1 }
+  T.eq(he:probabilities({ { 1, 0, 0, 0, 0, 0 } })[1][9], { 0.5, 0.5 })
+  T.eq(Agent.new({ env = e, key = 1 }).actor:parameters()[3].shape, { 64, 64 })
+  local w = he.actor:parameters()[1]
+  T.near(w:square():mean():item(), 2 / 6, 0.03)
+  T.raises("'concat' or 'heads', got 'wide'", Agent.new, { env = e, layout = "wide", key = 1 })
+end)
+
+T.test("learner: networks on distinct states give what networks on all steps give", function()
+  -- the same weights, the same steps: by table of states, and row by row
+  local e = env.new(line { observation = 2, observe = function(s) return { s / 4, 1 - s / 4 } end })
+  local a, b = Agent.new { env = e, hidden = { 8 }, key = 2 }, Agent.new { env = dots(), hidden = { 8 }, key = 2 }
+  local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }
+  local la = learner.new(a, { episodes = 5, lr = 1e-2, gamma = 0.9, entropy = 0.01, ppo_epochs = 3 }, { seed = 1, updates = 4 })
+  local lb = learner.new(b, { episodes = 5, lr = 1e-2, gamma = 0.9, entropy = 0.01, ppo_epochs = 3 }, { seed = 1, updates = 4 })
+  local batch = la:rollout(P, 1)
+  local observations = {}
+  for t, s in ipairs(batch.states) do
+    observations[t] = { s / 4, 1 - s / 4 }
+  end
+  local same = {}
+  for k, v in pairs(batch) do
+    same[k] = v
+  end
+  same.states, same.observations = nil, observations
+  lb:prepare(same)
+  for _, pair in ipairs { { la, batch }, { lb, same } } do
+    local l, x = pair[1], pair[2]
+    local adv, returns = l:advantages(x)
+    l:update(x, adv, returns, 1, function() return { w = ppo.spread(x.prefs, x) } end)
+  end
+  for i, w in ipairs(a:parameters()) do
+    T.near(b:parameters()[i]:totable(), w:totable(), 2e-5)
+  end
+end)
+
+T.test("learner: advantages against the plain formulas, one scale for all objectives", function()
+  local agent = Agent.new { env = env.new(line()), hidden = { 8 }, key = 2 }
+  local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }
+  local function scaled(rows)
+    local sum, n = 0, 0
+    for _, row in ipairs(rows) do
+      for _, x in ipairs(row) do
+        sum, n = sum + x * x, n + 1
+      end
+    end
+    for _, row in ipairs(rows) do
+      for j, x in ipairs(row) do
+        row[j] = x / math.sqrt(sum / n)
+      end
+    end
+    return rows
+  end
+  local group = learner.new(agent, { episodes = 3, baseline = "group" }, { seed = 1, updates = 1 })
+  local batch = group:rollout(P, 1)
+  local rows = {}
+  for i = 1, batch.n do
+    local k, first = batch.places[i], (batch.places[i] - 1) * 3
+    for t = batch.offsets[i] + 1, batch.offsets[i + 1] do
+      rows[t] = {}
+      for j = 1, 2 do -- return minus the mean of the two other episodes of the preference
+        local others = 0
+        for o = first + 1, first + 3 do
+          others = others + (o ~= i and batch.returns[o][j] / 2 or 0)
+        end
+        rows[t][j] = batch.returns[i][j] - others
+      end
+    end
+    T.eq(batch.prefs[i], P[k])
+  end
+  T.near(group:advantages(batch):totable(), scaled(rows), 1e-5)
+
+  local critic = learner.new(agent, { episodes = 3, gamma = 0.9, lam = 0.5 }, { seed = 1, updates = 1 })
+  batch = critic:rollout(P, 1)
+  local adv, returns = critic:advantages(batch)
+  local V, want, targets = batch.values:totable(), {}, {}
+  for i = 1, batch.n do
+    local A = { 0, 0 }
+    for t = batch.offsets[i + 1], batch.offsets[i] + 1, -1 do
+      want[t], targets[t] = {}, {}
+      for j = 1, 2 do
+        local after = t < batch.offsets[i + 1] and V[t + 1][j] or 0
+        A[j] = batch.rewards[t][j] + 0.9 * after - V[t][j] + 0.9 * 0.5 * A[j]
+        want[t][j], targets[t][j] = A[j], A[j] + V[t][j]
+      end
+    end
+  end
+  T.near(adv:totable(), scaled(want), 1e-5)
+  T.near(returns:totable(), targets, 1e-5)
+  local means = learner.mean_values(batch)
+  local sum = 0
+  for t = 1, batch.offsets[2] do
+    sum = sum + math.max(0, V[t][2]) / batch.offsets[2]
+  end
+  T.near(means[1][2], sum, 1e-5)
+  T.raises("baseline=critic needs an agent with a critic", learner.new,
+    Agent.new { env = env.new(line()), hidden = { 4 }, key = 1, critic = false }, {}, { seed = 1, updates = 1 })
+  T.raises("learner: unknown option 'epochs'", learner.new, agent, { epochs = 1 }, { seed = 1, updates = 1 })
+  T.raises("needs at least 2 episodes", learner.new, agent, { episodes = 1, baseline = "group" }, { seed = 1, updates = 1 })
+end)
+
+T.test("learner: the ratio is 1 in the first epoch, and one objective is learned", function()
+  local agent = Agent.new { env = env.new(line()), hidden = { 16 }, key = 2 }
+  local l = learner.new(agent, { episodes = 8, lr = 2e-2, max_grad_norm = 1 }, { seed = 1, updates = 40 })
+  for update = 1, 40 do
+    local scope <close> = tensor.scope()
+    local batch = l:rollout({ { 1, 0 }, { 0, 1 } }, update)
+    local adv, returns = l:advantages(batch)
+    local m = l:update(batch, adv, returns, update, function() return { w = ppo.spread(batch.prefs, batch) } end)
+    T.eq(m["ppo/first_ratio_error"], 0)
+  end
+  local p = agent:probabilities { { 1, 0 }, { 0, 1 } }
+  T.ok(p[1][3][1] > 0.9 and p[2][3][2] > 0.9, ("left %.2f, right %.2f"):format(p[1][3][1], p[2][3][2]))
+end)
+
+T.test("control: shares of the raw rewards in place of equation 18", function()
+  local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3 }, 2, 2)
+  T.raises("unknown option 'shares'", Control.new, { shares = true }, 2, 2)
+  local raw = { { 30, 10 }, { 10, 30 }, { 5, 0 }, { 5, 10 } }
+  T.eq(control:observe(raw, { 1, 1, 2, 2 }), raw)
+  local P = { { 0.75, 0.25 }, { 0.75, 0.25 }, { 0.5, 0.5 }, { 0.5, 0.5 } }
+  P[2], P[4] = P[1], P[3]
+  local offsets = tensor.new({ 0, 1, 2, 3, 4 }, { dtype = "i32" })
+  local batch = { response_offsets = offsets, tokens = offsets }
+  local adv = tensor.new { { 1, -1 }, { -1, 2 }, { 0.5, 1 }, { 1, 1 } }
+  local s = control:solve(adv, batch, P, { 1, 1, 2, 2 })
+  -- group 1: mean (20, 20), shares (.5, .5), b = (-.25, .25), mean square .0625; group 2: shares are p
+  T.eq({ s.answers[1].indicator, s.answers[3].indicator }, { true, false })
+  local v = { 0.75 - 0.25, -0.75 + 0.5, 0.75, 1 }
+  local w = { 0.25 * 1 - 0.25 * -1, 0.25 * -1 - 0.25 * 2, 0, 0 }
+  local vv, vw, ww = 0, 0, 0
+  for t = 1, 4 do
+    vv, vw, ww = vv + v[t] ^ 2, vw + v[t] * w[t], ww + w[t] ^ 2
+  end
+  local c = (ww - vw) / (vv - 2 * vw + ww)
+  T.near(s.answers[4].c, c, 1e-6)
+  T.near(s.w:totable()[1], { c * 0.75 + (1 - c) * 0.25, c * 0.25 - (1 - c) * 0.25 }, 1e-6)
+  T.near(s.w:totable()[3], { c * 0.5, c * 0.5 }, 1e-6)
+  T.near(s.answers[2].w, { c * 0.75 + (1 - c) * 0.25, c * 0.25 - (1 - c) * 0.25 }, 1e-6)
+  control:observe({ { 0, 0 }, { 0, 0 }, { 1, 1 }, { 1, 1 } }, { 1, 1, 2, 2 }) -- nothing to share: equal shares
+  T.near(control:solve(adv, batch, P, { 1, 1, 2, 2 }).answers[1].indicator and 1 or 0, 1, 0)
+  control:observe({ { -3, 1 }, { 1, 1 }, { 1, 1 }, { 1, 1 } }, { 1, 1, 2, 2 })
+  T.raises("control.share: the mean reward of objective 1 is %-1, and shares need rewards that are not negative", control.solve, control,
+    adv, batch, P, { 1, 1, 2, 2 })
+end)
+
+T.test("training.options: a recipe's own defaults", function()
+  local rows = training.options({ { "a", 1, "x", min = 0 }, { "b", true, "y" } }, "ppo.", { b = false })
+  T.eq(rows, { { "ppo.a", 1, "x", min = 0 }, { "ppo.b", false, "y" } })
+  T.raises("there is no option 'ppo.c'", training.options, {}, "ppo.", { c = 1 })
+  T.eq(rng.new(1, "a"):position(), 0)
+end)
