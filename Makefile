@@ -81,7 +81,7 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	./mocl recipes/moc_hh.lua resume=auto
 
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) all programs
+	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 
@@ -92,6 +92,16 @@ asan: deps   ## the tests under the address and undefined behaviour sanitizers
 slow: deps   ## the long test: a small run killed at 50 random moments and continued
 	@$(MAKE) -s -j$(JOBS) mocl
 	@sh tests/kill_resume.sh 50
+
+# BENCH="rounds=9 only=decode" passes arguments to tests/bench/run.lua
+BENCH ?=
+bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/benchmarks/cpu.md
+	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
+	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
+
+build/tests/bench/peak: tests/bench/peak.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
 
 check: test asan slow   ## everything a change needs
 
@@ -126,6 +136,6 @@ help:   ## this list
 	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs deps demo test asan slow check install uninstall clean help FORCE
+.PHONY: all programs deps demo test asan slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)
