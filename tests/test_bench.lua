@@ -51,7 +51,7 @@ end)
 T.test("a wrong argument", function()
   local _, err, status = bench { "round=3" }
   T.eq(status, 2)
-  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, only=, tiny=, json=, page=)", 1, true), err)
+  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, only=, tiny=, json=, page=)", 1, true), err)
 end)
 
 T.test("the table goes between the marks of a page", function()

@@ -1,4 +1,4 @@
---- run.lua [rounds=5] [only=PATTERN] [tiny=true] [json=PATH] [page=PATH] - the benchmark: mocl and PyTorch eager side by
+--- run.lua [rounds=5] [seconds=0.3] [only=PATTERN] [tiny=true] [json=PATH] [page=PATH] - the benchmark: mocl and PyTorch eager side by
 -- side in one run, A B A B, both on two threads. make bench runs it; docs/benchmarks/cpu.md has its table.
 --
 -- The peer is $MOCL_BENCH_PYTHON or python3 with torch; without it mocl's own side is measured. Before a case is timed both
@@ -14,11 +14,11 @@ local json = require "mocl.json"
 local sys = require "mocl.sys"
 
 local THREADS = 2
-local o = { rounds = "5", only = "", tiny = "", json = "", page = "" }
+local o = { rounds = "5", seconds = "", only = "", tiny = "", json = "", page = "" }
 for _, word in ipairs(arg) do
   local key, value = word:match("^(%w+)=(.*)$")
   if not o[key] then
-    io.stderr:write(("bench: unknown argument '%s' (rounds=, only=, tiny=, json=, page=)\n"):format(word))
+    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, only=, tiny=, json=, page=)\n"):format(word))
     os.exit(2)
   end
   o[key] = value
@@ -29,7 +29,7 @@ if not rounds or rounds < 1 then
   os.exit(2)
 end
 local tiny = o.tiny == "true"
-local LEAST = tiny and 0 or .3 -- seconds a timed stretch lasts at least
+local LEAST = tonumber(o.seconds) or tiny and 0 or .3 -- seconds a timed stretch lasts at least
 sys.set_threads(THREADS)
 
 local function capture(command)
