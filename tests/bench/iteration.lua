@@ -133,11 +133,12 @@ function iteration.once(s, seen)
   from = clock(s, "scoring", from)
 
   local batch = transformer.pack(ids.prompts, ids.tokens)
-  local function states(opts)
-    return nn.rows(model:forward(batch, opts), batch.rows)
+  local function states(adapter)
+    return model:forward(batch, { adapter = adapter, rows = batch.rows })
   end
-  local reference = tensor.no_grad(states, { adapter = false })
-  local values = tensor.no_grad(function() return heads:forward(states()) end)
+  local reference = tensor.no_grad(states, false)
+  local first_states = states(true)
+  local values = heads:forward(first_states:detach()):detach()
   local adv, returns = ppo.gae(ppo.terminal(R, batch), values, batch.response_offsets, { gamma = GAMMA, lam = LAM })
   adv = adv - adv:mean(1, true)
   local solved = s.control:solve(adv, batch, draw.prefs, draw.places)
@@ -146,7 +147,7 @@ function iteration.once(s, seen)
 
   local last_kl
   for epoch = 1, EPOCHS do
-    local hidden = states()
+    local hidden = epoch == 1 and first_states or states(true)
     local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets, { hidden_ref = reference })
     local surrogate, ratio, clipped = ppo.clip(logp, old, combined, CLIP)
     local value_error = ppo.value_loss(heads:forward(hidden), returns)
