@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model.h"
+#include "decode.h"
 
 typedef struct run {
     mocl_model *m;
@@ -19,6 +19,8 @@ typedef struct run {
     int32_t *target;
     mk_real *host;
     int64_t step;
+    mocl_decode_rows rows_of;
+    mocl_decode *on_host; /* NULL where steps run over tensors */
 } run;
 
 void mocl_generated_free(mocl_generated *g) {
@@ -48,10 +50,15 @@ static mocl_status open_run(run *r) {
         MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, MK_F32, 4, shape));
         MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, MK_F32, 4, shape));
     }
-    return MOCL_OK;
+    if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
+    r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
+                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .kcache = r->kcache,
+                                    .vcache = r->vcache};
+    return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
 
 static void close_run(run *r) {
+    mocl_decode_close(r->on_host);
     for (int64_t l = 0; l < r->m->config.layers; l++) {
         if (r->kcache) mocl_tensor_unref(r->kcache[l]);
         if (r->vcache) mocl_tensor_unref(r->vcache[l]);
@@ -134,7 +141,7 @@ static mocl_status sample(run *r, mocl_tensor *hidden) {
         MOCL_GOTO(mocl_narrow(&column, logits, 1, o->eos, 1), done);
         int64_t one[2] = {n, 1}, zero[2] = {0, 0};
         mocl_tensor *low = NULL;
-        st = mocl_tensor_full(&low, m->dev, MK_F32, 0, NULL, -1e30);
+        st = mocl_tensor_full(&low, m->dev, MK_F32, 0, NULL, MOCL_NEVER);
         if (!st)
             st = MOCL_KERNEL(m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
         mocl_tensor_unref(low);
@@ -235,6 +242,21 @@ done:
     return st;
 }
 
+/* one token for each active row */
+static mocl_status step(run *r) {
+    mocl_tensor *hidden = NULL;
+    mocl_status st;
+    if (!r->on_host) {
+        MOCL_TRY(decode(&hidden, r));
+        st = sample(r, hidden);
+        mocl_tensor_unref(hidden);
+        return st;
+    }
+    MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+    for (int64_t i = 0; i < r->active; i++) r->pos[i]++;
+    return MOCL_OK;
+}
+
 static mocl_status check_options(mocl_ctx *ctx, const mocl_generate_options *o) {
     if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
                                                 (long long)o->max_new_tokens);
@@ -284,13 +306,12 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
         r.row[b] = r.row_id[b] = (int32_t)b;
         r.pos[b] = offsets[b + 1] - offsets[b];
     }
+    MOCL_GOTO(sample(&r, hidden), done);
+    MOCL_GOTO(advance(&r, g), done);
     while (r.active > 0) {
         MOCL_GOTO(mocl_poll(ctx), done);
-        MOCL_GOTO(sample(&r, hidden), done);
+        MOCL_GOTO(step(&r), done);
         MOCL_GOTO(advance(&r, g), done);
-        mocl_tensor_unref(hidden);
-        hidden = NULL;
-        if (r.active > 0) MOCL_GOTO(decode(&hidden, &r), done);
     }
 done:
     ctx->grad_enabled = was;
