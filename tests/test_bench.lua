@@ -51,7 +51,10 @@ end)
 T.test("a wrong argument", function()
   local _, err, status = bench { "round=3" }
   T.eq(status, 2)
-  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, only=, tiny=, json=, page=)", 1, true), err)
+  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)", 1, true), err)
+  _, err, status = bench { "threads=0" }
+  T.eq(status, 2)
+  T.eq(err, "bench: threads= is a number from 1, got '0'\n")
 end)
 
 T.test("the table goes between the marks of a page", function()

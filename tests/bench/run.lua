@@ -1,5 +1,5 @@
---- run.lua [rounds=5] [seconds=0.3] [only=PATTERN] [tiny=true] [json=PATH] [page=PATH] - the benchmark: mocl and PyTorch eager side by
--- side in one run, A B A B, both on two threads. make bench runs it; docs/benchmarks/cpu.md has its table.
+--- run.lua [rounds=5] [seconds=0.3] [threads=2] [only=PATTERN] [tiny=true] [json=PATH] [page=PATH] - the benchmark: mocl and PyTorch eager side by
+-- side in one run, A B A B, both on as many threads. make bench runs it; docs/benchmarks/cpu.md has its table.
 --
 -- The peer is $MOCL_BENCH_PYTHON or python3 with torch; without it mocl's own side is measured. Before a case is timed both
 -- sides must find the same numbers from the same weights. Each figure is a median over the rounds; a ratio is the median of
@@ -13,21 +13,24 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local sys = require "mocl.sys"
 
-local THREADS = 2
-local o = { rounds = "5", seconds = "", only = "", tiny = "", json = "", page = "" }
+local o = { rounds = "5", seconds = "", threads = "2", only = "", tiny = "", json = "", page = "" }
 for _, word in ipairs(arg) do
   local key, value = word:match("^(%w+)=(.*)$")
   if not o[key] then
-    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, only=, tiny=, json=, page=)\n"):format(word))
+    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)\n"):format(word))
     os.exit(2)
   end
   o[key] = value
 end
-local rounds = math.tointeger(tonumber(o.rounds))
-if not rounds or rounds < 1 then
-  io.stderr:write("bench: rounds= is a number from 1\n")
-  os.exit(2)
+local function count(key)
+  local n = math.tointeger(tonumber(o[key]))
+  if not n or n < 1 then
+    io.stderr:write(("bench: %s= is a number from 1, got '%s'\n"):format(key, o[key]))
+    os.exit(2)
+  end
+  return n
 end
+local rounds, THREADS = count "rounds", count "threads"
 local tiny = o.tiny == "true"
 local LEAST = tonumber(o.seconds) or tiny and 0 or .3 -- seconds a timed stretch lasts at least
 sys.set_threads(THREADS)
