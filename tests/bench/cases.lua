@@ -172,7 +172,7 @@ return function(tiny)
     training { name = "train_default", title = "training step, default model", unit = "ms", scale = 1e3, goal = 5, stretch = 8,
       setup = language_model("train_default", task.config, documents, 6e-3) },
     training { name = "train_reward", title = "training step, reward model of that size", unit = "ms", scale = 1e3, goal = 5, stretch = 8,
-      setup = reward_model(task, size, 2e-3) },
+      setup = reward_model(task, size, 1.5e-3) },
     training { name = "train_15m", title = "training step, 15M Llama", unit = "ms", scale = 1e3, goal = 1.3,
       setup = language_model("train_15m", size.llama, inputs.ids(size, BATCHES), 1e-4) },
     training { name = "train_mlp", title = "training step, MLP", unit = "us", scale = 1e6, goal = 5, stretch = 8, setup = mlp(size, "mlp") },

@@ -56,7 +56,7 @@ function iteration.setup(task, size)
   return function(dir)
     local draws, grid = inputs.iterations(task, size, ITERATIONS)
     local model = transformer.new(task.config, { key = rng.key(0, "policy") })
-    model:add_lora { r = 16, alpha = 32, key = rng.key(0, "lora") }
+    model:add_lora { r = 16, alpha = 32, layers_to_transform = lora.last_layers(model, 1), key = rng.key(0, "lora") }
     local heads = ppo.value_heads(N, task.config.hidden_size, { key = rng.key(0, "heads") })
     local tensors, rewards = {}, {}
     for i, pair in ipairs(model:named_parameters(true)) do

@@ -63,7 +63,7 @@ rms_norm = rms_norm_fused if hasattr(F, "rms_norm") else rms_norm_plain
 
 
 class Llama:
-    """The decoder of mocl.transformer on [B, S] ids, with an optional low-rank adapter on all linear layers."""
+    """The decoder of mocl.transformer on [B, S] ids, with an optional low-rank adapter on the linear layers of some blocks."""
 
     def __init__(self, config, tensors, prefix=""):
         c = config
@@ -91,6 +91,9 @@ class Llama:
             def pair(names):
                 a, b = ([tensors["%smodel.layers.%d.%s.lora_%s.weight" % (prefix, l, n, x)] for n in names] for x in "AB")
                 return [torch.cat(a).requires_grad_(), [t.clone().requires_grad_() for t in b]]
+            if "%smodel.layers.%d.self_attn.q_proj.lora_A.weight" % (prefix, l) not in tensors:
+                self.adapter.append({})
+                continue
             self.adapter.append({
                 "qkv": pair(["self_attn.%s_proj" % x for x in "qkv"]), "o": pair(["self_attn.o_proj"]),
                 "gate_up": pair(["mlp.gate_proj", "mlp.up_proj"]), "down": pair(["mlp.down_proj"]),
@@ -102,7 +105,7 @@ class Llama:
 
     def linear(self, l, name, x, adapter):
         y = F.linear(x, self.blocks[l][name])
-        if not adapter:
+        if not adapter or not self.adapter[l]:
             return y
         a, b = self.adapter[l][name]
         u = F.linear(x, a)
