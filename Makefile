@@ -89,7 +89,7 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	./mocl recipes/moc_hh.lua resume=auto
 
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) all programs
+	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 
@@ -105,6 +105,16 @@ slow: deps   ## the long tests: runs that are killed, out of memory or out of di
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
 	@sh tests/slow.sh
+
+# BENCH="rounds=9 only=decode" passes arguments to tests/bench/run.lua
+BENCH ?=
+bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/benchmarks/cpu.md
+	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
+	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
+
+build/tests/bench/peak: tests/bench/peak.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
 
 check: test asan tsan slow   ## everything a change needs
 
@@ -139,6 +149,6 @@ help:   ## this list
 	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs deps demo test asan tsan slow check install uninstall clean help FORCE
+.PHONY: all programs deps demo test asan tsan slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)

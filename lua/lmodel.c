@@ -373,9 +373,10 @@ static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
     return t; /* the value stays on the stack */
 }
 
-/* m:forward(batch, {adapter=true, train=false, key=0, stream=0}) -> hidden [T, D] */
+/* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil}) -> hidden [T, D]; [n, D] for the n
+** tokens of rows (i32, from 0) */
 static int model_forward(lua_State *L) {
-    static const char *const options[] = {"adapter", "train", "key", "stream", NULL};
+    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -384,6 +385,10 @@ static int model_forward(lua_State *L) {
     pass.train = moclL_optfield_boolean(L, 3, "train", false);
     pass.key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
+    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "rows") != LUA_TNIL) { /* the value stays on the stack */
+        pass.rows = moclL_totensor(L, -1);
+        if (!pass.rows) return luaL_error(L, "forward: rows must be an i32 tensor, got %s", luaL_typename(L, -1));
+    }
     mocl_tensor *tokens = batch_field(L, 2, "tokens"), *pos = batch_field(L, 2, "positions"),
                 *off = batch_field(L, 2, "offsets");
     if (tokens->storage->dev != m->dev)

@@ -210,11 +210,12 @@ local outcome = run:stage("moc", function(stage)
 
     -- line 7: one advantage per objective and token; A minus its mean over tokens
     local batch = transformer.pack(ids.prompts, ids.tokens, { device = device })
-    local function states(opts)
-      return nn.rows(model:forward(batch, opts), batch.rows)
+    local function states(adapter)
+      return model:forward(batch, { adapter = adapter, rows = batch.rows })
     end
-    local reference = tensor.no_grad(states, { adapter = false })
-    local values = tensor.no_grad(function() return heads:forward(states()) end)
+    local reference = tensor.no_grad(states, false)
+    local first = states(true) -- the first epoch's, and what the values see
+    local values = heads:forward(first:detach()):detach()
     local token_rewards = ppo.terminal(R, batch)
     local logp_ref = nn.lm_head(reference, model:head(), batch.targets, { temperature = cfg.ppo.temperature, entropy = false })
     if cfg.ppo.kl_in_reward then
@@ -233,7 +234,7 @@ local outcome = run:stage("moc", function(stage)
     local m = { step = iteration, ["ppo/learning_rate"] = lr, ["objective/kl_coef"] = beta:value(),
       ["tokens/responses_len_mean"] = batch.response_total / #plain }
     for epoch = 1, cfg.ppo.ppo_epochs do
-      local hidden = states()
+      local hidden = epoch == 1 and first or states(true)
       local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets,
         { temperature = cfg.ppo.temperature, hidden_ref = reference })
       if cfg.control.solve == "epoch" and epoch > 1 then -- again, with the gate of equation 10

@@ -7,12 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "model.h"
+#include "decode.h"
 
 typedef struct run {
     mocl_model *m;
     const mocl_generate_options *o;
-    mocl_pass pass;
     int64_t rows, capacity; /* capacity: positions per slot of the cache */
     mocl_tensor **kcache, **vcache; /* [layers] of [rows, capacity, G, K] */
     int64_t active;         /* unfinished rows, the first of the arrays below */
@@ -20,6 +19,8 @@ typedef struct run {
     int32_t *target;
     mk_real *host;
     int64_t step;
+    mocl_decode_rows rows_of;
+    mocl_decode *on_host; /* NULL where steps run over tensors */
 } run;
 
 void mocl_generated_free(mocl_generated *g) {
@@ -49,10 +50,15 @@ static mocl_status open_run(run *r) {
         MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, MK_F32, 4, shape));
         MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, MK_F32, 4, shape));
     }
-    return MOCL_OK;
+    if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
+    r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
+                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .kcache = r->kcache,
+                                    .vcache = r->vcache};
+    return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
 
 static void close_run(run *r) {
+    mocl_decode_close(r->on_host);
     for (int64_t l = 0; l < r->m->config.layers; l++) {
         if (r->kcache) mocl_tensor_unref(r->kcache[l]);
         if (r->vcache) mocl_tensor_unref(r->vcache[l]);
@@ -76,18 +82,19 @@ static mocl_status cache_put(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *
 }
 
 /* hidden states of tokens (one or more per slot) while the cache fills. offsets NULL: one new token per
-** row, attending to its slot; else the prompts, attending within the batch. */
+** row, attending to its slot; else the prompts, attending within the batch, and the states of `rows`. */
 static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mocl_tensor *slot, mocl_tensor *pos,
-                           mocl_tensor *offsets) {
+                           mocl_tensor *offsets, mocl_tensor *rows) {
     mocl_model *m = r->m;
     const mocl_model_config *c = &m->config;
     double scale = 1 / sqrt((double)c->head_size);
+    mocl_pass pass = {.adapter = r->o->adapter, .rows = rows};
     mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
     mocl_status st;
     *hidden = NULL;
     MOCL_TRY(mocl_index_select(&x, m->embed, tokens));
     for (int64_t l = 0; l < c->layers; l++) {
-        MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, pos, &r->pass), done);
+        MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, pos, &pass), done);
         MOCL_GOTO(cache_put(r, l, slot, pos, qkv), done);
         if (offsets) {
             MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
@@ -97,7 +104,7 @@ static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mo
                                   mocl_int(slot), mocl_int(pos), r->capacity * c->kv_heads * c->head_size,
                                   mocl_real(qkv[0]), mocl_real(r->kcache[l]), mocl_real(r->vcache[l]), mocl_real(att)), done);
         }
-        MOCL_GOTO(mocl_model_block_end(&x, m, l, att, &r->pass), done);
+        MOCL_GOTO(mocl_model_block_end(&x, m, l, att, &pass), done);
         for (int i = 0; i < 3; i++) {
             mocl_tensor_unref(qkv[i]);
             qkv[i] = NULL;
@@ -134,7 +141,7 @@ static mocl_status sample(run *r, mocl_tensor *hidden) {
         MOCL_GOTO(mocl_narrow(&column, logits, 1, o->eos, 1), done);
         int64_t one[2] = {n, 1}, zero[2] = {0, 0};
         mocl_tensor *low = NULL;
-        st = mocl_tensor_full(&low, m->dev, MK_F32, 0, NULL, -1e30);
+        st = mocl_tensor_full(&low, m->dev, MK_F32, 0, NULL, MOCL_NEVER);
         if (!st)
             st = MOCL_KERNEL(m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
         mocl_tensor_unref(low);
@@ -189,7 +196,7 @@ static mocl_status prefill(mocl_tensor **hidden, run *r, const int32_t *offsets,
     mocl_model *m = r->m;
     mocl_ctx *ctx = m->ctx;
     int64_t n = offsets[r->rows];
-    mocl_tensor *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *all = NULL, *last = NULL;
+    mocl_tensor *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
     int32_t *buf = mocl_calloc(ctx, (size_t)n, 2 * sizeof *buf);
     mocl_status st;
     *hidden = NULL;
@@ -206,15 +213,13 @@ static mocl_status prefill(mocl_tensor **hidden, run *r, const int32_t *offsets,
     MOCL_GOTO(mocl_tensor_i32(&pos, m->dev, n, buf + n), done);
     MOCL_GOTO(mocl_tensor_i32(&off, m->dev, r->rows + 1, offsets), done);
     MOCL_GOTO(mocl_tensor_i32(&last, m->dev, r->rows, r->target), done);
-    MOCL_GOTO(forward(&all, r, t, slot, pos, off), done);
-    MOCL_GOTO(mocl_index_select(hidden, all, last), done);
+    MOCL_GOTO(forward(hidden, r, t, slot, pos, off, last), done);
 done:
     mocl_free(buf);
     mocl_tensor_unref(t);
     mocl_tensor_unref(slot);
     mocl_tensor_unref(pos);
     mocl_tensor_unref(off);
-    mocl_tensor_unref(all);
     mocl_tensor_unref(last);
     return st;
 }
@@ -228,13 +233,28 @@ static mocl_status decode(mocl_tensor **hidden, run *r) {
     MOCL_GOTO(mocl_tensor_i32(&t, dev, r->active, r->last), done);
     MOCL_GOTO(mocl_tensor_i32(&slot, dev, r->active, r->row), done);
     MOCL_GOTO(mocl_tensor_i32(&pos, dev, r->active, r->pos), done);
-    MOCL_GOTO(forward(hidden, r, t, slot, pos, NULL), done);
+    MOCL_GOTO(forward(hidden, r, t, slot, pos, NULL, NULL), done);
     for (int64_t i = 0; i < r->active; i++) r->pos[i]++;
 done:
     mocl_tensor_unref(t);
     mocl_tensor_unref(slot);
     mocl_tensor_unref(pos);
     return st;
+}
+
+/* one token for each active row */
+static mocl_status step(run *r) {
+    mocl_tensor *hidden = NULL;
+    mocl_status st;
+    if (!r->on_host) {
+        MOCL_TRY(decode(&hidden, r));
+        st = sample(r, hidden);
+        mocl_tensor_unref(hidden);
+        return st;
+    }
+    MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+    for (int64_t i = 0; i < r->active; i++) r->pos[i]++;
+    return MOCL_OK;
 }
 
 static mocl_status check_options(mocl_ctx *ctx, const mocl_generate_options *o) {
@@ -249,7 +269,7 @@ static mocl_status check_options(mocl_ctx *ctx, const mocl_generate_options *o) 
 mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets, const int32_t *tokens,
                                 const mocl_generate_options *o) {
     mocl_ctx *ctx = m->ctx;
-    run r = {.m = m, .o = o, .rows = rows, .active = rows, .pass = {.adapter = o->adapter}};
+    run r = {.m = m, .o = o, .rows = rows, .active = rows};
     int64_t longest = 0;
     mocl_tensor *hidden = NULL;
     bool was = ctx->grad_enabled;
@@ -286,13 +306,12 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
         r.row[b] = r.row_id[b] = (int32_t)b;
         r.pos[b] = offsets[b + 1] - offsets[b];
     }
+    MOCL_GOTO(sample(&r, hidden), done);
+    MOCL_GOTO(advance(&r, g), done);
     while (r.active > 0) {
         MOCL_GOTO(mocl_poll(ctx), done);
-        MOCL_GOTO(sample(&r, hidden), done);
+        MOCL_GOTO(step(&r), done);
         MOCL_GOTO(advance(&r, g), done);
-        mocl_tensor_unref(hidden);
-        hidden = NULL;
-        if (r.active > 0) MOCL_GOTO(decode(&hidden, &r), done);
     }
 done:
     ctx->grad_enabled = was;

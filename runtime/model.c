@@ -264,12 +264,25 @@ static mocl_status add_to(mocl_tensor **x, mocl_tensor *y) {
     return MOCL_OK;
 }
 
+/* *x := rows of *x */
+static mocl_status take_rows(mocl_tensor **x, mocl_tensor *rows) {
+    mocl_tensor *some = NULL;
+    MOCL_TRY(mocl_index_select(&some, *x, rows));
+    mocl_tensor_unref(*x);
+    *x = some;
+    return MOCL_OK;
+}
+
 mocl_status mocl_model_block_end(mocl_tensor **x, mocl_model *m, int64_t l, mocl_tensor *attention, const mocl_pass *pass) {
     const mocl_model_config *c = &m->config;
     mocl_tensor *flat = NULL, *y = NULL, *h = NULL, *gate = NULL, *up = NULL, *act = NULL;
     int64_t shape[2] = {attention->shape[0], c->heads * c->head_size};
     mocl_status st;
     MOCL_GOTO(mocl_reshape(&flat, attention, 2, shape), done);
+    if (pass->rows && l == c->layers - 1) {
+        MOCL_GOTO(take_rows(&flat, pass->rows), done);
+        MOCL_GOTO(take_rows(x, pass->rows), done);
+    }
     MOCL_GOTO(mocl_model_linear(&y, m, l, MOCL_O, flat, pass), done);
     MOCL_GOTO(add_to(x, y), done);
     MOCL_GOTO(mocl_rmsnorm(&h, *x, m->block[l].mlp_norm, c->norm_eps), done);

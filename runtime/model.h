@@ -46,6 +46,7 @@ typedef struct mocl_pass {
     bool adapter;          /* use the adapters */
     bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
     uint64_t key, stream;
+    mocl_tensor *rows;     /* i32: the states of these tokens alone are wanted; NULL: of all */
 } mocl_pass;
 
 mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
@@ -75,7 +76,8 @@ typedef mocl_status (*mocl_model_visitor)(void *arg, const char *name, mocl_tens
 mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg);
 
 /* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
-** hidden [T, D] after the last norm. */
+** hidden [T, D] after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
+** (but for dropout, whose mask is drawn for the rows there are). */
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass);
 
@@ -118,7 +120,8 @@ mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int w
 /* q [T, H, K], k, v [T, G, K] of block l from the residual stream x [T, D], rotated */
 mocl_status mocl_model_qkv(mocl_tensor *qkv[3], mocl_model *m, int64_t l, mocl_tensor *x, mocl_tensor *positions,
                            const mocl_pass *pass);
-/* the rest of block l: x := x + o(attention), x := x + mlp(norm(x)); takes over *x */
+/* the rest of block l: x := x + o(attention), x := x + mlp(norm(x)); takes over *x. In the last block
+** pass->rows are taken out first: behind its attention no token needs another. */
 mocl_status mocl_model_block_end(mocl_tensor **x, mocl_model *m, int64_t l, mocl_tensor *attention, const mocl_pass *pass);
 
 #endif

@@ -41,6 +41,24 @@ for _, device in ipairs { "cpu", "fake" } do
   end)
 end
 
+T.test("steps over tensors (fake) and on the host (cpu) draw the same tokens with the same bits", function()
+  for _, o in ipairs { { temperature = .7, key = 3, eos = 6 }, { temperature = 1, key = 4, top_k = 9, top_p = .8, eos = 6, suppress_first = 12 },
+    { temperature = 0 }, { temperature = 1, key = 5, adapter = false } } do
+    o.max_new_tokens = 18
+    local answers = {}
+    for i, device in ipairs { "cpu", "fake" } do
+      local model = small.adapter(small.model { device = device })
+      local prompts = {}
+      for k = 1, 37 do -- pieces of unequal height
+        prompts[k] = PROMPTS[k % #PROMPTS + 1]
+      end
+      local g, logp = model:generate(prompts, o)
+      answers[i] = { g.tokens, g.finished, logp:totable() }
+    end
+    T.eq(answers[1], answers[2])
+  end
+end)
+
 T.test("greedy log-probabilities are at temperature 1", function()
   local model = small.model()
   local g, logp = model:generate(PROMPTS, { max_new_tokens = 6, temperature = 0 })

@@ -98,6 +98,39 @@ T.test("later tokens and other rows do not change a state", function()
   T.ok(a[4][1] ~= b[4][1], "the changed token's own state")
 end)
 
+T.test("states of some rows alone: the same bits, the same gradients", function()
+  local model = small.model()
+  model:add_lora { r = 2, alpha = 4, key = 5 }
+  local batch = transformer.pack({ { 4, 9, 2 }, { 1 }, { 6, 6 } }, { { 6, 3 }, {}, { 5, 1, 2 } })
+  local parameters = transformer.train_base(model)
+  for _, p in ipairs(transformer.parameters(model, true)) do
+    tensor.no_grad(function() p:copy_(p + .1) end)
+    parameters[#parameters + 1] = p
+  end
+  for _, rows in ipairs { batch.rows, batch.token_rows, tensor.new({ 7 }, { dtype = "i32" }), tensor.new({ 3, 0, 3 }, { dtype = "i32" }) } do
+    local function run(states)
+      for _, p in ipairs(parameters) do
+        p:zero_grad()
+      end
+      local h = states()
+      h:square():sum():backward()
+      local grads = {}
+      for i, p in ipairs(parameters) do
+        grads[i] = p.grad and p.grad:flatten():totable() or {}
+      end
+      return h:totable(), grads
+    end
+    local got, got_grads = run(function() return model:forward(batch, { rows = rows }) end)
+    local want, want_grads = run(function() return nn.rows(model:forward(batch), rows) end)
+    T.eq(got, want)
+    T.near(got_grads, want_grads, 1e-5)
+  end
+  local none = transformer.pack({ { 4, 9 }, { 1 } }, { {}, {} })
+  T.eq(model:forward(none, { rows = none.rows }).shape, { 0, model:config().hidden_size })
+  T.raises("rows must be an i32 tensor, got table", model.forward, model, batch, { rows = { 1 } })
+  T.raises("index 40", model.forward, model, batch, { rows = tensor.new({ 40 }, { dtype = "i32" }) })
+end)
+
 T.test("pack marks the states that predict and those of the answers' tokens", function()
   local batch = transformer.pack({ { 5, 6 }, { 7 } }, { { 1, 2 }, { 3 } })
   T.eq(batch.tokens:totable(), { 5, 6, 1, 2, 7, 3 })

@@ -71,7 +71,7 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
                 int64_t m = mk_min(GROUP, rows - i);
                 int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
                 mk_sweep(s, m, whole_vectors(s, seen), depth, q + i * ldq + d, ldq, 1, pack, KEYS,
-                         score + i * KEYS, KEYS, d > 0);
+                         score + i * KEYS, KEYS, d > 0 ? &mk_add : NULL);
             }
         }
         for (int64_t i = i0; i < rows; i++)
@@ -84,7 +84,7 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
                 int64_t m = mk_min(GROUP, rows - i);
                 int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
                 mk_sweep(s, m, width, seen, score + i * KEYS, KEYS, 1, vals, ldv, out + i * ldo + d,
-                         ldo, j0 > 0);
+                         ldo, j0 > 0 ? &mk_add : NULL);
             }
         }
     }
@@ -207,9 +207,11 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
             int64_t rows = mk_min(GROUP, m - i), seen = mk_min(n, sees(view, i + rows - 1));
             if (seen <= 0) continue;
             mk_sweep(s, rows, whole_vectors(s, seen), depth, q + i * ldq + d, ldq, 1, w->keys,
-                     KEYS_BWD, w->p + i * KEYS_BWD, KEYS_BWD, d > 0);
+                     KEYS_BWD, w->p + i * KEYS_BWD, KEYS_BWD,
+                     d > 0 ? &mk_add : NULL);
             mk_sweep(s, rows, whole_vectors(s, seen), depth, dout + i * ldq + d, ldq, 1, w->values,
-                     KEYS_BWD, w->ds + i * KEYS_BWD, KEYS_BWD, d > 0);
+                     KEYS_BWD, w->ds + i * KEYS_BWD, KEYS_BWD,
+                     d > 0 ? &mk_add : NULL);
         }
     }
     for (int64_t i = 0; i < m; i++)
@@ -222,7 +224,7 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
             int64_t rows = mk_min(GROUP, m - i), seen = mk_min(n, sees(view, i + rows - 1));
             if (first || seen > 0)
                 mk_sweep(s, rows, width, mk_max(seen, 0), w->ds + i * KEYS_BWD, KEYS_BWD, 1, b, ldk,
-                         dq + i * ldq + d, ldq, !first);
+                         dq + i * ldq + d, ldq, first ? NULL : &mk_add);
         }
         for (int side = 0; side < 2; side++) {
             const mk_real *a = side ? w->ds : w->p;
@@ -234,7 +236,7 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
                 while (i0 < m && sees(view, i0) <= j) i0++;
                 if (i0 < m)
                     mk_sweep(s, mk_min(GROUP, n - j), width, m - i0, a + i0 * KEYS_BWD + j, 1,
-                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, 1);
+                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, &mk_add);
             }
         }
     }

@@ -149,6 +149,17 @@ static void copy_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
+/* items are rows of dst, which are columns of src */
+static void transpose_range(void *arg, int64_t first, int64_t last) {
+    struct copy_job *j = arg;
+    int64_t size = (int64_t)sizeof(mk_real);
+    mk_simd()->pack_transposed(last - first, j->shape[1], j->shape[1],
+                               (const mk_real *)(const void *)(j->src + first * size),
+                               j->src_stride[1] / size,
+                               (mk_real *)(void *)(j->dst + first * j->dst_stride[0]),
+                               j->dst_stride[0] / size);
+}
+
 int mk_cpu_copy(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
                 const int64_t *src_stride, void *dst, const int64_t *dst_stride) {
     struct copy_job j = {.size = mk_dtype_bytes(dtype), .src = src, .dst = dst};
@@ -171,6 +182,11 @@ int mk_cpu_copy(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const
     }
     if (j.ndim == 0) {
         memcpy(dst, src, j.size);
+        return MK_OK;
+    }
+    if (dtype == MK_F32 && j.ndim == 2 && j.src_stride[0] == size && j.dst_stride[1] == size &&
+        j.src_stride[1] >= j.shape[0] * size && j.dst_stride[0] >= j.shape[1] * size) {
+        mk_for(e, j.shape[0], 0.3 * (double)j.shape[1], transpose_range, &j);
         return MK_OK;
     }
     for (int d = 0; d < j.ndim - 1; d++) lines *= j.shape[d];

@@ -17,16 +17,19 @@
 #define WIDE_ROWS 96       /* up to here always wide */
 #define LARGE_B (256 * 256) /* n k from which blocks have MC rows, below MC / 2 */
 #define WIDE_ROWS_MAX 512  /* up to here wide when there are panels enough */
-#define NARROW_ROWS 8      /* up to here B is read where it lies if its rows are contiguous */
+#define NARROW_LD 256      /* up to here rows of A^T and panels of B are read where they lie */
+#define NARROW_ROWS 8      /* up to here any B is read where it lies if its rows are contiguous */
 #define DEEP_BYTES_MAX ((size_t)256 << 20)
 #define NS_PER_MAC 0.02    /* about: for sharing out work, not for results */
 #define NS_PER_PACK 0.15
 
 struct gemm_job {
     const struct mk_simd *s;
-    int ta, tb, direct; /* direct: alpha 1, beta 0, so C itself holds the sums */
+    struct mk_blend scale; /* alpha and beta */
+    int ta, tb;
+    int direct; /* the tiles write C: one block of k, or C itself can hold the sums (alpha 1, beta 0) */
+    const struct mk_blend *blend; /* what the tiles of the first block do where direct */
     int64_t m, n, k, lda, ldb, ldc, panel, panels, block_rows, step_a, step_b, step_c;
-    mk_real alpha, beta;
     const mk_real *a, *b;
     mk_real *c;
     mk_real *pack; /* all of B (tall), or sums of each panel (wide), or of each block of k (deep) */
@@ -41,8 +44,8 @@ static int64_t panel_width(const struct gemm_job *g, int64_t j) {
 }
 
 /* Rows i0 .. i0 + m - 1 of A over block k0 of k, as the tiles will read them: a[i rs + p cs]. Those of a
-** transposed A lie side by side and are copied together, so that tiles do not walk over k in steps of
-** lda. */
+** transposed A lie side by side; where lda is long they are copied together, so that tiles do not walk over
+** k in long steps. */
 struct strip {
     const mk_real *a;
     int64_t rs, cs;
@@ -52,6 +55,7 @@ static struct strip take_rows(const struct gemm_job *g, int64_t i0, int64_t m, i
                               mk_real *copy) {
     if (!g->ta) return (struct strip){g->a + i0 * g->lda + k0, g->lda, 1};
     const mk_real *src = g->a + k0 * g->lda + i0;
+    if (g->lda <= NARROW_LD) return (struct strip){src, 1, g->lda};
     for (int64_t p = 0; p < mk_min(KC, g->k - k0); p++)
         memcpy(copy + p * MC, src + p * g->lda, (size_t)m * sizeof *copy);
     return (struct strip){copy, 1, MC};
@@ -61,7 +65,7 @@ static struct strip take_rows(const struct gemm_job *g, int64_t i0, int64_t m, i
 static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t k0, struct strip t,
                         const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc) {
     mk_sweep(g->s, m, panel_columns(g, j), mk_min(KC, g->k - k0), t.a, t.rs, t.cs, b, ldb, c, ldc,
-             k0 > 0);
+             k0 > 0 ? &mk_add : g->direct ? g->blend : NULL);
 }
 
 /* dst[p width + i], p < kc: panel j of block k0 */
@@ -82,7 +86,7 @@ static void pack_panel(const struct gemm_job *g, const mk_real *b, int64_t j, in
 /* C[i, panel j] = alpha sums + beta C */
 static void finish(const struct gemm_job *g, int64_t m, int64_t n, const mk_real *sums, int64_t lds,
                    mk_real *c) {
-    for (int64_t i = 0; i < m; i++) g->s->axpby(n, g->alpha, sums + i * lds, g->beta, c + i * g->ldc);
+    for (int64_t i = 0; i < m; i++) g->s->axpby(n, g->scale.alpha, sums + i * lds, g->scale.beta, c + i * g->ldc);
 }
 
 /* ---- wide --------------------------------------------------------------------------------------- */
@@ -97,7 +101,7 @@ static void wide_range(void *arg, int64_t first, int64_t last) {
         int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1;
         const mk_real *a = g->a + t * g->step_a, *b = g->b + t * g->step_b;
         mk_real *c = g->c + t * g->step_c + j * g->panel;
-        int in_place = !g->tb && g->m <= NARROW_ROWS && panel_width(g, j) == n;
+        int in_place = !g->tb && (g->m <= NARROW_ROWS || g->ldb <= NARROW_LD) && panel_width(g, j) == n;
         for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
             const mk_real *from = b + k0 * g->ldb + j * g->panel;
             if (!in_place) pack_panel(g, b, j, k0, packed);
@@ -182,13 +186,19 @@ static void deep_range(void *arg, int64_t first, int64_t last) {
     for (int64_t block = first; block < last; block++) {
         int64_t k0 = block * KC, kc = mk_min(KC, g->k - k0);
         for (int64_t j = 0; j < g->panels; j++) {
-            pack_panel(g, g->b, j, k0, packed);
+            int64_t ldb = panel_width(g, j);
+            const mk_real *b = packed;
+            if (!g->tb && g->ldb <= NARROW_LD && ldb == panel_columns(g, j)) {
+                b = g->b + k0 * g->ldb + j * g->panel;
+                ldb = g->ldb;
+            } else {
+                pack_panel(g, g->b, j, k0, packed);
+            }
             for (int64_t i0 = 0; i0 < g->m; i0 += MC) {
                 int64_t m = mk_min(MC, g->m - i0);
                 struct strip t = take_rows(g, i0, m, k0, rows);
-                mk_sweep(g->s, m, panel_columns(g, j), kc, t.a, t.rs, t.cs, packed,
-                         panel_width(g, j), g->pack + (block * g->m + i0) * g->n + j * g->panel,
-                         g->n, 0);
+                mk_sweep(g->s, m, panel_columns(g, j), kc, t.a, t.rs, t.cs, b, ldb,
+                         g->pack + (block * g->m + i0) * g->n + j * g->panel, g->n, NULL);
             }
         }
     }
@@ -220,12 +230,14 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
                 int64_t batch) {
     const struct mk_simd *s = mk_simd();
     struct gemm_job g = {
-        .s = s, .ta = ta, .tb = tb, .direct = alpha == 1 && beta == 0,
+        .s = s, .ta = ta, .tb = tb, .scale = {(mk_real)alpha, (mk_real)beta},
         .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
         .panel = (int64_t)s->lanes * s->panel_vectors,
         .step_a = step_a, .step_b = step_b, .step_c = step_c,
-        .alpha = (mk_real)alpha, .beta = (mk_real)beta, .a = a, .b = b, .c = c,
+        .a = a, .b = b, .c = c,
     };
+    g.blend = alpha == 1 && beta == 0 ? NULL : &g.scale;
+    g.direct = !g.blend || k <= KC;
     if (m <= 0 || n <= 0 || batch <= 0) return MK_OK;
     if (k <= 0) {
         for (int64_t i = 0; i < batch * m; i++) {

@@ -18,7 +18,7 @@ struct head_job {
     uint64_t key;
     uint32_t step;
     int32_t *token;
-    unsigned char *scratch; /* sampling: per piece p[V] and heap[V] */
+    unsigned char *scratch; /* sampling: per piece sum[V], p[V] and heap[V] */
     int64_t piece_rows;
 };
 
@@ -155,13 +155,18 @@ static int64_t cut(int64_t V, mk_real *p, int32_t *heap, int64_t top_k, double t
     return kept;
 }
 
-static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *heap) {
+/* p, heap and sum have room for V entries each */
+static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *heap, double *sum) {
     int64_t V = j->V;
     const mk_real *x = j->logits + r * V;
     if (j->inv_temp <= 0) {
         int32_t at = 0;
-        for (int64_t i = 1; i < V; i++)
-            if (x[i] > x[at]) at = (int32_t)i;
+        mk_real top = x[0];
+        for (int64_t i = 1; i < V; i++) {
+            if (!(x[i] > top)) continue;
+            top = x[i];
+            at = (int32_t)i;
+        }
         return at;
     }
     mk_simd()->weights(V, x, j->inv_temp, p);
@@ -171,26 +176,34 @@ static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *he
     for (int64_t i = 0; i < V; i++) {
         if (cutting) p[i] = p[i] < 0 ? -p[i] : 0;
         mass += (double)p[i];
+        sum[i] = mass;
     }
-    double aim = u * mass, reached = 0;
-    int32_t last = 0;
-    for (int64_t i = 0; i < V; i++) {
-        if (!(p[i] > 0)) continue;
-        last = (int32_t)i;
-        reached += (double)p[i];
-        if (reached > aim) break;
+    /* the first token whose running sum passes the aim; the last possible one where rounding let none */
+    double aim = u * mass;
+    int64_t low = 0, high = V;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (sum[middle] > aim)
+            high = middle;
+        else
+            low = middle + 1;
     }
-    return last;
+    if (low == V)
+        for (low = V - 1; low > 0 && !(p[low] > 0);) low--;
+    return (int32_t)low;
+}
+
+static size_t sample_bytes(int64_t V) {
+    return ((size_t)V * (sizeof(double) + sizeof(mk_real) + sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 static void sample_piece(void *arg, int64_t i) {
     struct head_job *j = arg;
-    size_t bytes = (size_t)j->V * (sizeof(mk_real) + sizeof(int32_t));
-    bytes = (bytes + 63) / 64 * 64;
-    mk_real *p = (mk_real *)(void *)(j->scratch + (size_t)i * bytes);
+    double *sum = (double *)(void *)(j->scratch + (size_t)i * sample_bytes(j->V));
+    mk_real *p = (mk_real *)(void *)(sum + j->V);
     int32_t *heap = (int32_t *)(void *)(p + j->V);
     for (int64_t r = i * j->piece_rows; r < mk_min((i + 1) * j->piece_rows, j->rows); r++)
-        j->token[r] = draw(j, r, p, heap);
+        j->token[r] = draw(j, r, p, heap, sum);
 }
 
 int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
@@ -202,9 +215,7 @@ int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, dou
     if (rows <= 0 || V <= 0) return MK_OK;
     j.piece_rows = mk_max(mk_block(rows, 10.0 * (double)V + 50), mk_ceil_div(rows, 16));
     int64_t pieces = mk_ceil_div(rows, j.piece_rows);
-    size_t bytes = (size_t)V * (sizeof(mk_real) + sizeof(int32_t));
-    bytes = (bytes + 63) / 64 * 64;
-    j.scratch = mk_scratch(e, (size_t)pieces * bytes);
+    j.scratch = mk_scratch(e, (size_t)pieces * sample_bytes(V));
     if (!j.scratch) return MK_NOMEM;
     mk_parallel(e, pieces, sample_piece, &j);
     return MK_OK;

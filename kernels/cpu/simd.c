@@ -34,8 +34,11 @@ const char *mk_simd_name(void) {
     return "base";
 }
 
+const struct mk_blend mk_add = {1, 1};
+
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
-              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int add) {
+              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
+              const struct mk_blend *blend) {
     int64_t panel = (int64_t)s->lanes * s->panel_vectors;
     for (int64_t j = 0; j < n; j += panel) {
         int64_t columns = mk_min(panel, n - j), vectors = mk_ceil_div(columns, s->lanes);
@@ -43,6 +46,6 @@ void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const m
         int last = (int)(columns - (vectors - 1) * s->lanes);
         for (int64_t i = 0; i < m; i += rows)
             s->tile[vectors - 1][mk_min(rows, m - i) - 1](kc, a + i * rs, rs, cs, b + j, ldb,
-                                                          c + i * ldc + j, ldc, last, add);
+                                                          c + i * ldc + j, ldc, last, blend);
     }
 }

@@ -13,11 +13,17 @@
 #define MK_PANEL_MAX 64   /* columns of the widest tile of any instruction set */
 #define MK_TILE_ROWS_MAX 14
 
+/* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c */
+struct mk_blend {
+    mk_real alpha, beta;
+};
+
 /* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],
-** c[i ldc + j] = acc, or += acc when `add` is set. Rows and vectors of columns are fixed by the choice
+** c[i ldc + j] = acc, or as `blend` says where it is not NULL. Rows and vectors of columns are fixed by the choice
 ** of function; `last` columns of the last vector are written. b is read in whole vectors. */
 typedef void (*mk_tile)(int64_t kc, const mk_real *a, int64_t rs, int64_t cs, const mk_real *b,
-                        int64_t ldb, mk_real *c, int64_t ldc, int last, int add);
+                        int64_t ldb, mk_real *c, int64_t ldc, int last,
+                        const struct mk_blend *blend);
 
 struct mk_adamw {
     mk_real grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
@@ -99,10 +105,12 @@ struct mk_simd {
 const struct mk_simd *mk_simd(void);
 const char *mk_simd_name(void); /* "base", "avx2" or "avx512" */
 
-/* C[m, n] = (or += when add) A B, with A[i rs + p cs], p < kc, and B[p ldb + j] readable up to whole
-** vectors; any n. */
+/* C[m, n] = A B, or as `blend` says where it is not NULL, with A[i rs + p cs], p < kc, and B[p ldb + j]
+** readable up to whole vectors; any n. */
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
-              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int add);
+              int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
+              const struct mk_blend *blend);
+extern const struct mk_blend mk_add; /* c += acc */
 
 extern const struct mk_simd mk_simd_base;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

@@ -5,11 +5,18 @@
 */
 #define PRAGMA(text) _Pragma(#text)
 
+INLINE void store_last(mk_real *to, vec v, int n) {
+    if (n == LANES)
+        v_store(to, v);
+    else
+        v_store_part(to, v, n);
+}
+
 /* vectors and rows are constants wherever this is inlined; rows go by threes so that x86 addressing
 ** needs one pointer for three of them */
 INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a, int64_t rs,
                  int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc, int last,
-                 int add) {
+                 const struct mk_blend *blend) {
     vec acc[MK_TILE_ROWS_MAX][MK_TILE_VECTORS];
     PRAGMA(GCC unroll 14)
     for (int i = 0; i < rows; i++)
@@ -30,26 +37,39 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
         a += cs;
         b += ldb;
     }
+    if (!blend) {
+        PRAGMA(GCC unroll 14)
+        for (int i = 0; i < rows; i++) {
+            mk_real *to = c + i * ldc;
+            PRAGMA(GCC unroll 4)
+            for (int j = 0; j < vectors - 1; j++) v_store(to + j * LANES, acc[i][j]);
+            store_last(to + (vectors - 1) * LANES, acc[i][vectors - 1], last);
+        }
+        return;
+    }
+    vec alpha = v_set1(blend->alpha), beta = v_set1(blend->beta);
+    int reads = blend->beta != 0;
     PRAGMA(GCC unroll 14)
     for (int i = 0; i < rows; i++) {
         mk_real *to = c + i * ldc;
         PRAGMA(GCC unroll 4)
-        for (int j = 0; j < vectors - 1; j++)
-            v_store(to + j * LANES, add ? v_load(to + j * LANES) + acc[i][j] : acc[i][j]);
-        to += (vectors - 1) * LANES;
-        vec v = acc[i][vectors - 1];
-        if (last == LANES)
-            v_store(to, add ? v_load(to) + v : v);
-        else
-            v_store_part(to, add ? v_load_part(to, last) + v : v, last);
+        for (int j = 0; j < vectors; j++, to += LANES) {
+            int n = j < vectors - 1 ? LANES : last;
+            vec v = acc[i][j];
+            if (reads)
+                v = v_fma(alpha, v, beta * (n == LANES ? v_load(to) : v_load_part(to, n)));
+            else
+                v = alpha * v;
+            store_last(to, v, n);
+        }
     }
 }
 
 #define TILE(vectors, rows)                                                                       \
     static void tile_##vectors##x##rows(int64_t kc, const mk_real *a, int64_t rs, int64_t cs,     \
                                         const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,   \
-                                        int last, int add) {                                      \
-        tile(vectors, rows, kc, a, rs, cs, b, ldb, c, ldc, last, add);                            \
+                                        int last, const struct mk_blend *blend) {                 \
+        tile(vectors, rows, kc, a, rs, cs, b, ldb, c, ldc, last, blend);                          \
     }
 
 #if MK_VECTOR_BYTES == 64 /* 32 registers */

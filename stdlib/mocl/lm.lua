@@ -21,11 +21,15 @@ function lm.encode(tok, rows)
   return prompts, responses
 end
 
---- Mean -log p of the response tokens (a scalar tensor) and their number.
+--- Mean -log p of the response tokens (a scalar tensor) and their number. opts are those of model:forward.
 function lm.loss(model, prompts, responses, opts)
   local batch = transformer.pack(prompts, responses, { device = model:device() })
-  local hidden = model:forward(batch, opts)
-  local logp = nn.lm_head(nn.rows(hidden, batch.rows), model:head(), batch.targets, { entropy = false })
+  local with = { rows = batch.rows }
+  for key, v in pairs(opts or {}) do
+    with[key] = v
+  end
+  local hidden = model:forward(batch, with)
+  local logp = nn.lm_head(hidden, model:head(), batch.targets, { entropy = false })
   return -logp:mean(), batch.response_total
 end
 

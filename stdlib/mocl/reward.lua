@@ -57,8 +57,7 @@ end
 --- Scores [n] (a tensor with history) of encoded pairs.
 function Model:forward(prompts, responses)
   local batch = transformer.pack(prompts, responses, { device = self.trunk:device() })
-  local hidden = self.trunk:forward(batch)
-  local scores = nn.linear(nn.rows(hidden, batch.token_rows), self.head)
+  local scores = nn.linear(self.trunk:forward(batch, { rows = batch.token_rows }), self.head)
   if self.pool == "mean" then
     return nn.segment_mean(scores, batch.response_offsets):flatten()
   end

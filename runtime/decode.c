@@ -1,0 +1,201 @@
+/* decode.c - one step of generation on the host's processors, without a tensor: the rows are cut into pieces, and
+** each piece goes through all blocks, the head and the sampling on one thread.
+**
+** The kernels and their order are those of generate.c's step over tensors, which other devices take, and
+** kernels are row invariant: the bits are the same. A step so has one hand-over to the other threads, and a
+** kernel call costs tens of nanoseconds. Weights are read transposed, [in, out], the form in which a product of few
+** rows reads them where they lie; the copies last as long as the call to generate and have a bound.
+*/
+#include "decode.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PIECE_ROWS = 16, PIECES_MAX = 16, COPIES_MAX = 64 << 20 /* bytes */ };
+
+typedef struct weight { /* y = x W^T + scale (x A^T) B^T */
+    mocl_tensor *w, *a, *b;  /* owned; a and b NULL without an adapter */
+    bool transposed;         /* all three are [in, out] copies */
+    int64_t in, out, rank;
+} weight;
+
+struct mocl_decode {
+    mocl_model *m;
+    const mocl_generate_options *o;
+    const mocl_decode_rows *rows;
+    weight *linear; /* [layers][MOCL_LINEARS] */
+    weight head;
+    mocl_tensor *work;      /* buffers of piece_most rows for each piece */
+    int64_t piece_most;
+    int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
+    uint32_t step;
+    mk_env env[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
+    int code[PIECES_MAX];
+};
+
+/* *copy := t, [in, out] where turned */
+static mocl_status hold(mocl_tensor **copy, mocl_tensor *t, bool turned) {
+    mocl_tensor *view = NULL;
+    if (!turned) return mocl_tensor_contiguous(copy, t);
+    MOCL_TRY(mocl_transpose(&view, t, 0, 1));
+    mocl_status st = mocl_tensor_contiguous(copy, view);
+    mocl_tensor_unref(view);
+    return st;
+}
+
+static mocl_status open_weight(weight *to, mocl_tensor *w, const mocl_adapter *ad, size_t *room) {
+    size_t bytes = (size_t)mocl_tensor_numel(w) * sizeof(mk_real);
+    to->transposed = bytes <= *room;
+    if (to->transposed) *room -= bytes;
+    to->out = w->shape[0];
+    to->in = w->shape[1];
+    MOCL_TRY(hold(&to->w, w, to->transposed));
+    if (!ad || !ad->a) return MOCL_OK;
+    to->rank = ad->a->shape[0];
+    MOCL_TRY(hold(&to->a, ad->a, to->transposed));
+    return hold(&to->b, ad->b, to->transposed);
+}
+
+static void close_weight(weight *w) {
+    mocl_tensor_unref(w->w);
+    mocl_tensor_unref(w->a);
+    mocl_tensor_unref(w->b);
+}
+
+void mocl_decode_close(mocl_decode *d) {
+    if (!d) return;
+    for (int64_t i = 0; d->linear && i < d->m->config.layers * MOCL_LINEARS; i++) close_weight(&d->linear[i]);
+    close_weight(&d->head);
+    mocl_tensor_unref(d->work);
+    for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
+    mocl_free(d->linear);
+    mocl_free(d);
+}
+
+/* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [rank]; logits
+** [V]; one number */
+static int64_t row_elements(const mocl_model *m) {
+    const mocl_model_config *c = &m->config;
+    return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + m->lora_rank + c->vocab + 1;
+}
+
+static int64_t count_pieces(int64_t rows) {
+    int64_t n = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
+    return n < PIECES_MAX ? n : PIECES_MAX;
+}
+
+mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_generate_options *o, const mocl_decode_rows *rows) {
+    mocl_ctx *ctx = m->ctx;
+    int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces = count_pieces(rows->most), n;
+    size_t room = COPIES_MAX;
+    mocl_status st;
+    *out = NULL;
+    mocl_decode *d = mocl_calloc(ctx, 1, sizeof *d);
+    if (!d) return mocl_nomem(ctx, sizeof *d);
+    d->m = m;
+    d->o = o;
+    d->rows = rows;
+    d->linear = mocl_calloc(ctx, (size_t)n_linear, sizeof *d->linear);
+    if (!d->linear) {
+        mocl_free(d);
+        return mocl_nomem(ctx, (size_t)n_linear * sizeof(weight));
+    }
+    for (int64_t i = 0; i < n_linear; i++) {
+        mocl_block_weights *b = &m->block[i / MOCL_LINEARS];
+        int which = (int)(i % MOCL_LINEARS);
+        MOCL_GOTO(open_weight(&d->linear[i], b->linear[which], o->adapter ? &b->adapter[which] : NULL, &room), fail);
+    }
+    MOCL_GOTO(open_weight(&d->head, m->head, NULL, &room), fail);
+    /* fewer rows make fewer pieces, of no more than PIECE_ROWS unless there are PIECES_MAX of them */
+    d->piece_most = (rows->most + pieces - 1) / pieces > PIECE_ROWS ? (rows->most + pieces - 1) / pieces : PIECE_ROWS;
+    n = pieces * d->piece_most * row_elements(m);
+    MOCL_GOTO(mocl_tensor_new(&d->work, m->dev, MK_F32, 1, &n), fail);
+    *out = d;
+    return MOCL_OK;
+fail:
+    mocl_decode_close(d);
+    return st;
+}
+
+/* y [n, out] of x [n, in]; u is room for [n, rank] */
+static int product(const mk_table *k, mk_env *e, const weight *w, double scale, int64_t n, const mk_real *x, mk_real *u,
+                   mk_real *y) {
+    int tb = !w->transposed;
+    int64_t in = w->in, out = w->out, r = w->rank;
+    int code = k->gemm(e, 0, tb, n, out, in, 1, x, in, 0, mocl_real(w->w), tb ? in : out, 0, 0, y, out, 0, 1);
+    if (code || !w->a) return code;
+    code = k->gemm(e, 0, tb, n, r, in, 1, x, in, 0, mocl_real(w->a), tb ? in : r, 0, 0, u, r, 0, 1);
+    return code ? code : k->gemm(e, 0, tb, n, out, r, scale, u, r, 0, mocl_real(w->b), tb ? r : out, 0, 1, y, out, 0, 1);
+}
+
+#define DO(call)          \
+    do {                  \
+        int code_ = call; \
+        if (code_) return code_; \
+    } while (0)
+
+/* rows first .. first + n - 1 of the step, in piece p's buffers */
+static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
+    const mocl_model *m = d->m;
+    const mocl_model_config *c = &m->config;
+    const mocl_decode_rows *rows = d->rows;
+    const mocl_generate_options *o = d->o;
+    const mk_table *k = m->dev->k;
+    mk_env *e = &d->env[p];
+    int64_t D = c->width, H = c->heads, G = c->kv_heads, K = c->head_size, F = c->ffn, V = c->vocab, one = 1, all = n * D;
+    int64_t slab = rows->positions * G * K;
+    double lora = m->lora_rank ? m->lora_alpha / (double)m->lora_rank : 0;
+    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
+    const int32_t *slot = rows->slot + first, *pos = rows->pos + first;
+    mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *q = y + all,
+            *att = q + n * H * K, *key = att + n * H * K, *value = key + n * G * K, *gate = value + n * G * K,
+            *up = gate + n * F, *u = up + n * F, *logits = u + n * m->lora_rank, *number = logits + n * V;
+    DO(k->gather_rows(e, n, D, mocl_real(m->embed), rows->last + first, x));
+    for (int64_t l = 0; l < c->layers; l++) {
+        const mocl_block_weights *b = &m->block[l];
+        const weight *w = d->linear + l * MOCL_LINEARS;
+        mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
+        DO(k->rmsnorm(e, n, D, x, mocl_real(b->attn_norm), c->norm_eps, h, number));
+        DO(product(k, e, &w[MOCL_Q], lora, n, h, u, q));
+        DO(product(k, e, &w[MOCL_K], lora, n, h, u, key));
+        DO(product(k, e, &w[MOCL_V], lora, n, h, u, value));
+        DO(k->rope(e, n, H, K, pos, c->rope_theta, 1, q, H * K, q, H * K));
+        DO(k->rope(e, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
+        DO(k->cache_put(e, n, G, K, slot, pos, slab, key, value, kc, vc));
+        DO(k->attention_cached(e, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
+        DO(product(k, e, &w[MOCL_O], lora, n, att, u, y));
+        DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
+        DO(k->rmsnorm(e, n, D, x, mocl_real(b->mlp_norm), c->norm_eps, h, number));
+        DO(product(k, e, &w[MOCL_GATE], lora, n, h, u, gate));
+        DO(product(k, e, &w[MOCL_UP], lora, n, h, u, up));
+        DO(k->swiglu(e, n * F, gate, up, gate));
+        DO(product(k, e, &w[MOCL_DOWN], lora, n, gate, u, y));
+        DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
+    }
+    DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
+    DO(product(k, e, &d->head, 0, n, h, u, logits));
+    for (int64_t i = 0; i < n && o->eos >= 0 && d->step < o->suppress_first; i++)
+        DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos, MOCL_NEVER));
+    DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    return k->logprob(e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, number);
+}
+
+static void run_piece(void *arg, int64_t p) {
+    mocl_decode *d = arg;
+    int64_t first = p * d->piece, left = d->active - first;
+    d->code[p] = left > 0 ? run_rows(d, p, first, left < d->piece ? left : d->piece) : MK_OK;
+}
+
+mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
+    mocl_device *dev = d->m->dev;
+    int64_t pieces = count_pieces(active);
+    int code = MK_OK;
+    d->active = active;
+    d->piece = (active + pieces - 1) / pieces;
+    d->step = step;
+    mocl_device_enter(dev);
+    mk_parallel(&dev->env, pieces, run_piece, d);
+    for (int64_t p = 0; p < pieces; p++)
+        if (!code) code = d->code[p];
+    return mocl_kernel_end(dev, "decode", code);
+}

@@ -1,0 +1,84 @@
+-- the benchmark runs: each case at tiny sizes, mocl's side alone; nothing is timed
+
+local T = require "t"
+local child = require "child"
+
+local PAGE = "before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n"
+
+local function bench(arguments, python)
+  local words = {}
+  for i, a in ipairs(arguments) do
+    words[i] = child.quote(a)
+  end
+  return child.shell(('MOCL_BENCH_PYTHON=%s "$MOCL" tests/bench/run.lua tiny=true rounds=2 %s'):format(child.quote(python or "/nowhere/python"),
+    table.concat(words, " ")))
+end
+
+T.test("every case runs, without a peer", function()
+  local json = require "mocl.json"
+  local dir = T.tmpdir()
+  local path, page = dir .. "/cpu.json", dir .. "/page.md"
+  local f = assert(io.open(page, "w"))
+  f:write(PAGE)
+  f:close()
+  local out, err, status = bench { "json=" .. path, "page=" .. page }
+  T.eq(status, 0, err)
+  T.ok(err:find("/nowhere/python has no torch: mocl's own side is measured alone", 1, true), err)
+  T.ok(err:find("pip install torch", 1, true), err)
+  T.ok(err:find("page.md is left as it is: this run has no peer", 1, true), err)
+  T.eq(child.read(page), PAGE)
+  for _, title in ipairs { "training step, default model", "training step, reward model", "training step, 15M Llama", "training step, MLP",
+    "one-token decode, default model", "decode of 3 rows", "one-token decode, 15M Llama", "forward of one row, MLP", "whole MOC iteration",
+    "its rollout", "its update", "sgemm n = 8", "start, first line of Lua", "start and first training step" } do
+    T.ok(out:find("| " .. title, 1, true), title .. " in\n" .. out)
+  end
+  local result = assert(json.load(path))
+  T.eq(result.rounds, 2)
+  T.eq(#result.cases, 12)
+  for _, row in ipairs(result.cases) do
+    T.ok(row.mocl.min > 0 and row.mocl.min <= row.mocl.median and row.mocl.median <= row.mocl.max, row.name)
+    T.eq(row.peer, nil)
+  end
+end)
+
+T.test("one case by its name", function()
+  local out, err, status = bench { "only=forward_mlp" }
+  T.eq(status, 0, err)
+  local rows = select(2, out:gsub("\n| [^w%-]", "")) -- without the head
+  T.eq(rows, 1, out)
+end)
+
+T.test("a wrong argument", function()
+  local _, err, status = bench { "round=3" }
+  T.eq(status, 2)
+  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)", 1, true), err)
+  _, err, status = bench { "threads=0" }
+  T.eq(status, 2)
+  T.eq(err, "bench: threads= is a number from 1, got '0'\n")
+end)
+
+T.test("the table goes between the marks of a page", function()
+  package.path = "tests/bench/?.lua;" .. package.path
+  local figures = require "figures"
+  local path = T.tmpdir() .. "/page.md"
+  local f = assert(io.open(path, "w"))
+  f:write(PAGE)
+  f:close()
+  figures.replace(path, "new\n")
+  T.eq(child.read(path), "before\n<!-- bench -->\nnew\n<!-- /bench -->\nafter\n")
+  figures.replace(path, "newer\n")
+  T.eq(child.read(path), "before\n<!-- bench -->\nnewer\n<!-- /bench -->\nafter\n")
+  f = assert(io.open(path, "w"))
+  f:write("no marks")
+  f:close()
+  T.raises("the marks <!%-%- bench", figures.replace, path, "x")
+  T.eq(child.read(path), "no marks")
+end)
+
+T.test("the peer's source compiles", function()
+  local out, err, status = child.shell("command -v python3 >/dev/null || { echo none; exit 0; }\npython3 -c \"compile(open('tests/bench/peer.py').read(), 'peer.py', 'exec')\"")
+  if out == "none\n" then
+    T.skip("no python3")
+  end
+  T.eq(status, 0, err)
+end)
