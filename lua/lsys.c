@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "device.h"
+#include "device_cuda.h"
 #include "mocl.h"
 #include "modules.h"
 #include "state.h"
@@ -194,15 +194,12 @@ static int sys_env(lua_State *L) {
     lua_pushinteger(L, ctx->n_threads);
     lua_setfield(L, -2, "threads");
     set_string(L, "blas", mk_blas_describe());
-    mocl_device *dev = NULL;
-    if (mocl_device_parse(&dev, ctx, "cuda") == MOCL_OK) {
-        set_string(L, "devices", "cpu cuda");
-        set_string(L, "cuda", dev->name);
-    } else {
-        set_string(L, "devices", "cpu");
-        set_string(L, "cuda", ctx->message);
-        mocl_clear(ctx);
-    }
+    char cuda[512] = "";
+    bool have_cuda = mocl_cuda_describe(ctx, 0, cuda, sizeof cuda) == MOCL_OK;
+    set_string(L, "devices", have_cuda ? "cpu cuda" : "cpu");
+    if (!have_cuda) lua_pushfstring(L, "off: %s", cuda);
+    else lua_pushstring(L, cuda);
+    lua_setfield(L, -2, "cuda");
     const char *stdlib = moclL_noenv(L) ? NULL : getenv("MOCL_STDLIB");
     set_string(L, "stdlib", stdlib ? stdlib : "embedded");
     moclL_push_recipe_path(L);

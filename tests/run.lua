@@ -1,4 +1,5 @@
---- run.lua [-k PATTERN] [-v] [--slow] - runs tests/test_*.lua; the last line counts them.
+--- run.lua [-k PATTERN] [-v] [--slow] [--device D] - runs tests/test_*.lua; the last line counts them.
+-- With --device (cuda:0) the tests that run once for each device run on that one, and no others.
 -- Exit status 1 if any failed or none ran. After each test two collections must bring the number of
 -- live tensors back to where it was.
 
@@ -6,7 +7,7 @@ local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
 local T = require "t"
 
-local pattern, verbose
+local pattern, verbose, device
 T.slow = os.getenv("MOCL_SLOW") ~= nil
 local i = 1
 while arg[i] do
@@ -17,6 +18,10 @@ while arg[i] do
     verbose = true
   elseif arg[i] == "--slow" then
     T.slow = true
+  elseif arg[i] == "--device" then
+    device = arg[i + 1]
+    T.devices = { device }
+    i = i + 1
   else
     io.stderr:write("run.lua: unknown argument " .. arg[i] .. "\n")
     os.exit(2)
@@ -52,6 +57,16 @@ local function live()
   collectgarbage()
   collectgarbage()
   return has_tensor and tensor.memory().tensors or 0
+end
+
+if device then
+  local list = {}
+  for _, t in ipairs(T.list) do
+    if t.name:find(" on " .. device, 1, true) then
+      list[#list + 1] = t
+    end
+  end
+  T.list = list
 end
 
 for _, t in ipairs(T.list) do

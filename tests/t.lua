@@ -5,6 +5,10 @@ local T = { list = {}, current_file = "?" }
 
 local SKIP = {}
 
+--- The devices that the tests of operations run on: the cpu, and the one whose memory only kernels may
+-- touch. run.lua --device D makes it D alone.
+T.devices = { "cpu", "fake" }
+
 function T.test(name, f)
   T.list[#T.list + 1] = { file = T.current_file, name = name, f = f }
 end

@@ -44,7 +44,7 @@ local function sweep(f, parameters)
   end
 end
 
-for _, device in ipairs { "cpu", "fake" } do
+for _, device in ipairs(T.devices) do
   T.test("each allocation of a training step may fail, on " .. device, function()
     local model = small.model { device = device, config = { num_hidden_layers = 1 } }
     model:add_lora { r = 2, alpha = 4, key = 1, dropout = .1 }

@@ -65,7 +65,7 @@ local function check(case, device)
   end
 end
 
-for _, device in ipairs { "cpu", "fake" } do
+for _, device in ipairs(T.devices) do
   for _, op in ipairs(order) do
     T.test(("%s on %s (%d cases)"):format(op, device, #cases[op]), function()
       local broken = tensor.memory().broken_guards
