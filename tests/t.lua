@@ -140,6 +140,19 @@ function T.shared(path)
   return full
 end
 
+--- The shared object of the host emulator that belongs to the program under test; skips where there is none.
+function T.emulator()
+  local dir = arg[-1]:match("^(.*)/[^/]*$") or "."
+  for _, path in ipairs { dir .. "/emu/mocl_cuda.so", dir .. "/build/emu/mocl_cuda.so" } do
+    local f = io.open(path, "rb")
+    if f then
+      f:close()
+      return path
+    end
+  end
+  T.skip("no emulator: make emulator builds it (a C++ compiler is needed)")
+end
+
 local tmp_count = 0
 --- A fresh directory, removed by the runner.
 function T.tmpdir()

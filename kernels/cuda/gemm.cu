@@ -104,11 +104,11 @@ static __global__ void gemm_empty_kernel(product g, int64_t batch) { /* k = 0 */
 template <int BM> static int gemm_rows(mk_env *e, const product &g, int64_t batch, int64_t blocks, bool split) {
     int64_t tiles = ceil_div(g.m, BM) * ceil_div(g.n, BN);
     if (split) {
-        auto *kernel = gemm_kernel<BM, true>;
-        return MK_LAUNCH(e, kernel, dim3((unsigned)tiles, (unsigned)blocks, (unsigned)batch), THREADS, g);
+        auto *gemm_split = gemm_kernel<BM, true>;
+        return MK_LAUNCH(e, gemm_split, dim3((unsigned)tiles, (unsigned)blocks, (unsigned)batch), THREADS, g);
     }
-    auto *kernel = gemm_kernel<BM, false>;
-    return MK_LAUNCH(e, kernel, dim3((unsigned)tiles, 1, (unsigned)batch), THREADS, g);
+    auto *gemm_whole = gemm_kernel<BM, false>;
+    return MK_LAUNCH(e, gemm_whole, dim3((unsigned)tiles, 1, (unsigned)batch), THREADS, g);
 }
 
 #define SPLIT_BYTES_MAX ((int64_t)256 << 20)

@@ -52,14 +52,14 @@ int mk_cuda_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, cons
 
 /* ---- gradients ---------------------------------------------------------------------------------- */
 
-struct norm {
+struct norm_job {
     int64_t rows, n;
     const float *x, *w, *mean, *rstd, *dy; /* mean NULL: RMSNorm */
     float *dx;
 };
 
 /* With g = w dy and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)); without mean(g) for RMS. */
-static __global__ void norm_bwd_kernel(norm j) {
+static __global__ void norm_bwd_kernel(norm_job j) {
     FOR_ROWS(r, j.rows) {
         const float *x = j.x + r * j.n, *dy = j.dy + r * j.n;
         float *dx = j.dx + r * j.n, s = j.rstd[r], m = j.mean ? j.mean[r] : 0;
@@ -76,7 +76,7 @@ static __global__ void norm_bwd_kernel(norm j) {
 }
 
 /* part[item][2][n]: sums over WEIGHT_ROWS rows for dw and db */
-static __global__ void norm_weight_kernel(norm j, int64_t items, double *part) {
+static __global__ void norm_weight_kernel(norm_job j, int64_t items, double *part) {
     FOR_FLAT(at, items * j.n) {
         int64_t item = at / j.n, i = at % j.n, end = (item + 1) * WEIGHT_ROWS;
         double w = 0, b = 0;
@@ -102,7 +102,7 @@ static __global__ void norm_weight_sum_kernel(int64_t items, int64_t n, const do
     }
 }
 
-static int norm_bwd(mk_env *e, const norm &j, float *dw, float *db) {
+static int norm_bwd(mk_env *e, const norm_job &j, float *dw, float *db) {
     int64_t items = ceil_div(j.rows, WEIGHT_ROWS);
     if (j.rows <= 0 || j.n <= 0) return MK_OK;
     MK_TRY(MK_LAUNCH_ROWS(e, norm_bwd_kernel, j.rows, j.n, j));
@@ -115,10 +115,10 @@ static int norm_bwd(mk_env *e, const norm &j, float *dw, float *db) {
 
 int mk_cuda_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *rstd,
                         const mk_real *dy, mk_real *dx, mk_real *dw) {
-    return norm_bwd(e, norm{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
+    return norm_bwd(e, norm_job{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
 }
 
 int mk_cuda_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *mean,
                           const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db) {
-    return norm_bwd(e, norm{rows, n, x, w, mean, rstd, dy, dx}, dw, db);
+    return norm_bwd(e, norm_job{rows, n, x, w, mean, rstd, dy, dx}, dw, db);
 }

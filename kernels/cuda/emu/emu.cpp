@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <sys/mman.h>
 
 #include "emu_impl.h"
@@ -96,12 +97,20 @@ struct block_state {
     char why[160]; /* a fault of this launch */
     int64_t launches;
     ~block_state() {
+        ASAN_UNPOISON_MEMORY_REGION(shared_memory, 2 * SHARED_LIMIT);
         if (stacks) munmap(stacks, (size_t)MAX_THREADS * (STACK + GUARD));
         free(shared_memory);
     }
 };
 
-static thread_local block_state b;
+/* One for each host thread that launches. A plain pointer of the fast thread-local kind: fibers look at it
+** all the time. */
+static thread_local struct owner {
+    block_state *p = nullptr;
+    ~owner() { delete p; }
+} owned;
+static thread_local block_state *current __attribute__((tls_model("initial-exec"))) = nullptr;
+#define b (*current)
 
 const position &here() { return b.self->at; }
 unsigned lane() { return (unsigned)(b.self - b.f) % 32; }
@@ -268,14 +277,22 @@ static void run_block(int backwards) {
 }
 
 static bool prepare() {
-    if (b.stacks) return true;
+    if (current) return true;
+    block_state *made = new (std::nothrow) block_state();
+    if (!made) return false;
+    current = owned.p = made;
     size_t bytes = (size_t)MAX_THREADS * (STACK + GUARD);
     void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return false;
+    b.shared_memory = static_cast<char *>(aligned_alloc(64, 2 * SHARED_LIMIT));
+    if (p == MAP_FAILED || !b.shared_memory) {
+        if (p != MAP_FAILED) munmap(p, bytes);
+        delete made;
+        current = owned.p = nullptr;
+        return false;
+    }
     b.stacks = static_cast<char *>(p);
     for (int i = 0; i < MAX_THREADS; i++) mprotect(b.stacks + (size_t)i * (STACK + GUARD), GUARD, PROT_NONE);
-    b.shared_memory = static_cast<char *>(aligned_alloc(64, 2 * SHARED_LIMIT));
-    return b.shared_memory != nullptr;
+    return true;
 }
 
 void launch(const char *name, dim3 grid, dim3 block, body run, const void *arguments) {
