@@ -42,7 +42,8 @@ asm(".text\n.p2align 4\n.globl mk_emu_switch\n.hidden mk_emu_switch\n.type mk_em
     ".size mk_emu_switch,.-mk_emu_switch\n");
 typedef void *machine;
 static void machine_switch(machine *from, machine *to) { mk_emu_switch(from, *to); }
-static void machine_make(machine *m, char *stack, size_t size, void (*entry)()) {
+static void machine_make(machine *m, char *stack, size_t size, int number, void (*entry)()) {
+    size -= (size_t)number * 192 % 4096; /* so that the stacks' ends do not fall into the same lines of the cache */
     void **top = reinterpret_cast<void **>(stack + size) - 1; /* at entry rsp + 8 is a multiple of 16 */
     *--top = reinterpret_cast<void *>(entry);
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -51,7 +52,8 @@ static void machine_make(machine *m, char *stack, size_t size, void (*entry)()) 
 #else
 typedef ucontext_t machine;
 static void machine_switch(machine *from, machine *to) { swapcontext(from, to); }
-static void machine_make(machine *m, char *stack, size_t size, void (*entry)()) {
+static void machine_make(machine *m, char *stack, size_t size, int number, void (*entry)()) {
+    (void)number;
     getcontext(m);
     m->uc_stack.ss_sp = stack;
     m->uc_stack.ss_size = size;
@@ -63,7 +65,7 @@ static void machine_make(machine *m, char *stack, size_t size, void (*entry)()) 
 /* ---- a block -------------------------------------------------------------------------------------- */
 
 struct fiber {
-    position at;
+    dim3 thread;
     machine m;
     void *fake_stack; /* the sanitizer's */
     state st;
@@ -82,6 +84,8 @@ struct block_state {
     uint64_t slot[2][MAX_THREADS]; /* what lanes exchange; two sets, so that one barrier is enough */
     unsigned slot_mask[MAX_THREADS / 32]; /* lanes that wait in a warp operation */
     int threads;
+    shape at;
+    dim3 numbered_for; /* the block whose threads have their numbers */
     fiber *self;
     machine scheduler;
     void *scheduler_fake;
@@ -112,7 +116,8 @@ static thread_local struct owner {
 static thread_local block_state *current __attribute__((tls_model("initial-exec"))) = nullptr;
 #define b (*current)
 
-const position &here() { return b.self->at; }
+const dim3 &thread() { return b.self->thread; }
+const shape &here() { return b.at; }
 unsigned lane() { return (unsigned)(b.self - b.f) % 32; }
 
 static void to_scheduler() {
@@ -313,17 +318,21 @@ void launch(const char *name, dim3 grid, dim3 block, body run, const void *argum
     b.why[0] = '\0';
     int backwards = order_is_reverse();
     int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
+    if (memcmp(&b.numbered_for, &block, sizeof block) != 0) {
+        for (unsigned u = 0; u < (unsigned)threads; u++)
+            b.f[u].thread = dim3(u % block.x, u / block.x % block.y, u / block.x / block.y);
+        b.numbered_for = block;
+    }
+    b.at = {dim3(), block, grid};
     for (int64_t k = 0; k < blocks && !b.why[0]; k++) {
         int64_t id = backwards ? blocks - 1 - k : k;
-        dim3 at((unsigned)(id % grid.x), (unsigned)(id / grid.x % grid.y), (unsigned)(id / grid.x / grid.y));
+        b.at.block = dim3((unsigned)(id % grid.x), (unsigned)(id / grid.x % grid.y), (unsigned)(id / grid.x / grid.y));
         for (int i = 0; i < b.threads; i++) {
             fiber *f = &b.f[i];
-            unsigned u = (unsigned)i;
-            f->at = {dim3(u % block.x, u / block.x % block.y, u / block.x / block.y), at, block, grid};
             f->st = READY;
             f->phase = 0;
             f->fake_stack = nullptr;
-            machine_make(&f->m, stack_of(i), STACK, fiber_main);
+            machine_make(&f->m, stack_of(i), STACK, i, fiber_main);
         }
         run_block(backwards);
     }

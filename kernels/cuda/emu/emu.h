@@ -36,10 +36,11 @@ struct dim3 {
 
 namespace emu {
 
-struct position {
-    dim3 thread, block, block_dim, grid_dim;
+struct shape {
+    dim3 block, block_dim, grid_dim;
 };
-const position &here();
+const dim3 &thread();
+const shape &here();
 
 void sync_threads();
 void sync_warp(unsigned mask);
@@ -71,7 +72,7 @@ template <class T> T from_bits(uint64_t u) {
 
 } // namespace emu
 
-#define threadIdx (emu::here().thread)
+#define threadIdx (emu::thread())
 #define blockIdx (emu::here().block)
 #define blockDim (emu::here().block_dim)
 #define gridDim (emu::here().grid_dim)
