@@ -159,9 +159,15 @@ static const char *free_text(mocl_device *dev, char buf[96]) {
     return buf;
 }
 
+/* ", cap N" */
+static const char *limit_text(const mocl_device *dev, char buf[48]) {
+    snprintf(buf, 48, dev->limit ? ", cap %zu" : "", dev->limit);
+    return buf;
+}
+
 mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     mocl_ctx *ctx = dev->ctx;
-    char text[96];
+    char text[96], cap[48];
     size_t rounded, guard = guard_bytes(dev);
     *out = NULL;
     if (bytes > ARENA_BYTES)
@@ -170,6 +176,7 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     int bin = size_class(bytes + guard, &rounded);
     if (!mocl_may_alloc(ctx)) goto nomem;
     if (dev->limit && dev->live + rounded > dev->limit) goto nomem;
+    if (dev->limit && !dev->bins[bin] && dev->live + dev->cached + rounded > dev->limit) mocl_device_flush(dev);
     mocl_block *b = dev->bins[bin];
     if (b) {
         dev->bins[bin] = b->next;
@@ -198,7 +205,7 @@ nomem:
     if (dev->cuda && dev->cuda->fault(&dev->env)) return faulted(dev, "alloc");
     return mocl_fail(ctx, MOCL_E_NOMEM,
                      "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s%s", dev->name,
-                     bytes, dev->live, dev->cached, free_text(dev, text), dev->limit ? " (a limit is set)" : "");
+                     bytes, dev->live, dev->cached, free_text(dev, text), limit_text(dev, cap));
 }
 
 /* true if a kernel wrote behind the block */

@@ -21,7 +21,7 @@ typedef struct mocl_device {
     const mk_table *k;      /* the kernels */
     mk_env env;             /* what each kernel call gets: threads, scratch */
     /* memory, in bytes */
-    size_t live, peak, cached, limit; /* limit 0 = none */
+    size_t live, peak, cached, limit; /* limit: live and cached together stay below it; 0 = none */
     struct mocl_block *bins[MOCL_DEVICE_BINS]; /* free blocks, one list per size class */
     /* fake: one reserved arena, protected outside kernel calls */
     char *arena;

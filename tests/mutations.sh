@@ -21,9 +21,9 @@ formats.cuh elementwise.cu|s/0x7fffu \+ \(u >> 16 & 1\)/0x8000u/|cast to bf16: t
 reduce.cu|s/(part\[threadIdx\.x \/ WARP\] = best;)\s+__syncthreads\(\);/$1/|argmax: a barrier missing
 reduce.cu|s/i < pieces; i\+\+\) sum/i < pieces - 1; i++) sum/|sums: the last piece left out
 reduce.cu|s/if \(lane >= by\) v \+= left/if (lane > by) v += left/|cumsum: scan off by one lane
-common.cuh reduce.cu rows.cu norms.cu|s/(part\[warp\] = v;)\s+__syncthreads\(\);/$1/|block sum: the barrier before reading the warps' parts missing
-common.cuh reduce.cu rows.cu norms.cu|s/(all = Op::join\(all, part\[i\]\);)\s+__syncthreads\(\);/$1/|block sum: the barrier after reading them missing
-common.cuh reduce.cu rows.cu norms.cu|s/int by = WARP \/ 2; by > 0; by \/= 2\) v = Op/int by = WARP \/ 4; by > 0; by \/= 2) v = Op/|warp sum: half of the lanes left out
+common.cuh head.cu norms.cu reduce.cu rows.cu sample.cu|s/(part\[warp\] = v;)\s+__syncthreads\(\);/$1/|block sum: the barrier before reading the warps' parts missing
+common.cuh head.cu norms.cu reduce.cu rows.cu sample.cu|s/(all = Op::join\(all, part\[i\]\);)\s+__syncthreads\(\);/$1/|block sum: the barrier after reading them missing
+common.cuh head.cu norms.cu reduce.cu rows.cu sample.cu|s/int by = WARP \/ 2; by > 0; by \/= 2\) v = Op/int by = WARP \/ 4; by > 0; by \/= 2) v = Op/|warp sum: half of the lanes left out
 gemm.cu|s/__syncthreads\(\);(\s+int depth)/$1/|gemm: the barrier after loading tiles missing
 gemm.cu|s/(acc\[i\]\[j\]\);\s+\}\s+)__syncthreads\(\);/$1/|gemm: the barrier before the next tiles missing
 gemm.cu|s/k0 \+ p < end && i0 \+ i < g\.m/k0 + p <= end && i0 + i <= g.m/|gemm: a tile that reads one row too many

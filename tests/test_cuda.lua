@@ -186,6 +186,25 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
+    T.test("conversions and fills are the cpu's to the bit, on " .. device, function()
+      local list = { 0, -0.0, 1, -1.5, 2.5, 1e-8, 6e-8, 5.97e-8, 3e-5, 65503, 65519, 65520, 1e6, -1e30, 1 / 0, -1 / 0, 127.5,
+        128, 255.9, 256, -129, 3e9, -3e9, 1e19 }
+      for i = 0, 40 do -- ties of bf16 and f16, and their neighbours
+        list[#list + 1] = 1 + i / 2 ^ 8
+        list[#list + 1] = 1 + i / 2 ^ 11
+        list[#list + 1] = (1 + i / 2 ^ 11) * (1 + 2 ^ -23)
+      end
+      local all = { "f32", "bf16", "f16", "i8", "u8", "i32", "i64" }
+      for _, from in ipairs(all) do
+        for _, to in ipairs(all) do
+          local x = tensor.new(list):to(from)
+          T.eq(x:to(device):to(to):totable(), x:to(to):totable(), from .. " to " .. to)
+        end
+        T.eq(tensor.full({ 70 }, -2.75, { dtype = from, device = device }):totable(),
+          tensor.full({ 70 }, -2.75, { dtype = from }):totable(), "fill " .. from)
+      end
+    end)
+
     T.test("random numbers are the cpu's, on " .. device, function()
       local function both(f)
         return f("cpu"):flatten():totable(), f(device):flatten():totable()

@@ -23,7 +23,7 @@ function stages.bar(ctx, label, total, start)
   return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
 end
 
---- Fails now, in words, where the device of the run is not there; and takes the number of threads.
+--- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
 function stages.open_device(cfg)
   if cfg.threads and cfg.threads > 0 then
     sys.set_threads(cfg.threads)
@@ -31,6 +31,9 @@ function stages.open_device(cfg)
   local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
   if not ok then
     error(message, 0)
+  end
+  if cfg.memory_cap and cfg.memory_cap > 0 then
+    tensor.memory_cap(cfg.device, math.ceil(cfg.memory_cap * 2 ^ 30))
   end
 end
 
