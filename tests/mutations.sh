@@ -1,7 +1,8 @@
 #!/bin/sh
 # mutations.sh [-k PATTERN] - puts one defect at a time into a copy of the CUDA kernels, builds that for the
-# emulator, and shows which test catches it. One line each; a defect that no test catches is a failure. -k: only the
-# defects whose line contains PATTERN. Needs `make all emulator` first.
+# emulator, and shows which test catches it: plain, and if none does under the address sanitizer (reads behind the
+# end). One line each; a defect that no test catches is a failure. -k: only the defects whose line contains PATTERN.
+# Needs `make all emulator` first, and `make VARIANT=asan build/asan/mocl emulator`.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 pattern=
@@ -9,7 +10,7 @@ pattern=
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 passed=0 failed=0
-flags="-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -w -O1"
+plain="-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -w -O1"
 
 # FILES | perl expression, applied once | what it is. The first of FILES is changed, all are rebuilt but headers.
 table() {
@@ -29,7 +30,7 @@ gemm.cu|s/(acc\[i\]\[j\]\);\s+\}\s+)__syncthreads\(\);/$1/|gemm: the barrier bef
 gemm.cu|s/k0 \+ p < end && i0 \+ i < g\.m/k0 + p <= end && i0 + i <= g.m/|gemm: a tile that reads one row too many
 gemm.cu|s/row >= g\.m\) continue/row > g.m) continue/|gemm: a tile that writes one row too many
 gemm.cu|s/i < blocks; i\+\+\) total/i < blocks - 1; i++) total/|gemm, split: the last block of k left out
-gemm.cu|s/bm = m <= 16 \? 16 : 64/bm = m <= 16 ? 16 : 64; if (m > 16) blocks = 1, alpha *= 1 + 1e-7/|gemm: rows of a large batch with other bits
+gemm.cu|s/\(float\)alpha, \(float\)beta/(float)(m > 16 ? alpha * 1.0000005 : alpha), (float)beta/|gemm: rows of a large batch with other bits
 norms.cu|s/- c0 - \(x/- (x/|LayerNorm: the mean of the gradient left out
 norms.cu|s/r < end && r < j\.rows/r + 1 < end && r < j.rows/|norms: a row of each block missing in dw
 rows.cu|s/top = op_max::join\(top, x\[i\]\)/top = x[i]/|softmax: not the largest entry subtracted
@@ -40,10 +41,8 @@ transformer.cu|s/to\[half \+ i\] = b \* c \+ a \* s/to[half + i] = b * c - a * s
 transformer.cu|s/t = at \/ half \/ H/t = at \/ half \/ H; if (h == H - 1 \&\& t > 0) t--/|rope: the last head of the row before
 transformer.cu|s/fma_\(g, 1 - s, 1\)/fma_(g, s, 1)/|SwiGLU: a slope
 attention.cu|s/(ps\[warp \* KEYS \+ lane\] = p;)\s+__syncwarp\(\);/$1/|attention: the warp barrier before reading probabilities missing
-attention.cu|s/(acc\[r\]\[c\] = a;\s+\}\s+)__syncwarp\(\);/$1/|attention: the warp barrier before the next row missing
 attention.cu|s/(v\[\(j0 \+ t \/ K\) \* ld \+ t % K\];\s+)__syncthreads\(\);/$1/|attention: the barrier after loading keys missing
 attention.cu|s/(acc\[r\]\[c\] = a;\s+\}\s+__syncwarp\(\);\s+\}\s+)__syncthreads\(\);/$1/|attention: the barrier before loading the next keys missing
-attention.cu|s/    __syncthreads\(\); \/\* the next tile overwrites qs \*\///|attention: the barrier between tiles missing
 attention.cu|s/j\.causal \? t\.first \+ 1 :/j.causal ? t.first + 2 :/|attention: the mask off by one
 attention.cu|s/float a = acc\[r\]\[c\] \* shrink/float a = acc[r][c]/|attention: output not rescaled when the maximum rises
 attention.cu|s/\(int64_t\)j\.pos\[r\] \+ 1, 0/(int64_t)j.pos[r], 0/|cached attention: the newest token left out
@@ -70,20 +69,43 @@ optim.cu|s/if \(!first\) d = momentum/if (first) d = momentum/|SGD: momentum at 
 END
 }
 
-# runs one part of the tests; prints the first test that fails
-run() { # ORDER FILES...
-    order=$1
+# builds the copy with the object files of a variant; 1 and $dir/err where that fails
+build() { # VARIANT FILES...
+    objects=build${1:+/$1}/emu/cuda
+    flags=$plain
+    [ -z "$1" ] || flags="$plain -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
     shift
-    MOCL_CUDA=$dir/mocl_cuda.so MOCL_EMU_ORDER=$order timeout 300 ./mocl tests/run.lua --device cuda:0 "$@" < /dev/null > "$dir/log" 2>&1
-    status=$?
-    if [ $status -ge 124 ]; then
-        echo "the tests stopped with status $status"
-    else
-        sed -n 's/^FAIL //p' "$dir/log" | head -n 1
-    fi
+    rm -rf "$dir/o"
+    mkdir -p "$dir/o"
+    objects=$(ls "$objects"/*.o "$objects"/emu/*.o)
+    for f in "$@"; do
+        case $f in *.cu) ;; *) continue ;; esac
+        # shellcheck disable=SC2086 # word splitting is meant
+        ${CXX:-c++} $flags -I"$dir/kernels" -I"$dir/kernels/cuda" -x c++ -c "$dir/kernels/cuda/$f" -o "$dir/o/${f%.cu}.o" 2> "$dir/err" || return 1
+        objects=$(echo "$objects" | grep -v "/cuda/${f%.cu}\.o")
+    done
+    # shellcheck disable=SC2086
+    ${CXX:-c++} -shared $flags -o "$dir/mocl_cuda.so" $objects "$dir"/o/*.o 2>> "$dir/err"
 }
 
-mkdir -p "$dir/kernels" "$dir/o"
+# runs the parts of the tests; prints the first test that fails
+run() { # PROGRAM PART...
+    program=$1
+    shift
+    for part in "$@"; do
+        for order in forward reverse; do
+            MOCL_CUDA=$dir/mocl_cuda.so MOCL_EMU_ORDER=$order timeout 300 "$program" tests/run.lua --device cuda:0 -k "$part" \
+                < /dev/null > "$dir/log" 2>&1
+            status=$?
+            if [ $status -gt 1 ]; then
+                echo "the end of the process (status $status): $(grep -m 1 -oE 'ERROR: AddressSanitizer: [a-z-]*|runtime error: .*' "$dir/log")"
+            else
+                sed -n "s/^FAIL \(.*\)/\1 ($order)/p" "$dir/log" | head -n 1
+            fi | grep . && return
+        done
+    done
+}
+
 table > "$dir/table"
 while IFS= read -r line; do
     files=${line%%|*}
@@ -91,9 +113,8 @@ while IFS= read -r line; do
     expression=${line#*|}
     expression=${expression%|*}
     case $line in *"$pattern"*) ;; *) continue ;; esac
-    rm -rf "$dir/kernels" "$dir/o"
+    rm -rf "$dir/kernels"
     cp -r kernels "$dir/kernels"
-    mkdir -p "$dir/o"
     first=${files%% *}
     perl -0777 -pe "$expression" "kernels/cuda/$first" > "$dir/kernels/cuda/$first"
     if cmp -s "kernels/cuda/$first" "$dir/kernels/cuda/$first"; then
@@ -101,31 +122,22 @@ while IFS= read -r line; do
         failed=$((failed + 1))
         continue
     fi
-    objects=$(ls build/emu/cuda/*.o build/emu/cuda/emu/*.o)
-    bad=
-    for f in $files; do
-        case $f in *.cu) ;; *) continue ;; esac
-        # shellcheck disable=SC2086 # word splitting is meant
-        ${CXX:-c++} $flags -I"$dir/kernels" -I"$dir/kernels/cuda" -x c++ -c "$dir/kernels/cuda/$f" -o "$dir/o/${f%.cu}.o" 2> "$dir/err" || bad=1
-        objects=$(echo "$objects" | grep -v "/cuda/${f%.cu}\.o")
-    done
-    # shellcheck disable=SC2086
-    if [ -n "$bad" ] || ! ${CXX:-c++} -shared $flags -o "$dir/mocl_cuda.so" $objects "$dir"/o/*.o 2>> "$dir/err"; then
+    # shellcheck disable=SC2086 # word splitting is meant
+    if ! build "" $files; then
         echo "MISSED $first: $what: does not compile"
         head -n 5 "$dir/err"
         failed=$((failed + 1))
         continue
     fi
-    caught=
-    for part in test_o test_cuda test_generate; do
-        for order in forward reverse; do
-            caught=$(run $order -k $part)
-            [ -n "$caught" ] && break 2
-        done
-    done
+    caught=$(run ./mocl test_o test_cuda test_generate)
+    if [ -z "$caught" ]; then
+        # shellcheck disable=SC2086
+        build asan $files && caught=$(run build/asan/mocl test_ops.lua)
+        caught=${caught:+$caught (asan)}
+    fi
     if [ -n "$caught" ]; then
         passed=$((passed + 1))
-        echo "caught $first: $what: by $caught ($order)"
+        echo "caught $first: $what: by $caught"
     else
         failed=$((failed + 1))
         echo "MISSED $first: $what"

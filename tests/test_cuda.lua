@@ -232,6 +232,42 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
+    T.test("ties at the edge of a cut: the first ids, as on the cpu, on " .. device, function()
+      for _, o in ipairs { { top_k = 5 }, { top_p = .4 }, { top_k = 20, top_p = .31 }, { temperature = 0 } } do
+        local tokens = {}
+        for i, d in ipairs { "cpu", device } do
+          local model = small.model { device = d }
+          model:head():zero_() -- every logit is 0
+          o.key, o.max_new_tokens = 4, 30
+          tokens[i] = model:generate({ { 1 }, { 2, 3, 4 } }, o).tokens
+        end
+        T.eq(tokens[2], tokens[1], json.encode(o))
+      end
+    end)
+
+    T.test("rows with one entry far above the others, on " .. device, function()
+      for _, n in ipairs { 7, 300, 3001 } do
+        for at = 1, n, (n + 3) // 4 do
+          local list = {}
+          for i = 1, n do
+            list[i] = i == at and 400.5 or math.sin(i) * 3
+          end
+          local x = tensor.new { list }
+          local y = x:to(device)
+          for _, op in ipairs { "softmax", "log_softmax", "logsumexp" } do
+            T.near(y[op](y, 2):flatten():totable(), x[op](x, 2):flatten():totable(), 1e-6, op .. " of " .. n)
+          end
+          local function head(t)
+            local d = t.device
+            local logp, entropy = nn.lm_head(tensor.ones({ 1, 1 }, { device = d }), t:reshape { n, 1 }, tensor.new({ at - 1 },
+              { device = d, dtype = "i32" }), {})
+            return { logp:item(), entropy:item() }
+          end
+          T.near(head(y), head(x), 1e-6, "lm_head of " .. n)
+        end
+      end
+    end)
+
     T.test("ten steps of LoRA training as on the cpu, on " .. device, function()
       local losses = {}
       for i, d in ipairs { "cpu", device } do

@@ -89,7 +89,6 @@ static __device__ void attend(int rows, int64_t sees, int step, int K, float sca
             if (lane + c * WARP < K) out[row * ldo + lane + c * WARP] = acc[r][c] * (1 / sum[r]);
         if (lse && lane == 0) lse[row * ld_lse] = top[r] + logf(sum[r]);
     }
-    __syncthreads(); /* the next tile overwrites qs */
 }
 
 static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(attention_job j) {
