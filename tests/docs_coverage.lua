@@ -61,6 +61,7 @@ M.pages = {
   ["mocl.json"] = "data",
   ["mocl.kl_controller"] = "running",
   ["mocl.lm"] = "transformer",
+  ["mocl.memory_plan"] = "memory",
   ["mocl.nn.core"] = "nn",
   ["mocl.optim.core"] = "optim",
   ["mocl.policy"] = "ppo",
