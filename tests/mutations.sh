@@ -57,7 +57,7 @@ head.cu|s/log_sum - weighted \/ sum/log_sum + weighted \/ sum/|entropy: a sign
 head.cu|s/i == target\[r\] \? v \+ a : v/i == target[r] + 1 ? v + a : v/|log-probability gradient: the target off by one
 head.cu|s/log_ratio\(p, lp, lq\) - k/log_ratio(p, lp, lq)/|KL gradient: a term
 sample.cu|s/rank\+\+ < c\.ties\)\) sum/rank++ <= c.ties)) sum/|sampling: one tie too many
-sample.cu|s/count_from\(V, p, bits_float\(bits \| 1u << b\)\) >= k/count_from(V, p, bits_float(bits | 1u << b)) > k/|sampling: top-k off by one
+sample.cu|s/\(int\)k - count_from/(int)k + 1 - count_from/|sampling: top-k keeps one more
 sample.cu|s/(mass\[threadIdx\.x \+ 1\] = sum;)\s+__syncthreads\(\);/$1/|sampling: the barrier before adding up runs missing
 sample.cu|s/b\.v == a\.v && b\.at < a\.at/b.v == a.v \&\& b.at > a.at/|greedy: the last of equals
 random.cu|s/c < 4 && g \* 4 \+ c < s\.n; c\+\+\) x/c < 4; c++) x/|normal: up to three entries too many

@@ -1,7 +1,7 @@
 --- run.lua [-k PATTERN] [-v] [--slow] [--device D] - runs tests/test_*.lua; the last line counts them.
 -- With --device (cuda:0) the tests that run once for each device run on that one, and no others.
--- Exit status 1 if any failed or none ran. After each test two collections must bring the number of
--- live tensors back to where it was.
+-- Exit status 1 if any failed or none ran. After each test two collections must bring the number of live
+-- tensors back to where it was, and no guard bytes behind a block may have been written (devices of the tests).
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
@@ -53,10 +53,12 @@ for _, name in ipairs(files) do
 end
 
 local has_tensor, tensor = pcall(require, "mocl.tensor")
+-- tensors that live, and blocks behind whose end a kernel wrote so far
 local function live()
   collectgarbage()
   collectgarbage()
-  return has_tensor and tensor.memory().tensors or 0
+  local m = has_tensor and tensor.memory() or { tensors = 0, broken_guards = 0 }
+  return m.tensors, m.broken_guards
 end
 
 if device then
@@ -70,15 +72,18 @@ if device then
 end
 
 for _, t in ipairs(T.list) do
-  local before, start = live(), os.clock()
+  local before, broken_before = live()
+  local start = os.clock()
   local ok, e = xpcall(t.f, function(e)
     return T.is_skip(e) and e or debug.traceback(e, 2)
   end)
   local label = t.file:gsub("%.lua$", "") .. ": " .. t.name
   if ok then
-    local after = live()
+    local after, broken = live()
     if after ~= before then
       ok, e = false, ("%d tensors were live before, %d after"):format(before, after)
+    elseif broken ~= broken_before then
+      ok, e = false, ("%d blocks were written behind their end"):format(broken - broken_before)
     end
   end
   if ok then

@@ -2,11 +2,11 @@
 -- the same, and every figure of metrics.jsonl agrees within what rounding explains. Prints "1 passed, 0 failed".
 --
 -- Training amplifies a rounding of 1e-7: Adam divides by gradients near zero, and a sampled token at the edge
--- of its interval would end the likeness altogether. The bound is for the smoke preset (3 steps of each stage).
+-- of its interval would end the likeness altogether. The bound is for the smoke preset (3 steps of each stage); 7.8e-7 was seen.
 
 local json = require "mocl.json"
 
-local BOUND = 2e-3
+local BOUND = 1e-4
 
 local function rows(dir)
   local list = {}
