@@ -140,6 +140,11 @@ emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain an
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	@sh tests/emu.sh
 
+defects: deps   ## put one defect at a time into the CUDA kernels: each must be caught
+	@$(MAKE) -s -j$(JOBS) all emulator
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
+	@sh tests/mutations.sh
+
 slow: deps   ## the long test: a small run killed at 50 random moments and continued
 	@$(MAKE) -s -j$(JOBS) mocl
 	@sh tests/kill_resume.sh 50
@@ -180,7 +185,7 @@ help:   ## this list
 	@echo 'variables: CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs emulator deps demo test asan emu slow check install uninstall clean help FORCE
+.PHONY: all programs emulator deps demo test asan emu defects slow check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)

@@ -127,6 +127,31 @@ print(tensor.zeros({ 100000 }, { device = "cuda" }):sum():item(), x:sum():item()
   T.ok(out:find("device cuda:0 is out of memory: wanted 400000 bytes, live %d+, cached 0, free %d+ of 1000000\n0.0\t0.0\n"), out)
 end)
 
+T.test("too little memory for a training step, of many sizes: told, nothing lost", function()
+  local seen = {}
+  for kib = 4, 180, 16 do
+    local out = emulated("MOCL_EMU_MEMORY=" .. kib * 1024, ([[
+package.path = %q .. "/?.lua;" .. package.path
+local lm, small, tensor = require "mocl.lm", require "fixtures.llama.small", require "mocl.tensor"
+local optim, lora = require "mocl.optim.core", require "mocl.lora"
+local function step(device)
+  local model = small.adapter(small.model { device = device, config = { num_hidden_layers = 1 } })
+  local opt = optim.adamw(lora.parameters(model), { lr = 1e-3 })
+  local loss = lm.loss(model, { { 1, 2 }, { 3 } }, { { 4, 5 }, { 6 } }, { train = true, key = 1 })
+  loss:backward()
+  opt:step { max_grad_norm = 1 }
+  return loss:item()
+end
+print(pcall(step, "cuda"))
+print(step "cpu")
+]]):format(arg[0]:match("^(.*)/[^/]*$") or "."))
+    local fine = out:find "^true\t%d"
+    T.ok((fine or out:find "^false\t[^\n]*device cuda:0 is out of [%a ]*memory") and out:find "\n%d[%d.]+\n$", kib .. " KiB: " .. out)
+    seen[fine and "fits" or "fails"] = true
+  end
+  T.eq(seen, { fits = true, fails = true })
+end)
+
 -- ---- agreement with the cpu ----
 
 local NEAR = {

@@ -39,7 +39,19 @@ static int check(mk_cuda_state *s, cudaError_t error, const char *what) {
     return MK_FAULT;
 }
 
-int mk_cuda_ready(mk_env *e) { return state(e)->fault[0] == '\0'; }
+/* The runtime's current device belongs to a host thread, and a context may move from thread to thread. */
+static thread_local int current = -1;
+
+int mk_cuda_ready(mk_env *e) {
+    mk_cuda_state *s = state(e);
+    if (s->fault[0]) return 0;
+    if (current != s->index) {
+        if (check(s, cudaSetDevice(s->index), "cudaSetDevice")) return 0;
+        current = s->index;
+    }
+    return 1;
+}
+
 cudaStream_t mk_cuda_stream(mk_env *e) { return state(e)->stream; }
 int mk_cuda_multiprocessors(mk_env *e) { return state(e)->multiprocessors; }
 
@@ -51,6 +63,7 @@ int mk_cuda_launched(mk_env *e, const char *kernel) {
 
 void *mk_cuda_scratch(mk_env *e, size_t bytes) {
     mk_cuda_state *s = state(e);
+    if (!mk_cuda_ready(e)) return nullptr;
     if (bytes > s->scratch_bytes) {
         /* earlier kernels may still use the old block: cudaFree waits for them */
         cudaFree(s->scratch);
@@ -139,6 +152,7 @@ static int open_device(mk_env *e, int index, char *why, size_t size) {
     s->sync = sync && strcmp(sync, "1") == 0;
     s->index = index;
     cudaError_t error = cudaSetDevice(index);
+    current = error == cudaSuccess ? index : -1;
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     if (error == cudaSuccess)
         error = cudaDeviceGetAttribute(&s->multiprocessors, cudaDevAttrMultiProcessorCount, index);
@@ -155,6 +169,7 @@ static int open_device(mk_env *e, int index, char *why, size_t size) {
 static void close_device(mk_env *e) {
     mk_cuda_state *s = state(e);
     if (!s) return;
+    (void)mk_cuda_ready(e); /* a device that has faulted is closed like any other */
     (void)cudaStreamSynchronize(s->stream);
     (void)cudaFree(s->scratch);
     (void)cudaStreamDestroy(s->stream);
@@ -170,6 +185,7 @@ static void *alloc(mk_env *e, size_t bytes) {
 }
 
 static void free_block(mk_env *e, void *p) {
+    (void)mk_cuda_ready(e);
     (void)check(state(e), cudaFree(p), "free");
 }
 

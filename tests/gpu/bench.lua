@@ -29,8 +29,8 @@ local SHAPES = {
     num_key_value_heads = 4, intermediate_size = 5632, max_position_embeddings = 2048 }, prompt = 128, answer = 64,
     decode = { 1, 8, 64 }, update = 8, copy = 1 << 28, matrix = 8192, repeats = 3 },
   ["7b"] = { config = { vocab_size = 32000, hidden_size = 4096, num_hidden_layers = 32, num_attention_heads = 32,
-    intermediate_size = 11008, max_position_embeddings = 2048 }, prompt = 128, answer = 32, decode = { 1, 8, 64 },
-    update = 4, copy = 1 << 28, matrix = 8192, repeats = 1 },
+    intermediate_size = 11008, max_position_embeddings = 2048 }, prompt = 32, answer = 32, decode = { 1, 8, 64 },
+    update = 8, copy = 1 << 28, matrix = 8192, repeats = 1 },
 }
 local shape = assert(SHAPES[o.shape], "shape: tiny, 1b or 7b")
 
@@ -48,9 +48,12 @@ local function seconds(f, repeats)
 end
 
 local result = { shape = o.shape, device = o.device, env = sys.env(), dtype = "f32" }
-local function note(key, values)
+local function note(key, values) -- writes all there is: what comes before a step that is cut off is kept
   result[key] = values
   io.stderr:write(("%-12s %s\n"):format(key, json.encode(values)))
+  local f = assert(io.open(o.out, "w"))
+  f:write(json.encode(result, { indent = 2 }), "\n")
+  f:close()
 end
 
 -- ---- the device's own limits, as these kernels see them ----
@@ -202,7 +205,4 @@ do
   note("moc", { answers = rows, answer_tokens = shape.answer, seconds = sys.now() - start, phases = phases })
 end
 
-result.memory = tensor.memory()
-local f = assert(io.open(o.out, "w"))
-f:write(json.encode(result, { indent = 2 }), "\n")
-f:close()
+note("memory", tensor.memory())

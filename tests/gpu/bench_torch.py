@@ -20,7 +20,7 @@ SHAPES = {
                prompt=128, answer=64, decode=[1, 8, 64], update=8, matrix=8192, copy=1 << 28),
     "7b": dict(config=dict(vocab_size=32000, hidden_size=4096, num_hidden_layers=32, num_attention_heads=32,
                            num_key_value_heads=32, intermediate_size=11008, max_position_embeddings=2048),
-               prompt=128, answer=32, decode=[1, 8, 64], update=4, matrix=8192, copy=1 << 28),
+               prompt=32, answer=32, decode=[1, 8, 64], update=8, matrix=8192, copy=1 << 28),
 }
 s = SHAPES[shape]
 device = "cuda" if torch.cuda.is_available() else "cpu"

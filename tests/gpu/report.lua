@@ -59,26 +59,19 @@ for _, shape in ipairs(shapes) do
     end
     row("copy, read + write", 1e9, "GB/s", "copy", "bytes_per_second")
     row("matrix product", 1e12, "TFLOP/s", "matrix", "flops")
-    for i, d in ipairs(m.decode) do
+    for i, d in ipairs(m.decode or {}) do
       row(("decode, batch %d"):format(d.batch), 1, "tokens/s", "decode", i, "tokens_per_second")
     end
     row("log-probability pass", 1, "tokens/s", "logprob", "tokens_per_second")
     row("LoRA update", 1, "tokens/s", "lora_update", "tokens_per_second")
     row("one MOC iteration", 1, "s", "moc", "seconds")
-    line("\nmocl against its own limits: decode reads %s of the copy rate (batches %s), the log-probability pass %s and the "
-      .. "update %s of the matrix rate.", table.concat((function()
-        local list = {}
-        for i, d in ipairs(m.decode) do
-          list[i] = ("%.3g"):format(d.share_of_copy)
-        end
-        return list
-      end)(), ", "), table.concat((function()
-        local list = {}
-        for i, d in ipairs(m.decode) do
-          list[i] = tostring(d.batch)
-        end
-        return list
-      end)(), ", "), ("%.3g"):format(m.logprob.share_of_matrix), ("%.3g"):format(m.lora_update.share_of_matrix))
+    local shares = {}
+    for i, d in ipairs(m.decode or {}) do
+      shares[i] = ("%.3g at batch %d"):format(d.share_of_copy, d.batch)
+    end
+    line("\nmocl against its own limits: decode reads %s of the copy rate; the log-probability pass has %s and the update %s of "
+      .. "the matrix rate.", table.concat(shares, ", "), show(figure(m, "logprob", "share_of_matrix"), 1),
+      show(figure(m, "lora_update", "share_of_matrix"), 1))
   end
 end
 

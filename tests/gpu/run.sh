@@ -5,7 +5,7 @@
 # does not stop the others; the exit status is 1 if any did.
 #
 # REHEARSE=1: the same on a machine without a GPU, with the host emulator and tiny shapes.
-# Set by hand: SHAPES="1b 7b", PYTHON=python3, SECONDS_EACH (limit of a step).
+# Set by hand: SHAPES="1b 7b", PYTHON=python3.
 set -u
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu}
@@ -43,12 +43,12 @@ env_ok() { ./mocl --env && ! ./mocl --env | grep -q '^cuda *off'; }
 export -f env_ok
 step env 20 bash -c env_ok
 
-step tests 180 ./mocl tests/run.lua --device cuda:0
+step tests "$([ -n "$rehearse" ] && echo 900 || echo 120)" ./mocl tests/run.lua --device cuda:0
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 for tool in memcheck racecheck; do
     if [ -n "$rehearse" ]; then skip $tool "the emulator is not for compute-sanitizer"
     elif [ -z "$sanitizer" ]; then skip $tool "no compute-sanitizer"
-    else step $tool 120 "$sanitizer" --tool $tool --error-exitcode 9 ./mocl tests/run.lua --device cuda:0 -k test_ops.lua
+    else step $tool 90 "$sanitizer" --tool $tool --error-exitcode 9 ./mocl tests/run.lua --device cuda:0 -k test_ops.lua
     fi
 done
 
@@ -63,9 +63,9 @@ rm -rf "$out/run-cpu" "$out/run-cuda"
 step recipe "$([ -n "$rehearse" ] && echo 3000 || echo 60)" bash -c recipe
 
 for shape in $shapes; do
-    step "mocl-$shape" 150 ./mocl tests/gpu/bench.lua device=cuda:0 shape="$shape" out="$out/mocl-$shape.json"
+    step "mocl-$shape" 100 ./mocl tests/gpu/bench.lua device=cuda:0 shape="$shape" out="$out/mocl-$shape.json"
     if "$python" -c 'import torch, transformers' 2> /dev/null; then
-        step "torch-$shape" 120 "$python" tests/gpu/bench_torch.py "$shape" "$out/torch-$shape.json"
+        step "torch-$shape" 60 "$python" tests/gpu/bench_torch.py "$shape" "$out/torch-$shape.json"
     else
         skip "torch-$shape" "no torch and transformers for $python"
     fi

@@ -84,15 +84,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int) {
     return cudaSuccess;
 }
 
-/* a device is opened anew: what the environment says now holds, and faults are forgotten */
-cudaError_t cudaSetDevice(int) {
-    d.sticky = 0;
-    d.text[0] = '\0';
-    d.fault_at = number("MOCL_EMU_FAULT", 0);
-    const char *order = getenv("MOCL_EMU_ORDER");
-    d.reverse = order && strcmp(order, "reverse") == 0;
-    return cudaSuccess;
-}
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     *p = nullptr;
@@ -136,7 +128,13 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t) {
     return cudaSuccess;
 }
 
+/* a device is opened anew: what the environment says now holds, and faults are forgotten */
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    d.sticky = 0;
+    d.text[0] = '\0';
+    d.fault_at = number("MOCL_EMU_FAULT", 0);
+    const char *order = getenv("MOCL_EMU_ORDER");
+    d.reverse = order && strcmp(order, "reverse") == 0;
     *s = new (std::nothrow) emu_stream();
     return *s ? cudaSuccess : cudaErrorMemoryAllocation;
 }
