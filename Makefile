@@ -75,6 +75,7 @@ build/cuda_flags: FORCE
 EMU_O      := $(CU:kernels/%.cu=$(B)/emu/%.o) $(EMU_CPP:kernels/%.cpp=$(B)/emu/%.o)
 EMU_FLAGS  := -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Ikernels -Ikernels/cuda -O2 -g $(FLAGS_$(VARIANT))
 
+EMULATOR   := $(if $(shell command -v $(CXX)),emulator)
 emulator: $(B)/emu/mocl_cuda.so
 
 $(B)/emu/mocl_cuda.so: $(EMU_O)
@@ -127,12 +128,12 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	./mocl recipes/moc_hh.lua resume=auto
 
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) all programs emulator
+	@$(MAKE) -s -j$(JOBS) all programs $(EMULATOR)
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 
 asan: deps   ## the tests under the address and undefined behaviour sanitizers
-	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs emulator
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs $(EMULATOR)
 	@sh tests/all.sh asan
 
 emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain and under the sanitizers

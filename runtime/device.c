@@ -78,7 +78,7 @@ mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name
     if (strcmp(name, "fake") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_FAKE);
     int index = 0, used = 0;
     bool plain = strcmp(name, "cuda") == 0;
-    if (!plain && !(sscanf(name, "cuda:%3d%n", &index, &used) == 1 && name[used] == '\0' && index >= 0 && name[5] != '+'))
+    if (!plain && !(sscanf(name, "cuda:%3d%n", &index, &used) == 1 && name[used] == '\0' && name[5] >= '0' && name[5] <= '9'))
         return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
     mocl_device *have = ctx->device[MOCL_DEVICE_CUDA];
     if (!have) return open_device(out, ctx, MOCL_DEVICE_CUDA, index);

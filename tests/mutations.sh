@@ -97,11 +97,11 @@ run() { # PROGRAM PART...
             MOCL_CUDA=$dir/mocl_cuda.so MOCL_EMU_ORDER=$order timeout 300 "$program" tests/run.lua --device cuda:0 -k "$part" \
                 < /dev/null > "$dir/log" 2>&1
             status=$?
-            if [ $status -gt 1 ]; then
-                echo "the end of the process (status $status): $(grep -m 1 -oE 'ERROR: AddressSanitizer: [a-z-]*|runtime error: .*' "$dir/log")"
-            else
-                sed -n "s/^FAIL \(.*\)/\1 ($order)/p" "$dir/log" | head -n 1
-            fi | grep . && return
+            [ $status = 0 ] && continue
+            first=$(sed -n 's/^FAIL //p' "$dir/log" | head -n 1)
+            why=$(grep -m 1 -oE 'ERROR: AddressSanitizer: [a-z-]*|runtime error: .*' "$dir/log")
+            echo "${first:-the end of the process (status $status) $why} ($order)"
+            return
         done
     done
 }
