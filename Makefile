@@ -6,6 +6,11 @@ PREFIX  ?= /usr/local
 PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
 
+# CUDA: where nvcc is found; make NVCC= leaves it out
+CXX       ?= c++
+NVCC      ?= $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+CUDA_SM   ?= 80 86 89 90
+
 # make VARIANT=asan|tsan|f64 builds into build/VARIANT and leaves the plain build alone
 VARIANT ?=
 FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -15,7 +20,7 @@ B       := build$(if $(VARIANT),/$(VARIANT))
 O       := $(if $(VARIANT),$(B)/)
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
-CPPFLAGS_ALL = -Iruntime -Ikernels -Ilua $(shell pkg-config --cflags $(PKGS)) $(CPPFLAGS)
+CPPFLAGS_ALL = -Iruntime -Ikernels -Ikernels/cuda -Ilua $(shell pkg-config --cflags $(PKGS)) $(CPPFLAGS)
 CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(WARN) $(CFLAGS) $(FLAGS_$(VARIANT))
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
@@ -25,13 +30,17 @@ LIB_C     := $(sort $(wildcard runtime/*.c kernels/cpu/*.c) $(filter-out $(EXE_C
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
 
+CU        := $(sort $(wildcard kernels/cuda/*.cu))
+EMU_CPP   := $(sort $(wildcard kernels/cuda/emu/*.cpp))
+
 EXE_O     := $(EXE_C:%.c=$(B)/%.o)
 LIB_O     := $(LIB_C:%.c=$(B)/%.o) $(B)/embed.o
 PROGRAM_O := $(PROGRAM_C:%.c=$(B)/%.o)
 PROGRAMS  := $(PROGRAM_C:%.c=$(B)/%)
 VERSION   := $(shell sed -n 's/^.define MOCL_VERSION "\(.*\)"/\1/p' runtime/mocl.h)
 
-all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so   ## build the program, the library and the Lua module
+CUDA_SO   := $(if $(and $(NVCC),$(if $(VARIANT),,plain)),mocl_cuda.so)
+all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so $(CUDA_SO)   ## build the program, the library and the Lua module
 
 $(O)mocl: $(EXE_O) $(O)libmocl.a
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
@@ -45,6 +54,44 @@ $(O)libmocl.so: $(LIB_O) $(B)/sources
 # the Lua module does not link liblua, the host interpreter brings it; it exports its opener alone
 $(O)mocl.so: $(LIB_O) $(B)/sources lua/module.map
 	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,--version-script=lua/module.map -o $@ $(LIB_O) $(LIBS_CORE)
+
+# The CUDA part is an object of its own, loaded at run time. -fmad=false: an expression has the same bits
+# wherever it is inlined (kernels/cuda/common.cuh).
+CU_O       := $(CU:%.cu=build/%.o)
+NVCC_FLAGS := -std=c++17 -O2 -fmad=false -lineinfo -Ikernels -Ikernels/cuda -Xcompiler -fPIC,-fvisibility=hidden \
+              $(foreach sm,$(CUDA_SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
+              -gencode arch=compute_$(lastword $(CUDA_SM)),code=compute_$(lastword $(CUDA_SM))
+
+mocl_cuda.so: $(CU_O)
+	$(NVCC) -shared -cudart static $(foreach sm,$(CUDA_SM),-gencode arch=compute_$(sm),code=sm_$(sm)) -o $@ $^
+
+build/kernels/cuda/%.o: kernels/cuda/%.cu build/cuda_flags
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+build/cuda_flags: FORCE
+	@$(call replace,$(NVCC) $(NVCC_FLAGS))
+
+# The same kernels for the host emulator (kernels/cuda/emu/emu.h): an object that MOCL_CUDA names.
+EMU_O      := $(CU:kernels/%.cu=$(B)/emu/%.o) $(EMU_CPP:kernels/%.cpp=$(B)/emu/%.o)
+EMU_FLAGS  := -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Ikernels -Ikernels/cuda -O2 -g $(FLAGS_$(VARIANT))
+
+EMULATOR   := $(if $(shell command -v $(CXX)),emulator)
+emulator: $(B)/emu/mocl_cuda.so
+
+$(B)/emu/mocl_cuda.so: $(EMU_O)
+	$(CXX) -shared $(EMU_FLAGS) -o $@ $^
+
+$(B)/emu/cuda/%.o: kernels/cuda/%.cu $(B)/emu_flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c -o $@ $<
+
+$(B)/emu/cuda/emu/%.o: kernels/cuda/emu/%.cpp $(B)/emu_flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/emu_flags: FORCE
+	@$(call replace,$(CXX) $(EMU_FLAGS))
 
 # tests/c and examples
 $(PROGRAMS): $(B)/%: $(B)/%.o $(O)libmocl.a
@@ -89,17 +136,27 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	./mocl recipes/moc_hh.lua resume=auto
 
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak
+	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak $(EMULATOR)
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 
 asan: deps   ## the tests under the address and undefined behaviour sanitizers
-	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan all programs $(EMULATOR)
 	@sh tests/all.sh asan
 
 tsan: deps   ## the threads of the kernels, and interruptions, under the thread sanitizer
 	@$(MAKE) -s -j$(JOBS) VARIANT=tsan $(TSAN)
 	@sh tests/tsan.sh
+
+emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain and under the sanitizers
+	@$(MAKE) -s -j$(JOBS) all emulator
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
+	@sh tests/emu.sh
+
+defects: deps   ## put one defect at a time into the CUDA kernels: each must be caught
+	@$(MAKE) -s -j$(JOBS) all emulator
+	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
+	@sh tests/mutations.sh
 
 slow: deps   ## the long tests: runs that are killed, out of memory or out of disk; collections all the time; broken files
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
@@ -116,7 +173,7 @@ build/tests/bench/peak: tests/bench/peak.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
 
-check: test asan tsan slow   ## everything a change needs
+check: test asan tsan emu slow   ## everything a change needs
 
 BIN     := $(DESTDIR)$(PREFIX)/bin
 LIB     := $(DESTDIR)$(PREFIX)/lib
@@ -131,6 +188,7 @@ install: all   ## install below PREFIX (/usr/local), staged in DESTDIR
 	install -m 644 libmocl.so $(LIB)/libmocl.so.0
 	ln -sf libmocl.so.0 $(LIB)/libmocl.so
 	install -m 644 mocl.so $(CMOD)/mocl.so
+	$(if $(CUDA_SO),install -d $(LIB)/mocl && install -m 644 $(CUDA_SO) $(LIB)/mocl/mocl_cuda.so)
 	install -m 644 runtime/mocl.h $(INC)/mocl.h
 	install -m 644 $(wildcard recipes/*.lua) $(RECIPES)
 	printf 'Name: mocl\nDescription: multi-objective control of language models\nVersion: %s\nLibs: -L%s -lmocl\nCflags: -I%s\n' \
@@ -138,17 +196,20 @@ install: all   ## install below PREFIX (/usr/local), staged in DESTDIR
 
 uninstall:   ## remove what install put there
 	rm -f $(BIN)/mocl $(LIB)/libmocl.a $(LIB)/libmocl.so.0 $(LIB)/libmocl.so $(CMOD)/mocl.so $(INC)/mocl.h
+	rm -f $(LIB)/mocl/mocl_cuda.so
+	-rmdir $(LIB)/mocl 2>/dev/null
 	rm -f $(LIB)/pkgconfig/mocl.pc $(patsubst recipes/%,$(RECIPES)/%,$(wildcard recipes/*.lua))
 	-rmdir $(RECIPES) $(DESTDIR)$(PREFIX)/share/mocl
 
 clean:   ## remove everything that was built
-	rm -rf build mocl libmocl.so libmocl.a mocl.so
+	rm -rf build mocl libmocl.so libmocl.a mocl.so mocl_cuda.so
 
 help:   ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
-	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
+	@echo 'variables: CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs deps demo test asan tsan slow bench check install uninstall clean help FORCE
+.PHONY: all programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
+-include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)

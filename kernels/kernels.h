@@ -33,7 +33,8 @@ typedef double mk_real;
 typedef float mk_real;
 #endif
 
-typedef enum mk_code { MK_OK = 0, MK_NOMEM, MK_FAULT } mk_code;
+/* MK_UNSUPPORTED: a size that this device's kernel does not take. MK_ABSENT: no such kernel (the runtime's). */
+typedef enum mk_code { MK_OK = 0, MK_NOMEM, MK_FAULT, MK_UNSUPPORTED, MK_ABSENT } mk_code;
 
 /* MK_F32 is mk_real; the others are storage only: kernels below compute on F32 unless they say so */
 typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, MK_DTYPE_COUNT } mk_dtype;
@@ -54,6 +55,7 @@ typedef struct mk_env {
     void *scratch;        /* grown on demand by mk_scratch, freed by mk_env_close */
     size_t scratch_bytes;
     size_t refused;       /* bytes of the last mk_scratch that found no memory */
+    void *device;         /* what a device other than the cpu keeps (kernels/cuda/device.cu) */
 } mk_env;
 
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */

@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "device.h"
+#include "device_cuda.h"
 #include "mocl.h"
 #include "modules.h"
 #include "state.h"
@@ -200,11 +200,12 @@ static int sys_env(lua_State *L) {
     else
         lua_pushstring(L, blas);
     lua_setfield(L, -2, "blas");
-    /* asking does not open a device: that would take memory on it, and seconds */
-    const char *absent = mocl_device_absent(MOCL_DEVICE_CUDA);
-    const mocl_device *cuda = ctx->device[MOCL_DEVICE_CUDA];
-    set_string(L, "devices", absent ? "cpu" : "cpu cuda");
-    set_string(L, "cuda", absent ? absent : cuda ? cuda->name : "not open");
+    char cuda[512] = "";
+    bool have_cuda = mocl_cuda_describe(ctx, 0, cuda, sizeof cuda) == MOCL_OK;
+    set_string(L, "devices", have_cuda ? "cpu cuda" : "cpu");
+    if (!have_cuda) lua_pushfstring(L, "off: %s", cuda);
+    else lua_pushstring(L, cuda);
+    lua_setfield(L, -2, "cuda");
     const char *stdlib = moclL_noenv(L) ? NULL : getenv("MOCL_STDLIB");
     set_string(L, "stdlib", stdlib ? stdlib : "embedded");
     moclL_push_recipe_path(L);

@@ -640,6 +640,20 @@ static int tensor_flush(lua_State *L) {
     return 0;
 }
 
+/* memory_cap(device, bytes) -> the cap before: the device's blocks, live and cached, stay below it; 0 = none */
+static int tensor_memory_cap(lua_State *L) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    const char *name = luaL_checkstring(L, 1);
+    lua_Integer bytes = luaL_checkinteger(L, 2);
+    mocl_device *dev;
+    luaL_argcheck(L, bytes >= 0, 2, "bytes expected, 0 = no cap");
+    mocl_status st = mocl_device_parse(&dev, ctx, name);
+    if (st) return moclL_raise(L, st);
+    lua_pushinteger(L, (lua_Integer)dev->limit);
+    dev->limit = (size_t)bytes;
+    return 1;
+}
+
 /* fail_after(n): the n-th allocation from now fails, and all later ones; -1 ends it. For tests. */
 static int tensor_fail_after(lua_State *L) {
     mocl_fail_after(moclL_ctx(L), luaL_checkinteger(L, 1));
@@ -659,6 +673,7 @@ static const luaL_Reg functions[] = {
     {"is_grad_enabled", tensor_is_grad_enabled},
     {"is_tensor", tensor_is_tensor},
     {"memory", tensor_memory},
+    {"memory_cap", tensor_memory_cap},
     {"new", tensor_new},
     {"no_grad", tensor_no_grad},
     {"ones", tensor_ones},

@@ -156,6 +156,7 @@ model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = l
 local heads = ppo.value_heads(N, model:config().hidden_size, { key = rng.key(seed, "value heads"), device = device })
 local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
 ctx.actor = actor
+stages.memory_plan(ctx, model, heads)
 stages.sft_answers(ctx)
 
 -- ---- Algorithm 1 ----

@@ -1,12 +1,16 @@
-/* device.c - devices and their memory: a cache of freed blocks over malloc (cpu) or over a protected
-** arena (fake). Size classes are powers of two cut in four, so a block wastes at most a fifth.
+/* device.c - devices and their memory: a cache of freed blocks over malloc (cpu), over a protected
+** arena (fake) or over the device's own allocator (cuda). Size classes are powers of two cut in four, so a block wastes at most a fifth.
 */
 #define _GNU_SOURCE
 #include "device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "device_cuda.h"
+#include "mk_cuda.h"
 
 typedef struct mocl_block {
     void *p;
@@ -31,52 +35,64 @@ static int size_class(size_t bytes, size_t *rounded) {
     return (top - 6) * 4 + (int)steps; /* top is at least 6 */
 }
 
-const char *mocl_device_absent(int kind) {
-    return kind == MOCL_DEVICE_CUDA ? "this build has no CUDA part; use device=cpu" : NULL;
-}
-
-mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
-    *out = ctx->device[kind];
-    if (*out) return MOCL_OK;
-    if (mocl_device_absent(kind))
-        return mocl_fail(ctx, MOCL_E_DEVICE, "device cuda is not available: %s", mocl_device_absent(kind));
-    mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
-    if (!dev) return mocl_nomem(ctx, sizeof *dev);
-    dev->ctx = ctx;
-    dev->kind = kind;
-    dev->name = kind == MOCL_DEVICE_CPU ? "cpu" : "fake";
+static mocl_status open_cpu(mocl_device *dev) {
+    snprintf(dev->name, sizeof dev->name, dev->kind == MOCL_DEVICE_CPU ? "cpu" : "fake");
     dev->k = mk_cpu_table();
-    if (mk_env_open(&dev->env, ctx->n_threads)) {
-        free(dev);
-        return mocl_fail(ctx, MOCL_E_NOMEM, "cannot start %d threads: ask for fewer", ctx->n_threads);
-    }
-    dev->env.blas = (mk_blas)ctx->blas;
-    if (kind == MOCL_DEVICE_FAKE) {
+    if (mk_env_open(&dev->env, dev->ctx->n_threads))
+        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "cannot start %d threads: ask for fewer", dev->ctx->n_threads);
+    dev->env.blas = (mk_blas)dev->ctx->blas;
+    if (dev->kind == MOCL_DEVICE_FAKE) {
         dev->arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (dev->arena == MAP_FAILED) {
             mk_env_close(&dev->env);
-            free(dev);
-            return mocl_fail(ctx, MOCL_E_NOMEM, "device fake: cannot reserve %zu bytes of addresses",
+            return mocl_fail(dev->ctx, MOCL_E_NOMEM, "device fake: cannot reserve %zu bytes of addresses",
                              ARENA_BYTES);
         }
         dev->arena_size = ARENA_BYTES;
     }
+    return MOCL_OK;
+}
+
+static mocl_status open_device(mocl_device **out, mocl_ctx *ctx, int kind, int index) {
+    mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
+    *out = NULL;
+    if (!dev) return mocl_nomem(ctx, sizeof *dev);
+    dev->ctx = ctx;
+    dev->kind = kind;
+    mocl_status st = kind == MOCL_DEVICE_CUDA ? mocl_cuda_open(dev, index) : open_cpu(dev);
+    if (st) {
+        mocl_free(dev);
+        return st;
+    }
     ctx->device[kind] = *out = dev;
     return MOCL_OK;
+}
+
+mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind) {
+    *out = ctx->device[kind];
+    return *out ? MOCL_OK : open_device(out, ctx, kind, 0);
 }
 
 mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name) {
     *out = NULL;
     if (strcmp(name, "cpu") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_CPU);
     if (strcmp(name, "fake") == 0) return mocl_device_get(out, ctx, MOCL_DEVICE_FAKE);
-    if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
-        return mocl_fail(ctx, MOCL_E_DEVICE, "device '%s' is not available: %s", name,
-                         mocl_device_absent(MOCL_DEVICE_CUDA));
-    return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
+    int index = 0, used = 0;
+    bool plain = strcmp(name, "cuda") == 0;
+    if (!plain && !(sscanf(name, "cuda:%3d%n", &index, &used) == 1 && name[used] == '\0' && name[5] >= '0' && name[5] <= '9'))
+        return mocl_fail(ctx, MOCL_E_ARG, "unknown device '%s' (cpu, cuda or cuda:N)", name);
+    mocl_device *have = ctx->device[MOCL_DEVICE_CUDA];
+    if (!have) return open_device(out, ctx, MOCL_DEVICE_CUDA, index);
+    if (!plain && have->index != index)
+        return mocl_fail(ctx, MOCL_E_DEVICE, "device '%s' is not available: this state has opened %s, and it uses one CUDA "
+                                             "device; start another process for the other", name, have->name);
+    *out = have;
+    return MOCL_OK;
 }
 
 static void os_free(mocl_device *dev, void *p) {
-    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* the arena goes back as a whole */
+    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
+    else if (dev->cuda) dev->cuda->free(&dev->env, p);
 }
 
 void mocl_device_flush(mocl_device *dev) {
@@ -102,12 +118,14 @@ void mocl_device_close(mocl_device *dev) {
         }
     }
     if (dev->arena) munmap(dev->arena, dev->arena_size);
-    mk_env_close(&dev->env);
-    free(dev);
+    if (dev->cuda) dev->cuda->close(&dev->env);
+    else mk_env_close(&dev->env);
+    mocl_free(dev);
 }
 
 static void *os_alloc(mocl_device *dev, size_t bytes) {
     if (dev->kind == MOCL_DEVICE_CPU) return aligned_alloc(ALIGNMENT, bytes);
+    if (dev->cuda) return dev->cuda->alloc(&dev->env, bytes);
     if (dev->arena_size - dev->arena_used < bytes) return NULL;
     void *p = dev->arena + dev->arena_used;
     size_t page = 4096, first = dev->arena_used / page * page;
@@ -120,9 +138,38 @@ static void *os_alloc(mocl_device *dev, size_t bytes) {
     return p;
 }
 
+/* bytes behind a block that tell of a kernel writing there */
+static size_t guard_bytes(const mocl_device *dev) {
+    return dev->kind == MOCL_DEVICE_FAKE || (dev->cuda && dev->cuda->mark) ? GUARD_BYTES : 0;
+}
+
+static mocl_status faulted(mocl_device *dev, const char *name) {
+    const char *fault = dev->cuda->fault(&dev->env);
+    return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s has failed and cannot be used any more in this process; first "
+                                              "fault: %s", name, dev->name, fault ? fault : "unknown");
+}
+
+/* ", free N of N on the device" */
+static const char *free_text(mocl_device *dev, char buf[96]) {
+    size_t free_now = 0, total = 0;
+    buf[0] = '\0';
+    if (dev->cuda) {
+        dev->cuda->memory(&dev->env, &free_now, &total);
+        snprintf(buf, 96, ", free %zu of %zu", free_now, total);
+    }
+    return buf;
+}
+
+/* ", cap N" */
+static const char *limit_text(const mocl_device *dev, char buf[48]) {
+    snprintf(buf, 48, dev->limit ? ", cap %zu" : "", dev->limit);
+    return buf;
+}
+
 mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     mocl_ctx *ctx = dev->ctx;
-    size_t rounded, guard = dev->kind == MOCL_DEVICE_FAKE ? GUARD_BYTES : 0;
+    char text[96], cap[48];
+    size_t rounded, guard = guard_bytes(dev);
     *out = NULL;
     if (bytes > ARENA_BYTES)
         return mocl_fail(ctx, MOCL_E_NOMEM, "device %s: %zu bytes are more than any machine here has",
@@ -130,6 +177,7 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     int bin = size_class(bytes + guard, &rounded);
     if (!mocl_may_alloc(ctx)) goto nomem;
     if (dev->limit && dev->live + rounded > dev->limit) goto nomem;
+    if (dev->limit && !dev->bins[bin] && dev->live + dev->cached + rounded > dev->limit) mocl_device_flush(dev);
     mocl_block *b = dev->bins[bin];
     if (b) {
         dev->bins[bin] = b->next;
@@ -146,22 +194,26 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     }
     dev->live += rounded;
     if (dev->live > dev->peak) dev->peak = dev->live;
-    if (guard) {
+    if (guard && dev->cuda) {
+        dev->cuda->mark(*out, bytes, rounded);
+    } else if (guard) {
         mocl_device_enter(dev);
         memset((char *)*out + bytes, GUARD_VALUE, rounded - bytes);
         mocl_device_leave(dev);
     }
     return MOCL_OK;
 nomem:
+    if (dev->cuda && dev->cuda->fault(&dev->env)) return faulted(dev, "alloc");
     return mocl_fail(ctx, MOCL_E_NOMEM,
-                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s; " MOCL_NOMEM_CURE
+                     "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s%s; " MOCL_NOMEM_CURE
                      ", or release tensors earlier (tensor.scope)",
-                     dev->name, bytes, dev->live, dev->cached, dev->limit ? " (a limit is set)" : "");
+                     dev->name, bytes, dev->live, dev->cached, free_text(dev, text), limit_text(dev, cap));
 }
 
-/* fake: true if a kernel wrote behind the block */
-static bool guard_is_broken(mocl_device *dev, const unsigned char *p, size_t bytes, size_t rounded) {
+/* true if a kernel wrote behind the block */
+static bool guard_is_broken(mocl_device *dev, unsigned char *p, size_t bytes, size_t rounded) {
     bool broken = false;
+    if (dev->cuda) return dev->cuda->check(p, bytes, rounded);
     mocl_device_enter(dev);
     for (size_t i = bytes; i < rounded && !broken; i++) broken = p[i] != GUARD_VALUE;
     mocl_device_leave(dev);
@@ -170,7 +222,7 @@ static bool guard_is_broken(mocl_device *dev, const unsigned char *p, size_t byt
 
 void mocl_device_free(mocl_device *dev, void *p, size_t bytes) {
     if (!p) return;
-    size_t rounded, guard = dev->kind == MOCL_DEVICE_FAKE ? GUARD_BYTES : 0;
+    size_t rounded, guard = guard_bytes(dev);
     int bin = size_class(bytes + guard, &rounded);
     if (guard && guard_is_broken(dev, p, bytes, rounded)) dev->broken_guards++;
     dev->live -= rounded;
@@ -199,6 +251,7 @@ void mocl_device_leave(mocl_device *dev) {
 }
 
 mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, size_t bytes) {
+    if (dev->cuda) return mocl_kernel_end(dev, "upload", dev->cuda->upload(&dev->env, dst, src, bytes));
     mocl_device_enter(dev);
     if (bytes) memcpy(dst, src, bytes);
     mocl_device_leave(dev);
@@ -206,14 +259,24 @@ mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, siz
 }
 
 mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes) {
+    if (dev->cuda) return mocl_kernel_end(dev, "download", dev->cuda->download(&dev->env, dst, src, bytes));
     return mocl_device_upload(dev, dst, src, bytes);
 }
 
 mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code) {
     mocl_device_leave(dev);
-    if (code == MK_OK) return MOCL_OK;
-    if (code == MK_NOMEM)
+    switch (code) {
+    case MK_OK: return MOCL_OK;
+    case MK_NOMEM:
         return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of memory: wanted %zu bytes of scratch; " MOCL_NOMEM_CURE, name,
                          dev->name, dev->env.refused);
-    return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s failed (code %d)", name, dev->name, code);
+    case MK_ABSENT:
+        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s has no kernel for it; use device=cpu", name, dev->name);
+    case MK_UNSUPPORTED:
+        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: sizes beyond what device %s computes (docs/cuda.md has the limits); "
+                                                  "use device=cpu", name, dev->name);
+    default:
+        if (dev->cuda) return faulted(dev, name);
+        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s failed (code %d)", name, dev->name, code);
+    }
 }

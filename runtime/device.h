@@ -16,25 +16,27 @@ enum { MOCL_DEVICE_BINS = 256 };
 typedef struct mocl_device {
     mocl_ctx *ctx;          /* not owned */
     int kind;               /* MOCL_DEVICE_CPU, ... */
-    const char *name;       /* "cpu" */
+    char name[16];          /* "cpu", "cuda:0" */
+    int index;              /* cuda: which one */
     const mk_table *k;      /* the kernels */
     mk_env env;             /* what each kernel call gets: threads, scratch */
     /* memory, in bytes */
-    size_t live, peak, cached, limit; /* limit 0 = none */
+    size_t live, peak, cached, limit; /* limit: live and cached together stay below it; 0 = none */
     struct mocl_block *bins[MOCL_DEVICE_BINS]; /* free blocks, one list per size class */
     /* fake: one reserved arena, protected outside kernel calls */
     char *arena;
     size_t arena_size, arena_used;
     int depth;              /* nesting of mocl_device_enter */
-    int64_t broken_guards;  /* fake: blocks whose guard bytes were overwritten */
+    int64_t broken_guards;  /* fake, emulated cuda: blocks whose guard bytes were overwritten */
+    const struct mk_cuda_api *cuda; /* cuda: the loaded object's functions, else NULL */
 } mocl_device;
 
-/* *out receives the device of this context, opened on first use. kind is MOCL_DEVICE_*. */
+/* *out receives the device of this context, opened on first use. kind is MOCL_DEVICE_*; MOCL_DEVICE_CUDA
+** is the one that is open, or else cuda:0. */
 mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind);
-/* "cpu", "fake", "cuda", "cuda:0"; an unknown or absent device fails with words. */
+/* "cpu", "fake", "cuda" (= "cuda:0"), "cuda:1"; an unknown or absent device fails with words. A context
+** opens one CUDA device. */
 mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name);
-/* Why a device of this kind cannot be opened, as far as that is known without trying to; NULL where it can be. */
-const char *mocl_device_absent(int kind);
 void mocl_device_close(mocl_device *dev); /* NULL is fine */
 
 /* Device memory, 64-byte aligned, uninitialised. Freed blocks are cached for the next allocation of
@@ -53,7 +55,7 @@ mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, s
 
 /* Runs one kernel: status from the kernel's own code. Needs `ctx` and `dev` in scope of the call. */
 #define MOCL_KERNEL(dev, fn, ...) mocl_kernel_end((dev), #fn, \
-    (mocl_device_enter(dev), (dev)->k->fn(&(dev)->env, __VA_ARGS__)))
+    (mocl_device_enter(dev), (dev)->k->fn ? (dev)->k->fn(&(dev)->env, __VA_ARGS__) : (int)MK_ABSENT))
 mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code);
 
 #endif

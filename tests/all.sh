@@ -21,6 +21,17 @@ for source in examples/*.c; do
     part "$source" example timeout 600 "$build/${source%.c}"
 done
 part "tests/run.lua" timeout 1500 "$mocl" tests/run.lua
+emulator=$PWD/$build/emu/mocl_cuda.so
+if [ -f "$emulator" ]; then # the CUDA kernels on the host, threads in both orders
+    for order in forward reverse; do
+        part "the CUDA kernels, emulated ($order)" env MOCL_CUDA="$emulator" MOCL_EMU_ORDER=$order \
+            timeout 600 "$mocl" tests/run.lua --device cuda:0 -k test_o
+    done
+    part "device cuda, emulated" env MOCL_CUDA="$emulator" timeout 600 "$mocl" tests/run.lua --device cuda:0 -k test_cuda
+else
+    echo "skip: the CUDA kernels on the emulator, which was not built: no $emulator"
+    skipped=$((skipped + 1))
+fi
 if [ -z "$variant" ]; then
     part "gradients in double precision" timeout 1500 build/f64/mocl tests/run.lua -k grad
     part "layering" sh tests/layering.sh

@@ -73,6 +73,7 @@ M.pages = {
   ["mocl.kl_controller"] = "running",
   ["mocl.learner"] = "env",
   ["mocl.lm"] = "transformer",
+  ["mocl.memory_plan"] = "memory",
   ["mocl.nn.core"] = "nn",
   ["mocl.optim.core"] = "optim",
   ["mocl.policy"] = "ppo",

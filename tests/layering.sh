@@ -59,6 +59,9 @@ library=$(sources runtime kernels lua | grep -v '^lua/main\.c$\|^lua/repl\.c$')
     mv "$tmp/f2" "$tmp/found"
     ok "kernels/ include nothing but kernels/"
 
+    grep -nE '\basm\b|#include "[^"]*(runtime|lua)' kernels/cuda/*.cu kernels/cuda/*.cuh | grep -v '^kernels/cuda/ptx\.cuh:' > "$tmp/found"
+    ok "CUDA kernels know kernels/ alone, and inline PTX is in ptx.cuh"
+
     search '\b(_?[eE]xit|quick_exit|abort|assert|longjmp)[[:space:]]*\(' $library
     ok "the library never exits, aborts or asserts"
 

@@ -1,12 +1,13 @@
---- run.lua [-k PATTERN] [-v] [--slow] - runs tests/test_*.lua; the last line counts them.
--- Exit status 1 if any failed or none ran. After each test two collections must bring the number of
--- live tensors back to where it was.
+--- run.lua [-k PATTERN] [-v] [--slow] [--device D] - runs tests/test_*.lua; the last line counts them.
+-- With --device (cuda:0) the tests that run once for each device run on that one, and no others.
+-- Exit status 1 if any failed or none ran. After each test two collections must bring the number of live
+-- tensors back to where it was, and no guard bytes behind a block may have been written (devices of the tests).
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
 local T = require "t"
 
-local pattern, verbose
+local pattern, verbose, device
 T.slow = os.getenv("MOCL_SLOW") ~= nil
 local i = 1
 while arg[i] do
@@ -17,6 +18,10 @@ while arg[i] do
     verbose = true
   elseif arg[i] == "--slow" then
     T.slow = true
+  elseif arg[i] == "--device" then
+    device = arg[i + 1]
+    T.devices = { device }
+    i = i + 1
   else
     io.stderr:write("run.lua: unknown argument " .. arg[i] .. "\n")
     os.exit(2)
@@ -48,22 +53,37 @@ for _, name in ipairs(files) do
 end
 
 local has_tensor, tensor = pcall(require, "mocl.tensor")
+-- tensors that live, and blocks behind whose end a kernel wrote so far
 local function live()
   collectgarbage()
   collectgarbage()
-  return has_tensor and tensor.memory().tensors or 0
+  local m = has_tensor and tensor.memory() or { tensors = 0, broken_guards = 0 }
+  return m.tensors, m.broken_guards
+end
+
+if device then
+  local list = {}
+  for _, t in ipairs(T.list) do
+    if t.name:find(" on " .. device, 1, true) then
+      list[#list + 1] = t
+    end
+  end
+  T.list = list
 end
 
 for _, t in ipairs(T.list) do
-  local before, start = live(), os.clock()
+  local before, broken_before = live()
+  local start = os.clock()
   local ok, e = xpcall(t.f, function(e)
     return T.is_skip(e) and e or debug.traceback(e, 2)
   end)
   local label = t.file:gsub("%.lua$", "") .. ": " .. t.name
   if ok then
-    local after = live()
+    local after, broken = live()
     if after ~= before then
       ok, e = false, ("%d tensors were live before, %d after"):format(before, after)
+    elseif broken ~= broken_before then
+      ok, e = false, ("%d blocks were written behind their end"):format(broken - broken_before)
     end
   end
   if ok then

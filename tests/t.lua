@@ -5,6 +5,10 @@ local T = { list = {}, current_file = "?" }
 
 local SKIP = {}
 
+--- The devices that the tests of operations run on: the cpu, and the one whose memory only kernels may
+-- touch. run.lua --device D makes it D alone.
+T.devices = { "cpu", "fake" }
+
 function T.test(name, f)
   T.list[#T.list + 1] = { file = T.current_file, name = name, f = f }
 end
@@ -134,6 +138,19 @@ function T.shared(path)
   end
   f:close()
   return full
+end
+
+--- The shared object of the host emulator that belongs to the program under test; skips where there is none.
+function T.emulator()
+  local dir = arg[-1]:match("^(.*)/[^/]*$") or "."
+  for _, path in ipairs { dir .. "/emu/mocl_cuda.so", dir .. "/build/emu/mocl_cuda.so" } do
+    local f = io.open(path, "rb")
+    if f then
+      f:close()
+      return path
+    end
+  end
+  T.skip("no emulator: make emulator builds it (a C++ compiler is needed)")
 end
 
 local tmp_count = 0

@@ -16,7 +16,7 @@ local function head_logp(model, prompts, responses, options)
   return (nn.lm_head(states, model:head(), batch.targets, { temperature = options.temperature }))
 end
 
-for _, device in ipairs { "cpu", "fake" } do
+for _, device in ipairs(T.devices) do
   T.test("the log-probabilities of generation are those of the forward pass, to the bit, on " .. device, function()
     for _, tied in ipairs { true, false } do
       local model = small.adapter(small.model { device = device, config = { tie_word_embeddings = tied } })

@@ -45,7 +45,7 @@ local function sweep(f, parameters)
   end
 end
 
-for _, device in ipairs { "cpu", "fake" } do
+for _, device in ipairs(T.devices) do
   T.test("each allocation of a training step may fail, on " .. device, function()
     local model = small.model { device = device, config = { num_hidden_layers = 1 } }
     model:add_lora { r = 2, alpha = 4, key = 1, dropout = .1 }
@@ -272,4 +272,32 @@ end)
 T.test("a tensor that no machine can hold", function()
   T.raises("too large: its size in bytes overflows", tensor.zeros, { 1 << 40, 1 << 40 })
   T.raises("bytes are more than any machine here has", tensor.zeros, { 1 << 45 })
+end)
+
+for _, device in ipairs(T.devices) do
+  T.test("a cap holds, counts what is cached, and ends, on " .. device, function()
+    collectgarbage()
+    collectgarbage()
+    tensor.flush()
+    local before = tensor.memory()
+    local cap = before.live + (5 << 19)
+    T.eq(tensor.memory_cap(device, cap), 0)
+    local ok, e = pcall(function()
+      local x <close> = tensor.zeros({ 1 << 18 }, { device = device }) -- 1 MiB; with a guard a class of 1.25 MiB
+      local y = tensor.zeros({ 1 << 18 }, { device = device })
+      T.raises("device " .. device .. " is out of memory: wanted 1048576 bytes, live %d+, cached %d+.*, cap " .. cap,
+        tensor.zeros, { 1 << 18 }, { device = device })
+      y:release() -- to the cache, of another class than what follows
+      local z <close> = tensor.zeros({ 1 << 16 }, { device = device })
+      T.eq(z:sum():item(), 0)
+    end)
+    T.eq(tensor.memory_cap(device, 0), cap)
+    T.ok(ok, e)
+    tensor.zeros({ 1 << 20 }, { device = device }):release()
+  end)
+end
+
+T.test("a cap is bytes of a device", function()
+  T.raises("bytes expected, 0 = no cap", tensor.memory_cap, "cpu", -1)
+  T.raises("unknown device 'gpu'", tensor.memory_cap, "gpu", 1)
 end)

@@ -65,7 +65,7 @@ local function check(case, device)
   end
 end
 
-for _, device in ipairs { "cpu", "fake" } do
+for _, device in ipairs(T.devices) do
   for _, op in ipairs(order) do
     T.test(("%s on %s (%d cases)"):format(op, device, #cases[op]), function()
       local broken = tensor.memory().broken_guards
@@ -94,7 +94,7 @@ end)
 -- what is not an operation with values to compare, and where it is tested
 local elsewhere = {
   tensor = "arange full new ones rand randn zeros add_ copy_ fill_ zero_ detach to is_contiguous numel stride gelu "
-    .. "backward is_grad_enabled is_tensor memory no_grad scope fail_after flush",
+    .. "backward is_grad_enabled is_tensor memory memory_cap no_grad scope fail_after flush",
   nn = "dropout",
 }
 

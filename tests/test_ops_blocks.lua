@@ -23,7 +23,7 @@ local function make(device, list, ...)
 end
 
 local function on_both(name, f)
-  for _, device in ipairs { "cpu", "fake" } do
+  for _, device in ipairs(T.devices) do
     T.test(name .. " on " .. device, function()
       local broken = tensor.memory().broken_guards
       f(device)

@@ -29,7 +29,7 @@ local function near(got, want, what)
 end
 
 for number, case in ipairs(ops.load("optim")) do
-  for _, device in ipairs { "cpu", "fake" } do
+  for _, device in ipairs(T.devices) do
     local label = ("%s %s%s on %s"):format(case.kind, json.encode(case.options),
       case.clip ~= json.null and " clip " .. case.clip or "", device)
     T.test(label, function()

@@ -26,7 +26,7 @@ local function split(case)
 end
 
 for _, case in ipairs(small.cases()) do
-  for _, device in ipairs { "cpu", "fake" } do
+  for _, device in ipairs(T.devices) do
     T.test(("%s on %s: as transformers' Llama"):format(case.name, device), function()
       local model = small.fixture_model(case, device)
       local prompts, responses = split(case)

@@ -479,8 +479,8 @@ function config.parse(schema, arg, meta)
   return cfg, info
 end
 
---- The schema with the rows that every recipe has in front: out, seed, device, threads, resume,
--- keep, quiet. A row of the schema with one of these keys takes its place.
+--- The schema with the rows that every recipe has in front: out, seed, device, threads,
+-- memory_cap, resume, keep, quiet. A row of the schema with one of these keys takes its place.
 function config.common(schema)
   local rows = {
     { "out", nil, "directory of the run, runs/<recipe>/default if unset", type = "string" },
@@ -488,6 +488,7 @@ function config.common(schema)
     { "seed", 0, "seed of everything random", min = 0 },
     { "device", "cpu", "where tensors live: cpu, cuda or cuda:N" },
     { "threads", 0, "CPU threads, 0 = all; the results do not depend on it", min = 0 },
+    { "memory_cap", 0.0, "GiB of the device's memory that may be used, 0 = all", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },
   }

@@ -19,7 +19,7 @@ local Run = {}
 Run.__index = Run
 
 -- Options that may differ between the two halves of one run: the results do not depend on them.
-local VOLATILE = { "keep", "out", "quiet", "resume", "threads" }
+local VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" }
 
 local LOGS = { "metrics", "samples" } -- files NAME.jsonl
 

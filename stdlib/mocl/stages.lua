@@ -5,6 +5,7 @@
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
 local lm = require "mocl.lm"
+local memory_plan = require "mocl.memory_plan"
 local metrics = require "mocl.metrics"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
@@ -23,7 +24,7 @@ function stages.bar(ctx, label, total, start)
   return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
 end
 
---- Fails now, in words, where the device of the run is not there; and takes the number of threads.
+--- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
 function stages.open_device(cfg)
   if cfg.threads and cfg.threads > 0 then
     sys.set_threads(cfg.threads)
@@ -31,6 +32,9 @@ function stages.open_device(cfg)
   local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
   if not ok then
     error(message, 0)
+  end
+  if cfg.memory_cap and cfg.memory_cap > 0 then
+    tensor.memory_cap(cfg.device, math.ceil(cfg.memory_cap * 2 ^ 30))
   end
 end
 
@@ -76,6 +80,21 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
+--- Says on stderr what the policy's training will take of the device at most (mocl.memory_plan).
+function stages.memory_plan(ctx, model, heads)
+  local trained, o = 0, ctx.cfg
+  for _, p in ipairs(heads:parameters()) do
+    trained = trained + p:numel()
+  end
+  for _, p in ipairs(transformer.parameters(model, true)) do
+    trained = trained + p:numel()
+  end
+  if not ctx.run.quiet then
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), trained = trained, rank = o.lora.r,
+      rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+  end
+end
+
 --- Leaves out prompts that, with tags and an answer of full length, do not fit the context; says how many.
 function stages.fit_prompts(ctx)
   local cfg, n = ctx.cfg, #ctx.cfg.objectives
@@ -86,6 +105,7 @@ function stages.fit_prompts(ctx)
       local tokens = 1 + #ctx.tok:encode(preference.relabel(prompt, p)) -- BOS in front
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
+        ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
       end
     end
     local left = #ctx.source[list] - #kept

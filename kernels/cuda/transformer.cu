@@ -1,0 +1,72 @@
+/* transformer.cu - rotary embedding and SwiGLU. */
+#include "common.cuh"
+#include "table.cuh"
+
+/* ---- rotary embedding --------------------------------------------------------------------------- */
+
+#define HALF_MAX 256
+
+struct frequencies {
+    double f[HALF_MAX]; /* theta^(-2 i / K), made on the host */
+};
+
+/* table[t][2][half]: cosine and sine of pos[t] f[i], made in double and rounded once */
+static __global__ void rope_table_kernel(int64_t T, int64_t half, const int32_t *pos, frequencies freq, float sign,
+                                         float *table) {
+    FOR_FLAT(at, T * half) {
+        int64_t t = at / half, i = at % half;
+        double angle = (double)pos[t] * freq.f[i];
+        table[t * 2 * half + i] = (float)cos(angle);
+        table[t * 2 * half + half + i] = sign * (float)sin(angle);
+    }
+}
+
+/* one thread for a pair: y may be x */
+static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const float *table, const float *x, int64_t ldx,
+                                   float *y, int64_t ldy) {
+    FOR_FLAT(at, T * H * half) {
+        int64_t i = at % half, h = at / half % H, t = at / half / H;
+        const float *from = x + t * ldx + h * 2 * half;
+        float *to = y + t * ldy + h * 2 * half, c = table[t * 2 * half + i], s = table[t * 2 * half + half + i];
+        float a = from[i], b = from[half + i];
+        to[i] = a * c - b * s;
+        to[half + i] = b * c + a * s;
+    }
+}
+
+int mk_cuda_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                 const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy) {
+    int64_t half = K / 2;
+    frequencies freq;
+    if (T <= 0 || H <= 0 || half <= 0) return MK_OK;
+    if (half > HALF_MAX) return MK_UNSUPPORTED;
+    for (int64_t i = 0; i < HALF_MAX; i++) freq.f[i] = i < half ? pow(theta, -2 * (double)i / (double)K) : 0;
+    float *table = static_cast<float *>(mk_cuda_scratch(e, (size_t)(T * 2 * half) * sizeof(float)));
+    if (!table) return MK_NOMEM;
+    MK_TRY(MK_LAUNCH_FLAT(e, rope_table_kernel, T * half, T, half, pos, freq, sign < 0 ? -1.0f : 1.0f, table));
+    return MK_LAUNCH_FLAT(e, rope_kernel, T * H * half, T, H, half, table, x, ldx, y, ldy);
+}
+
+/* ---- SwiGLU ------------------------------------------------------------------------------------- */
+
+static __global__ void swiglu_kernel(int64_t n, const float *gate, const float *up, float *y) {
+    FOR_FLAT(i, n) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+}
+
+int mk_cuda_swiglu(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y) {
+    return MK_LAUNCH_FLAT(e, swiglu_kernel, n, n, gate, up, y);
+}
+
+static __global__ void swiglu_bwd_kernel(int64_t n, const float *gate, const float *up, const float *dy, float *dgate,
+                                         float *dup) {
+    FOR_FLAT(i, n) {
+        float g = gate[i], d = dy[i], s = sigmoid(g);
+        dup[i] = d * (g * s);
+        dgate[i] = d * up[i] * (s * fma_(g, 1 - s, 1));
+    }
+}
+
+int mk_cuda_swiglu_bwd(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy, mk_real *dgate,
+                       mk_real *dup) {
+    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel, n, n, gate, up, dy, dgate, dup);
+}

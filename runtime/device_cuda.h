@@ -1,0 +1,14 @@
+/* device_cuda.h - finds, loads and opens the CUDA part, a shared object of its own. */
+#ifndef MOCL_DEVICE_CUDA_H
+#define MOCL_DEVICE_CUDA_H
+
+#include "device.h"
+
+/* What cuda:`index` is ("NVIDIA H200, compute capability 9.0, ..."; status MOCL_OK), or why it cannot be
+** used (MOCL_E_DEVICE; no message in the context). Creates no context on the device. */
+mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size);
+
+/* Fills the parts of a new device that are CUDA's: kernels, environment, interface. */
+mocl_status mocl_cuda_open(mocl_device *dev, int index);
+
+#endif

@@ -1,0 +1,52 @@
+--- mocl.memory_plan: what a run will hold on its device, said before the first step, so that a size that cannot
+-- fit is seen at once and not after an hour.
+--
+-- Counted from shapes: weights, what is trained (with gradients and Adam's moments), the rollout's cache, and what one
+-- update keeps for its backward pass. All numbers are f32. Kernels' scratch memory and the driver's own come on top.
+
+local plan = {}
+
+local F32 = 4
+local HEAD_ROWS = 256 -- rows of logits that exist at a time (runtime/ops_lm.c)
+
+--- memory_plan.of{config=, trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
+-- config as model:config() gives it; trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
+-- answer: answers of a batch and the most tokens of each part.
+function plan.of(o)
+  local c = o.config
+  local D, L, V, F = c.hidden_size, c.num_hidden_layers, c.vocab_size, c.intermediate_size
+  local H, G = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
+  local K = c.head_dim or D // H
+  local T = o.rows * (o.prompt + o.answer)
+  local block = D * H * K * 2 + D * G * K * 2 + 3 * D * F + 2 * D
+  local base = V * D * (c.tie_word_embeddings and 1 or 2) + L * block + D
+  -- of a block: its input and the sum after attention with their norms, q, k, v, the attention and its sums,
+  -- gate, up and their product, seven products with the adapter's A
+  local kept = 4 * D + 2 * H * K + 2 * G * K + H + 3 * F + 7 * (o.rank or 0)
+  local list = {
+    { "weights of the model", base * F32 },
+    { "adapter and value heads, gradients, moments", 4 * o.trained * F32 },
+    { "cache of the rollout", 2 * L * o.rows * (o.prompt + o.answer) * G * K * F32 },
+    { "activations of one update", (T * (L * kept + 2 * F) + o.rows * o.answer * 4 * D) * F32 },
+    { "logits of the head", 3 * math.min(HEAD_ROWS, o.rows * o.answer) * V * F32 },
+  }
+  -- the cache is given back before the update begins
+  local total = list[1][2] + list[2][2] + math.max(list[3][2], list[4][2] + list[5][2])
+  return list, total
+end
+
+local function show(bytes)
+  local unit = bytes >= 2 ^ 30 and { 2 ^ 30, "GiB" } or { 2 ^ 20, "MiB" }
+  return ("%.1f %s"):format(bytes / unit[1], unit[2])
+end
+
+--- memory_plan.text(list, total) -> one line of words.
+function plan.text(list, total)
+  local parts = {}
+  for i, row in ipairs(list) do
+    parts[i] = ("%s %s"):format(row[1], show(row[2]))
+  end
+  return ("memory: about %s at most (%s)"):format(show(total), table.concat(parts, ", "))
+end
+
+return plan

@@ -1,0 +1,49 @@
+#!/bin/sh
+# emu.sh - the long tests of the CUDA kernels on the host emulator: every test that runs once for each device,
+# plain in both orders and under the address and undefined behaviour sanitizers; a whole recipe on device=cuda against
+# the cpu. The last line counts.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+passed=0 failed=0 skipped=0
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+add() { # NAME: the status and the last line of $dir/out
+    status=$?
+    count=$(tail -n 1 "$dir/out" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed,* *\([0-9]*\).*/\1 \2 \3/p')
+    grep -E '^(FAIL|skip)|^     ' "$dir/out"
+    # shellcheck disable=SC2086 # word splitting is meant
+    set -- "$1" $count
+    if [ $# -lt 3 ] || { [ $status != 0 ] && [ "$3" = 0 ]; }; then
+        echo "FAIL $1 ended with status $status"
+        tail -n 20 "$dir/out"
+        failed=$((failed + 1))
+    fi
+    passed=$((passed + ${2:-0})) failed=$((failed + ${3:-0})) skipped=$((skipped + ${4:-0}))
+    echo "$1: ${2:-0} passed, ${3:-0} failed"
+}
+
+every() { # NAME BUILD ORDER
+    emulator=$PWD/build/emu/mocl_cuda.so
+    [ "$2" = . ] || emulator=$PWD/$2/emu/mocl_cuda.so
+    MOCL_CUDA=$emulator MOCL_EMU_ORDER=$3 timeout 3000 "$2/mocl" tests/run.lua --device cuda:0 > "$dir/out" 2>&1
+    add "every test of a device, $1"
+}
+every "forward" . forward
+every "reverse" . reverse
+every "sanitizers, reverse" build/asan reverse
+
+# moc_hh at its smallest: the same files as on the cpu, and results that differ by rounding alone
+recipe() { # DEVICE SETTINGS
+    env $2 ./mocl recipes/moc_hh.lua preset=smoke quiet=true device="$1" out="$dir/$1" > "$dir/log" 2>&1 || {
+        cat "$dir/log"
+        return 1
+    }
+}
+{
+    recipe cpu "" && recipe cuda "MOCL_CUDA=$PWD/build/emu/mocl_cuda.so" && ./mocl tests/same_run.lua "$dir/cpu" "$dir/cuda"
+} > "$dir/out" 2>&1
+add "moc_hh preset=smoke on device=cuda"
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

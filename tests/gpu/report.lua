@@ -1,0 +1,84 @@
+--- report.lua DIR SECONDS - puts what run.sh left in DIR together: gpu.json and gpu.md.
+
+local json = require "mocl.json"
+
+local dir, seconds = arg[1], tonumber(arg[2])
+
+local function read(name)
+  local f = io.open(dir .. "/" .. name, "rb")
+  if not f then
+    return nil
+  end
+  local text = f:read("a")
+  f:close()
+  return text
+end
+
+local all = { seconds = seconds, steps = {}, mocl = {}, torch = {} }
+for line in (read "steps" or ""):gmatch("[^\n]+") do
+  local name, status, s, last = line:match("^(%S+)\t(%S+)\t(%S+)\t(.*)$")
+  all.steps[#all.steps + 1] = { name = name, status = status, seconds = tonumber(s), last = last }
+end
+all.machine = read "machine.log"
+local shapes = { "tiny", "1b", "7b" }
+for _, shape in ipairs(shapes) do
+  for _, who in ipairs { "mocl", "torch" } do
+    local text = read(who .. "-" .. shape .. ".json")
+    all[who][shape] = text and json.decode(text) or nil
+  end
+end
+
+local out = {}
+local function line(fmt, ...)
+  out[#out + 1] = fmt:format(...)
+end
+line("# One run of tests/gpu/run.sh\n")
+line("%s\n%d seconds in all.\n", all.machine and "```\n" .. all.machine .. "```\n" or "No GPU: the host emulator.\n", seconds)
+line("| step | status | seconds | last line |\n|---|---|---|---|")
+for _, s in ipairs(all.steps) do
+  line("| %s | %s | %d | %s |", s.name, s.status == "0" and "ok" or s.status, s.seconds, (s.last:gsub("|", "\\|")))
+end
+
+local function figure(t, ...)
+  for _, key in ipairs { ... } do
+    t = type(t) == "table" and t[key] or nil
+  end
+  return type(t) == "number" and t or nil
+end
+local function show(x, unit)
+  return x and ("%.4g"):format(x / unit) or "-"
+end
+for _, shape in ipairs(shapes) do
+  local m, t = all.mocl[shape], all.torch[shape]
+  if m then
+    line("\n## Shape %s, %.3g parameters\n", shape, figure(m, "model", "parameters") or 0)
+    line("| | mocl, f32 | PyTorch, f32 | PyTorch, bf16 | unit |\n|---|---|---|---|---|")
+    local function row(label, unit, name, ...)
+      line("| %s | %s | %s | %s | %s |", label, show(figure(m, ...), unit), show(figure(t, "f32", ...), unit),
+        show(figure(t, "bf16", ...), unit), name)
+    end
+    row("copy, read + write", 1e9, "GB/s", "copy", "bytes_per_second")
+    row("matrix product", 1e12, "TFLOP/s", "matrix", "flops")
+    for i, d in ipairs(m.decode or {}) do
+      row(("decode, batch %d"):format(d.batch), 1, "tokens/s", "decode", i, "tokens_per_second")
+    end
+    row("log-probability pass", 1, "tokens/s", "logprob", "tokens_per_second")
+    row("LoRA update", 1, "tokens/s", "lora_update", "tokens_per_second")
+    row("one MOC iteration", 1, "s", "moc", "seconds")
+    local shares = {}
+    for i, d in ipairs(m.decode or {}) do
+      shares[i] = ("%.3g at batch %d"):format(d.share_of_copy, d.batch)
+    end
+    line("\nmocl against its own limits: decode reads %s of the copy rate; the log-probability pass has %s and the update %s of "
+      .. "the matrix rate.", table.concat(shares, ", "), show(figure(m, "logprob", "share_of_matrix"), 1),
+      show(figure(m, "lora_update", "share_of_matrix"), 1))
+  end
+end
+
+local function write(name, text)
+  local f = assert(io.open(dir .. "/" .. name, "w"))
+  f:write(text)
+  f:close()
+end
+write("gpu.json", json.encode(all, { indent = 2 }) .. "\n")
+write("gpu.md", table.concat(out, "\n") .. "\n")

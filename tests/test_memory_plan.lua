@@ -1,0 +1,65 @@
+-- the plan of a run's memory against what the run takes
+
+local T = require "t"
+local child = require "child"
+local plan = require "mocl.memory_plan"
+
+local CONFIG = { vocab_size = 320, hidden_size = 64, num_hidden_layers = 3, num_attention_heads = 4, num_key_value_heads = 2,
+  intermediate_size = 172, max_position_embeddings = 64 }
+
+T.test("sums of a plan, counted by hand", function()
+  local list, total = plan.of { config = { vocab_size = 10, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 2,
+    intermediate_size = 6, tie_word_embeddings = true }, trained = 5, rank = 1, rows = 2, prompt = 3, answer = 2 }
+  T.eq(list[1][2], 4 * (40 + 4 * 16 + 3 * 24 + 8 + 4))
+  T.eq(list[2][2], 80)
+  T.eq(list[3][2], 4 * 2 * 2 * 5 * 4)
+  T.eq(list[4][2], 4 * (10 * (16 + 8 + 8 + 2 + 18 + 7 + 12) + 2 * 2 * 16))
+  T.eq(list[5][2], 4 * 3 * 4 * 10)
+  T.eq(total, list[1][2] + list[2][2] + list[4][2] + list[5][2])
+  T.eq(plan.text({ { "weights", 3 << 20 }, { "cache", 5 << 29 } }, 7 << 29),
+    "memory: about 3.5 GiB at most (weights 3.0 MiB, cache 2.5 GiB)")
+end)
+
+-- one iteration in a process of its own: peak bytes of the device
+local ITERATION = [[
+local lora, nn, ppo = require "mocl.lora", require "mocl.nn.core", require "mocl.ppo"
+local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.transformer"
+local json = require "mocl.json"
+local model = transformer.new(json.decode %q, { key = 1 })
+model:add_lora { r = 8, alpha = 8, key = 2 }
+local heads = ppo.value_heads(2, 64, { key = 3 })
+local parameters = lora.parameters(model)
+table.move(heads:parameters(), 1, 8, #parameters + 1, parameters)
+local opt = optim.adamw(parameters, { lr = 1e-3 })
+local prompts, trained = {}, 0
+for _, p in ipairs(parameters) do trained = trained + p:numel() end
+for i = 1, %d do
+  prompts[i] = {}
+  for t = 1, 24 do prompts[i][t] = (i * 7 + t) %% 300 end
+end
+for step = 1, 2 do
+  local scope <close> = tensor.scope()
+  local g, old = model:generate(prompts, { max_new_tokens = 16, key = step })
+  local batch = transformer.pack(prompts, g.tokens)
+  local function states(o) return nn.rows(model:forward(batch, o), batch.rows) end
+  local reference = tensor.no_grad(states, { adapter = false })
+  local hidden = states()
+  local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets, { hidden_ref = reference })
+  local loss = ppo.clip(logp, old, old * 0 + 1, .2):mean() + kl:mean() + heads:forward(hidden):square():mean()
+  opt:zero_grad()
+  loss:backward()
+  opt:step { max_grad_norm = 1 }
+end
+print(trained, tensor.memory().peak)
+]]
+
+T.test("the plan and the peak of an iteration agree", function()
+  for _, rows in ipairs { 2, 16, 64 } do
+    local out, err = child.lua(ITERATION:format(require "mocl.json".encode(CONFIG), rows))
+    local trained, peak = out:match("^(%d+)\t(%d+)")
+    T.ok(trained, err)
+    local _, total = plan.of { config = CONFIG, trained = tonumber(trained), rank = 8, rows = rows, prompt = 24, answer = 16 }
+    -- blocks are rounded up to a class, by a fifth at most, and backward has a few buffers more
+    T.ok(peak / total > .75 and peak / total < 1.3, ("%d rows: planned %d, taken %d"):format(rows, total, peak))
+  end
+end)
