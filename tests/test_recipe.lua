@@ -482,7 +482,6 @@ T.test("prompts longer than the context", function()
   end
   in_run("no prompt fits: tags, prompt and ppo.max_new_tokens=250 answer tokens need more than model.positions=256",
     "ppo.max_new_tokens=250")
-  in_run("head_dim = 0 is outside", "model.heads=64", "model.hidden_size=32") -- head size 0
   local long = hh_files(function(_, lines)
     for i = 41, 60 do -- each digit is a token
       lines[i] = hh_line(("7"):rep(100 + i), "a", "b")

@@ -172,8 +172,8 @@ local function lock(run)
   local _, me = process("self")
   if me then
     local path = fs.join(run.out, "lock")
+    run.lock = path -- first: a write that fails at its very end leaves the file
     check(fs.write(path, me .. "\n"))
-    run.lock = path
   end
 end
 
