@@ -135,8 +135,9 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	@$(MAKE) -s -j$(JOBS) all
 	./mocl recipes/moc_hh.lua resume=auto
 
+# tests need no nvcc: what they run of CUDA is the emulator's
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak $(EMULATOR)
+	@$(MAKE) -s -j$(JOBS) NVCC= all programs build/tests/bench/peak $(EMULATOR)
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 

@@ -59,7 +59,8 @@ static const mk_cuda_api *load(char *why, size_t size) {
     void *symbol = dlsym(object, MK_CUDA_SYMBOL);
     memcpy(&get, &symbol, sizeof get); /* ISO C has no cast from void * to a function */
     const mk_cuda_api *api = symbol ? get() : NULL;
-    if (!api || api->abi != MK_CUDA_ABI || api->table_bytes != sizeof(mk_table)) {
+    if (!api || api->abi != MK_CUDA_ABI || api->table_bytes != sizeof(mk_table) ||
+        api->env_bytes != sizeof(mk_env)) {
         snprintf(why, size, "%s is of another version of mocl: build it again with this one", path);
         return NULL;
     }

@@ -214,7 +214,7 @@ static const char *fault(mk_env *e) { return state(e)->fault[0] ? state(e)->faul
 EXPORT const mk_cuda_api *mk_cuda_api_get(void) {
     static const mk_table table = mk_cuda_table_make();
     static const mk_cuda_api api = {
-        MK_CUDA_ABI, sizeof(mk_table), sizeof(mk_real),
+        MK_CUDA_ABI, sizeof(mk_table), sizeof(mk_env), sizeof(mk_real),
 #ifdef MK_EMU
         1, "emulator", &table,
 #else

@@ -8,12 +8,13 @@
 
 #include "kernels.h"
 
-#define MK_CUDA_ABI 1              /* raised when anything here or in mk_table changes */
+#define MK_CUDA_ABI 2              /* raised when anything here or in mk_table changes */
 #define MK_CUDA_SYMBOL "mk_cuda_api_get"
 
 typedef struct mk_cuda_api {
     int abi;               /* MK_CUDA_ABI */
-    size_t table_bytes;    /* sizeof(mk_table): the object and the program are of one build */
+    size_t table_bytes;    /* sizeof(mk_table), sizeof(mk_env): the object and the program are of one build */
+    size_t env_bytes;
     size_t real_bytes;     /* sizeof(mk_real) */
     int emulated;          /* 1: no device, the kernels run on the host */
     const char *made_by;   /* "nvcc 13.0", "emulator" */
