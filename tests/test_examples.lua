@@ -31,6 +31,17 @@ run["04_rewards.lua"] = function(out)
   T.eq(out, "") -- it only returns its functions
 end
 
+run["05_environment.lua"] = function(out)
+  local n, worst = 0, 0
+  for p1, p2, p3, r1, r2, r3 in out:gmatch("preference ([%d.]+) ([%d.]+) ([%d.]+)   parcels +([%d.]+) +([%d.]+) +([%d.]+)") do
+    local sum = r1 + r2 + r3
+    n, worst = n + 1, math.max(worst, math.abs(r1 / sum - p1), math.abs(r2 / sum - p2), math.abs(r3 / sum - p3))
+  end
+  T.eq(n, 13)
+  T.ok(worst < .12, ("shares of the parcels are off by %.2f"):format(worst))
+  T.ok(child.read("runs/05_environment.svg"):find("^<svg xmlns"))
+end
+
 local list = assert(io.popen("ls examples/*.lua"))
 for path in list:lines() do
   local name = path:match("[^/]+$")
