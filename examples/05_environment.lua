@@ -4,7 +4,7 @@
 
 local Agent, Control, env = require "mocl.agent", require "mocl.control", require "mocl.env"
 local fs, learner, preference = require "mocl.fs", require "mocl.learner", require "mocl.preference"
-local rollout, svg, tensor = require "mocl.rollout", require "mocl.svg", require "mocl.tensor"
+local rollout, svg_front, tensor = require "mocl.rollout", require "mocl.svg_front", require "mocl.tensor"
 
 -- a courier between three towns, 30 rides: a ride to another town mostly brings a parcel there, waiting seldom
 local courier = env.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
@@ -33,5 +33,5 @@ for k, r in ipairs(means) do
   points[k] = { x = r[1], y = r[2], label = ("%.1f"):format(grid[k][1]) }
 end
 assert(fs.mkdir "runs")
-local picture = svg.front { title = "north and east", xlabel = "north", ylabel = "east", points = points, reference = { 0, 0 } }
+local picture = svg_front.draw { title = "north and east", xlabel = "north", ylabel = "east", points = points, reference = { 0, 0 } }
 assert(fs.write("runs/05_environment.svg", (picture:gsub("^<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))))
