@@ -81,4 +81,4 @@ do -- rollout, advantages, the clipped loss
 end
 model:release()
 
-result = table.concat(parts, "\n")
+_G.result = table.concat(parts, "\n")
