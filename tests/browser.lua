@@ -36,9 +36,9 @@ local function start(arguments, url)
   return out, console
 end
 
---- The page's DOM after it was loaded, and what it wrote to the console.
-function browser.dom(path, ...)
-  return start({ "--dump-dom", ... }, path)
+--- The page's DOM after it was loaded and came to rest, and what it wrote to the console.
+function browser.dom(path)
+  return start({ "--dump-dom", "--virtual-time-budget=10000" }, path)
 end
 
 --- A picture of the page as PNG text, and the console.
