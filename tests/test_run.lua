@@ -207,7 +207,8 @@ T.test("a checkpoint that is not what was written is refused; without it the run
   assert(fs.remove(path .. "/weights"))
   told("weights: No such file or directory")
   local sums = read(path, "SHA256SUMS")
-  for _, text in ipairs { "", "\n", sums:sub(1, -2), sums .. "x\n", sums:gsub("  ", " "), sums .. sums } do
+  for _, text in ipairs { "", "\n", sums:sub(1, -2), sums .. "x\n", sums:gsub("  ", " "), sums .. sums, sums:gsub("weights", "../weights"),
+    sums:gsub("weights", "/weights"), sums:gsub("weights", "weights\0"), (sums:gsub("weights", ("w"):rep(256))) } do
     write(path .. "/SHA256SUMS", text)
     told("SHA256SUMS: is not a list of hashes")
   end

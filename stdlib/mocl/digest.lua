@@ -63,12 +63,17 @@ function digest.text(hashes)
   return table.concat(lines)
 end
 
+-- of a file in the directory or below it
+local function is_name(name)
+  return #name <= 255 and not name:find "^/" and not name:find("\0", 1, true) and not ("/" .. name .. "/"):find("/../", 1, true)
+end
+
 --- The hashes in such a text; nil, message for anything else.
 function digest.parse(text)
   local hashes, n = {}, 0
   for line, ending in text:gmatch("([^\n]*)(\n?)") do
     local hash, name = line:match("^(%x+)  (.+)$")
-    if hash and #hash == 64 and ending == "\n" and not hashes[name] then
+    if hash and #hash == 64 and ending == "\n" and not hashes[name] and is_name(name) then
       hashes[name], n = hash, n + 1
     elseif line ~= "" or ending ~= "" then
       return nil, "not lines of hash and name"
