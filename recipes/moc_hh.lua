@@ -50,10 +50,11 @@ local schema = {
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
-  { "reward.pairs", 40000, "training pairs per objective (embedded task)", min = 10 },
-  { "reward.steps", 2500, "steps per reward model", min = 1 },
-  { "reward.batch_size", 64, "pairs a step", min = 1 },
-  { "reward.lr", 1.5e-3, "peak step size", min = 0 },
+  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
+  { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
+  { "reward.steps", 3000, "steps per reward model", min = 1 },
+  { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
+  { "reward.lr", 2e-3, "peak step size", min = 0 },
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
   { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
@@ -96,8 +97,8 @@ end
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
-      ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.pairs"] = 60, ["reward.steps"] = 4,
-      ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 32,
+      ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
+      ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
     reading_b = Control.READING_B,
@@ -120,7 +121,7 @@ local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
   seed = seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
-  sft = cfg.sft.examples, pairs = cfg.reward.pairs, test_pairs = math.max(50, cfg.reward.pairs // 20),
+  sft = cfg.sft.examples, comparisons = cfg.reward.prompts, answers = cfg.reward.answers, test_pairs = math.max(50, cfg.reward.prompts // 5),
 } or data_sources.hh_rlhf {
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }

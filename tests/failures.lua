@@ -6,7 +6,7 @@ local failures = {}
 function failures.arguments(dir, resume)
   return {
     [0] = "moc_hh.lua", "preset=smoke", "quiet=true", "tokenizer.vocab_size=300", "model.hidden_size=8", "model.heads=2",
-    "model.intermediate_size=8", "model.layers=1", "model.positions=256", "documents=20", "reward.pairs=20", "sft.examples=20",
+    "model.intermediate_size=8", "model.layers=1", "model.positions=256", "documents=20", "reward.prompts=20", "sft.examples=20",
     "base.steps=1", "sft.steps=1", "reward.steps=1", "base.batch_size=2", "sft.batch_size=2", "reward.batch_size=2",
     "ppo.batch_size=4", "ppo.ppo_epochs=2", "moc.iterations=2", "moc.save_every=1", "eval.answers=1", "eval.unseen_answers=0",
     "ppo.max_new_tokens=3", "out=" .. dir, resume and "resume=auto" or nil,

@@ -12,7 +12,7 @@ local RECIPE = "recipes/moc_hh.lua"
 -- smaller still, for runs that need not be the preset's
 local SMALL = {
   "preset=smoke", "quiet=true", "tokenizer.vocab_size=400", "model.hidden_size=16", "model.heads=2",
-  "model.intermediate_size=32", "model.positions=256", "moc.save_every=2", "model.layers=1", "documents=40", "reward.pairs=20", "sft.examples=20", "base.steps=2",
+  "model.intermediate_size=32", "model.positions=256", "moc.save_every=2", "model.layers=1", "documents=40", "reward.prompts=20", "sft.examples=20", "base.steps=2",
   "sft.steps=2", "reward.steps=2", "base.batch_size=4", "sft.batch_size=4", "reward.batch_size=4", "ppo.batch_size=8",
   "moc.iterations=2", "eval.answers=2", "eval.unseen_answers=0", "ppo.max_new_tokens=3",
 }

@@ -29,6 +29,37 @@ T.test("a new head scores nothing", function()
   T.eq(new { head = false }:score({ "a", "b" }, { "c", "d e" }), { 0.0, 0.0 })
 end)
 
+T.test("several answers to a prompt: the loss is the mean over their comparisons, each answer computed once", function()
+  local model = new()
+  local rows = {
+    { prompt = "q a", responses = { " x", " yes", " no!" }, comparisons = { { 1, 2 }, { 3, 1 }, { 3, 2 } } },
+    { prompt = "q b", chosen = " z", rejected = " yes" },
+    { prompt = "q c", responses = { " u", " v" }, comparisons = { { 2, 1 } } },
+  }
+  local s = model:score({ "q a", "q a", "q a", "q b", "q b", "q c", "q c" }, { " x", " yes", " no!", " z", " yes", " u", " v" })
+  local margins = { s[1] - s[2], s[3] - s[1], s[3] - s[2], s[4] - s[5], s[7] - s[6] }
+  local want = 0
+  for _, m in ipairs(margins) do
+    want = want + math.log(1 + math.exp(-m)) / #margins
+  end
+  local cache = {}
+  local batch = model:collate(rows, cache)
+  T.eq(#batch.responses, 7)
+  T.eq(batch.chosen, { 1, 3, 3, 4, 7 })
+  T.eq(batch.rejected, { 2, 1, 2, 5, 6 })
+  T.eq(model:collate(rows, cache), batch)
+  local loss, margin = model:loss(batch)
+  T.near(loss:item(), want, 1e-5)
+  for i, m in ipairs(margin:totable()) do
+    T.near(m, margins[i], 1e-5)
+  end
+  local first
+  model:train { pairs = rows, steps = 1, batch_size = 3, lr = 0, seed = 0, purpose = "t", on_step = function(_, l)
+    first = l
+  end }
+  T.near(first, want, 1e-5)
+end)
+
 T.test("the loss of swapped pairs: -log sigmoid of the margin and of its negative", function()
   local model = new()
   local p, r = {}, {}

@@ -424,6 +424,48 @@ T.test("pairs: the label agrees with the rule as often as a logistic choice does
   end
 end)
 
+T.test("comparisons: different answers, all their pairs, labels of a logistic choice", function()
+  local task = assistant.new {}
+  for _, objective in ipairs { "humor", "helpful", "harmless" } do
+    local agree, expected, compared, one_slot = 0, 0, 0, 0
+    for _, row in ipairs(task:comparisons(rng.new(3, "rows"), objective, 200, 6)) do
+      T.eq(#row.responses, 6)
+      T.ok(#row.comparisons >= 1 and #row.comparisons <= 15)
+      local seen, values = {}, {}
+      for i, text in ipairs(row.responses) do
+        T.ok(text:find "^ %l" and not seen[text])
+        seen[text], values[i] = true, task:score(row.prompt, text)[objective]
+      end
+      local unequal, used = 0, 0
+      for i = 1, 6 do
+        for j = i + 1, 6 do
+          unequal = unequal + (math.abs(values[i] - values[j]) > 1e-9 and 1 or 0)
+        end
+      end
+      local pairs_seen = {}
+      for _, c in ipairs(row.comparisons) do
+        local name = math.min(c[1], c[2]) .. "," .. math.max(c[1], c[2])
+        T.ok(c[1] ~= c[2] and not pairs_seen[name], "a pair is compared once")
+        pairs_seen[name] = true
+        local d = values[c[1]] - values[c[2]]
+        if math.abs(d) > 1e-9 then
+          used, compared = used + 1, compared + 1
+          agree, expected = agree + (d > 0 and 1 or 0), expected + 1 / (1 + math.exp(-5 * math.abs(d)))
+        end
+        local a, b, differ = split(row.responses[c[1]]), split(row.responses[c[2]]), 0
+        for slot = 0, 3 do
+          differ = differ + (table.concat(a, " ", 6 * slot + 1, math.min(#a, 6 * slot + 6)) ~= table.concat(b, " ", 6 * slot + 1, math.min(#b, 6 * slot + 6)) and 1 or 0)
+        end
+        one_slot = one_slot + (differ == 1 and 1 or 0)
+      end
+      T.eq(used, unequal, "every pair of unequal value is compared")
+    end
+    T.ok(math.abs(agree - expected) / compared < 0.02, objective)
+    T.ok(one_slot > 200, one_slot .. " comparisons of answers that differ in one clause")
+  end
+  T.raises("at least 2 answers", task.comparisons, task, rng.new(0, "rows"), "humor", 5, 1)
+end)
+
 T.test("pairs cover every count and every defect", function()
   local task = assistant.new {}
   for objective, kind in next, { humor = "joke", helpful = "tip", harmless = "caution" } do

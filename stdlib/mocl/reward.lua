@@ -83,30 +83,62 @@ end
 
 Model.__call = Model.score
 
---- Trains trunk and head on pairs; o: pairs, steps, batch_size, lr, seed, purpose, on_step(step, loss, accuracy).
+-- A row's prompt once per answer, its answers, and its comparisons as pairs of indices of answers.
+local function expand(row)
+  local responses = row.responses or { row.chosen, row.rejected }
+  local prompts = {}
+  for i = 1, #responses do
+    prompts[i] = row.prompt
+  end
+  return prompts, responses, row.comparisons or { { 1, 2 } }
+end
+
+--- A batch of rows as token ids: {prompts=, responses=, chosen=, rejected=}; the last two are indices of responses, one
+-- of each per comparison. A row is {prompt=, chosen=, rejected=}, or {prompt=, responses=, comparisons=}: answers to
+-- one prompt and a list of {index of the chosen, index of the rejected}. cache[row] keeps a row's ids for the next time.
+function Model:collate(rows, cache)
+  local out = { prompts = {}, responses = {}, chosen = {}, rejected = {} }
+  for _, row in ipairs(rows) do
+    local ids = cache and cache[row]
+    if not ids then
+      local prompts, responses, comparisons = expand(row)
+      ids = { comparisons = comparisons }
+      ids.prompts, ids.responses = self:encode(prompts, responses)
+      if cache then
+        cache[row] = ids
+      end
+    end
+    local first = #out.prompts
+    table.move(ids.prompts, 1, #ids.prompts, first + 1, out.prompts)
+    table.move(ids.responses, 1, #ids.responses, first + 1, out.responses)
+    for _, c in ipairs(ids.comparisons) do
+      table.insert(out.chosen, first + c[1])
+      table.insert(out.rejected, first + c[2])
+    end
+  end
+  return out
+end
+
+--- The Bradley-Terry loss of a collated batch, a mean over its comparisons, and their margins [C]. An answer is
+-- computed once however often it is compared.
+function Model:loss(batch)
+  local scores = self:forward(batch.prompts, batch.responses)
+  local margin = scores:index_select(batch.chosen) - scores:index_select(batch.rejected)
+  return -margin:logsigmoid():mean(), margin
+end
+
+--- Trains trunk and head; o: pairs (rows as for model:collate), steps, batch_size (rows), lr, seed, purpose,
+-- on_step(step, loss, accuracy).
 function Model:train(o)
   options.check("train", o, { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }, { "weight_decay", "on_step" })
   local parameters = transformer.train_base(self.trunk)
   self.head:requires_grad_()
   parameters[#parameters + 1] = self.head
-  local order, encoded = deck.new(rng.new(o.seed, o.purpose), o.pairs), {}
-  local function ids(pair)
-    if not encoded[pair] then
-      local p, a = self:encode({ pair.prompt, pair.prompt }, { pair.chosen, pair.rejected })
-      encoded[pair] = { p[1], a[1], p[2], a[2] }
-    end
-    return table.unpack(encoded[pair])
-  end
+  local order, cache = deck.new(rng.new(o.seed, o.purpose), o.pairs), {}
   local opt <close> = optim.adamw(parameters, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } })
   for step = 1, o.steps do
     local scope <close> = tensor.scope()
-    local p, a, n = {}, {}, o.batch_size
-    for i, pair in ipairs(order:deal(n)) do
-      p[i], a[i], p[n + i], a[n + i] = ids(pair)
-    end
-    local scores = self:forward(p, a)
-    local margin = scores:narrow(1, 1, n) - scores:narrow(1, n + 1, n)
-    local loss = -margin:logsigmoid():mean()
+    local loss, margin = self:loss(self:collate(order:deal(o.batch_size), cache))
     opt:zero_grad()
     loss:backward()
     opt:step { lr = o.lr * lm.schedule(step, math.max(1, o.steps // 20), o.steps), max_grad_norm = 1 }

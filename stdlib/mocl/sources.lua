@@ -3,7 +3,7 @@
 --   train_prompts, test_prompts   plain prompts, without preference tags
 --   documents(r)                  texts for the tokenizer and the base model
 --   sft(r)                        rows {prompt, response}; prompts carry random preferences
---   pairs(objective)              rows {prompt, chosen, rejected} to train on, and held-out ones
+--   pairs(objective)              rows to train a reward model on (mocl.reward), and held-out pairs
 --   rule_correlation(objective, f)  agreement of a reward with the hidden rule; or nil
 --   audit(prompt, response)       value per objective under the hidden rule and malformed clauses; or nil
 -- Responses begin with a space, so that prompt .. response is the text.
@@ -40,7 +40,8 @@ function sources.check_objectives(names, known, extra)
   end
 end
 
---- The embedded task. o: seed, trade_off, objectives, documents, sft, pairs, test_pairs (counts).
+--- The embedded task. o: seed, trade_off, objectives, and counts: documents, sft, comparisons (prompts with answers
+-- to compare), answers (to each of them), test_pairs.
 function sources.assistant(o)
   local assistant = require "mocl.tasks.assistant"
   if #o.objectives > 3 then
@@ -55,7 +56,7 @@ function sources.assistant(o)
     return task:sft_examples(r, o.sft)
   end
   function source.pairs(objective)
-    return task:pairs(rng.new(o.seed, "pairs " .. objective), objective, o.pairs),
+    return task:comparisons(rng.new(o.seed, "comparisons " .. objective), objective, o.comparisons, o.answers),
       task:pairs(rng.new(o.seed, "test pairs " .. objective), objective, o.test_pairs, "test")
   end
   function source.audit(prompt, response)

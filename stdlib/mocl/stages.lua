@@ -195,7 +195,7 @@ local function check_reward_model(ctx, name, held)
   end
   held.passed = #low == 0
   if #low > 0 and not ctx.run.quiet then
-    io.stderr:write(("warning: reward model '%s': %s; its figures may reward what is not meant. More reward.steps or reward.pairs help.\n")
+    io.stderr:write(("warning: reward model '%s': %s; its figures may reward what is not meant. More reward.steps or reward.prompts help.\n")
       :format(name, table.concat(low, "; ")))
   end
 end

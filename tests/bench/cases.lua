@@ -70,11 +70,11 @@ local function language_model(name, config, batches, lr)
   end
 end
 
--- one step of a reward model's training on pairs
+-- one step of a reward model's training
 local function reward_model(task, size, lr)
   return function(dir)
     local model = reward.model { trunk = transformer.new(task.config, { key = rng.key(0, "reward") }), tokenizer = task.tok }
-    local batches = inputs.pairs(task, size, model, BATCHES)
+    local batches = inputs.comparisons(task, size, model, BATCHES)
     local named = model.trunk:named_parameters()
     local weights = save(dir .. "/reward.safetensors", named)
     local parameters = transformer.train_base(model.trunk)
@@ -84,10 +84,7 @@ local function reward_model(task, size, lr)
       batches = batches, at = 0,
       step = function(batch)
         local scope <close> = tensor.scope()
-        local n = #batch.prompts // 2
-        local scores = model:forward(batch.prompts, batch.responses)
-        local margin = scores:narrow(1, 1, n) - scores:narrow(1, n + 1, n)
-        local loss = -margin:logsigmoid():mean()
+        local loss = model:loss(batch)
         opt:zero_grad()
         loss:backward()
         opt:step { lr = lr, max_grad_norm = 1 }

@@ -14,7 +14,7 @@ local inputs = {}
 function inputs.sizes(tiny)
   if tiny then
     return {
-      documents = 60, vocab = 320, batch = 4, pairs = 4, rollout = 8, new_tokens = 4, decode = 4, decode_batch = 3, hidden = 16,
+      documents = 60, vocab = 320, batch = 4, compared = 2, answers = 3, rollout = 8, new_tokens = 4, decode = 4, decode_batch = 3, hidden = 16,
       default = { hidden_size = 16, num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 24, max_position_embeddings = 192 },
       llama = { vocab_size = 64, hidden_size = 24, num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 32,
         max_position_embeddings = 32, tie_word_embeddings = true },
@@ -22,7 +22,7 @@ function inputs.sizes(tiny)
     }
   end
   return {
-    documents = 8000, vocab = 900, batch = 32, pairs = 64, rollout = 64, new_tokens = 26, decode = 64, decode_batch = 64, hidden = 256,
+    documents = 8000, vocab = 900, batch = 32, compared = 8, answers = 8, rollout = 64, new_tokens = 26, decode = 64, decode_batch = 64, hidden = 256,
     default = { hidden_size = 64, num_hidden_layers = 2, num_attention_heads = 4, intermediate_size = 176, max_position_embeddings = 96 },
     llama = { vocab_size = 32000, hidden_size = 288, num_hidden_layers = 6, num_attention_heads = 6, intermediate_size = 768,
       max_position_embeddings = 256, tie_word_embeddings = true },
@@ -40,8 +40,8 @@ end
 
 --- The embedded task, a tokenizer trained on its documents, and the default model's configuration.
 function inputs.task(size)
-  local source = sources.assistant { seed = 0, objectives = { "humor", "helpful" }, documents = size.documents, sft = 8, pairs = 64 * size.pairs,
-    test_pairs = 8 }
+  local source = sources.assistant { seed = 0, objectives = { "humor", "helpful" }, documents = size.documents, sft = 8,
+    comparisons = 64 * size.compared, answers = size.answers, test_pairs = 8 }
   local documents = source.documents(rng.new(0, "documents"))
   local tok = tokenizer.train(documents, { vocab_size = size.vocab, special_tokens = { "<s>", "</s>" } })
   local config = { vocab_size = tok:vocab_size(), tie_word_embeddings = true }
@@ -65,16 +65,11 @@ function inputs.documents(task, size, n)
   return out
 end
 
---- Batches of pairs as a reward model's training sees them: the chosen rows, then the rejected ones.
-function inputs.pairs(task, size, model, n)
+--- Batches of comparisons as a reward model's training sees them (model:collate).
+function inputs.comparisons(task, size, model, n)
   local list, out = task.source.pairs "humor", {}
-  for i, batch in ipairs(deal(list, rng.new(0, "bench pairs"), size.pairs, n)) do
-    local prompts, answers = {}, {}
-    for k, pair in ipairs(batch) do
-      prompts[k], answers[k], prompts[#batch + k], answers[#batch + k] = pair.prompt, pair.chosen, pair.prompt, pair.rejected
-    end
-    local p, r = model:encode(prompts, answers)
-    out[i] = { prompts = p, responses = r }
+  for i, rows in ipairs(deal(list, rng.new(0, "bench comparisons"), size.compared, n)) do
+    out[i] = model:collate(rows)
   end
   return out
 end

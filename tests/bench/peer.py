@@ -221,8 +221,8 @@ class RewardModel(Training):
 
     def loss(self, batch):
         s = scores(self.model, self.head, batch["prompts"], batch["responses"])
-        n = len(s) // 2
-        return -F.logsigmoid(s[:n] - s[n:]).mean()
+        chosen, rejected = torch.tensor(batch["chosen"]) - 1, torch.tensor(batch["rejected"]) - 1
+        return -F.logsigmoid(s[chosen] - s[rejected]).mean()
 
 
 class Mlp(Training):

@@ -136,4 +136,14 @@ function task_methods:pairs(r, objective, n, split)
   return pairs_of.draw(r, self, objective, n, self[(split or "train") .. "_prompts"])
 end
 
+--- task:comparisons(rng, objective, n, k) -> n rows { prompt =, responses =, comparisons = }: k answers to a prompt
+-- for training, and their pairs as { index of the chosen, index of the rejected }.
+function task_methods:comparisons(r, objective, n, k)
+  check_name("objective", objective, rule.objectives, 2)
+  if math.type(k) ~= "integer" or k < 2 then
+    error(("comparisons: at least 2 answers to a prompt are needed, got %s"):format(tostring(k)), 2)
+  end
+  return pairs_of.compare(r, self, objective, n, k, self.train_prompts)
+end
+
 return assistant

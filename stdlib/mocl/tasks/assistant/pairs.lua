@@ -2,6 +2,7 @@
 -- Two candidate answers to one prompt, the better one chosen by a logistic draw on the hidden
 -- rule's difference. Candidates go beyond what the SFT model writes: whatever a policy may find to
 -- please a reward model (one joke four times, half a joke, shuffled words, run-on text) is there.
+-- `draw` makes single pairs, `compare` several answers to a prompt with all their pairs.
 
 local answers = require "mocl.tasks.assistant.answers"
 local rule = require "mocl.tasks.assistant.rule"
@@ -111,6 +112,14 @@ local function edited(rng, list, topic, kind)
   return out
 end
 
+-- whether a pair of answers with this difference in value is used: of ties a share, and which one is chosen
+local function label(rng, difference)
+  if math.abs(difference) < 1e-9 and rng:uniform() >= TIES then
+    return false
+  end
+  return true, rng:uniform() < 1 / (1 + math.exp(-SHARPNESS * difference))
+end
+
 --- draw(rng, task, objective, n, prompts) -> n pairs { prompt =, chosen =, rejected = }.
 function M.draw(rng, task, objective, n, prompts)
   local kind, list = rule.earns[objective], {}
@@ -125,13 +134,61 @@ function M.draw(rng, task, objective, n, prompts)
       a, b = candidate(rng, topic, kind), candidate(rng, topic, kind)
     end
     a, b = table.concat(a, " "), table.concat(b, " ")
-    local difference = task:score(prompt, a)[objective] - task:score(prompt, b)[objective]
-    local tie = math.abs(difference) < 1e-9
-    if a ~= b and (not tie or rng:uniform() < TIES) then
-      if rng:uniform() >= 1 / (1 + math.exp(-SHARPNESS * difference)) then
-        a, b = b, a
+    if a ~= b then
+      local used, first = label(rng, task:score(prompt, a)[objective] - task:score(prompt, b)[objective])
+      if used then
+        list[#list + 1] = { prompt = prompt, chosen = " " .. (first and a or b), rejected = " " .. (first and b or a) }
       end
-      list[#list + 1] = { prompt = prompt, chosen = " " .. a, rejected = " " .. b }
+    end
+  end
+  return list
+end
+
+-- k different answers to one prompt; EDITS of them are another one edited
+local function candidates(rng, topic, kind, k)
+  local texts, seen, lists = {}, {}, {}
+  while #texts < k do
+    local list
+    if #lists > 0 and rng:uniform() < EDITS then
+      list = edited(rng, rng:choice(lists), topic, kind)
+    else
+      list = candidate(rng, topic, kind)
+    end
+    if #list == rule.SLOTS then
+      lists[#lists + 1] = list
+    end
+    local text = table.concat(list, " ")
+    if not seen[text] then
+      seen[text] = true
+      texts[#texts + 1] = text
+    end
+  end
+  return texts
+end
+
+--- compare(rng, task, objective, n, k, prompts) -> n rows { prompt =, responses = k texts, comparisons = list of
+-- { index of the chosen, index of the rejected } }: the pairs of a row are labelled one by one, so they need not
+-- agree on an order.
+function M.compare(rng, task, objective, n, k, prompts)
+  local kind, list = rule.earns[objective], {}
+  while #list < n do
+    local prompt = rng:choice(prompts)
+    local row = { prompt = prompt, responses = candidates(rng, task:topic(prompt), kind, k), comparisons = {} }
+    local values = {}
+    for i, text in ipairs(row.responses) do
+      values[i] = task:score(prompt, text)[objective]
+      row.responses[i] = " " .. text
+    end
+    for i = 1, k do
+      for j = i + 1, k do
+        local used, first = label(rng, values[i] - values[j])
+        if used then
+          table.insert(row.comparisons, first and { i, j } or { j, i })
+        end
+      end
+    end
+    if #row.comparisons > 0 then
+      list[#list + 1] = row
     end
   end
   return list
