@@ -164,11 +164,19 @@ int mocl_dostring(mocl_ctx *ctx, const char *code, const char *chunkname) {
     return end_call(h, status, top);
 }
 
+/* luaL_loadfile allocates before it is protected, so it runs under protection as a whole */
+static int load_file(lua_State *L) {
+    if (luaL_loadfile(L, lua_touserdata(L, 1))) return lua_error(L);
+    return 1;
+}
+
 int mocl_dofile(mocl_ctx *ctx, const char *path) {
     moclL_host *h = ctx->host;
     int top = lua_gettop(h->L);
     h->interrupted = false;
-    int status = luaL_loadfile(h->L, path);
+    lua_pushcfunction(h->L, load_file);
+    lua_pushlightuserdata(h->L, (void *)path);
+    int status = lua_pcall(h->L, 1, 1, 0);
     if (!status) status = moclL_call(h->L, 0, 0);
     return end_call(h, status, top);
 }

@@ -22,7 +22,7 @@ Control.OPTIONS = {
   { "statistic", "group", "R: mean per preference (running), of the batch, or each answer's", choices = { "group", "batch", "sample" } },
   { "pool", "preference", "answers that share one c", choices = { "preference", "batch", "sample", "token" } },
   { "solve", "iteration", "when c is solved: once at z = 1, or every epoch with the gate I(A)", choices = { "iteration", "epoch" } },
-  { "phi", 0.02, "tolerated mean squared error, phi of equation 4", min = 0 },
+  { "phi", 0.01, "tolerated mean squared error, phi of equation 4", min = 0 },
   { "scale", 1.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
   { "floor", 0.0, "smallest c where the indicator is on", min = 0, max = 1 },
   { "factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },

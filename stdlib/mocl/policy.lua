@@ -102,11 +102,12 @@ function Policy:measure(o)
 end
 
 --- Measures every preference of a list. o as in measure, with on_step(i, n). Returns a list of its results.
+-- All of them answer the same prompts with the same random numbers, so that their differences are those of the
+-- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
   local list = {}
   for i, p in ipairs(preferences) do
-    local one = setmetatable({ p = p, purpose = o.purpose .. " " .. table.concat(p, ",") }, { __index = o })
-    list[i] = self:measure(one)
+    list[i] = self:measure(setmetatable({ p = p }, { __index = o }))
     if o.on_step then
       o.on_step(i, #preferences)
     end

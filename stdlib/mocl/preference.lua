@@ -181,11 +181,12 @@ local function is_unseen(h)
 end
 
 --- jitter(rng, p, range) -> a preference in whole hundredths no weight of which is further than `range` from p's,
--- never one of the unseen groups. Weights move by whole hundredths, all such moves alike likely.
+-- never one of the unseen groups. Weights move by whole hundredths, all such moves alike likely. A corner (one weight
+-- is 1) stays as it is: it could only move inward.
 function preference.jitter(rng, p, range)
   preference.check(p, 2)
   local k, n, centre = math.floor(range * 100 + 0.5), #p, hundredths(p)
-  if k < 1 or n == 1 then
+  if k < 1 or math.max(table.unpack(centre)) == 100 then
     return p
   end
   while true do
