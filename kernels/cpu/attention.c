@@ -66,6 +66,11 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
         while (sees(view, i0) <= j0) i0++;
         for (int64_t d = 0; d < K; d += CHUNK) {
             int64_t depth = mk_min(CHUNK, K - d);
+            if (rows == 1) { /* the keys times one column, the query: the same chains, and nothing to pack */
+                memcpy(pack, q + d, (size_t)depth * sizeof *pack);
+                mk_sweep(s, n, 1, depth, k + j0 * ld + d, ld, 1, pack, 1, score, 1, d > 0 ? &mk_add : NULL);
+                continue;
+            }
             s->pack_transposed(depth, n, wide, k + j0 * ld + d, ld, pack, KEYS);
             for (int64_t i = i0; i < rows; i += GROUP) {
                 int64_t m = mk_min(GROUP, rows - i);

@@ -268,6 +268,21 @@ static void scale_row(int64_t n, mk_real by, mk_real *x) {
 
 static void rotate(int64_t H, int64_t half, const mk_real *x, const mk_real *cs, const mk_real *sn,
                    mk_real *y) {
+    if (2 * half == LANES) { /* a head is one vector: the same products and sums with its halves swapped */
+        mk_real c2[LANES], s2[LANES];
+        ivec swap;
+        for (int i = 0; i < LANES; i++) {
+            swap[i] = (i + LANES / 2) % LANES;
+            c2[i] = cs[i % (LANES / 2)];
+            s2[i] = i < LANES / 2 ? -sn[i] : sn[i - LANES / 2];
+        }
+        vec c = v_load(c2), s = v_load(s2);
+        for (int64_t h = 0; h < H; h++) {
+            vec v = v_load(x + h * LANES);
+            v_store(y + h * LANES, v * c + __builtin_shuffle(v, swap) * s);
+        }
+        return;
+    }
     for (int64_t h = 0; h < H; h++, x += 2 * half, y += 2 * half)
         FOR_VECTORS(half) {
             vec a = load_at(x, i, half), b = load_at(x + half, i, half);
