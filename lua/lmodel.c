@@ -373,10 +373,11 @@ static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
     return t; /* the value stays on the stack */
 }
 
-/* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil}) -> hidden [T, D]; [n, D] for the n
-** tokens of rows (i32, from 0) */
+/* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil}) -> hidden
+** [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
+** goes on from there. */
 static int model_forward(lua_State *L) {
-    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", NULL};
+    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -389,6 +390,15 @@ static int model_forward(lua_State *L) {
         pass.rows = moclL_totensor(L, -1);
         if (!pass.rows) return luaL_error(L, "forward: rows must be an i32 tensor, got %s", luaL_typename(L, -1));
     }
+    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
+        pass.hidden = moclL_totensor(L, -1);
+        if (!pass.hidden) return luaL_error(L, "forward: hidden must be a tensor, got %s", luaL_typename(L, -1));
+    }
+    pass.start = moclL_optfield_integer(L, 3, "start", LUA_MININTEGER);
+    if (!pass.hidden != (pass.start == LUA_MININTEGER))
+        return luaL_error(L, "forward: hidden and start go together: the stream behind the first `start` blocks");
+    pass.stop = moclL_optfield_integer(L, 3, "stop", LUA_MININTEGER);
+    pass.stops = pass.stop != LUA_MININTEGER;
     mocl_tensor *tokens = batch_field(L, 2, "tokens"), *pos = batch_field(L, 2, "positions"),
                 *off = batch_field(L, 2, "offsets");
     if (tokens->storage->dev != m->dev)

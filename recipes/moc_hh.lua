@@ -154,6 +154,7 @@ local rewards, grid = ctx.rewards, ctx.grid
 local model = assert(transformer.load(run:path "sft", { device = device }))
 model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
   key = rng.key(seed, "lora") }
+local frozen = cfg.lora.layers > 0 and cfg.model.layers - cfg.lora.layers or 0
 local heads = ppo.value_heads(N, model:config().hidden_size, { key = rng.key(seed, "value heads"), device = device })
 local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
 ctx.actor = actor
@@ -212,8 +213,10 @@ local outcome = run:stage("moc", function(stage)
 
     -- line 7: one advantage per objective and token; A minus its mean over tokens
     local batch = transformer.pack(ids.prompts, ids.tokens, { device = device })
+    -- blocks in front of the first adapter compute the same for policy and reference in every epoch: once
+    local stem = tensor.no_grad(model.forward, model, batch, { stop = frozen })
     local function states(adapter)
-      return model:forward(batch, { adapter = adapter, rows = batch.rows })
+      return model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = stem, start = frozen })
     end
     local reference = tensor.no_grad(states, false)
     local first = states(true) -- the first epoch's, and what the values see

@@ -300,15 +300,40 @@ done:
     return st;
 }
 
+static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pass *pass, int64_t first, int64_t end) {
+    const mocl_model_config *c = &m->config;
+    mocl_tensor *x = pass->hidden;
+    char text[128];
+    if (x) {
+        MOCL_TRY(mocl_need_real("forward", x));
+        MOCL_TRY(mocl_need_same_device("forward", x, tokens));
+        if (x->ndim != 2 || x->shape[0] != tokens->shape[0] || x->shape[1] != c->width)
+            return mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: hidden %s does not fit %lld tokens of width %lld",
+                             mocl_shape_text(text, x->ndim, x->shape), (long long)tokens->shape[0], (long long)c->width);
+        if (first < 0 || first >= c->layers)
+            return mocl_fail(m->ctx, MOCL_E_ARG, "forward: start = %lld is outside 0 .. %lld, the blocks behind which a stream "
+                             "can go on", (long long)first, (long long)c->layers - 1);
+    }
+    if (end < first || end > c->layers)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: stop = %lld is outside %lld .. %lld", (long long)end, (long long)first,
+                         (long long)c->layers);
+    if (pass->stops && pass->rows)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: rows are taken in the last block; leave them out where stop is given");
+    return MOCL_OK;
+}
+
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass) {
     const mocl_model_config *c = &m->config;
     mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
     double scale = 1 / sqrt((double)c->head_size);
     mocl_status st;
+    int64_t first = pass->hidden ? pass->start : 0, end = pass->stops ? pass->stop : c->layers;
     *hidden = NULL;
-    MOCL_TRY(mocl_index_select(&x, m->embed, tokens));
-    for (int64_t l = 0; l < c->layers; l++) {
+    MOCL_TRY(check_range(m, tokens, pass, first, end));
+    if (pass->hidden) x = mocl_tensor_ref(pass->hidden);
+    else MOCL_TRY(mocl_index_select(&x, m->embed, tokens));
+    for (int64_t l = first; l < end; l++) {
         MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, positions, pass), done);
         MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
         MOCL_GOTO(mocl_model_block_end(&x, m, l, att, pass), done);
@@ -319,7 +344,13 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
         mocl_tensor_unref(att);
         att = NULL;
     }
-    st = mocl_rmsnorm(hidden, x, m->norm, c->norm_eps);
+    if (pass->stops) {
+        *hidden = x;
+        x = NULL;
+        st = MOCL_OK;
+    } else {
+        st = mocl_rmsnorm(hidden, x, m->norm, c->norm_eps);
+    }
 done:
     for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);
     mocl_tensor_unref(att);

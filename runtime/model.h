@@ -47,6 +47,10 @@ typedef struct mocl_pass {
     bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
     uint64_t key, stream;
     mocl_tensor *rows;     /* i32: the states of these tokens alone are wanted; NULL: of all */
+    mocl_tensor *hidden;   /* [T, D]: the residual stream behind the first `start` blocks, which do not run then; or NULL */
+    int64_t start;
+    bool stops;            /* ends behind the first `stop` blocks, start <= stop <= layers: the residual stream there */
+    int64_t stop;
 } mocl_pass;
 
 mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
@@ -77,7 +81,8 @@ mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, vo
 
 /* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
 ** hidden [T, D] after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
-** (but for dropout, whose mask is drawn for the rows there are). */
+** (but for dropout, whose mask is drawn for the rows there are). Where pass->stops it is the stream [T, D] there,
+** before any norm; rows are taken in the last block alone. */
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass);
 

@@ -98,6 +98,60 @@ T.test("later tokens and other rows do not change a state", function()
   T.ok(a[4][1] ~= b[4][1], "the changed token's own state")
 end)
 
+T.test("a pass in two parts: the same bits, the same gradients, and none in front of a stream that has no history", function()
+  local model = small.model()
+  model:add_lora { r = 2, alpha = 4, key = 5 }
+  local batch = transformer.pack({ { 4, 9, 2 }, { 1 }, { 6, 6 } }, { { 6, 3 }, {}, { 5, 1, 2 } })
+  local parameters = transformer.train_base(model)
+  for _, p in ipairs(transformer.parameters(model, true)) do
+    tensor.no_grad(function() p:copy_(p + .1) end)
+    parameters[#parameters + 1] = p
+  end
+  local layers = model:config().num_hidden_layers
+  T.ok(layers > 1)
+  local function run(states)
+    for _, p in ipairs(parameters) do
+      p:zero_grad()
+    end
+    local h = states()
+    h:square():sum():backward()
+    local grads = {}
+    for i, p in ipairs(parameters) do
+      grads[i] = p.grad and p.grad:flatten():totable() or {}
+    end
+    return h:totable(), grads
+  end
+  for _, adapter in ipairs { true, false } do
+    local want, want_grads = run(function() return model:forward(batch, { adapter = adapter, rows = batch.rows }) end)
+    for k = 0, layers - 1 do
+      local got, got_grads = run(function()
+        local stem = model:forward(batch, { adapter = adapter, stop = k })
+        T.eq(stem.shape, { batch.tokens.shape[1], model:config().hidden_size })
+        return model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = stem, start = k })
+      end)
+      T.eq(got, want)
+      T.eq(got_grads, want_grads)
+    end
+  end
+  local stem = tensor.no_grad(model.forward, model, batch, { stop = 1 })
+  run(function() return model:forward(batch, { hidden = stem, start = 1 }) end)
+  for _, pair in ipairs(model:named_parameters()) do
+    local block = tonumber(pair[1]:match "layers%.(%d+)")
+    T.eq(pair[2].grad ~= nil, block ~= 0 and pair[1]:find("norm.weight", 1, true) ~= nil or (block or 0) > 0, pair[1])
+  end
+  local half = model:forward(batch, { stop = 1 })
+  T.eq(model:forward(batch, { hidden = half, start = 1, stop = layers }):totable(), model:forward(batch, { stop = layers }):totable())
+  T.raises("stop = 9 is outside 0 ..", model.forward, model, batch, { stop = 9 })
+  T.raises("stop = %-1 is outside 0 ..", model.forward, model, batch, { stop = -1 })
+  T.raises("stop = 0 is outside 1 ..", model.forward, model, batch, { hidden = half, start = 1, stop = 0 })
+  T.raises("start = " .. layers .. " is outside 0 ..", model.forward, model, batch, { hidden = half, start = layers })
+  T.raises("hidden and start go together", model.forward, model, batch, { start = 1 })
+  T.raises("hidden and start go together", model.forward, model, batch, { hidden = half })
+  T.raises("hidden must be a tensor, got table", model.forward, model, batch, { hidden = { 1 }, start = 1 })
+  T.raises("does not fit", model.forward, model, batch, { hidden = nn.rows(half, batch.rows), start = 1 })
+  T.raises("rows are taken in the last block", model.forward, model, batch, { stop = 1, rows = batch.rows })
+end)
+
 T.test("states of some rows alone: the same bits, the same gradients", function()
   local model = small.model()
   model:add_lora { r = 2, alpha = 4, key = 5 }

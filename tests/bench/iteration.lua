@@ -133,8 +133,10 @@ function iteration.once(s, seen)
   from = clock(s, "scoring", from)
 
   local batch = transformer.pack(ids.prompts, ids.tokens)
+  local frozen = model:config().num_hidden_layers - 1
+  local stem = tensor.no_grad(model.forward, model, batch, { stop = frozen })
   local function states(adapter)
-    return model:forward(batch, { adapter = adapter, rows = batch.rows })
+    return model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = stem, start = frozen })
   end
   local reference = tensor.no_grad(states, false)
   local first_states = states(true)
