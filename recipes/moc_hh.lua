@@ -27,6 +27,7 @@ local Run = require "mocl.run"
 local stages = require "mocl.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
+local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
@@ -64,7 +65,7 @@ local schema = {
   { "lora.r", 16, "rank of the adapter on all linear layers", min = 1 },
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
   { "lora.layers", 1, "the last blocks, this many, get the adapter; 0: all", min = 0 },
-  { "ppo.batch_size", 64, "answers an iteration", min = 1 },
+  { "ppo.batch_size", 128, "answers an iteration", min = 1 },
   { "ppo.ppo_epochs", 4, "passes over a batch", min = 1 },
   { "ppo.lr", 4e-3, "Adam step size", min = 0 },
   { "ppo.warmup", 5, "iterations of linear warm-up", min = 0 },
@@ -89,10 +90,7 @@ local schema = {
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
   { "hh.prompt_chars", 260, "HH-RLHF: longer prompts are left out", min = 20 },
 }
-for _, row in ipairs(Control.OPTIONS) do
-  local copy = table.move(row, 2, 3, 2, { "control." .. row[1], choices = row.choices, min = row.min, max = row.max })
-  schema[#schema + 1] = copy
-end
+table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25 }), 1, #Control.OPTIONS, #schema + 1, schema)
 
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
@@ -101,13 +99,14 @@ local cfg, info = config.parse(config.common(schema), args, {
       ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
+    reading_a = Control.READING_A,
     reading_b = Control.READING_B,
     paper = Control.PAPER,
     hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 2,
       ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
       ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
       ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
-      ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
+      ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["moc.iterations"] = 100, ["eval.answers"] = 256,
       ["eval.unseen_answers"] = 128 },
   },
 })

@@ -22,7 +22,7 @@ Control.OPTIONS = {
   { "statistic", "group", "R: mean per preference (running), of the batch, or each answer's", choices = { "group", "batch", "sample" } },
   { "pool", "preference", "answers that share one c", choices = { "preference", "batch", "sample", "token" } },
   { "solve", "iteration", "when c is solved: once at z = 1, or every epoch with the gate I(A)", choices = { "iteration", "epoch" } },
-  { "phi", 0.01, "tolerated mean squared error, phi of equation 4", min = 0 },
+  { "phi", 0.02, "tolerated mean squared error, phi of equation 4", min = 0 },
   { "scale", 1.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
   { "floor", 0.0, "smallest c where the indicator is on", min = 0, max = 1 },
   { "factor", 0.8, "memory of the mean reward per preference", min = 0, max = 1 },
@@ -33,10 +33,11 @@ Control.OPTIONS = {
   { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
 }
 
---- Option values of the readings of docs/algorithm.md; A is the default.
+--- Option values of the readings of docs/algorithm.md, section 3. The defaults above are A's.
+Control.READING_A = { ["control.range"] = false, ["control.phi"] = 0.02, ["control.floor"] = 0.0 }
 Control.READING_B = { ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
   ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.05 }
-Control.PAPER = { ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
+Control.PAPER = { ["control.range"] = false, ["control.floor"] = 0.0, ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
   ["control.running"] = "count", ["control.solve"] = "epoch" }
 
 local WITHIN_FACTOR = 0.97 -- memory of the variance within a preference
