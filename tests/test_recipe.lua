@@ -320,7 +320,7 @@ T.test("control.c=one is linear scalarisation and says so", function()
 end)
 
 T.test("control.solve: the gate I(A) acts from the second epoch with epoch, never with iteration", function()
-  local far = { SMALL, "ppo.lr=0.3", "ppo.warmup=0" } -- so that the clip is active after one epoch
+  local far = { SMALL, "ppo.lr=0.3", "ppo.warmup=0", "control.phi=0", "control.floor=0" } -- so that clip and constraint act
   local function moc(name, ...)
     local list = {}
     for _, row in ipairs(rows(once(name, ...).dir .. "/metrics.jsonl")) do
@@ -336,11 +336,11 @@ T.test("control.solve: the gate I(A) acts from the second epoch with epoch, neve
   T.eq(moc("far, one", far, "ppo.ppo_epochs=1", "control.solve=epoch"), moc("far, one epoch", far, "ppo.ppo_epochs=1"))
 end)
 
-T.test("presets: the paper's values, and reading B", function()
-  for preset, want in pairs { paper = { "sample", 0.1 }, reading_b = { "preference", 0.001 } } do
+T.test("presets: the paper's values, readings A and B", function()
+  for preset, want in pairs { paper = { "sample", 0.1, false }, reading_a = { "preference", 0.02, false }, reading_b = { "preference", 0.001, true } } do
     local dir = once(preset, "preset=" .. preset, { table.unpack(SMALL, 2) }).dir
     local cfg = assert(config.load(dir .. "/config.lua"))
-    T.eq({ cfg.control.pool, cfg.control.phi }, want)
+    T.eq({ cfg.control.pool, cfg.control.phi, cfg.control.range }, want)
     local result = assert(json.load(dir .. "/result.json"))
     T.eq({ #result.rewards, result.method }, { 11, "moc" })
   end
