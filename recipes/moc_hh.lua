@@ -53,7 +53,7 @@ local schema = {
   { "base.lr", 6e-3, "peak step size", min = 0 },
   { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
-  { "reward.steps", 3000, "steps per reward model", min = 1 },
+  { "reward.steps", 4000, "steps per reward model", min = 1 },
   { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
   { "reward.lr", 2e-3, "peak step size", min = 0 },
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
