@@ -36,8 +36,10 @@ typedef float mk_real;
 /* MK_UNSUPPORTED: a size that this device's kernel does not take. MK_ABSENT: no such kernel (the runtime's). */
 typedef enum mk_code { MK_OK = 0, MK_NOMEM, MK_FAULT, MK_UNSUPPORTED, MK_ABSENT } mk_code;
 
-/* MK_F32 is mk_real; the others are storage only: kernels below compute on F32 unless they say so */
+/* MK_F32 is mk_real; the others are storage: kernels below compute on F32 unless they say so */
 typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, MK_DTYPE_COUNT } mk_dtype;
+
+typedef uint16_t mk_bf16; /* the upper half of a float */
 
 #define MK_MAX_DIMS 8
 
@@ -46,7 +48,8 @@ typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, M
 struct mk_pool; /* worker threads */
 
 /* What computes large matmuls (kernels/cpu/blas.c). MK_BLAS_AUTO: OpenBLAS where it is there and its
-** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. */
+** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. On cuda, what computes gemm_bf16: cuBLASLt where
+** it is there, or with MK_BLAS_NONE our own kernel always (kernels/cuda/cublaslt.cu). */
 typedef enum mk_blas { MK_BLAS_AUTO, MK_BLAS_OPENBLAS, MK_BLAS_NONE } mk_blas;
 
 typedef struct mk_env {
@@ -267,6 +270,37 @@ typedef struct mk_table {
                double momentum, double wd, int first, double grad_scale);
     /* out[0] (host pointer) = sum of squares in double; waits for the device */
     int (*sumsq)(mk_env *e, int64_t n, const mk_real *x, double *out);
+
+    /* -- bf16: the same maths as the entries above with weights and activations in bf16. Arithmetic and sums are F32,
+    ** each bf16 output is rounded once, to nearest even; gradients are F32. NULL on the cpu, where bf16 is storage. -- */
+
+    /* as gemm with batch 1, row invariant in m too; c_type: MK_F32 or MK_BF16 */
+    int (*gemm_bf16)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
+                     const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc);
+    /* y = a + b; y may be a or b */
+    int (*add_bf16)(mk_env *e, int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y);
+    int (*gather_rows_bf16)(mk_env *e, int64_t n, int64_t d, const mk_bf16 *src, const int32_t *idx, mk_bf16 *dst);
+    /* y_type: MK_F32 or MK_BF16 */
+    int (*rmsnorm_bf16)(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, double eps, mk_dtype y_type,
+                        void *y, mk_real *rstd);
+    int (*rmsnorm_bwd_bf16)(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, const mk_real *rstd,
+                            const mk_real *dy, mk_real *dx, mk_real *dw);
+    int (*rope_bf16)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const mk_bf16 *x,
+                     int64_t ldx, mk_bf16 *y, int64_t ldy);
+    int (*swiglu_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, mk_bf16 *y);
+    int (*swiglu_bwd_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, const mk_real *dy, mk_real *dgate,
+                           mk_real *dup);
+    int (*attention_bf16)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                          int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *out, mk_real *lse);
+    int (*attention_bwd_bf16)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                              int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, const mk_bf16 *out,
+                              const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv);
+    int (*cache_put_bf16)(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                          const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *kcache, mk_bf16 *vcache);
+    int (*attention_cached_bf16)(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, const int32_t *slot,
+                                 const int32_t *pos, int64_t slab, const mk_bf16 *q, const mk_bf16 *kcache,
+                                 const mk_bf16 *vcache, mk_bf16 *out);
+    int (*dropout_bf16)(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_bf16 *x, mk_bf16 *y);
 } mk_table;
 
 /* the tables; NULL where not built */

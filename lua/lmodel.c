@@ -61,15 +61,18 @@ static int model_config(lua_State *L) {
     return 1;
 }
 
-/* new(config, {device="cpu", key=0}) -> model with random weights */
+/* new(config, {device="cpu", dtype="f32", key=0}) -> model with random weights */
 static int transformer_new(lua_State *L) {
-    static const char *const options[] = {"device", "key", NULL};
+    static const char *const options[] = {"device", "dtype", "key", NULL};
     mocl_model_config c = check_config(L, 1);
     moclL_checkoptions(L, 2, options);
     mocl_device *dev = moclL_optdevice(L, 2);
     uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
+    const char *name = moclL_optfield_string(L, 2, "dtype", "f32");
+    mk_dtype dtype;
+    if (!mocl_dtype_parse(&dtype, name)) return luaL_error(L, "unknown dtype '%s' (f32 or bf16)", name);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MODEL_CLASS);
-    MOCLL_CALL(L, mocl_model_new(out, dev, &c, key));
+    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key));
     return 1;
 }
 
@@ -118,6 +121,12 @@ static int model_head(lua_State *L) {
 
 static int model_device(lua_State *L) {
     lua_pushstring(L, check_model(L, 1)->dev->name);
+    return 1;
+}
+
+/* m:dtype() -> "f32" or "bf16" */
+static int model_dtype(lua_State *L) {
+    lua_pushstring(L, mocl_dtype_name(check_model(L, 1)->dtype));
     return 1;
 }
 
@@ -521,7 +530,7 @@ static int model_generate(lua_State *L) {
 static const luaL_Reg methods[] = {
     {"add_lora", model_add_lora},       {"config", model_config},
     {"device", model_device},           {"drop_lora", model_drop_lora},
-    {"forward", model_forward},         {"generate", model_generate},
+    {"dtype", model_dtype},             {"forward", model_forward},         {"generate", model_generate},
     {"hash", model_hash},               {"head", model_head},
     {"lora", model_lora},
     {"merge_lora", model_merge_lora},   {"named_parameters", model_named_parameters},

@@ -27,6 +27,7 @@ local cfg = config.parse({
   { "n", 1, "texts", min = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
+  { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
   { "quiet", false, "no speed on stderr" },
 }, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 
@@ -42,7 +43,7 @@ for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
 local tok = check(tokenizer.load(cfg.tokenizer or cfg.model))
-local model = check(transformer.load(cfg.model, { device = cfg.device }))
+local model = check(transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
   check(lora.load(model, cfg.adapter))
 end

@@ -62,6 +62,7 @@ local schema = {
   { "sft.steps", 1000, "steps", min = 1 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
+  { "dtype", "f32", "of the policy's base and its activations in the MOC stage; bf16 needs device=cuda", choices = { "f32", "bf16" } },
   { "lora.r", 16, "rank of the adapter on all linear layers", min = 1 },
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
   { "lora.layers", 1, "the last blocks, this many, get the adapter; 0: all", min = 0 },
@@ -150,7 +151,7 @@ stages.rewards(ctx, functions)
 local rewards, grid = ctx.rewards, ctx.grid
 
 -- the policy: the SFT model with an adapter, and N value heads; with the adapter off it is the reference
-local model = assert(transformer.load(run:path "sft", { device = device }))
+local model = assert(transformer.load(run:path "sft", { device = device, dtype = cfg.dtype }))
 model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
   key = rng.key(seed, "lora") }
 local frozen = cfg.lora.layers > 0 and cfg.model.layers - cfg.lora.layers or 0

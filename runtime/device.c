@@ -259,7 +259,10 @@ mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, siz
 }
 
 mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes) {
-    if (dev->cuda) return mocl_kernel_end(dev, "download", dev->cuda->download(&dev->env, dst, src, bytes));
+    if (dev->cuda) {
+        dev->waits++;
+        return mocl_kernel_end(dev, "download", dev->cuda->download(&dev->env, dst, src, bytes));
+    }
     return mocl_device_upload(dev, dst, src, bytes);
 }
 

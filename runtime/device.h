@@ -27,6 +27,7 @@ typedef struct mocl_device {
     char *arena;
     size_t arena_size, arena_used;
     int depth;              /* nesting of mocl_device_enter */
+    int64_t waits;          /* cuda: how often the program waited for the device, to read from it */
     int64_t broken_guards;  /* fake, emulated cuda: blocks whose guard bytes were overwritten */
     const struct mk_cuda_api *cuda; /* cuda: the loaded object's functions, else NULL */
 } mocl_device;

@@ -72,17 +72,19 @@ static const mk_cuda_api *load(char *why, size_t size) {
 }
 
 mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size) {
-    (void)ctx;
+    char products[192];
     const mk_cuda_api *api = load(text, size);
     if (!api || !api->probe(index, text, size)) return MOCL_E_DEVICE;
+    api->products(ctx->blas, products, sizeof products);
     size_t n = strlen(text);
-    snprintf(text + n, size - n, " (%s)", api->made_by);
+    snprintf(text + n, size - n, " (%s); bf16 products: %s", api->made_by, products);
     return MOCL_OK;
 }
 
 mocl_status mocl_cuda_open(mocl_device *dev, int index) {
     char why[512] = "";
     const mk_cuda_api *api = load(why, sizeof why);
+    dev->env.blas = (mk_blas)dev->ctx->blas;
     int code = api ? api->open(&dev->env, index, why, sizeof why) : MK_FAULT;
     if (code == MK_NOMEM) return mocl_fail(dev->ctx, MOCL_E_NOMEM, "device cuda:%d: no memory to open it", index);
     if (code)

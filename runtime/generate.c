@@ -3,11 +3,17 @@
 ** The prompts run as one ragged batch; then each step feeds one token per unfinished row. Every product
 ** is row invariant and attention over the cache equals attention over the sequence, so the
 ** log-probabilities are, to the bit, those of a later training forward pass.
+**
+** On a device that runs behind the program the steps go in groups of up to AHEAD: the tokens of one are the
+** inputs of the next where they lie, and the program waits once for a group. Rows that end within a group run on
+** to its end, and what they make is dropped: rows do not see each other.
 */
 #include <math.h>
 #include <string.h>
 
 #include "decode.h"
+
+enum { AHEAD = 8 };
 
 typedef struct run {
     mocl_model *m;
@@ -16,7 +22,8 @@ typedef struct run {
     mocl_tensor **kcache, **vcache; /* [layers] of [rows, capacity, G, K] */
     int64_t active;         /* unfinished rows, the first of the arrays below */
     int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
-    int32_t *target;
+    int64_t group;          /* steps of the last group */
+    int32_t *target;        /* [group][active] tokens, and their log-probabilities */
     mk_real *host;
     int64_t step;
     mocl_decode_rows rows_of;
@@ -42,13 +49,13 @@ static mocl_status open_run(run *r) {
     r->pos = mocl_calloc(ctx, n, sizeof *r->pos);
     r->last = mocl_calloc(ctx, n, sizeof *r->last);
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
-    r->target = mocl_calloc(ctx, n, sizeof *r->target);
-    r->host = mocl_calloc(ctx, n, sizeof *r->host);
+    r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
+    r->host = mocl_calloc(ctx, n, AHEAD * sizeof *r->host);
     if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host)
-        return mocl_nomem(ctx, n * 32);
+        return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
     for (int64_t l = 0; l < c->layers; l++) {
-        MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, MK_F32, 4, shape));
-        MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, MK_F32, 4, shape));
+        MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, r->m->dtype, 4, shape));
+        MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, r->m->dtype, 4, shape));
     }
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
@@ -76,9 +83,25 @@ static void close_run(run *r) {
 /* puts keys and values of n tokens into the cache of block l */
 static mocl_status cache_put(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *qkv[3]) {
     const mocl_model_config *c = &r->m->config;
+    if (r->m->dtype == MK_BF16)
+        return MOCL_KERNEL(r->m->dev, cache_put_bf16, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
+                           r->capacity * c->kv_heads * c->head_size, mocl_bf16(qkv[1]), mocl_bf16(qkv[2]),
+                           mocl_bf16(r->kcache[l]), mocl_bf16(r->vcache[l]));
     return MOCL_KERNEL(r->m->dev, cache_put, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
                        r->capacity * c->kv_heads * c->head_size, mocl_real(qkv[1]), mocl_real(qkv[2]),
                        mocl_real(r->kcache[l]), mocl_real(r->vcache[l]));
+}
+
+/* att = attention of q to what the cache holds up to pos */
+static mocl_status cache_attend(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *q, mocl_tensor *att) {
+    const mocl_model_config *c = &r->m->config;
+    double scale = 1 / sqrt((double)c->head_size);
+    int64_t rows = slot->shape[0], slab = r->capacity * c->kv_heads * c->head_size;
+    if (r->m->dtype == MK_BF16)
+        return MOCL_KERNEL(r->m->dev, attention_cached_bf16, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
+                           mocl_int(pos), slab, mocl_bf16(q), mocl_bf16(r->kcache[l]), mocl_bf16(r->vcache[l]), mocl_bf16(att));
+    return MOCL_KERNEL(r->m->dev, attention_cached, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
+                       mocl_int(pos), slab, mocl_real(q), mocl_real(r->kcache[l]), mocl_real(r->vcache[l]), mocl_real(att));
 }
 
 /* hidden states of tokens (one or more per slot) while the cache fills. offsets NULL: one new token per
@@ -92,7 +115,8 @@ static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mo
     mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
     mocl_status st;
     *hidden = NULL;
-    MOCL_TRY(mocl_index_select(&x, m->embed, tokens));
+    /* what the sampler drew is in range, and to look would be to wait */
+    MOCL_TRY(offsets ? mocl_index_select(&x, m->embed, tokens) : mocl_index_select_known(&x, m->embed, tokens));
     for (int64_t l = 0; l < c->layers; l++) {
         MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, pos, &pass), done);
         MOCL_GOTO(cache_put(r, l, slot, pos, qkv), done);
@@ -100,9 +124,7 @@ static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mo
             MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
         } else {
             MOCL_GOTO(mocl_tensor_like(&att, qkv[0]), done);
-            MOCL_GOTO(MOCL_KERNEL(m->dev, attention_cached, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
-                                  mocl_int(slot), mocl_int(pos), r->capacity * c->kv_heads * c->head_size,
-                                  mocl_real(qkv[0]), mocl_real(r->kcache[l]), mocl_real(r->vcache[l]), mocl_real(att)), done);
+            MOCL_GOTO(cache_attend(r, l, slot, pos, qkv[0], att), done);
         }
         MOCL_GOTO(mocl_model_block_end(&x, m, l, att, &pass), done);
         for (int i = 0; i < 3; i++) {
@@ -112,7 +134,7 @@ static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mo
         mocl_tensor_unref(att);
         att = NULL;
     }
-    st = mocl_rmsnorm(hidden, x, m->norm, c->norm_eps);
+    st = mocl_rmsnorm_to(hidden, x, m->norm, c->norm_eps, MK_F32);
 done:
     for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);
     mocl_tensor_unref(att);
@@ -120,66 +142,95 @@ done:
     return st;
 }
 
-/* tokens for the active rows from their last hidden states [active, D]; r->target and r->host receive
-** the tokens and log-probabilities */
-static mocl_status sample(run *r, mocl_tensor *hidden) {
-    mocl_model *m = r->m;
-    const mocl_generate_options *o = r->o;
-    int64_t n = r->active, vocab = m->config.vocab, width = m->config.width, shape[2] = {n, vocab};
-    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
-    mocl_tensor *logits = NULL, *ids = NULL, *token = NULL, *logp = NULL, *lse = NULL;
+/* What a group of steps leaves on the device. */
+typedef struct drawn {
+    mocl_tensor *ids;   /* [active] numbers of the rows */
+    mocl_tensor *token; /* [group, active] */
+    mocl_tensor *logp;
+} drawn;
+
+static void drawn_free(drawn *d) {
+    mocl_tensor_unref(d->ids);
+    mocl_tensor_unref(d->token);
+    mocl_tensor_unref(d->logp);
+}
+
+static mocl_status drawn_new(drawn *d, run *r, int64_t group) {
+    int64_t shape[2] = {group, r->active};
+    memset(d, 0, sizeof *d);
+    r->group = group;
+    MOCL_TRY(mocl_tensor_i32(&d->ids, r->m->dev, r->active, r->row_id));
+    MOCL_TRY(mocl_tensor_new(&d->token, r->m->dev, MK_I32, 2, shape));
+    return mocl_tensor_new(&d->logp, r->m->dev, MK_F32, 2, shape);
+}
+
+/* waits; r->target and r->host receive the group's tokens and log-probabilities */
+static mocl_status drawn_read(drawn *d, run *r) {
+    MOCL_TRY(mocl_tensor_to_host(d->token, r->target));
+    return mocl_tensor_to_host(d->logp, r->host);
+}
+
+/* row `at` of a matrix */
+static mocl_status row_of(mocl_tensor **out, mocl_tensor *t, int64_t at) {
+    int64_t n = t->shape[1], one = 1;
+    return mocl_tensor_alias(out, t, 1, &n, &one, t->offset + at * n);
+}
+
+/* logits of `eos` become such that it cannot win or be drawn */
+static mocl_status suppress(run *r, mocl_tensor *logits) {
+    int64_t one[2] = {r->active, 1}, zero[2] = {0, 0};
+    mocl_tensor *column = NULL, *low = NULL;
     mocl_status st;
-    MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
-    MOCL_GOTO(mocl_tensor_new(&token, m->dev, MK_I32, 1, &n), done);
-    MOCL_GOTO(mocl_tensor_new(&logp, m->dev, MK_F32, 1, &n), done);
-    MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
-    MOCL_GOTO(mocl_tensor_i32(&ids, m->dev, n, r->row_id), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, gemm, 0, 1, n, vocab, width, 1.0, mocl_real(hidden), width, 0, mocl_real(m->head), width, 0,
-                          0.0, mocl_real(logits), vocab, 0, 1), done);
-    if (o->eos >= 0 && r->step < o->suppress_first) { /* that column cannot win or be drawn */
-        mocl_tensor *column = NULL;
-        MOCL_GOTO(mocl_narrow(&column, logits, 1, o->eos, 1), done);
-        int64_t one[2] = {n, 1}, zero[2] = {0, 0};
-        mocl_tensor *low = NULL;
-        st = mocl_tensor_full(&low, m->dev, MK_F32, 0, NULL, MOCL_NEVER);
-        if (!st)
-            st = MOCL_KERNEL(m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
-        mocl_tensor_unref(low);
-        mocl_tensor_unref(column);
-        if (st) goto done;
-    }
-    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, vocab, mocl_real(logits), inv_temp, o->top_k, o->top_p, o->key,
-                          (uint32_t)r->step, mocl_int(ids), mocl_int(token)), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, mocl_int(token),
-                          mocl_real(logp), NULL, mocl_real(lse)), done);
-    MOCL_GOTO(mocl_tensor_to_host(token, r->target), done);
-    MOCL_GOTO(mocl_tensor_to_host(logp, r->host), done);
+    MOCL_GOTO(mocl_narrow(&column, logits, 1, r->o->eos, 1), done);
+    MOCL_GOTO(mocl_tensor_full(&low, r->m->dev, MK_F32, 0, NULL, MOCL_NEVER), done);
+    st = MOCL_KERNEL(r->m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
 done:
-    mocl_tensor_unref(logits);
-    mocl_tensor_unref(ids);
-    mocl_tensor_unref(token);
-    mocl_tensor_unref(logp);
-    mocl_tensor_unref(lse);
+    mocl_tensor_unref(low);
+    mocl_tensor_unref(column);
     return st;
 }
 
-/* stores the sampled tokens and keeps the rows that go on */
+/* tokens of the active rows from their last hidden states [active, D], at step `at` of the group */
+static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
+    mocl_model *m = r->m;
+    const mocl_generate_options *o = r->o;
+    int64_t n = r->active, vocab = m->config.vocab, step = r->step + at, shape[2] = {n, vocab};
+    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
+    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL;
+    int32_t *token = mocl_int(d->token) + at * n;
+    mk_real *logp = mocl_real(d->logp) + at * n;
+    mocl_status st;
+    MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
+    MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
+    MOCL_GOTO(mocl_to_dtype(&states, hidden, m->dtype), done);
+    MOCL_GOTO(mocl_logits(states, m->head, 0, n, mocl_real(logits)), done);
+    if (o->eos >= 0 && step < o->suppress_first) MOCL_GOTO(suppress(r, logits), done);
+    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, vocab, mocl_real(logits), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
+                          mocl_int(d->ids), token), done);
+    MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, token, logp, NULL,
+                          mocl_real(lse)), done);
+done:
+    mocl_tensor_unref(logits);
+    mocl_tensor_unref(lse);
+    mocl_tensor_unref(states);
+    return st;
+}
+
+/* stores the tokens of the group and keeps the rows that go on */
 static mocl_status advance(run *r, mocl_generated *g) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < r->active; i++) {
-        int64_t b = r->row[i], at = b * g->max_new_tokens + g->length[b];
-        int32_t token = r->target[i];
-        g->token[at] = token;
-        g->logp[at] = r->host[i];
-        g->length[b]++;
-        int stop = token == r->o->eos;
-        int says = r->o->on_token ? r->o->on_token(r->o->arg, b, token) : 0;
-        if (says < 0) return mocl_fail(r->m->ctx, MOCL_E_SCRIPT, "generate: stopped by its callback");
-        if (stop || says > 0) {
-            g->finished[b] = true;
-            continue;
+    int64_t kept = 0, n = r->active;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t b = r->row[i];
+        int32_t token = 0;
+        for (int64_t s = 0; s < r->group && !g->finished[b]; s++) {
+            int64_t at = b * g->max_new_tokens + g->length[b]++;
+            g->token[at] = token = r->target[s * n + i];
+            g->logp[at] = r->host[s * n + i];
+            int says = r->o->on_token ? r->o->on_token(r->o->arg, b, token) : 0;
+            if (says < 0) return mocl_fail(r->m->ctx, MOCL_E_SCRIPT, "generate: stopped by its callback");
+            g->finished[b] = token == r->o->eos || says > 0;
         }
-        if (g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) continue;
+        if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) continue;
         r->row[kept] = r->row[i];
         r->row_id[kept] = r->row_id[i];
         r->pos[kept] = r->pos[i];
@@ -187,19 +238,19 @@ static mocl_status advance(run *r, mocl_generated *g) {
         kept++;
     }
     r->active = kept;
-    r->step++;
+    r->step += r->group;
     return MOCL_OK;
 }
 
-/* the prompts as one batch; *hidden receives the state of each row's last token [rows, D] */
-static mocl_status prefill(mocl_tensor **hidden, run *r, const int32_t *offsets, const int32_t *tokens) {
+/* the prompts as one batch, and the first token of each row */
+static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens) {
     mocl_model *m = r->m;
     mocl_ctx *ctx = m->ctx;
     int64_t n = offsets[r->rows];
-    mocl_tensor *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
+    drawn d = {0};
+    mocl_tensor *hidden = NULL, *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
     int32_t *buf = mocl_calloc(ctx, (size_t)n, 2 * sizeof *buf);
     mocl_status st;
-    *hidden = NULL;
     if (!buf) return mocl_nomem(ctx, (size_t)n * 8);
     for (int64_t b = 0; b < r->rows; b++) {
         for (int32_t i = offsets[b]; i < offsets[b + 1]; i++) {
@@ -207,15 +258,22 @@ static mocl_status prefill(mocl_tensor **hidden, run *r, const int32_t *offsets,
             buf[n + i] = i - offsets[b];
         }
         r->target[b] = offsets[b + 1] - 1;
+        r->row[b] = r->row_id[b] = (int32_t)b;
+        r->pos[b] = offsets[b + 1] - offsets[b];
     }
     MOCL_GOTO(mocl_tensor_i32(&t, m->dev, n, tokens), done);
     MOCL_GOTO(mocl_tensor_i32(&slot, m->dev, n, buf), done);
     MOCL_GOTO(mocl_tensor_i32(&pos, m->dev, n, buf + n), done);
     MOCL_GOTO(mocl_tensor_i32(&off, m->dev, r->rows + 1, offsets), done);
     MOCL_GOTO(mocl_tensor_i32(&last, m->dev, r->rows, r->target), done);
-    MOCL_GOTO(forward(hidden, r, t, slot, pos, off, last), done);
+    MOCL_GOTO(forward(&hidden, r, t, slot, pos, off, last), done);
+    MOCL_GOTO(drawn_new(&d, r, 1), done);
+    MOCL_GOTO(sample(r, hidden, &d, 0), done);
+    st = drawn_read(&d, r);
 done:
     mocl_free(buf);
+    drawn_free(&d);
+    mocl_tensor_unref(hidden);
     mocl_tensor_unref(t);
     mocl_tensor_unref(slot);
     mocl_tensor_unref(pos);
@@ -224,36 +282,58 @@ done:
     return st;
 }
 
-/* one step: the last token of each active row */
-static mocl_status decode(mocl_tensor **hidden, run *r) {
+/* How many steps go in a group: to the first limit that a row reaches, and one where a callback may end a row. */
+static int64_t group_size(const run *r, const mocl_generated *g) {
+    int64_t most = r->o->on_token ? 1 : AHEAD;
+    for (int64_t i = 0; i < r->active; i++) {
+        int64_t length = g->max_new_tokens - g->length[r->row[i]], room = r->m->config.positions - r->pos[i];
+        if (length < most) most = length;
+        if (room < most) most = room;
+    }
+    return most;
+}
+
+/* a group of steps over tensors */
+static mocl_status decode(run *r, int64_t group) {
     mocl_device *dev = r->m->dev;
-    mocl_tensor *t = NULL, *slot = NULL, *pos = NULL;
+    int64_t n = r->active, shape[2] = {group, n};
+    mocl_tensor *last = NULL, *slot = NULL, *all_pos = NULL, *pos = NULL, *hidden = NULL;
+    drawn d = {0};
     mocl_status st;
-    *hidden = NULL;
-    MOCL_GOTO(mocl_tensor_i32(&t, dev, r->active, r->last), done);
-    MOCL_GOTO(mocl_tensor_i32(&slot, dev, r->active, r->row), done);
-    MOCL_GOTO(mocl_tensor_i32(&pos, dev, r->active, r->pos), done);
-    MOCL_GOTO(forward(hidden, r, t, slot, pos, NULL, NULL), done);
-    for (int64_t i = 0; i < r->active; i++) r->pos[i]++;
+    for (int64_t s = 0; s < group; s++)
+        for (int64_t i = 0; i < n; i++) r->target[s * n + i] = r->pos[i] + (int32_t)s;
+    MOCL_GOTO(drawn_new(&d, r, group), done);
+    MOCL_GOTO(mocl_tensor_i32(&last, dev, n, r->last), done);
+    MOCL_GOTO(mocl_tensor_i32(&slot, dev, n, r->row), done);
+    MOCL_GOTO(mocl_tensor_from_host(&all_pos, dev, MK_I32, 2, shape, r->target), done);
+    for (int64_t s = 0; s < group; s++) {
+        MOCL_GOTO(mocl_poll(r->m->ctx), done);
+        MOCL_GOTO(row_of(&pos, all_pos, s), done);
+        MOCL_GOTO(forward(&hidden, r, last, slot, pos, NULL, NULL), done);
+        MOCL_GOTO(sample(r, hidden, &d, s), done);
+        mocl_tensor_unref(hidden);
+        mocl_tensor_unref(pos);
+        mocl_tensor_unref(last);
+        hidden = pos = last = NULL;
+        MOCL_GOTO(row_of(&last, d.token, s), done);
+    }
+    st = drawn_read(&d, r);
 done:
-    mocl_tensor_unref(t);
+    drawn_free(&d);
+    mocl_tensor_unref(last);
     mocl_tensor_unref(slot);
+    mocl_tensor_unref(all_pos);
     mocl_tensor_unref(pos);
+    mocl_tensor_unref(hidden);
     return st;
 }
 
-/* one token for each active row */
-static mocl_status step(run *r) {
-    mocl_tensor *hidden = NULL;
-    mocl_status st;
-    if (!r->on_host) {
-        MOCL_TRY(decode(&hidden, r));
-        st = sample(r, hidden);
-        mocl_tensor_unref(hidden);
-        return st;
-    }
-    MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
-    for (int64_t i = 0; i < r->active; i++) r->pos[i]++;
+/* the next tokens of the active rows */
+static mocl_status step(run *r, const mocl_generated *g) {
+    r->group = r->on_host ? 1 : group_size(r, g);
+    if (r->on_host) MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+    else MOCL_TRY(decode(r, r->group));
+    for (int64_t i = 0; i < r->active; i++) r->pos[i] += (int32_t)r->group;
     return MOCL_OK;
 }
 
@@ -271,7 +351,6 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
     mocl_ctx *ctx = m->ctx;
     run r = {.m = m, .o = o, .rows = rows, .active = rows};
     int64_t longest = 0;
-    mocl_tensor *hidden = NULL;
     bool was = ctx->grad_enabled;
     mocl_status st;
     memset(g, 0, sizeof *g);
@@ -301,21 +380,15 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
     }
     ctx->grad_enabled = false;
     MOCL_GOTO(open_run(&r), done);
-    MOCL_GOTO(prefill(&hidden, &r, offsets, tokens), done);
-    for (int64_t b = 0; b < rows; b++) {
-        r.row[b] = r.row_id[b] = (int32_t)b;
-        r.pos[b] = offsets[b + 1] - offsets[b];
-    }
-    MOCL_GOTO(sample(&r, hidden), done);
+    MOCL_GOTO(prefill(&r, offsets, tokens), done);
     MOCL_GOTO(advance(&r, g), done);
     while (r.active > 0) {
         MOCL_GOTO(mocl_poll(ctx), done);
-        MOCL_GOTO(step(&r), done);
+        MOCL_GOTO(step(&r, g), done);
         MOCL_GOTO(advance(&r, g), done);
     }
 done:
     ctx->grad_enabled = was;
-    mocl_tensor_unref(hidden);
     close_run(&r);
     if (st) mocl_generated_free(g);
     return st;

@@ -41,24 +41,35 @@ static void linear_shape(const mocl_model_config *c, int i, int64_t shape[2]) {
     shape[1] = all[i][1];
 }
 
-static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int64_t cols, double std, uint64_t key,
-                          uint64_t stream) {
+static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int64_t cols, mk_dtype dtype, double std,
+                          uint64_t key, uint64_t stream) {
     int64_t shape[2] = {rows, cols};
-    MOCL_TRY(mocl_tensor_new(out, dev, MK_F32, 2, shape));
-    return MOCL_KERNEL(dev, rand_normal, rows * cols, key, stream, 0.0, std, mocl_real(*out));
+    mocl_tensor *drawn = NULL;
+    MOCL_TRY(mocl_tensor_new(&drawn, dev, MK_F32, 2, shape));
+    mocl_status st = MOCL_KERNEL(dev, rand_normal, rows * cols, key, stream, 0.0, std, mocl_real(drawn));
+    if (!st) st = mocl_to_dtype(out, drawn, dtype);
+    mocl_tensor_unref(drawn);
+    return st;
 }
 
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, uint64_t key) {
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, mk_dtype dtype,
+                           uint64_t key) {
     mocl_ctx *ctx = dev->ctx;
     mocl_status st;
     uint64_t stream = 0;
     *out = NULL;
     MOCL_TRY(mocl_model_config_check(ctx, config));
+    if (dtype != MK_F32 && dtype != MK_BF16)
+        return mocl_fail(ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
+    if (dtype == MK_BF16 && !dev->k->gemm_bf16)
+        return mocl_fail(ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load too), "
+                                             "or device=cuda", dev->name);
     mocl_model *m = mocl_calloc(ctx, 1, sizeof *m);
     if (!m) return mocl_nomem(ctx, sizeof *m);
     m->ctx = ctx;
     m->dev = dev;
     m->config = *config;
+    m->dtype = dtype;
     const mocl_model_config *c = &m->config;
     m->block = mocl_calloc(ctx, (size_t)c->layers, sizeof *m->block);
     if (!m->block) {
@@ -66,9 +77,9 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_
         return mocl_nomem(ctx, (size_t)config->layers * sizeof *m->block);
     }
     double residual = 1 / sqrt(2.0 * (double)c->layers);
-    MOCL_GOTO(normal(&m->embed, dev, c->vocab, c->width, .05, key, stream++), fail);
+    MOCL_GOTO(normal(&m->embed, dev, c->vocab, c->width, dtype, .05, key, stream++), fail);
     if (c->tied) m->head = mocl_tensor_ref(m->embed);
-    else MOCL_GOTO(normal(&m->head, dev, c->vocab, c->width, 1 / sqrt(3.0 * (double)c->width), key, stream++), fail);
+    else MOCL_GOTO(normal(&m->head, dev, c->vocab, c->width, dtype, 1 / sqrt(3.0 * (double)c->width), key, stream++), fail);
     MOCL_GOTO(mocl_tensor_full(&m->norm, dev, MK_F32, 1, &c->width, 1), fail);
     for (int64_t l = 0; l < c->layers; l++) {
         mocl_block_weights *b = &m->block[l];
@@ -78,7 +89,7 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_
             int64_t shape[2];
             linear_shape(c, i, shape);
             double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
-            MOCL_GOTO(normal(&b->linear[i], dev, shape[0], shape[1], std, key, stream++), fail);
+            MOCL_GOTO(normal(&b->linear[i], dev, shape[0], shape[1], dtype, std, key, stream++), fail);
         }
     }
     *out = m;
@@ -139,7 +150,7 @@ mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, doubl
             if (!(targets >> i & 1)) continue;
             linear_shape(c, i, shape);
             int64_t b_shape[2] = {shape[0], rank};
-            MOCL_GOTO(normal(&ad->a, m->dev, rank, shape[1], 1 / sqrt(3.0 * (double)shape[1]), key, stream++), fail);
+            MOCL_GOTO(normal(&ad->a, m->dev, rank, shape[1], MK_F32, 1 / sqrt(3.0 * (double)shape[1]), key, stream++), fail);
             MOCL_GOTO(mocl_tensor_full(&ad->b, m->dev, MK_F32, 2, b_shape, 0), fail);
             ad->a->requires_grad = ad->b->requires_grad = true;
         }
@@ -153,6 +164,24 @@ fail:
     return st;
 }
 
+/* w += scale B A */
+static mocl_status merge(mocl_model *m, mocl_tensor *w, mocl_adapter *ad) {
+    int64_t out = w->shape[0], in = w->shape[1], r = m->lora_rank;
+    double scale = m->lora_alpha / (double)r;
+    if (m->dtype == MK_F32)
+        return MOCL_KERNEL(m->dev, gemm, 0, 0, out, in, r, scale, mocl_real(ad->b), r, 0, mocl_real(ad->a), in, 0, 1.0,
+                           mocl_real(w), in, 0, 1);
+    mocl_tensor *a = NULL, *b = NULL;
+    mocl_status st = mocl_to_dtype(&a, ad->a, m->dtype);
+    if (!st) st = mocl_to_dtype(&b, ad->b, m->dtype);
+    if (!st)
+        st = MOCL_KERNEL(m->dev, gemm_bf16, 0, 0, out, in, r, scale, mocl_bf16(b), r, mocl_bf16(a), in, 1.0, MK_BF16, mocl_bf16(w),
+                         in);
+    mocl_tensor_unref(a);
+    mocl_tensor_unref(b);
+    return st;
+}
+
 mocl_status mocl_model_merge_lora(mocl_model *m) {
     bool was = m->ctx->grad_enabled;
     mocl_status st = MOCL_OK;
@@ -162,9 +191,7 @@ mocl_status mocl_model_merge_lora(mocl_model *m) {
             mocl_adapter *ad = &m->block[l].adapter[i];
             mocl_tensor *w = m->block[l].linear[i];
             if (!ad->a) continue;
-            st = MOCL_KERNEL(m->dev, gemm, 0, 0, w->shape[0], w->shape[1], m->lora_rank,
-                             m->lora_alpha / (double)m->lora_rank, mocl_real(ad->b), m->lora_rank, 0, mocl_real(ad->a),
-                             w->shape[1], 0, 1.0, mocl_real(w), w->shape[1], 0, 1);
+            st = merge(m, w, ad);
             if (st) break;
             w->storage->version++;
             mocl_tensor_unref(ad->a);
@@ -305,7 +332,9 @@ static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pa
     mocl_tensor *x = pass->hidden;
     char text[128];
     if (x) {
-        MOCL_TRY(mocl_need_real("forward", x));
+        if (x->dtype != m->dtype)
+            return mocl_fail(m->ctx, MOCL_E_ARG, "forward: hidden is %s, the model's stream %s", mocl_dtype_name(x->dtype),
+                             mocl_dtype_name(m->dtype));
         MOCL_TRY(mocl_need_same_device("forward", x, tokens));
         if (x->ndim != 2 || x->shape[0] != tokens->shape[0] || x->shape[1] != c->width)
             return mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: hidden %s does not fit %lld tokens of width %lld",
@@ -349,7 +378,7 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
         x = NULL;
         st = MOCL_OK;
     } else {
-        st = mocl_rmsnorm(hidden, x, m->norm, c->norm_eps);
+        st = mocl_rmsnorm_to(hidden, x, m->norm, c->norm_eps, MK_F32);
     }
 done:
     for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);

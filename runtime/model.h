@@ -33,6 +33,8 @@ typedef struct mocl_model {
     mocl_ctx *ctx;
     mocl_device *dev;
     mocl_model_config config;
+    mk_dtype dtype;                   /* of embedding, head and linear layers, of activations and the cache; norms and adapters
+                                      ** are f32. bf16 where the device computes with it */
     mocl_tensor *embed, *norm, *head; /* [V, D], [D], [V, D] (the same tensor as embed where tied) */
     mocl_block_weights *block;        /* layers */
     int64_t lora_rank;                /* 0 = no adapter */
@@ -55,8 +57,9 @@ typedef struct mocl_pass {
 
 mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
 /* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
-** layers), the layers that write to the residual stream divided by sqrt(2 layers), embedding .05. */
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, uint64_t key);
+** layers), the layers that write to the residual stream divided by sqrt(2 layers), embedding .05; drawn in f32 and rounded to
+** dtype. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, mk_dtype dtype, uint64_t key);
 void mocl_model_free(mocl_model *m);
 /* A and B for the named linears (bit i of targets = linear i) of the blocks l with blocks[l], of all
 ** blocks where it is NULL: A normal with 1/sqrt(3 in) from key, B zero, both requiring grad. Replaces an
@@ -80,9 +83,9 @@ typedef mocl_status (*mocl_model_visitor)(void *arg, const char *name, mocl_tens
 mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg);
 
 /* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
-** hidden [T, D] after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
-** (but for dropout, whose mask is drawn for the rows there are). Where pass->stops it is the stream [T, D] there,
-** before any norm; rows are taken in the last block alone. */
+** hidden [T, D], f32, after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
+** (but for dropout, whose mask is drawn for the rows there are). Where pass->stops it is the stream [T, D] there, in the
+** dtype of the model, before any norm; rows are taken in the last block alone. */
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass);
 

@@ -1,7 +1,8 @@
 /* ops.h - the operations on tensors; each records its backward where a gradient is wanted.
 **
 ** Outputs come first and are new references (NULL after a failure). Dimensions are 0-based here.
-** All compute on f32 unless a comment says otherwise; operands live on one device.
+** All compute on f32 unless a comment says otherwise; operands live on one device. "f32 or bf16": where the device computes
+** with bf16 (mocl_need_computed) inputs may be bf16; arithmetic is f32, the output is rounded to bf16, and gradients are f32.
 */
 #ifndef MOCL_OPS_H
 #define MOCL_OPS_H
@@ -26,11 +27,13 @@ mocl_status mocl_transpose(mocl_tensor **out, mocl_tensor *x, int a, int b);
 mocl_status mocl_expand(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
 mocl_status mocl_narrow(mocl_tensor **out, mocl_tensor *x, int dim, int64_t start, int64_t length);
 mocl_status mocl_cat(mocl_tensor **out, int n, mocl_tensor *const *x, int dim);
-mocl_status mocl_to_dtype(mocl_tensor **out, mocl_tensor *x, mk_dtype dtype);  /* f32 to f32 keeps history */
+mocl_status mocl_to_dtype(mocl_tensor **out, mocl_tensor *x, mk_dtype dtype);  /* keeps history among f32 and bf16 */
 mocl_status mocl_to_device(mocl_tensor **out, mocl_tensor *x, mocl_device *dev);
 mocl_status mocl_clone(mocl_tensor **out, mocl_tensor *x);
 /* rows idx[i] of x (first dimension); idx: 1-dimensional i32, 0-based, checked */
-mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
+mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx); /* x: f32 or bf16 */
+/* the same without looking at idx, which waits for a device: the caller knows that it is in range */
+mocl_status mocl_index_select_known(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
 /* y[r] = x[r, idx[r]] over the last dimension; idx i32 with one entry per row */
 mocl_status mocl_pick(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
 
@@ -45,21 +48,24 @@ mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over t
 /* ---- products (ops_linear.c) ---- */
 /* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
 mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
-/* y = x w^T + b: x [..., k], w [n, k], b [n] or NULL */
+/* y = x w^T + b: x [..., k], w [n, k], b [n] or NULL. With w in bf16 y is, x and gradients that enter a product are rounded
+** to it, and b is NULL. */
 mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b);
 /* y = x w^T + scale (dropout(x) A^T) B^T: A [r, k], B [n, r] (Hu et al. 2022); p is the dropout
-** probability on the adapter's input, drawn from (key, stream). */
+** probability on the adapter's input, drawn from (key, stream). A and B are f32; with w in bf16 as linear. */
 mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
                              double scale, double p, uint64_t key, uint64_t stream);
 
 /* ---- network parts (ops_nn.c) ---- */
-mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL */
+mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL; x: f32 or bf16 */
+/* the same with the output's type given: f32, or x's */
+mocl_status mocl_rmsnorm_to(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps, mk_dtype dtype);
 mocl_status mocl_layernorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b, double eps);
 mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t key, uint64_t stream);
-mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up);
-/* x [T, H, K], pos [T] i32 */
+mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up); /* f32 or bf16 */
+/* x [T, H, K], f32 or bf16; pos [T] i32 */
 mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta);
-/* q [T, H, K], k and v [T, G, K], offsets [B + 1] i32 */
+/* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32 */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
                            mocl_tensor *offsets, double scale, bool causal);
 /* rows of each sequence added up or averaged: x [T, n] to [B, n] */
@@ -69,7 +75,8 @@ mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets
 /* Per row of hidden [T, D] under the head w [V, D], logits divided by `temperature`, in chunks of rows
 ** so that [T, V] never exists: logp [T] of target (i32, [T]; < 0: 0), entropy [T], and with hidden_ref
 ** kl [T] = KL(pi || pi_ref), pi_ref being the same head on hidden_ref. entropy and kl may be NULL (not
-** wanted). Differentiable in hidden and w; nothing flows to hidden_ref. */
+** wanted). Differentiable in hidden and w; nothing flows to hidden_ref. With w in bf16 hidden is rounded to it; logits and all
+** that follows are f32. */
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden,
                          mocl_tensor *w, mocl_tensor *hidden_ref, mocl_tensor *target, double temperature);
 /* Clipped surrogate loss per token, [T]; ratio and clipped (1 or 0) come without history */
@@ -79,14 +86,20 @@ mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor *
 mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
                      mocl_tensor *offsets, double gamma, double lambda);
 
+/* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
+mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);
+
 /* ---- checks shared by the operations ---- */
 mocl_status mocl_need_real(const char *op, mocl_tensor *x);
+mocl_status mocl_need_computed(const char *op, mocl_tensor *x); /* f32, or bf16 on a device that computes with it */
 mocl_status mocl_need_int(const char *op, mocl_tensor *x);
 mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b);
 /* offsets [B + 1] i32, ascending from 0 to rows */
 mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows);
 /* i32, each entry in lowest .. size - 1 */
 mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size);
+/* an f32 tensor of x's shape: its gradient's */
+mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x);
 /* makes a node and attaches *out to it where a gradient is wanted; on failure releases *out. *node (may
 ** be NULL) receives it, borrowed, or NULL where nothing was recorded. */
 mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,

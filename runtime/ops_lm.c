@@ -8,9 +8,11 @@ enum { CHUNK_ROWS = 256 };
 /* saved: hidden, w, hidden_ref, target, lse, entropy, kl. Outputs: logp, entropy, kl. */
 enum { S_HIDDEN, S_W, S_REF, S_TARGET, S_LSE, S_ENTROPY, S_KL, S_COUNT };
 
-/* logits[m, V] of rows start .. start + m - 1 */
-static mocl_status chunk_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits) {
+mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits) {
     int64_t d = w->shape[1], vocab = w->shape[0];
+    if (w->dtype == MK_BF16)
+        return MOCL_KERNEL(w->storage->dev, gemm_bf16, 0, 1, m, vocab, d, 1.0, mocl_bf16(hidden) + start * d, d, mocl_bf16(w), d,
+                           0.0, MK_F32, logits, vocab);
     return MOCL_KERNEL(w->storage->dev, gemm, 0, 1, m, vocab, d, 1.0, mocl_real(hidden) + start * d, d, 0, mocl_real(w),
                        d, 0, 0.0, logits, vocab, 0, 1);
 }
@@ -18,29 +20,40 @@ static mocl_status chunk_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t sta
 static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *h = n->saved[S_HIDDEN], *w = n->saved[S_W], *ref = n->saved[S_REF], *target = n->saved[S_TARGET],
                 *entropy = n->saved[S_ENTROPY], *lse = n->saved[S_LSE], *kl = n->saved[S_KL], *logits = NULL,
-                *ref_logits = NULL, *dlogits = NULL;
+                *ref_logits = NULL, *dlogits = NULL, *rounded = NULL;
     mocl_device *dev = w->storage->dev;
     int64_t rows = h->shape[0], d = h->shape[1], vocab = w->shape[0];
     int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
     double inv_temp = n->num[0];
     mocl_status st = MOCL_OK;
-    if (mocl_node_wants(n, 0)) MOCL_GOTO(mocl_tensor_like(&din[0], h), done);
+    if (mocl_node_wants(n, 0)) MOCL_GOTO(mocl_grad_like(&din[0], h), done);
     if (mocl_node_wants(n, 1)) MOCL_GOTO(mocl_tensor_full(&din[1], dev, MK_F32, 2, w->shape, 0), done);
     MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
     MOCL_GOTO(mocl_tensor_new(&dlogits, dev, MK_F32, 2, shape), done);
+    if (w->dtype == MK_BF16) MOCL_GOTO(mocl_tensor_new(&rounded, dev, MK_BF16, 2, shape), done);
     if (dout[2]) MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
         MOCL_GOTO(mocl_poll(h->ctx), done);
-        MOCL_GOTO(chunk_logits(h, w, start, m, mocl_real(logits)), done);
+        MOCL_GOTO(mocl_logits(h, w, start, m, mocl_real(logits)), done);
         MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, mocl_real(logits), inv_temp, mocl_int(target) + start,
                               dout[1] ? mocl_real(entropy) + start : NULL, mocl_real(lse) + start,
                               dout[0] ? mocl_real(dout[0]) + start : NULL, dout[1] ? mocl_real(dout[1]) + start : NULL,
                               mocl_real(dlogits)), done);
         if (dout[2]) {
-            MOCL_GOTO(chunk_logits(ref, w, start, m, mocl_real(ref_logits)), done);
+            MOCL_GOTO(mocl_logits(ref, w, start, m, mocl_real(ref_logits)), done);
             MOCL_GOTO(MOCL_KERNEL(dev, kl_bwd, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
                                   mocl_real(kl) + start, mocl_real(dout[2]) + start, mocl_real(dlogits)), done);
+        }
+        if (w->dtype == MK_BF16) {
+            MOCL_GOTO(MOCL_KERNEL(dev, cast, m * vocab, MK_F32, mocl_real(dlogits), MK_BF16, mocl_bf16(rounded)), done);
+            if (din[0])
+                MOCL_GOTO(MOCL_KERNEL(dev, gemm_bf16, 0, 0, m, d, vocab, 1.0, mocl_bf16(rounded), vocab, mocl_bf16(w), d, 0.0,
+                                      MK_F32, mocl_real(din[0]) + start * d, d), done);
+            if (din[1])
+                MOCL_GOTO(MOCL_KERNEL(dev, gemm_bf16, 1, 0, vocab, d, m, 1.0, mocl_bf16(rounded), vocab, mocl_bf16(h) + start * d,
+                                      d, 1.0, MK_F32, mocl_real(din[1]), d), done);
+            continue;
         }
         if (din[0])
             MOCL_GOTO(MOCL_KERNEL(dev, gemm, 0, 0, m, d, vocab, 1.0, mocl_real(dlogits), vocab, 0, mocl_real(w), d, 0, 0.0,
@@ -53,13 +66,14 @@ done:
     mocl_tensor_unref(logits);
     mocl_tensor_unref(ref_logits);
     mocl_tensor_unref(dlogits);
+    mocl_tensor_unref(rounded);
     return st;
 }
 
 static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, mocl_tensor *target, double temperature) {
     char a[128], b[128];
-    MOCL_TRY(mocl_need_real("lm_head", h));
-    MOCL_TRY(mocl_need_real("lm_head", w));
+    MOCL_TRY(w->dtype == MK_BF16 ? mocl_need_computed("lm_head", h) : mocl_need_real("lm_head", h));
+    MOCL_TRY(mocl_need_computed("lm_head", w));
     MOCL_TRY(mocl_need_int("lm_head", target));
     MOCL_TRY(mocl_need_same_device("lm_head", h, w));
     MOCL_TRY(mocl_need_same_device("lm_head", h, target));
@@ -70,7 +84,7 @@ static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, 
         return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: %s targets do not fit %lld rows",
                          mocl_shape_text(a, target->ndim, target->shape), (long long)h->shape[0]);
     MOCL_TRY(mocl_need_indices("lm_head", target, INT32_MIN, w->shape[0]));
-    if (ref) MOCL_TRY(mocl_need_real("lm_head", ref));
+    if (ref) MOCL_TRY(w->dtype == MK_BF16 ? mocl_need_computed("lm_head", ref) : mocl_need_real("lm_head", ref));
     if (ref) MOCL_TRY(mocl_need_same_device("lm_head", h, ref));
     if (ref && !mocl_tensor_same_shape(ref, h))
         return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: reference %s differs from hidden %s",
@@ -78,6 +92,13 @@ static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, 
     if (!(temperature > 0))
         return mocl_fail(h->ctx, MOCL_E_ARG, "lm_head: temperature %g must be positive", temperature);
     return mocl_poll(h->ctx);
+}
+
+/* contiguous, of this dtype, without history */
+static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
+    if (x->dtype == dtype) return mocl_tensor_contiguous(c, x);
+    MOCL_TRY(mocl_tensor_new(c, x->storage->dev, dtype, x->ndim, x->shape));
+    return mocl_drop_on(mocl_tensor_copy(*c, x), c);
 }
 
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden, mocl_tensor *w,
@@ -95,7 +116,7 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     MOCL_TRY(check_head(hidden, w, kl ? hidden_ref : NULL, target, temperature));
     int64_t rows = hidden->shape[0], vocab = w->shape[0];
     int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
-    MOCL_GOTO(mocl_tensor_contiguous(&ch, hidden), done);
+    MOCL_GOTO(as_dtype(&ch, hidden, w->dtype), done);
     MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
     MOCL_GOTO(mocl_tensor_contiguous(&ct, target), done);
     MOCL_GOTO(mocl_tensor_new(&lp, dev, MK_F32, 1, &rows), done);
@@ -103,18 +124,18 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
     if (entropy) MOCL_GOTO(mocl_tensor_new(&ent, dev, MK_F32, 1, &rows), done);
     if (kl) {
-        MOCL_GOTO(mocl_tensor_contiguous(&cr, hidden_ref), done);
+        MOCL_GOTO(as_dtype(&cr, hidden_ref, w->dtype), done);
         MOCL_GOTO(mocl_tensor_new(&klt, dev, MK_F32, 1, &rows), done);
         MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     }
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
         MOCL_GOTO(mocl_poll(ctx), done);
-        MOCL_GOTO(chunk_logits(ch, cw, start, m, mocl_real(logits)), done);
+        MOCL_GOTO(mocl_logits(ch, cw, start, m, mocl_real(logits)), done);
         MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, mocl_real(logits), inv_temp, mocl_int(ct) + start,
                               mocl_real(lp) + start, ent ? mocl_real(ent) + start : NULL, mocl_real(lse) + start), done);
         if (kl) {
-            MOCL_GOTO(chunk_logits(cr, cw, start, m, mocl_real(ref_logits)), done);
+            MOCL_GOTO(mocl_logits(cr, cw, start, m, mocl_real(ref_logits)), done);
             MOCL_GOTO(MOCL_KERNEL(dev, kl, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
                                   mocl_real(klt) + start), done);
         }

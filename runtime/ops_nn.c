@@ -10,6 +10,12 @@ static int64_t row_count(const mocl_tensor *x) {
     return width ? mocl_tensor_numel(x) / width : 0;
 }
 
+static mocl_status need_same_dtype(const char *op, mocl_tensor *a, mocl_tensor *b) {
+    if (a->dtype == b->dtype) return MOCL_OK;
+    return mocl_fail(a->ctx, MOCL_E_ARG, "%s: operands are %s and %s; convert one with :to", op, mocl_dtype_name(a->dtype),
+                     mocl_dtype_name(b->dtype));
+}
+
 static mocl_status check_vector(const char *op, mocl_tensor *x, mocl_tensor *w) {
     char a[128], b[128];
     if (!w) return MOCL_OK;
@@ -22,7 +28,6 @@ static mocl_status check_vector(const char *op, mocl_tensor *x, mocl_tensor *w) 
 }
 
 static mocl_status check_rows(const char *op, mocl_tensor *x) {
-    MOCL_TRY(mocl_need_real(op, x));
     if (x->ndim < 1) return mocl_fail(x->ctx, MOCL_E_SHAPE, "%s: a scalar has no rows", op);
     return mocl_poll(x->ctx);
 }
@@ -32,12 +37,14 @@ static mocl_status check_rows(const char *op, mocl_tensor *x) {
 static mocl_status rmsnorm_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *x = n->saved[0], *w = n->saved[1];
     mocl_device *dev = x->storage->dev;
-    MOCL_TRY(mocl_tensor_like(&din[0], x));
+    MOCL_TRY(mocl_grad_like(&din[0], x));
     bool want_w = n->n_in > 1 && mocl_node_wants(n, 1);
     if (want_w) MOCL_TRY(mocl_tensor_full(&din[1], dev, MK_F32, w->ndim, w->shape, 0));
-    MOCL_TRY(MOCL_KERNEL(dev, rmsnorm_bwd, row_count(x), x->shape[x->ndim - 1], mocl_real(x), w ? mocl_real(w) : NULL,
-                         mocl_real(n->saved[2]), mocl_real(dout[0]), mocl_real(din[0]),
-                         want_w ? mocl_real(din[1]) : NULL));
+    int64_t rows = row_count(x), width = x->shape[x->ndim - 1];
+    mk_real *weight = w ? mocl_real(w) : NULL, *rstd = mocl_real(n->saved[2]), *dy = mocl_real(dout[0]);
+    mk_real *dx = mocl_real(din[0]), *dw = want_w ? mocl_real(din[1]) : NULL;
+    MOCL_TRY(x->dtype == MK_BF16 ? MOCL_KERNEL(dev, rmsnorm_bwd_bf16, rows, width, mocl_bf16(x), weight, rstd, dy, dx, dw)
+                                 : MOCL_KERNEL(dev, rmsnorm_bwd, rows, width, mocl_real(x), weight, rstd, dy, dx, dw));
     if (!mocl_node_wants(n, 0)) {
         mocl_tensor_unref(din[0]);
         din[0] = NULL;
@@ -46,18 +53,26 @@ static mocl_status rmsnorm_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
 }
 
 mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps) {
+    return mocl_rmsnorm_to(out, x, w, eps, x->dtype);
+}
+
+mocl_status mocl_rmsnorm_to(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps, mk_dtype dtype) {
     mocl_tensor *c = NULL, *rstd = NULL;
     mocl_device *dev = x->storage->dev;
     mocl_status st;
     *out = NULL;
+    MOCL_TRY(mocl_need_computed("rmsnorm", x));
     MOCL_TRY(check_rows("rmsnorm", x));
     MOCL_TRY(check_vector("rmsnorm", x, w));
     int64_t rows = row_count(x);
     MOCL_GOTO(mocl_tensor_contiguous(&c, x), done);
     MOCL_GOTO(mocl_tensor_new(&rstd, dev, MK_F32, 1, &rows), done);
-    MOCL_GOTO(mocl_tensor_like(out, c), done);
-    MOCL_GOTO(MOCL_KERNEL(dev, rmsnorm, rows, x->shape[x->ndim - 1], mocl_real(c), w ? mocl_real(w) : NULL, eps,
-                          mocl_real(*out), mocl_real(rstd)), done);
+    MOCL_GOTO(mocl_tensor_new(out, dev, dtype, c->ndim, c->shape), done);
+    st = x->dtype == MK_BF16 ? MOCL_KERNEL(dev, rmsnorm_bf16, rows, x->shape[x->ndim - 1], mocl_bf16(c), w ? mocl_real(w) : NULL,
+                                           eps, dtype, mocl_tensor_data(*out), mocl_real(rstd))
+                             : MOCL_KERNEL(dev, rmsnorm, rows, x->shape[x->ndim - 1], mocl_real(c), w ? mocl_real(w) : NULL,
+                                           eps, mocl_real(*out), mocl_real(rstd));
+    if (st) goto done;
     mocl_tensor *in[2] = {x, w}, *saved[3] = {c, w, rstd};
     st = mocl_record(out, NULL, "rmsnorm", rmsnorm_backward, w ? 2 : 1, in, 3, saved);
 done:
@@ -99,6 +114,7 @@ mocl_status mocl_layernorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mo
     mocl_device *dev = x->storage->dev;
     mocl_status st;
     *out = NULL;
+    MOCL_TRY(mocl_need_real("layernorm", x));
     MOCL_TRY(check_rows("layernorm", x));
     MOCL_TRY(check_vector("layernorm", x, w));
     MOCL_TRY(check_vector("layernorm", x, b));
@@ -152,8 +168,11 @@ mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t k
 
 static mocl_status swiglu_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *gate = n->saved[0], *up = n->saved[1];
-    MOCL_TRY(mocl_tensor_like(&din[0], gate));
-    MOCL_TRY(mocl_tensor_like(&din[1], up));
+    MOCL_TRY(mocl_grad_like(&din[0], gate));
+    MOCL_TRY(mocl_grad_like(&din[1], up));
+    if (gate->dtype == MK_BF16)
+        return MOCL_KERNEL(gate->storage->dev, swiglu_bwd_bf16, mocl_tensor_numel(gate), mocl_bf16(gate), mocl_bf16(up),
+                           mocl_real(dout[0]), mocl_real(din[0]), mocl_real(din[1]));
     return MOCL_KERNEL(gate->storage->dev, swiglu_bwd, mocl_tensor_numel(gate), mocl_real(gate), mocl_real(up),
                        mocl_real(dout[0]), mocl_real(din[0]), mocl_real(din[1]));
 }
@@ -162,8 +181,9 @@ mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up) {
     mocl_tensor *in[2] = {gate, up}, *c[2] = {NULL};
     char a[128], b[128];
     *out = NULL;
-    MOCL_TRY(mocl_need_real("swiglu", gate));
-    MOCL_TRY(mocl_need_real("swiglu", up));
+    MOCL_TRY(mocl_need_computed("swiglu", gate));
+    MOCL_TRY(mocl_need_computed("swiglu", up));
+    MOCL_TRY(need_same_dtype("swiglu", gate, up));
     MOCL_TRY(mocl_need_same_device("swiglu", gate, up));
     MOCL_TRY(mocl_poll(gate->ctx));
     if (!mocl_tensor_same_shape(gate, up))
@@ -173,8 +193,10 @@ mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up) {
     if (!st) st = mocl_tensor_contiguous(&c[1], up);
     if (!st) st = mocl_tensor_like(out, c[0]);
     if (!st)
-        st = MOCL_KERNEL(gate->storage->dev, swiglu, mocl_tensor_numel(gate), mocl_real(c[0]), mocl_real(c[1]),
-                         mocl_real(*out));
+        st = gate->dtype == MK_BF16 ? MOCL_KERNEL(gate->storage->dev, swiglu_bf16, mocl_tensor_numel(gate), mocl_bf16(c[0]),
+                                                  mocl_bf16(c[1]), mocl_bf16(*out))
+                                    : MOCL_KERNEL(gate->storage->dev, swiglu, mocl_tensor_numel(gate), mocl_real(c[0]),
+                                                  mocl_real(c[1]), mocl_real(*out));
     mocl_drop_on(st, out);
     if (!st) st = mocl_record(out, NULL, "swiglu", swiglu_backward, 2, in, 2, c);
     mocl_tensor_unref(c[0]);
@@ -190,8 +212,10 @@ static mocl_status rotate(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, d
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
     mocl_status st = mocl_tensor_like(out, c);
     if (!st)
-        st = MOCL_KERNEL(x->storage->dev, rope, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos), theta, sign,
-                         mocl_real(c), ld, mocl_real(*out), ld);
+        st = x->dtype == MK_BF16 ? MOCL_KERNEL(x->storage->dev, rope_bf16, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos),
+                                               theta, sign, mocl_bf16(c), ld, mocl_bf16(*out), ld)
+                                 : MOCL_KERNEL(x->storage->dev, rope, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos),
+                                               theta, sign, mocl_real(c), ld, mocl_real(*out), ld);
     mocl_tensor_unref(c);
     return mocl_drop_on(st, out);
 }
@@ -204,7 +228,7 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, doubl
     mocl_node *node = NULL;
     char a[128], b[128];
     *out = NULL;
-    MOCL_TRY(mocl_need_real("rope", x));
+    MOCL_TRY(mocl_need_computed("rope", x));
     MOCL_TRY(mocl_need_int("rope", pos));
     MOCL_TRY(mocl_need_same_device("rope", x, pos));
     MOCL_TRY(mocl_poll(x->ctx));
@@ -222,7 +246,12 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, doubl
 
 static mocl_status attention_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *q = n->saved[0], *k = n->saved[1], *v = n->saved[2], *off = n->saved[3];
-    for (int i = 0; i < 3; i++) MOCL_TRY(mocl_tensor_like(&din[i], n->saved[i]));
+    for (int i = 0; i < 3; i++) MOCL_TRY(mocl_grad_like(&din[i], n->saved[i]));
+    if (q->dtype == MK_BF16)
+        return MOCL_KERNEL(q->storage->dev, attention_bwd_bf16, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
+                           q->shape[2], n->num[0], (int)n->integer[0], mocl_bf16(q), mocl_bf16(k), mocl_bf16(v),
+                           mocl_bf16(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]), mocl_real(din[0]),
+                           mocl_real(din[1]), mocl_real(din[2]));
     return MOCL_KERNEL(q->storage->dev, attention_bwd, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
                        q->shape[2], n->num[0], (int)n->integer[0], mocl_real(q), mocl_real(k), mocl_real(v),
                        mocl_real(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]), mocl_real(din[0]),
@@ -238,7 +267,8 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     char a[128], b[128], d[128];
     *out = NULL;
     for (int i = 0; i < 3; i++) {
-        MOCL_TRY(mocl_need_real("attention", in[i]));
+        MOCL_TRY(mocl_need_computed("attention", in[i]));
+        MOCL_TRY(need_same_dtype("attention", q, in[i]));
         MOCL_TRY(mocl_need_same_device("attention", q, in[i]));
     }
     MOCL_TRY(mocl_need_int("attention", offsets));
@@ -252,9 +282,12 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], in[i]), done);
     MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 2, q->shape), done);
     MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    MOCL_GOTO(MOCL_KERNEL(dev, attention, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1],
-                          q->shape[2], scale, causal, mocl_real(c[0]), mocl_real(c[1]), mocl_real(c[2]),
-                          mocl_real(*out), mocl_real(lse)), done);
+    st = q->dtype == MK_BF16
+             ? MOCL_KERNEL(dev, attention_bf16, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
+                           scale, causal, mocl_bf16(c[0]), mocl_bf16(c[1]), mocl_bf16(c[2]), mocl_bf16(*out), mocl_real(lse))
+             : MOCL_KERNEL(dev, attention, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
+                           scale, causal, mocl_real(c[0]), mocl_real(c[1]), mocl_real(c[2]), mocl_real(*out), mocl_real(lse));
+    if (st) goto done;
     mocl_tensor *saved[6] = {c[0], c[1], c[2], offsets, lse, NULL};
     MOCL_GOTO(mocl_record(out, &node, "attention", attention_backward, 3, in, 6, saved), done);
     if (node) {
@@ -282,6 +315,7 @@ mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets
     mocl_tensor *c = NULL;
     mocl_node *node = NULL;
     *out = NULL;
+    MOCL_TRY(mocl_need_real("segment", x));
     MOCL_TRY(check_rows("segment", x));
     MOCL_TRY(mocl_need_int("segment", offsets));
     if (x->ndim > 2) return mocl_fail(x->ctx, MOCL_E_SHAPE, "segment: needs [T] or [T, n]");

@@ -220,7 +220,10 @@ mocl_status mocl_to_dtype(mocl_tensor **out, mocl_tensor *x, mk_dtype dtype) {
         return MOCL_OK;
     }
     MOCL_TRY(mocl_tensor_new(out, x->storage->dev, dtype, x->ndim, x->shape));
-    return mocl_drop_on(mocl_tensor_copy(*out, x), out);
+    mocl_status st = mocl_tensor_copy(*out, x);
+    if (mocl_drop_on(st, out)) return st;
+    bool real = (x->dtype == MK_F32 || x->dtype == MK_BF16) && (dtype == MK_F32 || dtype == MK_BF16);
+    return real ? mocl_record(out, NULL, "to", clone_backward, 1, &x, 0, NULL) : MOCL_OK;
 }
 
 mocl_status mocl_to_device(mocl_tensor **out, mocl_tensor *x, mocl_device *dev) {
@@ -243,32 +246,41 @@ static mocl_status index_select_backward(mocl_node *n, mocl_tensor **dout, mocl_
                        mocl_int(idx), size, mocl_real(din[0]));
 }
 
-mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
+mocl_status mocl_index_select_known(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
     int64_t shape[MK_MAX_DIMS];
     mocl_tensor *c = NULL, *ci = NULL;
     mocl_node *node = NULL;
     *out = NULL;
-    MOCL_TRY(mocl_need_real("index_select", x));
-    MOCL_TRY(mocl_need_int("index_select", idx));
-    MOCL_TRY(mocl_need_same_device("index_select", x, idx));
-    if (x->ndim < 1 || idx->ndim != 1)
-        return mocl_fail(x->ctx, MOCL_E_SHAPE, "index_select: needs a tensor with rows and a vector of indices");
-    MOCL_TRY(mocl_poll(x->ctx));
-    MOCL_TRY(mocl_need_indices("index_select", idx, 0, x->shape[0]));
     memcpy(shape, x->shape, sizeof shape);
     shape[0] = idx->shape[0];
     mocl_status st = mocl_tensor_contiguous(&c, x);
     if (!st) st = mocl_tensor_contiguous(&ci, idx);
-    if (!st) st = mocl_tensor_new(out, x->storage->dev, MK_F32, x->ndim, shape);
-    if (!st && shape[0] > 0)
-        st = MOCL_KERNEL(x->storage->dev, gather_rows, shape[0], mocl_tensor_numel(*out) / shape[0], mocl_real(c),
-                         mocl_int(ci), mocl_real(*out));
+    if (!st) st = mocl_tensor_new(out, x->storage->dev, x->dtype, x->ndim, shape);
+    if (!st && shape[0] > 0) {
+        int64_t width = mocl_tensor_numel(*out) / shape[0];
+        st = x->dtype == MK_BF16 ? MOCL_KERNEL(x->storage->dev, gather_rows_bf16, shape[0], width, mocl_bf16(c), mocl_int(ci),
+                                               mocl_bf16(*out))
+                                 : MOCL_KERNEL(x->storage->dev, gather_rows, shape[0], width, mocl_real(c), mocl_int(ci),
+                                               mocl_real(*out));
+    }
     mocl_drop_on(st, out);
     if (!st) st = mocl_record(out, &node, "index_select", index_select_backward, 1, &x, 1, &ci);
     if (node) remember_shape(node, x);
     mocl_tensor_unref(c);
     mocl_tensor_unref(ci);
     return st;
+}
+
+mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
+    *out = NULL;
+    MOCL_TRY(mocl_need_computed("index_select", x));
+    MOCL_TRY(mocl_need_int("index_select", idx));
+    MOCL_TRY(mocl_need_same_device("index_select", x, idx));
+    if (x->ndim < 1 || idx->ndim != 1)
+        return mocl_fail(x->ctx, MOCL_E_SHAPE, "index_select: needs a tensor with rows and a vector of indices");
+    MOCL_TRY(mocl_poll(x->ctx));
+    MOCL_TRY(mocl_need_indices("index_select", idx, 0, x->shape[0]));
+    return mocl_index_select_known(out, x, idx);
 }
 
 static mocl_status pick_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {

@@ -65,6 +65,7 @@ bool mocl_tensor_is_contiguous(const mocl_tensor *t);
 bool mocl_tensor_same_shape(const mocl_tensor *a, const mocl_tensor *b);
 void *mocl_tensor_data(const mocl_tensor *t); /* device pointer of the first element */
 static inline mk_real *mocl_real(const mocl_tensor *t) { return (mk_real *)mocl_tensor_data(t); }
+static inline mk_bf16 *mocl_bf16(const mocl_tensor *t) { return (mk_bf16 *)mocl_tensor_data(t); }
 static inline int32_t *mocl_int(const mocl_tensor *t) { return (int32_t *)mocl_tensor_data(t); }
 
 size_t mocl_dtype_size(mk_dtype dtype);

@@ -36,9 +36,9 @@ int mk_cuda_tile_starts(mk_env *e, int64_t n_seq, const int32_t *offsets, int he
 
 /* Rows i < rows <= QUERIES of queries against one head's keys and values (row distance ld). Row i sees
 ** the keys before sees + i step. lse may be NULL. All threads of the block call it. */
-static __device__ void attend(int rows, int64_t sees, int step, int K, float scale, const float *q, int64_t ldq,
-                              const float *k, const float *v, int64_t ld, float *out, int64_t ldo, float *lse,
-                              int64_t ld_lse) {
+template <class T>
+static __device__ void attend(int rows, int64_t sees, int step, int K, float scale, const T *q, int64_t ldq, const T *k,
+                              const T *v, int64_t ld, T *out, int64_t ldo, float *lse, int64_t ld_lse) {
     MK_SHARED(float, qs, QUERIES *HEAD_MAX);
     MK_SHARED(float, ks, KEYS *PAD);
     MK_SHARED(float, vs, KEYS *HEAD_MAX);
@@ -50,13 +50,14 @@ static __device__ void attend(int rows, int64_t sees, int step, int K, float sca
         sum[r] = 0;
         for (int c = 0; c < PER_LANE; c++) acc[r][c] = 0;
     }
-    for (int t = (int)threadIdx.x; t < rows * K; t += ATTENTION_THREADS) qs[t / K * HEAD_MAX + t % K] = q[t / K * ldq + t % K];
+    for (int t = (int)threadIdx.x; t < rows * K; t += ATTENTION_THREADS)
+        qs[t / K * HEAD_MAX + t % K] = widen(q[t / K * ldq + t % K]);
     int64_t total = sees + (int64_t)(rows - 1) * step;
     for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
         int n = total - j0 < KEYS ? (int)(total - j0) : KEYS;
         load_rows(ks, k + j0 * ld, ld, n, KEYS, K);
         for (int t = (int)threadIdx.x; t < n * K; t += ATTENTION_THREADS)
-            vs[t / K * HEAD_MAX + t % K] = v[(j0 + t / K) * ld + t % K];
+            vs[t / K * HEAD_MAX + t % K] = widen(v[(j0 + t / K) * ld + t % K]);
         __syncthreads();
         for (int r = 0; r < ROWS_PER_WARP; r++) {
             int row = warp + r * ATTENTION_WARPS;
@@ -86,12 +87,12 @@ static __device__ void attend(int rows, int64_t sees, int step, int K, float sca
         int row = warp + r * ATTENTION_WARPS;
         if (row >= rows) continue;
         for (int c = 0; c < PER_LANE; c++)
-            if (lane + c * WARP < K) out[row * ldo + lane + c * WARP] = acc[r][c] * (1 / sum[r]);
+            if (lane + c * WARP < K) put(out + row * ldo + lane + c * WARP, acc[r][c] * (1 / sum[r]));
         if (lse && lane == 0) lse[row * ld_lse] = top[r] + logf(sum[r]);
     }
 }
 
-static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(attention_job j) {
+template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(attention_job<T> j) {
     int64_t items = (int64_t)j.tile_start[j.n_seq] * j.H, ld = j.G * j.K;
     for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
         tile t = find_tile(j, item / j.H, QUERIES);
@@ -102,9 +103,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(att
     }
 }
 
-int mk_cuda_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                      int causal, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *out, mk_real *lse) {
-    attention_job j = {};
+template <class T>
+static int attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                     int causal, const T *q, const T *k, const T *v, T *out, float *lse) {
+    attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     int32_t *start = static_cast<int32_t *>(mk_cuda_scratch(e, (size_t)(n_seq + 1) * sizeof(int32_t)));
@@ -113,13 +115,24 @@ int mk_cuda_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t 
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
     j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
     j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
-    return MK_LAUNCH(e, attention_kernel, walking_grid(e), ATTENTION_THREADS, j);
+    return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
+}
+
+int mk_cuda_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                      int causal, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *out, mk_real *lse) {
+    return attention(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
+}
+
+int mk_cuda_attention_bf16(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                           int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *out, mk_real *lse) {
+    return attention(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
 }
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
 
+template <class T>
 static __global__ void cache_put_kernel(int64_t rows, int64_t width, const int32_t *slot, const int32_t *pos, int64_t slab,
-                                        const float *k, const float *v, float *kcache, float *vcache) {
+                                        const T *k, const T *v, T *kcache, T *vcache) {
     FOR_FLAT(at, rows * width) {
         int64_t r = at / width, to = slot[r] * slab + pos[r] * width + at % width;
         kcache[to] = k[at];
@@ -129,30 +142,48 @@ static __global__ void cache_put_kernel(int64_t rows, int64_t width, const int32
 
 int mk_cuda_cache_put(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
                       int64_t slab, const mk_real *k, const mk_real *v, mk_real *kcache, mk_real *vcache) {
-    return MK_LAUNCH_FLAT(e, cache_put_kernel, rows * G * K, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
+    return MK_LAUNCH_FLAT(e, cache_put_kernel<float>, rows * G * K, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
+}
+
+int mk_cuda_cache_put_bf16(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
+                           int64_t slab, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *kcache, mk_bf16 *vcache) {
+    return MK_LAUNCH_FLAT(e, cache_put_kernel<mk_bf16>, rows * G * K, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
 }
 
 /* items are (row, key head) pairs: the query heads of a key head are the rows of `attend` */
-static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_cached_kernel(attention_job j) {
+template <class T>
+static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_cached_kernel(attention_job<T> j) {
     int64_t group = j.H / j.G;
     for (int64_t item = blockIdx.x; item < j.rows * j.G; item += gridDim.x) {
         int64_t r = item / j.G, g = item % j.G, at = j.slot[r] * j.slab + g * j.K;
         for (int64_t h = 0; h < group; h += QUERIES) {
             int64_t row = (r * j.H + g * group + h) * j.K;
             attend(group - h < QUERIES ? (int)(group - h) : QUERIES, (int64_t)j.pos[r] + 1, 0, (int)j.K, j.scale,
-                   j.q + row, j.K, j.k + at, j.v + at, j.G * j.K, j.out + row, j.K, nullptr, 0);
+                   j.q + row, j.K, j.k + at, j.v + at, j.G * j.K, j.out + row, j.K, (float *)nullptr, 0);
         }
     }
 }
 
-int mk_cuda_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                             const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
-                             const mk_real *kcache, const mk_real *vcache, mk_real *out) {
-    attention_job j = {};
+template <class T>
+static int attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, const int32_t *slot,
+                            const int32_t *pos, int64_t slab, const T *q, const T *kcache, const T *vcache, T *out) {
+    attention_job<T> j = {};
     if (rows <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     j.rows = rows, j.H = H, j.G = G, j.K = K, j.slab = slab;
     j.slot = slot, j.pos = pos, j.scale = (float)scale;
     j.q = q, j.k = kcache, j.v = vcache, j.out = out;
-    return MK_LAUNCH(e, attention_cached_kernel, mk_grid(rows * G), ATTENTION_THREADS, j);
+    return MK_LAUNCH(e, attention_cached_kernel<T>, mk_grid(rows * G), ATTENTION_THREADS, j);
+}
+
+int mk_cuda_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                             const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
+                             const mk_real *kcache, const mk_real *vcache, mk_real *out) {
+    return attention_cached(e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
+}
+
+int mk_cuda_attention_cached_bf16(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                                  const int32_t *slot, const int32_t *pos, int64_t slab, const mk_bf16 *q,
+                                  const mk_bf16 *kcache, const mk_bf16 *vcache, mk_bf16 *out) {
+    return attention_cached(e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
 }

@@ -3,6 +3,7 @@
 #define MK_ATTENTION_CUH
 
 #include "common.cuh"
+#include "formats.cuh"
 
 #define HEAD_MAX 128              /* elements of a head */
 #define PER_LANE (HEAD_MAX / WARP) /* elements of a head that a lane holds */
@@ -11,13 +12,16 @@
 #define ATTENTION_THREADS 128
 #define ATTENTION_WARPS (ATTENTION_THREADS / WARP)
 
-struct attention_job {
+/* T: the type of queries, keys, values and outputs; shared memory, sums and gradients are f32 */
+template <class T> struct attention_job {
     int64_t n_seq, H, G, K, slab, rows;
     const int32_t *offsets, *slot, *pos;
     float scale;
     int causal;
-    const float *q, *k, *v, *lse_in, *dout;
-    float *out, *lse, *dq, *dk, *dv;
+    const T *q, *k, *v;
+    T *out;
+    const float *lse_in, *dout;
+    float *lse, *dq, *dk, *dv;
     const int32_t *tile_start; /* [n_seq + 1]: tiles before sequence s; the last entry counts them all */
 };
 
@@ -29,7 +33,8 @@ struct tile {
     int64_t seq, first, length; /* first token of the tile within its sequence, and the sequence's length */
 };
 
-static __device__ __forceinline__ tile find_tile(const attention_job &j, int64_t item, int height) {
+template <class T>
+static __device__ __forceinline__ tile find_tile(const attention_job<T> &j, int64_t item, int height) {
     int64_t lo = 0, hi = j.n_seq; /* the last sequence whose start is not behind the item */
     while (hi - lo > 1) {
         int64_t mid = (lo + hi) / 2;
@@ -40,10 +45,11 @@ static __device__ __forceinline__ tile find_tile(const attention_job &j, int64_t
 }
 
 /* dst[i * PAD + d] = src[i * ld + d] for i < n, zero up to `rows`; all threads of the block */
-static __device__ __forceinline__ void load_rows(float *dst, const float *src, int64_t ld, int n, int rows, int K) {
+template <class T>
+static __device__ __forceinline__ void load_rows(float *dst, const T *src, int64_t ld, int n, int rows, int K) {
     for (int t = (int)threadIdx.x; t < rows * K; t += ATTENTION_THREADS) {
         int i = t / K, d = t % K;
-        dst[i * PAD + d] = i < n ? src[i * ld + d] : 0;
+        dst[i * PAD + d] = i < n ? widen(src[i * ld + d]) : 0;
     }
 }
 

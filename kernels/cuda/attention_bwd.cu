@@ -12,21 +12,22 @@
 
 /* One warp for a (token, head) pair. The first element of a row of dq holds its delta until the row itself
 ** is written: the number of tokens, which scratch memory would need, is known on the device alone. */
-static __global__ void delta_kernel(int64_t n_seq, const int32_t *offsets, int64_t H, int64_t K, const float *out,
+template <class T>
+static __global__ void delta_kernel(int64_t n_seq, const int32_t *offsets, int64_t H, int64_t K, const T *out,
                                     const float *dout, float *dq) {
     int64_t items = (int64_t)offsets[n_seq] * H;
     int lane = (int)threadIdx.x % WARP;
     for (int64_t i = (int64_t)blockIdx.x * ATTENTION_WARPS + threadIdx.x / WARP; i < items;
          i += (int64_t)gridDim.x * ATTENTION_WARPS) {
         float s = 0;
-        for (int64_t d = lane; d < K; d += WARP) s = fma_(out[i * K + d], dout[i * K + d], s);
+        for (int64_t d = lane; d < K; d += WARP) s = fma_(widen(out[i * K + d]), dout[i * K + d], s);
         s = warp_join<op_sum>(s);
         if (lane == 0) dq[i * K] = s;
     }
 }
 
 /* A warp takes query rows, a lane one key of each block of 32. */
-static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dq_kernel(attention_job j) {
+template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dq_kernel(attention_job<T> j) {
     MK_SHARED(float, qs, HEIGHT *HEAD_MAX);
     MK_SHARED(float, gs, HEIGHT *HEAD_MAX); /* dout */
     MK_SHARED(float, ks, KEYS *PAD);
@@ -42,7 +43,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dq_kernel(
         for (int r = 0; r < ROWS_PER_WARP; r++)
             for (int c = 0; c < PER_LANE; c++) acc[r][c] = 0;
         for (int u = (int)threadIdx.x; u < rows * K; u += ATTENTION_THREADS) {
-            qs[u / K * HEAD_MAX + u % K] = j.q[at * K + u / K * ldq + u % K];
+            qs[u / K * HEAD_MAX + u % K] = widen(j.q[at * K + u / K * ldq + u % K]);
             gs[u / K * HEAD_MAX + u % K] = j.dout[at * K + u / K * ldq + u % K];
         }
         int64_t total = j.causal ? t.first + rows : t.length;
@@ -83,7 +84,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dq_kernel(
 
 /* A warp takes key rows, a lane one query of each block of 32. The query heads of a key head come in
 ** order, their queries in blocks. */
-static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dkv_kernel(attention_job j) {
+template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dkv_kernel(attention_job<T> j) {
     MK_SHARED(float, ks, HEIGHT *HEAD_MAX);
     MK_SHARED(float, vs, HEIGHT *HEAD_MAX);
     MK_SHARED(float, qs, KEYS *PAD);
@@ -100,8 +101,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dkv_kernel
         for (int r = 0; r < ROWS_PER_WARP; r++)
             for (int c = 0; c < PER_LANE; c++) dk[r][c] = dv[r][c] = 0;
         for (int u = (int)threadIdx.x; u < rows * K; u += ATTENTION_THREADS) {
-            ks[u / K * HEAD_MAX + u % K] = j.k[at + u / K * ld + u % K];
-            vs[u / K * HEAD_MAX + u % K] = j.v[at + u / K * ld + u % K];
+            ks[u / K * HEAD_MAX + u % K] = widen(j.k[at + u / K * ld + u % K]);
+            vs[u / K * HEAD_MAX + u % K] = widen(j.v[at + u / K * ld + u % K]);
         }
         for (int64_t h = g * group; h < (g + 1) * group; h++) {
             /* with a causal mask no query before the tile sees it: begin with the block that holds it */
@@ -147,21 +148,35 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_dkv_kernel
     }
 }
 
-int mk_cuda_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                          double scale, int causal, const mk_real *q, const mk_real *k, const mk_real *v,
-                          const mk_real *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk,
-                          mk_real *dv) {
-    attention_job j = {};
+template <class T>
+static int attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+                         int causal, const T *q, const T *k, const T *v, const T *out, const float *lse, const float *dout,
+                         float *dq, float *dk, float *dv) {
+    attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     int32_t *start = static_cast<int32_t *>(mk_cuda_scratch(e, (size_t)(n_seq + 1) * sizeof(int32_t)));
     if (!start) return MK_NOMEM;
     MK_TRY(mk_cuda_tile_starts(e, n_seq, offsets, HEIGHT, start));
-    MK_TRY(MK_LAUNCH(e, delta_kernel, walking_grid(e), ATTENTION_THREADS, n_seq, offsets, H, K, out, dout, dq));
+    MK_TRY(MK_LAUNCH(e, delta_kernel<T>, walking_grid(e), ATTENTION_THREADS, n_seq, offsets, H, K, out, dout, dq));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
     j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
     j.q = q, j.k = k, j.v = v, j.lse_in = lse, j.dout = dout;
     j.dq = dq, j.dk = dk, j.dv = dv;
-    MK_TRY(MK_LAUNCH(e, attention_dkv_kernel, walking_grid(e), ATTENTION_THREADS, j));
-    return MK_LAUNCH(e, attention_dq_kernel, walking_grid(e), ATTENTION_THREADS, j); /* last: it ends delta */
+    MK_TRY(MK_LAUNCH(e, attention_dkv_kernel<T>, walking_grid(e), ATTENTION_THREADS, j));
+    return MK_LAUNCH(e, attention_dq_kernel<T>, walking_grid(e), ATTENTION_THREADS, j); /* last: it ends delta */
+}
+
+int mk_cuda_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                          double scale, int causal, const mk_real *q, const mk_real *k, const mk_real *v,
+                          const mk_real *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk,
+                          mk_real *dv) {
+    return attention_bwd(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
+}
+
+int mk_cuda_attention_bwd_bf16(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                               double scale, int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v,
+                               const mk_bf16 *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk,
+                               mk_real *dv) {
+    return attention_bwd(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
 }

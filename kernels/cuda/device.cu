@@ -7,6 +7,7 @@
 #include <new>
 
 #include "common.cuh"
+#include "cublaslt.cuh"
 #include "table.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -20,6 +21,7 @@ struct mk_cuda_state {
     cudaStream_t stream;
     void *scratch;
     size_t scratch_bytes;
+    mk_cublaslt *lt;   /* NULL before the first product that might use it */
     bool sync;         /* MOCL_CUDA_SYNC=1: wait after each launch, so that a fault names its kernel */
     char fault[320];   /* the first one; empty while all is well */
 };
@@ -59,6 +61,14 @@ int mk_cuda_launched(mk_env *e, const char *kernel) {
     mk_cuda_state *s = state(e);
     MK_TRY(check(s, cudaGetLastError(), kernel));
     return s->sync ? check(s, cudaStreamSynchronize(s->stream), kernel) : (int)MK_OK;
+}
+
+mk_cublaslt **mk_cuda_cublaslt(mk_env *e) { return &state(e)->lt; }
+
+int mk_cuda_fail(mk_env *e, const char *what, const char *text) {
+    mk_cuda_state *s = state(e);
+    if (!s->fault[0]) snprintf(s->fault, sizeof s->fault, "%s: %s", what, text);
+    return MK_FAULT;
 }
 
 void *mk_cuda_scratch(mk_env *e, size_t bytes) {
@@ -172,6 +182,7 @@ static void close_device(mk_env *e) {
     if (!s) return;
     (void)mk_cuda_ready(e); /* a device that has faulted is closed like any other */
     (void)cudaStreamSynchronize(s->stream);
+    mk_cublaslt_close(s->lt);
     (void)cudaFree(s->scratch);
     (void)cudaStreamDestroy(s->stream);
     delete s;
@@ -220,7 +231,7 @@ EXPORT const mk_cuda_api *mk_cuda_api_get(void) {
 #else
         0, "nvcc " TEXT(__CUDACC_VER_MAJOR__) "." TEXT(__CUDACC_VER_MINOR__), &table,
 #endif
-        probe, open_device, close_device, alloc, free_block, memory, upload, mk_cuda_fetch, sync, fault,
+        probe, mk_cublaslt_describe, open_device, close_device, alloc, free_block, memory, upload, mk_cuda_fetch, sync, fault,
 #ifdef MK_EMU
         emu_mark, emu_check,
 #else

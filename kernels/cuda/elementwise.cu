@@ -271,3 +271,11 @@ static __global__ void axpy_kernel(int64_t n, float alpha, const float *x, float
 int mk_cuda_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
     return MK_LAUNCH_FLAT(e, axpy_kernel, n, n, (float)alpha, x, y);
 }
+
+static __global__ void add_bf16_kernel(int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y) {
+    FOR_FLAT(i, n) put(y + i, widen(a[i]) + widen(b[i]));
+}
+
+int mk_cuda_add_bf16(mk_env *e, int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y) {
+    return MK_LAUNCH_FLAT(e, add_bf16_kernel, n, n, a, b, y);
+}

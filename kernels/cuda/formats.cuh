@@ -39,6 +39,12 @@ HD uint16_t to_bf16(float f) {
     return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
 }
 
+/* an element of an array that may be f32 or bf16, as f32 and back */
+HD float widen(float v) { return v; }
+HD float widen(mk_bf16 v) { return bits_float((uint32_t)v << 16); }
+HD void put(float *to, float v) { *to = v; }
+HD void put(mk_bf16 *to, float v) { *to = to_bf16(v); }
+
 HD uint16_t to_f16(float f) {
     uint32_t u = float_bits(f), sign = u >> 16 & 0x8000u;
     u &= 0x7fffffffu;
@@ -111,7 +117,7 @@ HD void store_real(mk_dtype d, float v, void *x, int64_t i) {
 
 HD float load_real(mk_dtype d, const void *x, int64_t i) {
     switch (d) {
-    case MK_BF16: return bits_float((uint32_t)static_cast<const uint16_t *>(x)[i] << 16);
+    case MK_BF16: return widen(static_cast<const mk_bf16 *>(x)[i]);
     case MK_F16: return from_f16(static_cast<const uint16_t *>(x)[i]);
     default: return static_cast<const float *>(x)[i];
     }

@@ -1,10 +1,12 @@
-/* gemm.cu - matrix products in f32 whose rows do not depend on each other's number.
+/* gemm.cu - matrix products whose rows do not depend on each other's number: of f32, and of bf16 with f32 sums.
 **
 ** An element of C is the sum over blocks of KC of k, ascending, of one chain of multiply-adds per block:
 ** the cpu's contract. Which tile computes it, and whether its blocks of k are computed one after the
 ** other or side by side (split), changes nothing, so few rows and many rows give the same bits.
 */
 #include "common.cuh"
+#include "cublaslt.cuh"
+#include "formats.cuh"
 #include "table.cuh"
 
 #define KC 256       /* elements of k in one chain */
@@ -12,21 +14,30 @@
 #define BN 64        /* columns of a tile */
 #define THREADS 256  /* 16 x 16 threads, each with BM / 16 rows and 4 columns */
 
-struct product {
+template <class In, class Out> struct product {
     int ta, tb;
     int64_t m, n, k, lda, ldb, ldc, step_a, step_b, step_c;
     float alpha, beta;
-    const float *a, *b;
-    float *c, *part; /* part[(product * blocks + block) m n]: sums of blocks of k, when split */
+    const In *a, *b;
+    Out *c;
+    float *part; /* part[(product * blocks + block) m n]: sums of blocks of k, when split */
 };
 
+/* an element of C from the sum over k */
+template <class In, class Out>
+static __device__ __forceinline__ void finish(const product<In, Out> &g, Out *c, float total) {
+    float v = g.alpha * total;
+    put(c, g.beta == 0 ? v : fma_(g.beta, widen(*c), v));
+}
+
 /* blockIdx.x: tile, over columns first; .y: block of k when split; .z: product */
-template <int BM, bool SPLIT> static __global__ void __launch_bounds__(THREADS) gemm_kernel(product g) {
+template <int BM, bool SPLIT, class In, class Out>
+static __global__ void __launch_bounds__(THREADS) gemm_kernel(product<In, Out> g) {
     const int TM = BM / 16;
     MK_SHARED(float, as, BK *(BM + 4));
     MK_SHARED(float, bs, BK *(BN + 4));
     int64_t tiles_n = (g.n + BN - 1) / BN, i0 = blockIdx.x / tiles_n * BM, j0 = blockIdx.x % tiles_n * BN;
-    const float *a = g.a + blockIdx.z * g.step_a, *b = g.b + blockIdx.z * g.step_b;
+    const In *a = g.a + blockIdx.z * g.step_a, *b = g.b + blockIdx.z * g.step_b;
     int tid = (int)threadIdx.x, tx = tid % 16, ty = tid / 16;
     float total[TM][4], acc[TM][4];
     int64_t k_first = SPLIT ? (int64_t)blockIdx.y * KC : 0;
@@ -43,13 +54,13 @@ template <int BM, bool SPLIT> static __global__ void __launch_bounds__(THREADS) 
                 int p = g.ta ? t / BM : t % BK, i = g.ta ? t % BM : t / BK;
                 bool in = k0 + p < end && i0 + i < g.m;
                 as[p * (BM + 4) + i] =
-                    in ? g.ta ? a[(k0 + p) * g.lda + i0 + i] : a[(i0 + i) * g.lda + k0 + p] : 0;
+                    in ? widen(g.ta ? a[(k0 + p) * g.lda + i0 + i] : a[(i0 + i) * g.lda + k0 + p]) : 0;
             }
             for (int t = tid; t < BK * BN; t += THREADS) {
                 int p = g.tb ? t % BK : t / BN, j = g.tb ? t / BK : t % BN;
                 bool in = k0 + p < end && j0 + j < g.n;
                 bs[p * (BN + 4) + j] =
-                    in ? g.tb ? b[(j0 + j) * g.ldb + k0 + p] : b[(k0 + p) * g.ldb + j0 + j] : 0;
+                    in ? widen(g.tb ? b[(j0 + j) * g.ldb + k0 + p] : b[(k0 + p) * g.ldb + j0 + j]) : 0;
             }
             __syncthreads();
             int depth = end - k0 < BK ? (int)(end - k0) : BK;
@@ -74,52 +85,51 @@ template <int BM, bool SPLIT> static __global__ void __launch_bounds__(THREADS) 
             if (SPLIT) {
                 g.part[(((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * g.m + row) * g.n + col] = total[i][j];
             } else {
-                float *c = g.c + blockIdx.z * g.step_c + row * g.ldc + col;
-                float v = g.alpha * total[i][j];
-                *c = g.beta == 0 ? v : fma_(g.beta, *c, v);
+                finish(g, g.c + blockIdx.z * g.step_c + row * g.ldc + col, total[i][j]);
             }
         }
     }
 }
 
 /* C from the sums of its blocks of k, in order */
-static __global__ void gemm_sum_kernel(product g, int64_t blocks, int64_t batch) {
+template <class In, class Out>
+static __global__ void gemm_sum_kernel(product<In, Out> g, int64_t blocks, int64_t batch) {
     FOR_FLAT(at, batch * g.m * g.n) {
         int64_t col = at % g.n, row = at / g.n % g.m, z = at / g.n / g.m;
         const float *p = g.part + (z * blocks * g.m + row) * g.n + col;
         float total = 0;
         for (int64_t i = 0; i < blocks; i++) total += p[i * g.m * g.n];
-        float *c = g.c + z * g.step_c + row * g.ldc + col, v = g.alpha * total;
-        *c = g.beta == 0 ? v : fma_(g.beta, *c, v);
+        finish(g, g.c + z * g.step_c + row * g.ldc + col, total);
     }
 }
 
-static __global__ void gemm_empty_kernel(product g, int64_t batch) { /* k = 0 */
-    FOR_FLAT(at, batch * g.m * g.n) {
-        float *c = g.c + at / g.n / g.m * g.step_c + at / g.n % g.m * g.ldc + at % g.n;
-        *c = g.beta == 0 ? 0 : g.beta * *c;
-    }
+template <class In, class Out> static __global__ void gemm_empty_kernel(product<In, Out> g, int64_t batch) { /* k = 0 */
+    FOR_FLAT(at, batch * g.m * g.n) finish(g, g.c + at / g.n / g.m * g.step_c + at / g.n % g.m * g.ldc + at % g.n, 0);
 }
 
-template <int BM> static int gemm_rows(mk_env *e, const product &g, int64_t batch, int64_t blocks, bool split) {
+template <int BM, class In, class Out>
+static int gemm_rows(mk_env *e, const product<In, Out> &g, int64_t batch, int64_t blocks, bool split) {
     int64_t tiles = ceil_div(g.m, BM) * ceil_div(g.n, BN);
     if (split) {
-        auto *gemm_split = gemm_kernel<BM, true>;
+        auto *gemm_split = gemm_kernel<BM, true, In, Out>;
         return MK_LAUNCH(e, gemm_split, dim3((unsigned)tiles, (unsigned)blocks, (unsigned)batch), THREADS, g);
     }
-    auto *gemm_whole = gemm_kernel<BM, false>;
+    auto *gemm_whole = gemm_kernel<BM, false, In, Out>;
     return MK_LAUNCH(e, gemm_whole, dim3((unsigned)tiles, 1, (unsigned)batch), THREADS, g);
 }
 
 #define SPLIT_BYTES_MAX ((int64_t)256 << 20)
 #define BATCH_MAX 65535 /* of one launch */
 
-int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
-                 int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, double beta, mk_real *c,
-                 int64_t ldc, int64_t step_c, int64_t batch) {
-    product g = {ta, tb, m, n, k, lda, ldb, ldc, step_a, step_b, step_c, (float)alpha, (float)beta, a, b, c, nullptr};
+template <class In, class Out>
+static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const In *a, int64_t lda,
+                int64_t step_a, const In *b, int64_t ldb, int64_t step_b, double beta, Out *c, int64_t ldc, int64_t step_c,
+                int64_t batch) {
+    auto *gemm_empty = gemm_empty_kernel<In, Out>;
+    auto *gemm_sum = gemm_sum_kernel<In, Out>;
+    product<In, Out> g = {ta, tb, m, n, k, lda, ldb, ldc, step_a, step_b, step_c, (float)alpha, (float)beta, a, b, c, nullptr};
     if (m <= 0 || n <= 0 || batch <= 0) return MK_OK;
-    if (k <= 0) return MK_LAUNCH_FLAT(e, gemm_empty_kernel, batch * m * n, g, batch);
+    if (k <= 0) return MK_LAUNCH_FLAT(e, gemm_empty, batch * m * n, g, batch);
     int64_t blocks = ceil_div(k, KC), bm = m <= 16 ? 16 : 64, tiles = ceil_div(m, bm) * ceil_div(n, BN);
     for (int64_t first = 0; first < batch; first += BATCH_MAX) {
         int64_t now = min64(BATCH_MAX, batch - first), bytes = now * blocks * m * n * (int64_t)sizeof(float);
@@ -134,9 +144,24 @@ int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
         }
         if (bm == 16) MK_TRY(gemm_rows<16>(e, g, now, blocks, split));
         else MK_TRY(gemm_rows<64>(e, g, now, blocks, split));
-        if (split) MK_TRY(MK_LAUNCH_FLAT(e, gemm_sum_kernel, now * m * n, g, blocks, now));
+        if (split) MK_TRY(MK_LAUNCH_FLAT(e, gemm_sum, now * m * n, g, blocks, now));
     }
     return MK_OK;
+}
+
+int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
+                 int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, double beta, mk_real *c,
+                 int64_t ldc, int64_t step_c, int64_t batch) {
+    return gemm(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, batch);
+}
+
+int mk_cuda_gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a,
+                      int64_t lda, const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
+    int code = mk_cublaslt_gemm(e, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c_type, c, ldc);
+    if (code != MK_UNSUPPORTED) return code;
+    if (c_type == MK_F32)
+        return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<float *>(c), ldc, 0, 1);
+    return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<mk_bf16 *>(c), ldc, 0, 1);
 }
 
 int mk_cuda_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,

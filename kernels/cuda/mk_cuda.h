@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-#define MK_CUDA_ABI 2              /* raised when anything here or in mk_table changes */
+#define MK_CUDA_ABI 3              /* raised when anything here or in mk_table changes */
 #define MK_CUDA_SYMBOL "mk_cuda_api_get"
 
 typedef struct mk_cuda_api {
@@ -23,7 +23,9 @@ typedef struct mk_cuda_api {
     /* Says in `text` what device `index` is, or (result 0) why it cannot be used: no driver, driver too
     ** old, no such device, a device below sm_80. Creates no context on the device. */
     int (*probe)(int index, char *text, size_t size);
-    /* MK_OK, or a code with the reason in `why`. Fills e->device. */
+    /* Says in `text` what computes products of bf16 where env's blas is `blas`: "cuBLASLt 13.0.2". */
+    void (*products)(int blas, char *text, size_t size);
+    /* MK_OK, or a code with the reason in `why`. Fills e->device. e->blas is set by the caller. */
     int (*open)(mk_env *e, int index, char *why, size_t size);
     void (*close)(mk_env *e);
 

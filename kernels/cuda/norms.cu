@@ -1,27 +1,43 @@
 /* norms.cu - RMSNorm and LayerNorm and their gradients, one block for a row. */
 #include "common.cuh"
+#include "formats.cuh"
 #include "table.cuh"
 
 #define WEIGHT_ROWS 64 /* rows whose weight gradients make one partial sum */
 
 static __device__ __forceinline__ float times(float v, const float *w, int64_t i) { return w ? v * w[i] : v; }
 
-static __global__ void rmsnorm_kernel(int64_t rows, int64_t n, const float *x_all, const float *w, double eps,
-                                      float *y_all, float *rstd) {
+template <class In, class Out>
+static __global__ void rmsnorm_kernel(int64_t rows, int64_t n, const In *x_all, const float *w, double eps, Out *y_all,
+                                      float *rstd) {
     FOR_ROWS(r, rows) {
-        const float *x = x_all + r * n;
-        float *y = y_all + r * n;
+        const In *x = x_all + r * n;
+        Out *y = y_all + r * n;
         double sum = 0;
-        FOR_COLUMNS(i, n) sum += (double)(x[i] * x[i]);
+        FOR_COLUMNS(i, n) {
+            float v = widen(x[i]);
+            sum += (double)(v * v);
+        }
         float s = (float)(1 / sqrt(block_sum(sum) / (double)n + eps));
-        FOR_COLUMNS(i, n) y[i] = times(x[i] * s, w, i);
+        FOR_COLUMNS(i, n) put(y + i, times(widen(x[i]) * s, w, i));
         if (threadIdx.x == 0) rstd[r] = s;
     }
 }
 
 int mk_cuda_rmsnorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, double eps, mk_real *y,
                     mk_real *rstd) {
-    return MK_LAUNCH_ROWS(e, rmsnorm_kernel, rows, n, rows, n, x, w, eps, y, rstd);
+    auto *rmsnorm_f32 = rmsnorm_kernel<float, float>;
+    return MK_LAUNCH_ROWS(e, rmsnorm_f32, rows, n, rows, n, x, w, eps, y, rstd);
+}
+
+int mk_cuda_rmsnorm_bf16(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, double eps,
+                         mk_dtype y_type, void *y, mk_real *rstd) {
+    if (y_type == MK_F32) {
+        auto *rmsnorm_to_f32 = rmsnorm_kernel<mk_bf16, float>;
+        return MK_LAUNCH_ROWS(e, rmsnorm_to_f32, rows, n, rows, n, x, w, eps, static_cast<float *>(y), rstd);
+    }
+    auto *rmsnorm_bf16 = rmsnorm_kernel<mk_bf16, mk_bf16>;
+    return MK_LAUNCH_ROWS(e, rmsnorm_bf16, rows, n, rows, n, x, w, eps, static_cast<mk_bf16 *>(y), rstd);
 }
 
 static __global__ void layernorm_kernel(int64_t rows, int64_t n, const float *x_all, const float *w, const float *b,
@@ -52,37 +68,39 @@ int mk_cuda_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, cons
 
 /* ---- gradients ---------------------------------------------------------------------------------- */
 
-struct norm_job {
+template <class T> struct norm_job {
     int64_t rows, n;
-    const float *x, *w, *mean, *rstd, *dy; /* mean NULL: RMSNorm */
+    const T *x;
+    const float *w, *mean, *rstd, *dy; /* mean NULL: RMSNorm */
     float *dx;
 };
 
 /* With g = w dy and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)); without mean(g) for RMS. */
-static __global__ void norm_bwd_kernel(norm_job j) {
+template <class T> static __global__ void norm_bwd_kernel(norm_job<T> j) {
     FOR_ROWS(r, j.rows) {
-        const float *x = j.x + r * j.n, *dy = j.dy + r * j.n;
+        const T *x = j.x + r * j.n;
+        const float *dy = j.dy + r * j.n;
         float *dx = j.dx + r * j.n, s = j.rstd[r], m = j.mean ? j.mean[r] : 0;
         double sum = 0, product = 0;
         FOR_COLUMNS(i, j.n) {
             float g = times(dy[i], j.w, i);
             sum += (double)g;
-            product += (double)(g * ((x[i] - m) * s));
+            product += (double)(g * ((widen(x[i]) - m) * s));
         }
         float c0 = j.mean ? (float)(block_sum(sum) / (double)j.n) : 0;
         float c1 = (float)(block_sum(product) / (double)j.n);
-        FOR_COLUMNS(i, j.n) dx[i] = s * (times(dy[i], j.w, i) - c0 - (x[i] - m) * s * c1);
+        FOR_COLUMNS(i, j.n) dx[i] = s * (times(dy[i], j.w, i) - c0 - (widen(x[i]) - m) * s * c1);
     }
 }
 
 /* part[item][2][n]: sums over WEIGHT_ROWS rows for dw and db */
-static __global__ void norm_weight_kernel(norm_job j, int64_t items, double *part) {
+template <class T> static __global__ void norm_weight_kernel(norm_job<T> j, int64_t items, double *part) {
     FOR_FLAT(at, items * j.n) {
         int64_t item = at / j.n, i = at % j.n, end = (item + 1) * WEIGHT_ROWS;
         double w = 0, b = 0;
         for (int64_t r = item * WEIGHT_ROWS; r < end && r < j.rows; r++) {
             float d = j.dy[r * j.n + i], m = j.mean ? j.mean[r] : 0;
-            w += (double)(d * ((j.x[r * j.n + i] - m) * j.rstd[r]));
+            w += (double)(d * ((widen(j.x[r * j.n + i]) - m) * j.rstd[r]));
             b += (double)d;
         }
         part[(item * 2) * j.n + i] = w;
@@ -102,23 +120,28 @@ static __global__ void norm_weight_sum_kernel(int64_t items, int64_t n, const do
     }
 }
 
-static int norm_bwd(mk_env *e, const norm_job &j, float *dw, float *db) {
+template <class T> static int norm_bwd(mk_env *e, const norm_job<T> &j, float *dw, float *db) {
     int64_t items = ceil_div(j.rows, WEIGHT_ROWS);
     if (j.rows <= 0 || j.n <= 0) return MK_OK;
-    MK_TRY(MK_LAUNCH_ROWS(e, norm_bwd_kernel, j.rows, j.n, j));
+    MK_TRY(MK_LAUNCH_ROWS(e, norm_bwd_kernel<T>, j.rows, j.n, j));
     if (!dw && !db) return MK_OK;
     double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(items * 2 * j.n) * sizeof(double)));
     if (!part) return MK_NOMEM;
-    MK_TRY(MK_LAUNCH_FLAT(e, norm_weight_kernel, items * j.n, j, items, part));
+    MK_TRY(MK_LAUNCH_FLAT(e, norm_weight_kernel<T>, items * j.n, j, items, part));
     return MK_LAUNCH_FLAT(e, norm_weight_sum_kernel, j.n, items, j.n, part, dw, db);
 }
 
 int mk_cuda_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *rstd,
                         const mk_real *dy, mk_real *dx, mk_real *dw) {
-    return norm_bwd(e, norm_job{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
+    return norm_bwd(e, norm_job<float>{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
+}
+
+int mk_cuda_rmsnorm_bwd_bf16(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, const mk_real *rstd,
+                             const mk_real *dy, mk_real *dx, mk_real *dw) {
+    return norm_bwd(e, norm_job<mk_bf16>{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
 }
 
 int mk_cuda_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *mean,
                           const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db) {
-    return norm_bwd(e, norm_job{rows, n, x, w, mean, rstd, dy, dx}, dw, db);
+    return norm_bwd(e, norm_job<float>{rows, n, x, w, mean, rstd, dy, dx}, dw, db);
 }

@@ -1,5 +1,6 @@
 /* random.cu - uniform and normal numbers, and dropout: the Philox streams of kernels/cpu/random.c. */
 #include "common.cuh"
+#include "formats.cuh"
 #include "table.cuh"
 
 #define TWO_PI 6.28318530717958647693
@@ -49,16 +50,25 @@ int mk_cuda_rand_normal(mk_env *e, int64_t n, uint64_t key, uint64_t id, double 
     return MK_LAUNCH_FLAT(e, normal_kernel, ceil_div(n, 4), ceil_div(n, 4), s, mean, std, x);
 }
 
-static __global__ void dropout_kernel(int64_t groups, stream s, double p, float scale, const float *x, float *y) {
+template <class T>
+static __global__ void dropout_kernel(int64_t groups, stream s, double p, float scale, const T *x, T *y) {
     FOR_FLAT(g, groups) {
         mk_philox4 w = words(s, g);
         for (int64_t c = 0; c < 4 && g * 4 + c < s.n; c++)
-            y[g * 4 + c] = mk_unit(w.w[c]) < p ? 0 : x[g * 4 + c] * scale;
+            put(y + g * 4 + c, mk_unit(w.w[c]) < p ? 0 : widen(x[g * 4 + c]) * scale);
     }
 }
 
-int mk_cuda_dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const mk_real *x, mk_real *y) {
+template <class T> static int dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const T *x, T *y) {
     stream s = {n, key, id};
     float scale = p < 1 ? (float)(1 / (1 - p)) : 0;
-    return MK_LAUNCH_FLAT(e, dropout_kernel, ceil_div(n, 4), ceil_div(n, 4), s, p, scale, x, y);
+    return MK_LAUNCH_FLAT(e, dropout_kernel<T>, ceil_div(n, 4), ceil_div(n, 4), s, p, scale, x, y);
+}
+
+int mk_cuda_dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const mk_real *x, mk_real *y) {
+    return dropout(e, n, p, key, id, x, y);
+}
+
+int mk_cuda_dropout_bf16(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const mk_bf16 *x, mk_bf16 *y) {
+    return dropout(e, n, p, key, id, x, y);
 }

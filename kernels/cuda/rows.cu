@@ -45,12 +45,17 @@ int mk_cuda_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_re
 
 /* ---- rows by index ------------------------------------------------------------------------------ */
 
-static __global__ void gather_kernel(int64_t n, int64_t d, const float *src, const int32_t *idx, float *dst) {
+template <class T>
+static __global__ void gather_kernel(int64_t n, int64_t d, const T *src, const int32_t *idx, T *dst) {
     FOR_FLAT(at, n * d) dst[at] = src[(int64_t)idx[at / d] * d + at % d];
 }
 
 int mk_cuda_gather_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx, mk_real *dst) {
-    return MK_LAUNCH_FLAT(e, gather_kernel, n * d, n, d, src, idx, dst);
+    return MK_LAUNCH_FLAT(e, gather_kernel<float>, n * d, n, d, src, idx, dst);
+}
+
+int mk_cuda_gather_rows_bf16(mk_env *e, int64_t n, int64_t d, const mk_bf16 *src, const int32_t *idx, mk_bf16 *dst) {
+    return MK_LAUNCH_FLAT(e, gather_kernel<mk_bf16>, n * d, n, d, src, idx, dst);
 }
 
 /* A warp for each i. The first i of a destination row adds all of that row's sources, in their order;

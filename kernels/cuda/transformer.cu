@@ -1,5 +1,6 @@
 /* transformer.cu - rotary embedding and SwiGLU. */
 #include "common.cuh"
+#include "formats.cuh"
 #include "table.cuh"
 
 /* ---- rotary embedding --------------------------------------------------------------------------- */
@@ -22,20 +23,23 @@ static __global__ void rope_table_kernel(int64_t T, int64_t half, const int32_t 
 }
 
 /* one thread for a pair: y may be x */
-static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const float *table, const float *x, int64_t ldx,
-                                   float *y, int64_t ldy) {
+template <class E>
+static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const float *table, const E *x, int64_t ldx, E *y,
+                                   int64_t ldy) {
     FOR_FLAT(at, T * H * half) {
         int64_t i = at % half, h = at / half % H, t = at / half / H;
-        const float *from = x + t * ldx + h * 2 * half;
-        float *to = y + t * ldy + h * 2 * half, c = table[t * 2 * half + i], s = table[t * 2 * half + half + i];
-        float a = from[i], b = from[half + i];
-        to[i] = a * c - b * s;
-        to[half + i] = b * c + a * s;
+        const E *from = x + t * ldx + h * 2 * half;
+        E *to = y + t * ldy + h * 2 * half;
+        float c = table[t * 2 * half + i], s = table[t * 2 * half + half + i];
+        float a = widen(from[i]), b = widen(from[half + i]);
+        put(to + i, a * c - b * s);
+        put(to + half + i, b * c + a * s);
     }
 }
 
-int mk_cuda_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                 const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy) {
+template <class E>
+static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const E *x,
+                int64_t ldx, E *y, int64_t ldy) {
     int64_t half = K / 2;
     frequencies freq;
     if (T <= 0 || H <= 0 || half <= 0) return MK_OK;
@@ -44,29 +48,51 @@ int mk_cuda_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos,
     float *table = static_cast<float *>(mk_cuda_scratch(e, (size_t)(T * 2 * half) * sizeof(float)));
     if (!table) return MK_NOMEM;
     MK_TRY(MK_LAUNCH_FLAT(e, rope_table_kernel, T * half, T, half, pos, freq, sign < 0 ? -1.0f : 1.0f, table));
-    return MK_LAUNCH_FLAT(e, rope_kernel, T * H * half, T, H, half, table, x, ldx, y, ldy);
+    return MK_LAUNCH_FLAT(e, rope_kernel<E>, T * H * half, T, H, half, table, x, ldx, y, ldy);
+}
+
+int mk_cuda_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                 const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy) {
+    return rope(e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
+}
+
+int mk_cuda_rope_bf16(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                      const mk_bf16 *x, int64_t ldx, mk_bf16 *y, int64_t ldy) {
+    return rope(e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
 }
 
 /* ---- SwiGLU ------------------------------------------------------------------------------------- */
 
-static __global__ void swiglu_kernel(int64_t n, const float *gate, const float *up, float *y) {
-    FOR_FLAT(i, n) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+template <class T> static __global__ void swiglu_kernel(int64_t n, const T *gate, const T *up, T *y) {
+    FOR_FLAT(i, n) {
+        float g = widen(gate[i]);
+        put(y + i, g * sigmoid(g) * widen(up[i]));
+    }
 }
 
 int mk_cuda_swiglu(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y) {
-    return MK_LAUNCH_FLAT(e, swiglu_kernel, n, n, gate, up, y);
+    return MK_LAUNCH_FLAT(e, swiglu_kernel<float>, n, n, gate, up, y);
 }
 
-static __global__ void swiglu_bwd_kernel(int64_t n, const float *gate, const float *up, const float *dy, float *dgate,
-                                         float *dup) {
+int mk_cuda_swiglu_bf16(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, mk_bf16 *y) {
+    return MK_LAUNCH_FLAT(e, swiglu_kernel<mk_bf16>, n, n, gate, up, y);
+}
+
+template <class T>
+static __global__ void swiglu_bwd_kernel(int64_t n, const T *gate, const T *up, const float *dy, float *dgate, float *dup) {
     FOR_FLAT(i, n) {
-        float g = gate[i], d = dy[i], s = sigmoid(g);
+        float g = widen(gate[i]), d = dy[i], s = sigmoid(g);
         dup[i] = d * (g * s);
-        dgate[i] = d * up[i] * (s * fma_(g, 1 - s, 1));
+        dgate[i] = d * widen(up[i]) * (s * fma_(g, 1 - s, 1));
     }
 }
 
 int mk_cuda_swiglu_bwd(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy, mk_real *dgate,
                        mk_real *dup) {
-    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel, n, n, gate, up, dy, dgate, dup);
+    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<float>, n, n, gate, up, dy, dgate, dup);
+}
+
+int mk_cuda_swiglu_bwd_bf16(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, const mk_real *dy, mk_real *dgate,
+                            mk_real *dup) {
+    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<mk_bf16>, n, n, gate, up, dy, dgate, dup);
 }

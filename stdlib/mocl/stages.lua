@@ -61,6 +61,9 @@ function stages.check(cfg)
   elseif cfg.ppo.max_new_tokens + 2 > m.positions then
     fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
   end
+  if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
+    fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
+  end
   local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
   if not ok then
     error(message, 0)
@@ -90,7 +93,7 @@ function stages.memory_plan(ctx, model, heads)
     trained = trained + p:numel()
   end
   if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), trained = trained, rank = o.lora.r,
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = trained, rank = o.lora.r,
       rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end

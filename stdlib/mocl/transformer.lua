@@ -131,7 +131,8 @@ local function check_sizes(config, tensors, dir)
   return true
 end
 
---- transformer.load(dir, {device="cpu"}) -> model, config | fail. Weights in f32, bf16 or f16 become f32.
+--- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
+-- dtype, which may be "bf16" on cuda.
 function transformer.load(dir, opts)
   opts = opts or {}
   local config, all, code = read_config(fs.join(dir, "config.json"))
@@ -156,7 +157,7 @@ function transformer.load(dir, opts)
   if not fits then
     return nil, reason, which
   end
-  local model = core.new(config, { device = opts.device })
+  local model = core.new(config, { device = opts.device, dtype = opts.dtype })
   local ok, bad, kind = transformer.copy_parameters(model:named_parameters(), tensors, dir)
   if not ok then
     return nil, bad, kind
@@ -173,7 +174,7 @@ function transformer.save(model, dir, extra)
   config.hidden_act = "silu"
   config.attention_bias = false
   config.mlp_bias = false
-  config.torch_dtype = "float32"
+  config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
   for k, v in pairs(extra or {}) do
     config[k] = v
   end
@@ -214,7 +215,7 @@ end
 
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
-  local copy = core.new(model:config(), { device = model:device() })
+  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype() })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]
