@@ -34,16 +34,28 @@ every "reverse" . reverse
 every "sanitizers, reverse" build/asan reverse
 
 # moc_hh at its smallest: the same files as on the cpu, and results that differ by rounding alone
-recipe() { # DEVICE SETTINGS
-    env $2 ./mocl recipes/moc_hh.lua preset=smoke quiet=true device="$1" out="$dir/$1" > "$dir/log" 2>&1 || {
+recipe() { # NAME SETTINGS OPTIONS...
+    name=$1 settings=$2
+    shift 2
+    # shellcheck disable=SC2086 # word splitting is meant
+    env $settings ./mocl recipes/moc_hh.lua preset=smoke quiet=true "$@" out="$dir/$name" > "$dir/log" 2>&1 || {
         cat "$dir/log"
         return 1
     }
 }
+emulator=MOCL_CUDA=$PWD/build/emu/mocl_cuda.so
 {
-    recipe cpu "" && recipe cuda "MOCL_CUDA=$PWD/build/emu/mocl_cuda.so" && ./mocl tests/same_run.lua "$dir/cpu" "$dir/cuda"
+    recipe cpu "" && recipe cuda "$emulator" device=cuda && ./mocl tests/same_run.lua "$dir/cpu" "$dir/cuda"
 } > "$dir/out" 2>&1
 add "moc_hh preset=smoke on device=cuda"
+# and with the policy in bf16: what leads up to it is the same, and the first ratio is 1
+rewards="rewards=examples/04_rewards.lua objectives=brief,polite"
+{
+    # shellcheck disable=SC2086
+    recipe cpu-f32 "" $rewards && recipe cuda-bf16 "$emulator" $rewards device=cuda dtype=bf16 &&
+        ./mocl tests/same_run.lua "$dir/cpu-f32" "$dir/cuda-bf16" bf16
+} > "$dir/out" 2>&1
+add "moc_hh preset=smoke dtype=bf16 on device=cuda"
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

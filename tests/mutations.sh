@@ -31,17 +31,27 @@ gemm.cu|s/k0 \+ p < end && i0 \+ i < g\.m/k0 + p <= end && i0 + i <= g.m/|gemm: 
 gemm.cu|s/row >= g\.m\) continue/row > g.m) continue/|gemm: a tile that writes one row too many
 gemm.cu|s/i < blocks; i\+\+\) total/i < blocks - 1; i++) total/|gemm, split: the last block of k left out
 gemm.cu|s/\(float\)alpha, \(float\)beta/(float)(m > 16 ? alpha * 1.0000005 : alpha), (float)beta/|gemm: rows of a large batch with other bits
-norms.cu|s/- c0 - \(x/- (x/|LayerNorm: the mean of the gradient left out
+gemm.cu|s/fma_\(g\.beta, widen\(\*c\), v\)/v/|gemm: what C held before left out
+cublaslt.cu|s/with_rows\(key, REFERENCE_ROWS\)/with_rows(key, key.m ? key.m : REFERENCE_ROWS)/; s/ldc, c_type\}, 0\)\)/ldc, c_type}, m))/|cuBLASLt: the algorithm asked for at the number of rows there are
+cublaslt.cu|s/none = CUBLASLT_REDUCTION_SCHEME_NONE/none = 7/; s/if \(split > 1[^;]*;//|cuBLASLt: an algorithm that splits k
+cublaslt.cu|s/1000, 4096, 65536\}/};/; s/;;/;/|cuBLASLt: an algorithm that does not run with many rows
+cublaslt.cu|s/s\.tb \? CUBLAS_OP_T : CUBLAS_OP_N/s.tb ? CUBLAS_OP_N : CUBLAS_OP_T/|cuBLASLt: a transpose the wrong way round
+cublaslt.cu|s/aligned\(b, ldb, 2\)/true/|cuBLASLt: sizes that it does not take
+elementwise.cu|s/widen\(a\[i\]\) \+ widen\(b\[i\]\)/widen(a[i]) - widen(b[i])/|add in bf16: a sign
+formats.cuh attention.cu elementwise.cu gemm.cu norms.cu rows.cu transformer.cu|s/\*to = to_bf16\(v\)/*to = (mk_bf16)(float_bits(v) >> 16)/|bf16 outputs: cut off where they should be rounded
+norms.cu|s/c1 = \(float\)\(block_sum\(product\)/c1 = (float)(sizeof(T) == 2 ? 0 : block_sum(product)/|RMSNorm's gradient in bf16: a term left out
+random.cu|s/put\(y \+ g \* 4 \+ c, mk_unit\(w\.w\[c\]\) < p/put(y + g * 4 + c, mk_unit(w.w[sizeof(T) == 2 ? 3 - c : c]) < p/|dropout in bf16: another mask than its gradient's
+norms.cu|s/- c0 - \(widen/- (widen/|LayerNorm: the mean of the gradient left out
 norms.cu|s/r < end && r < j\.rows/r + 1 < end && r < j.rows/|norms: a row of each block missing in dw
 rows.cu|s/top = op_max::join\(top, x\[i\]\)/top = x[i]/|softmax: not the largest entry subtracted
 rows.cu|s/j0 \+ lane < i && idx/j0 + lane <= i && idx/|scatter: a row takes itself for an earlier one
 rows.cu|s/for \(int64_t j0 = i; j0 < n; j0 \+= WARP\)/for (int64_t j0 = i; j0 < i + WARP; j0 += WARP)/|scatter: later rows of the same index left out
 rows.cu|s/t < t1; t\+\+\) sum/t <= t1; t++) sum/|segments: one row too many
-transformer.cu|s/to\[half \+ i\] = b \* c \+ a \* s/to[half + i] = b * c - a * s/|rope: a sign
+transformer.cu|s/half \+ i, b \* c \+ a \* s/half + i, b * c - a * s/|rope: a sign
 transformer.cu|s/t = at \/ half \/ H/t = at \/ half \/ H; if (h == H - 1 \&\& t > 0) t--/|rope: the last head of the row before
 transformer.cu|s/fma_\(g, 1 - s, 1\)/fma_(g, s, 1)/|SwiGLU: a slope
 attention.cu|s/(ps\[warp \* KEYS \+ lane\] = p;)\s+__syncwarp\(\);/$1/|attention: the warp barrier before reading probabilities missing
-attention.cu|s/(v\[\(j0 \+ t \/ K\) \* ld \+ t % K\];\s+)__syncthreads\(\);/$1/|attention: the barrier after loading keys missing
+attention.cu|s/(v\[\(j0 \+ t \/ K\) \* ld \+ t % K\]\);\s+)__syncthreads\(\);/$1/|attention: the barrier after loading keys missing
 attention.cu|s/(acc\[r\]\[c\] = a;\s+\}\s+__syncwarp\(\);\s+\}\s+)__syncthreads\(\);/$1/|attention: the barrier before loading the next keys missing
 attention.cu|s/j\.causal \? t\.first \+ 1 :/j.causal ? t.first + 2 :/|attention: the mask off by one
 attention.cu|s/float a = acc\[r\]\[c\] \* shrink/float a = acc[r][c]/|attention: output not rescaled when the maximum rises

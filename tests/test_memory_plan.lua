@@ -25,9 +25,9 @@ local ITERATION = [[
 local lora, nn, ppo = require "mocl.lora", require "mocl.nn.core", require "mocl.ppo"
 local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.transformer"
 local json = require "mocl.json"
-local model = transformer.new(json.decode %q, { key = 1 })
+local model = transformer.new(json.decode %q, { key = 1, device = DEVICE, dtype = DTYPE })
 model:add_lora { r = 8, alpha = 8, key = 2 }
-local heads = ppo.value_heads(2, 64, { key = 3 })
+local heads = ppo.value_heads(2, 64, { key = 3, device = DEVICE })
 local parameters = lora.parameters(model)
 table.move(heads:parameters(), 1, 8, #parameters + 1, parameters)
 local opt = optim.adamw(parameters, { lr = 1e-3 })
@@ -40,7 +40,7 @@ end
 for step = 1, 2 do
   local scope <close> = tensor.scope()
   local g, old = model:generate(prompts, { max_new_tokens = 16, key = step })
-  local batch = transformer.pack(prompts, g.tokens)
+  local batch = transformer.pack(prompts, g.tokens, { device = DEVICE })
   local function states(o) return nn.rows(model:forward(batch, o), batch.rows) end
   local reference = tensor.no_grad(states, { adapter = false })
   local hidden = states()
@@ -53,13 +53,23 @@ end
 print(trained, tensor.memory().peak)
 ]]
 
+local function compare(rows, device, dtype, prefix)
+  local source = ("DEVICE, DTYPE = %q, %q\n"):format(device, dtype) .. ITERATION:format(require "mocl.json".encode(CONFIG), rows)
+  local out, err = child.lua(source, prefix)
+  local trained, peak = out:match("^(%d+)\t(%d+)")
+  T.ok(trained, err)
+  local _, total = plan.of { config = CONFIG, dtype = dtype, trained = tonumber(trained), rank = 8, rows = rows, prompt = 24,
+    answer = 16 }
+  -- blocks are rounded up to a class, by a fifth at most, and backward has a few buffers more
+  T.ok(peak / total > .75 and peak / total < 1.3, ("%d rows in %s: planned %d, taken %d"):format(rows, dtype, total, peak))
+end
+
 T.test("the plan and the peak of an iteration agree", function()
   for _, rows in ipairs { 2, 16, 64 } do
-    local out, err = child.lua(ITERATION:format(require "mocl.json".encode(CONFIG), rows))
-    local trained, peak = out:match("^(%d+)\t(%d+)")
-    T.ok(trained, err)
-    local _, total = plan.of { config = CONFIG, trained = tonumber(trained), rank = 8, rows = rows, prompt = 24, answer = 16 }
-    -- blocks are rounded up to a class, by a fifth at most, and backward has a few buffers more
-    T.ok(peak / total > .75 and peak / total < 1.3, ("%d rows: planned %d, taken %d"):format(rows, total, peak))
+    compare(rows, "cpu", "f32")
   end
+end)
+
+T.test("the plan and the peak agree in bf16", function()
+  compare(16, "cuda", "bf16", "env MOCL_CUDA=" .. child.quote(T.emulator()))
 end)

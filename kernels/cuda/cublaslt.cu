@@ -153,17 +153,19 @@ static shape with_rows(const shape &key, int64_t rows) {
     return s;
 }
 
-/* Does it run at every number of rows, in one sequence over k? */
+/* Does it run at every number of rows, in one sequence over k? Where the sum is over the rows (ta) their number is another
+** product, which our own kernel may compute instead: there only the sequence counts. */
 static bool keeps_contract(mk_cublaslt *lt, const shape &key, const cublasLtMatmulAlgo_t *algo) {
     static const int64_t rows[] = {1, 2, 7, 16, 64, 100, 128, 1000, 4096, 65536};
-    uint32_t split = 0, reduction = 0;
+    int32_t split = 0;
+    uint32_t reduction = 0;
     size_t written;
     if (lt->lib.cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &written) ||
         lt->lib.cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction,
                                                      &written))
         return false;
     if (split > 1 || reduction != CUBLASLT_REDUCTION_SCHEME_NONE) return false;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && !key.ta; i++) {
         descriptors d(&lt->lib);
         cublasLtMatmulHeuristicResult_t r;
         if (d.make(with_rows(key, rows[i])) ||
@@ -217,7 +219,7 @@ static const choice *chosen(mk_cublaslt *lt, const shape &key) {
 
 /* ---- the product -------------------------------------------------------------------------------- */
 
-static mk_cublaslt *open(mk_env *e) {
+static mk_cublaslt *library_of(mk_env *e) {
     mk_cublaslt **kept = mk_cuda_cublaslt(e);
     char why[160];
     if (*kept) return *kept;
@@ -241,7 +243,7 @@ int mk_cublaslt_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k,
     /* where a row begins is aligned if the first one is and the distance: so for all numbers of rows or for none */
     if (!aligned(a, lda, 2) || !aligned(b, ldb, 2) || !aligned(c, ldc, c_type == MK_F32 ? 4 : 2)) return MK_UNSUPPORTED;
     if (!mk_cuda_ready(e)) return MK_FAULT;
-    mk_cublaslt *lt = open(e);
+    mk_cublaslt *lt = library_of(e);
     if (!lt) return MK_NOMEM;
     if (!lt->there) return MK_UNSUPPORTED;
     const choice *how = chosen(lt, with_rows(shape{ta, tb, m, n, k, lda, ldb, ldc, c_type}, 0));
@@ -254,6 +256,7 @@ int mk_cublaslt_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k,
                                     mk_cuda_stream(e));
     MK_TRY(mk_cuda_launched(e, "cublasLtMatmul"));
     if (st == CUBLAS_STATUS_SUCCESS) return MK_OK;
+    if (st == CUBLAS_STATUS_NOT_SUPPORTED && ta) return MK_UNSUPPORTED;
     char text[160];
     snprintf(text, sizeof text, "status %d for m %lld, n %lld, k %lld; MOCL_BLAS=none does without it", (int)st, (long long)m,
              (long long)n, (long long)k);

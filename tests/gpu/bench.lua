@@ -1,7 +1,7 @@
---- bench.lua device=cuda:0 shape=tiny|1b|7b out=FILE - times the parts of a MOC iteration with random weights and
+--- bench.lua device=cuda:0 shape=tiny|1b|7b dtype=f32|bf16 out=FILE - times the parts of a MOC iteration with random weights and
 -- writes one JSON. run.sh calls it; seconds are medians, rates are derived here and nowhere else.
 --
--- The shapes are Llama's. Everything is f32: mocl's kernels have no bf16 arithmetic yet.
+-- The shapes are Llama's. dtype is that of weights and activations, as transformer.new takes it.
 
 local json = require "mocl.json"
 local lm = require "mocl.lm"
@@ -14,7 +14,7 @@ local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
 
-local o = { device = "cuda:0", shape = "tiny", out = "bench.json" }
+local o = { device = "cuda:0", shape = "tiny", dtype = "f32", out = "bench.json" }
 for _, a in ipairs(arg) do
   local k, v = a:match("^(%w+)=(.*)$")
   assert(k and o[k], "bench.lua: unknown argument " .. a)
@@ -47,7 +47,8 @@ local function seconds(f, repeats)
   return t[(#t + 1) // 2]
 end
 
-local result = { shape = o.shape, device = o.device, env = sys.env(), dtype = "f32" }
+local size = o.dtype == "bf16" and 2 or 4 -- bytes of a weight
+local result = { shape = o.shape, device = o.device, env = sys.env(), dtype = o.dtype }
 local function note(key, values) -- writes all there is: what comes before a step that is cut off is kept
   result[key] = values
   io.stderr:write(("%-12s %s\n"):format(key, json.encode(values)))
@@ -73,22 +74,26 @@ do
   local n = shape.matrix
   local a = tensor.randn({ n, n }, { key = 1, device = o.device })
   local b = tensor.randn({ n, n }, { key = 2, device = o.device })
+  if o.dtype == "bf16" then
+    a, b = a:to "bf16", b:to "bf16"
+  end
   local s = seconds(function()
     local inner <close> = tensor.scope()
-    return a:matmul(b):narrow(1, 1, 1):narrow(2, 1, 1):item()
+    local c = o.dtype == "bf16" and nn.linear(a, b) or a:matmul(b)
+    return c:narrow(1, 1, 1):narrow(2, 1, 1):to("f32"):item()
   end)
   note("matrix", { n = n, seconds = s, flops = 2 * n ^ 3 / s })
 end
 
 -- ---- a model ----
 
-local model = transformer.new(shape.config, { device = o.device, key = 3 })
+local model = transformer.new(shape.config, { device = o.device, dtype = o.dtype, key = 3 })
 local parameters = 0
 for _, p in ipairs(transformer.parameters(model)) do
   parameters = parameters + p:numel()
 end
 model:add_lora { r = 64, alpha = 64, key = 4 }
-note("model", { parameters = parameters, weights_bytes = 4 * parameters })
+note("model", { parameters = parameters, weights_bytes = size * parameters })
 
 local function prompts(n)
   local list = {}
@@ -112,7 +117,7 @@ for i, rows in ipairs(shape.decode) do
   local per_token = (long - short) / shape.answer
   decode[i] = { batch = rows, prefill_seconds = short, step_seconds = per_token, tokens_per_second = rows / per_token,
     -- each step reads every weight once
-    share_of_copy = 4 * parameters / per_token / (result.copy.bytes_per_second) }
+    share_of_copy = size * parameters / per_token / (result.copy.bytes_per_second) }
 end
 note("decode", decode)
 

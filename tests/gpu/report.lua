@@ -22,10 +22,15 @@ end
 all.machine = read "machine.log"
 local shapes = { "tiny", "1b", "7b" }
 for _, shape in ipairs(shapes) do
-  for _, who in ipairs { "mocl", "torch" } do
-    local text = read(who .. "-" .. shape .. ".json")
-    all[who][shape] = text and json.decode(text) or nil
+  for _, dtype in ipairs { "f32", "bf16" } do
+    local text = read(("mocl-%s-%s.json"):format(shape, dtype))
+    if text then
+      all.mocl[shape] = all.mocl[shape] or {}
+      all.mocl[shape][dtype] = json.decode(text)
+    end
   end
+  local text = read("torch-" .. shape .. ".json")
+  all.torch[shape] = text and json.decode(text) or nil
 end
 
 local out = {}
@@ -51,27 +56,30 @@ end
 for _, shape in ipairs(shapes) do
   local m, t = all.mocl[shape], all.torch[shape]
   if m then
-    line("\n## Shape %s, %.3g parameters\n", shape, figure(m, "model", "parameters") or 0)
-    line("| | mocl, f32 | PyTorch, f32 | PyTorch, bf16 | unit |\n|---|---|---|---|---|")
+    local any = m.bf16 or m.f32
+    line("\n## Shape %s, %.3g parameters\n", shape, figure(any, "model", "parameters") or 0)
+    line("| | mocl, bf16 | PyTorch, bf16 | mocl, f32 | PyTorch, f32 | unit |\n|---|---|---|---|---|---|")
     local function row(label, unit, name, ...)
-      line("| %s | %s | %s | %s | %s |", label, show(figure(m, ...), unit), show(figure(t, "f32", ...), unit),
-        show(figure(t, "bf16", ...), unit), name)
+      line("| %s | %s | %s | %s | %s | %s |", label, show(figure(m, "bf16", ...), unit), show(figure(t, "bf16", ...), unit),
+        show(figure(m, "f32", ...), unit), show(figure(t, "f32", ...), unit), name)
     end
     row("copy, read + write", 1e9, "GB/s", "copy", "bytes_per_second")
     row("matrix product", 1e12, "TFLOP/s", "matrix", "flops")
-    for i, d in ipairs(m.decode or {}) do
+    for i, d in ipairs(any.decode or {}) do
       row(("decode, batch %d"):format(d.batch), 1, "tokens/s", "decode", i, "tokens_per_second")
     end
     row("log-probability pass", 1, "tokens/s", "logprob", "tokens_per_second")
     row("LoRA update", 1, "tokens/s", "lora_update", "tokens_per_second")
     row("one MOC iteration", 1, "s", "moc", "seconds")
-    local shares = {}
-    for i, d in ipairs(m.decode or {}) do
-      shares[i] = ("%.3g at batch %d"):format(d.share_of_copy, d.batch)
+    for _, dtype in ipairs { "bf16", "f32" } do
+      local r, shares = m[dtype] or {}, {}
+      for i, d in ipairs(r.decode or {}) do
+        shares[i] = ("%.3g at batch %d"):format(d.share_of_copy, d.batch)
+      end
+      line("\nmocl in %s against its own limits: decode reads %s of the copy rate; the log-probability pass has %s and the "
+        .. "update %s of the matrix rate.", dtype, table.concat(shares, ", "), show(figure(r, "logprob", "share_of_matrix"), 1),
+        show(figure(r, "lora_update", "share_of_matrix"), 1))
     end
-    line("\nmocl against its own limits: decode reads %s of the copy rate; the log-probability pass has %s and the update %s of "
-      .. "the matrix rate.", table.concat(shares, ", "), show(figure(m, "logprob", "share_of_matrix"), 1),
-      show(figure(m, "lora_update", "share_of_matrix"), 1))
   end
 end
 

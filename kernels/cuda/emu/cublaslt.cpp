@@ -112,13 +112,16 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t d,
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t what,
                                                     void *v, size_t size, size_t *written) {
-    uint32_t split = algo->data[0] == SPLIT;
-    uint32_t value = what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1 + split : split ? CUBLASLT_REDUCTION_SCHEME_INPLACE : 0;
+    bool split = algo->data[0] == SPLIT;
+    int32_t value = what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1 + split : split ? CUBLASLT_REDUCTION_SCHEME_INPLACE : 0;
     if (size != sizeof value) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(v, &value, size);
     *written = size;
     return CUBLAS_STATUS_SUCCESS;
 }
+
+/* the alignment that cublaslt.cu promises when it asks; algorithms for less are others */
+static bool misaligned(const emu_lt_layout *l) { return l->ld * (l->type == CUDA_R_32F ? 4 : 2) % 16 != 0; }
 
 static float load(const void *p, cudaDataType_t type, int64_t i) {
     uint16_t half;
@@ -144,6 +147,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const vo
                               const void *c, cublasLtMatrixLayout_t lc, void *to, cublasLtMatrixLayout_t lto,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t) {
     float scale = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
+    if (misaligned(la) || misaligned(lb) || misaligned(lto)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!fits(d, la, lb, lto) || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)to) % 16) return CUBLAS_STATUS_INVALID_VALUE;
     if (algo->data[0] == NARROW && lto->cols > 512) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (emu::injected_fault(0)) emu::device_fault(cudaErrorLaunchFailure, "unspecified launch failure in cublasLtMatmul (injected)");
