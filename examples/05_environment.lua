@@ -23,7 +23,7 @@ for update = 1, 80 do -- Algorithm 1 with episodes in place of answers
   local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3, scale = 3.0 }, 3, #grid)
   control:observe(batch.returns, batch.places)
   local adv, returns = ppo:advantages(batch)
-  ppo:update(batch, adv, returns, update, function(gated) return control:solve(gated, batch, batch.prefs, batch.places) end)
+  ppo:update(batch, control:problem(adv, batch, batch.prefs, batch.places), returns, update)
 end
 
 local means = rollout.statistics(rollout.episodes(agent, grid, { episodes = 200, seed = 2, purpose = "evaluation", averaged = true }))

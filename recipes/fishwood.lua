@@ -108,9 +108,8 @@ local function train(method, seed)
       local adv, returns = ppo:advantages(batch) -- line 7
       local R = cfg.target == "value" and learner.mean_values(batch) or batch.returns
       control:observe(R, batch.places) -- line 6
-      local m, solved = ppo:update(batch, adv, returns, update, function(gated) -- lines 9 and 10
-        return control:solve(gated, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
-      end)
+      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
+      local m, solved = ppo:update(batch, problem, returns, update) -- lines 9 and 10
       t:step(update, log:row(m, solved.answers, batch.returns))
     end
     t:finish()

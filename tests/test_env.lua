@@ -330,6 +330,11 @@ T.test("agent: heads and concat see the preference; averaged weights; save and l
   T.raises("'concat' or 'heads', got 'wide'", Agent.new, { env = e, layout = "wide", key = 1 })
 end)
 
+-- the preference as weights, in every epoch
+local function linear(adv, batch)
+  return { solve = function() return { advantage = (adv * ppo.spread(batch.prefs, batch)):sum(2) } end }
+end
+
 T.test("learner: networks on distinct states give what networks on all steps give", function()
   -- the same weights, the same steps: by table of states, and row by row
   local e = env.new(line { observation = 2, observe = function(s) return { s / 4, 1 - s / 4 } end })
@@ -351,7 +356,7 @@ T.test("learner: networks on distinct states give what networks on all steps giv
   for _, pair in ipairs { { la, batch }, { lb, same } } do
     local l, x = pair[1], pair[2]
     local adv, returns = l:advantages(x)
-    l:update(x, adv, returns, 1, function() return { w = ppo.spread(x.prefs, x) } end)
+    l:update(x, linear(adv, x), returns, 1)
   end
   for i, w in ipairs(a:parameters()) do
     T.near(b:parameters()[i]:totable(), w:totable(), 2e-5)
@@ -430,7 +435,7 @@ T.test("learner: the ratio is 1 in the first epoch, and one objective is learned
     local scope <close> = tensor.scope()
     local batch = l:rollout({ { 1, 0 }, { 0, 1 } }, update)
     local adv, returns = l:advantages(batch)
-    local m = l:update(batch, adv, returns, update, function() return { w = ppo.spread(batch.prefs, batch) } end)
+    local m = l:update(batch, linear(adv, batch), returns, update)
     T.eq(m["ppo/first_ratio_error"], 0)
   end
   local p = agent:probabilities { { 1, 0 }, { 0, 1 } }

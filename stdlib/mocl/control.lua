@@ -8,8 +8,10 @@
 -- Options (cfg.control): see Control.OPTIONS.
 
 local minnorm = require "mocl.minnorm"
+local nn = require "mocl.nn.core"
 local ppo = require "mocl.ppo"
 local running = require "mocl.running"
+local target = require "mocl.control_target"
 local tensor = require "mocl.tensor"
 
 local Control = {}
@@ -41,18 +43,6 @@ Control.PAPER = { ["control.range"] = false, ["control.floor"] = 0.0, ["control.
   ["control.running"] = "count", ["control.solve"] = "epoch" }
 
 local WITHIN_FACTOR = 0.97 -- memory of the variance within a preference
-local LEAST_HALF_RANGE = 0.5 -- of the mean rewards over the grid, in units of R
-
-local function mean_rows(rows)
-  local mean = {}
-  for j = 1, #rows[1] do
-    mean[j] = 0
-    for _, row in ipairs(rows) do
-      mean[j] = mean[j] + row[j] / #rows
-    end
-  end
-  return mean
-end
 
 local function blank(n)
   local list = {}
@@ -87,95 +77,13 @@ function Control.new(options, n, n_grid, start)
   return self
 end
 
--- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
-local function shares(R)
-  local sum, rows = 0, {}
-  for j, r in ipairs(R) do
-    if not (r >= 0) then
-      error(("control.share: the mean reward of objective %d is %g, and shares need rewards that are not negative"):format(j, r), 0)
-    end
-    sum = sum + r
-  end
-  for j, r in ipairs(R) do
-    rows[j] = sum > 0 and r / sum or 1 / #R
-  end
-  return rows
-end
-
--- R by equation 18's running statistics
-local function standardise(self, raw, places)
-  local o, rows = self.o, {}
-  self.stats:update(raw)
-  local mean, std = self.stats:mean(), self.stats:std()
-  if o.spread == "within" then
-    local residuals = {}
-    ppo.update_means(self.raw_mean, places, raw, o.factor)
-    for i, row in ipairs(raw) do
-      residuals[i] = {}
-      for j, x in ipairs(row) do
-        residuals[i][j] = x - self.raw_mean[places[i]][j]
-      end
-    end
-    self.within:update(residuals)
-    std = self.within:std()
-  end
-  local offset = o.offset == "1" and 1 or 1 / self.n
-  for i, row in ipairs(raw) do
-    rows[i] = {}
-    for j, x in ipairs(row) do
-      rows[i][j] = (x - mean[j]) / (2 * math.max(std[j], 1e-6)) + offset
-    end
-  end
-  return rows
-end
-
 --- Takes in the raw rewards of a batch (answer i under preference places[i]) and returns R: per answer, normalised by
 -- equation 18, or with `share` as they are (what is compared with p is then their share, equation 18's stand-in).
 function Control:observe(raw, places)
-  local o, rows = self.o, self.o.share and raw or standardise(self, raw, places)
+  local o, rows = self.o, self.o.share and raw or target.standardise(self, raw, places)
   ppo.update_means(self.mean, places, rows, o.factor)
   self.R = rows
   return rows
-end
-
--- b = R - p of answer i (equation 5), or its reading with the grid's range mapped and the mean over j removed
-local function difference(self, i, place, p, batch_mean, middle, half)
-  local o, b, R = self.o, {}, nil
-  if o.statistic == "group" then
-    R = self.mean[place]
-  else
-    R = o.statistic == "batch" and batch_mean or self.R[i]
-  end
-  R = o.share and shares(R) or R
-  local centre = 0
-  for j = 1, self.n do
-    local r = R[j]
-    if o.range then
-      r = (r - middle[j]) / (2 * half[j]) + 1 / self.n
-    end
-    b[j] = r - p[j]
-    centre = centre + b[j] / self.n
-  end
-  if o.range then
-    for j = 1, self.n do
-      b[j] = b[j] - centre
-    end
-  end
-  return b
-end
-
-local function grid_range(self)
-  local middle, half = {}, {}
-  for j = 1, self.n do
-    local lo, hi = math.huge, -math.huge
-    for _, m in ipairs(self.mean) do
-      if m then
-        lo, hi = math.min(lo, m[j]), math.max(hi, m[j])
-      end
-    end
-    middle[j], half[j] = (lo + hi) / 2, math.max((hi - lo) / 2, LEAST_HALF_RANGE)
-  end
-  return middle, half
 end
 
 -- c of one pool: algorithm 2 with the corners of docs/algorithm.md section 2; c = 1 where no constraint is
@@ -187,75 +95,143 @@ local function c_of(o, n, vv, vw, ww, violated)
   return math.max(o.floor, (minnorm.two(vv, vw, ww)))
 end
 
+-- c per answer, {c} each, from the sums of products over each answer's tokens
+local function pooled(o, n, places, violated, vv, vw, ww)
+  local pools, pool_of, rows = {}, {}, {}
+  for i = 1, #places do
+    local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
+    local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
+    s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
+    pools[key], pool_of[i] = s, s
+  end
+  for i, s in ipairs(pool_of) do
+    s.row = s.row or { c_of(o, n, s.vv, s.vw, s.ww, s.violated) }
+    rows[i] = s.row
+  end
+  return rows
+end
+
+-- c of each token, one pool each
+local function by_token(o, n, violated, offsets, vv, vw, ww)
+  local list, rows = {}, {}
+  for i = 1, #violated do
+    for t = offsets[i] + 1, offsets[i + 1] do
+      list[t] = c_of(o, n, vv[t], vw[t], ww[t], violated[i])
+    end
+    rows[i] = { list[offsets[i] + 1] }
+  end
+  return list, rows
+end
+
+-- per answer {c=, indicator=, w=}; neighbours mostly share everything, and then the table
+local function logged(n, prefs, minus_b, violated, rows)
+  local answers = {}
+  for i, p in ipairs(prefs) do
+    local a = i > 1 and rows[i] == rows[i - 1] and p == prefs[i - 1] and minus_b[i] == minus_b[i - 1] and answers[i - 1]
+    if not a then
+      local c = rows[i][1]
+      a = { c = c, indicator = violated[i], w = {} }
+      for j = 1, n do
+        a.w[j] = c * p[j] + (1 - c) * minus_b[i][j]
+      end
+    end
+    answers[i] = a
+  end
+  return answers
+end
+
 --- control:solve(gated, batch, prefs, places) -> {w = [T, N] weight of each objective per token, c = [T],
 -- answers = {{c=, indicator=, w=}} per answer, for the log (pool=token: of its first token)}.
 -- gated [T, N]: I(A_jt) of equation 10. Equation 12's vectors over the tokens of a pool:
 --   v_t = sum_j p_j I(A_jt),   vbar_t = -1[MSE > phi] sum_j b_j I(A_jt);   w_j = c p_j - (1 - c) 1[MSE > phi] b_j
 function Control:solve(gated, batch, prefs, places)
   local o, n = self.o, self.n
-  local batch_mean = mean_rows(self.R)
-  local middle, half
-  if o.range then
-    middle, half = grid_range(self)
-  end
-  local minus_b, violated, groups = {}, {}, {}
-  for i, p in ipairs(prefs) do
-    local group = groups[p] -- answers to one preference have one b, unless each answer has its own R
-    if not group or group.place ~= places[i] or o.statistic == "sample" then
-      local b, mse = difference(self, i, places[i], p, batch_mean, middle, half), 0
-      for j = 1, n do
-        mse = mse + b[j] ^ 2 / n -- equation 2
-      end
-      local on = mse > o.phi -- the indicator of equation 5
-      for j = 1, n do
-        b[j] = on and -o.scale * b[j] or 0.0
-      end
-      group = { place = places[i], b = b, violated = on }
-      groups[p] = group
-    end
-    minus_b[i], violated[i] = group.b, group.violated
-  end
+  local minus_b, violated = target.differences(self, prefs, places)
   local p_tokens, b_tokens = ppo.spread(prefs, batch), ppo.spread(minus_b, batch)
   local v, vbar = (gated * p_tokens):sum(2), (gated * b_tokens):sum(2)
 
-  local c, answers = nil, {}
+  local c, rows
   if o.pool == "token" then
-    local vt, wt, list, offsets = v:totable(), vbar:totable(), {}, batch.response_offsets:totable()
-    for i = 1, #prefs do
-      for t = offsets[i] + 1, offsets[i + 1] do
-        list[t] = c_of(o, n, vt[t] * vt[t], vt[t] * wt[t], wt[t] * wt[t], violated[i])
-      end
-      answers[i] = { c = list[offsets[i] + 1], indicator = violated[i], w = false }
+    local vt, wt, vv, vw, ww = v:totable(), vbar:totable(), {}, {}, {}
+    for t, x in ipairs(vt) do
+      vv[t], vw[t], ww[t] = x * x, x * wt[t], wt[t] * wt[t]
     end
-    c = tensor.new(list, { device = batch.tokens.device })
+    c, rows = by_token(o, n, violated, batch.response_offsets:totable(), vv, vw, ww)
+    c = tensor.new(c, { device = batch.tokens.device })
   else
-    local vv, vw, ww = ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch)
-    local pools, pool_of, rows = {}, {}, {}
-    for i = 1, #prefs do
-      local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
-      local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
-      s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
-      pools[key], pool_of[i] = s, s
-    end
-    for i, s in ipairs(pool_of) do
-      s.row = s.row or { c_of(o, n, s.vv, s.vw, s.ww, s.violated) }
-      rows[i] = s.row
-      -- neighbours mostly share everything
-      local same = i > 1 and s == pool_of[i - 1] and prefs[i] == prefs[i - 1] and minus_b[i] == minus_b[i - 1]
-      answers[i] = same and answers[i - 1] or { c = s.row[1], indicator = violated[i], w = false }
-    end
+    rows = pooled(o, n, places, violated, ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch))
     c = ppo.spread(rows, batch):flatten()
   end
-  for i, a in ipairs(answers) do
-    if not a.w then
-      a.w = {}
-      for j = 1, n do
-        a.w[j] = a.c * prefs[i][j] + (1 - a.c) * minus_b[i][j]
-      end
+  local column = c:unsqueeze(2)
+  return { w = p_tokens * column + b_tokens * (1 - column), c = c, answers = logged(n, prefs, minus_b, violated, rows) }
+end
+
+-- ---- the same for many epochs over one batch ----
+
+local Problem = {}
+Problem.__index = Problem
+
+-- v v, v vbar and vbar vbar of each step, [T, 3]
+local function products(v, vbar)
+  return tensor.stack { v * v, v * vbar, vbar * vbar }:t():contiguous()
+end
+
+--- control:problem(adv, batch, prefs, places) -> problem, after observe of the same batch; problem:solve(ratio, cliprange)
+-- is control:solve with the gate of equation 10 at that ratio [T] (nil: 1). The gate closes a step for the objectives with
+-- A > 0, or for those with A < 0, or not at all, so that a step has one of three pairs (v, vbar), all known beforehand.
+function Control:problem(adv, batch, prefs, places)
+  local minus_b, violated = target.differences(self, prefs, places)
+  local p_steps, b_steps = ppo.spread(prefs, batch), ppo.spread(minus_b, batch)
+  local up = adv:relu()
+  local down = adv - up
+  local v_up, v_down, vbar_up, vbar_down = (up * p_steps):sum(2), (down * p_steps):sum(2), (up * b_steps):sum(2), (down * b_steps):sum(2)
+  local any = false
+  for _, on in ipairs(violated) do
+    any = any or on
+  end
+  local self_v, self_vbar = v_up + v_down, vbar_up + vbar_down
+  return setmetatable({ o = self.o, n = self.n, batch = batch, prefs = prefs, places = places, minus_b = minus_b, violated = violated,
+    constrained = any and self.o.c ~= "one" and self.n > 1, v = self_v, vbar = self_vbar, open = products(self_v, self_vbar),
+    no_up = products(v_down, vbar_down), no_down = products(v_up, vbar_up) }, Problem)
+end
+
+--- problem:solve(ratio, cliprange) -> {advantage = [T], sum_j w_j A_j of each step, answers = as control:solve's}
+function Problem:solve(ratio, cliprange)
+  local o, n, batch, rows, c = self.o, self.n, self.batch, {}, nil
+  if not self.constrained then -- c = 1
+    local one = { 1.0 }
+    for i = 1, #self.prefs do
+      rows[i] = one
+    end
+    return { advantage = self.v, answers = logged(n, self.prefs, self.minus_b, self.violated, rows) }
+  end
+  local x = self.open
+  if ratio then
+    local z = ratio:unsqueeze(2)
+    local above, below = z:gt(1 + cliprange), z:lt(1 - cliprange)
+    x = x * (1 - above - below) + self.no_up * above + self.no_down * below
+  end
+  if o.pool == "batch" then
+    local s = x:sum(1):totable()
+    local row = { c_of(o, n, s[1], s[2], s[3], true) }
+    for i = 1, #self.prefs do
+      rows[i] = row
+    end
+    c = row[1]
+  else
+    local s, vv, vw, ww = (o.pool == "token" and x or nn.segment_sum(x, batch.response_offsets)):totable(), {}, {}, {}
+    for i, row in ipairs(s) do
+      vv[i], vw[i], ww[i] = row[1], row[2], row[3]
+    end
+    if o.pool == "token" then
+      c, rows = by_token(o, n, self.violated, batch.response_offsets:totable(), vv, vw, ww)
+      c = tensor.new(c, { device = batch.tokens.device })
+    else
+      rows = pooled(o, n, self.places, self.violated, vv, vw, ww)
+      c = ppo.spread(rows, batch):flatten()
     end
   end
-  local column = c:unsqueeze(2)
-  return { w = p_tokens * column + b_tokens * (1 - column), c = c, answers = answers }
+  return { advantage = self.v * c + self.vbar * (1 - c), answers = logged(n, self.prefs, self.minus_b, self.violated, rows) }
 end
 
 --- What a checkpoint needs; Control:restore puts it back.

@@ -5,7 +5,7 @@
 --   for update = 1, 60 do
 --     local batch = ppo:rollout(preferences, update)
 --     local adv, returns = ppo:advantages(batch)
---     local m = ppo:update(batch, adv, returns, update, function(gated) return control:solve(gated, ...) end)
+--     local m = ppo:update(batch, control:problem(adv, batch, ...), returns, update)
 --   end
 
 local fs = require "mocl.fs"
@@ -120,10 +120,10 @@ function learner.mean_values(batch)
   return nn.segment_mean(batch.values:clamp(0, nil), batch.response_offsets):totable()
 end
 
---- The epochs of update number `update`. solve(gated) gives {w = [T, N], ...} for advantages behind the gate of equation
--- 10; the loss is the clipped surrogate of sum_j w_j A_j, the value error and the entropy. Returns metrics of the last epoch,
--- and what solve gave in it.
-function Learner:update(batch, adv, returns, update, solve)
+--- The epochs of update number `update`. problem:solve(ratio, cliprange) gives {advantage = [T], ...}, the weighted
+-- advantage of each step with the gate of equation 10 at that ratio [T] (nil in the first epoch, where it is 1); the loss
+-- is its clipped surrogate, the value error and the entropy. Returns metrics of the last epoch, and what solve gave in it.
+function Learner:update(batch, problem, returns, update)
   local o, a, m, solved, old = self.o, self.agent, {}, nil, nil
   local left = 1 - (update - 1) / self.updates
   for epoch = 1, o.ppo_epochs do
@@ -131,8 +131,8 @@ function Learner:update(batch, adv, returns, update, solve)
     local all = a:logits(batch.input):log_softmax()
     local logp = nn.rows(all:reshape(-1, 1), batch.step_actions):flatten()
     old = old or scope:keep(logp:detach()) -- the rollout's: z = 1 in the first epoch
-    solved = solve(epoch == 1 and adv or ppo.gate(adv, (logp:detach() - old):exp(), o.cliprange))
-    local surrogate, ratio, clipped = ppo.clip(logp, old, (adv * solved.w):sum(2), o.cliprange)
+    solved = problem:solve(epoch > 1 and (logp:detach() - old):exp() or nil, o.cliprange)
+    local surrogate, ratio, clipped = ppo.clip(logp, old, solved.advantage, o.cliprange)
     local entropy = -((all:exp() * all):sum(2) * batch.visits):sum()
     local loss = surrogate:mean() - entropy * (o.entropy * left)
     if returns then

@@ -1,0 +1,132 @@
+--- mocl.control_target: what R is compared with p: equation 18 or shares, and b = R - p of each answer with the indicator
+-- of equation 5. The functions take a control (mocl.control), whose options and running means they use.
+
+local ppo = require "mocl.ppo"
+
+local target = {}
+
+local LEAST_HALF_RANGE = 0.5 -- of the mean rewards over the grid, in units of R
+
+local function mean_rows(rows)
+  local mean = {}
+  for j = 1, #rows[1] do
+    mean[j] = 0
+    for _, row in ipairs(rows) do
+      mean[j] = mean[j] + row[j] / #rows
+    end
+  end
+  return mean
+end
+
+-- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
+local function shares(R)
+  local sum, rows = 0, {}
+  for j, r in ipairs(R) do
+    if not (r >= 0) then
+      error(("control.share: the mean reward of objective %d is %g, and shares need rewards that are not negative"):format(j, r), 0)
+    end
+    sum = sum + r
+  end
+  for j, r in ipairs(R) do
+    rows[j] = sum > 0 and r / sum or 1 / #R
+  end
+  return rows
+end
+
+-- R by equation 18's running statistics
+function target.standardise(self, raw, places)
+  local o, rows = self.o, {}
+  self.stats:update(raw)
+  local mean, std = self.stats:mean(), self.stats:std()
+  if o.spread == "within" then
+    local residuals = {}
+    ppo.update_means(self.raw_mean, places, raw, o.factor)
+    for i, row in ipairs(raw) do
+      residuals[i] = {}
+      for j, x in ipairs(row) do
+        residuals[i][j] = x - self.raw_mean[places[i]][j]
+      end
+    end
+    self.within:update(residuals)
+    std = self.within:std()
+  end
+  local offset = o.offset == "1" and 1 or 1 / self.n
+  for i, row in ipairs(raw) do
+    rows[i] = {}
+    for j, x in ipairs(row) do
+      rows[i][j] = (x - mean[j]) / (2 * math.max(std[j], 1e-6)) + offset
+    end
+  end
+  return rows
+end
+
+-- b = R - p of answer i (equation 5), or its reading with the grid's range mapped and the mean over j removed
+local function difference(self, i, place, p, batch_mean, middle, half)
+  local o, b, R = self.o, {}, nil
+  if o.statistic == "group" then
+    R = self.mean[place]
+  else
+    R = o.statistic == "batch" and batch_mean or self.R[i]
+  end
+  R = o.share and shares(R) or R
+  local centre = 0
+  for j = 1, self.n do
+    local r = R[j]
+    if o.range then
+      r = (r - middle[j]) / (2 * half[j]) + 1 / self.n
+    end
+    b[j] = r - p[j]
+    centre = centre + b[j] / self.n
+  end
+  if o.range then
+    for j = 1, self.n do
+      b[j] = b[j] - centre
+    end
+  end
+  return b
+end
+
+local function grid_range(self)
+  local middle, half = {}, {}
+  for j = 1, self.n do
+    local lo, hi = math.huge, -math.huge
+    for _, m in ipairs(self.mean) do
+      if m then
+        lo, hi = math.min(lo, m[j]), math.max(hi, m[j])
+      end
+    end
+    middle[j], half[j] = (lo + hi) / 2, math.max((hi - lo) / 2, LEAST_HALF_RANGE)
+  end
+  return middle, half
+end
+
+--- Per answer: -scale b, zeros where the indicator is off; and whether it is on. Answers to one preference have one b, unless
+-- each answer has its own R.
+function target.differences(self, prefs, places)
+  local o, n = self.o, self.n
+  local batch_mean = mean_rows(self.R)
+  local middle, half
+  if o.range then
+    middle, half = grid_range(self)
+  end
+  local minus_b, violated, groups = {}, {}, {}
+  for i, p in ipairs(prefs) do
+    local group = groups[p]
+    if not group or group.place ~= places[i] or o.statistic == "sample" then
+      local b, mse = difference(self, i, places[i], p, batch_mean, middle, half), 0
+      for j = 1, n do
+        mse = mse + b[j] ^ 2 / n -- equation 2
+      end
+      local on = mse > o.phi -- the indicator of equation 5
+      for j = 1, n do
+        b[j] = on and -o.scale * b[j] or 0.0
+      end
+      group = { place = places[i], b = b, violated = on }
+      groups[p] = group
+    end
+    minus_b[i], violated[i] = group.b, group.violated
+  end
+  return minus_b, violated
+end
+
+return target
