@@ -9,6 +9,7 @@
 /* name, opener: one line per module, sorted */
 #define MOCL_MODULES(X) \
     X("mocl.data.core", luaopen_mocl_data_core) \
+    X("mocl.env.core", luaopen_mocl_env_core) \
     X("mocl.fs", luaopen_mocl_fs) \
     X("mocl.json", luaopen_mocl_json) \
     X("mocl.metrics.core", luaopen_mocl_metrics_core) \

@@ -105,15 +105,23 @@ function Agent:input(preferences, batch)
   return tensor.new(rows, { device = self.device })
 end
 
---- Row of the networks' output for each step of a batch, from 0; in order of the steps where states are not numbered.
-function Agent:places(batch)
-  local list, states = {}, self.env.states
+--- The rows of the networks' output that a batch visits (from 0, in the order of its steps), and for each step which
+-- of them it is (from 0). Where states are not numbered each step has its own.
+function Agent:visited(batch)
+  local rows, steps, states, seen = {}, {}, self.env.states, {}
   for i, k in ipairs(batch.places) do
+    local first = (k - 1) * (states or 0)
     for t = batch.offsets[i] + 1, batch.offsets[i + 1] do
-      list[t] = states and (k - 1) * states + batch.states[t] or t - 1
+      local row = states and first + batch.states[t] or t - 1
+      local place = seen[row]
+      if not place then
+        place = #rows
+        seen[row], rows[place + 1] = place, row
+      end
+      steps[t] = place
     end
   end
-  return list
+  return rows, steps
 end
 
 --- Logits [M, A] of an input; averaged: by the mean of the actor's weights.
@@ -137,13 +145,22 @@ function Agent:logits_of(observations, preferences, averaged)
   end)
 end
 
+local function probabilities(self, preferences, averaged)
+  return tensor.no_grad(function()
+    return self:logits(self:input(preferences), averaged):softmax()
+  end)
+end
+
 --- Probabilities [preference][state + 1][action + 1] as nested lists, for numbered states.
 function Agent:probabilities(preferences, averaged)
   local scope <close> = tensor.scope()
-  return tensor.no_grad(function()
-    local e = self.env
-    return self:logits(self:input(preferences), averaged):softmax():reshape(#preferences, e.states, e.actions):totable()
-  end)
+  return probabilities(self, preferences, averaged):reshape(#preferences, self.env.states, self.env.actions):totable()
+end
+
+--- The same as one list.
+function Agent:flat_probabilities(preferences, averaged)
+  local scope <close> = tensor.scope()
+  return probabilities(self, preferences, averaged):flatten():totable()
 end
 
 --- Moves the averaged weights: mean = factor mean + (1 - factor) actor. A factor of 0 copies the actor.

@@ -171,9 +171,9 @@ end
 local Problem = {}
 Problem.__index = Problem
 
--- v v, v vbar and vbar vbar of each step, [T, 3]
+-- v v, v vbar and vbar vbar of each step, [3, T]
 local function products(v, vbar)
-  return tensor.stack { v * v, v * vbar, vbar * vbar }:t():contiguous()
+  return tensor.stack { v * v, v * vbar, vbar * vbar }
 end
 
 --- control:problem(adv, batch, prefs, places) -> problem, after observe of the same batch; problem:solve(ratio, cliprange)
@@ -181,18 +181,20 @@ end
 -- A > 0, or for those with A < 0, or not at all, so that a step has one of three pairs (v, vbar), all known beforehand.
 function Control:problem(adv, batch, prefs, places)
   local minus_b, violated = target.differences(self, prefs, places)
-  local p_steps, b_steps = ppo.spread(prefs, batch), ppo.spread(minus_b, batch)
-  local up = adv:relu()
-  local down = adv - up
-  local v_up, v_down, vbar_up, vbar_down = (up * p_steps):sum(2), (down * p_steps):sum(2), (up * b_steps):sum(2), (down * b_steps):sum(2)
-  local any = false
+  local p_steps, any = ppo.spread(prefs, batch), false
   for _, on in ipairs(violated) do
     any = any or on
   end
-  local self_v, self_vbar = v_up + v_down, vbar_up + vbar_down
-  return setmetatable({ o = self.o, n = self.n, batch = batch, prefs = prefs, places = places, minus_b = minus_b, violated = violated,
-    constrained = any and self.o.c ~= "one" and self.n > 1, v = self_v, vbar = self_vbar, open = products(self_v, self_vbar),
-    no_up = products(v_down, vbar_down), no_down = products(v_up, vbar_up) }, Problem)
+  local problem = setmetatable({ o = self.o, n = self.n, batch = batch, prefs = prefs, places = places, minus_b = minus_b,
+    violated = violated, constrained = any and self.o.c ~= "one" and self.n > 1, v = (adv * p_steps):sum(2) }, Problem)
+  if problem.constrained then
+    local b_steps, up = ppo.spread(minus_b, batch), adv:relu()
+    local v_up, vbar_up = (up * p_steps):sum(2), (up * b_steps):sum(2)
+    problem.vbar = (adv * b_steps):sum(2)
+    problem.open, problem.no_down = products(problem.v, problem.vbar), products(v_up, vbar_up)
+    problem.no_up = products(problem.v - v_up, problem.vbar - vbar_up)
+  end
+  return problem
 end
 
 --- problem:solve(ratio, cliprange) -> {advantage = [T], sum_j w_j A_j of each step, answers = as control:solve's}
@@ -207,22 +209,19 @@ function Problem:solve(ratio, cliprange)
   end
   local x = self.open
   if ratio then
-    local z = ratio:unsqueeze(2)
-    local above, below = z:gt(1 + cliprange), z:lt(1 - cliprange)
+    local above, below = ratio:gt(1 + cliprange), ratio:lt(1 - cliprange)
     x = x * (1 - above - below) + self.no_up * above + self.no_down * below
   end
   if o.pool == "batch" then
-    local s = x:sum(1):totable()
+    local s = x:sum(2):totable()
     local row = { c_of(o, n, s[1], s[2], s[3], true) }
     for i = 1, #self.prefs do
       rows[i] = row
     end
     c = row[1]
   else
-    local s, vv, vw, ww = (o.pool == "token" and x or nn.segment_sum(x, batch.response_offsets)):totable(), {}, {}, {}
-    for i, row in ipairs(s) do
-      vv[i], vw[i], ww[i] = row[1], row[2], row[3]
-    end
+    local s = (o.pool == "token" and x or nn.segment_sum(x:t():contiguous(), batch.response_offsets):t()):totable()
+    local vv, vw, ww = s[1], s[2], s[3]
     if o.pool == "token" then
       c, rows = by_token(o, n, self.violated, batch.response_offsets:totable(), vv, vw, ww)
       c = tensor.new(c, { device = batch.tokens.device })

@@ -10,6 +10,7 @@
 --   local observations = copies:reset()
 --   local observations, rewards, done = copies:step { 0, 1, 1, 0, 1, 0, 0, 1 }
 
+local core = require "mocl.env.core"
 local rng = require "mocl.rng"
 
 local env = {}
@@ -17,6 +18,7 @@ local env = {}
 local Env = {}
 Env.__index = Env
 
+local is_row = core.is_row
 local number_type = math.type -- nil for what is no number
 
 local MAX_STEPS = 10000 -- an episode without time_limit that is longer has no end
@@ -90,7 +92,8 @@ local function place(e, episode, t)
   return ("environment %s, episode %d, step %d"):format(e.name, episode, t)
 end
 
-local function bad_reward(e, reward, episode, t)
+-- raises for what is no list of n finite numbers, in words
+local function check_reward(e, reward, episode, t)
   local at = place(e, episode, t)
   if type(reward) ~= "table" then
     error(("%s: the reward is a %s, a list of %d numbers expected (%s)"):format(at, type(reward), e.n,
@@ -127,15 +130,8 @@ end
 -- unless it ended by itself, truncated.
 function Env:advance(s, action, stream, episode, t)
   local next_state, reward, done = self.step(s, action, stream)
-  local n = self.n
-  if type(reward) ~= "table" or #reward ~= n then
-    bad_reward(self, reward, episode, t)
-  end
-  for j = 1, n do
-    local x = reward[j]
-    if not number_type(x) or x - x ~= 0 then -- the difference is 0 for finite numbers alone
-      bad_reward(self, reward, episode, t)
-    end
+  if not is_row(reward, self.n) then
+    check_reward(self, reward, episode, t)
   end
   if done then
     return next_state, reward, true, false

@@ -66,24 +66,36 @@ end
 
 --- Adds to a batch of rollout.episodes what training needs, and returns it.
 function Learner:prepare(batch)
-  local a, preferences = self.agent, batch.preferences
-  local places, ids, visits, A = a:places(batch), {}, {}, a.env.actions
-  for m = 1, a.env.states and #preferences * a.env.states or batch.total do
-    visits[m] = 0
+  local a, actions = self.agent, batch.actions
+  local rows, steps = a:visited(batch)
+  local ids, counts, shares, A = {}, {}, {}, a.env.actions
+  for v = 1, #rows do
+    counts[v] = 0
   end
-  for t, place in ipairs(places) do
-    ids[t] = place * A + batch.actions[t]
-    visits[place + 1] = visits[place + 1] + 1 / batch.total
+  for t, place in ipairs(steps) do
+    ids[t] = place * A + actions[t]
+    counts[place + 1] = counts[place + 1] + 1
+  end
+  for v, n in ipairs(counts) do
+    for k = (v - 1) * A + 1, v * A do
+      shares[k] = n / batch.total
+    end
   end
   local function integers(list)
     return tensor.new(list, { dtype = "i32", device = a.device })
   end
-  batch.input = a:input(preferences, batch)
-  batch.step_rows = integers(places) -- of the networks' output, from 0
-  batch.step_actions = integers(ids) -- of its log-probabilities, flat
-  batch.visits = tensor.new(visits, { device = a.device }) -- share of the steps that each row has
+  batch.input = a:input(batch.preferences, batch)
+  batch.rows = integers(rows) -- of the networks' output, from 0, that there are steps of
+  batch.step_rows = integers(steps) -- of these rows
+  batch.step_actions = integers(ids) -- of their log-probabilities, flat
+  batch.shares = tensor.new(shares, { device = a.device }) -- of the steps: those of each row, once per action
   batch.response_offsets, batch.tokens = integers(batch.offsets), batch.step_actions
   return batch
+end
+
+-- values [T, N] of the steps
+local function values_of(agent, batch)
+  return nn.rows(nn.rows(agent:values(batch.input), batch.rows), batch.step_rows)
 end
 
 --- Advantages [T, N], one per objective and step, divided by their common root mean square; and the returns that the
@@ -91,18 +103,13 @@ end
 function Learner:advantages(batch)
   local o, adv, returns = self.o, nil, nil
   if o.baseline == "group" then
-    local means, rows = rollout.statistics(batch), {}
-    local scale = o.episodes / (o.episodes - 1) -- return minus the mean of the other episodes
-    for i, g in ipairs(batch.returns) do
-      rows[i] = {}
-      for j, x in ipairs(g) do
-        rows[i][j] = (x - means[batch.places[i]][j]) * scale
-      end
-    end
-    adv = ppo.spread(rows, batch)
+    local n, N = batch.n // o.episodes, self.agent.env.n
+    local by_preference = tensor.new(batch.returns, { device = self.agent.device }):reshape(n, o.episodes, N)
+    local rows = (by_preference - by_preference:mean(2):unsqueeze(2)) * (o.episodes / (o.episodes - 1)) -- mean of the others
+    adv = nn.segment_expand(rows:reshape(batch.n, N), batch.response_offsets)
   else
     local values = tensor.no_grad(function()
-      return nn.rows(self.agent:values(batch.input), batch.step_rows)
+      return values_of(self.agent, batch)
     end)
     batch.values = values
     adv, returns = ppo.gae(tensor.new(batch.rewards, { device = self.agent.device }), values, batch.response_offsets,
@@ -128,15 +135,16 @@ function Learner:update(batch, problem, returns, update)
   local left = 1 - (update - 1) / self.updates
   for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
-    local all = a:logits(batch.input):log_softmax()
-    local logp = nn.rows(all:reshape(-1, 1), batch.step_actions):flatten()
+    local all = nn.rows(a:logits(batch.input), batch.rows):log_softmax():reshape(-1, 1)
+    local logp = nn.rows(all, batch.step_actions):flatten()
     old = old or scope:keep(logp:detach()) -- the rollout's: z = 1 in the first epoch
     solved = problem:solve(epoch > 1 and (logp:detach() - old):exp() or nil, o.cliprange)
     local surrogate, ratio, clipped = ppo.clip(logp, old, solved.advantage, o.cliprange)
-    local entropy = -((all:exp() * all):sum(2) * batch.visits):sum()
+    local all_of = all:flatten()
+    local entropy = -(all_of:exp() * all_of * batch.shares):sum()
     local loss = surrogate:mean() - entropy * (o.entropy * left)
     if returns then
-      local error_of = ppo.value_loss(nn.rows(a:values(batch.input), batch.step_rows), returns)
+      local error_of = ppo.value_loss(values_of(a, batch), returns)
       loss = loss + error_of * o.vf_coef
       m["ppo/loss/value"] = epoch == o.ppo_epochs and error_of:item() or nil
     end

@@ -9,21 +9,10 @@ local tensor = require "mocl.tensor"
 
 local rollout = {}
 
--- An action of a list of probabilities, one uniform number spent.
-local function draw(probabilities, u)
-  local last = #probabilities
-  for a = 1, last - 1 do
-    u = u - probabilities[a]
-    if u < 0 then
-      return a - 1
-    end
-  end
-  return last - 1
-end
-
--- One episode by a table of probabilities per state. Appends to the lists of the batch.
-local function walk(e, table_of, epsilon, stream, episode, out)
-  local states, actions, rewards, n, objectives = out.states, out.actions, out.rewards, out.total, e.n
+-- One episode. `flat` holds probabilities for each state and action, those of state 0 from place `first` on. Appends to the
+-- lists of the batch.
+local function walk(e, flat, first, epsilon, stream, episode, out)
+  local states, actions, rewards, n, objectives, last = out.states, out.actions, out.rewards, out.total, e.n, e.actions - 1
   local advance, uniform = e.advance, stream.uniform
   local s, t, done, reward = e:start(stream, episode), 0, false, nil
   local sums = {}
@@ -32,11 +21,18 @@ local function walk(e, table_of, epsilon, stream, episode, out)
   end
   repeat
     t = t + 1
-    local a
+    local a = 0
     if epsilon > 0 and uniform(stream) < epsilon then
-      a = stream:integer(0, e.actions - 1)
-    else
-      a = draw(table_of[s + 1], uniform(stream))
+      a = stream:integer(0, last)
+    else -- one uniform number spent; what rounding leaves goes to the last action
+      local u, place = uniform(stream), first + s * (last + 1)
+      while a < last do
+        u = u - flat[place + a]
+        if u < 0 then
+          break
+        end
+        a = a + 1
+      end
     end
     states[n + t], actions[n + t] = s, a
     s, reward, done = advance(e, s, a, stream, episode, t)
@@ -107,9 +103,9 @@ function rollout.episodes(agent, preferences, o)
     streams[i] = rng.new(o.seed, o.purpose .. " " .. i)
   end
   if e.states then
-    local tables = agent:probabilities(preferences, o.averaged)
+    local flat, width = agent:flat_probabilities(preferences, o.averaged), e.states * e.actions
     for i = 1, n do
-      batch.returns[i] = walk(e, tables[batch.places[i]], o.epsilon or 0, streams[i], i, batch)
+      batch.returns[i] = walk(e, flat, (batch.places[i] - 1) * width + 1, o.epsilon or 0, streams[i], i, batch)
       batch.offsets[i + 1] = batch.total
     end
   else

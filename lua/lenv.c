@@ -1,0 +1,23 @@
+/* lenv.c - module mocl.env.core: the check of every reward of every step, for stdlib/mocl/env.lua */
+#include <math.h>
+
+#include "modules.h"
+
+/* is_row(v, n) -> whether v is a plain list of n finite numbers; entries that a metatable would give do not count */
+static int env_is_row(lua_State *L) {
+    lua_Integer n = luaL_checkinteger(L, 2);
+    bool ok = lua_type(L, 1) == LUA_TTABLE && (lua_Integer)lua_rawlen(L, 1) == n;
+    for (lua_Integer j = 1; j <= n && ok; j++) {
+        ok = lua_rawgeti(L, 1, j) == LUA_TNUMBER && isfinite(lua_tonumber(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pushboolean(L, ok);
+    return 1;
+}
+
+static const luaL_Reg env_functions[] = {{"is_row", env_is_row}, {NULL, NULL}};
+
+int luaopen_mocl_env_core(lua_State *L) {
+    luaL_newlib(L, env_functions);
+    return 1;
+}
