@@ -7,6 +7,7 @@
 #include "stats.h"
 
 #include <math.h>
+#include <string.h>
 
 /* the number at list[i] of the list on the top of the stack */
 static double get_number(lua_State *L, const char *what, lua_Integer i) {
@@ -111,11 +112,20 @@ static int metrics_nondominated(lua_State *L) {
     return 1;
 }
 
-/* kendall_tau(x, y) -> tau, p */
+/* kendall_tau(x, y [, {method=}]) -> tau, p */
 static int metrics_kendall_tau(lua_State *L) {
+    static const char *const options[] = {"method", NULL};
+    static const char *const methods[] = {"auto", "exact", "asymptotic", NULL}; /* as in mocl_p_method */
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_settop(L, 2);
+    moclL_checkoptions(L, 3, options);
+    const char *name = moclL_optfield_string(L, 3, "method", "auto");
+    int method = 0;
+    while (methods[method] && strcmp(methods[method], name) != 0) method++;
+    if (!methods[method]) {
+        return luaL_error(L, "kendall_tau: unknown method '%s' (auto, exact, asymptotic)", name);
+    }
+    lua_settop(L, 3);
     int64_t n, m;
     double *x = push_numbers(L, 1, "kendall_tau: x", &n), tau, p;
     double *y = push_numbers(L, 2, "kendall_tau: y", &m);
@@ -123,7 +133,7 @@ static int metrics_kendall_tau(lua_State *L) {
         return luaL_error(L, "kendall_tau: x has %I entries, y has %I", (lua_Integer)n,
                           (lua_Integer)m);
     }
-    mocl_status st = mocl_kendall_tau(moclL_ctx(L), n, x, y, &tau, &p);
+    mocl_status st = mocl_kendall_tau(moclL_ctx(L), (mocl_p_method)method, n, x, y, &tau, &p);
     if (st) return moclL_raise(L, st);
     lua_pushnumber(L, tau);
     lua_pushnumber(L, p);

@@ -1,10 +1,8 @@
 /* hypervolume.c - non-dominated rows and exact hypervolume
 **
-** All volumes here are of boxes [0, q] with q > 0: the reference has been subtracted. With points
-*in
+** All volumes here are of boxes [0, q] with q > 0: the reference has been subtracted. With points in
 ** descending order of the last objective,
-**     volume_d(S) = sum_i q_i[d-1] * (what q_i adds, in the other d-1 objectives, to q_0 ..
-*q_{i-1})
+**     volume_d(S) = sum_i q_i[d-1] * (what q_i adds, in the other d-1 objectives, to q_0 .. q_{i-1})
 ** and what it adds is its own volume less the volume of the others cut down to it, min(q_i, q_j):
 ** the limit set of WFG. For d = 3 the area added is read off a staircase instead.
 */
@@ -286,7 +284,7 @@ static mocl_status shift(mocl_ctx *ctx, int64_t n, int d, const double *points,
         *beyond += below;
         *m += !below && !on_edge;
     }
-    for (int k = 0; k<d && * m> 0; k++) {
+    for (int k = 0; k < d && *m > 0; k++) {
         double largest = 0;
         for (int64_t i = 0; i < *m; i++) largest = fmax(largest, q[i * d + k]);
         int e = ilogb(largest);

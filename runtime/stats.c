@@ -50,35 +50,43 @@ static void add_ties(ties *t, double c) {
     t->spread += c * (c - 1) * (2 * c + 5);
 }
 
-/* P(as few or fewer inversions, either way) for n untied pairs of which c are out of order */
-static double exact_p(int64_t n, double c) {
+/* P(as few or fewer inversions, either way) for n untied pairs of which c are out of order. O(n c). */
+static mocl_status exact_p(mocl_ctx *ctx, int64_t n, double c, double *p) {
     double total = 0.5 * (double)n * (double)(n - 1);
     if (total - c < c) c = total - c;
-    if (n <= 2 || 2 * c == total) return 1;
+    *p = 1;
+    if (n <= 2 || 2 * c == total) return MOCL_OK;
     if (c <= 1) { /* 2 / n! and 2 n / n! */
-        double p = 2;
-        for (int64_t k = 2; k <= n - (int64_t)c && p > 0; k++) p /= (double)k;
-        return p;
+        *p = 2;
+        for (int64_t k = 2; k <= n - (int64_t)c && *p > 0; k++) *p /= (double)k;
+        return MOCL_OK;
     }
-    enum { MAX_N = 33, MAX_PAIRS = MAX_N * (MAX_N - 1) / 2 + 1 };
-    double count[MAX_PAIRS] = {1}; /* share of permutations of j things with k inversions */
-    int last = (int)c;
-    for (int j = 2; j <= n; j++) {
-        double window = 0, next[MAX_PAIRS];
-        for (int k = 0; k <= last; k++) {
+    size_t last = (size_t)c, bytes;
+    if (!mocl_mul(last + 1, 2 * sizeof(double), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
+    double *count = mocl_alloc(ctx, bytes), *next = count + last + 1;
+    if (!count) return mocl_nomem(ctx, bytes);
+    memset(count, 0, bytes);
+    count[0] = 1; /* share of permutations of j things with k inversions; it rises up to the middle, where c ends */
+    mocl_status st = MOCL_OK;
+    for (int64_t j = 2; j <= n && !st; j++) {
+        double window = 0;
+        for (size_t k = 0; k <= last; k++) {
             window += count[k];
-            if (k >= j) window -= count[k - j];
-            next[k] = window / j;
+            if (k >= (size_t)j) window -= count[k - (size_t)j];
+            next[k] = window / (double)j;
         }
-        memcpy(count, next, ((size_t)last + 1) * sizeof *count);
+        memcpy(count, next, (last + 1) * sizeof *count);
+        st = mocl_poll(ctx);
     }
     double sum = 0;
-    for (int k = 0; k <= last; k++) sum += count[k];
-    return fmin(1, 2 * sum);
+    for (size_t k = 0; k <= last; k++) sum += count[k];
+    mocl_free(count);
+    *p = fmin(1, 2 * sum);
+    return st;
 }
 
-mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const double *y,
-                             double *tau, double *p) {
+mocl_status mocl_kendall_tau(mocl_ctx *ctx, mocl_p_method method, int64_t n, const double *x,
+                             const double *y, double *tau, double *p) {
     *tau = *p = NAN;
     for (int64_t i = 0; i < n; i++) {
         if (isnan(x[i]) || isnan(y[i])) {
@@ -126,16 +134,20 @@ mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const do
     double excess = total - in_x.pairs - in_y.pairs + in_both.pairs - 2 * discordant;
     *tau = excess / sqrt(total - in_x.pairs) / sqrt(total - in_y.pairs);
     *tau = fmax(-1, fmin(1, *tau));
-    if (in_x.pairs == 0 && in_y.pairs == 0 &&
-        (n <= 33 || fmin(discordant, total - discordant) <= 1)) {
-        *p = exact_p(n, discordant);
-    } else {
-        double m = N * (N - 1);
-        double variance = (m * (2 * N + 5) - in_x.spread - in_y.spread) / 18 +
-                          2 * in_x.pairs * in_y.pairs / m +
-                          in_x.triples * in_y.triples / (9 * m * (N - 2));
-        *p = erfc(fabs(excess) / sqrt(variance) / sqrt(2.0));
+    bool untied = in_x.pairs == 0 && in_y.pairs == 0;
+    if (method == MOCL_P_EXACT && !untied) {
+        return mocl_fail(ctx, MOCL_E_ARG, "kendall_tau: there are ties, and method=exact needs lists without; use asymptotic");
     }
+    if (method == MOCL_P_AUTO) {
+        bool exact = untied && (n <= 33 || fmin(discordant, total - discordant) <= 1);
+        method = exact ? MOCL_P_EXACT : MOCL_P_ASYMPTOTIC;
+    }
+    if (method == MOCL_P_EXACT) return exact_p(ctx, n, discordant, p);
+    double m = N * (N - 1);
+    double both = in_x.triples * in_y.triples; /* 0 for two pairs */
+    double variance = (m * (2 * N + 5) - in_x.spread - in_y.spread) / 18 +
+                      2 * in_x.pairs * in_y.pairs / m + (n > 2 ? both / (9 * m * (N - 2)) : 0);
+    *p = erfc(fabs(excess) / sqrt(variance) / sqrt(2.0));
     return MOCL_OK;
 }
 

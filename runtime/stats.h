@@ -7,11 +7,14 @@
 
 #include "base.h"
 
-/* Kendall's tau-b of n pairs and its two-sided p-value: exact (Kendall 1970) where nothing is
-** tied and n <= 33 or at most one pair is out of order either way, else normal with the variance
-** corrected for ties. Both are NaN where x or y is constant or n < 2. O(n log n). */
-mocl_status mocl_kendall_tau(mocl_ctx *ctx, int64_t n, const double *x, const double *y,
-                             double *tau, double *p);
+typedef enum { MOCL_P_AUTO, MOCL_P_EXACT, MOCL_P_ASYMPTOTIC } mocl_p_method;
+
+/* Kendall's tau-b of n pairs and its two-sided p-value: exact (Kendall 1970), an error where there
+** are ties, or normal with the variance corrected for ties. AUTO: exact where nothing is tied and
+** n <= 33 or at most one pair is out of order either way. Both are NaN where x or y is constant or
+** n < 2. O(n log n); EXACT takes n times as many steps as there are pairs out of order. */
+mocl_status mocl_kendall_tau(mocl_ctx *ctx, mocl_p_method method, int64_t n, const double *x,
+                             const double *y, double *tau, double *p);
 
 /* mean Euclidean distance over the n (n - 1) / 2 pairs, 0 where there is none */
 double mocl_mean_pairwise_distance(int64_t n, int d, const double *points);

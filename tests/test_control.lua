@@ -221,6 +221,33 @@ T.test("the gate of equation 10 enters the sums", function()
   T.eq(solve(control, ppo.gate(tensor.new(A), tensor.ones { 9 }, .2)).c:totable(), solve(control).c:totable())
 end)
 
+T.test("a problem gives what solve gives, for every pool, gate and kind of R", function()
+  local ratio, seen = tensor.new { 1.5, .5, 1.1, .5, 1.5, .95, 1.5, .5, .7 }, {}
+  for _, pool in ipairs { "batch", "preference", "sample", "token" } do
+    for _, change in ipairs { {}, { statistic = "sample" }, { statistic = "batch" }, { floor = .4, scale = 2 }, { c = "one" }, { phi = 1e6 } } do
+      local options = { phi = 0, pool = pool }
+      for k, v in pairs(change) do
+        options[k] = v
+      end
+      local control, adv = new(options), tensor.new(A)
+      control:observe(RAW, PLACES)
+      local problem = control:problem(adv, batch(), PREFS, PLACES)
+      for _, z in ipairs { false, ratio } do
+        local want = control:solve(z and ppo.gate(adv, z, .2) or adv, batch(), PREFS, PLACES)
+        local got = problem:solve(z or nil, .2)
+        T.near(got.advantage:totable(), (adv * want.w):sum(2):totable(), 1e-5, pool)
+        for i, a in ipairs(want.answers) do
+          T.near(got.answers[i].c, a.c, 1e-5, pool)
+          T.near(got.answers[i].w, a.w, 1e-5, pool)
+          T.eq(got.answers[i].indicator, a.indicator)
+          seen[a.c > 0 and a.c < 1 and "inside" or a.c] = true
+        end
+      end
+    end
+  end
+  T.ok(seen.inside and seen[1.0], "cases inside and at the end")
+end)
+
 T.test("one objective: c = 1", function()
   local schema = {}
   for i, row in ipairs(Control.OPTIONS) do

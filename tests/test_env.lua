@@ -111,6 +111,8 @@ T.test("env: mistakes in an environment are named with environment, episode and 
   T.raises("^environment line, episode 1, step 1: the reward of right is nan, a finite number expected$", stepped, pays { 1, 0 / 0 })
   T.raises("the reward of left is inf", stepped, pays { math.huge, 0 })
   T.raises("the reward of left is one", stepped, pays { "one", 0 })
+  T.raises("the reward of right is 1, a finite number expected", stepped, pays { 0, "1" })
+  T.raises("the reward has 0 entries, 2 expected", stepped, pays(setmetatable({}, { __index = { 0, 0 } })))
   T.raises("the reward is a number, a list of 2 numbers expected", stepped, pays(1))
   T.raises("^environment line, episode 1, step 1: state 9 is not one of 0 .. 4$", stepped, { step = function() return 9, { 0, 0 } end })
   T.raises("^environment line, episode 1, step 0: state 2.5 is not one of", stepped, { reset = function() return 2.5 end })

@@ -363,6 +363,25 @@ T.test("kendall_tau: scipy's values", function()
   T.raises("entry 1 is a string", metrics.kendall_tau, { "a" }, { 1 })
 end)
 
+T.test("kendall_tau: scipy's p-values by either method", function()
+  local y = {}
+  for i = 1, 60 do -- from 0: 37 i mod 61, a permutation
+    y[i] = 37 * i % 61
+  end
+  local function p_of(x, z, method)
+    return (select(2, metrics.kendall_tau(x, z, { method = method })))
+  end
+  local few = { 3, 1, 2, 5, 4, 8, 6, 7 }
+  close(p_of(range(60), y, "exact"), 0.5461705542960704, "60 exact")
+  close(p_of(range(60), y, "asymptotic"), 0.5403517973839636, "60 normal")
+  close(p_of(range(60), y, "auto"), 0.5403517973839636, "60: normal is the choice")
+  close(p_of(range(8), few, "exact"), 0.03115079365079365, "8 exact")
+  close(p_of(range(8), few), 0.03115079365079365, "8: exact is the choice")
+  close(p_of(range(8), few, "asymptotic"), 0.02595245602237448, "8 normal")
+  T.raises("there are ties, and method=exact needs lists without", metrics.kendall_tau, { 1, 1, 2 }, { 1, 2, 3 }, { method = "exact" })
+  T.raises("unknown method 'normal' %(auto, exact, asymptotic%)", metrics.kendall_tau, { 1, 2 }, { 1, 2 }, { method = "normal" })
+end)
+
 T.test("kendall_tau: p sums over all permutations", function()
   -- n = 5: the exact distribution of the number of inversions, by enumeration
   local n, count, total = 5, {}, 0

@@ -4,11 +4,13 @@
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install mo-gymnasium torch morl-baselines
     /tmp/venv/bin/python tests/bench/env_speed.py ./mocl
 
-All run one after the other in processes of their own, each on one thread. Time is CPU time of the whole process less that
-of a run of hardly any steps, so start-up does not count and other users of the machine count little. mocl trains MOC and
-Linear PPO; the loop in PyTorch trains Linear PPO, the cheaper of the two: the same networks, batches and epochs, the
-policy run once for all environments of a step, the environments MO-Gymnasium's. EUPG is what morl-baselines runs on
-fishwood (its example eupg_fishwood.py): one hidden layer of 32, one gradient step an episode, no critic.
+All run in processes of their own, each on one thread, mocl and its peers by turns (--rounds of them; the medians are
+compared). Time is CPU time of the whole process less that of a run of hardly any steps, so start-up does not count and
+other users of the machine count little. mocl trains MOC and Linear PPO; the loop in PyTorch trains Linear PPO, the cheaper
+of the two: the same networks, batches and epochs, the policy run once for all environments of a step, the environments
+MO-Gymnasium's. From morl-baselines: EUPG on fishwood (its example eupg_fishwood.py): one hidden layer of 32, one gradient
+step an episode, no critic; Envelope Q-learning on fruit-tree with its defaults: four hidden layers of 256, one gradient
+step of 256 rows an environment step.
 """
 import argparse
 import os
@@ -30,12 +32,9 @@ def cpu(command):
 
 
 def rate(command, few, many, methods=1):
-    """Steps per CPU second from runs of few and of many steps; the median of three."""
-    rates = []
-    for _ in range(3):
-        short, full = cpu(command(few)), cpu(command(many))
-        rates.append(methods * (many - few) / (full - short))
-    return statistics.median(rates)
+    """Steps per CPU second from one run of few and one of many steps."""
+    short, full = cpu(command(few)), cpu(command(many))
+    return methods * (many - few) / (full - short)
 
 
 # ---- the peers: this file run again with the name of one ----
@@ -130,9 +129,21 @@ def eupg(steps):
     agent.train(total_timesteps=int(steps))
 
 
+def envelope(steps):
+    import mo_gymnasium
+    import torch
+    from morl_baselines.multi_policy.envelope.envelope import Envelope
+
+    torch.set_num_threads(1)
+    agent = Envelope(mo_gymnasium.make("fruit-tree-v0", depth=6), log=False, device="cpu", seed=0)
+    agent.train(total_timesteps=int(steps))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("mocl")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--task", choices=("fishwood", "fruit_tree"), help="only this one")
     o = p.parse_args()
     root = os.path.join(HERE, "..", "..")
     with tempfile.TemporaryDirectory() as tmp:
@@ -140,28 +151,38 @@ def main():
 
         def recipe(name, *more):
             return lambda steps: [o.mocl, os.path.join(root, "recipes", name + ".lua"), f"out={tmp}/{next(runs)}", f"steps={steps}",
-                                  "quiet=true", *more]
+                                  "quiet=true", "threads=1", *more]
 
         def peer(*name):
             return lambda steps: [sys.executable, __file__, "--peer", *name, str(steps)]
 
-        for task, few, many, torch_many, more in (
-            ("fishwood", 1800, 216000, 54000, ("eval.episodes=1",)),
-            ("fruit_tree", 2880, 144000, 28800, ("eval.n=2", "eval.n_large=0")),
+        # task, mocl's options, the peer of morl-baselines, and steps: few and many of mocl, of the loop, of that peer
+        for task, more, other, steps in (
+            ("fishwood", ("eval.episodes=1",), "eupg", (1800, 216000, 1800, 108000, 400, 10000)),
+            ("fruit_tree", ("eval.n=2", "eval.n_large=0"), "envelope", (2880, 288000, 2880, 144000, 200, 600)),
         ):
-            ours = rate(recipe(task, *more), few, many, methods=2)
-            loop = rate(peer("loop", task), few, torch_many)
-            print(f"{task}: mocl {ours:,.0f} steps/s; PyTorch loop {loop:,.0f} ({ours / loop:.1f}x)", flush=True)
-            if task == "fishwood":
-                other = rate(peer("eupg"), 400, 10000)
-                print(f"{task}: morl-baselines EUPG {other:,.0f} ({ours / other:.1f}x)", flush=True)
+            if o.task not in (None, task):
+                continue
+            rates = {"mocl": [], "PyTorch loop": [], "morl-baselines " + other: []}
+            for _ in range(o.rounds):
+                measured = (rate(recipe(task, *more), *steps[:2], methods=2), rate(peer("loop", task), *steps[2:4]),
+                            rate(peer(other), *steps[4:]))
+                for name, r in zip(rates, measured):
+                    rates[name].append(r)
+                    print(f"{task}: {name} {r:,.0f} steps/s", flush=True)
+            ours = statistics.median(rates["mocl"])
+            for name, list_of in rates.items():
+                middle = statistics.median(list_of)
+                print(f"{task}, median: {name} {middle:,.0f} steps/s; mocl is {ours / middle:.1f} times as fast", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peer"]:
         if sys.argv[2] == "loop":
             ppo_loop(sys.argv[3], int(sys.argv[4]))
-        else:
+        elif sys.argv[2] == "eupg":
             eupg(int(sys.argv[3]))
+        else:
+            envelope(int(sys.argv[3]))
     else:
         main()
