@@ -136,7 +136,9 @@ mocl_status mocl_kendall_tau(mocl_ctx *ctx, mocl_p_method method, int64_t n, con
     *tau = fmax(-1, fmin(1, *tau));
     bool untied = in_x.pairs == 0 && in_y.pairs == 0;
     if (method == MOCL_P_EXACT && !untied) {
-        return mocl_fail(ctx, MOCL_E_ARG, "kendall_tau: there are ties, and method=exact needs lists without; use asymptotic");
+        return mocl_fail(ctx, MOCL_E_ARG,
+                         "kendall_tau: there are ties, and method=exact needs lists without; "
+                         "use asymptotic");
     }
     if (method == MOCL_P_AUTO) {
         bool exact = untied && (n <= 33 || fmin(discordant, total - discordant) <= 1);

@@ -33,10 +33,12 @@ end
 
 M.undocumented = {
   ["mocl.config_text"] = "parts of mocl.config, which exports what others may call",
+  ["mocl.control_target"] = "parts of mocl.control",
   ["mocl.data_prefs"] = "parts of mocl.data, which exports them",
   ["mocl.digest"] = "hashes inside run directories; run.md says where they are",
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
+  ["mocl.env.core"] = "the C side of mocl.env",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.transformer.core"] = "the C side of mocl.transformer, which exports it",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
