@@ -177,6 +177,8 @@ int mocl_dofile(mocl_ctx *ctx, const char *path) {
     lua_pushcfunction(h->L, load_file);
     lua_pushlightuserdata(h->L, (void *)path);
     int status = lua_pcall(h->L, 1, 1, 0);
+    /* no message handler here, whose traceback says nothing of a file that is not read: so it is asked now */
+    if (status && lua_type(h->L, -1) == LUA_TSTRING) h->interrupted = ends_with(lua_tostring(h->L, -1), "interrupted!");
     if (!status) status = moclL_call(h->L, 0, 0);
     return end_call(h, status, top);
 }
