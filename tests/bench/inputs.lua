@@ -22,7 +22,7 @@ function inputs.sizes(tiny)
     }
   end
   return {
-    documents = 8000, vocab = 900, batch = 32, compared = 8, answers = 8, rollout = 64, new_tokens = 26, decode = 64, decode_batch = 64, hidden = 256,
+    documents = 8000, vocab = 900, batch = 32, compared = 8, answers = 8, rollout = 128, new_tokens = 26, decode = 64, decode_batch = 64, hidden = 256,
     default = { hidden_size = 64, num_hidden_layers = 2, num_attention_heads = 4, intermediate_size = 176, max_position_embeddings = 96 },
     llama = { vocab_size = 32000, hidden_size = 288, num_hidden_layers = 6, num_attention_heads = 6, intermediate_size = 768,
       max_position_embeddings = 256, tie_word_embeddings = true },
