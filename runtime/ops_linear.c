@@ -318,10 +318,23 @@ done:
     return st;
 }
 
+/* What both backward functions of lora_linear read from the node. */
+static mocl_status record_lora(mocl_tensor **out, mocl_backward backward, mocl_tensor *const *in, mocl_tensor *const *saved,
+                               double scale, double p, uint64_t key, uint64_t stream) {
+    mocl_node *node = NULL;
+    mocl_status st = mocl_record(out, &node, "lora_linear", backward, 4, in, 6, saved);
+    if (node) {
+        node->num[0] = scale;
+        node->num[1] = p;
+        node->integer[0] = (int64_t)key;
+        node->integer[1] = (int64_t)stream;
+    }
+    return st;
+}
+
 static mocl_status lora_linear_bf16(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
                                     double scale, double p, uint64_t key, uint64_t stream) {
     mocl_tensor *cx = NULL, *cw = NULL, *ca = NULL, *cb = NULL, *xd = NULL, *u = NULL;
-    mocl_node *node = NULL;
     int64_t rows = leading(x), n = w->shape[0], k = w->shape[1], r = a->shape[0], ushape[2] = {rows, r};
     mocl_status st;
     MOCL_GOTO(as_bf16(&cx, x), done);
@@ -339,13 +352,7 @@ static mocl_status lora_linear_bf16(mocl_tensor **out, mocl_tensor *x, mocl_tens
     MOCL_GOTO(gemm_bf16(0, 1, rows, r, k, 1, xd ? xd : cx, ca, 0, u), done);
     MOCL_GOTO(gemm_bf16(0, 1, rows, n, r, scale, u, cb, 1, *out), done);
     mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, cw, ca, cb, xd, u};
-    st = mocl_record(out, &node, "lora_linear", lora_bf16_backward, 4, in, 6, saved);
-    if (node) {
-        node->num[0] = scale;
-        node->num[1] = p;
-        node->integer[0] = (int64_t)key;
-        node->integer[1] = (int64_t)stream;
-    }
+    st = record_lora(out, lora_bf16_backward, in, saved, scale, p, key, stream);
 done:
     mocl_drop_on(st, out);
     mocl_tensor_unref(cx);
@@ -360,7 +367,6 @@ done:
 mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
                              double scale, double p, uint64_t key, uint64_t stream) {
     mocl_tensor *cx = NULL, *cw = NULL, *ca = NULL, *cb = NULL, *xd = NULL, *u = NULL;
-    mocl_node *node = NULL;
     mocl_device *dev = x->storage->dev;
     int64_t rows, ushape[2];
     mocl_status st;
@@ -394,13 +400,7 @@ mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, 
     MOCL_GOTO(gemm(dev, 0, 1, rows, r, k, 1, mocl_real(xd ? xd : cx), mocl_real(ca), 0, mocl_real(u)), done);
     MOCL_GOTO(gemm(dev, 0, 1, rows, n, r, scale, mocl_real(u), mocl_real(cb), 1, mocl_real(*out)), done);
     mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, cw, ca, cb, xd, u};
-    st = mocl_record(out, &node, "lora_linear", lora_backward, 4, in, 6, saved);
-    if (node) {
-        node->num[0] = scale;
-        node->num[1] = p;
-        node->integer[0] = (int64_t)key;
-        node->integer[1] = (int64_t)stream;
-    }
+    st = record_lora(out, lora_backward, in, saved, scale, p, key, stream);
 done:
     if (st) mocl_drop_on(st, out);
     mocl_tensor_unref(cx);

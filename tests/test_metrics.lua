@@ -89,7 +89,13 @@ local PAGMO = "conformance/hypervolume/pagmo2/testcases/"
 for _, name in ipairs {
   "c_max_t100_d2_n128", "c_max_t100_d3_n128", "c_max_t1_d3_n2048", "c_max_t1_d5_n1024",
 } do
-  T.test("hypervolume: pagmo " .. name, function()
+  T.test("mean_rows", function()
+  T.eq(metrics.mean_rows { { 1, 4 }, { 3, 8 } }, { 2.0, 6.0 })
+  T.raises("not empty", metrics.mean_rows, {})
+  T.raises("row 2", metrics.mean_rows, { { 1, 2 }, { 3 } })
+end)
+
+T.test("hypervolume: pagmo " .. name, function()
     local fronts = pagmo_fronts(T.shared(PAGMO .. name))
     T.ok(#fronts >= 1)
     for t, front in ipairs(fronts) do

@@ -98,6 +98,20 @@ T.test("later tokens and other rows do not change a state", function()
   T.ok(a[4][1] ~= b[4][1], "the changed token's own state")
 end)
 
+-- what states() gives and the gradients of the sum of its squares
+local function with_gradients(parameters, states)
+  for _, p in ipairs(parameters) do
+    p:zero_grad()
+  end
+  local h = states()
+  h:square():sum():backward()
+  local grads = {}
+  for i, p in ipairs(parameters) do
+    grads[i] = p.grad and p.grad:flatten():totable() or {}
+  end
+  return h:totable(), grads
+end
+
 T.test("a pass in two parts: the same bits, the same gradients, and none in front of a stream that has no history", function()
   local model = small.model()
   model:add_lora { r = 2, alpha = 4, key = 5 }
@@ -109,22 +123,10 @@ T.test("a pass in two parts: the same bits, the same gradients, and none in fron
   end
   local layers = model:config().num_hidden_layers
   T.ok(layers > 1)
-  local function run(states)
-    for _, p in ipairs(parameters) do
-      p:zero_grad()
-    end
-    local h = states()
-    h:square():sum():backward()
-    local grads = {}
-    for i, p in ipairs(parameters) do
-      grads[i] = p.grad and p.grad:flatten():totable() or {}
-    end
-    return h:totable(), grads
-  end
   for _, adapter in ipairs { true, false } do
-    local want, want_grads = run(function() return model:forward(batch, { adapter = adapter, rows = batch.rows }) end)
+    local want, want_grads = with_gradients(parameters, function() return model:forward(batch, { adapter = adapter, rows = batch.rows }) end)
     for k = 0, layers - 1 do
-      local got, got_grads = run(function()
+      local got, got_grads = with_gradients(parameters, function()
         local stem = model:forward(batch, { adapter = adapter, stop = k })
         T.eq(stem.shape, { batch.tokens.shape[1], model:config().hidden_size })
         return model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = stem, start = k })
@@ -134,7 +136,7 @@ T.test("a pass in two parts: the same bits, the same gradients, and none in fron
     end
   end
   local stem = tensor.no_grad(model.forward, model, batch, { stop = 1 })
-  run(function() return model:forward(batch, { hidden = stem, start = 1 }) end)
+  with_gradients(parameters, function() return model:forward(batch, { hidden = stem, start = 1 }) end)
   for _, pair in ipairs(model:named_parameters()) do
     local block = tonumber(pair[1]:match "layers%.(%d+)")
     T.eq(pair[2].grad ~= nil, block ~= 0 and pair[1]:find("norm.weight", 1, true) ~= nil or (block or 0) > 0, pair[1])
@@ -162,20 +164,8 @@ T.test("states of some rows alone: the same bits, the same gradients", function(
     parameters[#parameters + 1] = p
   end
   for _, rows in ipairs { batch.rows, batch.token_rows, tensor.new({ 7 }, { dtype = "i32" }), tensor.new({ 3, 0, 3 }, { dtype = "i32" }) } do
-    local function run(states)
-      for _, p in ipairs(parameters) do
-        p:zero_grad()
-      end
-      local h = states()
-      h:square():sum():backward()
-      local grads = {}
-      for i, p in ipairs(parameters) do
-        grads[i] = p.grad and p.grad:flatten():totable() or {}
-      end
-      return h:totable(), grads
-    end
-    local got, got_grads = run(function() return model:forward(batch, { rows = rows }) end)
-    local want, want_grads = run(function() return nn.rows(model:forward(batch), rows) end)
+    local got, got_grads = with_gradients(parameters, function() return model:forward(batch, { rows = rows }) end)
+    local want, want_grads = with_gradients(parameters, function() return nn.rows(model:forward(batch), rows) end)
     T.eq(got, want)
     T.near(got_grads, want_grads, 1e-5)
   end

@@ -1,22 +1,12 @@
 --- mocl.control_target: what R is compared with p: equation 18 or shares, and b = R - p of each answer with the indicator
 -- of equation 5. The functions take a control (mocl.control), whose options and running means they use.
 
+local metrics = require "mocl.metrics"
 local ppo = require "mocl.ppo"
 
 local target = {}
 
 local LEAST_HALF_RANGE = 0.5 -- of the mean rewards over the grid, in units of R
-
-local function mean_rows(rows)
-  local mean = {}
-  for j = 1, #rows[1] do
-    mean[j] = 0
-    for _, row in ipairs(rows) do
-      mean[j] = mean[j] + row[j] / #rows
-    end
-  end
-  return mean
-end
 
 -- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
 local function shares(R)
@@ -104,7 +94,7 @@ end
 -- each answer has its own R.
 function target.differences(self, prefs, places)
   local o, n = self.o, self.n
-  local batch_mean = mean_rows(self.R)
+  local batch_mean = metrics.mean_rows(self.R)
   local middle, half
   if o.range then
     middle, half = grid_range(self)

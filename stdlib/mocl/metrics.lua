@@ -28,7 +28,7 @@ end
 local function check_rows(rows, n, what)
   for i, row in ipairs(rows) do
     if not is_list(row) or #row ~= n then
-      error(("controllability: %s %d has %s entries, %d expected"):format(what, i,
+      error(("%s %d has %s entries, %d expected"):format(what, i,
         is_list(row) and #row or "no", n), 3)
     end
   end
@@ -75,8 +75,8 @@ function metrics.controllability(preferences, rewards, options)
   end
   check(is_list(rewards[1]), "controllability: reward 1 is not a list")
   local n = #rewards[1]
-  check_rows(rewards, n, "reward")
-  check_rows(preferences, n, "preference")
+  check_rows(rewards, n, "controllability: reward")
+  check_rows(preferences, n, "controllability: preference")
   if not reference then
     reference = {}
     for j = 1, n do
@@ -145,6 +145,20 @@ end
 function metrics.nvd(a, b)
   check(is_list(a) and is_list(b) and #a == #b, "nvd: two lists of one length expected")
   return metrics.amvs(unit(a, "a"), unit(b, "b")) ^ 0.5
+end
+
+--- mean_rows(rows) -> the mean of rows of numbers, entry by entry.
+function metrics.mean_rows(rows)
+  check(is_list(rows) and #rows > 0, "mean_rows: a list of rows that is not empty expected")
+  check_rows(rows, #rows[1], "mean_rows: row")
+  local mean = {}
+  for j = 1, #rows[1] do
+    mean[j] = 0
+    for _, row in ipairs(rows) do
+      mean[j] = mean[j] + row[j] / #rows
+    end
+  end
+  return mean
 end
 
 --- Mean and population standard deviation.

@@ -241,17 +241,6 @@ local function keep_samples(ctx, name, list)
   end
 end
 
-local function average(rows)
-  local mean = {}
-  for j = 1, #rows[1] do
-    mean[j] = 0
-    for _, row in ipairs(rows) do
-      mean[j] = mean[j] + row[j] / #rows
-    end
-  end
-  return mean
-end
-
 -- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way
 local function histograms(rows, statistics)
   local out = {}
@@ -288,11 +277,11 @@ function stages.sft_answers(ctx)
     keep_samples(ctx, "sft", list)
     local f = policy.figures(ctx.grid, list, stats)
     local figures = {
-      rewards = average(f.rewards), rewards_raw = stats.mean, rewards_std = average(f.rewards_std), hypervolume = f.hypervolume,
+      rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
       mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
     }
     if f.rule then
-      figures.rule = { rewards = average(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
+      figures.rule = { rewards = metrics.mean_rows(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
         hypervolume = f.rule.hypervolume }
     end
     return { statistics = stats, start = start, figures = figures, histograms = histograms(all, stats) }
