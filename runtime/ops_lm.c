@@ -5,8 +5,13 @@
 ** still fit a core's cache */
 enum { CHUNK_ROWS = 256 };
 
-/* saved: hidden, w, hidden_ref, target, lse, entropy, kl. Outputs: logp, entropy, kl. */
-enum { S_HIDDEN, S_W, S_REF, S_TARGET, S_LSE, S_ENTROPY, S_KL, S_COUNT };
+/* logits that forward keeps for backward instead of making them there again: to read them takes a tenth of the
+** time where the model is small, and then there are few */
+enum { KEEP_MAX = 4 << 20 /* numbers: 16 MiB for the policy, as much for a reference */ };
+
+/* saved: hidden, w, hidden_ref, target, lse, entropy, kl; the reference's lse; logits [rows, V] of both, or NULL.
+** Outputs: logp, entropy, kl. */
+enum { S_HIDDEN, S_W, S_REF, S_TARGET, S_LSE, S_ENTROPY, S_KL, S_REF_LSE, S_LOGITS, S_REF_LOGITS, S_COUNT };
 
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits) {
     int64_t d = w->shape[1], vocab = w->shape[0];
@@ -19,8 +24,9 @@ mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int6
 
 static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *h = n->saved[S_HIDDEN], *w = n->saved[S_W], *ref = n->saved[S_REF], *target = n->saved[S_TARGET],
-                *entropy = n->saved[S_ENTROPY], *lse = n->saved[S_LSE], *kl = n->saved[S_KL], *logits = NULL,
-                *ref_logits = NULL, *dlogits = NULL, *rounded = NULL;
+                *entropy = n->saved[S_ENTROPY], *lse = n->saved[S_LSE], *kl = n->saved[S_KL], *ref_lse = n->saved[S_REF_LSE],
+                *kept = n->saved[S_LOGITS], *ref_kept = n->saved[S_REF_LOGITS], *logits = NULL, *ref_logits = NULL,
+                *dlogits = NULL, *rounded = NULL;
     mocl_device *dev = w->storage->dev;
     int64_t rows = h->shape[0], d = h->shape[1], vocab = w->shape[0];
     int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
@@ -28,21 +34,23 @@ static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
     mocl_status st = MOCL_OK;
     if (mocl_node_wants(n, 0)) MOCL_GOTO(mocl_grad_like(&din[0], h), done);
     if (mocl_node_wants(n, 1)) MOCL_GOTO(mocl_tensor_full(&din[1], dev, MK_F32, 2, w->shape, 0), done);
-    MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
+    if (!kept) MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
     MOCL_GOTO(mocl_tensor_new(&dlogits, dev, MK_F32, 2, shape), done);
     if (w->dtype == MK_BF16) MOCL_GOTO(mocl_tensor_new(&rounded, dev, MK_BF16, 2, shape), done);
-    if (dout[2]) MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
+    if (dout[2] && !ref_kept) MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
         MOCL_GOTO(mocl_poll(h->ctx), done);
-        MOCL_GOTO(mocl_logits(h, w, start, m, mocl_real(logits)), done);
-        MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, mocl_real(logits), inv_temp, mocl_int(target) + start,
+        const mk_real *x = kept ? mocl_real(kept) + start * vocab : mocl_real(logits);
+        if (!kept) MOCL_GOTO(mocl_logits(h, w, start, m, mocl_real(logits)), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, x, inv_temp, mocl_int(target) + start,
                               dout[1] ? mocl_real(entropy) + start : NULL, mocl_real(lse) + start,
                               dout[0] ? mocl_real(dout[0]) + start : NULL, dout[1] ? mocl_real(dout[1]) + start : NULL,
                               mocl_real(dlogits)), done);
         if (dout[2]) {
-            MOCL_GOTO(mocl_logits(ref, w, start, m, mocl_real(ref_logits)), done);
-            MOCL_GOTO(MOCL_KERNEL(dev, kl_bwd, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
+            const mk_real *y = ref_kept ? mocl_real(ref_kept) + start * vocab : mocl_real(ref_logits);
+            if (!ref_kept) MOCL_GOTO(mocl_logits(ref, w, start, m, mocl_real(ref_logits)), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, kl_bwd, m, vocab, x, y, inv_temp, mocl_real(lse) + start, mocl_real(ref_lse) + start,
                                   mocl_real(kl) + start, mocl_real(dout[2]) + start, mocl_real(dlogits)), done);
         }
         if (w->dtype == MK_BF16) {
@@ -103,8 +111,8 @@ static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
 
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden, mocl_tensor *w,
                          mocl_tensor *hidden_ref, mocl_tensor *target, double temperature) {
-    mocl_tensor *ch = NULL, *cw = NULL, *cr = NULL, *ct = NULL, *lse = NULL, *logits = NULL, *ref_logits = NULL, *ent = NULL,
-                *klt = NULL, *lp = NULL;
+    mocl_tensor *ch = NULL, *cw = NULL, *cr = NULL, *ct = NULL, *lse = NULL, *ref_lse = NULL, *logits = NULL,
+                *ref_logits = NULL, *ent = NULL, *klt = NULL, *lp = NULL;
     mocl_ctx *ctx = hidden->ctx;
     mocl_device *dev = hidden->storage->dev;
     mocl_node *node = NULL;
@@ -115,7 +123,9 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     if (kl) *kl = NULL;
     MOCL_TRY(check_head(hidden, w, kl ? hidden_ref : NULL, target, temperature));
     int64_t rows = hidden->shape[0], vocab = w->shape[0];
-    int64_t shape[2] = {rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
+    mocl_tensor *in[2] = {hidden, w};
+    bool recorded = mocl_grad_wanted(ctx, 2, in), keep = recorded && rows * vocab <= KEEP_MAX;
+    int64_t shape[2] = {keep || rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
     MOCL_GOTO(as_dtype(&ch, hidden, w->dtype), done);
     MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
     MOCL_GOTO(mocl_tensor_contiguous(&ct, target), done);
@@ -126,23 +136,27 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     if (kl) {
         MOCL_GOTO(as_dtype(&cr, hidden_ref, w->dtype), done);
         MOCL_GOTO(mocl_tensor_new(&klt, dev, MK_F32, 1, &rows), done);
+        MOCL_GOTO(mocl_tensor_new(&ref_lse, dev, MK_F32, 1, &rows), done);
         MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     }
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
         MOCL_GOTO(mocl_poll(ctx), done);
-        MOCL_GOTO(mocl_logits(ch, cw, start, m, mocl_real(logits)), done);
-        MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, mocl_real(logits), inv_temp, mocl_int(ct) + start,
-                              mocl_real(lp) + start, ent ? mocl_real(ent) + start : NULL, mocl_real(lse) + start), done);
+        mk_real *x = mocl_real(logits) + (keep ? start * vocab : 0);
+        MOCL_GOTO(mocl_logits(ch, cw, start, m, x), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, x, inv_temp, mocl_int(ct) + start, mocl_real(lp) + start,
+                              ent ? mocl_real(ent) + start : NULL, mocl_real(lse) + start), done);
         if (kl) {
-            MOCL_GOTO(mocl_logits(cr, cw, start, m, mocl_real(ref_logits)), done);
-            MOCL_GOTO(MOCL_KERNEL(dev, kl, m, vocab, mocl_real(logits), mocl_real(ref_logits), inv_temp,
+            mk_real *y = mocl_real(ref_logits) + (keep ? start * vocab : 0);
+            MOCL_GOTO(mocl_logits(cr, cw, start, m, y), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, kl, m, vocab, x, y, inv_temp, mocl_real(lse) + start, mocl_real(ref_lse) + start,
                                   mocl_real(klt) + start), done);
         }
     }
-    mocl_tensor *in[2] = {hidden, w};
-    if (mocl_grad_wanted(ctx, 2, in)) {
-        mocl_tensor *saved[S_COUNT] = {ch, cw, cr, ct, lse, NULL, NULL};
+    if (recorded) {
+        mocl_tensor *saved[S_COUNT] = {[S_HIDDEN] = ch, [S_W] = cw, [S_REF] = cr, [S_TARGET] = ct, [S_LSE] = lse,
+                                       [S_REF_LSE] = ref_lse, [S_LOGITS] = keep ? logits : NULL,
+                                       [S_REF_LOGITS] = keep ? ref_logits : NULL};
         MOCL_GOTO(mocl_node_new(&node, ctx, "lm_head", lm_head_backward, 2, in, S_COUNT, saved), done);
         node->num[0] = inv_temp;
         if (ent) MOCL_GOTO(mocl_node_save_output(node, S_ENTROPY, ent), done);
@@ -161,6 +175,7 @@ done:
     mocl_tensor_unref(cr);
     mocl_tensor_unref(ct);
     mocl_tensor_unref(lse);
+    mocl_tensor_unref(ref_lse);
     mocl_tensor_unref(logits);
     mocl_tensor_unref(ref_logits);
     mocl_tensor_unref(ent);

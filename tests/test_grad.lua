@@ -400,6 +400,32 @@ T.test("some outputs of lm_head used, others not", function()
   T.eq({ logp.shape, entropy, kl }, { { 4 } })
 end)
 
+-- few logits wait for backward (runtime/ops_lm.c), many are made again there
+T.test("lm_head: gradients are the same whether logits were kept or made again", function()
+  local rows, vocab, few = 1100, 4000, 300 -- 4.4 million logits, and 1.2 million
+  local x, w = tensor.randn({ rows, 3 }, { seed = 1 }), tensor.randn({ vocab, 3 }, { seed = 2 })
+  local ref, ids = tensor.randn({ rows, 3 }, { seed = 3 }), {}
+  for i = 1, rows do
+    ids[i] = i * 37 % vocab
+  end
+  local function grads(first, n)
+    local h, u = x:narrow(1, first, n):clone():requires_grad_(), w:clone():requires_grad_()
+    local logp, entropy, kl = nn.lm_head(h, u, table.move(ids, first, first + n - 1, 1, {}), { hidden_ref = ref:narrow(1, first, n) })
+    local loss = logp + entropy * 2 + kl * 3
+    loss:sum():backward()
+    return ops.flat(h.grad), u.grad
+  end
+  local all_h, all_w = grads(1, rows)
+  local sum
+  for first = 1, rows, few do
+    local n = math.min(few, rows - first + 1)
+    local gh, gw = grads(first, n)
+    sum = sum and sum + gw or gw
+    T.eq(gh, table.move(all_h, (first - 1) * 3 + 1, (first + n - 1) * 3, 1, {}))
+  end
+  T.near((sum - all_w):abs():max():item() / all_w:abs():max():item(), 0, double and 1e-14 or 1e-6) -- other orders of sums
+end)
+
 T.test("dropout: backward uses the mask of forward", function()
   local x = tensor.randn({ 7, 11 }, { seed = 1, requires_grad = true })
   local y = nn.dropout(x, .3, { key = 5, stream = 2 })

@@ -1,7 +1,11 @@
 /* env.c - the threads that run pieces of kernels, and the scratch memory kernels borrow.
 **
-** A job is one 64-bit ticket: its number in the high half, the pieces not yet taken in the low half.
-** A thread takes a piece by lowering the ticket with compare-and-swap. It succeeds only while that job
+** The pieces of a job are shared out in order: the first of W threads begins with the first W-th of them, and so
+** on, and a thread that is through goes on with what the others have left. Kernels cut rows in order too, so that
+** a row of one kernel's output mostly is where the next one reads it: in the cache of the same processor.
+**
+** A share is one 64-bit ticket: the number of the job in the high half, its pieces not yet taken in the low
+** half. A thread takes a piece by lowering the ticket with compare-and-swap. It succeeds only while that job
 ** still has pieces, so the job's other fields cannot have been replaced since they were read, and the
 ** caller need not wait for idle workers to look away before it starts the next job.
 */
@@ -17,8 +21,14 @@
 #define SPINS_CALLER 2000 /* looks at the counter before giving up the time slice */
 #define PIECES_MAX 0x7fffffff
 
-struct mk_pool {
+struct share {
     _Alignas(64) _Atomic uint64_t ticket;
+    pthread_t thread; /* unused in the first, which is the caller's */
+    struct mk_pool *pool;
+};
+
+struct mk_pool {
+    _Alignas(64) _Atomic uint64_t job; /* its number; stored when its tickets are out */
     _Alignas(64) _Atomic int64_t done;
     _Alignas(64) _Atomic(mk_piece) fn;
     _Atomic(void *) arg;
@@ -26,8 +36,8 @@ struct mk_pool {
     _Atomic int busy, sleepers, stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    int n_workers;
-    pthread_t worker[];
+    int threads; /* with the caller */
+    struct share share[];
 };
 
 static inline void relax(void) {
@@ -38,17 +48,23 @@ static inline void relax(void) {
 #endif
 }
 
-/* Takes one piece of the current job and runs it; 0 when there is none left. */
-static int take(struct mk_pool *p) {
-    uint64_t t = atomic_load_explicit(&p->ticket, memory_order_acquire);
+/* the first piece of share k */
+static int64_t share_start(const struct mk_pool *p, int64_t count, int k) {
+    return count / p->threads * k + mk_min(k, count % p->threads);
+}
+
+/* Takes one piece of share k of the current job and runs it; 0 when there is none left. */
+static int take_from(struct mk_pool *p, int k) {
+    _Atomic uint64_t *ticket = &p->share[k].ticket;
+    uint64_t t = atomic_load_explicit(ticket, memory_order_acquire);
     while ((uint32_t)t != 0) {
         mk_piece fn = atomic_load_explicit(&p->fn, memory_order_acquire);
         void *arg = atomic_load_explicit(&p->arg, memory_order_acquire);
         int64_t base = atomic_load_explicit(&p->base, memory_order_acquire);
         int64_t count = atomic_load_explicit(&p->count, memory_order_acquire);
-        if (atomic_compare_exchange_weak_explicit(&p->ticket, &t, t - 1, memory_order_acq_rel,
+        if (atomic_compare_exchange_weak_explicit(ticket, &t, t - 1, memory_order_acq_rel,
                                                   memory_order_acquire)) {
-            fn(arg, base + count - (int64_t)(uint32_t)t);
+            fn(arg, base + share_start(p, count, k + 1) - (int64_t)(uint32_t)t);
             atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
             return 1;
         }
@@ -56,26 +72,40 @@ static int take(struct mk_pool *p) {
     return 0;
 }
 
-static int idle(struct mk_pool *p) {
-    return (uint32_t)atomic_load_explicit(&p->ticket, memory_order_acquire) == 0 &&
+/* Runs pieces until the job has none left: those of thread k's share, then those of the next ones. */
+static void take_all(struct mk_pool *p, int k) {
+    for (int i = 0; i < p->threads; i++)
+        while (take_from(p, (k + i) % p->threads)) {
+        }
+}
+
+static int idle(struct mk_pool *p, uint64_t seen) {
+    return atomic_load_explicit(&p->job, memory_order_acquire) == seen &&
            !atomic_load_explicit(&p->stop, memory_order_acquire);
 }
 
 static void *work(void *arg) {
-    struct mk_pool *p = arg;
+    struct share *mine = arg;
+    struct mk_pool *p = mine->pool;
+    uint64_t seen = 0;
     while (!atomic_load_explicit(&p->stop, memory_order_acquire)) {
-        if (take(p)) continue;
+        uint64_t job = atomic_load_explicit(&p->job, memory_order_acquire);
+        if (job != seen) {
+            take_all(p, (int)(mine - p->share));
+            seen = job;
+            continue;
+        }
         int spins = 0;
-        while (spins < SPINS_WORKER && idle(p)) {
+        while (spins < SPINS_WORKER && idle(p, seen)) {
             relax();
             spins++;
         }
         if (spins < SPINS_WORKER) continue;
         pthread_mutex_lock(&p->lock);
         atomic_fetch_add(&p->sleepers, 1);
-        /* sequentially consistent with the caller's store of the ticket and load of sleepers: one of
-        ** the two sees the other */
-        while ((uint32_t)atomic_load(&p->ticket) == 0 && !atomic_load(&p->stop))
+        /* sequentially consistent with the caller's store of the job and load of sleepers: one of the two
+        ** sees the other */
+        while (atomic_load(&p->job) == seen && !atomic_load(&p->stop))
             pthread_cond_wait(&p->wake, &p->lock);
         atomic_fetch_sub(&p->sleepers, 1);
         pthread_mutex_unlock(&p->lock);
@@ -90,16 +120,19 @@ static void wake_all(struct mk_pool *p) {
 }
 
 static void run_job(struct mk_pool *p, int64_t base, int64_t count, mk_piece fn, void *arg) {
-    uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
+    uint64_t job = atomic_load_explicit(&p->job, memory_order_relaxed) + 1;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     atomic_store_explicit(&p->fn, fn, memory_order_release);
     atomic_store_explicit(&p->arg, arg, memory_order_release);
     atomic_store_explicit(&p->base, base, memory_order_release);
     atomic_store_explicit(&p->count, count, memory_order_release);
-    atomic_store(&p->ticket, job << 32 | (uint64_t)count);
-    if (atomic_load(&p->sleepers) > 0) wake_all(p);
-    while (take(p)) {
+    for (int k = 0; k < p->threads; k++) {
+        uint64_t pieces = (uint64_t)(share_start(p, count, k + 1) - share_start(p, count, k));
+        atomic_store_explicit(&p->share[k].ticket, job << 32 | pieces, memory_order_release);
     }
+    atomic_store(&p->job, job);
+    if (atomic_load(&p->sleepers) > 0) wake_all(p);
+    take_all(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < count; spins++) {
         if (spins < SPINS_CALLER)
             relax();
@@ -122,7 +155,7 @@ void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg) {
 static void pool_free(struct mk_pool *p) {
     atomic_store(&p->stop, 1);
     wake_all(p);
-    for (int i = 0; i < p->n_workers; i++) pthread_join(p->worker[i], NULL);
+    for (int k = 1; k < p->threads; k++) pthread_join(p->share[k].thread, NULL);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p);
@@ -131,8 +164,7 @@ static void pool_free(struct mk_pool *p) {
 int mk_env_open(mk_env *e, int n_threads) {
     memset(e, 0, sizeof *e);
     if (n_threads <= 1) return MK_OK;
-    size_t extra = (size_t)(n_threads - 1) * sizeof(pthread_t);
-    size_t bytes = (sizeof(struct mk_pool) + extra + 63) / 64 * 64;
+    size_t bytes = sizeof(struct mk_pool) + (size_t)n_threads * sizeof(struct share);
     struct mk_pool *p = aligned_alloc(64, bytes);
     if (!p) return MK_NOMEM;
     memset(p, 0, bytes);
@@ -145,8 +177,11 @@ int mk_env_open(mk_env *e, int n_threads) {
         free(p);
         return MK_NOMEM;
     }
-    for (; p->n_workers < n_threads - 1; p->n_workers++) {
-        if (pthread_create(&p->worker[p->n_workers], NULL, work, p)) {
+    p->threads = 1;
+    for (; p->threads < n_threads; p->threads++) {
+        struct share *own = &p->share[p->threads];
+        own->pool = p;
+        if (pthread_create(&own->thread, NULL, work, own)) {
             pool_free(p);
             return MK_NOMEM;
         }

@@ -11,8 +11,8 @@ struct head_job {
     const mk_real *logits, *ref;
     mk_real inv_temp;
     const int32_t *target, *row_id;
-    const mk_real *entropy_in, *lse_in, *dlogp, *dentropy, *kl_in, *dkl;
-    mk_real *logp, *entropy, *lse, *kl, *dlogits;
+    const mk_real *entropy_in, *lse_in, *ref_lse_in, *dlogp, *dentropy, *kl_in, *dkl;
+    mk_real *logp, *entropy, *lse, *ref_lse, *kl, *dlogits;
     int64_t top_k;
     double top_p;
     uint64_t key;
@@ -71,17 +71,16 @@ static void kl_range(void *arg, int64_t first, int64_t last) {
     const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
         const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        mk_real lse_p = simd->log_sum_exp(j->V, x, j->inv_temp, NULL);
-        mk_real lse_q = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
-        j->kl[r] = simd->kl(j->V, x, y, j->inv_temp, lse_p, lse_q);
+        j->ref_lse[r] = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
+        j->kl[r] = simd->kl(j->V, x, y, j->inv_temp, j->lse_in[r], j->ref_lse[r]);
     }
 }
 
 int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, mk_real *kl) {
-    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
-                         .inv_temp = (mk_real)inv_temp, .kl = kl};
-    mk_for(e, rows, 2.0 * (double)V + 20, kl_range, &j);
+              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
+                         .lse_in = lse, .ref_lse = ref_lse, .kl = kl};
+    mk_for(e, rows, 1.2 * (double)V + 20, kl_range, &j);
     return MK_OK;
 }
 
@@ -90,20 +89,17 @@ static void kl_bwd_range(void *arg, int64_t first, int64_t last) {
     const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
         const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        mk_real lse_p = simd->log_sum_exp(j->V, x, j->inv_temp, NULL);
-        mk_real lse_q = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
-        simd->kl_bwd(j->V, x, y, j->inv_temp, lse_p, lse_q, j->kl_in[r], j->dkl[r] * j->inv_temp,
-                     j->dlogits + r * j->V);
+        simd->kl_bwd(j->V, x, y, j->inv_temp, j->lse_in[r], j->ref_lse_in[r], j->kl_in[r],
+                     j->dkl[r] * j->inv_temp, j->dlogits + r * j->V);
     }
 }
 
 int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
-                  const mk_real *ref_logits, double inv_temp, const mk_real *kl, const mk_real *dkl,
-                  mk_real *dlogits) {
-    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits,
-                         .inv_temp = (mk_real)inv_temp, .kl_in = kl, .dkl = dkl,
-                         .dlogits = dlogits};
-    mk_for(e, rows, 2.0 * (double)V + 20, kl_bwd_range, &j);
+                  const mk_real *ref_logits, double inv_temp, const mk_real *lse,
+                  const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl, mk_real *dlogits) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
+                         .lse_in = lse, .ref_lse_in = ref_lse, .kl_in = kl, .dkl = dkl, .dlogits = dlogits};
+    mk_for(e, rows, 0.8 * (double)V + 20, kl_bwd_range, &j);
     return MK_OK;
 }
 

@@ -209,8 +209,15 @@ static void swiglu_bwd(int64_t n, const mk_real *gate, const mk_real *up, const 
     }
 }
 
+/* Where the gradient stays 0 (tokens a batch lacks, units that never fire) the moments decay into the subnormal
+** numbers, whose arithmetic takes a processor a hundred times as long. Moments this small count as 0: such an m is
+** divided by sqrt(v) + eps, and such a v is nothing beside eps. */
+#define MOMENT_LEAST 1e-30f
+#define SQUARE_LEAST 1e-36f
+
 static void adamw(int64_t n, const struct mk_adamw *s, mk_real *p, const mk_real *grad, mk_real *m,
                   mk_real *v) {
+    vec least_m = v_set1(MOMENT_LEAST), least_v = v_set1(SQUARE_LEAST);
     vec scale = v_set1(s->grad_scale), b1 = v_set1(s->beta1), b2 = v_set1(s->beta2);
     vec ob1 = v_set1(s->one_beta1), ob2 = v_set1(s->one_beta2), decay = v_set1(s->decay);
     vec step = v_set1(s->step_size), inv = v_set1(s->inv_sqrt_bc2), eps = v_set1(s->eps);
@@ -218,6 +225,8 @@ static void adamw(int64_t n, const struct mk_adamw *s, mk_real *p, const mk_real
         vec g = load_at(grad, i, n) * scale;
         vec m1 = b1 * load_at(m, i, n) + ob1 * g;
         vec v1 = b2 * load_at(v, i, n) + ob2 * (g * g);
+        m1 = (vec)((ivec)m1 & ~(ivec)(v_abs(m1) < least_m));
+        v1 = (vec)((ivec)v1 & ~(ivec)(v1 < least_v));
         store_at(m, i, n, m1);
         store_at(v, i, n, v1);
         store_at(p, i, n, load_at(p, i, n) * decay - step * m1 / (v_sqrt(v1) * inv + eps));

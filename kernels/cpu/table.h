@@ -79,10 +79,10 @@ int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits
                        const int32_t *target, const mk_real *entropy, const mk_real *lse,
                        const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits);
 int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, mk_real *kl);
+              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl);
 int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
-                  const mk_real *ref_logits, double inv_temp, const mk_real *kl, const mk_real *dkl,
-                  mk_real *dlogits);
+                  const mk_real *ref_logits, double inv_temp, const mk_real *lse,
+                  const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl, mk_real *dlogits);
 int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                   int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
                   int32_t *token);

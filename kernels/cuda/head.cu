@@ -70,31 +70,34 @@ int mk_cuda_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logit
 /* p (lp - lq), 0 where p is 0 */
 static __device__ __forceinline__ float log_ratio(float p, float lp, float lq) { return p > 0 ? lp - lq : 0; }
 
-static __global__ void kl_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp, float *kl) {
+static __global__ void kl_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp,
+                                 const float *lse, float *ref_lse, float *kl) {
     FOR_ROWS(r, rows) {
         const float *x = logits + r * V, *y = ref + r * V;
-        float lse_p = log_sum_exp(V, x, inv_temp, false).lse, lse_q = log_sum_exp(V, y, inv_temp, false).lse;
+        float lse_p = lse[r], lse_q = log_sum_exp(V, y, inv_temp, false).lse;
         double sum = 0;
         FOR_COLUMNS(i, V) {
             float lp = x[i] * inv_temp - lse_p, lq = y[i] * inv_temp - lse_q, p = expf(lp);
             sum += (double)(p * log_ratio(p, lp, lq));
         }
         sum = block_sum(sum);
-        if (threadIdx.x == 0) kl[r] = (float)sum;
+        if (threadIdx.x != 0) continue;
+        kl[r] = (float)sum;
+        ref_lse[r] = lse_q;
     }
 }
 
 int mk_cuda_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits, double inv_temp,
-               mk_real *kl) {
-    return MK_LAUNCH_ROWS(e, kl_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, kl);
+               const mk_real *lse, mk_real *ref_lse, mk_real *kl) {
+    return MK_LAUNCH_ROWS(e, kl_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, lse, ref_lse, kl);
 }
 
 static __global__ void kl_bwd_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp,
-                                     const float *kl, const float *dkl, float *dlogits) {
+                                     const float *lse, const float *ref_lse, const float *kl, const float *dkl,
+                                     float *dlogits) {
     FOR_ROWS(r, rows) {
         const float *x = logits + r * V, *y = ref + r * V;
-        float *dx = dlogits + r * V, c = dkl[r] * inv_temp, k = kl[r];
-        float lse_p = log_sum_exp(V, x, inv_temp, false).lse, lse_q = log_sum_exp(V, y, inv_temp, false).lse;
+        float *dx = dlogits + r * V, c = dkl[r] * inv_temp, k = kl[r], lse_p = lse[r], lse_q = ref_lse[r];
         FOR_COLUMNS(i, V) {
             float lp = x[i] * inv_temp - lse_p, lq = y[i] * inv_temp - lse_q, p = expf(lp);
             dx[i] = fma_(c * p, log_ratio(p, lp, lq) - k, dx[i]);
@@ -103,6 +106,8 @@ static __global__ void kl_bwd_kernel(int64_t rows, int64_t V, const float *logit
 }
 
 int mk_cuda_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-                   double inv_temp, const mk_real *kl, const mk_real *dkl, mk_real *dlogits) {
-    return MK_LAUNCH_ROWS(e, kl_bwd_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, kl, dkl, dlogits);
+                   double inv_temp, const mk_real *lse, const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl,
+                   mk_real *dlogits) {
+    return MK_LAUNCH_ROWS(e, kl_bwd_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, lse, ref_lse, kl, dkl,
+                          dlogits);
 }
