@@ -225,11 +225,12 @@ static void range_piece(void *arg, int64_t i) {
 }
 
 int64_t mk_block(int64_t n, double ns) {
-    double all = (double)n * ns;
-    if (all < 2 * MK_GRAIN_NS) return mk_max(n, 1);
-    double items = MK_GRAIN_NS / ns;
-    /* no more than 64 blocks: enough to balance, few enough to hand out */
-    return mk_max(mk_max((int64_t)items, mk_ceil_div(n, 64)), 1);
+    double grains = (double)n * ns / MK_GRAIN_NS;
+    if (grains < 2) return mk_max(n, 1);
+    /* an even number of blocks, so that two threads have as much each, and no more than 64: enough to balance, few
+    ** enough to hand out */
+    int64_t blocks = grains < 64 ? (int64_t)(grains / 2) * 2 : 64;
+    return mk_ceil_div(n, blocks);
 }
 
 void mk_for(mk_env *e, int64_t n, double ns, mk_range fn, void *arg) {

@@ -5,7 +5,7 @@
 ** block: the same for every way of sharing out the work below, which shape alone decides.
 **
 **   wide   pieces are panels: each packs its panel and goes over all rows (few rows, or many panels)
-**   tall   B is packed once, then pieces are blocks of rows
+**   tall   B is packed once, or read where it lies, then pieces are blocks of rows
 **   deep   pieces are blocks of k, whose results are added up in order (gradients of weights)
 */
 #include "simd.h"
@@ -15,7 +15,9 @@
 #define KC 256
 #define MC 96
 #define WIDE_ROWS 96       /* up to here always wide */
-#define LARGE_B (256 * 256) /* n k from which blocks have MC rows, below MC / 2 */
+#define LARGE_B (256 * 256) /* n k from which blocks have up to MC rows, below two thirds of them */
+#define EVEN_BLOCKS 4      /* blocks of rows are a multiple of this: as many for each of a few threads */
+#define TILE_ROWS 6        /* of the widest tile: blocks of a multiple of it have no tile in part */
 #define WIDE_ROWS_MAX 512  /* up to here wide when there are panels enough */
 #define NARROW_LD 256      /* up to here rows of A^T and panels of B are read where they lie */
 #define NARROW_ROWS 8      /* up to here any B is read where it lies if its rows are contiguous */
@@ -32,7 +34,7 @@ struct gemm_job {
     int64_t m, n, k, lda, ldb, ldc, panel, panels, block_rows, step_a, step_b, step_c;
     const mk_real *a, *b;
     mk_real *c;
-    mk_real *pack; /* all of B (tall), or sums of each panel (wide), or of each block of k (deep) */
+    mk_real *pack; /* all of B (tall, NULL where it lies well), or sums of each panel (wide), or of each block of k (deep) */
 };
 
 /* The columns of panel j, and the width it is packed to: whole vectors. */
@@ -129,6 +131,12 @@ static mk_real *packed_panel(const struct gemm_job *g, int64_t j, int64_t k0) {
     return g->pack + j * g->panel * g->k + k0 * panel_width(g, j);
 }
 
+/* columns of panel j over block k0 of k, whose rows are *ldb apart */
+static const mk_real *panel_of(const struct gemm_job *g, int64_t j, int64_t k0, int64_t *ldb) {
+    *ldb = g->pack ? panel_width(g, j) : g->ldb;
+    return g->pack ? packed_panel(g, j, k0) : g->b + k0 * g->ldb + j * g->panel;
+}
+
 static void pack_range(void *arg, int64_t first, int64_t last) {
     struct gemm_job *g = arg;
     for (int64_t j = first; j < last; j++)
@@ -146,27 +154,36 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
         int outside = g->direct && g->ta;
         for (int64_t k0 = 0; outside && k0 < g->k; k0 += KC) {
             struct strip t = take_rows(g, i0, m, k0, rows);
-            for (int64_t j = 0; j < g->panels; j++)
-                sweep_block(g, m, j, k0, t, packed_panel(g, j, k0), panel_width(g, j),
-                            g->c + i0 * g->ldc + j * g->panel, g->ldc);
+            for (int64_t j = 0; j < g->panels; j++) {
+                int64_t ldb;
+                const mk_real *b = panel_of(g, j, k0, &ldb);
+                sweep_block(g, m, j, k0, t, b, ldb, g->c + i0 * g->ldc + j * g->panel, g->ldc);
+            }
         }
         for (int64_t j = 0; !outside && j < g->panels; j++) {
             mk_real *c = g->c + i0 * g->ldc + j * g->panel;
-            for (int64_t k0 = 0; k0 < g->k; k0 += KC)
-                sweep_block(g, m, j, k0, take_rows(g, i0, m, k0, rows), packed_panel(g, j, k0),
-                            panel_width(g, j), g->direct ? c : sums,
+            for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
+                int64_t ldb;
+                const mk_real *b = panel_of(g, j, k0, &ldb);
+                sweep_block(g, m, j, k0, take_rows(g, i0, m, k0, rows), b, ldb, g->direct ? c : sums,
                             g->direct ? g->ldc : MK_PANEL_MAX);
+            }
             if (!g->direct) finish(g, m, panel_columns(g, j), sums, MK_PANEL_MAX, c);
         }
     }
 }
 
 static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
-    g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
-    if (!g->pack) return MK_NOMEM;
-    g->block_rows = g->n * g->k >= LARGE_B ? MC : MC / 2;
+    int in_place = !g->tb && g->ldb <= NARROW_LD && g->n % g->s->lanes == 0;
+    if (!in_place) {
+        g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
+        if (!g->pack) return MK_NOMEM;
+    }
+    int64_t blocks = mk_ceil_div(g->m, g->n * g->k >= LARGE_B ? MC : MC * 2 / 3);
+    blocks = mk_ceil_div(blocks, EVEN_BLOCKS) * EVEN_BLOCKS;
+    g->block_rows = mk_ceil_div(mk_ceil_div(g->m, blocks), TILE_ROWS) * TILE_ROWS;
     for (int64_t t = 0; t < batch; t++) {
-        if (t == 0 || g->step_b != 0)
+        if (g->pack && (t == 0 || g->step_b != 0))
             mk_for(e, g->panels, (double)(g->panel * g->k) * NS_PER_PACK, pack_range, g);
         mk_for(e, mk_ceil_div(g->m, g->block_rows),
                NS_PER_MAC * (double)(g->k * g->n * g->block_rows), tall_range, g);
