@@ -1,22 +1,32 @@
-/* decode.c - one step of generation on the host's processors, without a tensor: the rows are cut into pieces, and
-** each piece goes through all blocks, the head and the sampling on one thread.
+/* decode.c - one step of generation on the host's processors, without a tensor.
+**
+** The rows of a small model are cut into pieces, and each piece goes through all blocks, the head and the sampling on
+** one thread: a step has one hand-over to the other threads. The weights of a large one would be read once for each
+** piece, so its rows stay together and the threads share the kernels.
 **
 ** The kernels and their order are those of generate.c's step over tensors, which other devices take, and
-** kernels are row invariant: the bits are the same. A step so has one hand-over to the other threads, and a
-** kernel call costs tens of nanoseconds. Weights are read transposed, [in, out], the form in which a product of few
-** rows reads them where they lie; the copies last as long as the call to generate and have a bound.
+** kernels are row invariant: the bits are the same. A kernel call costs tens of nanoseconds. Weights are read
+** transposed, [in, out], and where that is wide in panels of some columns, one after the other: the form in which a
+** product of few rows reads them where they lie. The copies last as long as the call to generate and have a bound.
 */
 #include "decode.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { PIECE_ROWS = 16, PIECES_MAX = 16, COPIES_MAX = 64 << 20 /* bytes */ };
+enum { PIECE_ROWS = 16, PIECES_MAX = 16, COPIES_MAX = 256 << 20 /* bytes */ };
+enum { PANEL = 64, NARROW = 256 };  /* columns of a panel; up to NARROW columns there is one */
+enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay together: beyond a processor's own cache */
 
-typedef struct weight { /* y = x W^T + scale (x A^T) B^T */
-    mocl_tensor *w, *a, *b;  /* owned; a and b NULL without an adapter */
-    bool transposed;         /* all three are [in, out] copies */
-    int64_t in, out, rank;
+/* op(W), [in, out]: W [out, in] itself or a copy of it, transposed: panels [in, PANEL], then [in, the rest] */
+typedef struct matrix {
+    mocl_tensor *t; /* owned */
+    bool copy;
+    int64_t in, out;
+} matrix;
+
+typedef struct weight { /* y = x W^T + scale (x A^T) B^T; a.t and b.t NULL without an adapter */
+    matrix w, a, b;
 } weight;
 
 struct mocl_decode {
@@ -25,6 +35,7 @@ struct mocl_decode {
     const mocl_decode_rows *rows;
     weight *linear; /* [layers][MOCL_LINEARS] */
     weight head;
+    bool large;
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
     int64_t piece_most;
     int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
@@ -33,33 +44,45 @@ struct mocl_decode {
     int code[PIECES_MAX];
 };
 
-/* *copy := t, [in, out] where turned */
-static mocl_status hold(mocl_tensor **copy, mocl_tensor *t, bool turned) {
-    mocl_tensor *view = NULL;
-    if (!turned) return mocl_tensor_contiguous(copy, t);
-    MOCL_TRY(mocl_transpose(&view, t, 0, 1));
-    mocl_status st = mocl_tensor_contiguous(copy, view);
-    mocl_tensor_unref(view);
+/* the columns that lie in panels */
+static int64_t in_panels(const matrix *m) { return m->out <= NARROW ? 0 : m->out / PANEL * PANEL; }
+
+static mocl_status open_matrix(matrix *m, mocl_tensor *w, bool copy) {
+    mocl_device *dev = w->storage->dev;
+    mocl_tensor *c = NULL;
+    m->out = w->shape[0];
+    m->in = w->shape[1];
+    m->copy = copy;
+    if (!copy) return mocl_tensor_contiguous(&m->t, w);
+    int64_t in = m->in, first = in_panels(m), rest = m->out - first, n = in * m->out;
+    int64_t shape[3] = {first / PANEL, in, PANEL}, from[3] = {PANEL * in, 1, in}, to[3] = {PANEL * in, PANEL, 1};
+    int64_t rest_shape[2] = {in, rest}, rest_from[2] = {1, in}, rest_to[2] = {rest, 1};
+    mocl_status st;
+    MOCL_GOTO(mocl_tensor_contiguous(&c, w), done);
+    MOCL_GOTO(mocl_tensor_new(&m->t, dev, MK_F32, 1, &n), done);
+    if (first) MOCL_GOTO(MOCL_KERNEL(dev, copy, MK_F32, 3, shape, mocl_real(c), from, mocl_real(m->t), to), done);
+    if (rest) MOCL_GOTO(MOCL_KERNEL(dev, copy, MK_F32, 2, rest_shape, mocl_real(c) + first * in, rest_from,
+                                    mocl_real(m->t) + first * in, rest_to), done);
+    st = MOCL_OK;
+done:
+    mocl_tensor_unref(c);
     return st;
 }
 
 static mocl_status open_weight(weight *to, mocl_tensor *w, const mocl_adapter *ad, size_t *room) {
     size_t bytes = (size_t)mocl_tensor_numel(w) * sizeof(mk_real);
-    to->transposed = bytes <= *room;
-    if (to->transposed) *room -= bytes;
-    to->out = w->shape[0];
-    to->in = w->shape[1];
-    MOCL_TRY(hold(&to->w, w, to->transposed));
+    bool copy = bytes <= *room;
+    if (copy) *room -= bytes;
+    MOCL_TRY(open_matrix(&to->w, w, copy));
     if (!ad || !ad->a) return MOCL_OK;
-    to->rank = ad->a->shape[0];
-    MOCL_TRY(hold(&to->a, ad->a, to->transposed));
-    return hold(&to->b, ad->b, to->transposed);
+    MOCL_TRY(open_matrix(&to->a, ad->a, copy));
+    return open_matrix(&to->b, ad->b, copy);
 }
 
 static void close_weight(weight *w) {
-    mocl_tensor_unref(w->w);
-    mocl_tensor_unref(w->a);
-    mocl_tensor_unref(w->b);
+    mocl_tensor_unref(w->w.t);
+    mocl_tensor_unref(w->a.t);
+    mocl_tensor_unref(w->b.t);
 }
 
 void mocl_decode_close(mocl_decode *d) {
@@ -79,14 +102,20 @@ static int64_t row_elements(const mocl_model *m) {
     return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + m->lora_rank + c->vocab + 1;
 }
 
-static int64_t count_pieces(int64_t rows) {
-    int64_t n = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
+static int64_t count_pieces(const mocl_decode *d, int64_t rows) {
+    int64_t n = d->large ? 1 : (rows + PIECE_ROWS - 1) / PIECE_ROWS;
     return n < PIECES_MAX ? n : PIECES_MAX;
+}
+
+static bool is_large(const mocl_model *m) {
+    const mocl_model_config *c = &m->config;
+    int64_t block = c->width * (2 * (c->heads + c->kv_heads) * c->head_size + 3 * c->ffn);
+    return c->layers * block + c->vocab * c->width >= LARGE;
 }
 
 mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_generate_options *o, const mocl_decode_rows *rows) {
     mocl_ctx *ctx = m->ctx;
-    int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces = count_pieces(rows->most), n;
+    int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces, n;
     size_t room = COPIES_MAX;
     mocl_status st;
     *out = NULL;
@@ -95,6 +124,8 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     d->m = m;
     d->o = o;
     d->rows = rows;
+    d->large = is_large(m);
+    pieces = count_pieces(d, rows->most);
     d->linear = mocl_calloc(ctx, (size_t)n_linear, sizeof *d->linear);
     if (!d->linear) {
         mocl_free(d);
@@ -117,15 +148,24 @@ fail:
     return st;
 }
 
+/* y [n, out] = alpha x [n, in] op(W) + beta y */
+static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
+                 mk_real *y) {
+    int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
+    if (!w->copy) return k->gemm(e, 0, 1, n, out, in, alpha, x, in, 0, mocl_real(w->t), in, 0, beta, y, out, 0, 1);
+    int code = first ? k->gemm(e, 0, 0, n, PANEL, in, alpha, x, in, 0, mocl_real(w->t), PANEL, PANEL * in, beta, y, out, PANEL,
+                               first / PANEL) : MK_OK;
+    if (code || !rest) return code;
+    return k->gemm(e, 0, 0, n, rest, in, alpha, x, in, 0, mocl_real(w->t) + first * in, rest, 0, beta, y + first, out, 0, 1);
+}
+
 /* y [n, out] of x [n, in]; u is room for [n, rank] */
 static int product(const mk_table *k, mk_env *e, const weight *w, double scale, int64_t n, const mk_real *x, mk_real *u,
                    mk_real *y) {
-    int tb = !w->transposed;
-    int64_t in = w->in, out = w->out, r = w->rank;
-    int code = k->gemm(e, 0, tb, n, out, in, 1, x, in, 0, mocl_real(w->w), tb ? in : out, 0, 0, y, out, 0, 1);
-    if (code || !w->a) return code;
-    code = k->gemm(e, 0, tb, n, r, in, 1, x, in, 0, mocl_real(w->a), tb ? in : r, 0, 0, u, r, 0, 1);
-    return code ? code : k->gemm(e, 0, tb, n, out, r, scale, u, r, 0, mocl_real(w->b), tb ? r : out, 0, 1, y, out, 0, 1);
+    int code = times(k, e, &w->w, n, 1, x, 0, y);
+    if (code || !w->a.t) return code;
+    code = times(k, e, &w->a, n, 1, x, 0, u);
+    return code ? code : times(k, e, &w->b, n, scale, u, 1, y);
 }
 
 #define DO(call)          \
@@ -141,7 +181,7 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     const mocl_decode_rows *rows = d->rows;
     const mocl_generate_options *o = d->o;
     const mk_table *k = m->dev->k;
-    mk_env *e = &d->env[p];
+    mk_env *e = d->large ? &m->dev->env : &d->env[p];
     int64_t D = c->width, H = c->heads, G = c->kv_heads, K = c->head_size, F = c->ffn, V = c->vocab, one = 1, all = n * D;
     int64_t slab = rows->positions * G * K;
     double lora = m->lora_rank ? m->lora_alpha / (double)m->lora_rank : 0;
@@ -188,7 +228,7 @@ static void run_piece(void *arg, int64_t p) {
 
 mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
     mocl_device *dev = d->m->dev;
-    int64_t pieces = count_pieces(active);
+    int64_t pieces = count_pieces(d, active);
     int code = MK_OK;
     d->active = active;
     d->piece = (active + pieces - 1) / pieces;

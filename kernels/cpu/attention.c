@@ -68,6 +68,8 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
             int64_t depth = mk_min(CHUNK, K - d);
             if (rows == 1) { /* the keys times one column, the query: the same chains, and nothing to pack */
                 memcpy(pack, q + d, (size_t)depth * sizeof *pack);
+                /* a tile reads whole vectors: what else they hold must not be subnormal, which is slow */
+                memset(pack + depth, 0, (size_t)s->lanes * sizeof *pack);
                 mk_sweep(s, n, 1, depth, k + j0 * ld + d, ld, 1, pack, 1, score, 1, d > 0 ? &mk_add : NULL);
                 continue;
             }
