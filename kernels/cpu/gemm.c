@@ -18,7 +18,7 @@
 #define LARGE_B (256 * 256) /* n k from which blocks have up to MC rows, below two thirds of them */
 #define EVEN_BLOCKS 4      /* blocks of rows are a multiple of this: as many for each of a few threads */
 #define TILE_ROWS 6        /* of the widest tile: blocks of a multiple of it have no tile in part */
-#define WIDE_ROWS_MAX 512  /* up to here wide when there are panels enough */
+#define WIDE_ROWS_MAX 128  /* up to here wide when there are panels enough */
 #define NARROW_LD 256      /* up to here rows of A^T and panels of B are read where they lie */
 #define NARROW_ROWS 8      /* up to here any B is read where it lies if its rows are contiguous */
 #define DEEP_BYTES_MAX ((size_t)256 << 20)
