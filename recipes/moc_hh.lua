@@ -84,7 +84,7 @@ local schema = {
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
   { "ppo.max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
-  { "moc.iterations", 320, "PPO iterations", min = 1 },
+  { "moc.iterations", 480, "PPO iterations", min = 1 },
   { "moc.tag_noise", 0.04, "half of the tags of line 4 differ from p by up to this", min = 0, max = 0.5 },
   { "moc.save_every", 20, "iterations between checkpoints", min = 1 },
   { "eval.answers", 1024, "answers per preference", min = 1 },

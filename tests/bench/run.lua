@@ -32,7 +32,7 @@ local function count(key)
 end
 local rounds, THREADS = count "rounds", count "threads"
 local tiny = o.tiny == "true"
-local LEAST = tonumber(o.seconds) or tiny and 0 or .3 -- seconds a timed stretch lasts at least
+local LEAST = tonumber(o.seconds) or tiny and 0 or 1 -- seconds a timed stretch lasts at least
 sys.set_threads(THREADS)
 
 local function capture(command)
