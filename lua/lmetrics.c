@@ -7,6 +7,7 @@
 #include "stats.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* the number at list[i] of the list on the top of the stack */
@@ -68,11 +69,27 @@ static double check_sign(lua_State *L, int arg) {
     return moclL_optfield_boolean(L, arg, "minimize", false) ? -1 : 1;
 }
 
-/* hypervolume(points, reference [, {minimize=}]) -> volume, info */
+/* strict=true: the reference lies below every point */
+static void check_reference(lua_State *L, int64_t n, int d, const double *points, const double *reference, double sign) {
+    for (int64_t i = 0; i < n * d; i++) {
+        if (points[i] >= reference[i % d]) continue;
+        char text[256];
+        snprintf(text, sizeof text,
+                 "hypervolume: in objective %d the reference %.9g is better than point %lld, %.9g, which would count for nothing: "
+                 "choose a reference that every point dominates",
+                 (int)(i % d) + 1, sign * reference[i % d], (long long)(i / d) + 1, sign * points[i]);
+        luaL_error(L, "%s", text);
+    }
+}
+
+/* hypervolume(points, reference [, {minimize=, strict=}]) -> volume, info */
 static int metrics_hypervolume(lua_State *L) {
+    static const char *const options[] = {"minimize", "strict", NULL};
     luaL_checktype(L, 1, LUA_TTABLE);
     int64_t n, objectives;
-    double sign = check_sign(L, 3), volume;
+    moclL_checkoptions(L, 3, options);
+    double sign = moclL_optfield_boolean(L, 3, "minimize", false) ? -1 : 1, volume;
+    bool strict = moclL_optfield_boolean(L, 3, "strict", false);
     lua_settop(L, 3);
     double *reference = push_numbers(L, 2, "reference", &objectives);
     luaL_argcheck(L, objectives >= 1 && objectives <= MOCL_MAX_OBJECTIVES, 2,
@@ -80,6 +97,7 @@ static int metrics_hypervolume(lua_State *L) {
     for (int64_t k = 0; k < objectives; k++) reference[k] *= sign;
     int d = (int)objectives;
     double *points = push_points(L, 1, sign, &n, &d);
+    if (strict) check_reference(L, n, d, points, reference, sign);
     mocl_hypervolume_info info;
     mocl_status st = mocl_hypervolume(moclL_ctx(L), n, d, points, reference, &volume, &info);
     if (st) return moclL_raise(L, st);

@@ -130,7 +130,7 @@ local function exact(agent, preferences)
     f.monotone = f.monotone and (k == 1 or r[1] > f.rewards[k - 1][1])
   end
   f.reference_point, f.tau_reference = { 0, 0 }, { -2, -2 }
-  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point, { strict = true })
   f.mean_pairwise_distance = metrics.mean_pairwise_distance(f.rewards)
   local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })
   f.kendall_tau, f.kendall_p, f.kendall_tau_per_objective = c.kendall_tau, c.kendall_p, c.kendall_tau_per_objective

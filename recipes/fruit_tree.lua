@@ -158,7 +158,7 @@ end
 -- ---- figures ----
 
 local CHUNK = 200 -- preferences evaluated at a time
-local ZERO = { 0, 0, 0, 0, 0, 0 }
+local ZERO, STRICT = { 0, 0, 0, 0, 0, 0 }, { strict = true } -- returns below 0 would count for nothing
 local leaves = fruit_tree.leaves(cfg.depth)
 
 -- expected returns under preferences, and the leaves of the likeliest actions
@@ -192,8 +192,8 @@ local function readings(agent, seed, n)
     cosine = cosine + (1 - metrics.nvd(points[i], preferences[i]) ^ 2 / 2) / n -- equation 20
   end
   return { greedy_leaves = #greedy, mean_cosine = cosine, hypervolume = { n = n, reference = 0, episodes = cfg.eval.episodes,
-    greedy = metrics.hypervolume(greedy, ZERO), expected = metrics.hypervolume(points, ZERO),
-    sampled = metrics.hypervolume(sampled, ZERO) } }, points
+    greedy = metrics.hypervolume(greedy, ZERO, STRICT), expected = metrics.hypervolume(points, ZERO, STRICT),
+    sampled = metrics.hypervolume(sampled, ZERO, STRICT) } }, points
 end
 
 -- a list to read: each nutrient a little in front of the others, well in front, and alone
@@ -228,7 +228,7 @@ for i = 1, cfg.seeds do
 end
 
 local result = { recipe = "fruit_tree", method = "moc", seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
-  training_samples = updates * K * cfg.ppo.episodes * cfg.depth, front_hypervolume = metrics.hypervolume(leaves, ZERO),
+  training_samples = updates * K * cfg.ppo.episodes * cfg.depth, front_hypervolume = metrics.hypervolume(leaves, ZERO, STRICT),
   reference_point = ZERO, true_front = leaves, linear_ppo = all[1].linear_ppo, seeds = {} }
 for key, v in pairs(all[1].moc) do
   result[key] = v

@@ -232,6 +232,9 @@ T.test("hypervolume: mistakes are told", function()
   T.raises("entry 2 is a boolean", hv, { { 1, true } }, { 0, 0 })
   T.raises("between 1 and 64", hv, { { 1 } }, {})
   T.raises("did you mean 'minimize'", hv, { { 1 } }, { 0 }, { minimise = true })
+  T.eq(hv({ { 1, 2 }, { 2, 0 } }, { 0, 0 }, { strict = true }), 2.0) -- one on the edge is not beyond
+  T.raises("in objective 2 the reference 0.5 is better than point 2, 0,", hv, { { 1, 2 }, { 2, 0 } }, { 0, .5 }, { strict = true })
+  T.raises("in objective 1 the reference 1 is better than point 1, 2,", hv, { { 2, 0 } }, { 1, 1 }, { strict = true, minimize = true })
   T.raises("too far", hv, { { 1e308 } }, { -1e308 })
 end)
 

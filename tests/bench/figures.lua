@@ -35,7 +35,7 @@ function figures.markdown(result)
     ("%s; `make bench`, %d rounds, %d threads a side; load average before: %s."):format(result.date, result.rounds, result.threads,
       (result.load or "unknown"):match("^%S+ %S+ %S+") or "unknown"),
     ("%s, %d processors, %s; mocl %s (compiler %s, kernels %s); %s."):format(m.cpu, result.cpus, m.os, m.mocl, m.compiler,
-      m.blas:match("[^ ]+$"), p and ("PyTorch %s with %s, Python %s"):format(p.torch, p.blas, p.python)
+      m.blas:match "built%-in kernels %((%w+)%)" or m.blas, p and ("PyTorch %s with %s, Python %s"):format(p.torch, p.blas, p.python)
       or "no PyTorch: mocl alone"),
   }
   if result.peak then
