@@ -208,6 +208,13 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
+    T.test("a bf16 weight that does not begin at a multiple of 16 bytes, on " .. device, function()
+      local h, flat = draw({ 5, 64 }, 203):to(device), draw({ 1 + 48 * 64 }, 204, .1):to(device):to "bf16"
+      local w = flat:narrow(1, 2, 48 * 64):reshape { 48, 64 } -- the library reads from such multiples only
+      T.near(nn.linear(h, w):to("cpu"):to("f32"):flatten():totable(),
+        h:to("cpu"):to("bf16"):to("f32"):matmul(w:to("cpu"):to("f32"):t()):flatten():totable(), .05)
+    end)
+
     local CONFIG = { vocab_size = 96, hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2,
       intermediate_size = 48, max_position_embeddings = 48 }
     local PROMPTS = { { 1 }, { 2, 3, 4 }, { 28, 0, 7, 7, 1 }, { 5, 6 } }
