@@ -1042,29 +1042,32 @@ static void test_head(void) {
         K->logprob_bwd(E, R, V, place, it, target, ent, lse, da, db, place);
         same_bits("logprob_bwd in place", n, place, both);
 
-        K->kl(E, R, V, x, q, it, kl);
+        mk_real *ref_lse = empty(R), *again = empty(R), *ignored = empty(R);
+        K->kl(E, R, V, x, q, it, lse, ref_lse, kl);
+        K->logprob(E, R, V, q, it, target, ignored, NULL, again);
+        same_bits("kl: the lse of the reference", R, ref_lse, again);
         ref.what = 2;
         head_reference(&ref, in, want);
         near_all("kl", R, kl, want, 3 * TOL);
         for (int64_t i = 0; i < n; i++) dx[i] = 0;
-        K->kl_bwd(E, R, V, x, q, it, kl, da, dx);
+        K->kl_bwd(E, R, V, x, q, it, lse, ref_lse, kl, da, dx);
         gradient("kl", head_reference, &ref, n, x, R, da, dx);
         mk_real *once = copy_of(n, dx);
-        K->kl_bwd(E, R, V, x, q, it, kl, da, dx);
+        K->kl_bwd(E, R, V, x, q, it, lse, ref_lse, kl, da, dx);
         for (int64_t i = 0; i < n; i++)
             if (fabs((double)(dx[i] - 2 * once[i])) > TOL) fail("kl_bwd accumulates");
-        K->kl(E, R, V, x, x, it, kl);
+        K->kl(E, R, V, x, x, it, lse, ref_lse, kl);
         for (int64_t r = 0; r < R; r++) ok(fabs((double)kl[r]) < 1e-6, "kl with itself is 0");
     }
     /* a forbidden token (-inf) takes no probability and makes no NaN */
     mk_real x[] = {1, (mk_real)-INFINITY, 2, 0}, q[] = {0, (mk_real)-INFINITY, 1, 0}, lp, ent, lse;
-    mk_real kl, dx[4], one = 1, half = (mk_real)0.5;
+    mk_real kl, ref_lse, dx[4], one = 1, half = (mk_real)0.5;
     int32_t target = 2;
     K->logprob(E, 1, 4, x, 1, &target, &lp, &ent, &lse);
     K->logprob_bwd(E, 1, 4, x, 1, &target, &ent, &lse, &one, &half, dx);
     ok(isfinite(lp) && isfinite(ent) && isfinite(dx[0]) && dx[1] == 0, "-inf logits");
-    K->kl(E, 1, 4, x, q, 1, &kl);
-    K->kl_bwd(E, 1, 4, x, q, 1, &kl, &one, dx);
+    K->kl(E, 1, 4, x, q, 1, &lse, &ref_lse, &kl);
+    K->kl_bwd(E, 1, 4, x, q, 1, &lse, &ref_lse, &kl, &one, dx);
     ok(isfinite(kl) && kl > 0 && isfinite(dx[3]) && dx[1] == 0, "-inf logits in kl");
 }
 
@@ -1246,6 +1249,11 @@ static void test_optimisers(void) {
         near_all("adamw m", n, m, wm, 5 * TOL);
         near_all("adamw v", n, v, wv, 5 * TOL);
     }
+    /* moments that have decayed to nothing count as 0, and what is not a number still shows */
+    mk_real sp[] = {1, 1, 1}, sg[] = {0, 0, (mk_real)NAN}, sm[] = {(mk_real)1e-30, 1, 0}, sv[] = {(mk_real)1e-36, 1, 0};
+    K->adamw(E, 3, sp, sg, sm, sv, 0.01, 0.9, 0.999, 1e-8, 0, 900, 1);
+    ok(sp[0] == 1 && sm[0] == 0 && sv[0] == 0, "adamw: tiny moments");
+    ok(sm[1] > 0 && sv[1] > 0 && isnan(sp[2]) && isnan(sm[2]) && isnan(sv[2]), "adamw: NaN");
     for (int step = 1; step <= 4; step++) {
         mk_real *g = randoms(n, -3, 3);
         K->sgd(E, n, p, g, buf, 0.1, 0.8, 0.01, step == 1, 2);
