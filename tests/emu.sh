@@ -1,7 +1,7 @@
 #!/bin/sh
 # emu.sh - the long tests of the CUDA kernels on the host emulator: every test that runs once for each device,
-# plain in both orders and under the address and undefined behaviour sanitizers; a whole recipe on device=cuda against
-# the cpu. The last line counts.
+# plain in both orders and under the address and undefined behaviour sanitizers; whole recipes on device=cuda
+# against the cpu. The last line counts.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
@@ -33,26 +33,29 @@ every "forward" . forward
 every "reverse" . reverse
 every "sanitizers, reverse" build/asan reverse
 
-# moc_hh at its smallest: the same files as on the cpu, and results that differ by rounding alone
-recipe() { # NAME SETTINGS OPTIONS...
-    name=$1 settings=$2
-    shift 2
+# recipes at their smallest: the same files as on the cpu, and results that differ by rounding alone
+recipe() { # NAME SETTINGS RECIPE OPTIONS...
+    name=$1 settings=$2 recipe=$3
+    shift 3
     # shellcheck disable=SC2086 # word splitting is meant
-    env $settings ./mocl recipes/moc_hh.lua preset=smoke quiet=true "$@" out="$dir/$name" > "$dir/log" 2>&1 || {
+    env $settings ./mocl "recipes/$recipe.lua" preset=smoke quiet=true "$@" out="$dir/$name" > "$dir/log" 2>&1 || {
         cat "$dir/log"
         return 1
     }
 }
 emulator=MOCL_CUDA=$PWD/build/emu/mocl_cuda.so
-{
-    recipe cpu "" && recipe cuda "$emulator" device=cuda && ./mocl tests/same_run.lua "$dir/cpu" "$dir/cuda"
-} > "$dir/out" 2>&1
-add "moc_hh preset=smoke on device=cuda"
+for r in moc_hh fishwood; do
+    {
+        recipe "cpu-$r" "" $r && recipe "cuda-$r" "$emulator" $r device=cuda &&
+            ./mocl tests/same_run.lua "$dir/cpu-$r" "$dir/cuda-$r"
+    } > "$dir/out" 2>&1
+    add "$r preset=smoke on device=cuda"
+done
 # and with the policy in bf16: what leads up to it is the same, and the first ratio is 1
 rewards="rewards=examples/04_rewards.lua objectives=brief,polite"
 {
     # shellcheck disable=SC2086
-    recipe cpu-f32 "" $rewards && recipe cuda-bf16 "$emulator" $rewards device=cuda dtype=bf16 &&
+    recipe cpu-f32 "" moc_hh $rewards && recipe cuda-bf16 "$emulator" moc_hh $rewards device=cuda dtype=bf16 &&
         ./mocl tests/same_run.lua "$dir/cpu-f32" "$dir/cuda-bf16" bf16
 } > "$dir/out" 2>&1
 add "moc_hh preset=smoke dtype=bf16 on device=cuda"

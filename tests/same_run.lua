@@ -1,4 +1,4 @@
---- same_run.lua A B [bf16] - compares two runs of moc_hh with the same options on two devices: the stages and steps are
+--- same_run.lua A B [bf16] - compares two runs of a recipe with the same options on two devices: the stages and steps are
 -- the same, and every figure of metrics.jsonl agrees within what rounding explains. Prints "1 passed, 0 failed".
 --
 -- Training amplifies a rounding of 1e-7: Adam divides by gradients near zero, and a sampled token at the edge
