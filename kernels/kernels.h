@@ -90,6 +90,14 @@ typedef enum mk_binary {
 
 typedef enum mk_reduce { MK_SUM, MK_MAX, MK_MIN, MK_LOGSUMEXP } mk_reduce;
 
+/* One parameter of an optimiser's list: n entries of each; m and v are its moments. */
+typedef struct mk_parameter {
+    int64_t n;
+    mk_real *p;
+    const mk_real *g;
+    mk_real *m, *v;
+} mk_parameter;
+
 typedef struct mk_table {
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
@@ -262,16 +270,17 @@ typedef struct mk_table {
                     const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio,
                     mk_real *clipped);
 
-    /* -- optimisers (kernels/cpu/optim.c) -- */
+    /* -- optimisers (kernels/cpu/optim.c); `list` (a host pointer) is read before the call returns -- */
 
-    /* AdamW as PyTorch's: p -= lr wd p; m, v moments; p -= lr mhat / (sqrt(vhat) + eps); step >= 1 */
-    int (*adamw)(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m, mk_real *v, double lr,
-                 double beta1, double beta2, double eps, double wd, int64_t step, double grad_scale);
+    /* AdamW as PyTorch's on each of `count` parameters: p -= lr wd p; m, v moments; p -= lr mhat / (sqrt(vhat) +
+    ** eps); step >= 1 */
+    int (*adamw)(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                 double wd, int64_t step, double grad_scale);
     /* SGD as PyTorch's: g' = grad_scale g + wd p; buf = momentum buf + g' (first: g'); p -= lr buf */
     int (*sgd)(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
                double momentum, double wd, int first, double grad_scale);
-    /* out[0] (host pointer) = sum of squares in double; waits for the device */
-    int (*sumsq)(mk_env *e, int64_t n, const mk_real *x, double *out);
+    /* out[0] (host pointer) = sum of the squares of all gradients of the list, in double; waits for the device, once */
+    int (*sumsq)(mk_env *e, int64_t count, const mk_parameter *list, double *out);
 
     /* -- bf16: the same maths as the entries above with weights and activations in bf16. Arithmetic and sums are F32,
     ** each bf16 output is rounded once, to nearest even; gradients are F32. NULL on the cpu, where bf16 is storage. -- */

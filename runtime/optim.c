@@ -18,7 +18,8 @@ mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind
     o->param = mocl_calloc(ctx, (size_t)n, sizeof *o->param);
     o->first = mocl_calloc(ctx, (size_t)n, sizeof *o->first);
     o->second = mocl_calloc(ctx, (size_t)n, sizeof *o->second);
-    if (!o->param || !o->first || !o->second) {
+    o->list = mocl_calloc(ctx, (size_t)n, sizeof *o->list);
+    if (!o->param || !o->first || !o->second || !o->list) {
         mocl_optim_free(o);
         return mocl_nomem(ctx, (size_t)n * sizeof *o->param);
     }
@@ -38,6 +39,7 @@ void mocl_optim_free(mocl_optim *o) {
     mocl_free(o->param);
     mocl_free(o->first);
     mocl_free(o->second);
+    mocl_free(o->list);
     mocl_free(o);
 }
 
@@ -54,34 +56,50 @@ mocl_status mocl_optim_make_state(mocl_optim *o) {
     return MOCL_OK;
 }
 
+/* o->list := the parameters from *at on that have a gradient, as long as they lie on one device, which it returns; *count
+** of them, and *at goes behind them. NULL: there are none. */
+static mocl_device *next_list(mocl_optim *o, int *at, int64_t *count) {
+    mocl_device *dev = NULL;
+    for (*count = 0; *at < o->n; (*at)++) {
+        mocl_tensor *p = o->param[*at];
+        if (!p->grad) continue;
+        if (dev && p->storage->dev != dev) break;
+        dev = p->storage->dev;
+        mocl_tensor *m = o->first[*at], *v = o->second[*at]; /* none before the first step, which the norm precedes */
+        o->list[(*count)++] = (mk_parameter){.n = mocl_tensor_numel(p), .p = mocl_real(p), .g = mocl_real(p->grad),
+                                             .m = m ? mocl_real(m) : NULL, .v = v ? mocl_real(v) : NULL};
+    }
+    return dev;
+}
+
 mocl_status mocl_optim_step(mocl_optim *o, double grad_scale) {
+    mocl_device *dev;
+    int64_t count;
     MOCL_TRY(mocl_poll(o->ctx)); /* once: a step is whole or not taken */
     for (int i = 0; i < o->n; i++)
         if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
     o->steps++;
-    for (int i = 0; i < o->n; i++) {
-        mocl_tensor *p = o->param[i], *g = p->grad;
-        mocl_device *dev = p->storage->dev;
-        if (!g) continue;
-        int64_t n = mocl_tensor_numel(p);
+    for (int at = 0; (dev = next_list(o, &at, &count));) {
         if (o->kind == MOCL_OPTIM_ADAMW)
-            MOCL_TRY(MOCL_KERNEL(dev, adamw, n, mocl_real(p), mocl_real(g), mocl_real(o->first[i]), mocl_real(o->second[i]),
-                                 o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps, grad_scale));
-        else
-            MOCL_TRY(MOCL_KERNEL(dev, sgd, n, mocl_real(p), mocl_real(g), mocl_real(o->first[i]), o->lr, o->momentum,
-                                 o->weight_decay, o->steps == 1, grad_scale));
-        p->storage->version++;
+            MOCL_TRY(MOCL_KERNEL(dev, adamw, count, o->list, o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps,
+                                 grad_scale));
+        for (int64_t i = 0; i < count && o->kind == MOCL_OPTIM_SGD; i++) {
+            const mk_parameter *p = &o->list[i];
+            MOCL_TRY(MOCL_KERNEL(dev, sgd, p->n, p->p, p->g, p->m, o->lr, o->momentum, o->weight_decay, o->steps == 1,
+                                 grad_scale));
+        }
     }
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) o->param[i]->storage->version++;
     return MOCL_OK;
 }
 
 mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm) {
-    double total = 0;
-    for (int i = 0; i < o->n; i++) {
-        mocl_tensor *g = o->param[i]->grad;
-        double sum = 0;
-        if (!g) continue;
-        MOCL_TRY(MOCL_KERNEL(g->storage->dev, sumsq, mocl_tensor_numel(g), mocl_real(g), &sum));
+    mocl_device *dev;
+    int64_t count;
+    double total = 0, sum = 0;
+    for (int at = 0; (dev = next_list(o, &at, &count));) {
+        MOCL_TRY(MOCL_KERNEL(dev, sumsq, count, o->list, &sum));
         total += sum;
     }
     *norm = sqrt(total);

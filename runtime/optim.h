@@ -19,6 +19,7 @@ typedef struct mocl_optim {
     mocl_tensor **param; /* n, referenced */
     mocl_tensor **first; /* n, owned: Adam's m, SGD's buffer; NULL until the first step */
     mocl_tensor **second; /* n, owned: Adam's v */
+    mk_parameter *list; /* n: what a kernel is told of the parameters that have a gradient */
 } mocl_optim;
 
 /* parameters must be contiguous f32 leaves that require grad */

@@ -75,6 +75,8 @@ random.cu|s/\(uint32_t\)\(s\.id >> 32\), s\.key/0, s.key/|streams: the upper hal
 ppo.cu|s/offsets\[s \+ 1\] - 1; t >=/offsets[s + 1]; t >=/|GAE: begins one token late
 ppo.cu|s/\(a < 0 && z < lo\)/(a < 0 \&\& z > lo)/|PPO: the lower clip
 optim.cu|s/1 - pow\(beta2, \(double\)step\)/1 - pow(beta2, (double)step - 1)/|AdamW: bias correction off by one step
+optim.cu|s/start\[middle\] <= i/start[middle] < i/|AdamW: the first entry of each parameter goes to the one before
+optim.cu|s/done \+= l\.start\[l\.count\]/done = l.start[l.count]/|gradient norm: later parts of the list over earlier ones
 optim.cu|s/if \(!first\) d = momentum/if (first) d = momentum/|SGD: momentum at the first step
 END
 }

@@ -98,6 +98,33 @@ local function one(v)
   return p, { p }
 end
 
+-- kernels take them some at a time
+for _, device in ipairs(T.devices) do
+  T.test("70 parameters of many sizes: each as by itself, one norm, on " .. device, function()
+    local together, alone = {}, {}
+    for i = 1, 70 do
+      local n = i == 33 and 5000 or i == 50 and 4096 or i * 37 % 300 + 1
+      for _, list in ipairs { together, alone } do
+        list[i] = tensor.randn({ n }, { seed = i }):to(list == together and device or "cpu"):requires_grad_()
+      end
+    end
+    local opt, squares = optim.adamw(together, { lr = .1 }), 0
+    for i, p in ipairs(alone) do
+      local one, g = optim.adamw({ p }, { lr = .1 }), tensor.randn(p.shape, { seed = 100 + i })
+      if i ~= 40 then -- which has no gradient
+        p:backward(g)
+        together[i]:backward(g:to(device))
+        squares = squares + g:square():sum():item()
+      end
+      one:step()
+    end
+    T.near(opt:step() / math.sqrt(squares), 1, 1e-6)
+    for i, p in ipairs(alone) do
+      T.near(together[i]:to("cpu"):totable(), p:totable(), 1e-6, "parameter " .. i)
+    end
+  end)
+end
+
 T.test("a step skips parameters without a gradient", function()
   local p, q = one(1), one(2)
   local opt = optim.adamw({ p, q }, { lr = .1, weight_decay = .5 })

@@ -1,22 +1,29 @@
-/* optim.c - optimiser steps over flat parameter vectors, and the norm they are clipped by. */
+/* optim.c - optimiser steps over a list of parameters, and the norm they are clipped by. The threads share the
+** list as if it were one vector: the many small ones of an adapter cost one hand-over together.
+*/
 #include "simd.h"
 
 #include "table.h"
 
 struct adamw_job {
     struct mk_adamw step;
-    mk_real *p, *m, *v;
-    const mk_real *g;
+    int64_t count;
+    const mk_parameter *list;
 };
 
+/* elements first .. last - 1 of all parameters in a row */
 static void adamw_range(void *arg, int64_t first, int64_t last) {
     struct adamw_job *j = arg;
-    mk_simd()->adamw(last - first, &j->step, j->p + first, j->g + first, j->m + first, j->v + first);
+    int64_t start = 0;
+    for (int64_t i = 0; i < j->count && start < last; start += j->list[i++].n) {
+        const mk_parameter *a = &j->list[i];
+        int64_t from = mk_max(first - start, 0), to = mk_min(last - start, a->n);
+        if (from < to) mk_simd()->adamw(to - from, &j->step, a->p + from, a->g + from, a->m + from, a->v + from);
+    }
 }
 
-int mk_cpu_adamw(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m, mk_real *v,
-                 double lr, double beta1, double beta2, double eps, double wd, int64_t step,
-                 double grad_scale) {
+int mk_cpu_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1,
+                 double beta2, double eps, double wd, int64_t step, double grad_scale) {
     double bc1 = 1 - pow(beta1, (double)step), bc2 = 1 - pow(beta2, (double)step);
     struct adamw_job j = {
         .step = {.grad_scale = (mk_real)grad_scale,
@@ -24,8 +31,10 @@ int mk_cpu_adamw(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m,
                  .one_beta1 = (mk_real)(1 - beta1), .one_beta2 = (mk_real)(1 - beta2),
                  .decay = (mk_real)(1 - lr * wd), .step_size = (mk_real)(lr / bc1),
                  .inv_sqrt_bc2 = (mk_real)(1 / sqrt(bc2)), .eps = (mk_real)eps},
-        .p = p, .m = m, .v = v, .g = g,
+        .count = count, .list = list,
     };
+    int64_t n = 0;
+    for (int64_t i = 0; i < count; i++) n += list[i].n;
     mk_for(e, n, 0.8, adamw_range, &j);
     return MK_OK;
 }
@@ -59,26 +68,39 @@ int mk_cpu_sgd(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf,
 }
 
 struct sumsq_job {
-    const mk_real *x;
-    double *part;
-    int64_t n;
+    int64_t count;
+    const mk_parameter *list;
+    double *part; /* of each block of each gradient */
 };
 
+static int64_t blocks_of(const mk_parameter *a) { return mk_ceil_div(a->n, MK_SUM_BLOCK); }
+
+/* blocks first .. last - 1 of all gradients in a row */
 static void sumsq_range(void *arg, int64_t first, int64_t last) {
     struct sumsq_job *j = arg;
-    for (int64_t b = first; b < last; b++) {
-        int64_t at = b * MK_SUM_BLOCK;
-        j->part[b] = mk_simd()->sumsq(mk_min(MK_SUM_BLOCK, j->n - at), j->x + at);
+    int64_t start = 0;
+    for (int64_t i = 0; i < j->count && start < last; start += blocks_of(&j->list[i++])) {
+        const mk_parameter *a = &j->list[i];
+        int64_t to = mk_min(last - start, blocks_of(a));
+        for (int64_t b = mk_max(first - start, 0); b < to; b++) {
+            int64_t at = b * MK_SUM_BLOCK;
+            j->part[start + b] = mk_simd()->sumsq(mk_min(MK_SUM_BLOCK, a->n - at), a->g + at);
+        }
     }
 }
 
-int mk_cpu_sumsq(mk_env *e, int64_t n, const mk_real *x, double *out) {
-    int64_t blocks = mk_ceil_div(n, MK_SUM_BLOCK);
-    struct sumsq_job j = {x, mk_scratch(e, (size_t)blocks * sizeof(double)), n};
+int mk_cpu_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
+    int64_t blocks = 0;
+    for (int64_t i = 0; i < count; i++) blocks += blocks_of(&list[i]);
+    struct sumsq_job j = {count, list, mk_scratch(e, (size_t)blocks * sizeof(double))};
     if (!j.part) return MK_NOMEM;
     mk_for(e, blocks, 0.15 * MK_SUM_BLOCK, sumsq_range, &j);
-    double s = 0;
-    for (int64_t b = 0; b < blocks; b++) s += j.part[b];
-    *out = s;
+    double total = 0;
+    for (int64_t i = 0, b = 0; i < count; i++) {
+        double sum = 0;
+        for (int64_t end = b + blocks_of(&list[i]); b < end; b++) sum += j.part[b];
+        total += sum;
+    }
+    *out = total;
     return MK_OK;
 }

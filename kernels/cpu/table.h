@@ -97,11 +97,10 @@ int mk_cpu_gae(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, cons
 int mk_cpu_ppo_clip(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
                     const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio,
                     mk_real *clipped);
-int mk_cpu_adamw(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m, mk_real *v,
-                 double lr, double beta1, double beta2, double eps, double wd, int64_t step,
-                 double grad_scale);
+int mk_cpu_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1,
+                 double beta2, double eps, double wd, int64_t step, double grad_scale);
 int mk_cpu_sgd(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
                double momentum, double wd, int first, double grad_scale);
-int mk_cpu_sumsq(mk_env *e, int64_t n, const mk_real *x, double *out);
+int mk_cpu_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out);
 
 #endif

@@ -1,14 +1,48 @@
-/* optim.cu - optimiser steps over flat parameter vectors; the norm they are clipped by is in reduce.cu. */
+/* optim.cu - optimiser steps, and the norm they are clipped by. AdamW and the norm take a list of parameters, some at a
+** launch: an adapter has hundreds of small ones. The list travels with the launch, so nothing is copied before it.
+*/
 #include "common.cuh"
 #include "table.cuh"
+
+#define LIST_MAX 32     /* parameters of a launch: 1.5 of the 4 KB that its arguments may have */
+#define SUM_BLOCK 4096  /* entries of a gradient that one block adds up */
+
+struct part_of_list {
+    int64_t count, start[LIST_MAX + 1]; /* where each begins, in entries or blocks, all in a row; and their end */
+    mk_parameter at[LIST_MAX];
+};
+
+/* the parameter that number i of the row belongs to */
+static __device__ __forceinline__ int64_t owner(const part_of_list &l, int64_t i) {
+    int64_t low = 0, high = l.count - 1;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (l.start[middle] <= i) low = middle;
+        else high = middle - 1;
+    }
+    return low;
+}
+
+/* parameters first, first + 1 ... of the list; `unit` entries count as one */
+static part_of_list take(int64_t count, const mk_parameter *list, int64_t first, int64_t unit) {
+    part_of_list l = {};
+    l.count = min64(count - first, LIST_MAX);
+    for (int64_t i = 0; i < l.count; i++) {
+        l.at[i] = list[first + i];
+        l.start[i + 1] = l.start[i] + ceil_div(l.at[i].n, unit);
+    }
+    return l;
+}
 
 struct adamw_step {
     float grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
 };
 
-static __global__ void adamw_kernel(int64_t n, adamw_step s, float *p, const float *g, float *m, float *v) {
-    FOR_FLAT(i, n) {
-        float d = g[i] * s.grad_scale;
+static __global__ void adamw_kernel(part_of_list l, adamw_step s) {
+    FOR_FLAT(at, l.start[l.count]) {
+        int64_t which = owner(l, at), i = at - l.start[which];
+        float *p = l.at[which].p, *m = l.at[which].m, *v = l.at[which].v;
+        float d = l.at[which].g[i] * s.grad_scale;
         float m1 = s.beta1 * m[i] + s.one_beta1 * d, v1 = s.beta2 * v[i] + s.one_beta2 * (d * d);
         m[i] = m1;
         v[i] = v1;
@@ -16,12 +50,52 @@ static __global__ void adamw_kernel(int64_t n, adamw_step s, float *p, const flo
     }
 }
 
-int mk_cuda_adamw(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *m, mk_real *v, double lr, double beta1,
-                  double beta2, double eps, double wd, int64_t step, double grad_scale) {
+int mk_cuda_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                  double wd, int64_t step, double grad_scale) {
     double bc1 = 1 - pow(beta1, (double)step), bc2 = 1 - pow(beta2, (double)step);
     adamw_step s = {(float)grad_scale, (float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2),
                     (float)(1 - lr * wd), (float)(lr / bc1), (float)(1 / sqrt(bc2)), (float)eps};
-    return MK_LAUNCH_FLAT(e, adamw_kernel, n, n, s, p, g, m, v);
+    for (int64_t first = 0; first < count; first += LIST_MAX) {
+        part_of_list l = take(count, list, first, 1);
+        MK_TRY(MK_LAUNCH_FLAT(e, adamw_kernel, l.start[l.count], l, s));
+    }
+    return MK_OK;
+}
+
+static __global__ void squares_kernel(part_of_list l, double *part) {
+    FOR_ROWS(item, l.start[l.count]) {
+        int64_t which = owner(l, item), at = (item - l.start[which]) * SUM_BLOCK;
+        int64_t end = at + SUM_BLOCK < l.at[which].n ? at + SUM_BLOCK : l.at[which].n;
+        const float *g = l.at[which].g;
+        double sum = 0;
+        for (int64_t i = at + threadIdx.x; i < end; i += blockDim.x) sum += (double)g[i] * (double)g[i];
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) part[item] = sum;
+    }
+}
+
+/* *out = sum of the blocks' sums, in an order that their number alone decides */
+static __global__ void total_kernel(int64_t n, const double *part, double *out) {
+    double sum = 0;
+    FOR_COLUMNS(i, n) sum += part[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *out = sum;
+}
+
+int mk_cuda_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
+    int64_t blocks = 0, done = 0;
+    *out = 0;
+    for (int64_t i = 0; i < count; i++) blocks += ceil_div(list[i].n, SUM_BLOCK);
+    if (blocks == 0) return MK_OK;
+    double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(blocks + 1) * sizeof(double)));
+    if (!part) return MK_NOMEM;
+    for (int64_t first = 0; first < count; first += LIST_MAX) {
+        part_of_list l = take(count, list, first, SUM_BLOCK);
+        MK_TRY(MK_LAUNCH_ROWS(e, squares_kernel, l.start[l.count], SUM_BLOCK, l, part + done));
+        done += l.start[l.count];
+    }
+    MK_TRY(MK_LAUNCH(e, total_kernel, 1, 256, blocks, part, part + blocks));
+    return mk_cuda_fetch(e, out, part + blocks, sizeof *out);
 }
 
 /* buf may be NULL when there is no momentum */

@@ -12,16 +12,12 @@
 /* ---- sums --------------------------------------------------------------------------------------- */
 
 /* part[line * pieces + piece] */
-static __global__ void sum_lines_kernel(int64_t lines, int64_t pieces, int64_t n, int square, const float *x,
-                                        double *part) {
+static __global__ void sum_lines_kernel(int64_t lines, int64_t pieces, int64_t n, const float *x, double *part) {
     FOR_ROWS(item, lines * pieces) {
         int64_t at = item % pieces * SUM_BLOCK, end = at + SUM_BLOCK < n ? at + SUM_BLOCK : n;
         const float *row = x + item / pieces * n;
         double sum = 0;
-        for (int64_t i = at + threadIdx.x; i < end; i += blockDim.x) {
-            double v = (double)row[i];
-            sum += square ? v * v : v;
-        }
+        for (int64_t i = at + threadIdx.x; i < end; i += blockDim.x) sum += (double)row[i];
         sum = block_sum(sum);
         if (threadIdx.x == 0) part[item] = sum;
     }
@@ -40,14 +36,12 @@ static __global__ void sum_columns_kernel(int64_t outer, int64_t pieces, int64_t
 }
 
 /* y[o inner + c] = sum of the pieces, in order */
-static __global__ void add_pieces_kernel(int64_t outer, int64_t pieces, int64_t inner, const double *part, float *y,
-                                         double *y_double) {
+static __global__ void add_pieces_kernel(int64_t outer, int64_t pieces, int64_t inner, const double *part, float *y) {
     FOR_FLAT(item, outer * inner) {
         const double *p = part + item / inner * pieces * inner + item % inner;
         double sum = 0;
         for (int64_t i = 0; i < pieces; i++) sum += p[i * inner];
-        if (y) y[item] = (float)sum;
-        if (y_double) y_double[item] = sum;
+        y[item] = (float)sum;
     }
 }
 
@@ -56,21 +50,10 @@ static int sum(mk_env *e, int64_t outer, int64_t n, int64_t inner, const float *
     double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(outer * pieces * inner) * sizeof(double)));
     if (!part) return MK_NOMEM;
     if (inner == 1)
-        MK_TRY(MK_LAUNCH_ROWS(e, sum_lines_kernel, outer * pieces, min64(n, SUM_BLOCK), outer, pieces, n, 0, x, part));
+        MK_TRY(MK_LAUNCH_ROWS(e, sum_lines_kernel, outer * pieces, min64(n, SUM_BLOCK), outer, pieces, n, x, part));
     else
         MK_TRY(MK_LAUNCH_FLAT(e, sum_columns_kernel, outer * pieces * inner, outer, pieces, n, inner, x, part));
-    return MK_LAUNCH_FLAT(e, add_pieces_kernel, outer * inner, outer, pieces, inner, part, y, (double *)nullptr);
-}
-
-int mk_cuda_sumsq(mk_env *e, int64_t n, const mk_real *x, double *out) {
-    int64_t pieces = ceil_div(n, SUM_BLOCK);
-    *out = 0;
-    if (n <= 0) return MK_OK;
-    double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(pieces + 1) * sizeof(double)));
-    if (!part) return MK_NOMEM;
-    MK_TRY(MK_LAUNCH_ROWS(e, sum_lines_kernel, pieces, min64(n, SUM_BLOCK), (int64_t)1, pieces, n, 1, x, part));
-    MK_TRY(MK_LAUNCH_FLAT(e, add_pieces_kernel, 1, (int64_t)1, pieces, (int64_t)1, part, (float *)nullptr, part + pieces));
-    return mk_cuda_fetch(e, out, part + pieces, sizeof *out);
+    return MK_LAUNCH_FLAT(e, add_pieces_kernel, outer * inner, outer, pieces, inner, part, y);
 }
 
 /* ---- extremes and log-sum-exp ------------------------------------------------------------------- */

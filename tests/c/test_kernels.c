@@ -1236,7 +1236,8 @@ static void test_optimisers(void) {
     double *wp = doubles(n, p), *wm = doubles(n, m), *wv = doubles(n, v), *wb = doubles(n, v);
     for (int step = 1; step <= 5; step++) {
         mk_real *g = randoms(n, -3, 3);
-        K->adamw(E, n, p, g, m, v, 0.01, 0.9, 0.999, 1e-8, 0.1, step, 0.5);
+        mk_parameter list[] = {{17, p, g, m, v}, {0, NULL, NULL, NULL, NULL}, {n - 17, p + 17, g + 17, m + 17, v + 17}};
+        K->adamw(E, 3, list, 0.01, 0.9, 0.999, 1e-8, 0.1, step, 0.5);
         for (int64_t i = 0; i < n; i++) {
             double d = 0.5 * (double)g[i];
             wp[i] -= 0.01 * 0.1 * wp[i];
@@ -1251,7 +1252,7 @@ static void test_optimisers(void) {
     }
     /* moments that have decayed to nothing count as 0, and what is not a number still shows */
     mk_real sp[] = {1, 1, 1}, sg[] = {0, 0, (mk_real)NAN}, sm[] = {(mk_real)1e-30, 1, 0}, sv[] = {(mk_real)1e-36, 1, 0};
-    K->adamw(E, 3, sp, sg, sm, sv, 0.01, 0.9, 0.999, 1e-8, 0, 900, 1);
+    K->adamw(E, 1, &(mk_parameter){3, sp, sg, sm, sv}, 0.01, 0.9, 0.999, 1e-8, 0, 900, 1);
     ok(sp[0] == 1 && sm[0] == 0 && sv[0] == 0, "adamw: tiny moments");
     ok(sm[1] > 0 && sv[1] > 0 && isnan(sp[2]) && isnan(sm[2]) && isnan(sv[2]), "adamw: NaN");
     for (int step = 1; step <= 4; step++) {
@@ -1266,7 +1267,8 @@ static void test_optimisers(void) {
     }
     for (int64_t len = 0; len < n; len = len * 3 + 1) {
         double got = -1, want = 0;
-        ok(K->sumsq(E, len, p, &got) == MK_OK, "sumsq works");
+        mk_parameter list[] = {{len / 3, NULL, p, NULL, NULL}, {len - len / 3, NULL, p + len / 3, NULL, NULL}};
+        ok(K->sumsq(E, 2, list, &got) == MK_OK, "sumsq works");
         for (int64_t i = 0; i < len; i++) want += (double)p[i] * (double)p[i];
         ok(fabs(got - want) <= 1e-12 * (1 + want), "sumsq");
         record(&got, sizeof got);
