@@ -84,8 +84,8 @@ local schema = {
   { "ppo.max_grad_norm", 1.0, "clip of the gradient norm", min = 0 },
   { "ppo.max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "ppo.temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
-  { "moc.iterations", 480, "PPO iterations", min = 1 },
-  { "moc.tag_noise", 0.04, "the tags of line 4 differ from p by up to this, but for the corners", min = 0, max = 0.5 },
+  { "moc.iterations", 320, "PPO iterations", min = 1 },
+  { "moc.tag_noise", 0.04, "half of the tags of line 4 differ from p by up to this", min = 0, max = 0.5 },
   { "moc.save_every", 20, "iterations between checkpoints", min = 1 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
@@ -198,7 +198,7 @@ local outcome = run:stage("moc", function(stage)
     local prefs, places = preferences:deal(cfg.ppo.batch_size) -- line 3
     local texts, noise = {}, rng.new(seed, "tags " .. iteration)
     for i, prompt in ipairs(plain) do -- line 4, equation 3; docs/algorithm.md says why with noise
-      texts[i] = preference.relabel(prompt, preference.jitter(noise, prefs[i], cfg.moc.tag_noise))
+      texts[i] = preference.relabel(prompt, noise:uniform() < 0.5 and prefs[i] or preference.jitter(noise, prefs[i], cfg.moc.tag_noise))
     end
     local responses, ids, old = actor:answer(texts, { key = rng.key(seed, "rollout " .. iteration) }) -- line 5
 
