@@ -39,7 +39,8 @@ static mocl_status open_cpu(mocl_device *dev) {
     snprintf(dev->name, sizeof dev->name, dev->kind == MOCL_DEVICE_CPU ? "cpu" : "fake");
     dev->k = mk_cpu_table();
     if (mk_env_open(&dev->env, dev->ctx->n_threads))
-        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "cannot start %d threads: ask for fewer", dev->ctx->n_threads);
+        return mocl_fail(dev->ctx, MOCL_E_NOMEM, "cannot start %d threads: too little memory, or more than the system allows; ask for fewer",
+                         dev->ctx->n_threads);
     dev->env.blas = (mk_blas)dev->ctx->blas;
     if (dev->kind == MOCL_DEVICE_FAKE) {
         dev->arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

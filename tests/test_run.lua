@@ -187,6 +187,24 @@ T.test("stopped twice, and killed in the middle of writes", function()
   T.ok(not exists(dir, "sft/.mocl-1-2.tmp"))
 end)
 
+T.test("a directory that cannot be read is not taken for one without checkpoints", function()
+  T.eq(checkpoint.newest(T.tmpdir() .. "/missing"), nil)
+  T.raises("File name too long", checkpoint.newest, T.tmpdir() .. "/" .. ("x"):rep(300))
+  local dir, list = T.tmpdir() .. "/a", fs.list
+  T.raises("interrupted", recipe, dir, { "train", 5 })
+  fs.list = function(path)
+    if path == dir then
+      return nil, path .. ": Cannot allocate memory"
+    end
+    return list(path)
+  end
+  local ok, err = pcall(recipe, dir, nil, "resume=auto")
+  fs.list = list
+  T.ok(not ok and err:find("a: Cannot allocate memory", 1, true), err)
+  recipe(dir, nil, "resume=auto")
+  compare(dir)
+end)
+
 T.test("a checkpoint that is not what was written is refused; without it the run goes on from the one before", function()
   local dir = T.tmpdir() .. "/a"
   T.raises("interrupted", recipe, dir, { "train", 5 })

@@ -23,10 +23,18 @@ end
 
 local SUMS, STATE = "SHA256SUMS", "state.json"
 
+--- Names in a directory: none where it does not exist. Raises where it cannot be read, which is not the same: a run that
+-- took it for empty would start again from nothing.
+function checkpoint.entries(path)
+  local kind, err = fs.exists(path)
+  check(not err, err)
+  return kind and check(fs.list(path)) or {}
+end
+
 -- Names of checkpoints, oldest first. Other programs have directories of such names too.
 local function names_in(base)
   local names = {}
-  for _, name in ipairs(fs.list(base) or {}) do
+  for _, name in ipairs(checkpoint.entries(base)) do
     if checkpoint.step_of(name) and (fs.exists(fs.join(base, name, STATE)) or fs.exists(fs.join(base, name, SUMS))) then
       names[#names + 1] = name
     end

@@ -215,7 +215,7 @@ local function inspect(run, opts, resume)
   local out, path = run.out, fs.join(run.out, "config.lua")
   local complete = fs.exists(fs.join(out, "result.json"))
   if not fs.exists(path) then
-    for _, name in ipairs(fs.list(out) or {}) do
+    for _, name in ipairs(checkpoint.entries(out)) do
       if name == "result.json" or name == "metrics.jsonl" or name == "stages.json"
         or checkpoint.step_of(name) then
         error(("%s holds parts of a run (%s) but no config.lua: choose another out=, or delete it")
