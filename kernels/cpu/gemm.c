@@ -13,7 +13,7 @@
 #include "table.h"
 
 #define KC 256
-#define MC 96
+#define MC 192
 #define WIDE_ROWS 96       /* up to here always wide */
 #define LARGE_B (256 * 256) /* n k from which blocks have up to MC rows, below two thirds of them */
 #define EVEN_BLOCKS 4      /* blocks of rows are a multiple of this: as many for each of a few threads */
