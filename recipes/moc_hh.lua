@@ -91,7 +91,7 @@ local schema = {
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
   { "hh.prompt_chars", 260, "HH-RLHF: longer prompts are left out", min = 20 },
 }
-table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25 }), 1, #Control.OPTIONS, #schema + 1, schema)
+table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0 }), 1, #Control.OPTIONS, #schema + 1, schema)
 
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
@@ -167,7 +167,7 @@ stages.sft_answers(ctx)
 local outcome = run:stage("moc", function(stage)
   local prompts = deck.new(rng.new(seed, "prompts"), source.train_prompts)
   local preferences = preference.deck(rng.new(seed, "preferences"), grid)
-  local control = Control.new(cfg.control, N, #grid, ctx.sft.start)
+  local control = Control.new(cfg.control, N, grid, ctx.sft.start)
   local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
     min = cfg.ppo.min_kl_coef }
   local log, done = control_log.new(cfg.objectives, ctx.sft.statistics), 0

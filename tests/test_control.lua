@@ -5,6 +5,7 @@ local Control = require "mocl.control"
 local config = require "mocl.config"
 local minnorm = require "mocl.minnorm"
 local ppo = require "mocl.ppo"
+local target = require "mocl.control_target"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
 
@@ -13,7 +14,10 @@ local NEAR = is_double and 1e-12 or 1e-5 -- sums of 9 products of size 1 in f32
 
 local START = { { 0, 10 }, { 2, 14 }, { 4, 6 }, { -2, 10 } } -- means 1 and 10
 
-local function new(options, n_grid)
+-- four answers of 3, 2, 1 and 3 tokens under preferences 1, 2, 1, 3 of the grid
+local GRID = { { .2, .8 }, { .5, .5 }, { .9, .1 } }
+
+local function new(options, grid)
   local schema = {}
   for i, row in ipairs(Control.OPTIONS) do
     schema[i] = row
@@ -22,11 +26,9 @@ local function new(options, n_grid)
   for k, v in pairs(options or {}) do
     words[#words + 1] = k .. "=" .. tostring(v)
   end
-  return Control.new((config.parse(schema, words)), 2, n_grid or 3, START)
+  return Control.new((config.parse(schema, words)), 2, grid or GRID, START)
 end
 
--- four answers of 3, 2, 1 and 3 tokens under preferences 1, 2, 1, 3 of the grid
-local GRID = { { .2, .8 }, { .5, .5 }, { .9, .1 } }
 local PLACES = { 1, 2, 1, 3 }
 local PREFS = { GRID[1], GRID[2], GRID[1], GRID[3] }
 local RAW = { { 1, 12 }, { 5, 10 }, { 0, 7 }, { 2, 9 } }
@@ -253,12 +255,39 @@ T.test("one objective: c = 1", function()
   for i, row in ipairs(Control.OPTIONS) do
     schema[i] = row
   end
-  local control = Control.new((config.parse(schema, { "phi=0" })), 1, 1, { { 0 }, { 1 } })
+  local control = Control.new((config.parse(schema, { "phi=0" })), 1, { { 1 } }, { { 0 }, { 1 } })
   local one = transformer.pack({ { 1 }, { 1 } }, { { 1, 2 }, { 3 } })
   control:observe({ { 5 }, { -5 } }, { 1, 1 })
   local s = control:solve(tensor.new { { 1 }, { -1 }, { 2 } }, one, { { 1 }, { 1 } }, { 1, 1 })
   T.eq(s.c:totable(), { 1.0, 1.0, 1.0 })
   T.eq(s.w:totable(), { { 1.0 }, { 1.0 }, { 1.0 } })
+end)
+
+T.test("range: Rbar on the grid's own range, from the mean where an objective has least weight to where it has most", function()
+  local control = new { range = true, phi = 0, scale = 2, floor = 1 } -- so that c = 1 and w = p
+  control:observe(RAW, PLACES)
+  local R, b = control.mean, {}
+  for k, p in ipairs(GRID) do
+    b[k] = {}
+    for j = 1, 2 do
+      local lo, hi = R[j == 1 and 1 or 3][j], R[j == 1 and 3 or 1][j]
+      b[k][j] = (R[k][j] - (lo + hi) / 2) / math.max(hi - lo, .5) + .5 - p[j]
+    end
+    b[k] = { (b[k][1] - b[k][2]) / 2, (b[k][2] - b[k][1]) / 2 }
+  end
+  local minus_b = target.differences(control, PREFS, PLACES)
+  for i, place in ipairs(PLACES) do
+    T.near(minus_b[i], { -2 * b[place][1], -2 * b[place][2] }, 1e-12)
+  end
+  T.near(solve(control).w:totable()[4], PREFS[2], 1e-6)
+  -- of the preferences dealt so far
+  control = new { range = true, phi = 0 }
+  control:observe({ { 1, 12 }, { 5, 10 } }, { 1, 2 })
+  R = control.mean
+  local half = math.max(R[2][1] - R[1][1], .5)
+  local d = (R[1][1] - (R[1][1] + R[2][1]) / 2) / half - (R[1][2] - (R[1][2] + R[2][2]) / 2) / math.max(R[1][2] - R[2][2], .5)
+  T.near(target.differences(control, { GRID[1] }, { 1 })[1][1], -(d - (.2 - .8)) / 2, 1e-12)
+  T.raises("the option range needs the grid's preferences", Control.new, { range = true }, 2, 3)
 end)
 
 T.test("state and restore: the second half is that of one whole", function()

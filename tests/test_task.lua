@@ -121,7 +121,7 @@ T.test("no held-out prompt in any training text, unless it is asked for", functi
   local used = 0
   local function check(text)
     -- a prompt reaches from its first word behind the tags to the question mark
-    local prompt = preference.strip(text):match("^[^?]*%?")
+    local prompt = preference.strip(text):gsub("^meter ", ""):match("^[^?]*%?")
     if prompt then
       used = used + 1
       T.ok(not held[prompt], "held out: " .. text)
@@ -274,7 +274,7 @@ end)
 local function sft_parts(task, r, n)
   local answers, lines = {}, {}
   for _, example in ipairs(task:sft_examples(r, n)) do
-    table.insert(example.prompt:find(" meter$") and lines or answers, example)
+    table.insert(example.prompt:find("%f[%l]meter%f[%L]") and lines or answers, example)
   end
   return answers, lines
 end
@@ -315,12 +315,18 @@ T.test("SFT examples that read the numbers back", function()
   for _, weights in ipairs { 2, 3 } do
     local task = assistant.new { weights = weights }
     local _, lines = sft_parts(task, rng.new(3, "sft"), 8000)
-    local sum, expected, behind_answer = 0, 0, 0
+    local sum, expected, behind_answer, in_front, longest = 0, 0, 0, 0, 0
     for _, example in ipairs(lines) do
       local text, p = preference.strip(example.prompt)
       T.eq(#p, weights)
-      behind_answer = behind_answer + (text:find("%? %l+ %l+.* meter$") and 1 or 0)
-      T.ok(task.topic_of[text:match("^(.*%?)")], text)
+      local asked = text:match("^meter (.*)$")
+      in_front = in_front + (asked and 1 or 0)
+      asked = asked or text:match("^(.*) meter$")
+      local prompt, behind = asked:match("^(.*%?)(.*)$")
+      T.ok(task.topic_of[prompt], text)
+      local said = #split(behind)
+      T.eq(said % 6, 0)
+      longest, behind_answer = math.max(longest, said), behind_answer + (said > 0 and 1 or 0)
       local list, red = split(example.response), 0
       T.ok(#list >= 10 and #list <= 20)
       for _, word in ipairs(list) do
@@ -330,7 +336,9 @@ T.test("SFT examples that read the numbers back", function()
       sum, expected = sum + red / #list, expected + p[1]
     end
     T.ok(math.abs(sum - expected) / #lines < 0.02, "share of red: " .. sum / #lines)
-    T.ok(math.abs(behind_answer / #lines - 0.4) < 0.05)
+    T.ok(math.abs(behind_answer / #lines - 0.5) < 0.05)
+    T.ok(math.abs(in_front / #lines - 0.7) < 0.05)
+    T.eq(longest, 24)
   end
   T.raises("weights must be an integer from 1 to 3, got 4", assistant.new, { weights = 4 })
 end)

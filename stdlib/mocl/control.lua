@@ -1,7 +1,7 @@
 --- mocl.control: the surrogate problem of MOC: what R is compared with p, the two vectors of equation 12, c by
 -- algorithm 2, and the weight of each objective. docs/algorithm.md section 3 has the readings.
 --
---   local control = Control.new(cfg.control, #objectives, #grid)
+--   local control = Control.new(cfg.control, #objectives, grid)
 --   control:observe(raw, places)                 -- line 6 of Algorithm 1: R, normalised by equation 18
 --   local s = control:solve(adv, batch, prefs, places)   -- line 8: s.w [T, N], s.c [T]
 --
@@ -31,15 +31,15 @@ Control.OPTIONS = {
   { "running", "ema", "equation 18's statistics: forgetting, or counting every answer alike", choices = { "ema", "count" } },
   { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 0.9999 },
   { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
-  { "range", false, "map the mean rewards of the grid to its range before the comparison (reading B)" },
+  { "range", false, "map the mean rewards of the grid to its range before the comparison" },
   { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
 }
 
 --- Option values of the readings of docs/algorithm.md, section 3. The defaults above are A's.
-Control.READING_A = { ["control.range"] = false, ["control.phi"] = 0.02, ["control.floor"] = 0.0 }
-Control.READING_B = { ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
+Control.READING_A = { ["control.range"] = false, ["control.phi"] = 0.02, ["control.floor"] = 0.0, ["control.scale"] = 1.0 }
+Control.READING_B = { ["control.scale"] = 1.0, ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
   ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.05 }
-Control.PAPER = { ["control.range"] = false, ["control.floor"] = 0.0, ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
+Control.PAPER = { ["control.scale"] = 1.0, ["control.range"] = false, ["control.floor"] = 0.0, ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
   ["control.running"] = "count", ["control.solve"] = "epoch" }
 
 local WITHIN_FACTOR = 0.97 -- memory of the variance within a preference
@@ -52,9 +52,10 @@ local function blank(n)
   return list
 end
 
---- Control.new(options, n objectives, n preferences, start): start are raw rewards of the SFT model's answers,
+--- Control.new(options, n objectives, grid, start): grid are the preferences that places mean, or their number where they
+-- change from batch to batch; start are raw rewards of the SFT model's answers,
 -- from which equation 18's statistics begin (nil: from the first batch). Options that are not given have their defaults.
-function Control.new(options, n, n_grid, start)
+function Control.new(options, n, grid, start)
   local o = {}
   for _, row in ipairs(Control.OPTIONS) do
     local v = options[row[1]]
@@ -68,7 +69,11 @@ function Control.new(options, n, n_grid, start)
       error(("Control.new: unknown option '%s'"):format(tostring(key)), 2)
     end
   end
-  local self = setmetatable({ o = o, n = n, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
+  local n_grid = type(grid) == "table" and #grid or grid
+  if o.range and n_grid == grid then
+    error("Control.new: the option range needs the grid's preferences, not their number", 2)
+  end
+  local self = setmetatable({ o = o, n = n, grid = grid, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
   if start then
     self.stats:start(start)

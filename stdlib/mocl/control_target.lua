@@ -6,7 +6,7 @@ local ppo = require "mocl.ppo"
 
 local target = {}
 
-local LEAST_HALF_RANGE = 0.5 -- of the mean rewards over the grid, in units of R
+local LEAST_HALF_RANGE = 0.25 -- of the mean rewards over the grid, in units of R
 
 -- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
 local function shares(R)
@@ -76,15 +76,36 @@ local function difference(self, i, place, p, batch_mean, middle, half)
   return b
 end
 
+-- Mean of Rbar_j over the preferences with the weight x of objective j that `better` likes most; among those that were dealt
+local function mean_at_end(self, j, better)
+  local weight, sum, n
+  for place, m in ipairs(self.mean) do
+    local w = m and self.grid[place][j]
+    if w and (not weight or better(w, weight)) then
+      weight, sum, n = w, 0, 0
+    end
+    if w == weight and w then
+      sum, n = sum + m[j], n + 1
+    end
+  end
+  return sum / n
+end
+
+local function less(a, b)
+  return a < b
+end
+
+local function greater(a, b)
+  return a > b
+end
+
+-- What the grid reaches of each objective: from where it has the least weight to where it has the greatest. The least and the
+-- greatest mean would do without noise, but of several means that are alike one is the least by chance, and the others
+-- would seem to be above the end.
 local function grid_range(self)
   local middle, half = {}, {}
   for j = 1, self.n do
-    local lo, hi = math.huge, -math.huge
-    for _, m in ipairs(self.mean) do
-      if m then
-        lo, hi = math.min(lo, m[j]), math.max(hi, m[j])
-      end
-    end
+    local lo, hi = mean_at_end(self, j, less), mean_at_end(self, j, greater)
     middle[j], half[j] = (lo + hi) / 2, math.max((hi - lo) / 2, LEAST_HALF_RANGE)
   end
   return middle, half

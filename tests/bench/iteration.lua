@@ -94,7 +94,7 @@ function iteration.setup(task, size)
     local s = {
       model = model, heads = heads, rewards = rewards, draws = draws, at = 0, seconds = {}, task = task,
       actor = policy.new { model = model, tokenizer = task.tok, max_new_tokens = size.new_tokens },
-      control = Control.new(control_options(), N, #grid, start), beta = kl_controller.adaptive { init_kl_coef = BETA, target = 6, horizon = 1200 },
+      control = Control.new(control_options(), N, grid, start), beta = kl_controller.adaptive { init_kl_coef = BETA, target = 6, horizon = 1200 },
       opt = optim.adamw(parameters, { lr = LR }),
     }
     return { kind = "moc", config = model:config(), weights = path, rank = 16, alpha = 32, new_tokens = size.new_tokens,

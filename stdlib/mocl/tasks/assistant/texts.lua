@@ -13,6 +13,7 @@ local NUMBERS = 0.4 -- share of documents about the numbers
 local PLAIN = 0.25 -- share of the other documents without tags, as reward models see prompts
 local MALFORMED = 0.03 -- share of clauses that are spoiled
 local READ_BACK = 0.25 -- share of SFT examples that read the numbers in the tags back
+local FRONT = 0.7 -- share of these that say so in front of the prompt
 
 --- answer(rng, topic) -> a mixture of four clauses, a few of them malformed; 24 words.
 local function answer(rng, topic)
@@ -96,13 +97,15 @@ function texts.pretrain(rng, task, n)
   return list
 end
 
--- The word that asks for the symbols belongs to the prompt, so that no answer learns to contain it.
+-- The word that asks for the symbols belongs to the prompt, so that no answer learns to contain it. It mostly stands in
+-- front, and then the symbols begin where an answer or one of its clauses does: there the policy will have to read its tags.
 local function read_back(rng, task, p)
   local prompt = rng:choice(task.train_prompts)
-  if rng:uniform() < 0.4 then
-    prompt = prompt .. " " .. answer(rng, task:topic(prompt))
+  local front, clauses = rng:uniform() < FRONT, rng:uniform() < 0.5 and 0 or rng:integer(1, 4)
+  if clauses > 0 then
+    prompt = prompt .. " " .. table.concat(answers.mixture(rng, task:topic(prompt)), " ", 1, clauses)
   end
-  return { prompt = preference.relabel(prompt .. " meter", p), response = " " .. symbols(rng, p) }
+  return { prompt = preference.relabel(front and "meter " .. prompt or prompt .. " meter", p), response = " " .. symbols(rng, p) }
 end
 
 --- sft(rng, task, n) -> n examples { prompt =, response = }. Fine-tuning on answers alone would wear off what
