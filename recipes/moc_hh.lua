@@ -6,7 +6,7 @@
 --   mocl recipes/moc_hh.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
--- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says (reading A).
+-- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says.
 
 local config = require "mocl.config"
 local Control = require "mocl.control"
