@@ -7,7 +7,9 @@
 ** The kernels and their order are those of generate.c's step over tensors, which other devices take, and
 ** kernels are row invariant: the bits are the same. A kernel call costs tens of nanoseconds. Weights are read
 ** transposed, [in, out], and where that is wide in panels of some columns, one after the other: the form in which a
-** product of few rows reads them where they lie. The copies last as long as the call to generate and have a bound.
+** product of few rows reads them where they lie. Where there is one row only, matrices that are multiplied by the same
+** vector lie side by side, and so do their results: one product. The copies last as long as the call to generate and
+** have a bound.
 */
 #include "decode.h"
 
@@ -15,14 +17,14 @@
 #include <string.h>
 
 enum { PIECE_ROWS = 16, PIECES_MAX = 16, COPIES_MAX = 256 << 20 /* bytes */ };
-enum { PANEL = 64, NARROW = 256 };  /* columns of a panel; up to NARROW columns there is one */
+enum { PANEL = 64, PANEL_ONE = 128, NARROW = 256 }; /* columns of a panel, of one for one row; up to NARROW there is one */
 enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay together: beyond a processor's own cache */
 
-/* op(W), [in, out]: W [out, in] itself or a copy of it, transposed: panels [in, PANEL], then [in, the rest] */
+/* op(W), [in, out]: W [out, in] itself or a copy, transposed: panels [in, panel], then [in, the rest] */
 typedef struct matrix {
-    mocl_tensor *t; /* owned */
+    mocl_tensor *t; /* owned; NULL: none, or a part of another one */
     bool copy;
-    int64_t in, out;
+    int64_t in, out, panel;
 } matrix;
 
 typedef struct weight { /* y = x W^T + scale (x A^T) B^T; a.t and b.t NULL without an adapter */
@@ -35,7 +37,7 @@ struct mocl_decode {
     const mocl_decode_rows *rows;
     weight *linear; /* [layers][MOCL_LINEARS] */
     weight head;
-    bool large;
+    bool large, single;     /* single: there is one row */
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
     int64_t piece_most;
     int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
@@ -45,38 +47,73 @@ struct mocl_decode {
 };
 
 /* the columns that lie in panels */
-static int64_t in_panels(const matrix *m) { return m->out <= NARROW ? 0 : m->out / PANEL * PANEL; }
+static int64_t in_panels(const matrix *m) { return m->out <= NARROW ? 0 : m->out / m->panel * m->panel; }
 
-static mocl_status open_matrix(matrix *m, mocl_tensor *w, bool copy) {
+/* W [n, in] becomes columns at .. at + n - 1 of a copy. */
+static mocl_status put_columns(matrix *m, int64_t at, mocl_tensor *w) {
     mocl_device *dev = w->storage->dev;
+    int64_t in = m->in, panel = m->panel, first = in_panels(m), n = w->shape[0], put = 0;
     mocl_tensor *c = NULL;
-    m->out = w->shape[0];
-    m->in = w->shape[1];
-    m->copy = copy;
-    if (!copy) return mocl_tensor_contiguous(&m->t, w);
-    int64_t in = m->in, first = in_panels(m), rest = m->out - first, n = in * m->out;
-    int64_t shape[3] = {first / PANEL, in, PANEL}, from[3] = {PANEL * in, 1, in}, to[3] = {PANEL * in, PANEL, 1};
-    int64_t rest_shape[2] = {in, rest}, rest_from[2] = {1, in}, rest_to[2] = {rest, 1};
     mocl_status st;
     MOCL_GOTO(mocl_tensor_contiguous(&c, w), done);
-    MOCL_GOTO(mocl_tensor_new(&m->t, dev, MK_F32, 1, &n), done);
-    if (first) MOCL_GOTO(MOCL_KERNEL(dev, copy, MK_F32, 3, shape, mocl_real(c), from, mocl_real(m->t), to), done);
-    if (rest) MOCL_GOTO(MOCL_KERNEL(dev, copy, MK_F32, 2, rest_shape, mocl_real(c) + first * in, rest_from,
-                                    mocl_real(m->t) + first * in, rest_to), done);
+    while (put < n) {
+        /* whole panels at once, or columns of one panel */
+        int64_t left = n - put, inside = at % panel, columns = panel, panels = 1, ld = panel;
+        mk_real *to = mocl_real(m->t) + (at - inside) * in + inside;
+        if (at >= first) {
+            to = mocl_real(m->t) + first * in + at - first;
+            columns = left;
+            ld = m->out - first;
+        } else if (inside || left < panel) {
+            columns = left < panel - inside ? left : panel - inside;
+        } else {
+            panels = (left < first - at ? left : first - at) / panel;
+        }
+        int64_t shape[3] = {panels, in, columns}, from[3] = {columns * in, 1, in}, stride[3] = {panel * in, ld, 1};
+        MOCL_GOTO(MOCL_KERNEL(dev, copy, MK_F32, 3, shape, mocl_real(c) + put * in, from, to, stride), done);
+        put += panels * columns;
+        at += panels * columns;
+    }
     st = MOCL_OK;
 done:
     mocl_tensor_unref(c);
     return st;
 }
 
-static mocl_status open_weight(weight *to, mocl_tensor *w, const mocl_adapter *ad, size_t *room) {
-    size_t bytes = (size_t)mocl_tensor_numel(w) * sizeof(mk_real);
-    bool copy = bytes <= *room;
-    if (copy) *room -= bytes;
-    MOCL_TRY(open_matrix(&to->w, w, copy));
-    if (!ad || !ad->a) return MOCL_OK;
-    MOCL_TRY(open_matrix(&to->a, ad->a, copy));
-    return open_matrix(&to->b, ad->b, copy);
+/* The first of n weights of one input receives them all, side by side, and the others nothing. */
+static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *const *w, int n, size_t *room) {
+    int64_t in = w[0]->shape[1], out = 0, size;
+    size_t bytes;
+    for (int i = 0; i < n; i++) out += w[i]->shape[0];
+    size = in * out;
+    bytes = (size_t)size * sizeof(mk_real);
+    for (int i = 0; i < n; i++)
+        *m[i] = (matrix){.in = in, .out = w[i]->shape[0], .panel = d->single ? PANEL_ONE : PANEL, .copy = bytes <= *room};
+    if (bytes > *room) {
+        for (int i = 0; i < n; i++) MOCL_TRY(mocl_tensor_contiguous(&m[i]->t, w[i]));
+        return MOCL_OK;
+    }
+    *room -= bytes;
+    m[0]->out = out;
+    MOCL_TRY(mocl_tensor_new(&m[0]->t, w[0]->storage->dev, MK_F32, 1, &size));
+    for (int64_t i = 0, at = 0; i < n; at += w[i]->shape[0], i++) MOCL_TRY(put_columns(m[0], at, w[i]));
+    return MOCL_OK;
+}
+
+/* weights first .. first + n - 1 of a block, which have one input */
+static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *to, int first, int n, size_t *room) {
+    matrix *m[MOCL_LINEARS];
+    for (int i = 0; i < n; i++) m[i] = &to[first + i].w;
+    if (d->single) MOCL_TRY(open_matrices(d, m, &b->linear[first], n, room));
+    for (int i = first; i < first + n; i++) {
+        const mocl_adapter *ad = &b->adapter[i];
+        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &b->linear[i], 1, room));
+        if (!d->o->adapter || !ad->a) continue;
+        matrix *a = &to[i].a, *up = &to[i].b;
+        MOCL_TRY(open_matrices(d, &a, &ad->a, 1, room));
+        MOCL_TRY(open_matrices(d, &up, &ad->b, 1, room));
+    }
+    return MOCL_OK;
 }
 
 static void close_weight(weight *w) {
@@ -117,6 +154,7 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     mocl_ctx *ctx = m->ctx;
     int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces, n;
     size_t room = COPIES_MAX;
+    matrix *head;
     mocl_status st;
     *out = NULL;
     mocl_decode *d = mocl_calloc(ctx, 1, sizeof *d);
@@ -125,18 +163,22 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     d->o = o;
     d->rows = rows;
     d->large = is_large(m);
+    d->single = rows->most == 1;
     pieces = count_pieces(d, rows->most);
     d->linear = mocl_calloc(ctx, (size_t)n_linear, sizeof *d->linear);
     if (!d->linear) {
         mocl_free(d);
         return mocl_nomem(ctx, (size_t)n_linear * sizeof(weight));
     }
-    for (int64_t i = 0; i < n_linear; i++) {
-        mocl_block_weights *b = &m->block[i / MOCL_LINEARS];
-        int which = (int)(i % MOCL_LINEARS);
-        MOCL_GOTO(open_weight(&d->linear[i], b->linear[which], o->adapter ? &b->adapter[which] : NULL, &room), fail);
+    for (int64_t l = 0; l < m->config.layers; l++) {
+        weight *w = d->linear + l * MOCL_LINEARS;
+        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_Q, 3, &room), fail);
+        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_O, 1, &room), fail);
+        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_GATE, 2, &room), fail);
+        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_DOWN, 1, &room), fail);
     }
-    MOCL_GOTO(open_weight(&d->head, m->head, NULL, &room), fail);
+    head = &d->head.w;
+    MOCL_GOTO(open_matrices(d, &head, &m->head, 1, &room), fail);
     /* fewer rows make fewer pieces, of no more than PIECE_ROWS unless there are PIECES_MAX of them */
     d->piece_most = (rows->most + pieces - 1) / pieces > PIECE_ROWS ? (rows->most + pieces - 1) / pieces : PIECE_ROWS;
     n = pieces * d->piece_most * row_elements(m);
@@ -153,16 +195,17 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
     if (!w->copy) return k->gemm(e, 0, 1, n, out, in, alpha, x, in, 0, mocl_real(w->t), in, 0, beta, y, out, 0, 1);
-    int code = first ? k->gemm(e, 0, 0, n, PANEL, in, alpha, x, in, 0, mocl_real(w->t), PANEL, PANEL * in, beta, y, out, PANEL,
-                               first / PANEL) : MK_OK;
+    int64_t panel = w->panel;
+    int code = first ? k->gemm(e, 0, 0, n, panel, in, alpha, x, in, 0, mocl_real(w->t), panel, panel * in, beta, y, out, panel,
+                               first / panel) : MK_OK;
     if (code || !rest) return code;
     return k->gemm(e, 0, 0, n, rest, in, alpha, x, in, 0, mocl_real(w->t) + first * in, rest, 0, beta, y + first, out, 0, 1);
 }
 
-/* y [n, out] of x [n, in]; u is room for [n, rank] */
+/* y [n, out] of x [n, in]; u is room for [n, rank]. Matrices side by side: of the first one, into all their results. */
 static int product(const mk_table *k, mk_env *e, const weight *w, double scale, int64_t n, const mk_real *x, mk_real *u,
                    mk_real *y) {
-    int code = times(k, e, &w->w, n, 1, x, 0, y);
+    int code = w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
     if (code || !w->a.t) return code;
     code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, scale, u, 1, y);
@@ -187,8 +230,8 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     double lora = m->lora_rank ? m->lora_alpha / (double)m->lora_rank : 0;
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     const int32_t *slot = rows->slot + first, *pos = rows->pos + first;
-    mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *q = y + all,
-            *att = q + n * H * K, *key = att + n * H * K, *value = key + n * G * K, *gate = value + n * G * K,
+    mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *att = y + all,
+            *q = att + n * H * K, *key = q + n * H * K, *value = key + n * G * K, *gate = value + n * G * K,
             *up = gate + n * F, *u = up + n * F, *logits = u + n * m->lora_rank, *number = logits + n * V;
     DO(k->gather_rows(e, n, D, mocl_real(m->embed), rows->last + first, x));
     for (int64_t l = 0; l < c->layers; l++) {
@@ -199,8 +242,8 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
         DO(product(k, e, &w[MOCL_Q], lora, n, h, u, q));
         DO(product(k, e, &w[MOCL_K], lora, n, h, u, key));
         DO(product(k, e, &w[MOCL_V], lora, n, h, u, value));
-        DO(k->rope(e, n, H, K, pos, c->rope_theta, 1, q, H * K, q, H * K));
-        DO(k->rope(e, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
+        DO(k->rope(e, n, d->single ? H + G : H, K, pos, c->rope_theta, 1, q, H * K, q, H * K)); /* one row: the keys follow */
+        if (!d->single) DO(k->rope(e, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
         DO(k->cache_put(e, n, G, K, slot, pos, slab, key, value, kc, vc));
         DO(k->attention_cached(e, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
         DO(product(k, e, &w[MOCL_O], lora, n, att, u, y));

@@ -59,6 +59,28 @@ T.test("steps over tensors (fake) and on the host (cpu) draw the same tokens wit
   end
 end)
 
+T.test("a row alone has the bits of steps over tensors: weights side by side, wide ones in panels", function()
+  -- widths of q, k and v, of gate and up, and of the head: in one panel, in several, and with a rest
+  for _, size in ipairs {
+    { hidden_size = 24, num_attention_heads = 4, num_key_value_heads = 2, head_dim = 6, intermediate_size = 129, vocab_size = 257 },
+    { hidden_size = 96, num_attention_heads = 6, num_key_value_heads = 6, intermediate_size = 130, vocab_size = 128 },
+    { hidden_size = 40, num_attention_heads = 10, num_key_value_heads = 1, head_dim = 16, intermediate_size = 64, vocab_size = 300 },
+    { hidden_size = 130, num_attention_heads = 2, num_key_value_heads = 1, head_dim = 64, intermediate_size = 513, vocab_size = 1030 },
+  } do
+    size.num_hidden_layers, size.max_position_embeddings = 2, 64
+    for _, o in ipairs { { temperature = .9, key = 3 }, { temperature = 0 }, { temperature = .9, key = 3, adapter = false } } do
+      o.max_new_tokens = 14
+      local answers = {}
+      for i, device in ipairs { "cpu", "fake" } do
+        local model = small.adapter(small.model { device = device, config = size })
+        local g, logp = model:generate({ { 5, 9, 1 } }, o)
+        answers[i] = { g.tokens, logp:totable() }
+      end
+      T.eq(answers[1], answers[2])
+    end
+  end
+end)
+
 T.test("greedy log-probabilities are at temperature 1", function()
   local model = small.model()
   local g, logp = model:generate(PROMPTS, { max_new_tokens = 6, temperature = 0 })

@@ -96,7 +96,7 @@ static void finish(const struct gemm_job *g, int64_t m, int64_t n, const mk_real
 /* items are panels of one product after the other */
 static void wide_range(void *arg, int64_t first, int64_t last) {
     struct gemm_job *g = arg;
-    _Alignas(64) mk_real packed[KC * MK_PANEL_MAX];
+    _Alignas(64) mk_real packed[KC * 2 * MK_PANEL_MAX];
     mk_real *sums = g->direct ? NULL : g->pack + first * g->m * g->panel;
     for (int64_t at = first; at < last; at++) {
         int64_t t = at / g->panels, j = at % g->panels, n = panel_columns(g, j);
@@ -268,6 +268,10 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     if (batch == 1 && k >= 4 * KC && m * n <= KC * (m + n) &&
         (size_t)(mk_ceil_div(k, KC) * m * n) * sizeof(mk_real) <= DEEP_BYTES_MAX)
         return deep(e, &g);
+    if (m <= MK_PAIR_ROWS && !tb) { /* mk_sweep's tiles are as wide */
+        g.panel *= 2;
+        g.panels = mk_ceil_div(n, g.panel);
+    }
     if (m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);
     return tall(e, &g, batch);
 }

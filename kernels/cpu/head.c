@@ -155,16 +155,7 @@ static int64_t cut(int64_t V, mk_real *p, int32_t *heap, int64_t top_k, double t
 static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *heap, double *sum) {
     int64_t V = j->V;
     const mk_real *x = j->logits + r * V;
-    if (j->inv_temp <= 0) {
-        int32_t at = 0;
-        mk_real top = x[0];
-        for (int64_t i = 1; i < V; i++) {
-            if (!(x[i] > top)) continue;
-            top = x[i];
-            at = (int32_t)i;
-        }
-        return at;
-    }
+    if (j->inv_temp <= 0) return (int32_t)mk_simd()->argmax(V, x);
     mk_simd()->weights(V, x, j->inv_temp, p);
     int cutting = (j->top_k > 0 && j->top_k < V) || j->top_p < 1;
     if (cutting) cut(V, p, heap, j->top_k, j->top_p);

@@ -9,9 +9,10 @@
 
 #include "cpu.h"
 
-#define MK_TILE_VECTORS 4 /* widest tile: this many vectors of columns */
-#define MK_PANEL_MAX 64   /* columns of the widest tile of any instruction set */
+#define MK_TILE_VECTORS 8 /* widest tile: this many vectors of columns */
+#define MK_PANEL_MAX 64   /* columns of the widest panel of any instruction set */
 #define MK_TILE_ROWS_MAX 14
+#define MK_PAIR_ROWS 2    /* up to here a tile covers two panels: one panel's chains leave the multipliers waiting */
 
 /* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c */
 struct mk_blend {
@@ -41,6 +42,8 @@ struct mk_simd {
                             mk_real *dst, int64_t ldd);
 
     /* -- rows of n elements -- */
+    /* 0 < n < 2^31: the first of the largest; 0 where x[0] is NaN, and NaN elsewhere is not larger */
+    int64_t (*argmax)(int64_t n, const mk_real *x);
     void (*softmax)(int64_t n, const mk_real *x, mk_real *y, int log);
     void (*softmax_bwd)(int64_t n, const mk_real *y, const mk_real *dy, mk_real *dx, int log);
     /* w, b may be NULL; return 1 / rms and 1 / sd */

@@ -25,6 +25,29 @@ INLINE mk_real row_max(int64_t n, const mk_real *x) {
     return v_max_lanes(top);
 }
 
+static int64_t row_argmax(int64_t n, const mk_real *x) {
+    vec top = v_set1((mk_real)-INFINITY);
+    ivec at = {0};
+    mk_real value[MK_VECTOR_BYTES / sizeof(mk_real)];
+    int64_t best = 0;
+    int lane = 0;
+    if (x[0] != x[0]) return 0;
+    FOR_VECTORS(n) {
+        vec v = keep_at(load_at(x, i, n), i, n, (mk_real)-INFINITY);
+        ivec more = (ivec)(v > top);
+        at = (more & (lane_int)i) | (~more & at);
+        top = v_max(v, top);
+    }
+    v_store(value, top);
+    for (int l = 0; l < LANES; l++) {
+        int64_t i = at[l] + l;
+        if (l > 0 && !(value[l] > value[lane] || (value[l] == value[lane] && i < best))) continue;
+        lane = l;
+        best = i;
+    }
+    return best;
+}
+
 /* sum of `term` (a vec expression in i, 0 beyond n) over the row, as a double */
 #define ROW_SUM(total, n, term)                                                                   \
     do {                                                                                          \

@@ -13,6 +13,7 @@ const struct mk_simd MK_SIMD_TABLE = {
     .tile_rows = TILE_ROWS,
     .tile = TILE_TABLE,
     .pack_transposed = pack_transposed,
+    .argmax = row_argmax,
     .softmax = softmax,
     .softmax_bwd = softmax_bwd,
     .rmsnorm = rmsnorm,

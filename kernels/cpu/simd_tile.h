@@ -20,17 +20,17 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     vec acc[MK_TILE_ROWS_MAX][MK_TILE_VECTORS];
     PRAGMA(GCC unroll 14)
     for (int i = 0; i < rows; i++)
-        PRAGMA(GCC unroll 4)
+        PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++) acc[i][j] = v_zero();
     for (int64_t p = 0; p < kc; p++) {
         vec bv[MK_TILE_VECTORS];
-        PRAGMA(GCC unroll 4)
+        PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++) bv[j] = v_load(b + j * LANES);
         const mk_real *row = a;
         PRAGMA(GCC unroll 14)
         for (int i = 0; i < rows; i++) {
             vec av = v_set1(row[i % 3 * rs]);
-            PRAGMA(GCC unroll 4)
+            PRAGMA(GCC unroll 8)
             for (int j = 0; j < vectors; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
             if (i % 3 == 2) row += 3 * rs;
         }
@@ -41,7 +41,7 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
         PRAGMA(GCC unroll 14)
         for (int i = 0; i < rows; i++) {
             mk_real *to = c + i * ldc;
-            PRAGMA(GCC unroll 4)
+            PRAGMA(GCC unroll 8)
             for (int j = 0; j < vectors - 1; j++) v_store(to + j * LANES, acc[i][j]);
             store_last(to + (vectors - 1) * LANES, acc[i][vectors - 1], last);
         }
@@ -52,7 +52,7 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     PRAGMA(GCC unroll 14)
     for (int i = 0; i < rows; i++) {
         mk_real *to = c + i * ldc;
-        PRAGMA(GCC unroll 4)
+        PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++, to += LANES) {
             int n = j < vectors - 1 ? LANES : last;
             vec v = acc[i][j];
@@ -80,22 +80,30 @@ TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(2, 7) TIL
 TILE(2, 9) TILE(2, 10) TILE(2, 11) TILE(2, 12)
 TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(3, 4) TILE(3, 5) TILE(3, 6) TILE(3, 7) TILE(3, 8)
 TILE(4, 1) TILE(4, 2) TILE(4, 3) TILE(4, 4) TILE(4, 5) TILE(4, 6)
-#define TILE_ROWS {14, 12, 8, 6}
+TILE(5, 1) TILE(5, 2) TILE(6, 1) TILE(6, 2) TILE(7, 1) TILE(7, 2) TILE(8, 1) TILE(8, 2)
+#define TILE_ROWS {14, 12, 8, 6, 2, 2, 2, 2}
 #define TILE_TABLE                                                                                \
     {{tile_1x1, tile_1x2, tile_1x3, tile_1x4, tile_1x5, tile_1x6, tile_1x7, tile_1x8, tile_1x9,   \
       tile_1x10, tile_1x11, tile_1x12, tile_1x13, tile_1x14},                                     \
      {tile_2x1, tile_2x2, tile_2x3, tile_2x4, tile_2x5, tile_2x6, tile_2x7, tile_2x8, tile_2x9,   \
       tile_2x10, tile_2x11, tile_2x12},                                                           \
      {tile_3x1, tile_3x2, tile_3x3, tile_3x4, tile_3x5, tile_3x6, tile_3x7, tile_3x8},            \
-     {tile_4x1, tile_4x2, tile_4x3, tile_4x4, tile_4x5, tile_4x6}}
+     {tile_4x1, tile_4x2, tile_4x3, tile_4x4, tile_4x5, tile_4x6},                                \
+     {tile_5x1, tile_5x2},                                                                        \
+     {tile_6x1, tile_6x2},                                                                        \
+     {tile_7x1, tile_7x2},                                                                        \
+     {tile_8x1, tile_8x2}}
 #else /* 16 registers */
 #define PANEL_VECTORS 2
 TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8)
 TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6)
-#define TILE_ROWS {8, 6, 0, 0}
+TILE(3, 1) TILE(3, 2) TILE(4, 1) TILE(4, 2)
+#define TILE_ROWS {8, 6, 2, 2}
 #define TILE_TABLE                                                                                \
     {{tile_1x1, tile_1x2, tile_1x3, tile_1x4, tile_1x5, tile_1x6, tile_1x7, tile_1x8},            \
-     {tile_2x1, tile_2x2, tile_2x3, tile_2x4, tile_2x5, tile_2x6}}
+     {tile_2x1, tile_2x2, tile_2x3, tile_2x4, tile_2x5, tile_2x6},                                \
+     {tile_3x1, tile_3x2},                                                                        \
+     {tile_4x1, tile_4x2}}
 #endif
 
 /* ---- packing ------------------------------------------------------------------------------------ */
