@@ -108,8 +108,8 @@ local cfg, info = config.parse(config.common(schema), args, {
       ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
       ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
       ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01,
-      ["moc.iterations"] = 100, ["eval.answers"] = 256,
-      ["eval.unseen_answers"] = 128 },
+      ["moc.iterations"] = 100, ["control.scale"] = 1.0, ["control.least_range"] = 1.0,
+      ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
   },
 })
 

@@ -264,26 +264,31 @@ T.test("one objective: c = 1", function()
 end)
 
 T.test("range: Rbar on the grid's own range, from the mean where an objective has least weight to where it has most", function()
-  local control = new { range = true, phi = 0, scale = 2, floor = 1 } -- so that c = 1 and w = p
-  control:observe(RAW, PLACES)
-  local R, b = control.mean, {}
-  for k, p in ipairs(GRID) do
-    b[k] = {}
-    for j = 1, 2 do
-      local lo, hi = R[j == 1 and 1 or 3][j], R[j == 1 and 3 or 1][j]
-      b[k][j] = (R[k][j] - (lo + hi) / 2) / math.max(hi - lo, .5) + .5 - p[j]
+  local seen = {}
+  for _, least in ipairs { 0.1, 3 } do
+    local control = new { range = true, least_range = least, phi = 0, scale = 2, floor = 1 } -- so that c = 1 and w = p
+    control:observe(RAW, PLACES)
+    local R, b = control.mean, {}
+    for k, p in ipairs(GRID) do
+      b[k] = {}
+      for j = 1, 2 do
+        local lo, hi = R[j == 1 and 1 or 3][j], R[j == 1 and 3 or 1][j]
+        seen[hi - lo > least] = true
+        b[k][j] = (R[k][j] - (lo + hi) / 2) / math.max(hi - lo, least) + .5 - p[j]
+      end
+      b[k] = { (b[k][1] - b[k][2]) / 2, (b[k][2] - b[k][1]) / 2 }
     end
-    b[k] = { (b[k][1] - b[k][2]) / 2, (b[k][2] - b[k][1]) / 2 }
+    local minus_b = target.differences(control, PREFS, PLACES)
+    for i, place in ipairs(PLACES) do
+      T.near(minus_b[i], { -2 * b[place][1], -2 * b[place][2] }, 1e-12)
+    end
+    T.near(solve(control).w:totable()[4], PREFS[2], 1e-6)
   end
-  local minus_b = target.differences(control, PREFS, PLACES)
-  for i, place in ipairs(PLACES) do
-    T.near(minus_b[i], { -2 * b[place][1], -2 * b[place][2] }, 1e-12)
-  end
-  T.near(solve(control).w:totable()[4], PREFS[2], 1e-6)
+  T.ok(seen[true] and seen[false], "ranges wider and narrower than the least")
   -- of the preferences dealt so far
-  control = new { range = true, phi = 0 }
+  local control = new { range = true, phi = 0 }
   control:observe({ { 1, 12 }, { 5, 10 } }, { 1, 2 })
-  R = control.mean
+  local R = control.mean
   local half = math.max(R[2][1] - R[1][1], .5)
   local d = (R[1][1] - (R[1][1] + R[2][1]) / 2) / half - (R[1][2] - (R[1][2] + R[2][2]) / 2) / math.max(R[1][2] - R[2][2], .5)
   T.near(target.differences(control, { GRID[1] }, { 1 })[1][1], -(d - (.2 - .8)) / 2, 1e-12)

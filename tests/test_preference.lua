@@ -135,6 +135,29 @@ T.test("random preferences are whole hundredths, all alike likely", function()
   T.eq(preference.random(r, 1), { 1 })
 end)
 
+T.test("random preferences on the edge: corners and sides alike likely, for three objectives and more", function()
+  local r, counts, share = rng.new(1, "test.preference"), {}, preference.EDGE
+  for _ = 1, 8000 do
+    local p, zeros = preference.check(preference.random(r, 3, share)), {}
+    for j, w in ipairs(p) do
+      T.near(100 * w, math.floor(100 * w + 0.5), 1e-9)
+      zeros[j] = w == 0 and "0" or "x"
+    end
+    local key = table.concat(zeros)
+    counts[key] = (counts[key] or 0) + 1
+  end
+  for _, corner in ipairs { "x00", "0x0", "00x" } do
+    T.near(counts[corner] / 8000, share / 6, 0.01)
+  end
+  for _, side in ipairs { "xx0", "x0x", "0xx" } do -- and those that are drawn inside
+    T.near(counts[side] / 8000, share / 6, 0.02)
+  end
+  local same, plain = rng.new(2, "two"), rng.new(2, "two")
+  for _ = 1, 50 do
+    T.eq(preference.random(same, 2, share), preference.random(plain, 2))
+  end
+end)
+
 T.test("jitter stays near, on the simplex and off the unseen preferences", function()
   local r, hidden = rng.new(5, "jitter"), {}
   for n = 2, 3 do

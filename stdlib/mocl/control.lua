@@ -32,15 +32,16 @@ Control.OPTIONS = {
   { "statistics_factor", 0.95, "memory of the forgetting statistics", min = 0, max = 0.9999 },
   { "spread", "total", "the deviation in equation 18: of all answers, or within a preference", choices = { "total", "within" } },
   { "range", false, "map the mean rewards of the grid to its range before the comparison" },
+  { "least_range", 0.5, "with range: the width it has at least, in units of R", min = 1e-6 },
   { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
 }
 
 --- Option values of the readings of docs/algorithm.md, section 3. The defaults above are A's.
 Control.READING_A = { ["control.range"] = false, ["control.phi"] = 0.02, ["control.floor"] = 0.0, ["control.scale"] = 1.0 }
-Control.READING_B = { ["control.scale"] = 1.0, ["control.spread"] = "within", ["control.range"] = true, ["control.phi"] = 0.001, ["control.floor"] = 0.5,
-  ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.05 }
-Control.PAPER = { ["control.scale"] = 1.0, ["control.range"] = false, ["control.floor"] = 0.0, ["control.offset"] = "1", ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1,
-  ["control.running"] = "count", ["control.solve"] = "epoch" }
+Control.READING_B = { ["control.scale"] = 1.0, ["control.spread"] = "within", ["control.range"] = true, ["control.least_range"] = 1.0,
+  ["control.phi"] = 0.001, ["control.floor"] = 0.5, ["control.factor"] = 0.85, ["ppo.horizon"] = 600.0, ["ppo.min_kl_coef"] = 0.15 }
+Control.PAPER = { ["control.scale"] = 1.0, ["control.range"] = false, ["control.floor"] = 0.0, ["control.offset"] = "1",
+  ["control.statistic"] = "sample", ["control.pool"] = "sample", ["control.phi"] = 0.1, ["control.running"] = "count", ["control.solve"] = "epoch" }
 
 local WITHIN_FACTOR = 0.97 -- memory of the variance within a preference
 

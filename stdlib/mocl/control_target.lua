@@ -6,8 +6,6 @@ local ppo = require "mocl.ppo"
 
 local target = {}
 
-local LEAST_HALF_RANGE = 0.25 -- of the mean rewards over the grid, in units of R
-
 -- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
 local function shares(R)
   local sum, rows = 0, {}
@@ -106,7 +104,7 @@ local function grid_range(self)
   local middle, half = {}, {}
   for j = 1, self.n do
     local lo, hi = mean_at_end(self, j, less), mean_at_end(self, j, greater)
-    middle[j], half[j] = (lo + hi) / 2, math.max((hi - lo) / 2, LEAST_HALF_RANGE)
+    middle[j], half[j] = (lo + hi) / 2, math.max(hi - lo, self.o.least_range) / 2
   end
   return middle, half
 end

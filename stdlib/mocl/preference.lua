@@ -4,7 +4,9 @@
 
 local deck = require "mocl.deck"
 
-local preference = {}
+local preference = {
+  EDGE = 0.25, -- share of random's draws on the edge in texts that teach a model what tags look like
+}
 
 local SUM_TOLERANCE = 1e-6
 
@@ -136,8 +138,8 @@ function preference.unseen_groups(n_objectives)
   return groups
 end
 
---- random(rng, n_objectives) -> a preference in whole hundredths, each of them alike likely.
-function preference.random(rng, n_objectives)
+-- whole hundredths, each vector alike likely
+local function inside(rng, n_objectives)
   -- n - 1 different bars among 100 + n - 1 places leave n gaps that sum to 100
   local bars, used = {}, {}
   while #bars < n_objectives - 1 do
@@ -153,6 +155,24 @@ function preference.random(rng, n_objectives)
   for j, bar in ipairs(bars) do
     p[j] = (bar - last - 1) / 100
     last = bar
+  end
+  return p
+end
+
+--- random(rng, n_objectives, edge) -> a preference in whole hundredths, each of them alike likely. Of three weights
+-- or more none is ever 0 to speak of, and a grid has such corners: there a share `edge` (0) of the draws leaves out one
+-- objective or more, how many and which alike likely.
+function preference.random(rng, n_objectives, edge)
+  if n_objectives < 3 or not edge or rng:uniform() >= edge then
+    return inside(rng, n_objectives)
+  end
+  local places, p = {}, {}
+  for j = 1, n_objectives do
+    places[j], p[j] = j, 0.0
+  end
+  rng:shuffle(places)
+  for i, w in ipairs(inside(rng, rng:integer(1, n_objectives - 1))) do
+    p[places[i]] = w
   end
   return p
 end

@@ -126,7 +126,7 @@ function sources.hh_rlhf(o)
   function source.documents(r)
     local texts = {}
     each(function(row)
-      texts[#texts + 1] = preference.relabel(row.prompt, preference.random(r, #o.objectives)) .. row.chosen
+      texts[#texts + 1] = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)) .. row.chosen
       texts[#texts + 1] = row.prompt .. row.rejected
     end)
     r:shuffle(texts)
@@ -136,7 +136,7 @@ function sources.hh_rlhf(o)
     local rows = {}
     each(function(row)
       if #row.prompt <= o.prompt_chars then
-        rows[#rows + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives)), response = row.chosen }
+        rows[#rows + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)), response = row.chosen }
       end
     end)
     return rows

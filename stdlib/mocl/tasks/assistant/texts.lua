@@ -85,7 +85,7 @@ end
 function texts.pretrain(rng, task, n)
   local list = {}
   for i = 1, n do
-    local p = preference.random(rng, task.weights)
+    local p = preference.random(rng, task.weights, preference.EDGE)
     if rng:uniform() < NUMBERS then
       list[i] = number_document(rng, task, p)
     else
@@ -113,7 +113,7 @@ end
 function texts.sft(rng, task, n)
   local list = {}
   for i = 1, n do
-    local p = preference.random(rng, task.weights)
+    local p = preference.random(rng, task.weights, preference.EDGE)
     if rng:uniform() < READ_BACK then
       list[i] = read_back(rng, task, p)
     else
