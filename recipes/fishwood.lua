@@ -39,7 +39,7 @@ local schema = {
 }
 -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
 for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3 }),
+  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3 }, Control.OF_A_GRID),
   training.options(learner.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, lam = 0.8, average = 0.9 }),
 } do
   table.move(rows, 1, #rows, #schema + 1, schema)

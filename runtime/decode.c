@@ -80,7 +80,8 @@ done:
     return st;
 }
 
-/* The first of n weights of one input receives them all, side by side, and the others nothing. */
+/* The first of n weights of one input receives copies of them all, side by side, and the others nothing; without room for
+** the copies each receives its own as it is. */
 static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *const *w, int n, size_t *room) {
     int64_t in = w[0]->shape[1], out = 0, size;
     size_t bytes;

@@ -169,6 +169,8 @@ T.test("mistakes leave no directory behind", function()
   local dir = T.tmpdir() .. "/run"
   for _, case in ipairs {
     { "fishwood", "wood=2", "option wood: 2 is above the maximum 1" },
+    { "fishwood", "control.range=true", "unknown option 'control.range'" },
+    { "fruit_tree", "control.least_range=1", "unknown option 'control.least_range'" },
     { "fishwood", "ppo.epsiln=1", "unknown option 'ppo.epsiln' (did you mean 'ppo.epsilon'?)" },
     { "fishwood", "ppo.baseline=group", "baseline=group needs at least 2 episodes for each preference" },
     { "fishwood", "device=cuda:7", "cuda" },

@@ -36,6 +36,9 @@ Control.OPTIONS = {
   { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
 }
 
+--- What needs a fixed grid; a recipe that draws its preferences anew for each batch leaves these out of its schema.
+Control.OF_A_GRID = { "range", "least_range" }
+
 --- Option values of the readings of docs/algorithm.md, section 3. The defaults above are A's.
 Control.READING_A = { ["control.range"] = false, ["control.phi"] = 0.02, ["control.floor"] = 0.0, ["control.scale"] = 1.0 }
 Control.READING_B = { ["control.scale"] = 1.0, ["control.spread"] = "within", ["control.range"] = true, ["control.least_range"] = 1.0,

@@ -74,27 +74,22 @@ local function difference(self, i, place, p, batch_mean, middle, half)
   return b
 end
 
--- Mean of Rbar_j over the preferences with the weight x of objective j that `better` likes most; among those that were dealt
-local function mean_at_end(self, j, better)
-  local weight, sum, n
+-- Mean of Rbar_j over the preferences, among those that were dealt, where objective j has the greatest weight (sign 1) or the
+-- least (sign -1)
+local function mean_at_end(self, j, sign)
+  local most, sum, n = -math.huge, 0, 0
   for place, m in ipairs(self.mean) do
-    local w = m and self.grid[place][j]
-    if w and (not weight or better(w, weight)) then
-      weight, sum, n = w, 0, 0
-    end
-    if w == weight and w then
-      sum, n = sum + m[j], n + 1
+    if m then
+      local w = sign * self.grid[place][j]
+      if w > most then
+        most, sum, n = w, 0, 0
+      end
+      if w == most then
+        sum, n = sum + m[j], n + 1
+      end
     end
   end
   return sum / n
-end
-
-local function less(a, b)
-  return a < b
-end
-
-local function greater(a, b)
-  return a > b
 end
 
 -- What the grid reaches of each objective: from where it has the least weight to where it has the greatest. The least and the
@@ -103,7 +98,7 @@ end
 local function grid_range(self)
   local middle, half = {}, {}
   for j = 1, self.n do
-    local lo, hi = mean_at_end(self, j, less), mean_at_end(self, j, greater)
+    local lo, hi = mean_at_end(self, j, -1), mean_at_end(self, j, 1)
     middle[j], half[j] = (lo + hi) / 2, math.max(hi - lo, self.o.least_range) / 2
   end
   return middle, half

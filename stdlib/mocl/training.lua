@@ -17,17 +17,21 @@ local training = {}
 local Training = {}
 Training.__index = Training
 
---- training.options(rows, prefix, defaults) -> rows of a schema: those of a module (Control.OPTIONS, learner.OPTIONS) with
--- prefix in front of the keys and the recipe's own defaults. A default without a row raises.
-function training.options(rows, prefix, defaults)
-  local list, known = {}, {}
-  for i, row in ipairs(rows) do
+--- training.options(rows, prefix, defaults, left_out) -> rows of a schema: those of a module (Control.OPTIONS, learner.OPTIONS)
+-- with prefix in front of the keys and the recipe's own defaults, without the list left_out (nil: none) of what the recipe has
+-- no use for. A default without a row raises.
+function training.options(rows, prefix, defaults, left_out)
+  local list, known, hidden = {}, {}, {}
+  for _, key in ipairs(left_out or {}) do
+    hidden[key] = true
+  end
+  for _, row in ipairs(rows) do
     local default = defaults[row[1]]
     known[row[1]] = true
     if default == nil then
       default = row[2]
     end
-    list[i] = { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices }
+    list[#list + 1] = not hidden[row[1]] and { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices } or nil
   end
   for key in pairs(defaults) do
     if not known[key] then
