@@ -46,12 +46,9 @@ function child.interrupted(arguments, mark, o)
   for i, a in ipairs(arguments) do
     words[i] = child.quote(a)
   end
-  -- a shell without job control starts background processes deaf to SIGINT: -m gives it
-  local _, _, status = child.shell(([[set -m
-"$MOCL" %s >%s 2>&1 &
+  local _, _, status = child.shell(([["$MOCL" %s >%s 2>&1 &
 pid=$!
-for i in $(seq 6000); do
-  grep -qs -e %s %s && break
+until grep -qs -e %s %s; do
   kill -0 $pid 2>/dev/null || break
   sleep 0.01
 done

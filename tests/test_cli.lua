@@ -155,26 +155,51 @@ T.test("MOCL_STDLIB overrides the embedded modules, -E ignores it", function()
   T.eq((shell(make .. [[-E -e 'print(require"mocl"._VERSION)']])), require("mocl")._VERSION .. "\n")
 end)
 
-local stop = 'timeout --preserve-status -s %s 0.5 "$MOCL" -e %s'
+-- In the shell: await COMMAND... runs it until it succeeds or the program, $pid, is gone. What follows depends on no clock.
+local AWAIT = [[
+await() {
+  until "$@" > .awaited 2>&1; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+  done
+}
+]]
+local READY = 'io.open("ready", "w"):close() '
+
+--- Runs code in the program; `steps` are shell commands that run beside it, with its number in $pid. By default they send
+-- a signal as soon as the code has run READY. (The shell starts background processes deaf to SIGINT; the program listens
+-- all the same.)
+local function beside(code, steps)
+  return shell(('%s"$MOCL" -e %s & pid=$!\n%s\nwait $pid'):format(AWAIT, quote(code), steps))
+end
+
+local function stopped(signal, code)
+  return beside(code, "await test -e ready; kill -" .. signal .. " $pid")
+end
 
 T.test("signals end a script with 130 and 143", function()
   local loops = {
-    "while true do end",
-    "coroutine.wrap(function() while true do end end)()",
-    "io.stdout:write('') while true do os.time() end",
+    READY .. "while true do end",
+    "coroutine.wrap(function() " .. READY .. "while true do end end)()",
+    "io.stdout:write('') " .. READY .. "while true do os.time() end",
   }
   for _, code in ipairs(loops) do
-    local _, err, status = shell(stop:format("INT", quote(code)))
+    local _, err, status = stopped("INT", code)
     T.ok(err:find("interrupted!\nstack traceback:", 1, true), err)
     T.eq(status, 130, code)
   end
-  T.eq(select(3, shell(stop:format("TERM", quote(loops[1])))), 143)
-  T.eq(select(3, shell("sleep 5 | " .. stop:format("INT", quote "io.read()"))), 130)
+  T.eq(select(3, stopped("TERM", loops[1])), 143)
+  -- asleep in a read, of a pipe that nobody writes to
+  local _, err, status = shell(("mkfifo in\n" .. AWAIT .. [["$MOCL" -e %s < in & pid=$!
+exec 9> in
+await test -e ready; await grep -q '^State:.S' /proc/$pid/status; kill -INT $pid; wait $pid]]):format(quote(READY .. "io.read()")))
+  T.ok(err:find("interrupted!", 1, true), err)
+  T.eq(status, 130)
 end)
 
 T.test("pcall catches an interruption", function()
-  local out, err, status = shell(stop:format("INT", quote [[
-print(pcall(function() while true do end end)) print(require "mocl.sys".interrupted())]]))
+  local out, err, status = stopped("INT", "print(pcall(function() " .. READY .. [[while true do end end))
+print(require "mocl.sys".interrupted())]])
   T.eq(out, "false\t(command line):1: interrupted!\nSIGINT\n")
   T.eq(err, "")
   T.eq(status, 0)
@@ -184,28 +209,31 @@ T.test("flag mode: the first signal is polled, the next one raises", function()
   local poll = [[
 local sys = require "mocl.sys"
 assert(sys.on_interrupt("flag") == "raise")
+]] .. READY .. [[
 while not sys.interrupted() do end
 print(sys.interrupted())]]
-  local out, err, status = shell(stop:format("TERM", quote(poll)))
+  local out, err, status = stopped("TERM", poll)
   T.eq(out, "SIGTERM\n")
   T.eq(err, "")
   T.eq(status, 143)
-  out, err, status = shell(stop:format("INT", quote(poll .. ' os.exit(0)')))
+  out, err, status = stopped("INT", poll .. " os.exit(0)")
   T.eq(out, "SIGINT\n")
   T.eq(err, "")
   T.eq(status, 0)
-  local deaf = quote [[require "mocl.sys".on_interrupt("flag") io.stdout:write("go\n"):flush() while true do end]]
-  out, err, status = shell('"$MOCL" -e ' .. deaf .. [[ & p=$!
-sleep 0.5; kill -TERM $p; sleep 0.5; kill -0 $p && echo alive; kill -TERM $p; wait $p]])
-  T.eq(out, "go\nalive\n")
+  out, err, status = beside(poll .. " io.stdout:flush() while true do end", [[
+await test -e ready; kill -TERM $pid; await grep -q SIGTERM out; kill -0 $pid && echo alive
+sleep 0.2; kill -TERM $pid]]) -- two within 0.1 s count as one
+  T.eq(out, "SIGTERM\nalive\n")
   T.ok(err:find("interrupted!", 1, true), err)
   T.eq(status, 143)
 end)
 
 T.test("a second signal within a second ends what catches all errors", function()
-  local deaf = quote "while true do pcall(function() while true do end end) end"
-  local _, _, status = shell('"$MOCL" -e ' .. deaf .. [[ & p=$!
-sleep 0.5; kill -INT $p; sleep 0.3; kill -0 $p && kill -INT $p; wait $p]])
+  local out, _, status = beside("while true do pcall(function() " .. READY .. [[while true do end end)
+io.stdout:write("caught\n"):flush() end]], [[
+await test -e ready; kill -INT $pid; await grep -q caught out
+while kill -INT $pid 2>/dev/null; do sleep 0.2; done]]) -- two of them come within a second, however slow the machine
+  T.ok(out:find("^caught\n"), out)
   T.eq(status, 130) -- the shell's word for death by SIGINT
 end)
 
@@ -226,9 +254,19 @@ T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
   if not os.execute("command -v script >/dev/null 2>&1") then
     T.skip("no program 'script' to make a terminal")
   end
-  local out = shell([[{ sleep 1; printf 'x = 40\n'; sleep 0.3; printf 'while true do end\n'; sleep 0.7
-printf '\003'; sleep 0.5; printf 'garbage ('; sleep 0.3; printf '\003'; sleep 0.3; printf 'x + 2\n'; sleep 0.3
-printf '\004'; sleep 0.3; } | TERM=dumb SHELL=/bin/sh script -q -e -c "exec '$MOCL'" typescript; echo "status $?"]])
+  -- typed when the program is ready for it: after its n-th prompt, or what a line printed
+  local out = shell([[
+: > typescript
+seen() { # TEXT N
+  for i in $(seq 12000); do
+    [ "$(grep -c -e "$1" typescript)" -ge "$2" ] && return
+    sleep 0.01
+  done
+}
+{ seen '^> ' 1; printf 'x = 40\n'; seen '^> ' 2; printf 'print("lo" .. "op") while true do end\n'
+  seen '^loop' 1; printf '\003'; seen '^> ' 3; printf 'garbage ('; seen 'garbage (' 1; printf '\003'
+  seen '^> ' 4; printf 'x + 2\n'; seen '^> ' 5; printf '\004'
+  seen 'Script done' 1; } | TERM=dumb SHELL=/bin/sh script -q -f -e -c "exec '$MOCL'" typescript; echo "status $?"]])
   T.ok(out:find("interrupted!", 1, true), out)
   T.ok(out:find("42", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)

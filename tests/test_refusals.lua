@@ -281,7 +281,7 @@ T.test("a run directory that is removed while the run goes on", function()
   end
   local _, err, status = child.shell(([["$MOCL" %s &
 pid=$!
-for i in $(seq 6000); do grep -qs '"step":3}' %s/metrics.jsonl && break; sleep 0.01; done
+until grep -qs '"step":3}' %s/metrics.jsonl; do kill -0 $pid 2>/dev/null || break; sleep 0.01; done
 mv %s %s.gone
 kill -TERM $pid
 wait $pid]]):format(table.concat(list, " "), dir, dir, dir))
