@@ -14,28 +14,32 @@ example() {
     "$@" && echo '1 passed, 0 failed'
 }
 
-for source in tests/c/*.c; do
-    part "$source" timeout 600 "$build/${source%.c}"
-done
-for source in examples/*.c; do
-    part "$source" example timeout 600 "$build/${source%.c}"
-done
-part "tests/run.lua" timeout 1500 "$mocl" tests/run.lua
-emulator=$PWD/$build/emu/mocl_cuda.so
-if [ -f "$emulator" ]; then # the CUDA kernels on the host, threads in both orders
-    for order in forward reverse; do
-        part "the CUDA kernels, emulated ($order)" env MOCL_CUDA="$emulator" MOCL_EMU_ORDER=$order \
-            timeout 600 "$mocl" tests/run.lua --device cuda:0 -k test_o
+apart() { # what takes about as long as tests/run.lua
+    for source in tests/c/*.c; do
+        part "$source" timeout 1800 "$build/${source%.c}"
     done
-    part "device cuda, emulated" env MOCL_CUDA="$emulator" timeout 600 "$mocl" tests/run.lua --device cuda:0 -k test_cuda
-else
-    echo "skip: the CUDA kernels on the emulator, which was not built: no $emulator"
-    skipped=$((skipped + 1))
-fi
-if [ -z "$variant" ]; then
-    part "gradients in double precision" timeout 1500 build/f64/mocl tests/run.lua -k grad
-    part "layering" sh tests/layering.sh
-    part "a full disk" sh tests/disk_full.sh 2
-fi
+    for source in examples/*.c; do
+        part "$source" example timeout 1800 "$build/${source%.c}"
+    done
+    emulator=$PWD/$build/emu/mocl_cuda.so
+    if [ -f "$emulator" ]; then # the CUDA kernels on the host, threads in both orders
+        for order in forward reverse; do
+            part "the CUDA kernels, emulated ($order)" env MOCL_CUDA="$emulator" MOCL_EMU_ORDER=$order \
+                timeout 1800 "$mocl" tests/run.lua --device cuda:0 -k test_o
+        done
+        part "device cuda, emulated" env MOCL_CUDA="$emulator" \
+            timeout 1800 "$mocl" tests/run.lua --device cuda:0 -k test_cuda
+    else
+        echo "skip: the CUDA kernels on the emulator, which was not built: no $emulator"
+        skipped=$((skipped + 1))
+    fi
+    if [ -z "$variant" ]; then
+        part "gradients in double precision" timeout 1800 build/f64/mocl tests/run.lua -k grad
+        part "layering" sh tests/layering.sh
+        part "a full disk" sh tests/disk_full.sh 2
+    fi
+}
 
+beside apart
+part "tests/run.lua" timeout 3000 "$mocl" tests/run.lua
 finish

@@ -52,6 +52,7 @@ for _, name in ipairs(files) do
   end
 end
 
+local now = require("mocl.sys").now
 local has_tensor, tensor = pcall(require, "mocl.tensor")
 -- tensors that live, and blocks behind whose end a kernel wrote so far
 local function live()
@@ -73,7 +74,7 @@ end
 
 for _, t in ipairs(T.list) do
   local before, broken_before = live()
-  local start = os.clock()
+  local start = now()
   local ok, e = xpcall(t.f, function(e)
     return T.is_skip(e) and e or debug.traceback(e, 2)
   end)
@@ -89,7 +90,7 @@ for _, t in ipairs(T.list) do
   if ok then
     passed = passed + 1
     if verbose then
-      print(("ok   %s (%.2f s)"):format(label, os.clock() - start))
+      print(("ok   %s (%.2f s)"):format(label, now() - start))
     end
   elseif T.is_skip(e) then
     skipped = skipped + 1

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 . tests/parts.sh
 mocl=build/asan/mocl
 dir=$(mktemp -d)
-trap 'rm -rf "$dir" "$parts_out" "$parts_out.status"' EXIT
+trap 'rm -rf "$dir" "$parts_dir"' EXIT
 
 run() { # OUT
     "$mocl" -e 'arg = dofile("tests/failures.lua").arguments(arg[1]) dofile "recipes/moc_hh.lua"' /dev/null "$1" > /dev/null
