@@ -19,7 +19,7 @@ local function start(arguments, url)
   if not name then
     T.skip "no chromium in PATH, and MOCL_BROWSER does not name one (Debian's package: chromium)"
   end
-  local words = { "timeout 300", child.quote(name), "--headless", "--no-sandbox", "--disable-gpu",
+  local words = { "timeout 1800", child.quote(name), "--headless", "--no-sandbox", "--disable-gpu",
     "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--no-first-run",
     "--disable-sync", '--host-resolver-rules="MAP * ~NOTFOUND"', "--proxy-server=127.0.0.1:9",
     "--enable-logging=stderr", "--user-data-dir=" .. child.quote(T.tmpdir()) }

@@ -1,13 +1,15 @@
---- run.lua [-k PATTERN] [-v] [--slow] [--device D] - runs tests/test_*.lua; the last line counts them.
--- With --device (cuda:0) the tests that run once for each device run on that one, and no others.
--- Exit status 1 if any failed or none ran. After each test two collections must bring the number of live
--- tensors back to where it was, and no guard bytes behind a block may have been written (devices of the tests).
+--- run.lua [-k PATTERN] [-v] [--slow] [--device D] [--part K/N] - runs tests/test_*.lua; the last line counts them.
+-- With --device (cuda:0) the tests that run once for each device run on that one, and no others. --part 2/3 takes the
+-- second of every three files, so that processes can share the tests. Exit status 1 if any failed or none ran. After each
+-- test two collections must bring the number of live tensors back to where it was, and no guard bytes behind a block may
+-- have been written (devices of the tests).
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
 local T = require "t"
 
 local pattern, verbose, device
+local part, parts = 1, 1
 T.slow = os.getenv("MOCL_SLOW") ~= nil
 local i = 1
 while arg[i] do
@@ -18,6 +20,10 @@ while arg[i] do
     verbose = true
   elseif arg[i] == "--slow" then
     T.slow = true
+  elseif arg[i] == "--part" then
+    part, parts = (arg[i + 1] or ""):match("^(%d+)/(%d+)$")
+    part, parts = assert(math.tointeger(part), "--part wants K/N"), math.tointeger(parts)
+    i = i + 1
   elseif arg[i] == "--device" then
     device = arg[i + 1]
     T.devices = { device }
@@ -37,6 +43,11 @@ for name in ls:lines() do
   end
 end
 ls:close()
+for k = #files, 1, -1 do
+  if (k - part) % parts ~= 0 then
+    table.remove(files, k)
+  end
+end
 
 local passed, failed, skipped = 0, 0, 0
 for _, name in ipairs(files) do

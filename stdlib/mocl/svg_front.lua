@@ -39,8 +39,47 @@ local function overlap(a, b) -- of boxes {left, top, right, bottom}, in square p
   return w > 0 and h > 0 and w * h or 0
 end
 
--- The boxes where the label of a point could go, near ones first: {box, distance}.
-local function candidates(p, frame)
+-- Boxes by the bands of 12 pixels, a label's height, that they reach into: those that may overlap a box lie in its bands.
+local BAND = 12
+
+local function insert(bands, box)
+  for k = box[2] // BAND, box[4] // BAND do
+    local band = bands[k] or {}
+    bands[k], band[#band + 1] = band, box
+  end
+end
+
+local function remove(bands, box)
+  for k = box[2] // BAND, box[4] // BAND do
+    local band = bands[k]
+    for i = #band, 1, -1 do
+      if band[i] == box then
+        table.remove(band, i)
+      end
+    end
+  end
+end
+
+-- The sum of `each` + `area` * the overlap over the boxes that overlap this one; stops once it is above `enough`.
+local function collisions(bands, box, each, area, enough)
+  local sum, first = 0, box[2] // BAND
+  for k = first, box[4] // BAND do
+    for _, other in ipairs(bands[k] or {}) do
+      local o = overlap(box, other)
+      if o > 0 and k == math.max(first, other[2] // BAND) then -- the first band they share
+        sum = sum + each + area * o
+        if sum > enough then
+          return sum
+        end
+      end
+    end
+  end
+  return sum
+end
+
+-- The boxes where the label of a point could go, near ones first: {box, distance, cost: how badly it lies on marks, across
+-- the fronts, far away}.
+local function candidates(p, frame, marks, lines)
   local w, list = svg.text_width(p.label) + 4, {}
   for _, r in ipairs { 7, 14, 24, 36, 50, FAR } do
     for _, at in ipairs(DIRECTIONS) do
@@ -51,59 +90,57 @@ local function candidates(p, frame)
       local box = { cx - w / 2, cy - 6, cx + w / 2, cy + 6 }
       if box[1] > frame[1] + 2 and box[3] < frame[3] and box[2] > frame[2]
         and box[4] < frame[4] - 1 then
-        list[#list + 1] = { box = box, r = r }
+        list[#list + 1] = { box = box, r = r, cost = r + collisions(marks, box, 60, 0, math.huge)
+          + collisions(lines, box, 4, 0, math.huge) }
       end
     end
   end
   return list
 end
 
--- how badly a box lies: on labels first, on marks, across the front, far away
-local function cost(c, own, placed, marks, lines)
-  local sum = c.r
-  for i, other in pairs(placed) do
-    if i ~= own then
-      local area = overlap(c.box, other.box)
-      sum = sum + (area > 0 and 10000 + area or 0)
+-- The candidate with the least cost, on other labels above all
+local function best_of(list, labels)
+  local best, least = nil, math.huge
+  for _, c in ipairs(list) do
+    if c.cost < least then
+      local cost = c.cost + collisions(labels, c.box, 10000, 1, least - c.cost)
+      if cost < least then
+        best, least = c, cost
+      end
     end
   end
-  for _, m in ipairs(marks) do
-    sum = sum + (overlap(c.box, m) > 0 and 60 or 0)
-  end
-  for _, m in ipairs(lines) do
-    sum = sum + (overlap(c.box, m) > 0 and 4 or 0)
-  end
-  return sum
+  return best
 end
 
 -- Chooses a box for each labelled point; one that would lie on another label is left out, its text
--- stays in the title of the point.
+-- stays in the title of the point. `lines`: boxes by bands, which labels avoid.
 local function place_labels(points, frame, lines)
-  local marks, order, tries = {}, {}, {}
+  local marks, labels, placed, tries = {}, {}, {}, {}
+  for _, p in ipairs(points) do
+    insert(marks, { p.px - 5, p.py - 5, p.px + 5, p.py + 5 })
+  end
   for i, p in ipairs(points) do
-    marks[i] = { p.px - 5, p.py - 5, p.px + 5, p.py + 5 }
-    if p.label then
-      order[#order + 1] = i
-      tries[i] = candidates(p, frame)
-    end
+    tries[i] = p.label and candidates(p, frame, marks, lines) or {}
   end
-  local placed = {}
   for _ = 1, 3 do -- the first pass is greedy, the others mend it
-    for _, i in ipairs(order) do
-      local best, least = nil, math.huge
-      for _, c in ipairs(tries[i]) do
-        local v = cost(c, i, placed, marks, lines)
-        if v < least then
-          best, least = c, v
-        end
+    for i, list in ipairs(tries) do
+      if placed[i] then
+        remove(labels, placed[i].box)
       end
-      placed[i] = best
+      placed[i] = best_of(list, labels)
+      if placed[i] then
+        insert(labels, placed[i].box)
+      end
     end
   end
-  for _, i in ipairs(order) do
-    for j, other in pairs(placed) do
-      if placed[i] and i ~= j and overlap(placed[i].box, other.box) > 0 then
+  for i in ipairs(points) do
+    local box = placed[i] and placed[i].box
+    if box then
+      remove(labels, box)
+      if collisions(labels, box, 1, 0, 0) > 0 then
         placed[i] = nil
+      else
+        insert(labels, box)
       end
     end
   end
@@ -240,7 +277,7 @@ function svg_front.draw(opts)
       draw_area(add, opts.area, ref, map, window)
     end
   end
-  local lines = {} -- small boxes along the fronts, which labels avoid
+  local lines = {} -- small boxes along the fronts
   for _, front in ipairs(opts.fronts or {}) do
     local d = {}
     for i, p in ipairs(front) do
@@ -249,7 +286,7 @@ function svg_front.draw(opts)
       for k = 0, q and 11 or -1 do
         local cx = x(p[1] + (q[1] - p[1]) * k / 12)
         local cy = y(p[2] + (q[2] - p[2]) * k / 12)
-        lines[#lines + 1] = { cx - 1, cy - 1, cx + 1, cy + 1 }
+        insert(lines, { cx - 1, cy - 1, cx + 1, cy + 1 })
       end
     end
     if #d > 1 then
