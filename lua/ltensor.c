@@ -697,6 +697,9 @@ static const luaL_Reg methods[] = {
     {NULL, NULL},
 };
 
+/* what tensor_index computes */
+static const char *const fields[] = {"shape", "ndim", "dtype", "device", "requires_grad", "grad", NULL};
+
 static const luaL_Reg metamethods[] = {
     {"__close", tensor_release}, {"__gc", tensor_release},           {"__index", tensor_index},
     {"__len", tensor_len},       {"__newindex", tensor_newindex},    {"__tostring", tensor_tostring},
@@ -732,6 +735,12 @@ int luaopen_mocl_tensor(lua_State *L) {
         else lua_setfield(L, -4, r->name); /* each method is a function of the module too */
     }
     lua_setfield(L, -2, "methods");
+    lua_newtable(L); /* for mocl.complete */
+    for (const char *const *name = fields; *name; name++) {
+        lua_pushboolean(L, true);
+        lua_setfield(L, -2, *name);
+    }
+    lua_setfield(L, -2, "fields");
     lua_pop(L, 1);
     return 1;
 }

@@ -1,7 +1,7 @@
 /* repl.c - the interactive mode: lines as in lua 5.4, and a Ctrl-C that only discards the line.
 **
-** On a terminal, GNU readline is loaded at run time where it is installed: editing and a history
-** file ($MOCL_HISTORY, or mocl/history in $XDG_STATE_HOME or ~/.local/state; MOCL_HISTORY=- keeps
+** On a terminal, GNU readline is loaded at run time where it is installed: editing, completion (mocl.complete) and a
+** history file ($MOCL_HISTORY, or mocl/history in $XDG_STATE_HOME or ~/.local/state; MOCL_HISTORY=- keeps
 ** none). Otherwise lines are read plainly, and echoed where they do not come from a terminal.
 */
 #define _GNU_SOURCE
@@ -33,6 +33,15 @@ typedef struct readline_api {
     void (*stifle_history)(int entries);
     int (*bind_key)(int key, int (*function)(int, int));
     int (*insert)(int, int);
+    int (*complete)(int, int);
+    int (**last_function)(int, int);
+    char **(*completion_matches)(const char *text, char *(*next)(const char *text, int state));
+    char **(**attempt)(const char *text, int start, int end);
+    int *attempt_is_all;        /* no file names where there are no matches */
+    int *append;                /* the character behind a word that is complete */
+    const char **word_breaks, **quotes;
+    char **buffer;              /* the line, and where the cursor is in it */
+    int *point;
     const char **name;          /* for ~/.inputrc */
     int *write_timestamps;      /* makes entries of several lines survive in the file */
     char *comment_char;
@@ -40,6 +49,7 @@ typedef struct readline_api {
 
 /* One terminal, one prompt: readline's callbacks carry no argument, and neither do signals. */
 static struct {
+    lua_State *L;
     readline_api *rl;     /* NULL: plain lines */
     bool have_line;       /* on_line was called */
     char *line;           /* malloc'd; NULL at the end of input */
@@ -74,6 +84,16 @@ static readline_api *load_readline(void) {
                    {"stifle_history", &api.stifle_history},
                    {"rl_bind_key", &api.bind_key},
                    {"rl_insert", &api.insert},
+                   {"rl_complete", &api.complete},
+                   {"rl_last_func", &api.last_function},
+                   {"rl_completion_matches", &api.completion_matches},
+                   {"rl_attempted_completion_function", &api.attempt},
+                   {"rl_attempted_completion_over", &api.attempt_is_all},
+                   {"rl_completion_append_character", &api.append},
+                   {"rl_completer_word_break_characters", &api.word_breaks},
+                   {"rl_completer_quote_characters", &api.quotes},
+                   {"rl_line_buffer", &api.buffer},
+                   {"rl_point", &api.point},
                    {"rl_readline_name", &api.name},
                    {"history_write_timestamps", &api.write_timestamps},
                    {"history_comment_char", &api.comment_char}};
@@ -112,6 +132,57 @@ static void choose_history(bool noenv) {
     if (n >= (int)size) repl.history[0] = '\0';
 }
 
+/* args: where the cursor is, as an int *; pushes what mocl.complete says to the text in front of it */
+static int push_words(lua_State *L) {
+    const int *end = lua_touserdata(L, 1);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mocl.complete");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "words");
+    lua_pushlstring(L, *repl.rl->buffer, (size_t)*end);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+/* readline's generator: the words of the list on the stack, malloc'd, then NULL */
+static char *next_word(const char *text, int state) {
+    static lua_Integer n;
+    (void)text;
+    n = state ? n + 1 : 1;
+    lua_rawgeti(repl.L, -1, n);
+    const char *word = lua_type(repl.L, -1) == LUA_TSTRING ? lua_tostring(repl.L, -1) : NULL;
+    char *copy = word ? strdup(word) : NULL;
+    lua_pop(repl.L, 1);
+    return copy;
+}
+
+static char **complete_word(const char *text, int start, int end) {
+    lua_State *L = repl.L;
+    char **matches = NULL;
+    (void)start;
+    *repl.rl->attempt_is_all = 0;
+    *repl.rl->append = '\0';
+    if (!lua_checkstack(L, LUA_MINSTACK)) return NULL;
+    int top = lua_gettop(L);
+    lua_pushcfunction(L, push_words);
+    lua_pushlightuserdata(L, &end);
+    int status = lua_pcall(L, 1, 1, 0); /* errors, out of memory among them, must not leave through readline */
+    if (status != LUA_OK || lua_istable(L, -1)) {
+        *repl.rl->attempt_is_all = 1;
+        if (status == LUA_OK) matches = repl.rl->completion_matches(text, next_word);
+    }
+    lua_settop(L, top);
+    return matches;
+}
+
+/* Tab behind nothing but blanks is a tab: code is indented with it. */
+static int tab(int count, int key) {
+    readline_api *rl = repl.rl;
+    if ((int)strspn(*rl->buffer, " \t") >= *rl->point) return rl->insert(count, key);
+    if (*rl->last_function == tab) *rl->last_function = rl->complete; /* the second in a row shows the words */
+    return rl->complete(count, key);
+}
+
 static void open_terminal(bool noenv) {
     readline_api *rl = repl.rl = load_readline();
     if (!rl) return;
@@ -120,7 +191,10 @@ static void open_terminal(bool noenv) {
     *rl->write_timestamps = 1;
     rl->using_history();
     rl->stifle_history(HISTORY_ENTRIES);
-    rl->bind_key('\t', rl->insert);
+    rl->bind_key('\t', tab);
+    *rl->attempt = complete_word;
+    *rl->word_breaks = " \t\n\"'`@$><=;|&{}()[]+-*/%^~#,.:"; /* with quotes: files are one word in a string */
+    *rl->quotes = "\"'";
     choose_history(noenv);
     if (repl.history[0]) rl->read_history(repl.history);
 }
@@ -282,6 +356,7 @@ int mocl_repl(lua_State *L) {
     int status = LUA_OK;
     outcome got;
     lua_settop(L, 0);
+    repl.L = L;
     define_mocl(L);
     if (isatty(0)) open_terminal(moclL_noenv(L));
     while ((got = load_statement(L, &status)) != END) {

@@ -64,6 +64,7 @@ M.pages = {
   ["mocl"] = "../README",
   ["mocl.agent"] = "env",
   ["mocl.checkpoint"] = "run",
+  ["mocl.complete"] = "cli",
   ["mocl.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",
   ["mocl.env.deep_sea_treasure"] = "env",

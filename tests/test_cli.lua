@@ -250,12 +250,12 @@ T.test("interactive mode on a pipe", function()
   T.ok(err:find("<name> expected near <eof>", 1, true), err)
 end)
 
-T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
+--- The program on a terminal of its own; `typed` are shell commands that type: seen TEXT N waits until N lines match TEXT.
+local function on_terminal(typed)
   if not os.execute("command -v script >/dev/null 2>&1") then
     T.skip("no program 'script' to make a terminal")
   end
-  -- typed when the program is ready for it: after its n-th prompt, or what a line printed
-  local out = shell([[
+  return (shell(([[
 : > typescript
 seen() { # TEXT N
   for i in $(seq 12000); do
@@ -263,12 +263,32 @@ seen() { # TEXT N
     sleep 0.01
   done
 }
-{ seen '^> ' 1; printf 'x = 40\n'; seen '^> ' 2; printf 'print("lo" .. "op") while true do end\n'
+{ %s
+  printf '\004'; seen 'Script done' 1; } | TERM=dumb SHELL=/bin/sh script -q -f -e -c "exec '$MOCL'" typescript; echo "status $?"]])
+    :format(typed)))
+end
+
+T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
+  local out = on_terminal [[
+  seen '^> ' 1; printf 'x = 40\n'; seen '^> ' 2; printf 'print("lo" .. "op") while true do end\n'
   seen '^loop' 1; printf '\003'; seen '^> ' 3; printf 'garbage ('; seen 'garbage (' 1; printf '\003'
-  seen '^> ' 4; printf 'x + 2\n'; seen '^> ' 5; printf '\004'
-  seen 'Script done' 1; } | TERM=dumb SHELL=/bin/sh script -q -f -e -c "exec '$MOCL'" typescript; echo "status $?"]])
+  seen '^> ' 4; printf 'x + 2\n'; seen '^> ' 5]]
   T.ok(out:find("interrupted!", 1, true), out)
   T.ok(out:find("42", 1, true), out)
+  T.ok(out:find("status 0\n", 1, true), out)
+end)
+
+T.test("interactive mode on a terminal: Tab completes, a second one lists, files in strings", function()
+  if not package.loadlib("libreadline.so.8", "*") then
+    T.skip("no GNU readline")
+  end
+  local out = on_terminal [[
+  : > a-file
+  seen '^> ' 1; printf 'print(string.rep\t("tab", 2))\n'; seen '^> ' 2; printf 'string.re\t\t'
+  seen '^rep ' 1; printf 'v\t("pu")\n'; seen '^> ' 4; printf 'print("a-f\t .. "end")\n'; seen '^> ' 5]]
+  T.ok(out:find("\ntabtab", 1, true), out)
+  T.ok(out:find("rep      reverse", 1, true) and out:find("\nup", 1, true), out)
+  T.ok(out:find("\na-fileend", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)
 end)
 
