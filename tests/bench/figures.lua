@@ -39,7 +39,8 @@ function figures.markdown(result)
       or "no PyTorch: mocl alone"),
   }
   if result.peak then
-    out[#out + 1] = ("Peak of the processor, multiply-adds in registers (%s, %d threads): %.0f GFLOP/s."):format(result.peak_isa, result.threads, result.peak)
+    out[#out + 1] = ("Peak of the processor, multiply-adds in registers (%s, %d threads): %.0f GFLOP/s in its best run, %.0f on average."):format(
+      result.peak_isa, result.threads, result.peak, result.peak_mean)
   end
   if result.tiny then
     out[#out + 1] = "Tiny sizes: these figures mean nothing."
