@@ -13,7 +13,7 @@ every() { # NAME BUILD ORDER
     emulator=$PWD/build/emu/mocl_cuda.so
     [ "$2" = . ] || emulator=$PWD/$2/emu/mocl_cuda.so
     part "every test of a device, $1" env MOCL_CUDA="$emulator" MOCL_EMU_ORDER="$3" \
-        timeout 3000 "$2/mocl" tests/run.lua --device cuda:0
+        timeout --foreground 3000 "$2/mocl" tests/run.lua --device cuda:0
 }
 
 # a recipe at its smallest

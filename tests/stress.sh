@@ -21,6 +21,6 @@ same() {
 
 part "a run with collections all the time" same
 for tests in test_lora test_generate test_json test_tensor test_ppo test_tokenizer test_run test_control; do
-    part "$tests" env MOCL_GC_STRESS=5 timeout 900 "$mocl" tests/run.lua -k "$tests"
+    part "$tests" env MOCL_GC_STRESS=5 timeout --foreground 900 "$mocl" tests/run.lua -k "$tests"
 done
 finish

@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 . tests/parts.sh
 
-part "tests/c/test_threads.c" timeout 900 build/tsan/tests/c/test_threads
-part "tests/c/test_embed.c" timeout 900 build/tsan/tests/c/test_embed
-part "tests/run.lua -k test_transformer" timeout 900 build/tsan/mocl tests/run.lua -k test_transformer
+part "tests/c/test_threads.c" timeout --foreground 900 build/tsan/tests/c/test_threads
+part "tests/c/test_embed.c" timeout --foreground 900 build/tsan/tests/c/test_embed
+part "tests/run.lua -k test_transformer" timeout --foreground 900 build/tsan/mocl tests/run.lua -k test_transformer
 finish
