@@ -193,7 +193,7 @@ static void open_terminal(bool noenv) {
     rl->stifle_history(HISTORY_ENTRIES);
     rl->bind_key('\t', tab);
     *rl->attempt = complete_word;
-    *rl->word_breaks = " \t\n\"'`@$><=;|&{}()[]+-*/%^~#,.:"; /* with quotes: files are one word in a string */
+    *rl->word_breaks = " \t\n\"'`@$><=;|&{}()[]+-*/%^~#,.:"; /* outside of quotes: in them a file is one word */
     *rl->quotes = "\"'";
     choose_history(noenv);
     if (repl.history[0]) rl->read_history(repl.history);

@@ -39,6 +39,16 @@ function child.lua(source, before)
   return child.mocl({ "-e", source }, before)
 end
 
+--- For shell commands: await COMMAND... runs it until it succeeds or the program, $pid, is gone. What follows depends on no clock.
+child.AWAIT = [[
+await() {
+  until "$@" >/dev/null 2>&1; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+  done
+}
+]]
+
 --- Starts the program, sends it a signal (default INT) as soon as a file (default: what it writes itself) holds
 -- the text `mark`, and waits; returns what it wrote (both streams) and its exit status.
 function child.interrupted(arguments, mark, o)
@@ -46,12 +56,9 @@ function child.interrupted(arguments, mark, o)
   for i, a in ipairs(arguments) do
     words[i] = child.quote(a)
   end
-  local _, _, status = child.shell(([["$MOCL" %s >%s 2>&1 &
+  local _, _, status = child.shell((child.AWAIT .. [["$MOCL" %s >%s 2>&1 &
 pid=$!
-until grep -qs -e %s %s; do
-  kill -0 $pid 2>/dev/null || break
-  sleep 0.01
-done
+await grep -e %s %s
 kill -%s $pid
 wait $pid]]):format(table.concat(words, " "), log, child.quote(mark), child.quote(o and o.file or log),
     o and o.signal or "INT"))

@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.." || exit 1
 
 apart() {
     part "out of memory and out of disk, anywhere in a run" timeout --foreground 3000 build/tests/c/test_failures 120 60
-    part "each allocation may fail, on every device" env MOCL_SLOW=1 timeout --foreground 3000 ./mocl tests/run.lua -k test_memory.lua
     part "broken files" env MOCL_SLOW=1 timeout --foreground 3000 build/asan/mocl tests/run.lua -k test_broken
 }
 

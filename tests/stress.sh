@@ -6,8 +6,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 . tests/parts.sh
 mocl=build/asan/mocl
-dir=$(mktemp -d)
-trap 'rm -rf "$dir" "$parts_dir"' EXIT
+dir=$parts_dir
 
 run() { # OUT
     "$mocl" -e 'arg = dofile("tests/failures.lua").arguments(arg[1]) dofile "recipes/moc_hh.lua"' /dev/null "$1" > /dev/null

@@ -1,13 +1,12 @@
 -- the command line: as lua 5.4, plus the long options; exit status, signals, interactive mode
 
 local T = require "t"
+local child = require "child"
 local sys = require "mocl.sys"
 
 local mocl = arg[-1] -- the program under test
 
-local function quote(s)
-  return "'" .. s:gsub("'", "'\\''") .. "'"
-end
+local quote = child.quote
 
 --- Runs a shell command with $MOCL set; returns stdout, stderr, exit status, signal.
 local function shell(command, program)
@@ -155,22 +154,13 @@ T.test("MOCL_STDLIB overrides the embedded modules, -E ignores it", function()
   T.eq((shell(make .. [[-E -e 'print(require"mocl"._VERSION)']])), require("mocl")._VERSION .. "\n")
 end)
 
--- In the shell: await COMMAND... runs it until it succeeds or the program, $pid, is gone. What follows depends on no clock.
-local AWAIT = [[
-await() {
-  until "$@" > .awaited 2>&1; do
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.01
-  done
-}
-]]
 local READY = 'io.open("ready", "w"):close() '
 
 --- Runs code in the program; `steps` are shell commands that run beside it, with its number in $pid. By default they send
 -- a signal as soon as the code has run READY. (The shell starts background processes deaf to SIGINT; the program listens
 -- all the same.)
 local function beside(code, steps)
-  return shell(('%s"$MOCL" -e %s & pid=$!\n%s\nwait $pid'):format(AWAIT, quote(code), steps))
+  return shell(('%s"$MOCL" -e %s & pid=$!\n%s\nwait $pid'):format(child.AWAIT, quote(code), steps))
 end
 
 local function stopped(signal, code)
@@ -190,9 +180,9 @@ T.test("signals end a script with 130 and 143", function()
   end
   T.eq(select(3, stopped("TERM", loops[1])), 143)
   -- asleep in a read, of a pipe that nobody writes to
-  local _, err, status = shell(("mkfifo in\n" .. AWAIT .. [["$MOCL" -e %s < in & pid=$!
+  local _, err, status = shell(("mkfifo in\n" .. child.AWAIT .. [["$MOCL" -e %s < in & pid=$!
 exec 9> in
-await test -e ready; await grep -q '^State:.S' /proc/$pid/status; kill -INT $pid; wait $pid]]):format(quote(READY .. "io.read()")))
+await test -e ready; await grep '^State:.S' /proc/$pid/status; kill -INT $pid; wait $pid]]):format(quote(READY .. "io.read()")))
   T.ok(err:find("interrupted!", 1, true), err)
   T.eq(status, 130)
 end)
@@ -221,7 +211,7 @@ print(sys.interrupted())]]
   T.eq(err, "")
   T.eq(status, 0)
   out, err, status = beside(poll .. " io.stdout:flush() while true do end", [[
-await test -e ready; kill -TERM $pid; await grep -q SIGTERM out; kill -0 $pid && echo alive
+await test -e ready; kill -TERM $pid; await grep SIGTERM out; kill -0 $pid && echo alive
 sleep 0.2; kill -TERM $pid]]) -- two within 0.1 s count as one
   T.eq(out, "SIGTERM\nalive\n")
   T.ok(err:find("interrupted!", 1, true), err)
@@ -231,7 +221,7 @@ end)
 T.test("a second signal within a second ends what catches all errors", function()
   local out, _, status = beside("while true do pcall(function() " .. READY .. [[while true do end end)
 io.stdout:write("caught\n"):flush() end]], [[
-await test -e ready; kill -INT $pid; await grep -q caught out
+await test -e ready; kill -INT $pid; await grep caught out
 while kill -INT $pid 2>/dev/null; do sleep 0.2; done]]) -- two of them come within a second, however slow the machine
   T.ok(out:find("^caught\n"), out)
   T.eq(status, 130) -- the shell's word for death by SIGINT

@@ -279,9 +279,9 @@ T.test("a run directory that is removed while the run goes on", function()
   for i, a in ipairs(list) do
     list[i] = child.quote(a)
   end
-  local _, err, status = child.shell(([["$MOCL" %s &
+  local _, err, status = child.shell((child.AWAIT .. [["$MOCL" %s &
 pid=$!
-until grep -qs '"step":3}' %s/metrics.jsonl; do kill -0 $pid 2>/dev/null || break; sleep 0.01; done
+await grep '"step":3}' %s/metrics.jsonl
 mv %s %s.gone
 kill -TERM $pid
 wait $pid]]):format(table.concat(list, " "), dir, dir, dir))

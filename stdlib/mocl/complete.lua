@@ -56,14 +56,12 @@ local function places(v)
   return list
 end
 
--- The modules of package `name` that can be loaded: mocl's fields come from them.
-local function modules(name)
+-- The modules that mocl's fields come from, by the names of these fields.
+local function modules()
   local set = {}
-  for _, known in ipairs { package.preload, package.loaded } do
-    for key in next, known do
-      if type(key) == "string" and key:sub(1, #name + 1) == name .. "." then
-        set[key:sub(#name + 2)] = true
-      end
+  for key in next, package.preload do
+    if type(key) == "string" and key:sub(1, 5) == "mocl." then
+      set[key:sub(6)] = true
     end
   end
   return set
@@ -76,7 +74,7 @@ local function field(v, name)
       return found
     end
   end
-  if rawequal(v, package.loaded.mocl) and modules("mocl")[name] then
+  if rawequal(v, package.loaded.mocl) and package.preload["mocl." .. name] then
     local ok, module = pcall(require, "mocl." .. name)
     return ok and module or nil
   end
@@ -136,7 +134,7 @@ function complete.words(text, globals)
   end
   local sets = places(v)
   if rawequal(v, package.loaded.mocl) then
-    sets[#sets + 1] = modules "mocl"
+    sets[#sets + 1] = modules()
   end
   return matching(sets, word, mark == ":" and callable or is_name)
 end
