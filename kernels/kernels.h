@@ -64,6 +64,8 @@ typedef struct mk_env {
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */
 int mk_env_open(mk_env *e, int n_threads);
 void mk_env_close(mk_env *e);
+int mk_threads(const mk_env *e); /* at least 1 */
+
 /* 64-byte aligned memory valid until the next mk_scratch; NULL when there is none. */
 void *mk_scratch(mk_env *e, size_t bytes);
 

@@ -5,9 +5,9 @@
 ** still fit a core's cache */
 enum { CHUNK_ROWS = 256 };
 
-/* logits that forward keeps for backward instead of making them there again: to read them takes a tenth of the
-** time where the model is small, and then there are few */
-enum { KEEP_MAX = 4 << 20 /* numbers: 16 MiB for the policy, as much for a reference */ };
+/* logits that forward keeps for backward instead of making them there again: where the model is small the head is most
+** of its work, and there a third product for two is a fifth of a step; where it is large they are many, and the head little */
+enum { KEEP_MAX = 32 << 20 /* numbers: 128 MiB for the policy, as much for a reference */ };
 
 /* saved: hidden, w, hidden_ref, target, lse, entropy, kl; the reference's lse; logits [rows, V] of both, or NULL.
 ** Outputs: logp, entropy, kl. */

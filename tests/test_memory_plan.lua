@@ -16,6 +16,10 @@ T.test("sums of a plan, counted by hand", function()
   T.eq(list[4][2], 4 * (10 * (16 + 8 + 8 + 2 + 18 + 7 + 12) + 2 * 2 * 16))
   T.eq(list[5][2], 4 * 3 * 4 * 10)
   T.eq(total, list[1][2] + list[2][2] + list[4][2] + list[5][2])
+  -- too many logits to wait for backward: 256 rows of each kind at a time
+  list = plan.of { config = { vocab_size = 1e5, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 6 },
+    trained = 0, rows = 512, prompt = 1, answer = 1 }
+  T.eq(list[5][2], 4 * 3 * 256 * 1e5)
   T.eq(plan.text({ { "weights", 3 << 20 }, { "cache", 5 << 29 } }, 7 << 29),
     "memory: about 3.5 GiB at most (weights 3.0 MiB, cache 2.5 GiB)")
 end)

@@ -1,7 +1,7 @@
 /* cpu.h - what the CPU kernels share: cutting work into pieces, and small number helpers.
 **
-** Internal to kernels/cpu. Work is always cut by shape alone; how many threads take the pieces never
-** changes a result.
+** Internal to kernels/cpu. What a result depends on, such as the blocks of a sum, is cut by shape alone; how many
+** threads there are, and which takes what, never changes a result.
 */
 #ifndef MK_CPU_H
 #define MK_CPU_H

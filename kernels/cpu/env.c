@@ -196,6 +196,8 @@ void mk_env_close(mk_env *e) {
     memset(e, 0, sizeof *e);
 }
 
+int mk_threads(const mk_env *e) { return e->pool ? e->pool->threads : 1; }
+
 void *mk_scratch(mk_env *e, size_t bytes) {
     e->refused = bytes;
     if (bytes > e->scratch_bytes || !e->scratch) {

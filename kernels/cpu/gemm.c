@@ -2,10 +2,11 @@
 **
 ** op(B) is cut into panels of as many columns as the widest tile, op(A) into tiles of a few rows, k into
 ** blocks of KC. An element of C is the sum over blocks, ascending, of one chain of multiply-adds per
-** block: the same for every way of sharing out the work below, which shape alone decides.
+** block: the same for every way of sharing out the work below.
 **
-**   wide   pieces are panels: each packs its panel and goes over all rows (few rows, or many panels)
-**   tall   B is packed once, or read where it lies, then pieces are blocks of rows
+**   wide   pieces are parts of the rows, or groups of panels: each packs the panels it needs itself, since what another
+**          thread has packed comes from its cache, slower than packing
+**   tall   B is packed once, or read where it lies, then pieces are blocks of rows, copied out of a transposed A
 **   deep   pieces are blocks of k, whose results are added up in order (gradients of weights)
 */
 #include "simd.h"
@@ -14,11 +15,15 @@
 
 #define KC 256
 #define MC 192
-#define WIDE_ROWS 96       /* up to here always wide */
-#define LARGE_B (256 * 256) /* n k from which blocks have up to MC rows, below two thirds of them */
+#define WIDE_ROWS 96       /* up to here always wide; the least rows of a part, or packing would take too long */
+#define LARGE_B (256 * 256) /* n k from which strips have up to MC rows, below two thirds of them */
 #define EVEN_BLOCKS 4      /* blocks of rows are a multiple of this: as many for each of a few threads */
 #define TILE_ROWS 6        /* of the widest tile: blocks of a multiple of it have no tile in part */
 #define WIDE_ROWS_MAX 128  /* up to here wide when there are panels enough */
+#define PIECES 2           /* of wide, for each thread: what one has left, another can take */
+#define PART_ROWS 1024     /* the most rows of a part: over more, C would leave the cache between blocks of k */
+#define PACKED (KC * 2 * MK_PANEL_MAX)
+#define LARGE_C (1 << 20)  /* elements: from here on rows are not cut for the sake of the next kernel, which finds nothing in the cache */
 #define NARROW_LD 256      /* up to here rows of A^T and panels of B are read where they lie */
 #define NARROW_ROWS 8      /* up to here any B is read where it lies if its rows are contiguous */
 #define DEEP_BYTES_MAX ((size_t)256 << 20)
@@ -31,10 +36,12 @@ struct gemm_job {
     int ta, tb;
     int direct; /* the tiles write C: one block of k, or C itself can hold the sums (alpha 1, beta 0) */
     const struct mk_blend *blend; /* what the tiles of the first block do where direct */
-    int64_t m, n, k, lda, ldb, ldc, panel, panels, block_rows, step_a, step_b, step_c;
+    int64_t m, n, k, lda, ldb, ldc, step_a, step_b, step_c;
+    int64_t panel, panels, block_rows; /* block_rows: rows of a block (tall), of a part (wide) */
+    int64_t parts, groups, strip_rows; /* wide: parts of the rows, groups of the panels, rows that pass by all panels at a time */
     const mk_real *a, *b;
     mk_real *c;
-    mk_real *pack; /* all of B (tall, NULL where it lies well), or sums of each panel (wide), or of each block of k (deep) */
+    mk_real *pack; /* all of B (tall, NULL where it lies well), or sums of each block of k (deep) */
 };
 
 /* The columns of panel j, and the width it is packed to: whole vectors. */
@@ -91,37 +98,61 @@ static void finish(const struct gemm_job *g, int64_t m, int64_t n, const mk_real
     for (int64_t i = 0; i < m; i++) g->s->axpby(n, g->scale.alpha, sums + i * lds, g->scale.beta, c + i * g->ldc);
 }
 
+/* The most rows of A that go past all panels before the next ones do: with a large B, more make up for reading it */
+static int64_t strip_of(const struct gemm_job *g) { return g->n * g->k >= LARGE_B ? MC : MC * 2 / 3; }
+
 /* ---- wide --------------------------------------------------------------------------------------- */
 
-/* items are panels of one product after the other */
-static void wide_range(void *arg, int64_t first, int64_t last) {
-    struct gemm_job *g = arg;
-    _Alignas(64) mk_real packed[KC * 2 * MK_PANEL_MAX];
-    mk_real *sums = g->direct ? NULL : g->pack + first * g->m * g->panel;
-    for (int64_t at = first; at < last; at++) {
-        int64_t t = at / g->panels, j = at % g->panels, n = panel_columns(g, j);
-        int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1;
-        const mk_real *a = g->a + t * g->step_a, *b = g->b + t * g->step_b;
-        mk_real *c = g->c + t * g->step_c + j * g->panel;
-        int in_place = !g->tb && (g->m <= NARROW_ROWS || g->ldb <= NARROW_LD) && panel_width(g, j) == n;
-        for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
-            const mk_real *from = b + k0 * g->ldb + j * g->panel;
-            if (!in_place) pack_panel(g, b, j, k0, packed);
-            sweep_block(g, g->m, j, k0, (struct strip){a + k0 * cs, rs, cs}, in_place ? from : packed,
-                        in_place ? g->ldb : panel_width(g, j), sums ? sums : c,
-                        sums ? g->panel : g->ldc);
-        }
-        if (sums) finish(g, g->m, n, sums, g->panel, c);
+/* C = A B, or C += A B, for m rows and panels first .. last - 1 over block k0 of k; a, b at its first row and column */
+static void wide_block(const struct gemm_job *g, int64_t m, int64_t first, int64_t last, int64_t k0, const mk_real *a,
+                       const mk_real *b, mk_real *c, int64_t ldc) {
+    _Alignas(64) mk_real packed[PACKED]; /* the panels, one after the other */
+    int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1, size = mk_min(KC, g->k - k0) * g->panel;
+    int in_place = !g->tb && (g->m <= NARROW_ROWS || g->ldb <= NARROW_LD) &&
+                   panel_width(g, last - 1) == panel_columns(g, last - 1);
+    for (int64_t j = first; !in_place && j < last; j++) pack_panel(g, b, j, k0, packed + (j - first) * size);
+    for (int64_t i = 0; i < m; i += g->strip_rows) {
+        struct strip t = {a + k0 * cs + i * rs, rs, cs};
+        for (int64_t j = first; j < last; j++)
+            sweep_block(g, mk_min(g->strip_rows, m - i), j, k0, t,
+                        in_place ? b + k0 * g->ldb + j * g->panel : packed + (j - first) * size,
+                        in_place ? g->ldb : panel_width(g, j), c + i * ldc + (j - first) * g->panel, ldc);
     }
 }
 
-static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
-    if (!g->direct) {
-        g->pack = mk_scratch(e, (size_t)(batch * g->panels * g->m * g->panel) * sizeof(mk_real));
-        if (!g->pack) return MK_NOMEM;
+static void wide_piece(const struct gemm_job *g, int64_t at) {
+    _Alignas(64) mk_real sums[MC * 2 * MK_PANEL_MAX];
+    int64_t group = at % g->groups, part = at / g->groups % g->parts, t = at / g->groups / g->parts;
+    int64_t i0 = part * g->block_rows, m = mk_min(g->block_rows, g->m - i0), end = (group + 1) * g->panels / g->groups;
+    int64_t together = PACKED / (mk_min(KC, g->k) * g->panel);
+    const mk_real *a = g->a + t * g->step_a + i0 * (g->ta ? 1 : g->lda), *b = g->b + t * g->step_b;
+    for (int64_t j = group * g->panels / g->groups; j < end; j += together) {
+        int64_t last = mk_min(j + together, end);
+        mk_real *c = g->c + t * g->step_c + i0 * g->ldc + j * g->panel;
+        for (int64_t k0 = 0; k0 < g->k; k0 += KC)
+            wide_block(g, m, j, last, k0, a, b, g->direct ? c : sums, g->direct ? g->ldc : 2 * MK_PANEL_MAX);
+        if (!g->direct) finish(g, m, mk_min(last * g->panel, g->n) - j * g->panel, sums, 2 * MK_PANEL_MAX, c);
     }
-    double ns = (double)(g->k * g->panel) * (NS_PER_PACK + NS_PER_MAC * (double)g->m);
-    mk_for(e, batch * g->panels, ns, wide_range, g);
+}
+
+/* Items are groups of panels of a part of one product. Parts vary more slowly than groups, so that a thread, whose items
+** follow each other, writes rows that lie together: the next kernel's share of the same rows is in its cache. */
+static void wide_range(void *arg, int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; at++) wide_piece(arg, at);
+}
+
+static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
+    double ns = NS_PER_MAC * (double)(batch * g->m * g->n) * (double)g->k;
+    int64_t most = mk_max(1, (int64_t)(ns / MK_GRAIN_NS)), pieces = mk_threads(e) > 1 ? PIECES * mk_threads(e) : 1;
+    int64_t parts = g->m * g->n > LARGE_C ? 1 : mk_min(mk_min(g->m / WIDE_ROWS, most), pieces);
+    parts = mk_max(parts, mk_ceil_div(g->m, g->direct ? PART_ROWS : MC / TILE_ROWS * TILE_ROWS));
+    g->block_rows = mk_ceil_div(mk_ceil_div(g->m, parts), TILE_ROWS) * TILE_ROWS;
+    g->parts = mk_ceil_div(g->m, g->block_rows);
+    g->groups = mk_min(g->panels, mk_min(most, mk_ceil_div(pieces, batch * g->parts)));
+    int64_t strips = mk_ceil_div(g->block_rows, strip_of(g));
+    g->strip_rows = mk_ceil_div(mk_ceil_div(g->block_rows, strips), TILE_ROWS) * TILE_ROWS;
+    int64_t items = batch * g->parts * g->groups;
+    mk_for(e, items, ns / (double)items, wide_range, g);
     return MK_OK;
 }
 
@@ -150,9 +181,7 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
     _Alignas(64) mk_real sums[MC * MK_PANEL_MAX], rows[KC * MC];
     for (int64_t block = first; block < last; block++) {
         int64_t i0 = block * g->block_rows, m = mk_min(g->block_rows, g->m - i0);
-        /* k inside keeps the sums in the cache; outside, a transposed A is copied once */
-        int outside = g->direct && g->ta;
-        for (int64_t k0 = 0; outside && k0 < g->k; k0 += KC) {
+        for (int64_t k0 = 0; g->direct && k0 < g->k; k0 += KC) {
             struct strip t = take_rows(g, i0, m, k0, rows);
             for (int64_t j = 0; j < g->panels; j++) {
                 int64_t ldb;
@@ -160,15 +189,13 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
                 sweep_block(g, m, j, k0, t, b, ldb, g->c + i0 * g->ldc + j * g->panel, g->ldc);
             }
         }
-        for (int64_t j = 0; !outside && j < g->panels; j++) {
-            mk_real *c = g->c + i0 * g->ldc + j * g->panel;
+        for (int64_t j = 0; !g->direct && j < g->panels; j++) {
             for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
                 int64_t ldb;
                 const mk_real *b = panel_of(g, j, k0, &ldb);
-                sweep_block(g, m, j, k0, take_rows(g, i0, m, k0, rows), b, ldb, g->direct ? c : sums,
-                            g->direct ? g->ldc : MK_PANEL_MAX);
+                sweep_block(g, m, j, k0, take_rows(g, i0, m, k0, rows), b, ldb, sums, MK_PANEL_MAX);
             }
-            if (!g->direct) finish(g, m, panel_columns(g, j), sums, MK_PANEL_MAX, c);
+            finish(g, m, panel_columns(g, j), sums, MK_PANEL_MAX, g->c + i0 * g->ldc + j * g->panel);
         }
     }
 }
@@ -179,7 +206,7 @@ static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
         g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
         if (!g->pack) return MK_NOMEM;
     }
-    int64_t blocks = mk_ceil_div(g->m, g->n * g->k >= LARGE_B ? MC : MC * 2 / 3);
+    int64_t blocks = mk_ceil_div(g->m, strip_of(g));
     blocks = mk_ceil_div(blocks, EVEN_BLOCKS) * EVEN_BLOCKS;
     g->block_rows = mk_ceil_div(mk_ceil_div(g->m, blocks), TILE_ROWS) * TILE_ROWS;
     for (int64_t t = 0; t < batch; t++) {
@@ -272,6 +299,6 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
         g.panel *= 2;
         g.panels = mk_ceil_div(n, g.panel);
     }
-    if (m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);
+    if (!ta || m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);
     return tall(e, &g, batch);
 }

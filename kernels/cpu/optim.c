@@ -5,19 +5,24 @@
 
 #include "table.h"
 
+/* Parts of each parameter for work of about ns nanoseconds. */
+static int64_t parts_for(const mk_env *e, double ns) {
+    return ns < 2 * MK_GRAIN_NS ? 1 : mk_min((int64_t)(ns / MK_GRAIN_NS), 2 * mk_threads(e));
+}
+/* Where part i of n elements begins: parts of whole vectors */
+static int64_t cut(int64_t n, int64_t i, int64_t parts) { return i == parts ? n : n / parts * i / 16 * 16; }
+
 struct adamw_job {
     struct mk_adamw step;
-    int64_t count;
+    int64_t count, parts;
     const mk_parameter *list;
 };
 
-/* elements first .. last - 1 of all parameters in a row */
-static void adamw_range(void *arg, int64_t first, int64_t last) {
+/* part i of `parts` of every parameter */
+static void adamw_piece(void *arg, int64_t i) {
     struct adamw_job *j = arg;
-    int64_t start = 0;
-    for (int64_t i = 0; i < j->count && start < last; start += j->list[i++].n) {
-        const mk_parameter *a = &j->list[i];
-        int64_t from = mk_max(first - start, 0), to = mk_min(last - start, a->n);
+    for (const mk_parameter *a = j->list; a < j->list + j->count; a++) {
+        int64_t from = cut(a->n, i, j->parts), to = cut(a->n, i + 1, j->parts);
         if (from < to) mk_simd()->adamw(to - from, &j->step, a->p + from, a->g + from, a->m + from, a->v + from);
     }
 }
@@ -35,7 +40,8 @@ int mk_cpu_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, 
     };
     int64_t n = 0;
     for (int64_t i = 0; i < count; i++) n += list[i].n;
-    mk_for(e, n, 0.8, adamw_range, &j);
+    j.parts = parts_for(e, 0.8 * (double)n);
+    mk_parallel(e, j.parts, adamw_piece, &j);
     return MK_OK;
 }
 
@@ -68,33 +74,31 @@ int mk_cpu_sgd(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf,
 }
 
 struct sumsq_job {
-    int64_t count;
+    int64_t count, parts;
     const mk_parameter *list;
     double *part; /* of each block of each gradient */
 };
 
 static int64_t blocks_of(const mk_parameter *a) { return mk_ceil_div(a->n, MK_SUM_BLOCK); }
 
-/* blocks first .. last - 1 of all gradients in a row */
-static void sumsq_range(void *arg, int64_t first, int64_t last) {
+/* part i of the blocks of every gradient */
+static void sumsq_piece(void *arg, int64_t i) {
     struct sumsq_job *j = arg;
-    int64_t start = 0;
-    for (int64_t i = 0; i < j->count && start < last; start += blocks_of(&j->list[i++])) {
-        const mk_parameter *a = &j->list[i];
-        int64_t to = mk_min(last - start, blocks_of(a));
-        for (int64_t b = mk_max(first - start, 0); b < to; b++) {
+    double *part = j->part;
+    for (const mk_parameter *a = j->list; a < j->list + j->count; part += blocks_of(a++))
+        for (int64_t b = blocks_of(a) * i / j->parts; b < blocks_of(a) * (i + 1) / j->parts; b++) {
             int64_t at = b * MK_SUM_BLOCK;
-            j->part[start + b] = mk_simd()->sumsq(mk_min(MK_SUM_BLOCK, a->n - at), a->g + at);
+            part[b] = mk_simd()->sumsq(mk_min(MK_SUM_BLOCK, a->n - at), a->g + at);
         }
-    }
 }
 
 int mk_cpu_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
     int64_t blocks = 0;
     for (int64_t i = 0; i < count; i++) blocks += blocks_of(&list[i]);
-    struct sumsq_job j = {count, list, mk_scratch(e, (size_t)blocks * sizeof(double))};
+    struct sumsq_job j = {count, parts_for(e, 0.15 * MK_SUM_BLOCK * (double)blocks), list,
+                          mk_scratch(e, (size_t)blocks * sizeof(double))};
     if (!j.part) return MK_NOMEM;
-    mk_for(e, blocks, 0.15 * MK_SUM_BLOCK, sumsq_range, &j);
+    mk_parallel(e, j.parts, sumsq_piece, &j);
     double total = 0;
     for (int64_t i = 0, b = 0; i < count; i++) {
         double sum = 0;

@@ -8,7 +8,7 @@
 local plan = {}
 
 local F32, BF16 = 4, 2
-local HEAD_ROWS = 256 -- rows of logits that exist at a time (runtime/ops_lm.c)
+local HEAD_ROWS, KEPT = 256, 32 << 20 -- rows of logits made at a time, and logits that wait for backward (runtime/ops_lm.c)
 
 --- memory_plan.of{config=, dtype="f32", trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
 -- config as model:config() gives it; trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
@@ -25,14 +25,18 @@ function plan.of(o)
   -- of a block: its input and the sum after attention with their norms, q, k, v, the attention and its sums,
   -- gate, up and their product, seven products with the adapter's A
   local kept = 4 * D + 2 * H * K + 2 * G * K + 3 * F + 7 * (o.rank or 0)
+  local answers = o.rows * o.answer
+  local made = math.min(HEAD_ROWS, answers)
+  -- of the policy and of the reference, and gradients
+  local head = 2 * (answers * V <= KEPT and answers or made) + made
   local list = {
     { "weights of the model", base * size + norms * F32 },
     { "adapter and value heads, gradients, moments", 4 * o.trained * F32 },
     { "cache of the rollout", 2 * L * o.rows * (o.prompt + o.answer) * G * K * size },
     -- gradients are f32 always; a bf16 model rounds copies of the adapter and of a gradient for its products
-    { "activations of one update", T * L * (kept * size + H * F32) + (T * 2 * F + o.rows * o.answer * 4 * D) * F32
+    { "activations of one update", T * L * (kept * size + H * F32) + (T * 2 * F + answers * 4 * D) * F32
       + (size == BF16 and (o.trained + T * F) * BF16 or 0) },
-    { "logits of the head", 3 * math.min(HEAD_ROWS, o.rows * o.answer) * V * F32 },
+    { "logits of the head", head * V * F32 },
   }
   -- the cache is given back before the update begins
   local total = list[1][2] + list[2][2] + math.max(list[3][2], list[4][2] + list[5][2])

@@ -572,6 +572,10 @@ static void test_gemm(void) {
         gemm_case(t >> 1, t & 1, 60, 70, 1100, 1, 1, 0, 1, 0);
         gemm_case(t >> 1, t & 1, 40, 24, 3333, 1, 1, 2, 1, 0);
         gemm_case(t >> 1, t & 1, 70, 600, 700, 2, 0, 0, 1, 0);
+        gemm_case(t >> 1, t & 1, 450, 70, 300, 2, 0.5, 1, 1, 0);   /* parts of the rows, their sums apart */
+        gemm_case(t >> 1, t & 1, 1100, 150, 300, 1, 0, 0, 1, 0);   /* parts of the rows, two blocks of k */
+        gemm_case(t >> 1, t & 1, 1100, 1000, 8, 1, 0, 0, 1, 0);    /* a C that only panels share out */
+        gemm_case(t >> 1, t & 1, 300, 130, 20, 1, 1, 3, 3, 1);     /* several products */
         buffers_free();
     }
     ok(K->gemm(E, 0, 1, 0, 5, 5, 1, NULL, 5, 0, NULL, 5, 0, 0, NULL, 5, 0, 1) == MK_OK, "no rows");
