@@ -1,11 +1,12 @@
-/* optim.c - optimiser steps over a list of parameters, and the norm they are clipped by. The threads share the
-** list as if it were one vector: the many small ones of an adapter cost one hand-over together.
+/* optim.c - optimiser steps over a list of parameters, and the norm they are clipped by. The many small ones of an
+** adapter cost one hand-over together.
 */
 #include "simd.h"
 
 #include "table.h"
 
-/* Parts of each parameter for work of about ns nanoseconds. */
+/* Parts of each parameter for work of about ns nanoseconds: a thread has the same part of all of them, which is the one
+** whose gradient it most often has computed itself. */
 static int64_t parts_for(const mk_env *e, double ns) {
     return ns < 2 * MK_GRAIN_NS ? 1 : mk_min((int64_t)(ns / MK_GRAIN_NS), 2 * mk_threads(e));
 }
@@ -81,15 +82,18 @@ struct sumsq_job {
 
 static int64_t blocks_of(const mk_parameter *a) { return mk_ceil_div(a->n, MK_SUM_BLOCK); }
 
-/* part i of the blocks of every gradient */
+/* part i of the blocks of every gradient; gradients of a single block go to one part after the other */
 static void sumsq_piece(void *arg, int64_t i) {
     struct sumsq_job *j = arg;
     double *part = j->part;
-    for (const mk_parameter *a = j->list; a < j->list + j->count; part += blocks_of(a++))
-        for (int64_t b = blocks_of(a) * i / j->parts; b < blocks_of(a) * (i + 1) / j->parts; b++) {
+    for (int64_t k = 0; k < j->count; part += blocks_of(&j->list[k++])) {
+        const mk_parameter *a = &j->list[k];
+        int64_t blocks = blocks_of(a), turn = k % j->parts;
+        for (int64_t b = (blocks * i + turn) / j->parts; b < (blocks * (i + 1) + turn) / j->parts; b++) {
             int64_t at = b * MK_SUM_BLOCK;
             part[b] = mk_simd()->sumsq(mk_min(MK_SUM_BLOCK, a->n - at), a->g + at);
         }
+    }
 }
 
 int mk_cpu_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
