@@ -120,13 +120,23 @@ static void wide_block(const struct gemm_job *g, int64_t m, int64_t first, int64
     }
 }
 
+/* *at modulo n, and *at /= n: without a division, which would take as long as a small product, where there is one part */
+static int64_t digit(int64_t *at, int64_t n) {
+    if (n == 1) return 0;
+    int64_t low = *at % n;
+    *at /= n;
+    return low;
+}
+
 static void wide_piece(const struct gemm_job *g, int64_t at) {
     _Alignas(64) mk_real sums[MC * 2 * MK_PANEL_MAX];
-    int64_t group = at % g->groups, part = at / g->groups % g->parts, t = at / g->groups / g->parts;
-    int64_t i0 = part * g->block_rows, m = mk_min(g->block_rows, g->m - i0), end = (group + 1) * g->panels / g->groups;
+    int64_t t = at, group = digit(&t, g->groups), part = digit(&t, g->parts);
+    int64_t i0 = part * g->block_rows, m = mk_min(g->block_rows, g->m - i0);
+    int64_t start = g->groups > 1 ? group * g->panels / g->groups : 0;
+    int64_t end = g->groups > 1 ? (group + 1) * g->panels / g->groups : g->panels;
     int64_t together = PACKED / (mk_min(KC, g->k) * g->panel);
     const mk_real *a = g->a + t * g->step_a + i0 * (g->ta ? 1 : g->lda), *b = g->b + t * g->step_b;
-    for (int64_t j = group * g->panels / g->groups; j < end; j += together) {
+    for (int64_t j = start; j < end; j += together) {
         int64_t last = mk_min(j + together, end);
         mk_real *c = g->c + t * g->step_c + i0 * g->ldc + j * g->panel;
         for (int64_t k0 = 0; k0 < g->k; k0 += KC)
@@ -142,15 +152,19 @@ static void wide_range(void *arg, int64_t first, int64_t last) {
 }
 
 static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
-    double ns = NS_PER_MAC * (double)(batch * g->m * g->n) * (double)g->k;
+    double ns = (double)(batch * g->n) * (double)g->k * (NS_PER_PACK + NS_PER_MAC * (double)g->m);
     int64_t most = mk_max(1, (int64_t)(ns / MK_GRAIN_NS)), pieces = mk_threads(e) > 1 ? PIECES * mk_threads(e) : 1;
-    int64_t parts = g->m * g->n > LARGE_C ? 1 : mk_min(mk_min(g->m / WIDE_ROWS, most), pieces);
-    parts = mk_max(parts, mk_ceil_div(g->m, g->direct ? PART_ROWS : MC / TILE_ROWS * TILE_ROWS));
-    g->block_rows = mk_ceil_div(mk_ceil_div(g->m, parts), TILE_ROWS) * TILE_ROWS;
-    g->parts = mk_ceil_div(g->m, g->block_rows);
+    g->parts = 1;
+    g->block_rows = g->strip_rows = g->m;
+    if (g->m > WIDE_ROWS) {
+        int64_t parts = g->m * g->n > LARGE_C ? 1 : mk_min(mk_min(g->m / WIDE_ROWS, most), pieces);
+        parts = mk_max(parts, mk_ceil_div(g->m, g->direct ? PART_ROWS : MC / TILE_ROWS * TILE_ROWS));
+        g->block_rows = mk_ceil_div(mk_ceil_div(g->m, parts), TILE_ROWS) * TILE_ROWS;
+        g->parts = mk_ceil_div(g->m, g->block_rows);
+        int64_t strips = mk_ceil_div(g->block_rows, strip_of(g));
+        g->strip_rows = mk_ceil_div(mk_ceil_div(g->block_rows, strips), TILE_ROWS) * TILE_ROWS;
+    }
     g->groups = mk_min(g->panels, mk_min(most, mk_ceil_div(pieces, batch * g->parts)));
-    int64_t strips = mk_ceil_div(g->block_rows, strip_of(g));
-    g->strip_rows = mk_ceil_div(mk_ceil_div(g->block_rows, strips), TILE_ROWS) * TILE_ROWS;
     int64_t items = batch * g->parts * g->groups;
     mk_for(e, items, ns / (double)items, wide_range, g);
     return MK_OK;
