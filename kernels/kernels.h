@@ -8,8 +8,8 @@
 **  - Outputs are overwritten, except where the comment says `+=`.
 **  - Outputs do not overlap inputs, except where the comment says "may be x".
 **  - Each kernel returns MK_OK or a code of mk_code; it never prints and never exits.
-**  - Same input, same bits: work is cut into pieces by shape alone, never by the number of threads,
-**    and reductions have a fixed order.
+**  - Same input, same bits: sums are cut by shape alone, never by the number of threads, and added in a
+**    fixed order.
 **  - Row invariance: what a kernel computes for a row (a token, a sequence) does not depend on how
 **    many other rows there are or where they lie. Generation and training call the same kernels, so
 **    their log-probabilities are equal to the bit. Only `matmul` makes no such promise.
