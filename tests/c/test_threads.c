@@ -66,9 +66,9 @@ static void test_interrupted(const char *want) {
     mocl_dostring(ctx, "", NULL); /* takes one that came too late */
     const char *got = mocl_get_string(ctx, "result");
     check(got && strcmp(got, want) == 0, "the result after interruptions", "other bits");
-    check(mocl_dostring(ctx, "collectgarbage() collectgarbage() local n = require('mocl.tensor').memory().tensors "
-                             "assert(n == 0, n .. ' tensors are left')", "=left") == MOCL_DONE,
-          "what interruptions leave", mocl_error(ctx));
+    result = mocl_dostring(ctx, "collectgarbage() collectgarbage() local n = require('mocl.tensor').memory().tensors "
+                                "assert(n == 0, n .. ' tensors are left')", "=left");
+    check(result == MOCL_DONE, "what interruptions leave", mocl_error(ctx)); /* after the run whose error it is */
     mocl_close(ctx);
 }
 
