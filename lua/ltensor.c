@@ -91,32 +91,66 @@ static int tensor_release(lua_State *L) {
     return 0;
 }
 
-/* ---- scopes: a table of the tensors made while it was open; uservalue 1 the list, 2 the outer list ---- */
+/* ---- scopes: uservalue 1 is the list of the tensors made while it was open; list[0] is the outer list ---- */
 
 static int scope_new(lua_State *L) {
-    lua_newuserdatauv(L, sizeof(int), 2); /* the int: 1 = open */
+    lua_newuserdatauv(L, sizeof(int), 1); /* the int: 1 = open */
     *(int *)lua_touserdata(L, -1) = 0;
     luaL_setmetatable(L, SCOPE_CLASS);
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, -3, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-    lua_setiuservalue(L, -3, 2);
+    lua_rawseti(L, -2, 0);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
     *(int *)lua_touserdata(L, -1) = 1;
     return 1;
 }
 
+/* takes the list at index 2 out from among the open ones, wherever it is there; leaves the stack as it was */
+static void unlink_list(lua_State *L) {
+    lua_rawgeti(L, 2, 0);                          /* 3: outer list or nil */
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 4: innermost list */
+    if (lua_rawequal(L, 2, 4)) {
+        lua_pushvalue(L, 3);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+    }
+    while (lua_istable(L, 4)) {
+        lua_rawgeti(L, 4, 0);
+        if (lua_rawequal(L, 2, 5)) {
+            lua_pushvalue(L, 3);
+            lua_rawseti(L, 4, 0);
+            break;
+        }
+        lua_replace(L, 4);
+    }
+    lua_settop(L, 2);
+}
+
+/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since may be
+** in use, so its tensors are left to the collector. */
+static int scope_gc(lua_State *L) {
+    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
+    if (!*open) return 0;
+    *open = 0;
+    lua_settop(L, 1);
+    lua_getiuservalue(L, 1, 1);
+    unlink_list(L);
+    return 0;
+}
+
+/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc */
 static int scope_close(lua_State *L) {
     int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
     if (!*open) return 0;
+    bool failing = !lua_isnoneornil(L, 2);
     lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);                            /* 2: list */
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);         /* 3: innermost list */
-    if (!lua_rawequal(L, 2, 3)) return luaL_error(L, "scope: close the scopes opened inside this one first");
+    lua_getiuservalue(L, 1, 1);                    /* 2: list */
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 3: innermost list */
+    if (!failing && !lua_rawequal(L, 2, 3)) return luaL_error(L, "scope: close the scopes opened inside this one first");
+    lua_settop(L, 2);
     *open = 0;
-    lua_getiuservalue(L, 1, 2);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+    unlink_list(L);
     for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
         lua_rawgeti(L, 2, i);
         mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
@@ -135,7 +169,7 @@ static int scope_keep(lua_State *L) {
     luaL_checkudata(L, 1, SCOPE_CLASS);
     int n = lua_gettop(L);
     lua_getiuservalue(L, 1, 1); /* n + 1: list */
-    lua_getiuservalue(L, 1, 2); /* n + 2: outer list or nil */
+    lua_rawgeti(L, -1, 0);      /* n + 2: outer list or nil */
     lua_Integer len = (lua_Integer)lua_rawlen(L, n + 1);
     for (int a = 2; a <= n; a++) {
         moclL_checktensor(L, a);
@@ -707,7 +741,7 @@ static const luaL_Reg metamethods[] = {
 };
 
 static const luaL_Reg scope_methods[] = {
-    {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_close}, {NULL, NULL},
+    {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_gc}, {NULL, NULL},
 };
 
 

@@ -176,6 +176,45 @@ T.test("scopes nest, and a kept tensor moves one out", function()
   T.raises("released", x.totable, x)
 end)
 
+T.test("scopes that nobody closed: what is made later is neither held nor released", function()
+  local function abandon()
+    tensor.scope()
+  end
+  local before = live()
+  for _, nested in ipairs { false, true } do
+    abandon()
+    local x = tensor.ones { 3 }
+    do
+      local inner <close> = nested and tensor.scope() or nil
+      collectgarbage()
+      tensor.ones { 2 }
+    end
+    local y = tensor.ones { 4 }
+    T.eq({ x:totable(), y:totable() }, { { 1, 1, 1 }, { 1, 1, 1, 1 } })
+    x, y = nil, nil
+    collectgarbage()
+    collectgarbage()
+    T.eq(live(), before)
+  end
+end)
+
+T.test("an error that leaves a scope open inside another is the one that is seen", function()
+  local before = live()
+  local x, left
+  local _, message = pcall(function()
+    local outer <close> = tensor.scope()
+    x = tensor.ones { 2 }
+    left = tensor.scope()
+    error("stopped", 0)
+  end)
+  T.eq(message, "stopped")
+  T.raises("released", x.totable, x)
+  local y = tensor.ones { 3 }
+  left:close()
+  T.raises("released", y.totable, y)
+  T.eq(live(), before)
+end)
+
 T.test("parameters and gradients live on after the scope of a step", function()
   local w = tensor.ones({ 3 }, { requires_grad = true })
   local loss
