@@ -1,7 +1,8 @@
 #!/bin/sh
-# deps.sh check|install - are the packages there that mocl is built with? check names those that are
+# deps.sh check|install|tests - are the packages there that mocl is built with? check names those that are
 # missing and fails; install installs just them with apt-get, and says so. OpenBLAS is loaded at run
-# time if it is there: install asks for it, but nothing fails without it.
+# time if it is there: install asks for it, but nothing fails without it. tests asks also for what some
+# tests look with, and are skipped without: a stock Lua and a browser.
 set -u
 
 missing=
@@ -34,7 +35,11 @@ else
     need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
 fi
 
-[ "${1:-check}" = install ] && { loads libopenblas.so.0 || wanted=' libopenblas0-pthread'; }
+[ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted=' libopenblas0-pthread'
+if [ "${1:-check}" = tests ]; then
+    command -v lua5.4 >/dev/null 2>&1 || wanted="$wanted lua5.4"
+    command -v "${MOCL_BROWSER:-chromium}" >/dev/null 2>&1 || wanted="$wanted chromium"
+fi
 [ -z "$missing$wanted" ] && exit 0
 if [ "${1:-check}" = check ]; then
     echo "mocl needs these packages (Debian's names):$missing"
