@@ -36,6 +36,7 @@ EMU_CPP   := $(sort $(wildcard kernels/cuda/emu/*.cpp))
 EXE_O     := $(EXE_C:%.c=$(B)/%.o)
 LIB_O     := $(LIB_C:%.c=$(B)/%.o) $(B)/embed.o
 PROGRAM_O := $(PROGRAM_C:%.c=$(B)/%.o)
+KERNELS_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/c/kernels/*.c))
 PROGRAMS  := $(PROGRAM_C:%.c=$(B)/%)
 VERSION   := $(shell sed -n 's/^.define MOCL_VERSION "\(.*\)"/\1/p' runtime/mocl.h)
 
@@ -95,7 +96,9 @@ $(B)/emu_flags: FORCE
 
 # tests/c and examples
 $(PROGRAMS): $(B)/%: $(B)/%.o $(O)libmocl.a
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
+
+$(B)/tests/c/test_kernels: $(KERNELS_O)
 
 # a sanitizer brings its own malloc: there test_failures takes the calls from mocl alone
 ifneq ($(filter asan tsan,$(VARIANT)),)
@@ -213,4 +216,4 @@ FORCE:
 .PHONY: all programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
--include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d)
+-include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d)

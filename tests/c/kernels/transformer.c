@@ -1,0 +1,144 @@
+/* transformer.c - rotary embedding, SwiGLU, attention */
+#include "harness.h"
+
+void test_rope(void) {
+    static const int64_t heads[][2] = {{1, 2}, {3, 16}, {4, 64}, {2, 6}};
+    for (int s = 0; s < 4; s++) {
+        int64_t T = 301, H = heads[s][0], k = heads[s][1], ldx = H * k + 5, ldy = H * k + 3;
+        mk_real *x = randoms(T * ldx, -1, 1), *y = constant(T * ldy, 9), *z = empty(T * ldx);
+        int32_t *pos = integers(T, 0, s == 1 ? 2000 : 50);
+        K->rope(E, T, H, k, pos, 10000, 1, x, ldx, y, ldy);
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t h = 0; h < H; h++)
+                for (int64_t i = 0; i < k / 2; i++) {
+                    double a = pos[t] * pow(10000, -2.0 * (double)i / (double)k);
+                    double u = (double)x[t * ldx + h * k + i];
+                    double v = (double)x[t * ldx + h * k + i + k / 2];
+                    double want[2] = {u * cos(a) - v * sin(a), v * cos(a) + u * sin(a)};
+                    for (int c = 0; c < 2; c++)
+                        if (fabs((double)y[t * ldy + h * k + i + c * k / 2] - want[c]) > TOL)
+                            fail("rope");
+                }
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t i = H * k; i < ldy; i++) ok(y[t * ldy + i] == 9, "rope stays in its rows");
+        record(y, (size_t)(T * ldy) * sizeof *y);
+        memcpy(z, x, (size_t)(T * ldx) * sizeof *z);
+        K->rope(E, T, H, k, pos, 10000, -1, y, ldy, z, ldx); /* the inverse brings x back */
+        for (int64_t i = 0; i < T * ldx; i++)
+            if (fabs((double)(z[i] - x[i])) > TOL) fail("rope and back");
+        memcpy(z, x, (size_t)(T * ldx) * sizeof *z);
+        K->rope(E, T, H, k, pos, 10000, 1, z, ldx, z, ldx);
+        mk_real *one = empty(H * k);
+        K->rope(E, 1, H, k, pos + 77, 10000, 1, x + 77 * ldx, ldx, one, H * k);
+        same_bits("rope in place", H * k, z + 77 * ldx, y + 77 * ldy);
+        same_bits("rope of one row", H * k, one, y + 77 * ldy);
+    }
+}
+
+static void swiglu_reference(void *arg, const double *x, double *y) {
+    int64_t n = *(int64_t *)arg;
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1 + exp(-x[i])) * x[n + i];
+}
+
+void test_swiglu(void) {
+    int64_t n = 20011;
+    mk_real *x = randoms(2 * n, -9, 9), *y = empty(n), *dy = randoms(n, -1, 1), *dx = empty(2 * n);
+    double *in = doubles(2 * n, x), *want = doubles(n, NULL);
+    swiglu_reference(&n, in, want);
+    K->swiglu(E, n, x, x + n, y);
+    near_all("swiglu", n, y, want, TOL);
+    K->swiglu_bwd(E, n, x, x + n, dy, dx, dx + n);
+    gradient("swiglu", swiglu_reference, &n, 2 * n, x, n, dy, dx);
+}
+
+struct attention_ref {
+    int64_t n_seq, H, G, K, T;
+    const int32_t *offsets;
+    int causal;
+    double scale, *lse;
+};
+
+/* x = q, k, v one after the other */
+static void attention_reference(void *arg, const double *x, double *y) {
+    struct attention_ref *a = arg;
+    const double *q = x, *k = q + a->T * a->H * a->K, *v = k + a->T * a->G * a->K;
+    for (int64_t s = 0; s < a->n_seq; s++)
+        for (int64_t t = a->offsets[s]; t < a->offsets[s + 1]; t++)
+            for (int64_t h = 0; h < a->H; h++) {
+                int64_t end = a->causal ? t + 1 : a->offsets[s + 1], g = h / (a->H / a->G);
+                double sum = 0, *out = y + (t * a->H + h) * a->K;
+                for (int64_t c = 0; c < a->K; c++) out[c] = 0;
+                for (int64_t u = a->offsets[s]; u < end; u++) {
+                    double dot = 0, w;
+                    for (int64_t c = 0; c < a->K; c++)
+                        dot += q[(t * a->H + h) * a->K + c] * k[(u * a->G + g) * a->K + c];
+                    sum += w = exp(dot * a->scale);
+                    for (int64_t c = 0; c < a->K; c++) out[c] += w * v[(u * a->G + g) * a->K + c];
+                }
+                for (int64_t c = 0; c < a->K; c++) out[c] /= sum;
+                if (a->lse) a->lse[t * a->H + h] = log(sum);
+            }
+}
+
+void test_attention(void) {
+    static const struct { int64_t H, G, K; int causal; int32_t off[7]; } cases[] = {
+        {1, 1, 4, 1, {0, 1, 1, 4, 9, 9, 10}},
+        {4, 4, 16, 1, {0, 56, 57, 57, 90, 150, 163}},
+        {4, 2, 32, 1, {0, 20, 40, 41, 42, 100, 170}},
+        {4, 1, 24, 0, {0, 20, 40, 41, 42, 100, 170}},
+        {8, 8, 64, 1, {0, 15, 31, 47, 64, 65, 66}},
+        {2, 1, 7, 1, {0, 33, 34, 35, 36, 37, 40}},
+        {2, 2, 16, 1, {0, 300, 301, 400, 400, 529, 530}},
+        {2, 1, 16, 0, {0, 300, 301, 400, 400, 529, 530}}};
+    for (size_t s = 0; s < sizeof cases / sizeof *cases; s++) {
+        int64_t H = cases[s].H, G = cases[s].G, k = cases[s].K, T = cases[s].off[6];
+        int64_t nq = T * H * k, nk = T * G * k;
+        int causal = cases[s].causal;
+        const int32_t *off = cases[s].off;
+        double scale = 1 / sqrt((double)k);
+        mk_real *x = randoms(nq + 2 * nk, -2, 2), *out = empty(nq), *lse = empty(T * H);
+        mk_real *dout = randoms(nq, -1, 1), *dx = empty(nq + 2 * nk);
+        double *in = doubles(nq + 2 * nk, x), *want = doubles(nq, NULL), *wl = doubles(T * H, NULL);
+        struct attention_ref ref = {6, H, G, k, T, off, causal, scale, wl};
+        const mk_real *kk = x + nq, *vv = x + nq + nk;
+        attention_reference(&ref, in, want);
+        ref.lse = NULL;
+        ok(K->attention(E, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
+           "attention works");
+        near_all("attention", nq, out, want, 3 * TOL);
+        near_all("attention lse", T * H, lse, wl, 3 * TOL);
+        K->attention_bwd(E, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse, dout, dx, dx + nq,
+                         dx + nq + nk);
+        gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
+        /* a sequence alone gives the same bits */
+        for (int b = 0; b < 6; b++) {
+            int32_t alone[2] = {0, off[b + 1] - off[b]};
+            int64_t t0 = off[b], n = alone[1];
+            mk_real *o1 = empty(n * H * k), *l1 = empty(n * H);
+            K->attention(E, 1, alone, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+                         vv + t0 * G * k, o1, l1);
+            same_bits("attention of one sequence", n * H * k, o1, out + t0 * H * k);
+            same_bits("lse of one sequence", n * H, l1, lse + t0 * H);
+        }
+        /* the cache: tokens put in position order into shuffled slots, all read at the end and on
+        ** the way */
+        if (!causal) continue;
+        int64_t longest = 0, slab;
+        for (int b = 0; b < 6; b++) longest = off[b + 1] - off[b] > longest ? off[b + 1] - off[b] : longest;
+        slab = (longest + 3) * G * k;
+        mk_real *kc = constant(7 * slab, NAN), *vc = constant(7 * slab, NAN), *o2 = empty(nq);
+        int32_t *slot = integers(T, 0, 1), *pos = integers(T, 0, 1);
+        static const int32_t place[] = {4, 2, 6, 0, 5, 1};
+        for (int b = 0; b < 6; b++)
+            for (int32_t t = off[b]; t < off[b + 1]; t++) slot[t] = place[b], pos[t] = t - off[b];
+        K->cache_put(E, T, G, k, slot, pos, slab, kk, vv, kc, vc);
+        K->attention_cached(E, T, H, G, k, scale, slot, pos, slab, x, kc, vc, o2);
+        same_bits("attention_cached", nq, o2, out);
+        for (int64_t t = 0; t < T; t += 7) {
+            mk_real *o3 = empty(H * k);
+            K->attention_cached(E, 1, H, G, k, scale, slot + t, pos + t, slab, x + t * H * k, kc,
+                                vc, o3);
+            same_bits("attention_cached of one row", H * k, o3, out + t * H * k);
+        }
+    }
+}
