@@ -246,37 +246,27 @@ INLINE dvec load_double(const mk_real *x) {
 }
 #endif
 
-INLINE double sum_double_lanes(dvec a) {
-    double x[MK_VECTOR_BYTES / sizeof(double)], s = 0;
-    memcpy(x, &a, sizeof x);
-    for (int i = 0; i < DLANES; i++) s += x[i];
-    return s;
-}
+/* two sets of lanes by turns, one added to the other, its lanes in order, then the elements that are left; `term` is of a
+** vector v, `one` of x[i] */
+#define DOUBLE_SUM(term, one)                                                                     \
+    dvec acc[2 * PARTS] = {0};                                                                    \
+    double lane[PARTS * DLANES], s = 0;                                                           \
+    int64_t i = 0;                                                                                \
+    for (; i + 2 * PARTS * DLANES <= n; i += 2 * PARTS * DLANES)                                  \
+        _Pragma("GCC unroll 8") for (int k = 0; k < 2 * PARTS; k++) {                             \
+            dvec v = load_double(x + i + k * DLANES);                                             \
+            acc[k] += (term);                                                                     \
+        }                                                                                         \
+    for (int k = 0; k < PARTS; k++) {                                                             \
+        acc[k] += acc[k + PARTS];                                                                 \
+        memcpy(lane + k * DLANES, &acc[k], sizeof acc[k]);                                        \
+    }                                                                                             \
+    for (int l = 0; l < PARTS * DLANES; l++) s += lane[l];                                        \
+    for (; i < n; i++) s += (one);                                                                \
+    return s
 
-static double sum(int64_t n, const mk_real *x) {
-    dvec a = {0}, b = {0};
-    int64_t i = 0;
-    for (; i + 2 * DLANES <= n; i += 2 * DLANES) {
-        a += load_double(x + i);
-        b += load_double(x + i + DLANES);
-    }
-    double s = sum_double_lanes(a + b);
-    for (; i < n; i++) s += (double)x[i];
-    return s;
-}
-
-static double sumsq(int64_t n, const mk_real *x) {
-    dvec a = {0}, b = {0};
-    int64_t i = 0;
-    for (; i + 2 * DLANES <= n; i += 2 * DLANES) {
-        dvec u = load_double(x + i), v = load_double(x + i + DLANES);
-        a += u * u;
-        b += v * v;
-    }
-    double s = sum_double_lanes(a + b);
-    for (; i < n; i++) s += (double)x[i] * (double)x[i];
-    return s;
-}
+static double sum(int64_t n, const mk_real *x) { DOUBLE_SUM(v, (double)x[i]); }
+static double sumsq(int64_t n, const mk_real *x) { DOUBLE_SUM(v * v, (double)x[i] * (double)x[i]); }
 
 static void add_to_double(int64_t n, const mk_real *x, double *acc) {
     typedef double dmem __attribute__((vector_size(MK_VECTOR_BYTES), aligned(8), may_alias));

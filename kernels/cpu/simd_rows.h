@@ -1,11 +1,19 @@
 /* simd_rows.h - the inner loops over one row: softmax, norms, the head, attention's softmax.
 **
-** Long sums go through float lanes for SUM_RUN vectors at a time and through a double from there.
+** Long sums go through float lanes for SUM_RUN elements at a time and through a double from there.
 */
-#define SUM_RUN 32
+#define SUM_RUN ((int64_t)(2048 / sizeof(mk_real)))
 
 /* i steps over the vectors of a row; the last one may be partial */
 #define FOR_VECTORS(n) for (int64_t i = 0; i < (n); i += LANES)
+/* the same from element first to end - 1 for a sum: vector i belongs to part k */
+#define FOR_PARTS(first, end)                                                                     \
+    for (int64_t at_ = (first); at_ < (end); at_ += PARTS * LANES)                                \
+        UNROLL_PARTS for (int64_t k = 0, i = at_; k < PARTS && i < (end); k++, i += LANES)
+/* the runs of a row's sum: first to end - 1 */
+#define FOR_RUNS(n)                                                                               \
+    for (int64_t first = 0, end = mk_min((n), SUM_RUN); first < (n);                              \
+         first = end, end = mk_min((n), end + SUM_RUN))
 INLINE vec load_at(const mk_real *x, int64_t i, int64_t n) {
     return n - i >= LANES ? v_load(x + i) : v_load_part(x + i, n - i);
 }
@@ -50,14 +58,11 @@ static int64_t row_argmax(int64_t n, const mk_real *x) {
 
 /* sum of `term` (a vec expression in i, 0 beyond n) over the row, as a double */
 #define ROW_SUM(total, n, term)                                                                   \
-    do {                                                                                          \
-        for (int64_t run_ = 0; run_ < (n); run_ += (int64_t)SUM_RUN * LANES) {                    \
-            int64_t end_ = mk_min((n), run_ + (int64_t)SUM_RUN * LANES);                          \
-            vec acc_ = v_zero();                                                                  \
-            for (int64_t i = run_; i < end_; i += LANES) acc_ += (term);                          \
-            total += (double)v_sum_lanes(acc_);                                                   \
-        }                                                                                         \
-    } while (0)
+    FOR_RUNS(n) {                                                                                 \
+        vec acc_[PARTS] = {0};                                                                    \
+        FOR_PARTS(first, end) acc_[k] += (term);                                                  \
+        total += (double)sum_lanes(acc_);                                                         \
+    }
 
 static void softmax(int64_t n, const mk_real *x, mk_real *y, int log_form) {
     vec top = v_set1(row_max(n, x));
@@ -68,14 +73,14 @@ static void softmax(int64_t n, const mk_real *x, mk_real *y, int log_form) {
         FOR_VECTORS(n) store_at(y, i, n, (load_at(x, i, n) - top) - log_sum);
         return;
     }
-    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
-        vec acc = v_zero();
-        for (int64_t i = run; i < mk_min(n, run + (int64_t)SUM_RUN * LANES); i += LANES) {
+    FOR_RUNS(n) {
+        vec acc[PARTS] = {0};
+        FOR_PARTS(first, end) {
             vec e = keep_at(v_exp(load_at(x, i, n) - top), i, n, 0);
             store_at(y, i, n, e);
-            acc += e;
+            acc[k] += e;
         }
-        sum += (double)v_sum_lanes(acc);
+        sum += (double)sum_lanes(acc);
     }
     vec inv = v_set1((mk_real)(1 / sum));
     FOR_VECTORS(n) store_at(y, i, n, load_at(y, i, n) * inv);
@@ -163,21 +168,19 @@ static void layernorm_bwd(int64_t n, const mk_real *x, const mk_real *w, mk_real
 static mk_real log_sum_exp(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *entropy) {
     vec it = v_set1(inv_temp), top = v_set1(row_max(n, x) * inv_temp), low = v_set1(-1000);
     double sum = 0, weighted = 0;
-    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
-        int64_t end = mk_min(n, run + (int64_t)SUM_RUN * LANES);
-        vec acc = v_zero(), acc_w = v_zero();
+    FOR_RUNS(n) {
+        vec acc[PARTS] = {0}, acc_w[PARTS] = {0};
         if (entropy) {
-            for (int64_t i = run; i < end; i += LANES) {
+            FOR_PARTS(first, end) {
                 vec z = load_at(x, i, n) * it - top, e = keep_at(v_exp(z), i, n, 0);
-                acc += e;
-                acc_w += e * v_max(low, z);
+                acc[k] += e;
+                acc_w[k] += e * v_max(low, z);
             }
         } else {
-            for (int64_t i = run; i < end; i += LANES)
-                acc += keep_at(v_exp(load_at(x, i, n) * it - top), i, n, 0);
+            FOR_PARTS(first, end) acc[k] += keep_at(v_exp(load_at(x, i, n) * it - top), i, n, 0);
         }
-        sum += (double)v_sum_lanes(acc);
-        weighted += (double)v_sum_lanes(acc_w);
+        sum += (double)sum_lanes(acc);
+        weighted += (double)sum_lanes(acc_w);
     }
     double log_sum = log(sum);
     if (entropy) *entropy = (mk_real)(log_sum - weighted / sum);
@@ -207,14 +210,14 @@ static mk_real kl(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_t
                   mk_real lse_q) {
     vec it = v_set1(inv_temp), a = v_set1(lse_p), b = v_set1(lse_q);
     double sum = 0;
-    for (int64_t run = 0; run < n; run += (int64_t)SUM_RUN * LANES) {
-        vec acc = v_zero();
-        for (int64_t i = run; i < mk_min(n, run + (int64_t)SUM_RUN * LANES); i += LANES) {
+    FOR_RUNS(n) {
+        vec acc[PARTS] = {0};
+        FOR_PARTS(first, end) {
             vec lp = load_at(x, i, n) * it - a, lq = load_at(ref, i, n) * it - b;
             vec p = keep_at(v_exp(lp), i, n, 0);
-            acc += p * log_ratio(p, lp, lq);
+            acc[k] += p * log_ratio(p, lp, lq);
         }
-        sum += (double)v_sum_lanes(acc);
+        sum += (double)sum_lanes(acc);
     }
     return (mk_real)sum;
 }
@@ -239,18 +242,18 @@ static void weights(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *p) {
 static void attend(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real *top, mk_real *sum,
                    int64_t K, mk_real *out) {
     mk_real before = *top, high;
-    vec sc = v_set1(scale), hv = v_set1((mk_real)-INFINITY), acc = v_zero();
+    vec sc = v_set1(scale), hv = v_set1((mk_real)-INFINITY), acc[PARTS] = {0};
     FOR_VECTORS(n) hv = v_max(keep_at(v_load(s + i) * sc, i, n, (mk_real)-INFINITY), hv);
     high = v_max_lanes(hv);
     high = high > before ? high : before;
     hv = v_set1(high);
-    FOR_VECTORS(n) {
+    FOR_PARTS(0, n) {
         vec p = keep_at(v_exp(v_load(s + i) * sc - hv), i, n, 0);
         v_store(s + i, p);
-        acc += p;
+        acc[k] += p;
     }
     for (int64_t i = (n + LANES - 1) / LANES * LANES; i < padded; i += LANES) v_store(s + i, v_zero());
-    mk_real add = v_sum_lanes(acc);
+    mk_real add = sum_lanes(acc);
     if (before == (mk_real)-INFINITY) {
         *sum = add;
     } else {
@@ -279,9 +282,9 @@ static void attend_bwd(int64_t n, int64_t padded, mk_real scale, mk_real lse, mk
 }
 
 static mk_real dot(int64_t n, const mk_real *a, const mk_real *b) {
-    vec acc = v_zero();
-    FOR_VECTORS(n) acc = v_fma(load_at(a, i, n), load_at(b, i, n), acc);
-    return v_sum_lanes(acc);
+    vec acc[PARTS] = {0};
+    FOR_PARTS(0, n) acc[k] = v_fma(load_at(a, i, n), load_at(b, i, n), acc[k]);
+    return sum_lanes(acc);
 }
 
 static void scale_row(int64_t n, mk_real by, mk_real *x) {

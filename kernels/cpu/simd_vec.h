@@ -25,6 +25,11 @@ typedef int32_t lane_int;
 typedef lane_int ivec __attribute__((vector_size(MK_VECTOR_BYTES)));
 typedef double dvec __attribute__((vector_size(MK_VECTOR_BYTES)));
 
+/* A sum across vectors goes through 64 bytes of lanes, in several vectors where one is shorter, so that its order and its
+** bits are those of every instruction set. */
+#define PARTS (64 / MK_VECTOR_BYTES)
+#define UNROLL_PARTS _Pragma("GCC unroll 4")
+
 #if MK_VECTOR_BYTES == 64
 #define INTRINSIC(op) X86(512, op)
 #elif MK_VECTOR_BYTES == 32
@@ -119,13 +124,18 @@ INLINE vec v_first(vec a, int64_t n, mk_real other) {
 #endif
 }
 
-/* across the lanes, in a fixed tree */
-INLINE mk_real v_sum_lanes(vec a) {
-    mk_real x[MK_VECTOR_BYTES / sizeof(mk_real)];
-    v_store(x, a);
+/* across the lanes of all parts, in a fixed tree: x[i] + x[i + half of them], and again */
+INLINE mk_real sum_lanes(const vec *parts) {
+    vec a[PARTS];
+    UNROLL_PARTS
+    for (int k = 0; k < PARTS; k++) a[k] = parts[k];
+    for (int w = PARTS / 2; w > 0; w /= 2)
+        for (int k = 0; k < w; k++) a[k] += a[k + w];
 #if MK_VECTOR_BYTES == 64
-    return INTRINSIC(reduce_add)(a);
+    return INTRINSIC(reduce_add)(a[0]);
 #else
+    mk_real x[MK_VECTOR_BYTES / sizeof(mk_real)];
+    v_store(x, a[0]);
     for (int w = LANES / 2; w > 0; w /= 2)
         for (int i = 0; i < w; i++) x[i] += x[i + w];
     return x[0];
