@@ -2,7 +2,8 @@
 **
 ** simd_base.c, simd_avx2.c and simd_avx512.c each compile the same bodies (simd_vec.h, simd_tile.h,
 ** simd_rows.h, simd_map.h) and export them as one struct; mk_simd() chooses at run time. A loop's result
-** depends on its own arguments alone, so rows and tiles may be shared out in any way.
+** depends on its own arguments alone, so rows and tiles may be shared out in any way. It does not depend on the length
+** of a vector either: sets with fused multiply-adds give the same bits.
 */
 #ifndef MK_SIMD_H
 #define MK_SIMD_H

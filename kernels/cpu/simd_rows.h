@@ -30,7 +30,7 @@ INLINE vec keep_at(vec v, int64_t i, int64_t n, mk_real other) {
 INLINE mk_real row_max(int64_t n, const mk_real *x) {
     vec top = v_set1((mk_real)-INFINITY);
     FOR_VECTORS(n) top = v_max(keep_at(load_at(x, i, n), i, n, (mk_real)-INFINITY), top);
-    return v_max_lanes(top);
+    return max_lanes(top);
 }
 
 static int64_t row_argmax(int64_t n, const mk_real *x) {
@@ -244,7 +244,7 @@ static void attend(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real
     mk_real before = *top, high;
     vec sc = v_set1(scale), hv = v_set1((mk_real)-INFINITY), acc[PARTS] = {0};
     FOR_VECTORS(n) hv = v_max(keep_at(v_load(s + i) * sc, i, n, (mk_real)-INFINITY), hv);
-    high = v_max_lanes(hv);
+    high = max_lanes(hv);
     high = high > before ? high : before;
     hv = v_set1(high);
     FOR_PARTS(0, n) {

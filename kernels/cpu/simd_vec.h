@@ -133,6 +133,10 @@ INLINE mk_real sum_lanes(const vec *parts) {
         for (int k = 0; k < w; k++) a[k] += a[k + w];
 #if MK_VECTOR_BYTES == 64
     return INTRINSIC(reduce_add)(a[0]);
+#elif MK_VECTOR_BYTES == 32 && !defined(MK_REAL_DOUBLE)
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(a[0]), _mm256_extractf128_ps(a[0], 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 #else
     mk_real x[MK_VECTOR_BYTES / sizeof(mk_real)];
     v_store(x, a[0]);
@@ -141,9 +145,13 @@ INLINE mk_real sum_lanes(const vec *parts) {
     return x[0];
 #endif
 }
-INLINE mk_real v_max_lanes(vec a) {
+INLINE mk_real max_lanes(vec a) {
 #if MK_VECTOR_BYTES == 64
     return INTRINSIC(reduce_max)(a);
+#elif MK_VECTOR_BYTES == 32 && !defined(MK_REAL_DOUBLE)
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 #else
     mk_real x[MK_VECTOR_BYTES / sizeof(mk_real)];
     v_store(x, a);

@@ -76,5 +76,7 @@ void test_sample(void);
 void test_random(void);
 void test_ppo(void);
 void test_optimisers(void);
+/* sets.c */
+void test_sets(void);
 
 #endif
