@@ -49,10 +49,22 @@ INLINE vec v_set1(mk_real x) {
 #endif
 }
 
+#if MK_VECTOR_BYTES == 32
+/* all bits of lanes i < n */
+INLINE ivec v_lanes(int64_t n) {
+    static const lane_int bits[2 * LANES] = {[0 ... LANES - 1] = -1};
+    ivec mask;
+    memcpy(&mask, bits + LANES - n, sizeof mask);
+    return mask;
+}
+#endif
+
 /* n < LANES elements; the other lanes are 0 */
 INLINE vec v_load_part(const mk_real *p, int64_t n) {
 #if MK_VECTOR_BYTES == 64
     return INTRINSIC(maskz_loadu)((unsigned short)((1u << n) - 1), p);
+#elif MK_VECTOR_BYTES == 32
+    return INTRINSIC(maskload)(p, (__m256i)v_lanes(n));
 #else
     vec v = {0};
     for (int i = 0; i < LANES; i++)
@@ -64,6 +76,8 @@ INLINE vec v_load_part(const mk_real *p, int64_t n) {
 INLINE void v_store_part(mk_real *p, vec v, int64_t n) {
 #if MK_VECTOR_BYTES == 64
     INTRINSIC(mask_storeu)(p, (unsigned short)((1u << n) - 1), v);
+#elif MK_VECTOR_BYTES == 32
+    INTRINSIC(maskstore)(p, (__m256i)v_lanes(n), v);
 #else
     for (int i = 0; i < LANES; i++)
         if (i < n) p[i] = v[i];
@@ -117,6 +131,8 @@ INLINE vec v_sqrt(vec a) {
 INLINE vec v_first(vec a, int64_t n, mk_real other) {
 #if MK_VECTOR_BYTES == 64
     return INTRINSIC(mask_mov)(v_set1(other), (unsigned short)((1u << n) - 1), a);
+#elif MK_VECTOR_BYTES == 32
+    return (vec)INTRINSIC(blendv)(v_set1(other), a, (vec)v_lanes(n));
 #else
     for (int i = 0; i < LANES; i++)
         if (i >= n) a[i] = other;
