@@ -290,7 +290,7 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     struct gemm_job g = {
         .s = s, .ta = ta, .tb = tb, .scale = {(mk_real)alpha, (mk_real)beta},
         .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
-        .panel = (int64_t)s->lanes * s->panel_vectors,
+        .panel = mk_panel(s, MK_FEW_ROWS + 1),
         .step_a = step_a, .step_b = step_b, .step_c = step_c,
         .a = a, .b = b, .c = c,
     };
@@ -309,8 +309,8 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     if (batch == 1 && k >= 4 * KC && m * n <= KC * (m + n) &&
         (size_t)(mk_ceil_div(k, KC) * m * n) * sizeof(mk_real) <= DEEP_BYTES_MAX)
         return deep(e, &g);
-    if (m <= MK_PAIR_ROWS && !tb) { /* mk_sweep's tiles are as wide */
-        g.panel *= 2;
+    if (m <= MK_FEW_ROWS && !tb) { /* mk_sweep's tiles are as wide */
+        g.panel = mk_panel(s, m);
         g.panels = mk_ceil_div(n, g.panel);
     }
     if (!ta || m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);

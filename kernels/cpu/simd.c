@@ -39,7 +39,7 @@ const struct mk_blend mk_add = {1, 1};
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
               int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
               const struct mk_blend *blend) {
-    int64_t panel = (int64_t)s->lanes * s->panel_vectors * (m <= MK_PAIR_ROWS ? 2 : 1);
+    int64_t panel = mk_panel(s, m);
     for (int64_t j = 0; j < n; j += panel) {
         int64_t columns = mk_min(panel, n - j), vectors = mk_ceil_div(columns, s->lanes);
         int64_t rows = s->tile_rows[vectors - 1];

@@ -13,7 +13,7 @@
 #define MK_TILE_VECTORS 8 /* widest tile: this many vectors of columns */
 #define MK_PANEL_MAX 64   /* columns of the widest panel of any instruction set */
 #define MK_TILE_ROWS_MAX 14
-#define MK_PAIR_ROWS 2    /* up to here a tile covers two panels: one panel's chains leave the multipliers waiting */
+#define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
 /* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c */
 struct mk_blend {
@@ -34,7 +34,7 @@ struct mk_adamw {
 struct mk_simd {
     const char *name;
     int lanes;         /* elements of a vector */
-    int panel_vectors; /* vectors of a full panel: columns of a panel = panel_vectors lanes */
+    int panel_vectors[MK_FEW_ROWS + 1]; /* vectors of a full panel: of 1 row, of 2, of more; see mk_panel */
     int tile_rows[MK_TILE_VECTORS];                  /* [vectors - 1] */
     mk_tile tile[MK_TILE_VECTORS][MK_TILE_ROWS_MAX]; /* [vectors - 1][rows - 1] */
 
@@ -108,6 +108,11 @@ struct mk_simd {
 /* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. */
 const struct mk_simd *mk_simd(void);
 const char *mk_simd_name(void); /* "base", "avx2" or "avx512" */
+
+/* columns of a full panel, of which a tile of m rows covers one */
+static inline int64_t mk_panel(const struct mk_simd *s, int64_t m) {
+    return (int64_t)s->lanes * s->panel_vectors[mk_min(m, MK_FEW_ROWS + 1) - 1];
+}
 
 /* C[m, n] = A B, or as `blend` says where it is not NULL, with A[i rs + p cs], p < kc, and B[p ldb + j]
 ** readable up to whole vectors; any n. */

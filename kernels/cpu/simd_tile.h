@@ -73,7 +73,7 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     }
 
 #if MK_VECTOR_BYTES == 64 /* 32 registers */
-#define PANEL_VECTORS 4
+#define PANEL_VECTORS {8, 8, 4}
 TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8)
 TILE(1, 9) TILE(1, 10) TILE(1, 11) TILE(1, 12) TILE(1, 13) TILE(1, 14)
 TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(2, 7) TILE(2, 8)
@@ -94,16 +94,21 @@ TILE(5, 1) TILE(5, 2) TILE(6, 1) TILE(6, 2) TILE(7, 1) TILE(7, 2) TILE(8, 1) TIL
      {tile_7x1, tile_7x2},                                                                        \
      {tile_8x1, tile_8x2}}
 #else /* 16 registers */
-#define PANEL_VECTORS 2
+#define PANEL_VECTORS {8, 4, 2}
 TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8)
 TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6)
 TILE(3, 1) TILE(3, 2) TILE(4, 1) TILE(4, 2)
-#define TILE_ROWS {8, 6, 2, 2}
+TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
+#define TILE_ROWS {8, 6, 2, 2, 1, 1, 1, 1}
 #define TILE_TABLE                                                                                \
     {{tile_1x1, tile_1x2, tile_1x3, tile_1x4, tile_1x5, tile_1x6, tile_1x7, tile_1x8},            \
      {tile_2x1, tile_2x2, tile_2x3, tile_2x4, tile_2x5, tile_2x6},                                \
      {tile_3x1, tile_3x2},                                                                        \
-     {tile_4x1, tile_4x2}}
+     {tile_4x1, tile_4x2},                                                                        \
+     {tile_5x1},                                                                                  \
+     {tile_6x1},                                                                                  \
+     {tile_7x1},                                                                                  \
+     {tile_8x1}}
 #endif
 
 /* ---- packing ------------------------------------------------------------------------------------ */
