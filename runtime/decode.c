@@ -258,6 +258,7 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     }
     DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
     DO(product(k, e, &d->head, 0, n, h, u, logits));
+    DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
     for (int64_t i = 0; i < n && o->eos >= 0 && d->step < o->suppress_first; i++)
         DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos, MOCL_NEVER));
     DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
