@@ -459,7 +459,7 @@ int luaopen_mocl_json(lua_State *L) {
     moclL_newclass(L, DOCUMENT, none, free_document);
     moclL_newclass(L, FILE_BYTES, none, mocl_free);
     luaL_newmetatable(L, ARRAY);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;

@@ -547,6 +547,6 @@ int luaopen_mocl_transformer_core(lua_State *L) {
     lua_pushcfunction(L, generated_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

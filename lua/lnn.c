@@ -218,6 +218,6 @@ static const luaL_Reg functions[] = {
 };
 
 int luaopen_mocl_nn_core(lua_State *L) {
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -107,6 +107,6 @@ static const luaL_Reg no_methods[] = {{NULL, NULL}};
 
 int luaopen_mocl_safetensors(lua_State *L) {
     moclL_newclass(L, FILE_CLASS, no_methods, close_file);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -225,6 +225,6 @@ int luaopen_mocl_sys(lua_State *L) {
                                          {"peak_rss_bytes", sys_peak_rss_bytes},
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -18,10 +18,18 @@ static const char limit_key = 'l'; /* registry: live bytes above which a full co
 
 /* ---- owners ---- */
 
+static void unref(void *t) { mocl_tensor_unref(t); }
+
+/* the running call works on t: it has a reference of its own until it ends */
+static mocl_tensor *hold(lua_State *L, mocl_tensor *t) {
+    if (t) moclL_hold(L, mocl_tensor_ref(t), unref);
+    return t;
+}
+
 mocl_tensor *moclL_checktensor(lua_State *L, int idx) {
     mocl_tensor **box = luaL_checkudata(L, idx, MOCL_TENSOR_CLASS);
     if (!*box) luaL_argerror(L, idx, "tensor was released");
-    return *box;
+    return hold(L, *box);
 }
 
 mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
@@ -30,7 +38,7 @@ mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
 
 mocl_tensor *moclL_totensor(lua_State *L, int idx) {
     mocl_tensor **box = luaL_testudata(L, idx, MOCL_TENSOR_CLASS);
-    return box ? *box : NULL;
+    return box ? hold(L, *box) : NULL;
 }
 
 static size_t live_bytes(mocl_ctx *ctx) {
@@ -69,6 +77,7 @@ mocl_tensor **moclL_pushtensor(lua_State *L) {
 }
 
 void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
+    hold(L, t); /* what pushing collects may drop the reference it was found by */
     mocl_tensor **box = moclL_pushtensor(L);
     *box = mocl_tensor_ref(t);
 }
@@ -522,8 +531,8 @@ static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int le
 }
 
 static int tensor_tostring(lua_State *L) {
-    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = *box;
+    luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = moclL_totensor(L, 1);
     luaL_Buffer b;
     char a[128];
     mk_dtype dtype;
@@ -554,8 +563,8 @@ static int tensor_at(lua_State *L, mocl_tensor *t) {
 }
 
 static int tensor_index(lua_State *L) {
-    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = *box;
+    luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = moclL_totensor(L, 1);
     if (lua_isinteger(L, 2)) return tensor_at(L, moclL_checktensor(L, 1));
     const char *name = luaL_checkstring(L, 2);
     luaL_getmetafield(L, 1, "methods");
@@ -750,18 +759,18 @@ int luaopen_mocl_tensor(lua_State *L) {
     lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
 
     luaL_newmetatable(L, SCOPE_CLASS);
-    luaL_setfuncs(L, scope_methods, 0);
+    moclL_setfuncs(L, scope_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 
-    luaL_newlib(L, functions); /* stack: module */
+    moclL_newlib(L, functions); /* stack: module */
     luaL_newmetatable(L, MOCL_TENSOR_CLASS);
-    luaL_setfuncs(L, metamethods, 0);
+    moclL_setfuncs(L, metamethods);
     lua_newtable(L); /* stack: module, metatable, methods */
-    luaL_setfuncs(L, methods, 0);
+    moclL_setfuncs(L, methods);
     for (const luaL_Reg *r = moclL_tensor_ops; r->name; r++) {
-        lua_pushcfunction(L, r->func);
+        moclL_pushfunction(L, r->func);
         lua_pushvalue(L, -1);
         bool meta = strncmp(r->name, "__", 2) == 0;
         lua_setfield(L, meta ? -4 : -3, r->name);
