@@ -315,24 +315,6 @@ T.test("same output as lua5.4", function()
   end
 end)
 
-T.test("mocl.so in a stock lua5.4", function()
-  local module = mocl:gsub("mocl$", "mocl.so")
-  local f = io.open(module, "rb")
-  if not f or not os.execute("command -v lua5.4 >/dev/null 2>&1") then
-    T.skip("no mocl.so beside the program, or no lua5.4")
-  end
-  local binary = f:read("a")
-  f:close()
-  if binary:find("__asan_init", 1, true) then
-    T.skip("a library with the address sanitizer cannot be loaded by lua5.4")
-  end
-  local dir = module:match("^(.*)/")
-  local out, err = shell(("LUA_CPATH=%s/?.so lua5.4 -e %s"):format(quote(dir), quote [[
-local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())]]))
-  T.eq(out, require("mocl")._VERSION .. "\ttrue\traise\tnil\n", err)
-end)
-
 T.test("mocl.sys", function()
   local t = sys.now()
   T.eq(math.type(t), "float")
