@@ -315,6 +315,18 @@ T.test("same output as lua5.4", function()
   end
 end)
 
+T.test("the collector is the incremental one, which frees tensors of some age soon", function()
+  T.eq((shell [["$MOCL" -e 'print(collectgarbage "generational")']]), "incremental\n")
+  local out = shell(([["$MOCL" -e %s]]):format(quote [[
+    local tensor, ring = require "mocl.tensor", {}
+    for i = 1, 2000 do
+      ring[i % 64 + 1] = tensor.zeros { 1 << 14 }
+      for j = 1, 50 do local _ = { i, j } end
+    end
+    print(tensor.memory().peak // 2 ^ 20 < 16)]]))
+  T.eq(out, "true\n") -- 4 MiB are in the ring
+end)
+
 T.test("mocl.sys", function()
   local t = sys.now()
   T.eq(math.type(t), "float")
