@@ -89,7 +89,7 @@ static const luaL_Reg functions[] = {{"bad_utf8", data_bad_utf8},
                                      {"lines", data_lines},
                                      {NULL, NULL}};
 
-int luaopen_mocl_data_core(lua_State *L) {
+int moclL_open_data_core(lua_State *L) {
     static const luaL_Reg lines_methods[] = {{"next", lines_next}, {NULL, NULL}};
     static const luaL_Reg csv_methods[] = {{"next", csv_next}, {NULL, NULL}};
     moclL_newclass(L, LINES, lines_methods, free_lines);

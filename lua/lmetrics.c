@@ -221,7 +221,7 @@ static const luaL_Reg metrics_functions[] = {
     {"nondominated", metrics_nondominated},
     {NULL, NULL}};
 
-int luaopen_mocl_metrics_core(lua_State *L) {
+int moclL_open_metrics_core(lua_State *L) {
     moclL_newlib(L, metrics_functions);
     return 1;
 }

@@ -541,7 +541,8 @@ static const luaL_Reg functions[] = {
     {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new}, {"pack", transformer_pack},
     {NULL, NULL}};
 
-int luaopen_mocl_transformer_core(lua_State *L) {
+int moclL_open_transformer_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, MODEL_CLASS, methods, free_model);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);

@@ -217,7 +217,8 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
-int luaopen_mocl_nn_core(lua_State *L) {
+int moclL_open_nn_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newlib(L, functions);
     return 1;
 }

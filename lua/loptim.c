@@ -143,7 +143,8 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};
 
-int luaopen_mocl_optim_core(lua_State *L) {
+int moclL_open_optim_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
     moclL_newlib(L, functions);
     return 1;

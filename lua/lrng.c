@@ -191,7 +191,7 @@ static const luaL_Reg rng_methods[] = {{"uniform", rng_uniform},
 static const luaL_Reg rng_functions[] = {
     {"new", rng_new}, {"key", rng_key}, {"philox", rng_philox}, {NULL, NULL}};
 
-int luaopen_mocl_rng(lua_State *L) {
+int moclL_open_rng(lua_State *L) {
     luaL_newmetatable(L, RNG);
     moclL_setfuncs(L, rng_methods);
     lua_pushvalue(L, -1);

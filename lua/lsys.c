@@ -213,7 +213,7 @@ static int sys_env(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_sys(lua_State *L) {
+int moclL_open_sys(lua_State *L) {
     static const luaL_Reg functions[] = {{"cpu_count", sys_cpu_count},
                                          {"env", sys_env},
                                          {"getpid", sys_getpid},

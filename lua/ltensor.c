@@ -754,7 +754,7 @@ static const luaL_Reg scope_methods[] = {
 };
 
 
-int luaopen_mocl_tensor(lua_State *L) {
+int moclL_open_tensor(lua_State *L) {
     lua_pushinteger(L, LIMIT_FLOOR);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
 
@@ -786,4 +786,9 @@ int luaopen_mocl_tensor(lua_State *L) {
     lua_setfield(L, -2, "fields");
     lua_pop(L, 1);
     return 1;
+}
+
+void moclL_opentensors(lua_State *L) {
+    luaL_requiref(L, "mocl.tensor", moclL_open_tensor, 0);
+    lua_pop(L, 1);
 }

@@ -294,7 +294,7 @@ static int stream_flush(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_tokenizer(lua_State *L) {
+int moclL_open_tokenizer(lua_State *L) {
     static const luaL_Reg methods[] = {{"save", tokenizer_save},
                                        {"encode", tokenizer_encode},
                                        {"encode_batch", tokenizer_encode_batch},

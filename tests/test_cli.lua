@@ -315,22 +315,16 @@ T.test("same output as lua5.4", function()
   end
 end)
 
-T.test("mocl.so in a stock lua5.4", function()
-  local module = mocl:gsub("mocl$", "mocl.so")
-  local f = io.open(module, "rb")
-  if not f or not os.execute("command -v lua5.4 >/dev/null 2>&1") then
-    T.skip("no mocl.so beside the program, or no lua5.4")
-  end
-  local binary = f:read("a")
-  f:close()
-  if binary:find("__asan_init", 1, true) then
-    T.skip("a library with the address sanitizer cannot be loaded by lua5.4")
-  end
-  local dir = module:match("^(.*)/")
-  local out, err = shell(("LUA_CPATH=%s/?.so lua5.4 -e %s"):format(quote(dir), quote [[
-local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())]]))
-  T.eq(out, require("mocl")._VERSION .. "\ttrue\traise\tnil\n", err)
+T.test("the collector is the incremental one, which frees tensors of some age soon", function()
+  T.eq((shell [["$MOCL" -e 'print(collectgarbage "generational")']]), "incremental\n")
+  local out = shell(([["$MOCL" -e %s]]):format(quote [[
+    local tensor, ring = require "mocl.tensor", {}
+    for i = 1, 2000 do
+      ring[i % 64 + 1] = tensor.zeros { 1 << 14 }
+      for j = 1, 50 do local _ = { i, j } end
+    end
+    print(tensor.memory().peak // 2 ^ 20 < 16)]]))
+  T.eq(out, "true\n") -- 4 MiB are in the ring
 end)
 
 T.test("mocl.sys", function()
