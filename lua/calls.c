@@ -1,6 +1,8 @@
 /* calls.c - functions of bindings as calls that keep what they work on */
 #include "calls.h"
 
+#include "lscope.h"
+
 static inline uintptr_t here(void) { return (uintptr_t)__builtin_frame_address(0); }
 
 /* ends the innermost calls until n are left */
@@ -26,8 +28,9 @@ static int call(lua_State *L) {
     uintptr_t at = here();
     drop_dead(c, at);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
+    if (c->no_grad) moclL_update_grad(L);
     int depth = c->n_frames++;
-    c->frame[depth] = (moclL_frame){at, c->n_held};
+    c->frame[depth] = (moclL_frame){at, c->n_held, 0};
     int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
     end_calls(c, depth);
     return n;
@@ -69,6 +72,32 @@ void moclL_hold(lua_State *L, void *object, moclL_free free_fn) {
     c->held[c->n_held++] = (moclL_held){object, free_fn};
 }
 
+/* registry: the strings of the running calls, those of the n-th in list n. A list that no call uses any more is emptied when
+** the next call of its depth keeps a string. */
+static const char strings_key = 's';
+
+void moclL_holdstring(lua_State *L) {
+    moclL_calls *c = moclL_calls_of(L);
+    if (c->n_frames == 0) return;
+    moclL_frame *f = &c->frame[c->n_frames - 1];
+    luaL_checkstack(L, 4, NULL);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &strings_key) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &strings_key);
+    }
+    if (f->n_strings == 0 || lua_rawgeti(L, -1, c->n_frames) != LUA_TTABLE) {
+        if (f->n_strings) lua_pop(L, 1); /* what lua_rawgeti pushed */
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, -3, c->n_frames);
+    }
+    lua_pushvalue(L, -3); /* stack: string, lists, list, string */
+    lua_rawseti(L, -2, ++f->n_strings);
+    lua_pop(L, 2);
+}
+
 bool moclL_defer(lua_State *L, void *object, moclL_free free_fn) {
     moclL_calls *c = moclL_calls_of(L);
     drop_dead(c, here());
@@ -86,6 +115,12 @@ bool moclL_inuse(lua_State *L, const void *object) {
     for (int i = 0; i < first; i++)
         if (c->held[i].object == object) return true;
     return false;
+}
+
+void moclL_update_grad(lua_State *L) {
+    moclL_calls *c = moclL_calls_of(L);
+    bool off = moclL_grad_is_off(L, &c->no_grad);
+    moclL_ctx(L)->grad_enabled = !off;
 }
 
 void moclL_calls_free(moclL_calls *c) {

@@ -20,16 +20,20 @@ typedef struct moclL_held {
 typedef struct moclL_frame {
     uintptr_t at; /* address on the C stack */
     int first;    /* the first of its objects among `held` */
+    int n_strings; /* that it keeps: moclL_holdstring */
 } moclL_frame;
 
 /* One for each Lua state, all zero at first; kept beside the context. */
 typedef struct moclL_calls {
     int n_frames, n_held, capacity;
+    bool no_grad; /* some coroutine is in no_grad, so that each call has to look whether it is this one */
     moclL_held *held;
     moclL_frame frame[MOCLL_MAX_CALLS];
 } moclL_calls;
 
 moclL_calls *moclL_calls_of(lua_State *L);
+/* autograd records or not, as no_grad has it where L runs */
+void moclL_update_grad(lua_State *L);
 void moclL_calls_free(moclL_calls *c);
 
 #endif

@@ -1,4 +1,4 @@
-/* ltensor.c - module mocl.tensor: the userdata, its memory policy (scopes, pressure, retry), making
+/* ltensor.c - module mocl.tensor: the userdata, its memory policy (pressure, retry; scopes are in lscope.c), making
 ** tensors and looking at them. The operations are in ltensor_ops.c.
 */
 #include "ltensor.h"
@@ -7,13 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lscope.h"
 #include "modules.h"
 #include "philox.h"
 
-static const char scope_key = 's'; /* registry: the list of the innermost open scope, or nil */
 static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
 
-#define SCOPE_CLASS "mocl.tensor.scope"
 #define LIMIT_FLOOR ((lua_Integer)1 << 30)
 
 /* ---- owners ---- */
@@ -68,11 +67,8 @@ mocl_tensor **moclL_pushtensor(lua_State *L) {
     mocl_tensor **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
     luaL_setmetatable(L, MOCL_TENSOR_CLASS);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key) == LUA_TTABLE) { /* stack: owner, list */
-        lua_pushvalue(L, -2);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_pop(L, 1);
+    moclL_scope_add(L);
+    moclL_hold(L, box, NULL); /* scopes leave it alone until the call ends */
     return box;
 }
 
@@ -98,106 +94,6 @@ static int tensor_release(lua_State *L) {
     *box = NULL;
     mocl_tensor_unref(t);
     return 0;
-}
-
-/* ---- scopes: uservalue 1 is the list of the tensors made while it was open; list[0] is the outer list ---- */
-
-static int scope_new(lua_State *L) {
-    lua_newuserdatauv(L, sizeof(int), 1); /* the int: 1 = open */
-    *(int *)lua_touserdata(L, -1) = 0;
-    luaL_setmetatable(L, SCOPE_CLASS);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_setiuservalue(L, -3, 1);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-    lua_rawseti(L, -2, 0);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-    *(int *)lua_touserdata(L, -1) = 1;
-    return 1;
-}
-
-/* takes the list at index 2 out from among the open ones, wherever it is there; leaves the stack as it was */
-static void unlink_list(lua_State *L) {
-    lua_rawgeti(L, 2, 0);                          /* 3: outer list or nil */
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 4: innermost list */
-    if (lua_rawequal(L, 2, 4)) {
-        lua_pushvalue(L, 3);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-    }
-    while (lua_istable(L, 4)) {
-        lua_rawgeti(L, 4, 0);
-        if (lua_rawequal(L, 2, 5)) {
-            lua_pushvalue(L, 3);
-            lua_rawseti(L, 4, 0);
-            break;
-        }
-        lua_replace(L, 4);
-    }
-    lua_settop(L, 2);
-}
-
-/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since may be
-** in use, so its tensors are left to the collector. */
-static int scope_gc(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
-    if (!*open) return 0;
-    *open = 0;
-    lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);
-    unlink_list(L);
-    return 0;
-}
-
-/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc */
-static int scope_close(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
-    if (!*open) return 0;
-    bool failing = !lua_isnoneornil(L, 2);
-    lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);                    /* 2: list */
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 3: innermost list */
-    if (!failing && !lua_rawequal(L, 2, 3)) return luaL_error(L, "scope: close the scopes opened inside this one first");
-    lua_settop(L, 2);
-    *open = 0;
-    unlink_list(L);
-    for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
-        lua_rawgeti(L, 2, i);
-        mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
-        if (box && *box && !((*box)->requires_grad && !(*box)->node)) { /* parameters stay */
-            mocl_tensor *t = *box;
-            *box = NULL;
-            mocl_tensor_unref(t);
-        }
-        lua_pop(L, 1);
-    }
-    return 0;
-}
-
-/* s:keep(t, ...) -> t, ...: moves tensors to the enclosing scope */
-static int scope_keep(lua_State *L) {
-    luaL_checkudata(L, 1, SCOPE_CLASS);
-    int n = lua_gettop(L);
-    lua_getiuservalue(L, 1, 1); /* n + 1: list */
-    lua_rawgeti(L, -1, 0);      /* n + 2: outer list or nil */
-    lua_Integer len = (lua_Integer)lua_rawlen(L, n + 1);
-    for (int a = 2; a <= n; a++) {
-        moclL_checktensor(L, a);
-        for (lua_Integer i = len; i >= 1; i--) {
-            lua_rawgeti(L, n + 1, i);
-            bool same = lua_rawequal(L, -1, a);
-            lua_pop(L, 1);
-            if (!same) continue;
-            lua_pushboolean(L, 0); /* false leaves the list without a hole */
-            lua_rawseti(L, n + 1, i);
-            if (lua_istable(L, n + 2)) {
-                lua_pushvalue(L, a);
-                lua_rawseti(L, n + 2, (lua_Integer)lua_rawlen(L, n + 2) + 1);
-            }
-            break;
-        }
-    }
-    lua_settop(L, n);
-    return n - 1;
 }
 
 /* ---- arguments ---- */
@@ -632,17 +528,6 @@ static int tensor_zero_grad(lua_State *L) {
     return 0;
 }
 
-/* tensor.no_grad(f, ...) -> f(...): nothing inside is recorded; the state is restored on errors too */
-static int tensor_no_grad(lua_State *L) {
-    mocl_ctx *ctx = moclL_ctx(L);
-    luaL_checktype(L, 1, LUA_TFUNCTION);
-    bool was = ctx->grad_enabled;
-    ctx->grad_enabled = false;
-    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-    ctx->grad_enabled = was;
-    return status ? lua_error(L) : lua_gettop(L);
-}
-
 static int tensor_is_grad_enabled(lua_State *L) {
     lua_pushboolean(L, moclL_ctx(L)->grad_enabled);
     return 1;
@@ -721,11 +606,11 @@ static const luaL_Reg functions[] = {
     {"memory", tensor_memory},
     {"memory_cap", tensor_memory_cap},
     {"new", tensor_new},
-    {"no_grad", tensor_no_grad},
+    {"no_grad", moclL_no_grad},
     {"ones", tensor_ones},
     {"rand", tensor_rand},
     {"randn", tensor_randn},
-    {"scope", scope_new},
+    {"scope", moclL_scope_new},
     {"zeros", tensor_zeros},
     {NULL, NULL},
 };
@@ -749,21 +634,11 @@ static const luaL_Reg metamethods[] = {
     {NULL, NULL},
 };
 
-static const luaL_Reg scope_methods[] = {
-    {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_gc}, {NULL, NULL},
-};
-
-
 int moclL_open_tensor(lua_State *L) {
     lua_pushinteger(L, LIMIT_FLOOR);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
 
-    luaL_newmetatable(L, SCOPE_CLASS);
-    moclL_setfuncs(L, scope_methods);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-
+    moclL_scope_open(L);
     moclL_newlib(L, functions); /* stack: module */
     luaL_newmetatable(L, MOCL_TENSOR_CLASS);
     moclL_setfuncs(L, metamethods);

@@ -134,6 +134,17 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]) {
     }
 }
 
+static bool is_callable(lua_State *L, int idx) {
+    if (lua_isfunction(L, idx)) return true;
+    if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
+void moclL_checkcallable(lua_State *L, int idx) {
+    if (!is_callable(L, idx)) luaL_typeerror(L, idx, "function");
+}
+
 lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer) {
     *is_integer = 0;
     return lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, is_integer) : 0;
@@ -186,6 +197,7 @@ const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const
     if (push_field(L, idx, name)) {
         if (lua_type(L, -1) != LUA_TSTRING) bad_option(L, name, "string");
         def = lua_tostring(L, -1);
+        moclL_holdstring(L);
     }
     lua_pop(L, 1);
     return def;

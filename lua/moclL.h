@@ -33,6 +33,8 @@ void moclL_setfuncs(lua_State *L, const luaL_Reg *functions); /* into the table 
 ** Raises where there is no memory, after dropping that reference. */
 typedef void (*moclL_free)(void *object);
 void moclL_hold(lua_State *L, void *object, moclL_free free_fn);
+/* The same for the string on top of the stack, whose characters the call goes on using. */
+void moclL_holdstring(lua_State *L);
 /* For an owner that frees `object`: true if a running call works on it; the call then frees it when it ends. */
 bool moclL_defer(lua_State *L, void *object, moclL_free free_fn);
 /* True if a call around the present one works on `object`: it must not be changed in place. */
@@ -45,6 +47,9 @@ int moclL_raise(lua_State *L, mocl_status status);
 ** else raises. */
 int moclL_result(lua_State *L, mocl_status status, int n_results);
 
+/* Raises unless the value at idx is a function or an object with __call. */
+void moclL_checkcallable(lua_State *L, int idx);
+
 /* Raise unless each key of the table at idx (nil or none is fine) is in the NULL-terminated list;
 ** the message names the nearest known key. */
 void moclL_checkoptions(lua_State *L, int idx, const char *const known[]);
@@ -56,7 +61,7 @@ lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
-/* The string belongs to the table: it lives as long as the table holds it. */
+/* The string lives until the running call ends. */
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
 
 /* A userdata that holds one pointer and frees it: `free_fn` runs in __gc, __close and :release(),
