@@ -58,26 +58,45 @@ typedef struct number {
     double value;         /* without its sign; HUGE_VAL beyond the range */
 } number;
 
-/* The next number at or behind *at, outside of strings; false where there is none. digits: room for n + 1 bytes. */
+static bool is_digit(const char *p, const char *end) { return p < end && *p >= '0' && *p <= '9'; }
+
+static char *digits_end(char *p, const char *end) {
+    while (is_digit(p, end)) p++;
+    return p;
+}
+
+/* The next number at or behind *at, outside of strings; false where there is none. digits receives its bytes and a zero. */
 static bool next_number(char **at, const char *end, char *digits, number *out) {
     char *p = *at;
-    for (bool quoted = false; p < end && (quoted || *p < '0' || *p > '9'); p++) {
+    for (bool quoted = false; p < end && (quoted || !is_digit(p, end)); p++) {
         if (*p == '"') quoted = !quoted;
         if (*p == '\\' && quoted && p + 1 < end) p++;
     }
     if (p >= end) return false;
-    *out = (number){.p = p, .whole = true, .negative = p > *at && p[-1] == '-'};
-    for (; p < end && (strchr("+-.eE", *p) || (*p >= '0' && *p <= '9')) && *p; p++) {
-        if (*p < '0' || *p > '9') out->whole = false;
-        digits[out->n++] = *p == '.' ? localeconv()->decimal_point[0] : *p; /* strtod's, which the host may have set */
+    *out = (number){.p = p, .negative = p > *at && p[-1] == '-', .whole = true};
+    p = digits_end(p, end);
+    if (p < end && *p == '.' && is_digit(p + 1, end)) {
+        out->whole = false;
+        p = digits_end(p + 1, end);
     }
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        char *e = p + 1;
+        if (e < end && (*e == '+' || *e == '-')) e++;
+        if (is_digit(e, end)) {
+            out->whole = false;
+            p = digits_end(e, end);
+        }
+    }
+    out->n = (size_t)(p - out->p);
+    for (size_t i = 0; i < out->n; i++) /* strtod's decimal point is the host's */
+        digits[i] = out->p[i] == '.' ? localeconv()->decimal_point[0] : out->p[i];
     digits[out->n] = 0;
     out->value = strtod(digits, NULL);
     *at = p;
     return true;
 }
 
-/* whether jansson refuses it; it reads neither a sign that stands alone nor a zero in front, which stay as they are */
+/* whether jansson refuses it for its size; a zero in front is another mistake, which stays */
 static bool beyond(const number *v, const char *digits) {
     if (v->p[0] == '0' && v->whole) return false;
     if (isinf(v->value)) return true;
