@@ -1,8 +1,9 @@
 /* ljson.c - module mocl.json: JSON over jansson.
 **
 ** null is json.null; arrays that were decoded or made with json.array carry a metatable, so that an
-** empty one stays an array; integers are int64, everything with "." or "e" is a float. Refuses what
-** JSON cannot hold: functions, cycles, NaN, infinities, mixed keys, bytes that are no UTF-8.
+** empty one stays an array; integers are int64, everything with "." or "e" and integers beyond 64 bits are floats, as in
+** Lua, infinite beyond the range of doubles. Refuses to write what JSON cannot hold: functions, cycles, NaN, infinities,
+** mixed keys, bytes that are no UTF-8.
 */
 #include <jansson.h>
 #include <locale.h>
@@ -24,8 +25,8 @@ enum { MAX_DEPTH = 1000 }; /* of tables to encode, for the C stack; jansson read
 
 /* ---- decoding ---- */
 
-/* pushes the Lua value of v; depth is limited by the parser */
-static void push_value(lua_State *L, const json_t *v) {
+/* pushes the Lua value of v; depth is limited by the parser. infinity: as mocl_json_parse_numbers says. */
+static void push_value(lua_State *L, const json_t *v, double infinity) {
     luaL_checkstack(L, 4, "json nested too deeply");
     switch (json_typeof(v)) {
         case JSON_OBJECT: {
@@ -33,7 +34,7 @@ static void push_value(lua_State *L, const json_t *v) {
             json_t *field;
             lua_createtable(L, 0, (int)json_object_size(v));
             json_object_foreach((json_t *)v, key, field) {
-                push_value(L, field);
+                push_value(L, field, infinity);
                 lua_setfield(L, -2, key);
             }
             break;
@@ -42,7 +43,7 @@ static void push_value(lua_State *L, const json_t *v) {
             size_t n = json_array_size(v);
             lua_createtable(L, (int)n, 0);
             for (size_t i = 0; i < n; i++) {
-                push_value(L, json_array_get(v, i));
+                push_value(L, json_array_get(v, i), infinity);
                 lua_rawseti(L, -2, (lua_Integer)i + 1);
             }
             luaL_setmetatable(L, ARRAY);
@@ -50,7 +51,11 @@ static void push_value(lua_State *L, const json_t *v) {
         }
         case JSON_STRING: lua_pushlstring(L, json_string_value(v), json_string_length(v)); break;
         case JSON_INTEGER: lua_pushinteger(L, json_integer_value(v)); break;
-        case JSON_REAL: lua_pushnumber(L, json_real_value(v)); break;
+        case JSON_REAL: {
+            double x = json_real_value(v);
+            lua_pushnumber(L, infinity > 0 && fabs(x) == infinity ? copysign(HUGE_VAL, x) : x);
+            break;
+        }
         case JSON_NULL: lua_pushlightuserdata(L, NULL); break;
         case JSON_TRUE:
         case JSON_FALSE: lua_pushboolean(L, json_is_true(v)); break;
@@ -73,13 +78,15 @@ static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
 /* Pushes the decoded value, or nil and the message; raises without memory. */
 static bool decode(lua_State *L, const char *text, size_t n) {
     json_error_t error;
+    double infinity;
     void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
     json_t *v;
-    mocl_status st = mocl_json_parse(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    mocl_status st = mocl_json_parse_numbers(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error,
+                                             &infinity);
     if (st && st != MOCL_E_FORMAT) moclL_raise(L, st);
     *box = v;
     if (v && !has_zero_byte(text, n, &error)) {
-        push_value(L, v);
+        push_value(L, v, infinity);
         *box = NULL;
         json_decref(v);
         lua_remove(L, -2);
