@@ -70,9 +70,18 @@ static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
     return true;
 }
 
-/* Pushes the decoded value, or nil and the message; raises without memory. */
+/* Pushes the decoded value, or nil and the message; raises without memory. A byte order mark in front is skipped. */
 static bool decode(lua_State *L, const char *text, size_t n) {
     json_error_t error;
+    const char *wide = mocl_text_wide(text, n);
+    if (wide) {
+        luaL_pushfail(L);
+        lua_pushstring(L, wide);
+        return false;
+    }
+    size_t mark = mocl_utf8_mark(text, n);
+    text += mark;
+    n -= mark;
     void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
     json_t *v;
     mocl_status st = mocl_json_parse(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
