@@ -139,7 +139,7 @@ mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, doubl
     uint64_t stream = 0;
     mocl_status st;
     if (rank < 1 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
-    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", dropout);
+    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", mocl_shown(dropout));
     if (!(targets & ((1u << MOCL_LINEARS) - 1))) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
     mocl_model_drop_lora(m);
     for (int64_t l = 0; l < c->layers; l++) {
