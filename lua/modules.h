@@ -12,6 +12,7 @@
     X("mocl.env.core", luaopen_mocl_env_core) \
     X("mocl.fs", luaopen_mocl_fs) \
     X("mocl.json", luaopen_mocl_json) \
+    X("mocl.lora.core", luaopen_mocl_lora_core) \
     X("mocl.metrics.core", luaopen_mocl_metrics_core) \
     X("mocl.minnorm", luaopen_mocl_minnorm) \
     X("mocl.nn.core", luaopen_mocl_nn_core) \
