@@ -244,7 +244,7 @@ static void store(lua_State *L, void *buf, mk_dtype dtype, int64_t i, double v) 
     static const double range[MK_DTYPE_COUNT][2] = {[MK_I8] = {-0x1p7, 0x1p7}, [MK_U8] = {0, 0x1p8},
                                                     [MK_I32] = {-0x1p31, 0x1p31}, [MK_I64] = {-0x1p63, 0x1p63}};
     if (range[dtype][1] > 0 && !(v >= range[dtype][0] && v < range[dtype][1]))
-        luaL_error(L, "tensor: entry %d, %f, does not fit %s", (int)i + 1, v, mocl_dtype_name(dtype));
+        luaL_error(L, "tensor: entry %d, %f, does not fit %s", (int)i + 1, mocl_shown(v), mocl_dtype_name(dtype));
     switch (dtype) {
         case MK_F32: ((mk_real *)buf)[i] = (mk_real)v; break;
         case MK_I8: ((int8_t *)buf)[i] = (int8_t)v; break;
@@ -320,7 +320,7 @@ static int tensor_arange(lua_State *L) {
     double step = n_args > 2 ? luaL_checknumber(L, 3) : 1;
     if (step == 0 || !isfinite(first) || !isfinite(beyond)) return luaL_error(L, "arange: bad bounds or step");
     double count = ceil((beyond - first) / step);
-    if (!(count < 0x1p40)) return luaL_error(L, "arange: %f entries are too many", count);
+    if (!(count < 0x1p40)) return luaL_error(L, "arange: %f entries are too many", mocl_shown(count));
     int64_t n = count > 0 ? (int64_t)count : 0;
     lua_settop(L, opts);
     moclL_checkoptions(L, opts, new_options);
@@ -359,7 +359,7 @@ static void push_value(lua_State *L, const void *host, mk_dtype dtype, int64_t i
         case MK_U8: lua_pushinteger(L, ((const uint8_t *)host)[i]); break;
         case MK_I32: lua_pushinteger(L, ((const int32_t *)host)[i]); break;
         case MK_I64: lua_pushinteger(L, ((const int64_t *)host)[i]); break;
-        default: lua_pushnumber(L, (double)((const mk_real *)host)[i]);
+        default: lua_pushnumber(L, mocl_shown((double)((const mk_real *)host)[i]));
     }
 }
 
@@ -402,7 +402,7 @@ static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int le
                       int64_t at) {
     char text[40];
     if (level == t->ndim) {
-        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", (double)((const mk_real *)host)[at]);
+        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", mocl_shown((double)((const mk_real *)host)[at]));
         else {
             push_value(L, host, dtype, at);
             snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(L, -1));

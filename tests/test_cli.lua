@@ -282,6 +282,27 @@ T.test("interactive mode on a terminal: Tab completes, a second one lists, files
   T.ok(out:find("status 0\n", 1, true), out)
 end)
 
+T.test("the width of a terminal, and a status line that takes it", function()
+  if not os.execute "command -v script >/dev/null 2>&1" then
+    T.skip "no program 'script' to make a terminal"
+  end
+  local code = [[
+    local sys = require "mocl.sys"
+    print(sys.columns(2))
+    local bar = require "mocl.progress".new { label = "x", total = 2 }
+    bar:update(2, ("y"):rep(500))
+    bar:done()
+    os.execute "stty cols 60"
+    print(sys.columns(2))]]
+  local out = shell(("cat > s.lua <<'E'\n%s\nE\nTERM=xterm SHELL=/bin/sh script -q -e -c \"stty cols 150; '$MOCL' s.lua\" t </dev/null")
+    :format(code))
+  T.ok(out:find("^150\r?\n"), out)
+  T.eq(#out:match "\r(x [^\27]*y)\27", 149)
+  T.ok(out:find("\n60\r?\n"), out)
+  -- elsewhere there is none
+  T.eq((shell [["$MOCL" -e 'print(require "mocl.sys".columns(2))']]), "nil\n")
+end)
+
 T.test("same output as lua5.4", function()
   if not os.execute("command -v lua5.4 >/dev/null 2>&1") then
     T.skip("no lua5.4 to compare with")
@@ -336,6 +357,7 @@ T.test("mocl.sys", function()
   T.ok(sys.rss_bytes() > 1 << 20)
   T.ok(sys.peak_rss_bytes() >= sys.rss_bytes() // 2)
   T.raises("isatty' %(file descriptor expected", sys.isatty, -1)
+  T.raises("columns' %(file descriptor expected", sys.columns, -1)
   T.raises("invalid option 'sometimes'", sys.on_interrupt, "sometimes")
   local env = sys.env()
   for _, key in ipairs { "mocl", "lua", "os", "cpu", "cpu_features", "blas", "cuda", "devices", "real", "stdlib", "recipes" } do
