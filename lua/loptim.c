@@ -51,7 +51,7 @@ static mocl_optim *push_optim(lua_State *L, mocl_optim_kind kind) {
 }
 
 static double positive(lua_State *L, const char *name, double v, bool zero_is_fine) {
-    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, v,
+    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, mocl_shown(v),
                                                          zero_is_fine ? "0 or more" : "positive");
     return v;
 }
@@ -70,7 +70,7 @@ static int optim_adamw(lua_State *L) {
             lua_geti(L, -1, i + 1);
             beta[i] = luaL_checknumber(L, -1);
             lua_pop(L, 1);
-            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", beta[i]);
+            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", mocl_shown(beta[i]));
         }
     }
     mocl_optim *o = push_optim(L, MOCL_OPTIM_ADAMW);
@@ -105,7 +105,7 @@ static int optim_step(lua_State *L) {
     double norm, lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", o->lr), true);
     mocl_status st = mocl_optim_step(o, lr, moclL_optfield_number(L, 2, "max_grad_norm", 0), &norm);
     if (st) return moclL_raise(L, st);
-    lua_pushnumber(L, norm);
+    lua_pushnumber(L, mocl_shown(norm));
     return 1;
 }
 
@@ -152,8 +152,9 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};
 
-int luaopen_mocl_optim_core(lua_State *L) {
+int moclL_open_optim_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -34,7 +34,7 @@ local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
-local args = table.move(arg, 1, #arg, 1, {})
+local args = table.move(arg, 0, #arg, 0, {})
 if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):find("preset=") then
   table.insert(args, 1, "preset=hh")
 end

@@ -75,6 +75,7 @@ M.pages = {
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
   ["mocl.json"] = "data",
+  ["mocl.keys"] = "transformer",
   ["mocl.kl_controller"] = "running",
   ["mocl.learner"] = "env",
   ["mocl.lm"] = "transformer",
