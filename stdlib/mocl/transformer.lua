@@ -148,7 +148,10 @@ local function config_text(model, path, extra)
   end
   local text = json.encode(config, { indent = 2 }) .. "\n"
   local again, message = model_config.check(path, json.decode(text))
-  local same, key = again and same_config(again.config, shape)
+  local same, key = false, nil
+  if again then
+    same, key = same_config(again.config, shape)
+  end
   if not same then
     error("transformer.save: with these extra keys the files would not be this model: " .. (message or key .. " differs"), 3)
   end
