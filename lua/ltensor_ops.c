@@ -316,23 +316,18 @@ static int tensor_is_contiguous(lua_State *L) {
     return 1;
 }
 
-/* t:nonfinite() -> nil, or the place (a list of indices) and the value of the first entry that is NaN or infinite */
+/* t:nonfinite() -> nil, or how many values are nan or infinite, and where: "2 of 12 values are nan or infinite, the first at [3,5]" */
 static int tensor_nonfinite(lua_State *L) {
     mocl_tensor *t = moclL_checktensor(L, 1);
-    int64_t at;
-    double value;
-    mocl_status st = mocl_tensor_nonfinite(t, &at, &value);
-    if (st) return moclL_raise(L, st);
-    if (at < 0) {
+    char text[320];
+    int64_t count, first;
+    MOCLL_CALL(L, mocl_tensor_nonfinite(t, &count, &first));
+    if (count == 0) {
         luaL_pushfail(L);
         return 1;
     }
-    lua_createtable(L, t->ndim, 0);
-    for (int d = t->ndim - 1; d >= 0; at /= t->shape[d--]) {
-        lua_pushinteger(L, at % t->shape[d] + 1);
-        lua_rawseti(L, -2, d + 1);
-    }
-    lua_pushnumber(L, value);
+    lua_pushinteger(L, count);
+    lua_pushstring(L, mocl_nonfinite_text(text, t, count, first));
     return 2;
 }
 

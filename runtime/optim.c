@@ -102,20 +102,18 @@ static mocl_status grad_norm(mocl_optim *o, double *norm) {
 
 /* The norm is not finite: the failure that names the first gradient at fault. */
 static mocl_status refuse_gradient(mocl_optim *o, double norm) {
-    char shape[128], place[256], number[32], which[32];
+    char shape[128], text[320], which[32];
     for (int i = 0; i < o->n; i++) {
         mocl_tensor *g = o->param[i]->grad;
-        int64_t at = -1;
-        double value;
-        if (g) MOCL_TRY(mocl_tensor_nonfinite(g, &at, &value));
-        if (at < 0) continue;
+        int64_t count = 0, first;
+        if (g) MOCL_TRY(mocl_tensor_nonfinite(g, &count, &first));
+        if (count == 0) continue;
         snprintf(which, sizeof which, "parameter %d", i + 1);
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the gradient of %s %s is not finite (%s at %s); nothing was changed",
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the gradient of %s %s is not finite: %s; nothing was changed",
                          o->name[i] ? o->name[i] : which, mocl_shape_text(shape, g->ndim, g->shape),
-                         mocl_number_text(number, value), mocl_place_text(place, g, at));
+                         mocl_nonfinite_text(text, g, count, first));
     }
-    return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%s); nothing was changed",
-                     mocl_number_text(number, norm));
+    return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%g); nothing was changed", mocl_shown(norm));
 }
 
 /* The numbers of a step that weights and moments cannot hold. */
@@ -123,10 +121,10 @@ static mocl_status check_size(mocl_optim *o, double lr, double norm) {
     bool adam = o->kind == MOCL_OPTIM_ADAMW;
     double size = adam ? lr / (1 - pow(o->beta1, (double)o->steps + 1)) : lr;
     if (!(size <= REAL_MAX && lr * o->weight_decay <= REAL_MAX))
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights would not be finite after a step of lr = %g; nothing was changed", lr);
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights are not finite after a step of lr = %g; nothing was changed", lr);
     if (adam && norm > sqrt(REAL_MAX))
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g would not be finite as Adam's second "
-                         "moment; nothing was changed, max_grad_norm clips it", norm);
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g is not finite as Adam's second moment; "
+                         "nothing was changed, max_grad_norm clips it", norm);
     return MOCL_OK;
 }
 

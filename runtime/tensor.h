@@ -57,6 +57,11 @@ mocl_status mocl_tensor_alias(mocl_tensor **out, mocl_tensor *t, int ndim, const
 mocl_status mocl_tensor_detach(mocl_tensor **out, mocl_tensor *t);
 /* same values, contiguous; a new reference to t itself where it already is. No history. */
 mocl_status mocl_tensor_contiguous(mocl_tensor **out, mocl_tensor *t);
+/* How many values are nan or infinite, and the place of the first in the order of the shape, from 0 (-1: none). f32 is summed
+** where it lies, and looked at on the host only where that finds something; integers have none. (nonfinite.c) */
+mocl_status mocl_tensor_nonfinite(mocl_tensor *t, int64_t *count, int64_t *first);
+/* "2 of 12 values are nan or infinite, the first at [3,5]", counted from 1 */
+char *mocl_nonfinite_text(char buf[320], const mocl_tensor *t, int64_t count, int64_t first);
 /* dst := src (same shape, converting dtype and device); counts as a write in place */
 mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src);
 
@@ -67,12 +72,6 @@ void *mocl_tensor_data(const mocl_tensor *t); /* device pointer of the first ele
 static inline mk_real *mocl_real(const mocl_tensor *t) { return (mk_real *)mocl_tensor_data(t); }
 static inline mk_bf16 *mocl_bf16(const mocl_tensor *t) { return (mk_bf16 *)mocl_tensor_data(t); }
 static inline int32_t *mocl_int(const mocl_tensor *t) { return (int32_t *)mocl_tensor_data(t); }
-
-/* finite.c: *at becomes the place of the first entry that is NaN or infinite, in row-major order, and *value that entry; -1
-** where all are finite, as integers are. Waits for the device. */
-mocl_status mocl_tensor_nonfinite(mocl_tensor *t, int64_t *at, double *value);
-const char *mocl_number_text(char buf[32], double v); /* "nan", "-inf", "0.5" */
-char *mocl_place_text(char buf[256], const mocl_tensor *t, int64_t at); /* "[3,5]", counted from 1; "" for a scalar */
 
 size_t mocl_dtype_size(mk_dtype dtype);
 const char *mocl_dtype_name(mk_dtype dtype);
