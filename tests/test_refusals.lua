@@ -275,7 +275,7 @@ end)
 
 T.test("a run directory that is removed while the run goes on", function()
   local dir = T.tmpdir() .. "/run"
-  local list = arguments(dir, "base.steps=1000000")
+  local list = arguments(dir, "base.steps=1000000", "save_every=1000000")
   for i, a in ipairs(list) do
     list[i] = child.quote(a)
   end

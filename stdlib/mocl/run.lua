@@ -576,9 +576,9 @@ local function execute(run, name, fn)
   if not ok then
     run.failed_stage = name
     if finite.is_error(result) then
-      result = ("%s\nstage '%s' is not finished%s"):format(result, name, checkpoint.any(base_of(run, name))
-        and (", its last checkpoint stays: continue with resume=auto; with other options, which begin it again, resume=auto redo=%s")
-        :format(name) or "; with other options continue with resume=auto")
+      result = ("%s\nstage '%s' is not finished; %s"):format(result, name, checkpoint.any(base_of(run, name))
+        and ("its last checkpoint stays; with other options it begins again: resume=auto redo=%s"):format(name)
+        or "with other options continue with resume=auto")
     end
     error(result, 0)
   end
