@@ -1,5 +1,5 @@
--- a run that is stopped by a signal in each of its stages, one after the other, ends with the bytes of one that was not;
--- no stage that trains begins again, and no program shows a traceback
+-- a run that is stopped in each of its stages, one after the other, by a signal or by a step size with which a number is not
+-- finite, ends with the bytes of one that was not; no stage that trains begins again, and no program shows a traceback
 
 local T = require "t"
 local child = require "child"
@@ -121,6 +121,39 @@ T.test("a checkpoint of a model that trains, damaged", function()
   err, status = run("moc_hh", dir, nil, "resume=auto", table.unpack(SMALL))
   T.ok(status == 0 and err:find("<base from 3>", 1, true), err)
   T.eq(files(dir), uninterrupted())
+end)
+
+T.test("a step size that is too large stops its stage, and a smaller one goes on", function()
+  local dir = T.tmpdir() .. "/run"
+  local function told(text, how, ...)
+    local err, status = run("moc_hh", dir, nil, "resume=auto", table.unpack(table.move({ ... }, 1, select("#", ...), #SMALL + 1,
+      table.move(SMALL, 1, #SMALL, 1, {}))))
+    T.eq(status, 1, err)
+    T.ok(err:find(text) and err:find(how, 1, true), err)
+    T.eq(fs.exists(dir .. "/result.json"), nil)
+  end
+  local goes_on = "is not finished; with other options continue with resume=auto"
+  told("base: step 1: step: weights are not finite after a step of lr = 1e%+38; nothing was changed; lower base.lr, which is 1e%+38\n", goes_on,
+    "base.lr=1e38")
+  told("base: step 2: .* not finite.*; lower base.lr, which is 1e%+30\n", goes_on, "base.lr=1e30")
+  T.eq(fs.exists(dir .. "/base"), nil)
+  told("sft: step 2: the loss is not finite %(nan%); lower sft.lr, which is 1e%+10\n", goes_on, "sft.lr=1e10")
+  told("reward humor: step 3: .* not finite.*; lower reward.lr, which is 1e%+20\n",
+    "stage 'reward-humor' is not finished; its last checkpoint stays; with other options it begins again: resume=auto redo=reward-humor",
+    "reward.lr=1e20")
+  T.eq(fs.exists(dir .. "/reward-humor/checkpoint-000002"), "directory")
+  told("moc: iteration 1: .* not finite.*; lower ppo.lr, which is 1e%+38\n", "stage 'moc' " .. goes_on, "redo=reward-humor", "ppo.lr=1e38")
+  local err, status = run("moc_hh", dir, nil, "resume=auto", table.unpack(SMALL))
+  T.eq(status, 0, err)
+  T.eq(files(dir), uninterrupted())
+  for _, recipe in ipairs { "fishwood", "fruit_tree" } do
+    dir = T.tmpdir() .. "/run"
+    err, status = run(recipe, dir, nil, "preset=smoke", "quiet=true", "ppo.lr=1e38", "ppo.ppo_epochs=4")
+    T.ok(status == 1 and err:find("update %d: .*not finite.*; lower ppo.lr, which is 1e%+38\nstage 'moc%-0' is not finished"), err)
+    T.eq(fs.exists(dir .. "/checkpoint-000001"), nil)
+    err, status = run(recipe, dir, nil, "preset=smoke", "quiet=true", "resume=auto", "ppo.ppo_epochs=4")
+    T.eq(status, 0, err)
+  end
 end)
 
 T.test("fishwood, fruit_tree and the short recipes: no traceback", function()
