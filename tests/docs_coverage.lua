@@ -71,6 +71,7 @@ M.pages = {
   ["mocl.env.deep_sea_treasure"] = "env",
   ["mocl.env.fishwood"] = "env",
   ["mocl.env.fruit_tree"] = "env",
+  ["mocl.finite"] = "running",
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
   ["mocl.json"] = "data",

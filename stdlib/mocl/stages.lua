@@ -15,6 +15,7 @@ local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
+local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 local stages = {}
@@ -144,6 +145,26 @@ function stages.fit_prompts(ctx)
   end
 end
 
+-- The steps of a mocl.trainer as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text)
+  local t <close> = training.new {
+    run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
+    save = function(dir) trainer:save(dir) end,
+    state = function() return { trainer = trainer:state() } end,
+  }
+  if t.dir then
+    trainer:load(t.dir, t.state.trainer)
+  end
+  for step = t.done + 1, trainer.steps do
+    local loss, accuracy = trainer:step()
+    t:step(step, row(loss, accuracy), text(loss, accuracy))
+  end
+  local mean = trainer:finish()
+  t:finish()
+  return mean
+end
+
 --- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
@@ -151,17 +172,19 @@ function stages.language_model(ctx, name, from, options, rows)
   run:stage(name, function(stage)
     local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
-    local line = stages.bar(ctx, name, options.steps)
-    local loss = lm.train {
-      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
+    transformer.train_base(model)
+    local trainer <close> = lm.trainer {
+      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      on_step = function(step, value)
-        stage:metrics { step = step, ["loss/" .. name] = value }
-        line:update(step, ("loss %.3f"):format(value))
-      end,
+      lr_name = name .. ".lr",
     }
-    line:done()
+    local loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end)
     assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    stage:clear()
     stage:output(name)
     return { loss = loss }
   end)
@@ -188,20 +211,24 @@ local function train_reward_model(ctx, name)
     local pairs_train, pairs_test = ctx.source.pairs(name)
     local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
     local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
-    local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
-    model:train {
+    local trainer <close> = model:trainer {
       pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
-      purpose = "reward " .. name,
-      on_step = function(step, loss, accuracy)
-        stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
-        line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
-      end,
+      purpose = "reward " .. name, lr_name = "reward.lr",
     }
+    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+      return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+    end, function(loss, accuracy)
+      return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
+    end)
+    model:freeze()
     local held = model:accuracy(pairs_test)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
-      held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    if not run.quiet then
+      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
+        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    end
     assert(model:save(run:path("reward-" .. name)))
+    stage:clear()
     stage:output("reward-" .. name)
     return held
   end)
