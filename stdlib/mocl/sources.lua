@@ -147,19 +147,19 @@ function sources.hh_rlhf(o)
   local source = { known = known, counts = {} }
   local rows = hh_rows(source, o)
   local held = held_out(rows, known, o.held_out)
-  local train, test, prompts, seen = {}, {}, { [train] = {}, [test] = {} }, {}
+  local train, test, seen = {}, {}, {}
+  source.train_prompts, source.test_prompts = {}, {}
   for _, objective in ipairs(known) do
     train[objective], test[objective] = {}, {}
     for _, row in ipairs(rows[objective]) do
-      local side = held[row.key] and test or train
-      table.insert(side[objective], row)
+      local out = held[row.key]
+      table.insert((out and test or train)[objective], row)
       if not seen[row.key] and characters(row.prompt) <= o.prompt_chars then
         seen[row.key] = true -- a prompt is answered alike often however many pairs it has
-        table.insert(prompts[side], row.prompt)
+        table.insert(out and source.test_prompts or source.train_prompts, row.prompt)
       end
     end
   end
-  source.train_prompts, source.test_prompts = prompts[train], prompts[test]
   if #source.train_prompts < 50 or #source.test_prompts < 5 then
     error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; at least 50 and 5 different ones are needed")
       :format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
