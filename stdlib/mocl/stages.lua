@@ -301,7 +301,7 @@ local function constant_objectives(ctx, statistics)
   for j, r in ipairs(flags and ctx.rewards or {}) do
     if flags[j] then
       names[#names + 1] = r.name
-      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: it has no deviation to be normalised by, so its figures stay in its own unit; and what no answer earns cannot be learnt from answers. An SFT model that sometimes earns it helps, or a reward that counts what comes near.")
+      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: there is no deviation to normalise by, so its figures stay in its own unit, and what no answer earns is hard to learn")
         :format(r.name, statistics.mean[j]))
     end
   end
