@@ -104,11 +104,11 @@ static const luaL_Reg functions[] = {{"bad_utf8", data_bad_utf8},
                                      {"mark", data_mark},
                                      {NULL, NULL}};
 
-int luaopen_mocl_data_core(lua_State *L) {
+int moclL_open_data_core(lua_State *L) {
     static const luaL_Reg lines_methods[] = {{"next", lines_next}, {NULL, NULL}};
     static const luaL_Reg csv_methods[] = {{"next", csv_next}, {NULL, NULL}};
     moclL_newclass(L, LINES, lines_methods, free_lines);
     moclL_newclass(L, CSV, csv_methods, free_csv);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

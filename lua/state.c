@@ -31,10 +31,15 @@ static bool has_place(const char *message) {
     return false;
 }
 
-/* message handler: the error as a string, with a traceback where it has a place */
+/* message handler: the error as a string, with a traceback where it has a place and is of use */
 static int add_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
-    moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
+    moclL_host *h = moclL_host_of(L);
+    h->interrupted = message && ends_with(message, "interrupted!");
+    if (h->interrupted && h->plain_interrupt) {
+        lua_pushliteral(L, "interrupted!");
+        return 1;
+    }
     if (!message) {
         if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
         message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
@@ -301,12 +306,4 @@ int mocl_call(mocl_ctx *ctx, const char *name, const double *args, int n_args, d
 /* ---- the module for a stock Lua ----------------------------------------------------------------- */
 
 /* args: module name, file name; returns the table of stdlib/mocl/init.lua */
-int luaopen_mocl(lua_State *L) {
-    luaL_checkversion(L);
-    moclL_openmodules(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_getfield(L, -1, "mocl");
-    lua_pushliteral(L, "mocl");
-    lua_call(L, 1, 1);
-    return 1;
-}
+int luaopen_mocl(lua_State *L) { return moclL_openmodule(L, "mocl"); }

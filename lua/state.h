@@ -18,6 +18,7 @@ typedef struct moclL_host {
     char *error;    /* text of the last failure, owned, NULL before the first */
     char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
     size_t refused; /* bytes of the last allocation for Lua that failed */
+    bool plain_interrupt; /* sys.on_interrupt("message"): an interruption is shown without place and traceback */
     bool interrupted; /* the last error that left a protected call was an interruption */
 
     /* MOCL_GC_STRESS=N, 0 = off: a full collection before every N-th tensor or other owner, and one without finalizers

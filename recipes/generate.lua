@@ -7,6 +7,8 @@
 -- its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with the
 -- EOS token, a new BOS token, a stop text (which is part of it) or max_new_tokens. Same seed, same texts.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local lora = require "mocl.lora"
 local rng = require "mocl.rng"

@@ -5,6 +5,7 @@
 --   model:add_lora { r = 16, alpha = 32, target_modules = { "q_proj", "v_proj" }, key = k }
 --   assert(lora.save(model, "out/adapter", { base_model_name_or_path = "runs/x/sft" }))
 
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local options = require "mocl.options"
@@ -49,7 +50,10 @@ function lora.save(model, dir, opts)
     tensors[PREFIX .. pair[1]] = pair[2]
   end
   local meta = { format = "pt", base_sha256 = model:hash() }
-  local ok, message, code = fs.mkdir(dir)
+  local ok, message, code = finite.tensors(tensors, dir)
+  if ok then
+    ok, message, code = fs.mkdir(dir)
+  end
   if ok then
     ok, message, code = safetensors.save(fs.join(dir, "adapter_model.safetensors"), tensors, meta)
   end
@@ -92,6 +96,10 @@ function lora.load(model, dir, opts)
   local tensors, why, kind = safetensors.load(file, { device = model:device() })
   if not tensors then
     return nil, why, kind
+  end
+  local sound, bad_tensor, format = finite.tensors(tensors, file)
+  if not sound then
+    return nil, bad_tensor, format
   end
   local plain = {}
   for name, t in pairs(tensors) do

@@ -16,9 +16,31 @@ local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
+local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 local stages = {}
+
+-- What each stage depends on (mocl.run_options). What comes before a stage is not repeated: it is finished by then.
+local DEPENDS = {
+  tokenizer = { "seed", "data", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  base = { "documents", "model", "base" },
+  sft = { "model", "sft" },
+  ["reward-*"] = { "reward" },
+  ["sft-answers"] = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+}
+
+--- What the stages here and those of `more` depend on, for Run.open.
+function stages.depends(more)
+  local all = {}
+  for _, part in ipairs { DEPENDS, more } do
+    for name, keys in pairs(part) do
+      all[name] = keys
+    end
+  end
+  return all
+end
 
 --- A status line for a stage of the run.
 function stages.bar(ctx, label, total, start)
@@ -138,6 +160,26 @@ function stages.fit_prompts(ctx)
   end
 end
 
+-- The steps of a mocl.trainer as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text)
+  local t <close> = training.new {
+    run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
+    save = function(dir) trainer:save(dir) end,
+    state = function() return { trainer = trainer:state() } end,
+  }
+  if t.dir then
+    trainer:load(t.dir, t.state.trainer)
+  end
+  for step = t.done + 1, trainer.steps do
+    local loss, accuracy = trainer:step()
+    t:step(step, row(loss, accuracy), text(loss, accuracy))
+  end
+  local mean = trainer:finish()
+  t:finish()
+  return mean
+end
+
 --- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
@@ -145,17 +187,19 @@ function stages.language_model(ctx, name, from, options, rows)
   run:stage(name, function(stage)
     local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
-    local line = stages.bar(ctx, name, options.steps)
-    local loss = lm.train {
-      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
+    transformer.train_base(model)
+    local trainer <close> = lm.trainer {
+      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      on_step = function(step, value)
-        stage:metrics { step = step, ["loss/" .. name] = value }
-        line:update(step, ("loss %.3f"):format(value))
-      end,
+      lr_name = name .. ".lr",
     }
-    line:done()
+    local loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end)
     assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    stage:clear()
     stage:output(name)
     return { loss = loss }
   end)
@@ -182,29 +226,33 @@ local function train_reward_model(ctx, name)
     local pairs_train, pairs_test = ctx.source.pairs(name)
     local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
     local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
-    local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
-    local left_out = model:train {
-      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
-      purpose = "reward " .. name,
-      on_step = function(step, loss, accuracy)
-        stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
-        line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
-      end,
-    }
     local compared, ties = model:comparable(pairs_test)
-    if left_out + ties > 0 then
-      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out: their two answers are the same once they are cut to model.positions=%d tokens")
-        :format(name, left_out, ties, model.max_tokens))
-    end
     if #compared == 0 then
       error(("reward model '%s': no held-out pair is left to test it with: the answers of all %d are the same once they are cut to model.positions=%d tokens")
         :format(name, ties, model.max_tokens), 0)
     end
+    local trainer <close> = model:trainer {
+      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
+      purpose = "reward " .. name, lr_name = "reward.lr",
+    }
+    if trainer.left_out + ties > 0 then
+      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out: their two answers are the same once they are cut to model.positions=%d tokens")
+        :format(name, trainer.left_out, ties, model.max_tokens))
+    end
+    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+      return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+    end, function(loss, accuracy)
+      return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
+    end)
+    model:freeze()
     local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
-      held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    if not run.quiet then
+      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
+        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    end
     assert(model:save(run:path("reward-" .. name)))
+    stage:clear()
     stage:output("reward-" .. name)
     return held
   end)

@@ -6,6 +6,7 @@
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
 local core = require "mocl.transformer.core"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
@@ -166,7 +167,8 @@ function transformer.load(dir, opts)
 end
 
 --- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
--- names; `extra` are further keys of config.json (bos_token_id, ...).
+-- names; `extra` are further keys of config.json (bos_token_id, ...). Weights that are not finite are refused before
+-- anything is written.
 function transformer.save(model, dir, extra)
   local config = model:config()
   config.model_type = "llama"
@@ -182,7 +184,10 @@ function transformer.save(model, dir, extra)
   for _, pair in ipairs(model:named_parameters()) do
     tensors[pair[1]] = pair[2]
   end
-  local ok, message, code = fs.mkdir(dir)
+  local ok, message, code = finite.tensors(tensors, dir)
+  if ok then
+    ok, message, code = fs.mkdir(dir)
+  end
   if ok then
     ok, message, code = safetensors.save(fs.join(dir, "model.safetensors"), tensors, { format = "pt" })
   end
