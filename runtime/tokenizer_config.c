@@ -85,7 +85,7 @@ static bool asks_nothing(const json_t *v) {
 static mocl_status refuse(mocl_ctx *ctx, const char *path, const char *key, const json_t *v,
                           const char *cure) {
     char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    mocl_status st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: %.60s = %.80s%s is not supported (%s)",
+    mocl_status st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: %.80s = %.80s%s is not supported (%s)",
                                mocl_path_tail(path), key, text ? text : "?",
                                text && strlen(text) > 80 ? "..." : "", cure);
     free(text);
@@ -255,6 +255,7 @@ static mocl_status put(tokens *k, const tok_added *a, int64_t id) {
         new.id = there->id;
         new.content = there->content;
         new.match = there->match;
+        new.special |= there->special; /* what a file calls special stays so, as in the original */
         *there = new;
         return MOCL_OK;
     }

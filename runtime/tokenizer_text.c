@@ -342,7 +342,36 @@ static bool is_space(uint32_t c) {
            k == UTF8PROC_CATEGORY_ZP;
 }
 
+/* word characters of Unicode 15.1 and 16.0, which utf8proc 2.8 does not know; in order */
+static const uint32_t newer_words[][2] = {
+    {0x897, 0x897}, {0x1c89, 0x1c8a}, {0xa7cb, 0xa7cd}, {0xa7da, 0xa7dc}, {0x105c0, 0x105f3},
+    {0x10d40, 0x10d65}, {0x10d69, 0x10d6d}, {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4},
+    {0x10efc, 0x10efc}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
+    {0x11390, 0x113b5}, {0x113b7, 0x113c0}, {0x113c2, 0x113c2}, {0x113c5, 0x113c5},
+    {0x113c7, 0x113ca}, {0x113cc, 0x113d3}, {0x113e1, 0x113e2}, {0x116d0, 0x116e3},
+    {0x11bc0, 0x11be0}, {0x11bf0, 0x11bf9}, {0x11f5a, 0x11f5a}, {0x13460, 0x143fa},
+    {0x16100, 0x16139}, {0x16d40, 0x16d6c}, {0x16d70, 0x16d79}, {0x18cff, 0x18cff},
+    {0x1ccf0, 0x1ccf9}, {0x1e5d0, 0x1e5fa}, {0x2ebf0, 0x2ee5d}};
+
+static bool is_newer_word(uint32_t c) {
+    size_t low = 0, high = sizeof newer_words / sizeof *newer_words;
+    while (low < high) {
+        size_t i = (low + high) / 2;
+        if (c > newer_words[i][1])
+            low = i + 1;
+        else
+            high = i;
+    }
+    return low < sizeof newer_words / sizeof *newer_words && c >= newer_words[low][0];
+}
+
+/* \w of Rust's patterns: letters, marks, decimal digits, connectors, the two joiners, and the symbols
+** that are alphabetic (letters in circles and squares) */
 static bool is_word(uint32_t c) {
+    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
+        (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
+        (c >= 0x1f170 && c <= 0x1f189))
+        return true;
     switch (utf8proc_category((utf8proc_int32_t)c)) {
         case UTF8PROC_CATEGORY_LU:
         case UTF8PROC_CATEGORY_LL:
@@ -357,7 +386,7 @@ static bool is_word(uint32_t c) {
         case UTF8PROC_CATEGORY_PC:
             return true;
         default:
-            return false;
+            return is_newer_word(c);
     }
 }
 
