@@ -9,6 +9,7 @@
 -- text (which is part of it) or max_new_tokens. Same seed, same texts.
 
 local config = require "mocl.config"
+local lm = require "mocl.lm"
 local lora = require "mocl.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -53,11 +54,7 @@ local shape = model:config()
 check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
   :format(tok:vocab_size(), shape.vocab_size))
 local bos, eos = tok:bos_id(), tok:eos_id()
-local prompt = tok:encode(cfg.prompt, { add_special_tokens = true })
-if #prompt == 0 then
-  prompt = { bos } -- a model needs something to go on from
-end
-check(#prompt > 0, "the prompt is empty and this tokenizer has no BOS token to begin with")
+local prompt = lm.prompt(tok, cfg.prompt)
 check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
   :format(#prompt, shape.max_position_embeddings))
 
