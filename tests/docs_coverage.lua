@@ -41,6 +41,7 @@ M.undocumented = {
   ["mocl.env.core"] = "the C side of mocl.env",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.transformer.core"] = "the C side of mocl.transformer, which exports it",
+  ["mocl.run_options"] = "parts of mocl.run; run.md says which options may change",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
   ["mocl.report_front"] = "parts of mocl.report; report.md names them",
   ["mocl.report_html"] = "parts of mocl.report; report.md names them",
