@@ -2,6 +2,7 @@
 -- of preferences.
 
 local json = require "mocl.json"
+local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
@@ -24,11 +25,11 @@ function policy.new(o)
   }, Policy)
 end
 
---- Token ids of prompts, BOS in front.
+--- Token ids of prompts (lm.prompt).
 function Policy:encode(texts)
   local prompts = {}
   for i, text in ipairs(texts) do
-    prompts[i] = self.tokenizer:encode(text, { bos = true })
+    prompts[i] = lm.prompt(self.tokenizer, text)
   end
   return prompts
 end

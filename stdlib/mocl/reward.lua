@@ -41,7 +41,7 @@ function Model:encode(prompts, responses)
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(responses[i], { eos = true })
-    local prompt = self.tokenizer:encode(prompts[i], { bos = true })
+    local prompt = lm.prompt(self.tokenizer, prompts[i])
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
       prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})
