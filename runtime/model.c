@@ -141,7 +141,7 @@ static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, doub
         int64_t rank = plan[i].rank;
         if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
         if (rank && !isfinite(plan[i].alpha))
-            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %g is no finite number", plan[i].alpha);
+            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %s is no finite number", isnan(plan[i].alpha) ? "nan" : "inf");
         if (rank > *largest) *largest = rank;
     }
     if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", dropout);
