@@ -491,12 +491,12 @@ static const luaL_Reg functions[] = {{"array", json_l_array}, {"decode", json_l_
                                      {"save", json_l_save},     {"null", NULL}, /* placeholder */
                                      {NULL, NULL}};
 
-int luaopen_mocl_json(lua_State *L) {
+int moclL_open_json(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, DOCUMENT, none, free_document);
     moclL_newclass(L, FILE_BYTES, none, mocl_free);
     luaL_newmetatable(L, ARRAY);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;

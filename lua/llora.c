@@ -9,6 +9,13 @@
 #include "ltensor.h"
 #include "modules.h"
 
+/* The model at 1, to be changed: no call around this one may be working on its adapters, as a callback's caller does. */
+static mocl_model *check_idle(lua_State *L, const char *what) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    if (moclL_inuse(L, m)) luaL_error(L, "%s: the model is at work in a call that has not ended; call it afterwards", what);
+    return m;
+}
+
 static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
                                                            "gate_proj", "up_proj", "down_proj", NULL};
 
@@ -104,7 +111,7 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
 int moclL_model_add_lora(lua_State *L) {
     static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "use_rslora",
                                           "modules", "key", NULL};
-    mocl_model *m = moclL_checkmodel(L, 1);
+    mocl_model *m = check_idle(L, "add_lora");
     lua_settop(L, 2);
     moclL_checkoptions(L, 2, options);
     double dropout = moclL_optfield_number(L, 2, "dropout", 0);
@@ -130,12 +137,12 @@ int moclL_model_add_lora(lua_State *L) {
 }
 
 int moclL_model_drop_lora(lua_State *L) {
-    mocl_model_drop_lora(moclL_checkmodel(L, 1));
+    mocl_model_drop_lora(check_idle(L, "drop_lora"));
     return 0;
 }
 
 int moclL_model_merge_lora(lua_State *L) {
-    mocl_status st = mocl_model_merge_lora(moclL_checkmodel(L, 1));
+    mocl_status st = mocl_model_merge_lora(check_idle(L, "merge_lora"));
     return st ? moclL_raise(L, st) : 0;
 }
 
@@ -274,10 +281,10 @@ static int lora_find_names(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_lora_core(lua_State *L) {
+int moclL_open_lora_core(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}}, functions[] = {{"find_names", lora_find_names}, {NULL, NULL}};
     moclL_newclass(L, REGEX_CLASS, none, free_regex);
     moclL_newclass(L, MATCH_CLASS, none, free_match);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

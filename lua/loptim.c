@@ -26,7 +26,7 @@ static mocl_tensor **parameter_list(lua_State *L, int *n) {
 }
 
 static double positive(lua_State *L, const char *name, double v, bool zero_is_fine) {
-    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, v,
+    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, mocl_shown(v),
                                                          zero_is_fine ? "0 or more" : "positive");
     return v;
 }
@@ -46,7 +46,7 @@ static int optim_adamw(lua_State *L) {
             lua_geti(L, -1, i + 1);
             beta[i] = luaL_checknumber(L, -1);
             lua_pop(L, 1);
-            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", beta[i]);
+            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", mocl_shown(beta[i]));
         }
     }
     mocl_tensor **list = parameter_list(L, &n);
@@ -96,7 +96,7 @@ static int optim_step(lua_State *L) {
     st = mocl_optim_step(o, scale);
     o->lr = was;
     if (st) return moclL_raise(L, st);
-    lua_pushnumber(L, norm);
+    lua_pushnumber(L, mocl_shown(norm));
     return 1;
 }
 
@@ -143,8 +143,9 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};
 
-int luaopen_mocl_optim_core(lua_State *L) {
+int moclL_open_optim_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -127,8 +127,9 @@ static int safetensors_save(lua_State *L) {
 static const luaL_Reg functions[] = {{"load", safetensors_load}, {"save", safetensors_save}, {NULL, NULL}};
 static const luaL_Reg no_methods[] = {{NULL, NULL}};
 
-int luaopen_mocl_safetensors(lua_State *L) {
+int moclL_open_safetensors(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, FILE_CLASS, no_methods, close_file);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

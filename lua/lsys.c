@@ -2,6 +2,7 @@
 **
 ** sys.now() seconds from a monotonic clock          sys.rss_bytes(), sys.peak_rss_bytes()
 ** sys.isatty(fd)  sys.getpid()  sys.cpu_count()     sys.env() what `mocl --env` shows, as a table
+** sys.columns(fd) the width of a terminal
 ** sys.on_interrupt("raise" | "flag") -> the mode before
 ** sys.interrupted() -> nil, "SIGINT" or "SIGTERM"
 **
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -36,6 +38,16 @@ static int sys_isatty(lua_State *L) {
     lua_Integer fd = luaL_checkinteger(L, 1);
     luaL_argcheck(L, fd >= 0 && fd < 65536, 1, "file descriptor expected: 0, 1, 2, ...");
     lua_pushboolean(L, isatty((int)fd));
+    return 1;
+}
+
+/* columns(fd) -> the width of the terminal as it is now; nil where the descriptor is none, or does not say */
+static int sys_columns(lua_State *L) {
+    lua_Integer fd = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, fd >= 0 && fd < 65536, 1, "file descriptor expected: 0, 1, 2, ...");
+    struct winsize size;
+    if (ioctl((int)fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) lua_pushinteger(L, size.ws_col);
+    else lua_pushnil(L);
     return 1;
 }
 
@@ -213,8 +225,9 @@ static int sys_env(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_sys(lua_State *L) {
-    static const luaL_Reg functions[] = {{"cpu_count", sys_cpu_count},
+int moclL_open_sys(lua_State *L) {
+    static const luaL_Reg functions[] = {{"columns", sys_columns},
+                                         {"cpu_count", sys_cpu_count},
                                          {"env", sys_env},
                                          {"getpid", sys_getpid},
                                          {"interrupted", sys_interrupted},
@@ -225,6 +238,6 @@ int luaopen_mocl_sys(lua_State *L) {
                                          {"peak_rss_bytes", sys_peak_rss_bytes},
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

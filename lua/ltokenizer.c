@@ -294,7 +294,7 @@ static int stream_flush(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_tokenizer(lua_State *L) {
+int moclL_open_tokenizer(lua_State *L) {
     static const luaL_Reg methods[] = {{"save", tokenizer_save},
                                        {"encode", tokenizer_encode},
                                        {"encode_batch", tokenizer_encode_batch},
@@ -314,10 +314,10 @@ int luaopen_mocl_tokenizer(lua_State *L) {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
     moclL_newclass(L, CLASS, methods, free_tokenizer);
     luaL_newmetatable(L, STREAM); /* holds nothing to free */
-    luaL_setfuncs(L, stream_methods, 0);
+    moclL_setfuncs(L, stream_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

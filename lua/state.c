@@ -301,12 +301,4 @@ int mocl_call(mocl_ctx *ctx, const char *name, const double *args, int n_args, d
 /* ---- the module for a stock Lua ----------------------------------------------------------------- */
 
 /* args: module name, file name; returns the table of stdlib/mocl/init.lua */
-int luaopen_mocl(lua_State *L) {
-    luaL_checkversion(L);
-    moclL_openmodules(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_getfield(L, -1, "mocl");
-    lua_pushliteral(L, "mocl");
-    lua_call(L, 1, 1);
-    return 1;
-}
+int luaopen_mocl(lua_State *L) { return moclL_openmodule(L, "mocl"); }

@@ -31,7 +31,7 @@ local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
-local args = table.move(arg, 1, #arg, 1, {})
+local args = table.move(arg, 0, #arg, 0, {})
 if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):find("preset=") then
   table.insert(args, 1, "preset=hh")
 end
@@ -132,6 +132,7 @@ if cfg.lora.layers > cfg.model.layers then
 end
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
+  depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } },
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
@@ -141,7 +142,7 @@ if not embedded then
   run:hash_input(cfg.data)
 end
 if cfg.rewards ~= "" then
-  run:hash_input(cfg.rewards)
+  run:hash_input(cfg.rewards, "rewards")
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
+
 /* ---- the parser, watched ---- */
 
 /* jansson goes on where it could not make room for more of a string, and what it then returns is well formed and wrong:
@@ -58,26 +60,45 @@ typedef struct number {
     double value;         /* without its sign; HUGE_VAL beyond the range */
 } number;
 
-/* The next number at or behind *at, outside of strings; false where there is none. digits: room for n + 1 bytes. */
+static bool is_digit(const char *p, const char *end) { return p < end && *p >= '0' && *p <= '9'; }
+
+static char *digits_end(char *p, const char *end) {
+    while (is_digit(p, end)) p++;
+    return p;
+}
+
+/* The next number at or behind *at, outside of strings; false where there is none. digits receives its bytes and a zero. */
 static bool next_number(char **at, const char *end, char *digits, number *out) {
     char *p = *at;
-    for (bool quoted = false; p < end && (quoted || *p < '0' || *p > '9'); p++) {
+    for (bool quoted = false; p < end && (quoted || !is_digit(p, end)); p++) {
         if (*p == '"') quoted = !quoted;
         if (*p == '\\' && quoted && p + 1 < end) p++;
     }
     if (p >= end) return false;
-    *out = (number){.p = p, .whole = true, .negative = p > *at && p[-1] == '-'};
-    for (; p < end && (strchr("+-.eE", *p) || (*p >= '0' && *p <= '9')) && *p; p++) {
-        if (*p < '0' || *p > '9') out->whole = false;
-        digits[out->n++] = *p == '.' ? localeconv()->decimal_point[0] : *p; /* strtod's, which the host may have set */
+    *out = (number){.p = p, .negative = p > *at && p[-1] == '-', .whole = true};
+    p = digits_end(p, end);
+    if (p < end && *p == '.' && is_digit(p + 1, end)) {
+        out->whole = false;
+        p = digits_end(p + 1, end);
     }
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        char *e = p + 1;
+        if (e < end && (*e == '+' || *e == '-')) e++;
+        if (is_digit(e, end)) {
+            out->whole = false;
+            p = digits_end(e, end);
+        }
+    }
+    out->n = (size_t)(p - out->p);
+    for (size_t i = 0; i < out->n; i++) /* strtod's decimal point is the host's */
+        digits[i] = out->p[i] == '.' ? localeconv()->decimal_point[0] : out->p[i];
     digits[out->n] = 0;
     out->value = strtod(digits, NULL);
     *at = p;
     return true;
 }
 
-/* whether jansson refuses it; it reads neither a sign that stands alone nor a zero in front, which stay as they are */
+/* whether jansson refuses it for its size; a zero in front is another mistake, which stays */
 static bool beyond(const number *v, const char *digits) {
     if (v->p[0] == '0' && v->whole) return false;
     if (isinf(v->value)) return true;
@@ -154,30 +175,19 @@ static mocl_status parse_rewritten(mocl_ctx *ctx, json_t **out, const char *text
     return st;
 }
 
-/* ---- encodings ---- */
-
-/* The encoding of a text that is no UTF-8, by its first bytes, or NULL. JSON begins with an ASCII character, so that one zero
-** among the first two bytes is half of a character of 16 bits. */
-static const char *other_encoding(const char *text, size_t n) {
-    if (n >= 4 && (!memcmp(text, "\xFF\xFE\0\0", 4) || !memcmp(text, "\0\0\xFE\xFF", 4))) return "UTF-32";
-    if (n >= 2 && (!memcmp(text, "\xFF\xFE", 2) || !memcmp(text, "\xFE\xFF", 2) || !text[0] != !text[1])) return "UTF-16";
-    return NULL;
-}
-
 mocl_status mocl_json_parse_numbers(mocl_ctx *ctx, json_t **out, const char *text, size_t n, size_t flags,
                                     json_error_t *error, double *infinity) {
-    const char *encoding = other_encoding(text, n);
+    const char *wide = mocl_text_wide(text, n);
     *out = NULL;
     *infinity = 0;
-    if (encoding) {
+    if (wide) {
         *error = (json_error_t){.line = 1, .column = 1};
-        snprintf(error->text, sizeof error->text - 1, "the text is %s, JSON is UTF-8; save it as UTF-8", encoding);
+        snprintf(error->text, sizeof error->text - 1, "%s", wide);
         return MOCL_E_FORMAT;
     }
-    if (n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) {
-        text += 3;
-        n -= 3;
-    }
+    size_t mark = mocl_utf8_mark(text, n);
+    text += mark;
+    n -= mark;
     mocl_status st = parse(ctx, out, text, n, flags, error);
     if (st == MOCL_E_FORMAT && json_error_code(error) == json_error_numeric_overflow)
         st = parse_rewritten(ctx, out, text, n, flags, error, infinity);

@@ -27,8 +27,8 @@ mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c) {
                          (long long)c->heads, (long long)c->kv_heads);
     if (c->head_size % 2) return mocl_fail(ctx, MOCL_E_ARG, "model config: head_dim %lld must be even for the rotary embedding",
                                            (long long)c->head_size);
-    if (!(c->norm_eps > 0) || !(c->rope_theta > 0))
-        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive");
+    if (!(c->norm_eps > 0) || !(c->rope_theta > 0) || isinf(c->norm_eps) || isinf(c->rope_theta))
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive and finite");
     return MOCL_OK;
 }
 
@@ -141,10 +141,10 @@ static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, doub
         int64_t rank = plan[i].rank;
         if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
         if (rank && !isfinite(plan[i].alpha))
-            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %s is no finite number", isnan(plan[i].alpha) ? "nan" : "inf");
+            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %g is no finite number", mocl_shown(plan[i].alpha));
         if (rank > *largest) *largest = rank;
     }
-    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", dropout);
+    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", mocl_shown(dropout));
     if (!*largest) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
     return MOCL_OK;
 }

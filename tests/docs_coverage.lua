@@ -43,6 +43,7 @@ M.undocumented = {
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.transformer.core"] = "the C side of mocl.transformer, which exports it",
+  ["mocl.run_options"] = "parts of mocl.run; run.md says which options may change",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
   ["mocl.report_front"] = "parts of mocl.report; report.md names them",
   ["mocl.report_html"] = "parts of mocl.report; report.md names them",

@@ -282,6 +282,27 @@ T.test("interactive mode on a terminal: Tab completes, a second one lists, files
   T.ok(out:find("status 0\n", 1, true), out)
 end)
 
+T.test("the width of a terminal, and a status line that takes it", function()
+  if not os.execute "command -v script >/dev/null 2>&1" then
+    T.skip "no program 'script' to make a terminal"
+  end
+  local code = [[
+    local sys = require "mocl.sys"
+    print(sys.columns(2))
+    local bar = require "mocl.progress".new { label = "x", total = 2 }
+    bar:update(2, ("y"):rep(500))
+    bar:done()
+    os.execute "stty cols 60"
+    print(sys.columns(2))]]
+  local out = shell(("cat > s.lua <<'E'\n%s\nE\nTERM=xterm SHELL=/bin/sh script -q -e -c \"stty cols 150; '$MOCL' s.lua\" t </dev/null")
+    :format(code))
+  T.ok(out:find("^150\r?\n"), out)
+  T.eq(#out:match "\r(x [^\27]*y)\27", 149)
+  T.ok(out:find("\n60\r?\n"), out)
+  -- elsewhere there is none
+  T.eq((shell [["$MOCL" -e 'print(require "mocl.sys".columns(2))']]), "nil\n")
+end)
+
 T.test("same output as lua5.4", function()
   if not os.execute("command -v lua5.4 >/dev/null 2>&1") then
     T.skip("no lua5.4 to compare with")
@@ -315,22 +336,16 @@ T.test("same output as lua5.4", function()
   end
 end)
 
-T.test("mocl.so in a stock lua5.4", function()
-  local module = mocl:gsub("mocl$", "mocl.so")
-  local f = io.open(module, "rb")
-  if not f or not os.execute("command -v lua5.4 >/dev/null 2>&1") then
-    T.skip("no mocl.so beside the program, or no lua5.4")
-  end
-  local binary = f:read("a")
-  f:close()
-  if binary:find("__asan_init", 1, true) then
-    T.skip("a library with the address sanitizer cannot be loaded by lua5.4")
-  end
-  local dir = module:match("^(.*)/")
-  local out, err = shell(("LUA_CPATH=%s/?.so lua5.4 -e %s"):format(quote(dir), quote [[
-local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())]]))
-  T.eq(out, require("mocl")._VERSION .. "\ttrue\traise\tnil\n", err)
+T.test("the collector is the incremental one, which frees tensors of some age soon", function()
+  T.eq((shell [["$MOCL" -e 'print(collectgarbage "generational")']]), "incremental\n")
+  local out = shell(([["$MOCL" -e %s]]):format(quote [[
+    local tensor, ring = require "mocl.tensor", {}
+    for i = 1, 2000 do
+      ring[i % 64 + 1] = tensor.zeros { 1 << 14 }
+      for j = 1, 50 do local _ = { i, j } end
+    end
+    print(tensor.memory().peak // 2 ^ 20 < 16)]]))
+  T.eq(out, "true\n") -- 4 MiB are in the ring
 end)
 
 T.test("mocl.sys", function()
@@ -342,6 +357,7 @@ T.test("mocl.sys", function()
   T.ok(sys.rss_bytes() > 1 << 20)
   T.ok(sys.peak_rss_bytes() >= sys.rss_bytes() // 2)
   T.raises("isatty' %(file descriptor expected", sys.isatty, -1)
+  T.raises("columns' %(file descriptor expected", sys.columns, -1)
   T.raises("invalid option 'sometimes'", sys.on_interrupt, "sometimes")
   local env = sys.env()
   for _, key in ipairs { "mocl", "lua", "os", "cpu", "cpu_features", "blas", "cuda", "devices", "real", "stdlib", "recipes" } do

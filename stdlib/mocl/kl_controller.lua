@@ -3,6 +3,8 @@
 -- beta <- max(min, beta * (1 + e * n_steps / horizon)). kl is the mean over sequences of the sum
 -- over tokens, n_steps the number of sequences. It refuses a kl that is not finite.
 
+local shown = require("mocl.config_text").shown
+
 local kl_controller = {}
 
 local Controller = {}
@@ -27,7 +29,7 @@ local function make(kind, options)
     local positive = key == "target" or key == "horizon"
     if not is_finite(value) or value < 0 or (positive and value == 0) then
       error(("kl_controller.%s: %s is a finite number %s 0, got %s"):format(kind, key,
-        positive and "above" or "of at least", tostring(value)), 3)
+        positive and "above" or "of at least", shown(value)), 3)
     end
   end
   for key, default in pairs(DEFAULTS[kind]) do
@@ -54,10 +56,10 @@ end
 --- Returns the new value.
 function Controller:update(kl, n_steps)
   if not is_finite(kl) then
-    error("kl_controller: kl is " .. tostring(kl), 2)
+    error("kl_controller: kl is " .. shown(kl), 2)
   end
   if not is_finite(n_steps) or n_steps < 0 then
-    error("kl_controller: n_steps is a count, got " .. tostring(n_steps), 2)
+    error("kl_controller: n_steps is a count, got " .. shown(n_steps), 2)
   end
   if self.kind == "adaptive" then
     local e = math.max(-0.2, math.min(0.2, kl / self.target - 1))

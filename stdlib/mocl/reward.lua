@@ -3,6 +3,7 @@
 -- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
 -- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
 
+local config_text = require "mocl.config_text"
 local deck = require "mocl.deck"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -234,7 +235,7 @@ function reward.call(f, name, prompts, responses)
   end
   for i, s in ipairs(scores) do
     if type(s) ~= "number" or s ~= s or math.abs(s) == math.huge then
-      error(("reward '%s' returned %s for answer %d (%s)"):format(name, tostring(s), i, json.encode(responses[i],
+      error(("reward '%s' returned %s for answer %d (%s)"):format(name, config_text.shown(s), i, json.encode(responses[i],
         { replace_invalid = true })), 0)
     end
   end

@@ -3,6 +3,8 @@
 -- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
 -- are not finite, so that one bad reward cannot spoil the statistics.
 
+local shown = require("mocl.config_text").shown
+
 local running = {}
 
 local Running = {}
@@ -34,7 +36,7 @@ local function check_law(t, what)
   check(t.kind == "count" or t.kind == "ema", 3, "%s: kind is 'count' or 'ema', got '%s'", what,
     tostring(t.kind))
   check(is_finite(t.factor) and t.factor >= 0 and t.factor < 1, 3,
-    "%s: factor is in [0, 1), got %s", what, tostring(t.factor))
+    "%s: factor is in [0, 1), got %s", what, shown(t.factor))
 end
 
 local OPTIONS = { n = true, kind = true, factor = true }
@@ -69,7 +71,7 @@ local function batch(r, rows, what)
     check(type(row) == "table" and #row == r.n, 3, "%s: row %d has %s numbers, %d expected",
       what, i, type(row) == "table" and #row or "no", r.n)
     for k = 1, r.n do
-      check(is_finite(row[k]), 3, "%s: row %d, number %d is %s", what, i, k, tostring(row[k]))
+      check(is_finite(row[k]), 3, "%s: row %d, number %d is %s", what, i, k, shown(row[k]))
       mean[k] = mean[k] + row[k]
     end
   end
