@@ -287,7 +287,7 @@ static int tensor_stack(lua_State *L) {
 static int tensor_index_select(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1), *idx = moclL_pushids(L, 2, x->storage->dev, 1);
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_index_select(out, x, idx));
+    MOCLL_CALL(L, mocl_index_select_from(out, x, idx, 1));
     return 1;
 }
 
