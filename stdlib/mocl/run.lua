@@ -56,17 +56,18 @@ local CURES = {
   ["Not a directory"] = "choose another out=",
 }
 
--- The same error with what to do about it, where that is known.
-local function with_cure(err, out)
+-- The same error with what to do about it, where that is known. new: the directory was not there before.
+local function with_cure(err, out, new)
   if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
     return err
   end
   for reason, cure in pairs(CURES) do
     if err:sub(-#reason) == reason then
-      return ("%s\n%s"):format(err, cure:format(out))
+      local plain = err:gsub("^[^\n:]+%.lua:%d+: ", "") -- a matter of the machine, not of a place in the code
+      return ("%s\n%s"):format(plain, cure:format(out))
     end
   end
-  if err:find(": No such file or directory$") and not fs.exists(out) then
+  if err:find(": No such file or directory$") and not new and not fs.exists(out) then
     return ("%s\nthe run's directory is gone: start again"):format(err)
   elseif err:find("memory", 1, true) and (err:find("out of ", 1, true) or err:find("not enough", 1, true)) then
     return err .. "\nwith more memory the run can be continued with resume=auto"
@@ -355,7 +356,11 @@ local function enter(run, opts, resume, home)
     run.result = read_json(fs.join(out, "result.json"))
     return run
   end
-  check(fs.mkdir(out))
+  local made, reason = fs.mkdir(out)
+  if not made then
+    reason = with_cure(reason, out, true)
+    error(reason:find("out=", 1, true) and reason or ("%s\n%s cannot be made: choose another out="):format(reason, out), 0)
+  end
   lock(run)
   for _, base in ipairs(bases(run)) do
     checkpoint.clean(base)
@@ -389,7 +394,7 @@ function Run.open(opts)
     end
     out = resume
     if not fs.exists(fs.join(out, "config.lua")) then
-      error(out .. " holds no run to continue", 0)
+      error(("resume=%s holds no run to continue"):format(out), 0)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
