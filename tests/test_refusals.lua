@@ -383,6 +383,28 @@ T.test("unknown and missing options of functions", function()
   T.raises("lm.train: option 'model' is missing", lm.train, {})
   T.raises("policy.new: unknown option 'max_new_token' %(did you mean 'max_new_tokens'%?%)", policy.new, { max_new_token = 1 })
   T.raises("policy.new: a table of options expected, got nil", policy.new)
+  -- each function checks its own arguments, and not what it calls
+  local model = small.model { config = { vocab_size = 260 } }
+  local tok = tokenizer.train({ "hello" }, { vocab_size = 258, special_tokens = { "<s>", "</s>" } })
+  local pol = policy.new { model = model, tokenizer = tok, max_new_tokens = 2 }
+  T.raises("policy.new: max_new_tokens is an integer of at least 1, got 0", policy.new, { model = model, tokenizer = tok,
+    max_new_tokens = 0 })
+  T.raises("^tests/[^ ]+ answer: a list of texts expected, got a string; for one text write { text }", function()
+    pol:answer("hello", { key = 1 })
+  end)
+  T.raises("answer: the list of texts is empty", pol.answer, pol, {}, { key = 1 })
+  T.raises("answer: text 2 is a number, not a string", pol.answer, pol, { "a", 3 }, { key = 1 })
+  T.raises("answer: option 'key' is missing", pol.answer, pol, { "a" }, {})
+  T.raises("answer: key is an integer such as rng.key gives, got a string", pol.answer, pol, { "a" }, { key = "x" })
+  T.raises("encode: a list of texts expected, got a string", pol.encode, pol, "a")
+  T.raises("measure: option 'p' is missing", pol.measure, pol, {})
+  T.raises("measure_all: unknown option 'prompt' %(did you mean 'prompts'%?%)", pol.measure_all, pol, { { 1 } }, { prompt = {} })
+  local judge = reward.model { trunk = model, tokenizer = tok }
+  T.raises("reward model, prompts: a list of texts expected, got a string", judge, "a", "b")
+  T.raises("reward model: 1 prompts, but 2 responses", judge, { "a" }, { "b", "c" })
+  T.raises("lm.encode: row 1 is not {prompt =, response =} with texts", lm.encode, tok, { "a" })
+  T.raises("model config: missing: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size$", transformer.new,
+    { vocab_size = 10 })
   T.raises("reward.model: unknown option 'tokeniser' %(did you mean 'tokenizer'%?%)", reward.model, { tokeniser = 1 })
   T.raises("unknown option '1'", reward.model, { 1 })
 end)
