@@ -20,7 +20,6 @@ local optim = require "mocl.optim.core"
 local policy = require "mocl.policy"
 local ppo = require "mocl.ppo"
 local preference = require "mocl.preference"
-local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
@@ -134,8 +133,8 @@ end
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
+  io.write(run.out, " holds this run, complete:\n")
+  return stages.show(run)
 end
 if not embedded then
   run:hash_input(cfg.data)
@@ -299,12 +298,4 @@ for k, v in pairs(figures) do
   result[k] = k ~= "shown" and v or nil
 end
 run:finish(result, { peak_bytes = tensor.memory().peak })
-
-io.write("\nanswers of the trained policy\n")
-local function one_line(text) -- an untrained model's bytes need not be text
-  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
-end
-for i, p in ipairs(grid) do
-  io.write(("  %s ->%s\n"):format(one_line(preference.relabel(figures.shown[i].prompt, p)), (one_line(figures.shown[i].response))))
-end
-io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
+stages.show(run)

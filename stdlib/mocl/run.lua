@@ -324,6 +324,11 @@ local function read_stages(path)
   return stages
 end
 
+local function stages_of(out)
+  local path = fs.join(out, "stages.json")
+  return fs.exists(path) and read_stages(path) or {}
+end
+
 -- Rows after the newest mark (a finished stage or a checkpoint) will be written again.
 local function rewind_to_newest(run)
   local offsets = { metrics = 0, samples = 0 }
@@ -354,6 +359,7 @@ local function enter(run, opts, resume, home)
     run.complete = true
     run.env = read_json(fs.join(out, "env.json"))
     run.result = read_json(fs.join(out, "result.json"))
+    run.stages = stages_of(out)
     return run
   end
   local made, reason = fs.mkdir(out)
@@ -370,8 +376,7 @@ local function enter(run, opts, resume, home)
   else
     run.resumed = true
     run.env = read_json(fs.join(out, "env.json"))
-    local path = fs.join(out, "stages.json")
-    run.stages = fs.exists(path) and read_stages(path) or {}
+    run.stages = stages_of(out)
     rewind_to_newest(run)
   end
   if fs.dirname(out) == home and out ~= fs.join(home, "last") then

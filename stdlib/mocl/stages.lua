@@ -10,6 +10,7 @@ local metrics = require "mocl.metrics"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.progress"
+local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -313,6 +314,20 @@ function stages.evaluation(ctx)
     end
     return figures
   end)
+end
+
+local function one_line(text) -- an untrained model's bytes need not be text
+  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
+end
+
+--- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
+function stages.show(run)
+  local shown = run.stages.evaluation.result.shown
+  io.write "\nanswers of the trained policy\n"
+  for i, p in ipairs(run.result.preferences) do
+    io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
+  end
+  io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
 end
 
 return stages
