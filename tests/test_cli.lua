@@ -253,11 +253,13 @@ T.test("interactive mode on a pipe", function()
 end)
 
 --- The program on a terminal of its own; `typed` are shell commands that type: seen TEXT N waits until N lines match TEXT.
-local function on_terminal(typed)
+-- history: its history file; nil keeps none.
+local function on_terminal(typed, history)
   if not os.execute("command -v script >/dev/null 2>&1") then
     T.skip("no program 'script' to make a terminal")
   end
   return (shell(([[
+export MOCL_HISTORY=%s
 : > typescript
 seen() { # TEXT N
   for i in $(seq 12000); do
@@ -267,7 +269,7 @@ seen() { # TEXT N
 }
 { %s
   printf '\004'; seen 'Script done' 1; } | TERM=dumb SHELL=/bin/sh script -q -f -e -c "exec '$MOCL'" typescript; echo "status $?"]])
-    :format(typed)))
+    :format(quote(history or "-"), typed)))
 end
 
 T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
@@ -278,6 +280,25 @@ T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
   T.ok(out:find("interrupted!", 1, true), out)
   T.ok(out:find("42", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)
+end)
+
+T.test("interactive mode on a terminal: every line is in the history, however the session ends", function()
+  if not package.loadlib("libreadline.so.8", "*") then
+    T.skip "no GNU readline"
+  end
+  local path = T.tmpdir() .. "/new/history"
+  local ends = { "os.exit(3)", "os.exit(true, true)", 'os.execute("kill -9 $PPID")', "x = 1" }
+  for i, last in ipairs(ends) do
+    on_terminal(("seen '^> ' 1; printf 'y = %d\\n'; seen '^> ' 2; printf '%s\\n'"):format(i, last)
+      .. (i == #ends and "; seen '^> ' 3" or "; seen 'Script done' 1"), path)
+    local text = child.read(path)
+    for k = 1, i do
+      T.ok(text:find(("\ny = %d\n"):format(k), 1, true) and text:find("\n" .. ends[k] .. "\n", 1, true), text)
+    end
+  end
+  local p = assert(io.popen(("stat -c %%a '%s'"):format(path)))
+  T.eq(p:read "l", "600")
+  p:close()
 end)
 
 T.test("interactive mode on a terminal: Tab completes, a second one lists, files in strings", function()
