@@ -76,7 +76,12 @@ if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
   error("target=value needs ppo.baseline=critic", 0)
 end
 
-local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+-- what each stage depends on (mocl.run_options)
+local TRAINING = { "steps", "save_every", "wood", "fish", "target", "agent", "control", "ppo" }
+local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+
+local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
+  depends = DEPENDS }
 
 -- the tables at the end, and how well each seed's shares follow the preference
 local function show(result)

@@ -101,7 +101,12 @@ end
 -- options that do not go together fail here, before there is a directory
 learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
 
-local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+-- what each stage depends on (mocl.run_options)
+local TRAINING = { "steps", "save_every", "depth", "agent", "control", "ppo" }
+local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+
+local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
+  depends = DEPENDS }
 
 -- the table at the end: the readings of each seed
 local function show(result)

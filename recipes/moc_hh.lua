@@ -131,6 +131,7 @@ if cfg.lora.layers > cfg.model.layers then
 end
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
+  depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } },
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n")
@@ -140,7 +141,7 @@ if not embedded then
   run:hash_input(cfg.data)
 end
 if cfg.rewards ~= "" then
-  run:hash_input(cfg.rewards)
+  run:hash_input(cfg.rewards, "rewards")
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }

@@ -87,11 +87,12 @@ mocl_status mocl_stream_next(mocl_stream *t, size_t line, const char **piece, si
     *n = (size_t)got;
     if (!t->started) {
         t->started = true;
-        if (got >= 3 && memcmp(t->piece, "\xEF\xBB\xBF", 3) == 0) {
-            *piece += 3;
-            *n -= 3;
-            if (*n == 0) return mocl_stream_next(t, line, piece, n); /* nothing but the mark */
-        }
+        const char *wide = mocl_text_wide(t->piece, *n);
+        if (wide) return mocl_stream_fail(t, line, wide);
+        size_t mark = mocl_utf8_mark(t->piece, *n);
+        *piece += mark;
+        *n -= mark;
+        if (mark && *n == 0) return mocl_stream_next(t, line, piece, n); /* nothing but the mark */
     }
     return MOCL_OK;
 }
@@ -168,6 +169,36 @@ mocl_status mocl_lines_next(mocl_lines *l, const char **line, size_t *n, size_t 
         MOCL_TRY(keep_part(l, start, size));
         if (end) return give_line(l, l->line, l->used, line, n, number);
     }
+}
+
+/* ---- encodings ---- */
+
+size_t mocl_utf8_mark(const char *p, size_t n) { return n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; }
+
+/* Are the first characters, 4 if there are so many, ASCII in units of `size` bytes, with the byte that is not zero at place `at` of each? */
+static bool ascii_units(const char *p, size_t n, size_t size, size_t at) {
+    size_t units = n / size < 4 ? n / size : 4;
+    if (units == 0) return false;
+    for (size_t i = 0; i < units * size; i++) {
+        unsigned char byte = (unsigned char)p[i];
+        if (i % size == at ? byte == 0 || byte > 0x7F : byte != 0) return false;
+    }
+    return true;
+}
+
+const char *mocl_text_wide(const char *p, size_t n) {
+    /* UTF-32 first: its little-endian mark begins with that of UTF-16 */
+    if (n >= 4 && (memcmp(p, "\xFF\xFE\0", 4) == 0 || memcmp(p, "\0\0\xFE\xFF", 4) == 0)) {
+        return "the text is UTF-32, as its byte order mark says; convert it: iconv -f UTF-32 -t UTF-8";
+    }
+    if (n >= 2 && (memcmp(p, "\xFF\xFE", 2) == 0 || memcmp(p, "\xFE\xFF", 2) == 0)) {
+        return "the text is UTF-16, as its byte order mark says; convert it: iconv -f UTF-16 -t UTF-8";
+    }
+    if (ascii_units(p, n, 4, 0)) return "the text is UTF-32 without a mark; convert it: iconv -f UTF-32LE -t UTF-8";
+    if (ascii_units(p, n, 4, 3)) return "the text is UTF-32 without a mark; convert it: iconv -f UTF-32BE -t UTF-8";
+    if (ascii_units(p, n, 2, 0)) return "the text is UTF-16 without a mark; convert it: iconv -f UTF-16LE -t UTF-8";
+    if (ascii_units(p, n, 2, 1)) return "the text is UTF-16 without a mark; convert it: iconv -f UTF-16BE -t UTF-8";
+    return NULL;
 }
 
 /* ---- UTF-8 ---- */

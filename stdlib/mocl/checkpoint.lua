@@ -45,6 +45,11 @@ local function names_in(base)
   return names
 end
 
+--- Whether there is a checkpoint below base, complete or damaged.
+function checkpoint.any(base)
+  return names_in(base)[1] ~= nil
+end
+
 -- The state of a checkpoint, whose files must be as they were written.
 local function read(path, step)
   local file = fs.join(path, SUMS)

@@ -13,6 +13,7 @@ local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
+local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
 local Run = {}
@@ -119,21 +120,6 @@ local function finite(v)
   return copy
 end
 
-local function without(cfg, keys)
-  local copy = {}
-  for k, v in pairs(cfg) do
-    copy[k] = type(v) == "table" and without(v, {}) or v
-  end
-  for _, key in ipairs(keys) do
-    local t = copy
-    for part in key:gmatch("([^.]+)%.") do
-      t = type(t) == "table" and t[part] or {}
-    end
-    t[key:match("[^.]+$")] = nil
-  end
-  return copy
-end
-
 local function shell_word(s)
   return s:find("[^%w_@%%+=:,./-]") and "'" .. s:gsub("'", "'\\''") .. "'" or s
 end
@@ -198,23 +184,60 @@ local function describe_environment(opts)
   return env
 end
 
--- Raises where the options in `path` (a config.lua) are not those of this run; `what` holds them.
-local function compare_options(run, path, what, cure)
-  local old = without(check(config.load(path)), run.volatile)
-  local diff = config.diff(old, without(run.cfg, run.volatile))
-  if #diff > 0 then
-    local lines = {}
-    for i, d in ipairs(diff) do
-      lines[i] = ("  %s: %s there, %s now"):format(d.key, config.text(d.a), config.text(d.b))
-    end
-    error(("%s with other options:\n%s\n%s"):format(what, table.concat(lines, "\n"), cure), 0)
+-- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"}, sorted.
+local function used_stages(run)
+  local list = {}
+  for name in pairs(run.stages) do
+    list[#list + 1] = { name, "is finished" }
   end
+  for _, base in ipairs(bases(run)) do
+    local name = base == run.out and run.main or base:match "[^/]+$"
+    if name and not run.stages[name] and checkpoint.any(base) then
+      list[#list + 1] = { name, "has checkpoints" }
+    end
+  end
+  table.sort(list, function(a, b)
+    return a[1] < b[1]
+  end)
+  return list
 end
 
--- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete".
+-- Raises where the options in `path` (a config.lua) are not those of this run but for ones that may change
+-- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
+local function compare_options(run, path, what, cure)
+  local used = not run.complete and used_stages(run) or nil
+  local changed, fixed = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  if #fixed > 0 then
+    error(("%s with other options:\n%s\n%s"):format(what, table.concat(fixed, "\n"), cure), 0)
+  end
+  return changed
+end
+
+-- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
+local function read_stages(path)
+  local stages = read_json(path)
+  local function refuse(name)
+    error(("%s: %s is not what a run writes there: put the file back, or start again with another out="):format(path, name), 0)
+  end
+  if type(stages) ~= "table" then
+    refuse "the whole"
+  end
+  for name, stage in pairs(stages) do
+    local ok = type(name) == "string" and type(stage) == "table" and type(stage.offsets) == "table"
+    for _, log in ipairs(LOGS) do
+      ok = ok and math.type(stage.offsets[log]) == "integer"
+    end
+    if not ok or type(stage.seconds) ~= "number" or type(stage.outputs or {}) ~= "table" then
+      refuse(("'%s'"):format(name))
+    end
+  end
+  return stages
+end
+
+-- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete", and the options of an
+-- interrupted run that have changed.
 local function inspect(run, opts, resume)
   local out, path = run.out, fs.join(run.out, "config.lua")
-  local complete = fs.exists(fs.join(out, "result.json"))
   if not fs.exists(path) then
     for _, name in ipairs(checkpoint.entries(out)) do
       if name == "result.json" or name == "metrics.jsonl" or name == "stages.json"
@@ -230,21 +253,25 @@ local function inspect(run, opts, resume)
     error(("%s holds a run of %s, not of %s: choose another out=, or delete it"):format(out,
       tostring(type(env) == "table" and env.recipe or nil), opts.recipe), 0)
   end
-  compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
-  if complete then
+  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil
+  local stages = fs.join(out, "stages.json")
+  run.stages = fs.exists(stages) and read_stages(stages) or {}
+  local changed = compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
+  if run.complete then
     return "complete"
   end
   if not resume then
     error(out .. " holds an interrupted run: continue it with resume=auto, or choose another out=",
       0)
   end
-  return "interrupted"
+  return "interrupted", changed
 end
 
 local function options_text(run)
-  return config.dump(without(run.cfg, run.volatile))
+  return config.dump(run_options.without(run.cfg, run.volatile))
 end
 
+-- What repeats the run: its command, environment and options. Inputs that are recorded stay.
 local function write_identity(run, opts)
   local info = opts.info or {}
   local words = { "mocl", shell_word(info.script or opts.recipe) }
@@ -252,7 +279,9 @@ local function write_identity(run, opts)
     words[#words + 1] = shell_word(a)
   end
   check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
+  local inputs = run.env and run.env.inputs
   run.env = describe_environment(opts)
+  run.env.inputs = inputs
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
@@ -303,32 +332,6 @@ local function newest(run, base)
   return path, state
 end
 
--- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
-local function read_stages(path)
-  local stages = read_json(path)
-  local function refuse(name)
-    error(("%s: %s is not what a run writes there: put the file back, or start again with another out="):format(path, name), 0)
-  end
-  if type(stages) ~= "table" then
-    refuse "the whole"
-  end
-  for name, stage in pairs(stages) do
-    local ok = type(name) == "string" and type(stage) == "table" and type(stage.offsets) == "table"
-    for _, log in ipairs(LOGS) do
-      ok = ok and math.type(stage.offsets[log]) == "integer"
-    end
-    if not ok or type(stage.seconds) ~= "number" or type(stage.outputs or {}) ~= "table" then
-      refuse(("'%s'"):format(name))
-    end
-  end
-  return stages
-end
-
-local function stages_of(out)
-  local path = fs.join(out, "stages.json")
-  return fs.exists(path) and read_stages(path) or {}
-end
-
 -- Rows after the newest mark (a finished stage or a checkpoint) will be written again.
 local function rewind_to_newest(run)
   local offsets = { metrics = 0, samples = 0 }
@@ -354,12 +357,10 @@ end
 local function enter(run, opts, resume, home)
   local out = run.out
   refuse_if_in_use(out)
-  local found = inspect(run, opts, resume)
+  local found, changed = inspect(run, opts, resume)
   if found == "complete" then
-    run.complete = true
     run.env = read_json(fs.join(out, "env.json"))
     run.result = read_json(fs.join(out, "result.json"))
-    run.stages = stages_of(out)
     return run
   end
   local made, reason = fs.mkdir(out)
@@ -376,8 +377,15 @@ local function enter(run, opts, resume, home)
   else
     run.resumed = true
     run.env = read_json(fs.join(out, "env.json"))
-    run.stages = stages_of(out)
     rewind_to_newest(run)
+    for _, d in ipairs(changed) do -- a file that another one has replaced
+      if run.env.inputs and type(d.a) == "string" then
+        run.env.inputs[d.a] = nil
+      end
+    end
+    if #changed > 0 then
+      write_identity(run, opts)
+    end
   end
   if fs.dirname(out) == home and out ~= fs.join(home, "last") then
     check(fs.symlink_replace(out:match("[^/]+$"), fs.join(home, "last")))
@@ -388,7 +396,7 @@ end
 --- Opens or creates the directory of a run; see docs/run.md.
 -- opts: recipe, cfg, and optionally info (second result of config.parse), out, resume, quiet, keep,
 -- volatile_keys, platform (a table of facts for env.json), main (the stage whose checkpoints lie in
--- the run's own directory).
+-- the run's own directory), depends (the options that each stage depends on: mocl.run_options).
 function Run.open(opts)
   local cfg, resume = opts.cfg, opts.resume or opts.cfg.resume
   local home = fs.join("runs", opts.recipe)
@@ -408,7 +416,7 @@ function Run.open(opts)
     quiet = cfg.quiet or false
   end
   local run = setmetatable({
-    out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main,
+    out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
     files = {}, stages = {}, started = sys.now(),
   }, Run)
@@ -428,13 +436,13 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
-local function hash_input(self, path)
+local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then
-        hash_input(self, fs.join(path, name))
+        hash_input(self, fs.join(path, name), option)
       end
     end
     return
@@ -443,7 +451,7 @@ local function hash_input(self, path)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] then
+  elseif inputs[path] and not (option and run_options.may_change(option, self.depends, used_stages(self))) then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
   end
@@ -454,9 +462,9 @@ local function hash_input(self, path)
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises.
-function Run:hash_input(path)
-  return guarded(self.out, hash_input, self, path)
+-- an input that is no longer the same raises, unless it is the value of an option that may change (mocl.run_options).
+function Run:hash_input(path, option)
+  return guarded(self.out, hash_input, self, path, option)
 end
 
 -- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.

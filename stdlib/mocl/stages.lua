@@ -20,6 +20,27 @@ local transformer = require "mocl.transformer"
 
 local stages = {}
 
+-- What each stage depends on (mocl.run_options). What comes before a stage is not repeated: it is finished by then.
+local DEPENDS = {
+  tokenizer = { "seed", "data", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  base = { "documents", "model", "base" },
+  sft = { "model", "sft" },
+  ["reward-*"] = { "reward" },
+  ["sft-answers"] = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+}
+
+--- What the stages here and those of `more` depend on, for Run.open.
+function stages.depends(more)
+  local all = {}
+  for _, part in ipairs { DEPENDS, more } do
+    for name, keys in pairs(part) do
+      all[name] = keys
+    end
+  end
+  return all
+end
+
 --- A status line for a stage of the run.
 function stages.bar(ctx, label, total, start)
   return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
