@@ -117,7 +117,13 @@ local cfg, info = config.parse(config.common(schema), args, {
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
 stages.check(cfg)
 stages.open_device(cfg)
-local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or {}
+local functions, no_functions = {}, nil
+if cfg.rewards ~= "" then
+  functions, no_functions = reward.functions(cfg.rewards)
+  if not functions then
+    error("rewards: " .. no_functions, 0)
+  end
+end
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
   seed = seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
@@ -126,9 +132,12 @@ local source = embedded and data_sources.assistant {
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
 data_sources.check_objectives(cfg.objectives, source.known, functions)
-if cfg.lora.layers > cfg.model.layers then
-  error(("lora.layers=%d: the model has model.layers=%d"):format(cfg.lora.layers, cfg.model.layers), 0)
+for _, name in ipairs(cfg.objectives) do
+  if not functions[name] then
+    source.check(name)
+  end
 end
+reward.try(functions, cfg.objectives, source.train_prompts)
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
   depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } },

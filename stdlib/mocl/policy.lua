@@ -1,11 +1,13 @@
 --- mocl.policy: a model with its tokenizer, answering texts, and the measurement of such answers under a grid
 -- of preferences.
 
+local json = require "mocl.json"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
+local running = require "mocl.running"
 local tensor = require "mocl.tensor"
 
 local policy = {}
@@ -54,11 +56,16 @@ function Policy:answer(texts, o)
   return responses, { prompts = prompts, tokens = g.tokens, finished = g.finished }, logp
 end
 
+local function is_number(x)
+  return type(x) == "number"
+end
+
 local BATCH = 256 -- rows generated at a time while measuring
 
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
 -- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit. Returns {raw = means per
--- objective, std =, rows = raw rewards per answer, rule =, malformed =, sample = first answers}.
+-- objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
+-- malformed =, sample = first answers}.
 function Policy:measure(o)
   options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples" })
   local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
@@ -90,8 +97,8 @@ function Policy:measure(o)
       end
       if values then
         rule_n, malformed = rule_n + 1, malformed + bad
-        for j, r in ipairs(o.rewards) do
-          rule[j] = (rule[j] or 0) + (values[r.name] or 0)
+        for j, r in ipairs(o.rewards) do -- the rule knows nothing of rewards of the user's own
+          rule[j] = values[r.name] and (rule[j] or 0) + values[r.name] or json.null
         end
       end
     end
@@ -105,8 +112,8 @@ function Policy:measure(o)
     out.raw[j], out.std[j] = metrics.mean_std(column)
   end
   if rule_n > 0 then
-    for j = 1, #rule do
-      rule[j] = rule[j] / rule_n
+    for j, sum in ipairs(rule) do
+      rule[j] = is_number(sum) and sum / rule_n or sum
     end
     out.rule, out.malformed = rule, malformed / rule_n
   end
@@ -128,29 +135,72 @@ function Policy:measure_all(preferences, o)
   return list
 end
 
---- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at.
+--- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
+-- objective that did not vary then have no unit but their own, and stay as they are.
 function policy.normalize(row, statistics)
   local out = {}
   for j, x in ipairs(row) do
-    out[j] = (x - statistics.mean[j]) / (2 * math.max(statistics.std[j], 1e-6)) + 1
+    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
+    out[j] = varies and (x - statistics.mean[j]) / unit + 1 or x
   end
   return out
 end
 
+--- policy.constant(statistics) -> list of false, or true for objectives that did not vary; nil where all did.
+function policy.constant(statistics)
+  local list, any = {}, false
+  for j, mean in ipairs(statistics.mean) do
+    local _, varies = running.unit(mean, statistics.std[j])
+    list[j] = not varies
+    any = any or not varies
+  end
+  return any and list or nil
+end
+
+-- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows none.
+local function audit(measured, n)
+  local rule, points = { malformed = {} }, {}
+  for i, m in ipairs(measured) do
+    rule.malformed[i], points[i] = m.malformed, {}
+    for j = 1, n do
+      if is_number(m.rule[j]) then
+        table.insert(points[i], m.rule[j])
+      end
+    end
+  end
+  if #points[1] > 0 then
+    rule.rewards = {}
+    for i, m in ipairs(measured) do
+      rule.rewards[i] = m.rule
+    end
+    local origin = {}
+    for k = 1, #points[1] do
+      origin[k] = 0
+    end
+    rule.hypervolume = metrics.hypervolume(points, origin)
+  end
+  return rule
+end
+
 --- The figures of result.json for a list of measurements: normalised rewards, hypervolume at 0, tau at -2,
--- pairwise distance, and the rule's audit where there is one.
+-- pairwise distance, and the rule's audit where there is one. Both references are 1 and 3 units below the mean of the
+-- statistics; of an objective whose rewards stay as they are (policy.normalize) in its own unit.
 function policy.figures(preferences, measured, statistics)
   local n = #preferences[1]
   local f = { preferences = preferences, rewards = {}, rewards_raw = {}, rewards_std = {}, reference_point = {},
     tau_reference = {}, lengths = {} }
+  local units = {}
   for j = 1, n do
-    f.reference_point[j], f.tau_reference[j] = 0, -2
+    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
+    units[j] = unit
+    f.reference_point[j] = varies and 0 or statistics.mean[j] - 1
+    f.tau_reference[j] = varies and -2 or statistics.mean[j] - 3
   end
   for i, m in ipairs(measured) do
     f.rewards[i], f.rewards_raw[i], f.lengths[i] = policy.normalize(m.raw, statistics), m.raw, m.length
     f.rewards_std[i] = {}
     for j = 1, n do
-      f.rewards_std[i][j] = m.std[j] / (2 * math.max(statistics.std[j], 1e-6))
+      f.rewards_std[i][j] = m.std[j] / units[j]
     end
   end
   f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
@@ -160,12 +210,8 @@ function policy.figures(preferences, measured, statistics)
     f.kendall_tau, f.kendall_p, f.kendall_tau_per_objective = c.kendall_tau, c.kendall_p, c.kendall_tau_per_objective
     f.beyond_reference = c.beyond
   end
-  if measured[1].rule then
-    local points, malformed = {}, {}
-    for i, m in ipairs(measured) do
-      points[i], malformed[i] = m.rule, m.malformed
-    end
-    f.rule = { rewards = points, malformed = malformed, hypervolume = metrics.hypervolume(points, f.reference_point) }
+  if measured[1].malformed then
+    f.rule = audit(measured, n)
   end
   return f
 end
