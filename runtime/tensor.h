@@ -57,6 +57,9 @@ mocl_status mocl_tensor_alias(mocl_tensor **out, mocl_tensor *t, int ndim, const
 mocl_status mocl_tensor_detach(mocl_tensor **out, mocl_tensor *t);
 /* same values, contiguous; a new reference to t itself where it already is. No history. */
 mocl_status mocl_tensor_contiguous(mocl_tensor **out, mocl_tensor *t);
+/* How many values are nan or infinite, and the place of the first in the order of the shape, from 0 (-1: none). One pass
+** over the bytes on the host; integers have none. (nonfinite.c) */
+mocl_status mocl_tensor_nonfinite(mocl_tensor *t, int64_t *count, int64_t *first);
 /* dst := src (same shape, converting dtype and device); counts as a write in place */
 mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src);
 
