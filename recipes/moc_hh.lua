@@ -40,6 +40,7 @@ local schema = {
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
   { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -139,8 +140,11 @@ for _, name in ipairs(cfg.objectives) do
 end
 reward.try(functions, cfg.objectives, source.train_prompts)
 
+local depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
+local given = cfg.from and stages.from_run(cfg, functions, depends)
+
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
-  depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } },
+  depends = depends, volatile_keys = stages.VOLATILE,
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n")
@@ -151,6 +155,10 @@ if not embedded then
 end
 if cfg.rewards ~= "" then
   run:hash_input(cfg.rewards, "rewards")
+end
+
+if given then
+  given:give(run)
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
