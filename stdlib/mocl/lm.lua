@@ -24,6 +24,9 @@ end
 function lm.encode(tok, rows)
   local prompts, responses = {}, {}
   for i, row in ipairs(rows) do
+    if type(row) ~= "table" or type(row.response) ~= "string" or type(row.prompt or "") ~= "string" then
+      error(("lm.encode: row %d is not {prompt =, response =} with texts"):format(i), 2)
+    end
     prompts[i] = lm.prompt(tok, row.prompt or "")
     responses[i] = tok:encode(row.response, { eos = true })
   end
