@@ -12,11 +12,13 @@ typedef struct finder {
 
 static mocl_status look(void *arg, const char *name, mocl_tensor *t) {
     finder *f = arg;
-    char text[320];
-    int64_t count, first;
+    char number[32], place[256];
+    mocl_nonfinite bad;
     if (f->where[0]) return MOCL_OK;
-    MOCL_TRY(mocl_tensor_nonfinite(t, &count, &first));
-    if (count) snprintf(f->where, sizeof f->where, "of weight '%s' %s", name, mocl_nonfinite_text(text, t, count, first));
+    MOCL_TRY(mocl_tensor_nonfinite(t, &bad));
+    if (bad.count)
+        snprintf(f->where, sizeof f->where, "'%s' is %s at %s", name, mocl_number_text(number, bad.value),
+                 mocl_place_text(place, t, bad.at));
     return MOCL_OK;
 }
 
@@ -24,6 +26,6 @@ mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt
     finder f = {{0}};
     MOCL_TRY(mocl_model_visit(m, false, look, &f));
     if (adapter && m->lora_rank) MOCL_TRY(mocl_model_visit(m, true, look, &f));
-    return mocl_fail(m->ctx, MOCL_E_ARG, "generate: the logits of prompt %lld at token %lld are not finite: %s", (long long)prompt,
-                     (long long)token, f.where[0] ? f.where : "all weights are, so they are too large");
+    return mocl_fail(m->ctx, MOCL_E_ARG, "generate: the logits of prompt %lld at token %lld are not finite: %s%s", (long long)prompt,
+                     (long long)token, f.where[0] ? "weight " : "all weights are, so they are too large", f.where);
 }

@@ -53,8 +53,7 @@ local function read_index(path)
   return map, list
 end
 
--- safetensors.load, and a check of every value: a sum with one that is no number is none either, and every answer would
--- be noise.
+-- safetensors.load, and a check of every value.
 local function load_file(path, opts)
   local tensors, message, code = safetensors.load(path, opts)
   if not tensors then
@@ -63,7 +62,7 @@ local function load_file(path, opts)
   local ok
   ok, message, code = finite.tensors(tensors, path)
   if not ok then
-    return nil, message .. "; the file is damaged or comes from a training that diverged", code
+    return nil, message .. "; the file is damaged, or comes from a training that diverged", code
   end
   return tensors
 end
