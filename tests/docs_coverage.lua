@@ -75,7 +75,7 @@ M.pages = {
   ["mocl.env.deep_sea_treasure"] = "env",
   ["mocl.env.fishwood"] = "env",
   ["mocl.env.fruit_tree"] = "env",
-  ["mocl.finite"] = "running",
+  ["mocl.finite"] = "numerics",
   ["mocl.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
@@ -100,6 +100,7 @@ M.pages = {
   ["mocl.tasks.assistant"] = "task",
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.text_table"] = "report",
+  ["mocl.trainer"] = "transformer",
   ["mocl.training"] = "env",
 }
 
