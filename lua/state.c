@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mocl.h"
 #include "modules.h"
@@ -156,6 +157,7 @@ mocl_ctx *mocl_open(const mocl_options *opts) {
         give_reason(&o, NULL);
         return NULL;
     }
+    h->pid = getpid();
     h->L = new_state(&o);
     if (!h->L) {
         free(h);
