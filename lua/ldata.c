@@ -109,6 +109,6 @@ int moclL_open_data_core(lua_State *L) {
     static const luaL_Reg csv_methods[] = {{"next", csv_next}, {NULL, NULL}};
     moclL_newclass(L, LINES, lines_methods, free_lines);
     moclL_newclass(L, CSV, csv_methods, free_csv);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

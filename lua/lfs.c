@@ -261,6 +261,6 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
 int moclL_open_fs(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, BYTES, none, mocl_free);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

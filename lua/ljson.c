@@ -75,26 +75,55 @@ static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
     return true;
 }
 
-/* Pushes the decoded value, or nil and the message; raises without memory. */
-static bool decode(lua_State *L, const char *text, size_t n) {
+/* The tree of a text, which a userdata pushed here frees if something raises; or NULL, and nil and the message pushed over it.
+** Raises without memory. */
+static json_t *parse(lua_State *L, const char *text, size_t n, double *infinity) {
     json_error_t error;
-    double infinity;
-    void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
+    void **box = moclL_pushowner(L, DOCUMENT);
     json_t *v;
-    mocl_status st = mocl_json_parse_numbers(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error,
-                                             &infinity);
+    mocl_status st = mocl_json_parse_numbers(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error, infinity);
     if (st && st != MOCL_E_FORMAT) moclL_raise(L, st);
     *box = v;
-    if (v && !has_zero_byte(text, n, &error)) {
-        push_value(L, v, infinity);
-        *box = NULL;
-        json_decref(v);
-        lua_remove(L, -2);
-        return true;
-    }
+    if (v && !has_zero_byte(text, n, &error)) return v;
     luaL_pushfail(L);
     lua_pushfstring(L, "line %d column %d: %s", error.line, error.column, error.text);
-    return false;
+    return NULL;
+}
+
+/* Pushes the decoded value, or nil and the message; raises without memory. */
+static bool decode(lua_State *L, const char *text, size_t n) {
+    double infinity;
+    json_t *v = parse(L, text, n, &infinity);
+    if (!v) return false;
+    void **box = lua_touserdata(L, -1);
+    push_value(L, v, infinity);
+    *box = NULL;
+    json_decref(v);
+    lua_remove(L, -2);
+    return true;
+}
+
+/* keys(text, name ...) -> the names in the object, or in the object under these names in it, in the order of the text; none
+** where there is no such object */
+static int json_l_keys(lua_State *L) {
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n), *name;
+    int depth = lua_gettop(L);
+    double infinity;
+    for (int i = 2; i <= depth; i++) luaL_checkstring(L, i);
+    const json_t *v = parse(L, text, n, &infinity);
+    if (!v) return 2;
+    for (int i = 2; i <= depth; i++) v = json_object_get(v, lua_tostring(L, i));
+    lua_newtable(L);
+    if (json_is_object(v)) {
+        json_t *field;
+        lua_Integer count = 0;
+        json_object_foreach((json_t *)v, name, field) {
+            lua_pushstring(L, name);
+            lua_rawseti(L, -2, ++count);
+        }
+    }
+    return 1;
 }
 
 static int json_l_decode(lua_State *L) {
@@ -457,7 +486,8 @@ static int json_l_array(lua_State *L) {
 static void free_document(void *document) { json_decref(document); }
 
 static const luaL_Reg functions[] = {{"array", json_l_array}, {"decode", json_l_decode},
-                                     {"encode", json_l_encode}, {"load", json_l_load},
+                                     {"encode", json_l_encode}, {"keys", json_l_keys},
+                                     {"load", json_l_load},
                                      {"save", json_l_save},     {"null", NULL}, /* placeholder */
                                      {NULL, NULL}};
 
@@ -466,7 +496,7 @@ int moclL_open_json(lua_State *L) {
     moclL_newclass(L, DOCUMENT, none, free_document);
     moclL_newclass(L, FILE_BYTES, none, mocl_free);
     luaL_newmetatable(L, ARRAY);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;

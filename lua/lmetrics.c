@@ -222,6 +222,6 @@ static const luaL_Reg metrics_functions[] = {
     {NULL, NULL}};
 
 int moclL_open_metrics_core(lua_State *L) {
-    luaL_newlib(L, metrics_functions);
+    moclL_newlib(L, metrics_functions);
     return 1;
 }

@@ -82,6 +82,6 @@ static const luaL_Reg minnorm_functions[] = {
     {"two", minnorm_two}, {"solve", minnorm_solve}, {NULL, NULL}};
 
 int moclL_open_minnorm(lua_State *L) {
-    luaL_newlib(L, minnorm_functions);
+    moclL_newlib(L, minnorm_functions);
     return 1;
 }

@@ -1,7 +1,7 @@
-/* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Loading, saving and
-** the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
+/* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Its adapters are llora.c; loading,
+** saving and the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
 */
-#include "model.h"
+#include "lmodel.h"
 
 #include <string.h>
 
@@ -12,6 +12,7 @@
 
 static void free_model(void *m) { mocl_model_free(m); }
 static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MODEL_CLASS); }
+mocl_model *moclL_checkmodel(lua_State *L, int idx) { return check_model(L, idx); }
 
 /* ---- configuration: Hugging Face's names ---- */
 
@@ -136,111 +137,6 @@ static int model_hash(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     MOCLL_CALL(L, mocl_model_hash(m, &hex));
     lua_pushstring(L, hex);
-    return 1;
-}
-
-/* ---- adapters ---- */
-
-static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
-                                                           "gate_proj", "up_proj", "down_proj", NULL};
-
-/* A list of block numbers, from 0 as in PEFT, at the top of the stack -> one bool per block, in a userdata
-** that takes its place. */
-static const bool *check_blocks(lua_State *L, const mocl_model *m) {
-    int list = lua_gettop(L);
-    luaL_checktype(L, list, LUA_TTABLE);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
-    if (n == 0) luaL_error(L, "layers_to_transform is empty: name at least one layer, counted from 0, or leave it out for all");
-    bool *blocks = lua_newuserdatauv(L, (size_t)m->config.layers * sizeof *blocks, 0);
-    memset(blocks, 0, (size_t)m->config.layers * sizeof *blocks);
-    for (lua_Integer i = 1; i <= n; i++) {
-        int is_integer;
-        lua_rawgeti(L, list, i);
-        lua_Integer l = lua_tointegerx(L, -1, &is_integer);
-        if (!is_integer || l < 0 || l >= m->config.layers)
-            luaL_error(L, "layers_to_transform: '%s' is no layer of this model (0 to %d)", luaL_tolstring(L, -1, NULL),
-                       (int)m->config.layers - 1);
-        blocks[l] = true;
-        lua_pop(L, 1);
-    }
-    lua_replace(L, list);
-    return blocks;
-}
-
-/* m:add_lora{r=16, alpha=32, dropout=0, target_modules={...all}, layers_to_transform={...all}, key=0} */
-static int model_add_lora(lua_State *L) {
-    static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "key", NULL};
-    const bool *blocks = NULL;
-    mocl_model *m = check_model(L, 1);
-    unsigned targets = 0;
-    moclL_checkoptions(L, 2, options);
-    lua_Integer rank = moclL_optfield_integer(L, 2, "r", 16);
-    double alpha = moclL_optfield_number(L, 2, "alpha", 32), dropout = moclL_optfield_number(L, 2, "dropout", 0);
-    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
-    if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "target_modules") == LUA_TNIL) {
-        targets = (1u << MOCL_LINEARS) - 1;
-    } else {
-        luaL_checktype(L, -1, LUA_TTABLE);
-        for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
-            lua_geti(L, -1, i);
-            const char *name = luaL_checkstring(L, -1);
-            int which = 0;
-            while (target_names[which] && strcmp(target_names[which], name) != 0) which++;
-            if (!target_names[which])
-                return luaL_error(L, "unknown target module '%s' (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-                                     "down_proj)", name);
-            targets |= 1u << which;
-            lua_pop(L, 1);
-        }
-    }
-    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "layers_to_transform") != LUA_TNIL) blocks = check_blocks(L, m);
-    MOCLL_CALL(L, mocl_model_add_lora(m, rank, alpha, dropout, targets, blocks, key));
-    return 0;
-}
-
-static int model_drop_lora(lua_State *L) {
-    mocl_model_drop_lora(check_model(L, 1));
-    return 0;
-}
-
-static int model_merge_lora(lua_State *L) {
-    mocl_status st = mocl_model_merge_lora(check_model(L, 1));
-    return st ? moclL_raise(L, st) : 0;
-}
-
-/* m:lora() -> {r=, alpha=, dropout=, target_modules={...}, layers_to_transform={...}} or nil; the last is
-** nil where all layers have adapters */
-static int model_lora(lua_State *L) {
-    mocl_model *m = check_model(L, 1);
-    int64_t n = 0, first = 0;
-    if (m->lora_rank == 0) return 0;
-    for (int64_t l = m->config.layers - 1; l >= 0; l--) {
-        if (!mocl_model_adapted(m, l)) continue;
-        first = l;
-        n++;
-    }
-    lua_createtable(L, 0, 5);
-    lua_pushinteger(L, m->lora_rank);
-    lua_setfield(L, -2, "r");
-    lua_pushnumber(L, m->lora_alpha);
-    lua_setfield(L, -2, "alpha");
-    lua_pushnumber(L, m->lora_dropout);
-    lua_setfield(L, -2, "dropout");
-    lua_newtable(L);
-    for (int i = 0; i < MOCL_LINEARS; i++) {
-        if (!m->block[first].adapter[i].a) continue;
-        lua_pushstring(L, target_names[i]);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_setfield(L, -2, "target_modules");
-    if (n == m->config.layers) return 1;
-    lua_newtable(L);
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        if (!mocl_model_adapted(m, l)) continue;
-        lua_pushinteger(L, l);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_setfield(L, -2, "layers_to_transform");
     return 1;
 }
 
@@ -560,12 +456,12 @@ static int model_generate(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"add_lora", model_add_lora},       {"config", model_config},
-    {"device", model_device},           {"drop_lora", model_drop_lora},
+    {"add_lora", moclL_model_add_lora},       {"config", model_config},
+    {"device", model_device},           {"drop_lora", moclL_model_drop_lora},
     {"dtype", model_dtype},             {"forward", model_forward},         {"generate", model_generate},
     {"hash", model_hash},               {"head", model_head},
-    {"lora", model_lora},
-    {"merge_lora", model_merge_lora},   {"named_parameters", model_named_parameters},
+    {"lora", moclL_model_lora},
+    {"merge_lora", moclL_model_merge_lora},   {"named_parameters", model_named_parameters},
     {NULL, NULL},
 };
 
@@ -580,6 +476,6 @@ int moclL_open_transformer_core(lua_State *L) {
     lua_pushcfunction(L, generated_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

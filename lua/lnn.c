@@ -219,6 +219,6 @@ static const luaL_Reg functions[] = {
 
 int moclL_open_nn_core(lua_State *L) {
     moclL_opentensors(L);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

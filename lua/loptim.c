@@ -146,6 +146,6 @@ static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd},
 int moclL_open_optim_core(lua_State *L) {
     moclL_opentensors(L);
     moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

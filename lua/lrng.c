@@ -193,9 +193,9 @@ static const luaL_Reg rng_functions[] = {
 
 int moclL_open_rng(lua_State *L) {
     luaL_newmetatable(L, RNG);
-    luaL_setfuncs(L, rng_methods, 0);
+    moclL_setfuncs(L, rng_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
-    luaL_newlib(L, rng_functions);
+    moclL_newlib(L, rng_functions);
     return 1;
 }

@@ -108,6 +108,6 @@ static const luaL_Reg no_methods[] = {{NULL, NULL}};
 int moclL_open_safetensors(lua_State *L) {
     moclL_opentensors(L);
     moclL_newclass(L, FILE_CLASS, no_methods, close_file);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

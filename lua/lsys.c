@@ -238,6 +238,6 @@ int moclL_open_sys(lua_State *L) {
                                          {"peak_rss_bytes", sys_peak_rss_bytes},
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -314,10 +314,10 @@ int moclL_open_tokenizer(lua_State *L) {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
     moclL_newclass(L, CLASS, methods, free_tokenizer);
     luaL_newmetatable(L, STREAM); /* holds nothing to free */
-    luaL_setfuncs(L, stream_methods, 0);
+    moclL_setfuncs(L, stream_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -13,6 +13,7 @@
     X("mocl.env.core", env_core) \
     X("mocl.fs", fs) \
     X("mocl.json", json) \
+    X("mocl.lora.core", lora_core) \
     X("mocl.metrics.core", metrics_core) \
     X("mocl.minnorm", minnorm) \
     X("mocl.nn.core", nn_core) \

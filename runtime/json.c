@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
+
 /* ---- the parser, watched ---- */
 
 /* jansson goes on where it could not make room for more of a string, and what it then returns is well formed and wrong:
@@ -173,30 +175,19 @@ static mocl_status parse_rewritten(mocl_ctx *ctx, json_t **out, const char *text
     return st;
 }
 
-/* ---- encodings ---- */
-
-/* The encoding of a text that is no UTF-8, by its first bytes, or NULL. JSON begins with an ASCII character, so that one zero
-** among the first two bytes is half of a character of 16 bits. */
-static const char *other_encoding(const char *text, size_t n) {
-    if (n >= 4 && (!memcmp(text, "\xFF\xFE\0\0", 4) || !memcmp(text, "\0\0\xFE\xFF", 4))) return "UTF-32";
-    if (n >= 2 && (!memcmp(text, "\xFF\xFE", 2) || !memcmp(text, "\xFE\xFF", 2) || !text[0] != !text[1])) return "UTF-16";
-    return NULL;
-}
-
 mocl_status mocl_json_parse_numbers(mocl_ctx *ctx, json_t **out, const char *text, size_t n, size_t flags,
                                     json_error_t *error, double *infinity) {
-    const char *encoding = other_encoding(text, n);
+    const char *wide = mocl_text_wide(text, n);
     *out = NULL;
     *infinity = 0;
-    if (encoding) {
+    if (wide) {
         *error = (json_error_t){.line = 1, .column = 1};
-        snprintf(error->text, sizeof error->text - 1, "the text is %s, JSON is UTF-8; save it as UTF-8", encoding);
+        snprintf(error->text, sizeof error->text - 1, "%s", wide);
         return MOCL_E_FORMAT;
     }
-    if (n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) {
-        text += 3;
-        n -= 3;
-    }
+    size_t mark = mocl_utf8_mark(text, n);
+    text += mark;
+    n -= mark;
     mocl_status st = parse(ctx, out, text, n, flags, error);
     if (st == MOCL_E_FORMAT && json_error_code(error) == json_error_numeric_overflow)
         st = parse_rewritten(ctx, out, text, n, flags, error, infinity);
