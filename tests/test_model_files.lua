@@ -282,7 +282,8 @@ T.test("mistral without a window is the same decoder; a window is refused", func
   T.fails("layer_types = ", of, { sliding_window = json.null, layer_types = { "full_attention", "sliding_attention" } })
 end)
 
-T.test("the lists of keys do not contradict each other", function()
+T.test("the lists of keys do not contradict each other, and the page on compatibility has them", function()
+  local page = assert(require("docs_coverage").read("docs/reference/compatibility.md"))
   for kind, lists in pairs(model_keys.CONFIG) do
     local seen = {}
     for _, key in ipairs(lists.honoured) do
@@ -293,7 +294,11 @@ T.test("the lists of keys do not contradict each other", function()
       for key in pairs(list) do
         T.ok(not seen[key], kind .. " " .. key)
         seen[key] = true
+        T.ok(list ~= lists.neutral or page:find("`" .. key .. "`", 1, true), key .. " is not on the page")
       end
+    end
+    for _, key in ipairs(lists.honoured) do
+      T.ok(key == "original_max_position_embeddings" or page:find("`" .. key .. "`", 1, true), key .. " is not on the page")
     end
   end
 end)
