@@ -6,13 +6,15 @@
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
 local core = require "mocl.transformer.core"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
+local model_keys = require "mocl.model_keys"
 local tensor = require "mocl.tensor"
 
-local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack, nonfinite = core.nonfinite }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
 
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })
@@ -119,9 +121,10 @@ local function same_list(a, b)
   return (a and table.concat(a, ",")) == (b and table.concat(b, ","))
 end
 
+-- Whether two configurations are the same, or false and the first key that differs.
 local function same_config(a, b)
-  for key, value in pairs(b) do
-    if a[key] ~= value then
+  for _, key in ipairs(model_keys.SHAPE) do
+    if a[key] ~= b[key] then
       return false, key
     end
   end
@@ -173,17 +176,20 @@ end
 function transformer.save(model, dir, extra)
   local path = fs.join(dir, "config.json")
   local text, eos = config_text(model, path, extra)
-  local ok, message, code = fs.mkdir(dir)
+  local tensors = {}
+  for _, pair in ipairs(model:named_parameters()) do
+    tensors[pair[1]] = pair[2]
+  end
+  local ok, message, code = finite.tensors(tensors, dir)
+  if ok then
+    ok, message, code = fs.mkdir(dir)
+  end
   local generation
   if ok then
     generation, message, code = model_config.generation(dir, model:config().vocab_size)
   end
   if generation == nil then
     return nil, message, code
-  end
-  local tensors = {}
-  for _, pair in ipairs(model:named_parameters()) do
-    tensors[pair[1]] = pair[2]
   end
   -- the old config.json may stay until the end only where it says the same of the new weights
   local before = nil
