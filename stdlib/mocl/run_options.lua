@@ -45,6 +45,18 @@ function run_options.covers(keys, key)
   return false
 end
 
+--- The names of those of the used stages that depend on an option.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  return names
+end
+
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
 -- {stage, how}. Otherwise false and the reason, in words that follow the option; empty for one of the whole run.
 function run_options.may_change(key, depends, used)
@@ -55,9 +67,9 @@ function run_options.may_change(key, depends, used)
   if not named then
     return false, ""
   end
+  local user = run_options.users(key, depends, used)[1]
   for _, u in ipairs(used) do
-    local keys = run_options.of(depends, u[1])
-    if not keys or run_options.covers(keys, key) then
+    if u[1] == user then
       return false, (" (stage '%s' %s with it)"):format(u[1], u[2])
     end
   end
