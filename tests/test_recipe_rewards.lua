@@ -191,11 +191,11 @@ T.test("a corrected file of rewards goes on from the stages in which it was not 
       before[name] = io.popen(("stat -c '%%i %%y' '%s/%s'"):format(dir, name)):read("a")
     end
     rewards_file({ brief = right }, file)
-    _, err = must(dir, "rewards=" .. file, "objectives=brief,humor")
+    local _, told_err = must(dir, "rewards=" .. file, "objectives=brief,humor")
     for name, stat in pairs(before) do
       T.eq(io.popen(("stat -c '%%i %%y' '%s/%s'"):format(dir, name)):read("a"), stat, name .. " is kept")
     end
-    local told = err:match("rewards.lua has changed since this run used it: ([^\n]*)\n")
+    local told = told_err:match("rewards.lua has changed since this run used it: ([^\n]*)\n")
     T.eq(told, dropped and ((dropped:find(",") and "the stages %s are" or "stage '%s' is"):format(dropped) .. " run again, the others are kept") or nil, err)
     for _, name in ipairs { "result.json", "samples.jsonl", "metrics.jsonl" } do
       T.eq(child.read(dir .. "/" .. name), child.read(fresh .. "/" .. name), name)

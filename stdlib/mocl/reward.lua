@@ -132,9 +132,9 @@ local function ids_key(ids)
   return table.concat(ids, " ")
 end
 
---- model:comparable(rows, cache) -> rows, count: without the comparisons whose answers are the same once they are cut to
--- max_tokens, from which nothing can be learnt (their loss is log 2 for ever); count says how many there were. A row that
--- has none of them is handed on as it is. cache as in model:collate.
+--- model:comparable(rows, cache) -> rows, count: without the comparisons whose answers are the same once they are cut
+-- to max_tokens, from which nothing can be learnt (their loss is log 2 for ever); count says how many there were. A row
+-- that has none of them is handed on as it is. cache as in model:collate.
 function Model:comparable(rows, cache)
   local kept, left_out = {}, 0
   for _, row in ipairs(rows) do
@@ -162,14 +162,15 @@ local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
 --- A mocl.trainer of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
 -- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
--- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is their number.
+-- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
+-- their number.
 function Model:trainer(o)
   options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
   local cache = {}
   local rows, left_out = self:comparable(o.pairs, cache)
   if #rows == 0 then
-    error(("trainer: none of %d comparisons can be learnt from: their two answers are the same once they are cut to max_tokens=%d")
-      :format(left_out, self.max_tokens), 2)
+    error(("trainer: none of %d comparisons says anything: their answers are the same once cut to max_tokens=%d"):format(
+      left_out, self.max_tokens), 2)
   end
   transformer.train_base(self.trunk)
   local parameters = self.trunk:named_parameters()
