@@ -21,10 +21,30 @@ static const char *const config_names[] = {"vocab_size", "hidden_size", "num_hid
                                            "max_position_embeddings", "rms_norm_eps", "rope_theta",
                                            "tie_word_embeddings", NULL};
 
+/* Raises where keys without a default are missing; it names all of them. */
+static void check_required(lua_State *L, int idx) {
+    static const char *const required[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                                           "intermediate_size", NULL};
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (const char *const *name = required; *name; name++) {
+        bool missing = lua_getfield(L, idx, *name) == LUA_TNIL;
+        lua_pop(L, 1);
+        if (!missing) continue;
+        if (luaL_bufflen(&b) > 0) luaL_addstring(&b, ", ");
+        luaL_addstring(&b, *name);
+    }
+    size_t n = luaL_bufflen(&b);
+    luaL_pushresult(&b);
+    if (n > 0) luaL_error(L, "model config: missing: %s", lua_tostring(L, -1));
+    lua_pop(L, 1);
+}
+
 static mocl_model_config check_config(lua_State *L, int idx) {
     mocl_model_config c = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     moclL_checkoptions(L, idx, config_names);
+    check_required(L, idx);
     c.vocab = moclL_optfield_integer(L, idx, "vocab_size", 0);
     c.width = moclL_optfield_integer(L, idx, "hidden_size", 0);
     c.layers = moclL_optfield_integer(L, idx, "num_hidden_layers", 0);
@@ -349,12 +369,32 @@ static int call_on_token(void *arg, int64_t row, int32_t token) {
     return stop;
 }
 
+/* The ids in option eos, an integer or a list of them, as a userdata left on the stack. */
+static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
+    if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, "eos") == LUA_TNIL) return;
+    int at = lua_gettop(L), list = lua_istable(L, at);
+    int64_t n = list ? (int64_t)lua_rawlen(L, at) : 1;
+    int32_t *ids = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *ids, 0);
+    for (int64_t i = 0; i < n; i++) {
+        int is_integer;
+        if (list) lua_rawgeti(L, at, i + 1);
+        else lua_pushvalue(L, at);
+        lua_Integer id = moclL_tointeger(L, -1, &is_integer);
+        if (!is_integer) luaL_error(L, "bad option 'eos' (a token id or a list of ids expected, got %s)", luaL_typename(L, -1));
+        if (id < INT32_MIN || id > INT32_MAX) luaL_error(L, "generate: eos %I is no token id", id);
+        ids[i] = (int32_t)id;
+        lua_pop(L, 1);
+    }
+    o->eos = ids;
+    o->n_eos = n;
+}
+
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
+** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
 ** rows. on_token(row, id) returns true to end the row after this token. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
-                                          "suppress_first", "on_token", NULL};
+                                          "suppress_first", "vocab_size", "on_token", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -364,11 +404,12 @@ static int model_generate(lua_State *L) {
         .temperature = moclL_optfield_number(L, 3, "temperature", 1),
         .top_k = moclL_optfield_integer(L, 3, "top_k", 0),
         .top_p = moclL_optfield_number(L, 3, "top_p", 1),
-        .eos = (int32_t)moclL_optfield_integer(L, 3, "eos", -1),
         .key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0),
         .adapter = moclL_optfield_boolean(L, 3, "adapter", true),
         .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
+        .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
     };
+    read_eos(L, 3, &o);
     token_callback cb = {L, 0, false};
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "on_token") != LUA_TNIL) {
         luaL_checktype(L, -1, LUA_TFUNCTION);
@@ -376,8 +417,6 @@ static int model_generate(lua_State *L) {
         o.on_token = call_on_token;
         o.arg = &cb;
     }
-    if (o.eos >= m->config.vocab) return luaL_error(L, "generate: eos %d is outside the vocabulary of %I", (int)o.eos,
-                                                    (lua_Integer)m->config.vocab);
     ragged r = read_ragged(L, 2, 0);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
@@ -434,8 +473,8 @@ static const luaL_Reg methods[] = {
 };
 
 static const luaL_Reg functions[] = {
-    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new}, {"pack", transformer_pack},
-    {NULL, NULL}};
+    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
+    {"pack", transformer_pack}, {NULL, NULL}};
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);

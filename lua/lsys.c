@@ -90,6 +90,7 @@ static const char *signal_name(int number) {
 
 static int sys_interrupted(lua_State *L) {
     moclL_host *h = moclL_ctx(L)->host;
+    if (h && h->look) h->look();
     lua_pushstring(L, h ? signal_name(atomic_load(&h->signal)) : NULL); /* NULL pushes nil */
     return 1;
 }

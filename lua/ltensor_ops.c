@@ -287,7 +287,7 @@ static int tensor_stack(lua_State *L) {
 static int tensor_index_select(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1), *idx = moclL_pushids(L, 2, x->storage->dev, 1);
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_index_select(out, x, idx));
+    MOCLL_CALL(L, mocl_index_select_from(out, x, idx, 1));
     return 1;
 }
 
@@ -316,24 +316,26 @@ static int tensor_is_contiguous(lua_State *L) {
     return 1;
 }
 
-/* t:nonfinite() -> nil, or the place (a list of indices) and the value of the first entry that is NaN or infinite */
+/* t:nonfinite() -> nil, or the place (a list of indices) and the value of the first entry that is NaN or infinite, and how many
+** there are */
 static int tensor_nonfinite(lua_State *L) {
     mocl_tensor *t = moclL_checktensor(L, 1);
-    int64_t at;
-    double value;
-    mocl_status st = mocl_tensor_nonfinite(t, &at, &value);
+    mocl_nonfinite bad;
+    mocl_status st = mocl_tensor_nonfinite(t, &bad);
     if (st) return moclL_raise(L, st);
-    if (at < 0) {
+    if (!bad.count) {
         luaL_pushfail(L);
         return 1;
     }
+    int64_t at = bad.at;
     lua_createtable(L, t->ndim, 0);
     for (int d = t->ndim - 1; d >= 0; at /= t->shape[d--]) {
         lua_pushinteger(L, at % t->shape[d] + 1);
         lua_rawseti(L, -2, d + 1);
     }
-    lua_pushnumber(L, value);
-    return 2;
+    lua_pushnumber(L, bad.value);
+    lua_pushinteger(L, bad.count);
+    return 3;
 }
 
 static int tensor_numel(lua_State *L) {

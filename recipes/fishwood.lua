@@ -84,9 +84,19 @@ local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluatio
 
 local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
   depends = DEPENDS }
+
+-- the tables at the end, and how well each seed's shares follow the preference
+local function show(result)
+  io.write(report.summary(result), "\n")
+  for _, s in ipairs(result.seeds) do
+    io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
+      s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
+  end
+  io.write("\nreport: ", run:path "report.html", "\n")
+end
 if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
+  io.write(run.out, " holds this run, complete:\n\n")
+  return show(run.result)
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
@@ -174,10 +184,4 @@ for name, stage in pairs(run.stages) do
   trained = trained + (name:find "^evaluation" and 0 or stage.seconds)
 end
 run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained })
-
-io.write(report.summary(result), "\n")
-for _, s in ipairs(all) do
-  io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
-    s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
-end
-io.write("\nreport: ", run:path "report.html", "\n")
+show(result)

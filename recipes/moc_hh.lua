@@ -23,7 +23,6 @@ local optim = require "mocl.optim.core"
 local policy = require "mocl.policy"
 local ppo = require "mocl.ppo"
 local preference = require "mocl.preference"
-local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
@@ -44,6 +43,7 @@ local schema = {
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
   { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -144,18 +144,25 @@ for _, name in ipairs(cfg.objectives) do
 end
 reward.try(functions, cfg.objectives, source.train_prompts)
 
+local depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
+local given = cfg.from and stages.from_run(cfg, functions, depends)
+
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
-  volatile_keys = { "save_every" }, depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } },
+  depends = depends, volatile_keys = stages.VOLATILE,
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
+  io.write(run.out, " holds this run, complete:\n")
+  return stages.show(run)
 end
 if not embedded then
   run:hash_input(cfg.data)
 end
 if cfg.rewards ~= "" then
   run:hash_input(cfg.rewards, "rewards")
+end
+
+if given then
+  given:give(run)
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
@@ -307,12 +314,4 @@ for k, v in pairs(figures) do
   result[k] = k ~= "shown" and v or nil
 end
 run:finish(result, { peak_bytes = tensor.memory().peak })
-
-io.write("\nanswers of the trained policy\n")
-local function one_line(text) -- an untrained model's bytes need not be text
-  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
-end
-for i, p in ipairs(grid) do
-  io.write(("  %s ->%s\n"):format(one_line(preference.relabel(figures.shown[i].prompt, p)), (one_line(figures.shown[i].response))))
-end
-io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
+stages.show(run)

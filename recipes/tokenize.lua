@@ -34,16 +34,24 @@ local function check(value, message)
   return value
 end
 
-local tok = check(tokenizer.load(cfg.tokenizer))
-local input = cfg.file == "-" and io.stdin or check(io.open(cfg.file, "rb"))
+local function of_option(key, value, message)
+  return check(value, value or ("option %s: %s"):format(key, message))
+end
+
+local tok = of_option("tokenizer", tokenizer.load(cfg.tokenizer))
+local input = cfg.file == "-" and io.stdin or of_option("file", io.open(cfg.file, "rb"))
 local options = { bos = cfg.bos and tok:bos_id() ~= nil, special = cfg.special }
 
 local function read(what)
   local text, err = input:read(what)
   if err then
-    error(cfg.file .. ": " .. err, 0)
+    error(("option file: %s: %s"):format(cfg.file, err), 0)
   end
   return text
+end
+
+local function written(ok, message)
+  check(ok, ok or "standard output: " .. message)
 end
 
 local first = true
@@ -57,7 +65,7 @@ local function show(text)
     end
     text = text:sub(mark + 1)
   end
-  check(io.write(table.concat(tok:encode(text, options), " "), "\n"))
+  written(io.write(table.concat(tok:encode(text, options), " "), "\n"))
 end
 
 if cfg.whole then
@@ -67,3 +75,4 @@ else
     show(line)
   end
 end
+written(io.stdout:flush())

@@ -229,6 +229,7 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     mk_env *e = d->large ? &m->dev->env : &d->env[p];
     int64_t D = c->width, H = c->heads, G = c->kv_heads, K = c->head_size, F = c->ffn, V = c->vocab, one = 1, all = n * D;
     int64_t slab = rows->positions * G * K;
+    int64_t drawn = mocl_generate_vocab(o, m);
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     const int32_t *slot = rows->slot + first, *pos = rows->pos + first;
     mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *att = y + all,
@@ -259,9 +260,15 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
     DO(product(k, e, &d->head, n, h, u, logits));
     DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
-    for (int64_t i = 0; i < n && o->eos >= 0 && d->step < o->suppress_first; i++)
-        DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos, MOCL_NEVER));
-    DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
+        for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
+    if (drawn == V) {
+        DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    } else { /* row by row, since the kernel takes rows that lie one behind the other */
+        for (int64_t i = 0; i < n; i++)
+            DO(k->sample(e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first + i,
+                         rows->target + first + i));
+    }
     return k->logprob(e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, number);
 }
 

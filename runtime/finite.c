@@ -4,40 +4,74 @@
 
 #include "ops.h"
 
-static mocl_status search(mocl_tensor *t, int64_t *at, double *value) {
-    int64_t n = mocl_tensor_numel(t);
-    mk_real *host = mocl_calloc(t->ctx, (size_t)n, sizeof *host);
-    if (!host) return mocl_nomem(t->ctx, (size_t)n * sizeof *host);
-    mocl_status st = mocl_tensor_to_host(t, host);
-    for (int64_t i = 0; i < n && !st && *at < 0; i++) {
-        if (isfinite(host[i])) continue;
-        *at = i;
-        *value = (double)host[i];
-    }
-    mocl_free(host);
-    return st;
+enum { PIECE = 1 << 18 };
+
+/* Told by the bits, whatever the flags of the compiler: all bits of the exponent are set. `exponent` is 0 for the types that
+** have no such values. */
+static void masks_of(mk_dtype dtype, uint64_t *exponent, uint64_t *sign) {
+    size_t size = mocl_dtype_size(dtype);
+    *exponent = dtype == MK_BF16 ? 0x7F80 : dtype == MK_F16 ? 0x7C00 : dtype != MK_F32 ? 0 :
+                size == 4 ? UINT64_C(0x7F800000) : UINT64_C(0x7FF0000000000000);
+    *sign = UINT64_C(1) << (8 * size - 1);
 }
 
-/* Squares of f32 are added in double, which their sum cannot leave: it is finite exactly where all entries are. The device
-** does that where the tensor lies; the entries come to the host only to find the place. */
-mocl_status mocl_tensor_nonfinite(mocl_tensor *t, int64_t *at, double *value) {
-    mocl_device *dev = t->storage->dev;
-    mocl_tensor *wide = NULL, *c = NULL, *plain = NULL;
-    double sum = 0;
-    mocl_status st;
-    *at = -1;
-    *value = 0;
-    if ((t->dtype != MK_F32 && t->dtype != MK_BF16 && t->dtype != MK_F16) || mocl_tensor_numel(t) == 0) return MOCL_OK;
-    MOCL_GOTO(mocl_tensor_detach(&plain, t), done);
-    MOCL_GOTO(mocl_to_dtype(&wide, plain, MK_F32), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&c, wide), done);
+/* Counts those of the n values of a piece, which begins at `start`; the first of all is noted. */
+#define COUNT(type)                                                                                      \
+    do {                                                                                                 \
+        const type *v = data, mask = (type)exponent;                                                     \
+        for (size_t i = 0; i < n; i++) count += (v[i] & mask) == mask;                                   \
+        for (size_t i = 0; count && out->at < 0 && i < n; i++) {                                         \
+            if ((v[i] & mask) != mask) continue;                                                         \
+            out->at = start + (int64_t)i;                                                                \
+            out->value = (v[i] & ~mask & ~(type)sign) ? NAN : v[i] & (type)sign ? -INFINITY : INFINITY;  \
+        }                                                                                                \
+    } while (0)
+
+static void look_at(const void *data, size_t n, mk_dtype dtype, int64_t start, mocl_nonfinite *out) {
+    size_t size = mocl_dtype_size(dtype);
+    uint64_t exponent, sign;
+    int64_t count = 0;
+    masks_of(dtype, &exponent, &sign);
+    if (size == 2) COUNT(uint16_t);
+    else if (size == 4) COUNT(uint32_t);
+    else COUNT(uint64_t);
+    out->count += count;
+}
+
+/* Where the tensor lies on another device than the host, that device answers first: squares of f32 are added in double, which
+** their sum cannot leave, so it is finite exactly where all entries are. The bytes come over only to find the place. */
+static mocl_status device_says_finite(mocl_tensor *c, bool *finite) {
     mk_parameter all = {.n = mocl_tensor_numel(c), .g = mocl_real(c)};
-    MOCL_GOTO(MOCL_KERNEL(dev, sumsq, 1, &all, &sum), done);
-    if (!isfinite(sum)) MOCL_GOTO(search(c, at, value), done);
+    double sum = 0;
+    *finite = false;
+    if (c->dtype != MK_F32 || c->storage->dev->kind == MOCL_DEVICE_CPU) return MOCL_OK;
+    MOCL_TRY(MOCL_KERNEL(c->storage->dev, sumsq, 1, &all, &sum));
+    *finite = isfinite(sum);
+    return MOCL_OK;
+}
+
+mocl_status mocl_tensor_nonfinite(mocl_tensor *t, mocl_nonfinite *out) {
+    size_t size = mocl_dtype_size(t->dtype), bytes = (size_t)mocl_tensor_numel(t) * size;
+    uint64_t exponent, sign;
+    mocl_tensor *c = NULL;
+    mocl_status st = MOCL_OK;
+    bool finite;
+    *out = (mocl_nonfinite){.at = -1};
+    masks_of(t->dtype, &exponent, &sign);
+    if (!exponent || !bytes) return MOCL_OK;
+    void *piece = mocl_alloc(t->ctx, PIECE);
+    if (!piece) return mocl_nomem(t->ctx, PIECE);
+    MOCL_GOTO(mocl_tensor_contiguous(&c, t), done);
+    MOCL_GOTO(device_says_finite(c, &finite), done);
+    for (size_t at = 0; at < bytes && !finite && !st; at += PIECE) {
+        size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        MOCL_GOTO(mocl_device_download(c->storage->dev, piece, (const char *)mocl_tensor_data(c) + at, n), done);
+        look_at(piece, n / size, t->dtype, (int64_t)(at / size), out);
+        st = mocl_poll(t->ctx);
+    }
 done:
     mocl_tensor_unref(c);
-    mocl_tensor_unref(wide);
-    mocl_tensor_unref(plain);
+    mocl_free(piece);
     return st;
 }
 

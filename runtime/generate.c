@@ -182,12 +182,12 @@ static mocl_status row_of(mocl_tensor **out, mocl_tensor *t, int64_t at) {
     return mocl_tensor_alias(out, t, 1, &n, &one, t->offset + at * n);
 }
 
-/* logits of `eos` become such that it cannot win or be drawn */
-static mocl_status suppress(run *r, mocl_tensor *logits) {
+/* logits of `id` become such that it cannot win or be drawn */
+static mocl_status suppress(run *r, mocl_tensor *logits, int32_t id) {
     int64_t one[2] = {r->active, 1}, zero[2] = {0, 0};
     mocl_tensor *column = NULL, *low = NULL;
     mocl_status st;
-    MOCL_GOTO(mocl_narrow(&column, logits, 1, r->o->eos, 1), done);
+    MOCL_GOTO(mocl_narrow(&column, logits, 1, id, 1), done);
     MOCL_GOTO(mocl_tensor_full(&low, r->m->dev, MK_F32, 0, NULL, MOCL_NEVER), done);
     st = MOCL_KERNEL(r->m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
 done:
@@ -202,7 +202,8 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
     const mocl_generate_options *o = r->o;
     int64_t n = r->active, vocab = m->config.vocab, step = r->step + at, shape[2] = {n, vocab};
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
-    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL;
+    int64_t choices = mocl_generate_vocab(o, m); /* the sampler takes rows that lie one behind the other */
+    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL, *part = NULL, *choice = NULL;
     int32_t *token = mocl_int(d->token) + at * n;
     mk_real *logp = mocl_real(d->logp) + at * n, *sum = mocl_real(d->sum) + at * n;
     mocl_status st;
@@ -211,8 +212,10 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
     MOCL_GOTO(mocl_to_dtype(&states, hidden, m->dtype), done);
     MOCL_GOTO(mocl_logits(states, m->head, 0, n, mocl_real(logits)), done);
     MOCL_GOTO(MOCL_KERNEL(m->dev, reduce, MK_SUM, n, vocab, 1, mocl_real(logits), sum), done);
-    if (o->eos >= 0 && step < o->suppress_first) MOCL_GOTO(suppress(r, logits), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, vocab, mocl_real(logits), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
+    for (int64_t j = 0; j < o->n_eos && step < o->suppress_first; j++) MOCL_GOTO(suppress(r, logits, o->eos[j]), done);
+    MOCL_GOTO(mocl_narrow(&part, logits, 1, 0, choices), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&choice, part), done); /* logits themselves where all are drawn from */
+    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, choices, mocl_real(choice), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
                           mocl_int(d->ids), token), done);
     MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, token, logp, NULL,
                           mocl_real(lse)), done);
@@ -220,7 +223,15 @@ done:
     mocl_tensor_unref(logits);
     mocl_tensor_unref(lse);
     mocl_tensor_unref(states);
+    mocl_tensor_unref(part);
+    mocl_tensor_unref(choice);
     return st;
+}
+
+static bool ends(const mocl_generate_options *o, int32_t token) {
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] == token) return true;
+    return false;
 }
 
 /* stores the tokens of the group and keeps the rows that go on */
@@ -236,7 +247,7 @@ static mocl_status advance(run *r, mocl_generated *g) {
             g->logp[at] = r->host[s * n + i];
             int says = r->o->on_token ? r->o->on_token(r->o->arg, b, token) : 0;
             if (says < 0) return mocl_fail(r->m->ctx, MOCL_E_SCRIPT, "generate: stopped by its callback");
-            g->finished[b] = token == r->o->eos || says > 0;
+            g->finished[b] = says > 0 || ends(r->o, token);
         }
         if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) continue;
         r->row[kept] = r->row[i];
@@ -345,7 +356,13 @@ static mocl_status step(run *r, const mocl_generated *g) {
     return MOCL_OK;
 }
 
-static mocl_status check_options(mocl_ctx *ctx, const mocl_generate_options *o) {
+static mocl_status check_options(mocl_ctx *ctx, const mocl_model *m, const mocl_generate_options *o) {
+    long long vocab = (long long)m->config.vocab;
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] < 0 || o->eos[i] >= vocab)
+            return mocl_fail(ctx, MOCL_E_ARG, "generate: eos %d is outside the vocabulary of %lld", (int)o->eos[i], vocab);
+    if (o->vocab < 0 || o->vocab > vocab)
+        return mocl_fail(ctx, MOCL_E_ARG, "generate: vocab_size = %lld is outside 1 .. %lld, the model's", (long long)o->vocab, vocab);
     if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
                                                 (long long)o->max_new_tokens);
     if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
@@ -362,7 +379,7 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
     bool was = ctx->grad_enabled;
     mocl_status st;
     memset(g, 0, sizeof *g);
-    MOCL_TRY(check_options(ctx, o));
+    MOCL_TRY(check_options(ctx, m, o));
     if (rows < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: there are no prompts");
     for (int64_t b = 0; b < rows; b++) {
         int64_t n = offsets[b + 1] - offsets[b];

@@ -27,8 +27,8 @@ mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c) {
                          (long long)c->heads, (long long)c->kv_heads);
     if (c->head_size % 2) return mocl_fail(ctx, MOCL_E_ARG, "model config: head_dim %lld must be even for the rotary embedding",
                                            (long long)c->head_size);
-    if (!(c->norm_eps > 0) || !(c->rope_theta > 0))
-        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive");
+    if (!(c->norm_eps > 0) || !(c->rope_theta > 0) || isinf(c->norm_eps) || isinf(c->rope_theta))
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive and finite");
     return MOCL_OK;
 }
 

@@ -103,8 +103,10 @@ typedef struct mocl_generate_options {
     double temperature; /* 0 = greedy */
     int64_t top_k;      /* 0 = all */
     double top_p;       /* 1 = all */
-    int32_t eos;        /* -1 = none */
-    int64_t suppress_first; /* tokens at the start that may not be eos (0 or 1 as RiC's) */
+    const int32_t *eos; /* ids of the vocabulary that end a row, n_eos of them */
+    int64_t n_eos;      /* 0 = none */
+    int64_t suppress_first; /* tokens at the start that may not be one of eos (0 or 1 as RiC's) */
+    int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
     bool adapter;
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
     /* Called with each sampled token; 1 ends the row after it, 0 goes on, -1 aborts. May be NULL. */

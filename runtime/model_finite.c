@@ -13,12 +13,12 @@ typedef struct finder {
 static mocl_status look(void *arg, const char *name, mocl_tensor *t) {
     finder *f = arg;
     char number[32], place[256];
-    int64_t at;
-    double value;
+    mocl_nonfinite bad;
     if (f->where[0]) return MOCL_OK;
-    MOCL_TRY(mocl_tensor_nonfinite(t, &at, &value));
-    if (at >= 0)
-        snprintf(f->where, sizeof f->where, "'%s' is %s at %s", name, mocl_number_text(number, value), mocl_place_text(place, t, at));
+    MOCL_TRY(mocl_tensor_nonfinite(t, &bad));
+    if (bad.count)
+        snprintf(f->where, sizeof f->where, "'%s' is %s at %s", name, mocl_number_text(number, bad.value),
+                 mocl_place_text(place, t, bad.at));
     return MOCL_OK;
 }
 

@@ -105,14 +105,13 @@ static mocl_status refuse_gradient(mocl_optim *o, double norm) {
     char shape[128], place[256], number[32], which[32];
     for (int i = 0; i < o->n; i++) {
         mocl_tensor *g = o->param[i]->grad;
-        int64_t at = -1;
-        double value;
-        if (g) MOCL_TRY(mocl_tensor_nonfinite(g, &at, &value));
-        if (at < 0) continue;
+        mocl_nonfinite bad = {0};
+        if (g) MOCL_TRY(mocl_tensor_nonfinite(g, &bad));
+        if (!bad.count) continue;
         snprintf(which, sizeof which, "parameter %d", i + 1);
         return mocl_fail(o->ctx, MOCL_E_ARG, "step: the gradient of %s %s is not finite (%s at %s); nothing was changed",
                          o->name[i] ? o->name[i] : which, mocl_shape_text(shape, g->ndim, g->shape),
-                         mocl_number_text(number, value), mocl_place_text(place, g, at));
+                         mocl_number_text(number, bad.value), mocl_place_text(place, g, bad.at));
     }
     return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%s); nothing was changed",
                      mocl_number_text(number, norm));

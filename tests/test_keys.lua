@@ -7,7 +7,7 @@ local keys = require "mocl.keys"
 
 local LISTS = {
   honoured = { "vocab_size", "rope_theta" },
-  neutral = { mlp_bias = { false }, hidden_act = { "silu", "swish" }, scaling = { keys.EMPTY }, factor = { 1 } },
+  neutral = { mlp_bias = { false }, hidden_act = { "silu", "swish" }, scaling = { keys.EMPTY }, factor = { 1 }, quantized = {} },
   without_effect = { use_cache = "how generate works" },
 }
 
@@ -27,14 +27,23 @@ T.test("any other value and any other key is refused by name", function()
     T.eq(select(3, keys.check("c.json", json.decode(text), LISTS, prefix)), "FORMAT")
   end
   fails('{"mlp_bias": true}', "^c.json: mlp_bias = true is not supported %(false%)")
-  fails('{"hidden_act": "gelu"}', 'hidden_act = "gelu" is not supported %(silu, swish%)')
+  fails('{"hidden_act": "gelu"}', 'hidden_act = gelu is not supported %(silu, swish%)')
   fails('{"scaling": {"type": "x"}}', 'scaling = {"type":"x"} is not supported %(empty%)')
+  fails('{"quantized": {}}', 'quantized = {} is not supported %(null%)')
   fails('{"factor": "1"}', 'factor = "1" is not supported %(1%)')
   fails('{"factor": 2}', "^c.json: a.factor = 2 is", "a.")
   fails('{"attention_multiplier": 0.5}', "attention_multiplier = 0.5 is not supported %(mocl does not know this key; take it out")
   fails('{"new_flag": false}', "new_flag = false is not supported")
   fails('{"z": 1, "b": 2, "k": 3}', "b = 2 is")
-  fails(json.encode { long = ("x"):rep(200) }, 'long = "x+%.%.%. is not')
+  fails(json.encode { long = ("x"):rep(200) }, 'long = x+%.%.%. is not')
+end)
+
+T.test("strings in messages have no quotes where they can be nothing else", function()
+  for value, text in pairs { gelu = "gelu", ["1"] = '"1"', ["true"] = '"true"', [""] = '""', ["a\nb"] = "a\\nb", ["\xFF"] = "\xFF" } do
+    T.eq(keys.show(value), text)
+  end
+  T.eq(keys.show(1 / 0), "inf")
+  T.eq(keys.show { a = json.null }, '{"a":null}')
 end)
 
 T.test("load takes objects alone", function()

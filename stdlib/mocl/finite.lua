@@ -11,7 +11,8 @@ function finite.number(value, what)
   return value
 end
 
---- true if all entries of some tensors are finite; else nil, "WHERE: tensor 'NAME' is not finite (nan at [3,5])", "FORMAT".
+--- true if all entries of some tensors are finite; else nil, 
+-- "WHERE: tensor 'NAME' is not finite: 2 of 64 values are nan or infinite, the first is nan at [3,5]", "FORMAT".
 -- named: a list of {name, tensor}, or a table of tensors by name.
 function finite.tensors(named, where)
   local list = {}
@@ -22,10 +23,10 @@ function finite.tensors(named, where)
     return a[1] < b[1]
   end)
   for _, pair in ipairs(list) do
-    local place, value = pair[2]:nonfinite()
+    local place, value, count = pair[2]:nonfinite()
     if place then
-      return nil, ("%s: tensor '%s' is not finite (%s at [%s])"):format(where, pair[1], value ~= value and "nan" or tostring(value),
-        table.concat(place, ",")), "FORMAT"
+      return nil, ("%s: tensor '%s' is not finite: %d of %d values are nan or infinite, the first is %s at [%s]"):format(where, pair[1],
+        count, pair[2]:numel(), value ~= value and "nan" or tostring(value), table.concat(place, ",")), "FORMAT"
     end
   end
   return true

@@ -24,9 +24,14 @@ function keys.given(value)
   return value ~= nil and value ~= json.null
 end
 
---- A value as it stands in JSON, for messages, cut where it is long.
+--- A value for messages: as it stands in JSON, a string without its quotes where it could be nothing else; cut where it
+-- is long.
 function keys.show(value)
+  local plain = type(value) == "string" and value:find "^%a" and value ~= "true" and value ~= "false" and value ~= "null"
   local ok, text = pcall(json.encode, value)
+  if plain and ok then
+    text = text:sub(2, -2)
+  end
   text = ok and text or tostring(value)
   return #text > 80 and text:sub(1, 77) .. "..." or text
 end
@@ -69,7 +74,7 @@ local function sorted(all)
 end
 
 --- keys.check(path, all, lists, prefix) -> true | fail. lists: honoured, a list of names the reader looks at itself;
--- neutral, name -> list of the values that ask for nothing; without_effect, name -> the reason. null asks for nothing,
+-- neutral, name -> list of the values that ask for nothing, which may be empty; without_effect, name -> the reason. null asks for nothing,
 -- whatever the key. prefix stands before the key in messages: "rope_scaling." for an object inside.
 function keys.check(path, all, lists, prefix)
   local honoured = {}
@@ -87,10 +92,10 @@ function keys.check(path, all, lists, prefix)
       local fits, shown = false, {}
       for i, plain in ipairs(values) do
         fits = fits or same(value, plain)
-        shown[i] = plain == keys.EMPTY and "empty" or type(plain) == "string" and plain or keys.show(plain)
+        shown[i] = plain == keys.EMPTY and "empty" or keys.show(plain)
       end
       if not fits then
-        return keys.refuse(path, name, value, table.concat(shown, ", "))
+        return keys.refuse(path, name, value, #values > 0 and table.concat(shown, ", ") or "null")
       end
     end
   end

@@ -11,11 +11,23 @@ local transformer = require "mocl.transformer"
 
 local lm = {}
 
---- Token ids of {prompt=, response=} rows: prompts with BOS in front, responses with EOS behind.
+--- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS.
+function lm.prompt(tok, text)
+  local ids = tok:encode(text, { add_special_tokens = true })
+  if #ids == 0 then
+    ids[1] = tok:bos_id() or error("the prompt is empty and this tokenizer has no BOS token to begin with", 0)
+  end
+  return ids
+end
+
+--- Token ids of {prompt=, response=} rows: prompts as lm.prompt gives them, responses with EOS behind.
 function lm.encode(tok, rows)
   local prompts, responses = {}, {}
   for i, row in ipairs(rows) do
-    prompts[i] = tok:encode(row.prompt or "", { bos = true })
+    if type(row) ~= "table" or type(row.response) ~= "string" or type(row.prompt or "") ~= "string" then
+      error(("lm.encode: row %d is not {prompt =, response =} with texts"):format(i), 2)
+    end
+    prompts[i] = lm.prompt(tok, row.prompt or "")
     responses[i] = tok:encode(row.response, { eos = true })
   end
   return prompts, responses

@@ -2,6 +2,7 @@
 -- of preferences.
 
 local json = require "mocl.json"
+local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
@@ -18,24 +19,32 @@ Policy.__index = Policy
 --- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0}
 function policy.new(o)
   options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k" })
+  if math.type(o.max_new_tokens) ~= "integer" or o.max_new_tokens < 1 then
+    error(("policy.new: max_new_tokens is an integer of at least 1, got %s"):format(tostring(o.max_new_tokens)), 2)
+  end
   return setmetatable({
     model = o.model, tokenizer = o.tokenizer, max_new_tokens = o.max_new_tokens, temperature = o.temperature or 1,
     top_p = o.top_p or 1, top_k = o.top_k or 0,
   }, Policy)
 end
 
---- Token ids of prompts, BOS in front.
+--- Token ids of prompts (lm.prompt).
 function Policy:encode(texts)
+  options.texts("encode", texts)
   local prompts = {}
   for i, text in ipairs(texts) do
-    prompts[i] = self.tokenizer:encode(text, { bos = true })
+    prompts[i] = lm.prompt(self.tokenizer, text)
   end
   return prompts
 end
 
 --- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
 function Policy:answer(texts, o)
+  options.texts("answer", texts)
   options.check("answer", o, { "key" }, { "adapter" })
+  if math.type(o.key) ~= "integer" then
+    error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
+  end
   local prompts = self:encode(texts)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
@@ -59,6 +68,7 @@ local BATCH = 256 -- rows generated at a time while measuring
 -- objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
 -- malformed =, sample = first answers}.
 function Policy:measure(o)
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples" })
   local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
   for first = 1, o.n, BATCH do
     local scope <close> = tensor.scope()
@@ -82,7 +92,10 @@ function Policy:measure(o)
       if #sample < (o.samples or 3) then
         sample[#sample + 1] = { prompt = plain[i], response = response, rewards = row }
       end
-      local values, bad = o.audit(plain[i], response)
+      local values, bad
+      if o.audit then
+        values, bad = o.audit(plain[i], response)
+      end
       if values then
         rule_n, malformed = rule_n + 1, malformed + bad
         for j, r in ipairs(o.rewards) do -- the rule knows nothing of rewards of the user's own
@@ -112,6 +125,7 @@ end
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "on_step" })
   local list = {}
   for i, p in ipairs(preferences) do
     list[i] = self:measure(setmetatable({ p = p }, { __index = o }))

@@ -38,10 +38,15 @@ end
 --- Token ids of prompts and responses, responses with EOS; what is over max_tokens is cut: prompts lose their
 -- beginning, responses their end.
 function Model:encode(prompts, responses)
+  options.texts("reward model, prompts", prompts)
+  options.texts("reward model, responses", responses)
+  if #prompts ~= #responses then
+    error(("reward model: %d prompts, but %d responses"):format(#prompts, #responses), 2)
+  end
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(responses[i], { eos = true })
-    local prompt = self.tokenizer:encode(prompts[i], { bos = true })
+    local prompt = lm.prompt(self.tokenizer, prompts[i])
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
       prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})

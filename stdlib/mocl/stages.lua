@@ -4,6 +4,8 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
+local Run = require "mocl.run"
+local from_run = require "mocl.from_run"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
@@ -11,6 +13,7 @@ local metrics = require "mocl.metrics"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.progress"
+local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -40,6 +43,25 @@ function stages.depends(more)
     end
   end
   return all
+end
+
+--- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
+stages.VOLATILE = { "from", "save_every" }
+
+local PATHS = { "data" } -- options that name files
+local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
+
+--- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
+-- have no function; raises in words where it cannot (mocl.from_run).
+function stages.from_run(cfg, functions, depends)
+  local names = { "tokenizer", "base", "sft" }
+  for _, objective in ipairs(cfg.objectives) do
+    names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
+  end
+  local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
+  table.move(Run.VOLATILE, 1, #Run.VOLATILE, #volatile + 1, volatile)
+  return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+    neutral = ONLY_SAID })
 end
 
 --- A status line for a stage of the run.
@@ -418,6 +440,20 @@ function stages.evaluation(ctx)
     end
     return figures
   end)
+end
+
+local function one_line(text) -- an untrained model's bytes need not be text
+  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
+end
+
+--- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
+function stages.show(run)
+  local shown = run.stages.evaluation.result.shown
+  io.write "\nanswers of the trained policy\n"
+  for i, p in ipairs(run.result.preferences) do
+    io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
+  end
+  io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
 end
 
 return stages
