@@ -102,7 +102,7 @@ T.test("UTF-16 and UTF-32 are told by name, with and without a mark, plain and g
   T.eq(all(data.lines(file("a", "\u{FEFF}"))), {})
   T.eq({ core.mark "\u{FEFF}x", core.mark "x", core.mark "" }, { 3, 0, 0 })
   -- bytes that are no such text are handed on as before
-  for _, bytes in ipairs { "a\0b", "\0a\0b", "a\0b\0c", "\xFFab", "a\0\0b\0\0c\0\0d\0\0", "\xE9\0\xE9\0\xE9\0\xE9\0" } do
+  for _, bytes in ipairs { "a\0bcdefgh", "\0abcdefgh", "\xFFab", "a\0\0b\0\0c\0\0d\0\0", "\xE9\0\xE9\0\xE9\0\xE9\0" } do
     T.eq(all(data.lines(file("a", bytes))), { { 1, bytes } })
   end
 end)
