@@ -344,9 +344,12 @@ T.test("reward.functions: a file that returns them", function()
   local path = T.tmpdir() .. "/f.lua"
   assert(fs.write(path, "return { a = function() return { 1 } end, b = setmetatable({}, { __call = function() return { 2 } end }) }"))
   local list = assert(reward.functions(path))
+  assert(fs.write(path, "\u{FEFF}return { a = print }"))
+  T.eq(assert(reward.functions(path)).a, print)
   T.eq(reward.call(list.a, "a", { "p" }, { "r" }), { 1 })
   T.eq(reward.call(list.b, "b", { "p" }, { "r" }), { 2 })
   for source, text in pairs {
+    ["\xFF\xFEr\0e\0t\0u\0r\0n\0"] = "f.lua: the text is UTF%-16, as its byte order mark says; convert it: iconv",
     ["return 3"] = "f.lua: returns a number, not a table of functions",
     [""] = "f.lua: returns a nil, not a table",
     ["return { short = 3 }"] = "f.lua: reward 'short' is a number, not a function",

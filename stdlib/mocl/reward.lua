@@ -12,6 +12,7 @@ local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
+local text_core = require "mocl.data.core"
 local trainer = require "mocl.trainer"
 local transformer = require "mocl.transformer"
 
@@ -279,6 +280,11 @@ end
 
 --- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
 function reward.functions(path)
+  local text = fs.read(path)
+  local mark, wide = text_core.mark(text or "")
+  if not mark then
+    return nil, ("%s: %s"):format(path, wide), "FORMAT"
+  end
   local chunk, why = loadfile(path)
   if not chunk then
     return nil, why, why:find("^cannot ") and "IO" or "FORMAT"
