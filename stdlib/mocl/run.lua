@@ -406,12 +406,10 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
--- Takes back what stages made with an input that has changed since: they run again, and so do all that a table of what
--- they depend on does not name. Says which. Files that such a stage wrote are written over.
-local function drop_stages(self, path, users)
-  local names = {}
-  for i, name in ipairs(users) do
-    names[i] = name
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
     self.stages[name] = nil
     checkpoint.remove(base_of(self, name))
   end

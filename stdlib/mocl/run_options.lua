@@ -45,18 +45,6 @@ function run_options.covers(keys, key)
   return false
 end
 
---- The names of those of the used stages that depend on an option.
-function run_options.users(key, depends, used)
-  local names = {}
-  for _, u in ipairs(used) do
-    local keys = run_options.of(depends, u[1])
-    if not keys or run_options.covers(keys, key) then
-      names[#names + 1] = u[1]
-    end
-  end
-  return names
-end
-
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
 -- {stage, how}. Otherwise false and the reason, in words that follow the option; empty for one of the whole run.
 function run_options.may_change(key, depends, used)
@@ -67,13 +55,26 @@ function run_options.may_change(key, depends, used)
   if not named then
     return false, ""
   end
-  local user = run_options.users(key, depends, used)[1]
   for _, u in ipairs(used) do
-    if u[1] == user then
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
       return false, (" (stage '%s' %s with it)"):format(u[1], u[2])
     end
   end
   return true
+end
+
+--- The names of those of the used stages that depend on an option, sorted.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  table.sort(names)
+  return names
 end
 
 --- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
