@@ -107,6 +107,21 @@ T.test("UTF-16 and UTF-32 are told by name, with and without a mark, plain and g
   end
 end)
 
+T.test("recipes/tokenize.lua skips the mark of UTF-8 and tells UTF-16", function()
+  local child, tokenizer = require "child", require "mocl.tokenizer"
+  local tok = T.tmpdir() .. "/tokenizer.json"
+  assert(tokenizer.train({ "one two" }, { vocab_size = 260 }):save(tok))
+  local function ids(text, whole)
+    return child.mocl { "recipes/tokenize.lua", "tokenizer=" .. tok, "file=" .. file("t.txt", text), "whole=" .. whole }
+  end
+  for _, whole in ipairs { "true", "false" } do
+    T.eq(ids("\u{FEFF}one\ntwo\n", whole), (ids("one\ntwo\n", whole)))
+    local out, err, status = ids(wide("\u{FEFF}one\n", 2, "<"), whole)
+    T.eq({ out, status }, { "", 1 })
+    T.ok(err:find("t.txt: the text is UTF-16, as its byte order mark says; convert it: iconv", 1, true), err)
+  end
+end)
+
 T.test("a damaged gzip file names file and line", function()
   local parts = {}
   for i = 1, 20000 do
