@@ -414,6 +414,19 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
+    self.stages[name] = nil
+    checkpoint.remove(base_of(self, name))
+  end
+  write_json(self:path("stages.json"), self.stages)
+  rewind_to_newest(self)
+  io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
+    #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
+end
+
 local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
@@ -429,18 +442,24 @@ local function hash_input(self, path, option)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] and not (option and run_options.may_change(option, self.depends, used_stages(self))) then
+  elseif inputs[path] and not option then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
+  elseif inputs[path] then
+    local users = run_options.users(option, self.depends, used_stages(self))
+    if #users > 0 then
+      drop_stages(self, path, users)
+    end
   end
-  inputs[path] = hash
+  inputs[path] = hash -- last: if this process is killed above, the next one does it again
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises, unless it is the value of an option that may change (mocl.run_options).
+-- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
+-- (mocl.run_options) are run again, and the others are kept.
 function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
