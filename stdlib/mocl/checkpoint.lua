@@ -107,10 +107,22 @@ local function discard(base, name)
   check(fs.remove_tree(dying))
 end
 
+--- Removes all checkpoints below base, and `last`.
+function checkpoint.remove(base)
+  local names = names_in(base)
+  if names[1] and fs.readlink(fs.join(base, "last")) then
+    check(fs.remove(fs.join(base, "last")))
+  end
+  for _, name in ipairs(names) do
+    discard(base, name)
+  end
+end
+
 -- Raises unless keep is a number of checkpoints, or nil: all of them.
 local function check_keep(name, keep)
   if keep ~= nil and (math.type(keep) ~= "integer" or keep < 0) then
-    error(("%s: keep = %s is no number of checkpoints; give a whole number, or leave it out to keep all"):format(name, tostring(keep)), 3)
+    error(("%s: keep = %s is no number of checkpoints; give a whole number, or leave it out to keep all"):format(name,
+      tostring(keep)), 3)
   end
 end
 

@@ -5,6 +5,7 @@
 --   model:add_lora { r = 16, alpha = 32, target_modules = { "q_proj", "v_proj" }, key = k }
 --   assert(lora.save(model, "out/adapter", { base_model_name_or_path = "runs/x/sft" }))
 
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lora_config = require "mocl.lora_config"
@@ -66,7 +67,10 @@ function lora.save(model, dir, opts)
     tensors[PREFIX .. pair[1]] = pair[2]
   end
   local meta = { format = "pt", base_sha256 = model:hash() }
-  local ok, message, code = fs.mkdir(dir)
+  local ok, message, code = finite.tensors(tensors, dir)
+  if ok then
+    ok, message, code = fs.mkdir(dir)
+  end
   if ok then
     config.base_model_name_or_path = base_path(dir, opts.base_model_name_or_path)
     ok, message, code = safetensors.save(fs.join(dir, "adapter_model.safetensors"), tensors, meta)
@@ -137,6 +141,10 @@ function lora.load(model, dir, opts)
   local tensors, meta, kind = safetensors.load(file, { device = model:device() })
   if not tensors then
     return nil, meta, kind
+  end
+  local sound, bad_tensor, format = finite.tensors(tensors, file)
+  if not sound then
+    return nil, bad_tensor, format
   end
   local before, kept = model:lora(), {}
   for _, pair in ipairs(model:named_parameters(true)) do
