@@ -242,6 +242,33 @@ T.test("a tensor that no adapter uses, and one that is missing, are refused by n
   T.eq(model:lora(), nil)
 end)
 
+T.test("tensors in other dtypes, numbers that are none, and no safetensors file", function()
+  local modules = { ["model.layers.0.self_attn.q_proj"] = { 4 } }
+  local config = { peft_type = "LORA", r = 4, target_modules = { "layers.0.self_attn.q_proj" } }
+  local model, plain = peft.base(), peft.base()
+  local tensors = peft.tensors(model, modules)
+  assert(lora.load(plain, directory(config, tensors)))
+  local half = {}
+  for name, t in pairs(tensors) do
+    half[name] = t:to "bf16"
+  end
+  assert(lora.load(model, directory(config, half)))
+  T.near(last_hidden(model), last_hidden(plain), .05)
+  local info, before = model:lora(), last_hidden(model)
+  for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
+    local name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    tensors[name]:fill_(0)
+    tensors[name]:narrow(1, 3, 1):fill_(bad)
+    T.fails("adapter_model.safetensors: tensor '" .. name:gsub("%p", "%%%0") .. "' is not finite: 4 of 64", lora.load, model,
+      directory(config, tensors))
+    T.eq(model:lora(), info)
+    T.eq(last_hidden(model), before)
+  end
+  local dir = directory(config, tensors)
+  assert(fs.rename(dir .. "/adapter_model.safetensors", dir .. "/adapter_model.bin"))
+  T.fails("No such file or directory %(adapter_model.bin is not read: save the adapter in PEFT as safetensors%)", lora.load, model, dir)
+end)
+
 T.test("a failed load leaves an adapter whose layers differ", function()
   local model = peft.adapter(assert(load("return " .. golden.written[4].options))())
   local before, info = last_hidden(model), model:lora()
