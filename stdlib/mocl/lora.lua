@@ -155,7 +155,9 @@ function lora.load(model, dir, opts)
   for _, pair in ipairs(model:named_parameters(true)) do
     kept[pair[1]] = pair[2]
   end
-  local ok, err = pcall(model.add_lora, model, { modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora })
+  local ok, err = pcall(model.add_lora, model, {
+    modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora,
+  })
   if not ok then
     return nil, path .. ": " .. tostring(err), "FORMAT"
   end

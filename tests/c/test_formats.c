@@ -102,7 +102,8 @@ static void test_members(void) {
     for (int byte = 1; byte < 256; byte++) {
         file[size] = (char)byte;
         put(file, size + 1);
-        CHECK(read_all(text, &n) == MOCL_E_FORMAT && n == ONE + TWO && says(byte == 0x1F ? "ends too early" : "neither gzip nor"));
+        const char *reason = byte == 0x1F ? "ends too early" : "neither gzip nor";
+        CHECK(read_all(text, &n) == MOCL_E_FORMAT && n == ONE + TWO && says(reason));
     }
     static const char *const behind[] = {"\x1F\x8C", "\x1Fx", "a plain text\n", "PK\3\4", "\xEF\xBB\xBF"};
     for (size_t i = 0; i < sizeof behind / sizeof *behind; i++) {
