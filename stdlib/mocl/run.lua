@@ -16,6 +16,7 @@ local json = require "mocl.json"
 local report = require "mocl.report"
 local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
+local run_logs = require "mocl.run_logs"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
@@ -27,7 +28,7 @@ local VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "thre
 
 Run.VOLATILE = VOLATILE
 
-local LOGS = { "metrics", "samples" } -- files NAME.jsonl
+local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
 
 local function check(ok, err)
   if ok == nil or ok == false then
@@ -48,30 +49,23 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
--- Calls f(...); an error leaves with its cure.
-local function guarded(out, f, ...)
+-- A process that the run's own has forked must not write it: both would go on with the same files.
+local function refuse_fork(run)
+  if run.pid ~= sys.getpid() then
+    error(("%s: this run belongs to process %d, which has forked this one; let that one write it"):format(run.out, run.pid), 0)
+  end
+end
+
+-- Calls f(run, ...); an error leaves with its cure.
+local function guarded(out, f, run, ...)
+  refuse_fork(run)
   local function pass(ok, ...)
     if not ok then
       error(run_cures.of(..., out), 0)
     end
     return ...
   end
-  return pass(pcall(f, ...))
-end
-
--- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
--- of a constant) must not cost a run its end.
-local function null_for_nan(v)
-  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-    return json.null
-  elseif type(v) ~= "table" then
-    return v
-  end
-  local copy = setmetatable({}, getmetatable(v)) -- json.array's
-  for k, x in pairs(v) do
-    copy[k] = null_for_nan(x)
-  end
-  return copy
+  return pass(pcall(f, run, ...))
 end
 
 local function shell_word(s)
@@ -242,37 +236,6 @@ local function write_identity(run, opts)
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
 end
 
-local function sizes(run)
-  local offsets = {}
-  for _, name in ipairs(LOGS) do
-    local f = run.files[name]
-    if f then
-      offsets[name] = f:seek("end")
-    else
-      local path = fs.join(run.out, name .. ".jsonl")
-      offsets[name] = fs.exists(path) and check(fs.size(path)) or 0
-    end
-  end
-  return offsets
-end
-
-local function truncate(run, offsets)
-  for _, name in ipairs(LOGS) do
-    local path, want = fs.join(run.out, name .. ".jsonl"), offsets[name] or 0
-    if run.files[name] then
-      run.files[name]:close()
-      run.files[name] = nil
-    end
-    local size = fs.exists(path) and check(fs.size(path)) or 0
-    if size < want then
-      error(("%s: has %d bytes, had %d at the checkpoint: put it back, or start again with another out="):format(path, size,
-        want), 0)
-    elseif size > want then
-      check(fs.truncate(path, want))
-    end
-  end
-end
-
 -- The newest checkpoint, which must be one of this run.
 local function newest(run, base)
   local path, state = checkpoint.newest(base)
@@ -392,7 +355,7 @@ function Run.open(opts)
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
-    files = {}, stages = {}, forgotten = {}, started = sys.now(),
+    files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -410,6 +373,19 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
+    self.stages[name] = nil
+    checkpoint.remove(base_of(self, name))
+  end
+  write_json(self:path("stages.json"), self.stages)
+  rewind_to_newest(self)
+  io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
+    #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
+end
+
 local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
@@ -425,56 +401,31 @@ local function hash_input(self, path, option)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] and not (option and run_options.may_change(option, self.depends, used_stages(self))) then
+  elseif inputs[path] and not option then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
+  elseif inputs[path] then
+    local users = run_options.users(option, self.depends, used_stages(self))
+    if #users > 0 then
+      drop_stages(self, path, users)
+    end
   end
-  inputs[path] = hash
+  inputs[path] = hash -- last: if this process is killed above, the next one does it again
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises, unless it is the value of an option that may change (mocl.run_options).
+-- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
+-- (mocl.run_options) are run again, and the others are kept.
 function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
 
--- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
-local function line_of(row)
-  local parts = {}
-  local keys = {}
-  for k in pairs(row) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  for i, k in ipairs(keys) do
-    local v = row[k]
-    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-      v = json.null
-    end
-    -- models answer bytes that need not be UTF-8
-    parts[i] = json.encode(k) .. ":" .. json.encode(v, { replace_invalid = true })
-  end
-  return "{" .. table.concat(parts, ",") .. "}\n"
-end
-
--- row: a table, or the text of a line
 local function append(run, name, row)
-  local path = run:path(name .. ".jsonl")
-  local f = run.files[name]
-  if not f then
-    f = check(io.open(path, "ab"))
-    run.files[name] = f
-  end
-  local ok, err = f:write(type(row) == "string" and row or line_of(row))
-  if ok then
-    ok, err = f:flush()
-  end
-  if not ok then
-    error(path .. ": " .. err, 0)
-  end
+  refuse_fork(run)
+  run_logs.append(run, name, row)
 end
 
 --- Appends one flat object to metrics.jsonl: numbers by name, step, and time in seconds if the
@@ -550,7 +501,7 @@ local function record(run, name, result, outputs, seconds)
   for _, stage in pairs(run.stages) do
     order = math.max(order, (stage.order or 0) + 1)
   end
-  run.stages[name] = { result = null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
+  run.stages[name] = { result = run_logs.null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
   write_json(run:path("stages.json"), run.stages)
   run.stages = read_json(run:path("stages.json"))
   return run.stages[name].result or {}
@@ -623,6 +574,7 @@ end
 -- step and the sizes of the logs. Older ones beyond `keep` are deleted.
 -- stage: name of a stage with its own checkpoints, or nil for the run's.
 function Run:checkpoint(step, write, state, stage)
+  refuse_fork(self)
   local full = {}
   for k, v in pairs(state or {}) do
     full[k] = v
@@ -647,11 +599,12 @@ end
 -- continued run writes the same files as an uninterrupted one. Run.open does so by itself for the
 -- newest mark; this is for a recipe that goes back to an older one.
 function Run:rewind(state)
+  refuse_fork(self)
   truncate(self, state.offsets)
 end
 
 local function finish(run, result, timing)
-  local text = json.encode(null_for_nan(result), { indent = 2 }) .. "\n"
+  local text = json.encode(run_logs.null_for_nan(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds
@@ -690,16 +643,16 @@ function Run:finish(result, timing)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
--- is fine.
+-- is fine. In a process forked from the run's own the directory stays taken.
 function Run:close()
   for name, f in pairs(self.files) do
     f:close()
     self.files[name] = nil
   end
-  if self.lock then
+  if self.lock and self.pid == sys.getpid() then
     fs.remove(self.lock)
-    self.lock = nil
   end
+  self.lock = nil
 end
 
 -- The error of a signal leaves with what to do next.
