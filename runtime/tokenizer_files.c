@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "file.h"
+#include "text.h"
 #include "tokenizer_config.h"
 
 /* in the order in which a directory is searched */
@@ -44,7 +45,7 @@ static char *join(mocl_ctx *ctx, const char *directory, const char *name) {
 
 static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                              const char *data, size_t n) {
-    size_t at = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    size_t at = mocl_utf8_mark(data, n);
     while (at < n && strchr(" \t\r\n", data[at])) at++;
     if (ends_with(path, ".bin")) return mocl_tok_load_bin(ctx, out, path, data, n);
     bool model = ends_with(path, ".model");

@@ -10,6 +10,7 @@
 
 #include "file.h"
 #include "json.h"
+#include "text.h"
 #include "tokenizer_config.h"
 
 static mocl_status fail(tok_reader *r, const char *text) {
@@ -375,21 +376,14 @@ mocl_status mocl_tok_load_json(mocl_ctx *ctx, mocl_tokenizer **out, const char *
 
 /* ---- vocab.json + merges.txt ---- */
 
-/* why a text that begins so is none in UTF-8, or NULL */
-static const char *other_encoding(const char *s, size_t n) {
-    bool wide = n >= 2 && (memcmp(s, "\xff\xfe", 2) == 0 || memcmp(s, "\xfe\xff", 2) == 0 ||
-                           s[0] == '\0' || s[1] == '\0');
-    return wide ? "the text is UTF-16; save it as UTF-8" : NULL;
-}
-
 /* the lines of merges.txt as [left, right, ...]; a first line "#version" is skipped */
 static mocl_status read_lines(tok_reader *r, const char *data, size_t n, mocl_text *merge,
                               size_t *n_merge) {
     size_t line = 0;
     *n_merge = 0;
-    const char *wide = other_encoding(data, n);
+    const char *wide = mocl_text_wide(data, n);
     if (wide) return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, wide);
-    for (size_t at = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; at < n;) {
+    for (size_t at = mocl_utf8_mark(data, n); at < n;) {
         const char *s = data + at, *end = memchr(s, '\n', n - at);
         size_t len = end ? (size_t)(end - s) : n - at;
         at += len + 1;
