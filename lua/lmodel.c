@@ -21,10 +21,30 @@ static const char *const config_names[] = {"vocab_size", "hidden_size", "num_hid
                                            "max_position_embeddings", "rms_norm_eps", "rope_theta",
                                            "tie_word_embeddings", NULL};
 
+/* Raises where keys without a default are missing; it names all of them. */
+static void check_required(lua_State *L, int idx) {
+    static const char *const required[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                                           "intermediate_size", NULL};
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (const char *const *name = required; *name; name++) {
+        bool missing = lua_getfield(L, idx, *name) == LUA_TNIL;
+        lua_pop(L, 1);
+        if (!missing) continue;
+        if (luaL_bufflen(&b) > 0) luaL_addstring(&b, ", ");
+        luaL_addstring(&b, *name);
+    }
+    size_t n = luaL_bufflen(&b);
+    luaL_pushresult(&b);
+    if (n > 0) luaL_error(L, "model config: missing: %s", lua_tostring(L, -1));
+    lua_pop(L, 1);
+}
+
 static mocl_model_config check_config(lua_State *L, int idx) {
     mocl_model_config c = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     moclL_checkoptions(L, idx, config_names);
+    check_required(L, idx);
     c.vocab = moclL_optfield_integer(L, idx, "vocab_size", 0);
     c.width = moclL_optfield_integer(L, idx, "hidden_size", 0);
     c.layers = moclL_optfield_integer(L, idx, "num_hidden_layers", 0);
@@ -138,19 +158,6 @@ static int model_hash(lua_State *L) {
     MOCLL_CALL(L, mocl_model_hash(m, &hex));
     lua_pushstring(L, hex);
     return 1;
-}
-
-/* ---- weights ---- */
-
-/* nonfinite(tensor) -> how many values are nan or infinite, the place of the first in the flattened tensor (from 1) or nil */
-static int transformer_nonfinite(lua_State *L) {
-    mocl_tensor *t = moclL_checktensor(L, 1);
-    int64_t count, first;
-    MOCLL_CALL(L, mocl_tensor_nonfinite(t, &count, &first));
-    lua_pushinteger(L, count);
-    if (count == 0) return 1;
-    lua_pushinteger(L, first + 1);
-    return 2;
 }
 
 /* ---- ragged batches ---- */
@@ -467,7 +474,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {
     {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
-    {"nonfinite", transformer_nonfinite}, {"pack", transformer_pack}, {NULL, NULL}};
+    {"pack", transformer_pack}, {NULL, NULL}};
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);

@@ -8,6 +8,8 @@
 -- texts, when all are there, with a line --- between them. A text ends with the EOS token, a new BOS token, a stop
 -- text (which is part of it) or max_new_tokens. Same seed, same texts.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local lm = require "mocl.lm"
 local lora = require "mocl.lora"
@@ -40,14 +42,18 @@ local function check(value, message)
   return value
 end
 
+local function of_option(key, value, message)
+  return check(value, value or ("option %s: %s"):format(key, message))
+end
+
 check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
-local tok = check(tokenizer.load(cfg.tokenizer or cfg.model))
-local model = check(transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
+local tok = of_option(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
+local model = of_option("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
-  check(lora.load(model, cfg.adapter))
+  of_option("adapter", lora.load(model, cfg.adapter))
 end
 
 local shape = model:config()
@@ -59,8 +65,11 @@ check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the 
   :format(#prompt, shape.max_position_embeddings))
 
 local function out(text)
-  check(io.write(text))
-  io.flush()
+  local ok, message = io.write(text)
+  if ok then
+    ok, message = io.stdout:flush()
+  end
+  check(ok, ok or "standard output: " .. message)
 end
 
 -- one per text: what the prompt and its answer are so far

@@ -1,7 +1,8 @@
 --- mocl.kl_controller: the weight of the KL penalty, fixed or adapted to a target as TRL does.
 -- Adaptive (Ziegler et al. 2019): e = clip(kl / target - 1, -0.2, 0.2);
--- beta <- max(min, beta * (1 + e * n_steps / horizon)). kl is the mean over sequences of the sum
--- over tokens, n_steps the number of sequences. It refuses a kl that is not finite.
+-- beta <- max(min, beta * max(1 + e * n_steps / horizon, 0.1)). kl is the mean over sequences of the
+-- sum over tokens, n_steps the number of sequences. TRL lacks the inner max: with more than 5
+-- horizons a step its factor is 0 or below, and a beta of 0 stays 0. It refuses a kl that is not finite.
 
 local shown = require("mocl.config_text").shown
 
@@ -15,6 +16,8 @@ local DEFAULTS = {
   adaptive = { init_kl_coef = 0.2, target = 6.0, horizon = 10000.0, min = 0.0 },
   fixed = { init_kl_coef = 0.2 },
 }
+
+local LEAST_FACTOR = 0.1 -- of one update; below 4.5 horizons a step it is never reached
 
 local function is_finite(x)
   return type(x) == "number" and x == x and x ~= math.huge and x ~= -math.huge
@@ -63,7 +66,10 @@ function Controller:update(kl, n_steps)
   end
   if self.kind == "adaptive" then
     local e = math.max(-0.2, math.min(0.2, kl / self.target - 1))
-    self.beta = math.max(self.min, self.beta * (1 + e * n_steps / self.horizon))
+    local beta = math.max(self.min, self.beta * math.max(1 + e * n_steps / self.horizon, LEAST_FACTOR))
+    if is_finite(beta) and beta > 0 then -- else it went beyond the range of numbers, from where it could not return
+      self.beta = beta
+    end
   end
   return self.beta
 end

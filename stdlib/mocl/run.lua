@@ -13,6 +13,7 @@ local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
+local run_cures = require "mocl.run_cures"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
@@ -21,6 +22,8 @@ Run.__index = Run
 
 -- Options that may differ between the two halves of one run: the results do not depend on them.
 local VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" }
+
+Run.VOLATILE = VOLATILE
 
 local LOGS = { "metrics", "samples" } -- files NAME.jsonl
 
@@ -43,43 +46,11 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
--- What to do about an error, by the reason that the system gives. %s: the run's directory.
-local CURES = {
-  ["No space left on device"] = "free some space, then continue with resume=auto",
-  ["Disk quota exceeded"] = "free some space, then continue with resume=auto",
-  ["File too large"] = "raise the limit (ulimit -f), then continue with resume=auto",
-  ["Input/output error"] = "if the disk is sound again, continue with resume=auto",
-  ["Permission denied"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Operation not permitted"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Read-only file system"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Too many open files"] = "raise the limit (ulimit -n), then continue with resume=auto",
-  ["File name too long"] = "choose another out=",
-  ["Not a directory"] = "choose another out=",
-}
-
--- The same error with what to do about it, where that is known.
-local function with_cure(err, out)
-  if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
-    return err
-  end
-  for reason, cure in pairs(CURES) do
-    if err:sub(-#reason) == reason then
-      return ("%s\n%s"):format(err, cure:format(out))
-    end
-  end
-  if err:find(": No such file or directory$") and not fs.exists(out) then
-    return ("%s\nthe run's directory is gone: start again"):format(err)
-  elseif err:find("memory", 1, true) and (err:find("out of ", 1, true) or err:find("not enough", 1, true)) then
-    return err .. "\nwith more memory the run can be continued with resume=auto"
-  end
-  return err
-end
-
 -- Calls f(...); an error leaves with its cure.
 local function guarded(out, f, ...)
   local function pass(ok, ...)
     if not ok then
-      error(with_cure(..., out), 0)
+      error(run_cures.of(..., out), 0)
     end
     return ...
   end
@@ -254,7 +225,7 @@ local function inspect(run, opts, resume)
   end
   run.complete = fs.exists(fs.join(out, "result.json")) ~= nil
   local stages = fs.join(out, "stages.json")
-  run.stages = not run.complete and fs.exists(stages) and read_stages(stages) or {}
+  run.stages = fs.exists(stages) and read_stages(stages) or {}
   local changed = compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
   if run.complete then
     return "complete"
@@ -278,9 +249,9 @@ local function write_identity(run, opts)
     words[#words + 1] = shell_word(a)
   end
   check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
-  local inputs = run.env and run.env.inputs
+  local before = run.env or {}
   run.env = describe_environment(opts)
-  run.env.inputs = inputs
+  run.env.inputs, run.env.from = before.inputs, before.from
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
@@ -362,7 +333,11 @@ local function enter(run, opts, resume, home)
     run.result = read_json(fs.join(out, "result.json"))
     return run
   end
-  check(fs.mkdir(out))
+  local made, reason = fs.mkdir(out)
+  if not made then
+    reason = run_cures.of(reason, out, true)
+    error(reason:find("out=", 1, true) and reason or ("%s\n%s cannot be made: choose another out="):format(reason, out), 0)
+  end
   lock(run)
   for _, base in ipairs(bases(run)) do
     checkpoint.clean(base)
@@ -402,7 +377,7 @@ function Run.open(opts)
     end
     out = resume
     if not fs.exists(fs.join(out, "config.lua")) then
-      error(out .. " holds no run to continue", 0)
+      error(("resume=%s holds no run to continue"):format(out), 0)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
@@ -481,6 +456,7 @@ local function line_of(row)
   return "{" .. table.concat(parts, ",") .. "}\n"
 end
 
+-- row: a table, or the text of a line
 local function append(run, name, row)
   local path = run:path(name .. ".jsonl")
   local f = run.files[name]
@@ -488,7 +464,7 @@ local function append(run, name, row)
     f = check(io.open(path, "ab"))
     run.files[name] = f
   end
-  local ok, err = f:write(line_of(row))
+  local ok, err = f:write(type(row) == "string" and row or line_of(row))
   if ok then
     ok, err = f:flush()
   end
@@ -535,6 +511,11 @@ function Stage:latest()
   return self.run:latest(self.name)
 end
 
+--- Removes the checkpoints of the stage, where what it leaves takes their place.
+function Stage:clear()
+  checkpoint.remove(base_of(self.run, self.name))
+end
+
 --- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
 -- run goes on from them.
 function Stage:output(path)
@@ -559,12 +540,21 @@ local function reuse(run, name)
   return done.result or {}
 end
 
+-- Marks a stage as finished.
+local function record(run, name, result, outputs, seconds)
+  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = seconds, outputs = outputs }
+  write_json(run:path("stages.json"), run.stages)
+  run.stages = read_json(run:path("stages.json"))
+  return run.stages[name].result or {}
+end
+
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
   run.stage_name = name
   local ok, result = pcall(fn, stage)
   run.stage_name = nil
   if not ok then
+    run.failed_stage = name
     error(result, 0)
   end
   if type(result) == "table" and next(result) == nil then
@@ -574,11 +564,33 @@ local function execute(run, name, fn)
   for _, path in ipairs(stage.outputs) do
     outputs[path] = digest.of(run:path(path))
   end
-  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = sys.now() - started,
-    outputs = next(outputs) and outputs or nil }
-  write_json(run:path("stages.json"), run.stages)
-  run.stages = read_json(run:path("stages.json"))
-  return run.stages[name].result or {}
+  return record(run, name, result, next(outputs) and outputs or nil, sys.now() - started)
+end
+
+local function adopt(run, name, done, copy, logs)
+  local started = sys.now()
+  copy()
+  for path, hashes in pairs(done.outputs or {}) do
+    digest.verify(run:path(path), hashes, "what was copied")
+  end
+  for _, log in ipairs(LOGS) do
+    for _, line in ipairs(logs[log]) do
+      append(run, log, line)
+    end
+  end
+  record(run, name, done.result, done.outputs, sys.now() - started)
+end
+
+--- Makes a stage that another run finished one of this run, so that it will not run here (mocl.from_run). done: its entry in
+-- stages.json; copy() puts its outputs into this directory; logs: {metrics =, samples =} lists of lines.
+function Run:adopt(name, done, copy, logs)
+  guarded(self.out, adopt, self, name, done, copy, logs)
+end
+
+--- Sets a field of env.json.
+function Run:note(key, value)
+  self.env[key] = value
+  guarded(self.out, write_json, self:path("env.json"), self.env)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
@@ -646,6 +658,8 @@ local function finish(run, result, timing)
     local ok, drawn = pcall(page[2], run.out, { result = run.result })
     if ok and drawn then
       check(fs.write(run:path(page[1]), drawn))
+    elseif not ok and tostring(drawn):find "interrupted!$" then
+      error(drawn, 0)
     elseif not ok then
       io.stderr:write(run:path(page[1]), ": ", tostring(drawn), "\n")
     end
@@ -675,7 +689,14 @@ function Run:close()
   end
 end
 
-Run.__close = Run.close
+-- The error of a signal leaves with what to do next.
+Run.__close = function(run, err)
+  local signal = sys.interrupted()
+  if signal and type(err) == "string" and err:find "interrupted!$" and not run.complete then
+    io.stderr:write(("\n%s%s; continue with resume=auto\n"):format(signal, run.failed_stage and " in stage " .. run.failed_stage or ""))
+  end
+  run:close()
+end
 Run.__gc = Run.close
 
 return Run
