@@ -46,7 +46,7 @@ static char *join(mocl_ctx *ctx, const char *directory, const char *name) {
 static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                              const char *data, size_t n) {
     size_t at = mocl_utf8_mark(data, n);
-    while (at < n && strchr(" \t\r\n", data[at])) at++;
+    while (at < n && memchr(" \t\r\n", data[at], 4)) at++;
     if (ends_with(path, ".bin")) return mocl_tok_load_bin(ctx, out, path, data, n);
     bool model = ends_with(path, ".model");
     if (!model && !ends_with(path, ".json") && !(at < n && data[at] == '{'))
@@ -144,8 +144,10 @@ static mocl_status check_ending(saving *s) {
     bool bin = ends_with(s->path, ".bin"), model = ends_with(s->path, ".model");
     tok_source source = s->t->source_kind;
     if (bin == (source == TOK_SOURCE_BIN) && model == (source == TOK_SOURCE_MODEL)) return MOCL_OK;
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: this tokenizer is a '%s', and could not be loaded "
-                     "by this name; name it so", mocl_path_tail(s->path),
+    return mocl_fail(s->ctx, MOCL_E_FORMAT,
+                     "%s: this tokenizer is a '%s' and could not be loaded by this name; end the "
+                     "name so, or make the directory first",
+                     mocl_path_tail(s->path),
                      source == TOK_SOURCE_BIN     ? ".bin"
                      : source == TOK_SOURCE_MODEL ? ".model"
                                                   : ".json");

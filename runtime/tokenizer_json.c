@@ -349,7 +349,7 @@ static mocl_status read_root(tok_reader *r, const json_t *root, const tok_config
     MOCL_TRY(mocl_tok_config_tokens(r->ctx, config, t));
     MOCL_TRY(mocl_tok_finish(r->ctx, t, r->path)); /* while root holds the texts it copies */
     guess_ends(t);
-    t->template_of_file = t->n_single > 0;
+    t->template_of_file = t->n_single > 1;
     MOCL_TRY(mocl_tok_config_finish(r->ctx, config, t));
     return mocl_tok_default_template(r->ctx, t);
 }
