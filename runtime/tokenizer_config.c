@@ -15,10 +15,9 @@
 #include "file.h"
 #include "json.h"
 
-const char *const mocl_tok_side_name[TOK_SIDES] = {
-    [TOK_SIDE_CONFIG] = "tokenizer_config.json",
-    [TOK_SIDE_MAP] = "special_tokens_map.json",
-    [TOK_SIDE_ADDED] = "added_tokens.json"};
+const char *const mocl_tok_side_name[TOK_SIDES] = {[TOK_SIDE_CONFIG] = "tokenizer_config.json",
+                                                   [TOK_SIDE_MAP] = "special_tokens_map.json",
+                                                   [TOK_SIDE_ADDED] = "added_tokens.json"};
 
 /* ---- keys ---- */
 
@@ -30,9 +29,9 @@ enum { N_NAMED = sizeof named / sizeof *named };
 /* lists of special tokens without a name (extra_special_tokens may also be an object) */
 static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
 
-static const char *const honoured[] = {"added_tokens_decoder", "add_bos_token",  "add_eos_token",
-                                       "add_prefix_space",     "legacy",         "split_special_tokens",
-                                       "tokenizer_class",      "sp_model_kwargs"};
+static const char *const honoured[] = {
+    "added_tokens_decoder", "add_bos_token",   "add_eos_token",  "add_prefix_space", "legacy",
+    "split_special_tokens", "tokenizer_class", "sp_model_kwargs"};
 
 /* Keys that change neither the ids nor the text of the tokenizers that mocl reads. */
 static const char *const without_effect[] = {
@@ -73,8 +72,8 @@ static bool in(const char *key, const char *const *list, size_t n) {
 /* any other name of a special token, as the tokenizers of models with images have them */
 static bool is_token_name(const char *key, const json_t *v) {
     size_t n = strlen(key);
-    return n > 6 && strcmp(key + n - 6, "_token") == 0 && !IN(key, named) &&
-           !IN(key, honoured) && (json_is_string(v) || json_is_object(v));
+    return n > 6 && strcmp(key + n - 6, "_token") == 0 && !IN(key, named) && !IN(key, honoured) &&
+           (json_is_string(v) || json_is_object(v));
 }
 
 static bool asks_nothing(const json_t *v) {
@@ -129,8 +128,8 @@ static char *beside(mocl_ctx *ctx, const char *path, const char *name) {
 static mocl_status read_side(mocl_ctx *ctx, tok_config *c, int side) {
     json_error_t e;
     MOCL_TRY(mocl_file_read(ctx, c->path[side], &c->data[side], &c->n[side]));
-    mocl_status st = mocl_json_parse(ctx, &c->root[side], c->data[side], c->n[side],
-                                     JSON_REJECT_DUPLICATES, &e);
+    mocl_status st =
+        mocl_json_parse(ctx, &c->root[side], c->data[side], c->n[side], JSON_REJECT_DUPLICATES, &e);
     if (st == MOCL_E_FORMAT)
         return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", c->path[side], e.line, e.column,
                          e.text);
@@ -236,12 +235,12 @@ static tok_added *find_added(mocl_tokenizer *t, mocl_text s) {
 static mocl_status conflict(tokens *k, const tok_added *a, long long id, long long other,
                             const char *why) {
     return mocl_fail(k->ctx, MOCL_E_FORMAT, "%s: the token '%.*s' has the id %lld here and %lld %s",
-                     mocl_path_tail(k->c->path[k->side]), (int)(a->content.n > 60 ? 60 : a->content.n),
-                     a->content.p, id, other, why);
+                     mocl_path_tail(k->c->path[k->side]),
+                     (int)(a->content.n > 60 ? 60 : a->content.n), a->content.p, id, other, why);
 }
 
 /* A token with an id of its own, -1 = the next one. Flags of a token that is there are replaced.
-*/
+ */
 static mocl_status put(tokens *k, const tok_added *a, int64_t id) {
     mocl_tokenizer *t = k->t;
     tok_added *there = find_added(t, a->content);
@@ -326,9 +325,8 @@ static mocl_status put_numbered(tokens *k, const json_t *o, bool decoder) {
     }
     if (!st) qsort(list, n, sizeof *list, by_id);
     for (size_t i = 0; i < n && !st; i++) {
-        tok_added a = {.content = {list[i].key, strlen(list[i].key)},
-                       .normalized = true,
-                       .in_text = true};
+        tok_added a = {
+            .content = {list[i].key, strlen(list[i].key)}, .normalized = true, .in_text = true};
         a.match = a.content;
         if (decoder) st = read_token(k, list[i].key, list[i].token, false, &a);
         if (!st && a.content.n == 0)
@@ -423,7 +421,8 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
     }
     for (int side = 0; side < TOK_SIDES; side++) {
         t->side_there[side] = c->root[side] != NULL;
-        if (c->root[side]) MOCL_TRY(mocl_tok_bytes_add(ctx, &t->side[side], c->data[side], c->n[side]));
+        if (c->root[side])
+            MOCL_TRY(mocl_tok_bytes_add(ctx, &t->side[side], c->data[side], c->n[side]));
     }
     return MOCL_OK;
 }

@@ -122,8 +122,8 @@ typedef struct saving {
 
 static mocl_status would_change(saving *s, const char *path, const char *why) {
     return mocl_fail(s->ctx, MOCL_E_FORMAT,
-                     "%s: %s; remove this file, or save to another directory",
-                     mocl_path_tail(path), why);
+                     "%s: %s; remove this file, or save to another directory", mocl_path_tail(path),
+                     why);
 }
 
 /* a file that a load of the directory finds before the one that is saved */
@@ -131,9 +131,9 @@ static mocl_status check_before(saving *s, const char *directory) {
     for (int i = 0; i < N_NAMES && file_names[i].source != s->t->source_kind; i++) {
         char *name = join(s->ctx, directory, file_names[i].name);
         if (!name) return mocl_nomem(s->ctx, strlen(directory));
-        mocl_status st =
-            exists(name) ? would_change(s, name, "would be loaded in place of what is saved")
-                         : MOCL_OK;
+        mocl_status st = exists(name)
+                             ? would_change(s, name, "would be loaded in place of what is saved")
+                             : MOCL_OK;
         mocl_free(name);
         MOCL_TRY(st);
     }
@@ -168,9 +168,9 @@ static mocl_status check_side(saving *s, int side) {
     const char *path = s->side[side];
     if (!exists(path) || (s->directory && content(s, side))) return MOCL_OK;
     MOCL_TRY(mocl_file_read(s->ctx, path, &data, &n));
-    const tok_bytes *same = s->t->side_there[side]     ? &s->t->side[side]
+    const tok_bytes *same = s->t->side_there[side]    ? &s->t->side[side]
                             : side == TOK_SIDE_CONFIG ? &s->made
-                                                       : NULL;
+                                                      : NULL;
     bool equal = same && same->n == n && memcmp(same->p, data, n) == 0;
     mocl_free(data);
     return equal ? MOCL_OK

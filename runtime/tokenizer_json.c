@@ -23,7 +23,9 @@ static mocl_status fail(tok_reader *r, const char *text) {
 ** Such an escape is written anew as a character of private use that the text does not hold, and
 ** strings and keys are turned back after parsing. */
 
-static bool is_zero_escape(const char *s, size_t n) { return n >= 6 && memcmp(s, "\\u0000", 6) == 0; }
+static bool is_zero_escape(const char *s, size_t n) {
+    return n >= 6 && memcmp(s, "\\u0000", 6) == 0;
+}
 
 static bool contains(const char *s, size_t n, const char *what, size_t m) {
     for (const char *p = s, *end = s + n; (p = memchr(p, what[0], (size_t)(end - p))) != NULL; p++)
@@ -97,16 +99,15 @@ static mocl_status show_strings(mocl_ctx *ctx, const tok_mark *mark, json_t *v, 
     return MOCL_OK;
 }
 
-static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n, tok_mark *mark,
-                         json_t **out) {
+static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n,
+                         tok_mark *mark, json_t **out) {
     json_error_t e;
     char *copy;
     size_t n_copy;
     *out = NULL;
     MOCL_TRY(hide_zeros(ctx, data, n, &copy, &n_copy, mark));
-    mocl_status st = copy
-                         ? mocl_json_parse(ctx, out, copy, n_copy, JSON_REJECT_DUPLICATES, &e)
-                         : mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
+    mocl_status st = copy ? mocl_json_parse(ctx, out, copy, n_copy, JSON_REJECT_DUPLICATES, &e)
+                          : mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
     mocl_free(copy);
     if (st == MOCL_E_FORMAT)
         return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);

@@ -308,7 +308,8 @@ static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     return mocl_tok_add_added(ctx, t, path, &a);
 }
 
-/* Which texts get a space in front. tokenizer_config.json: add_prefix_space overrides the model's own
+/* Which texts get a space in front. tokenizer_config.json: add_prefix_space overrides the model's
+*own
 ** setting; legacy (true if absent, as in transformers 4) says that every text between two added
 ** tokens gets one, else only the first. */
 static mocl_status prefix_of(mocl_ctx *ctx, const tok_config *config, const model_spec *spec,
