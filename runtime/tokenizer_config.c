@@ -271,17 +271,20 @@ static mocl_status put(tokens *k, const tok_added *a, int64_t id) {
     return mocl_tok_add_added(k->ctx, t, k->c->path[k->side], &new);
 }
 
-/* a token that a key calls special; where it is there already its other flags stay */
-static mocl_status put_special(tokens *k, const char *key, const json_t *v) {
+/* A token that a key calls special; listed: in a list, which overrides no flag that a file states.
+*Of
+** two keys that name the same new token the later one says its flags. */
+static mocl_status put_special(tokens *k, const char *key, const json_t *v, bool listed) {
     tok_added a;
     MOCL_TRY(read_token(k, key, v, true, &a));
-    tok_added *there = find_added(k->t, a.content);
-    if (there) {
-        there->special = there->in_text = true;
-        return MOCL_OK;
-    }
     a.special = true;
-    return put(k, &a, -1);
+    a.origin = TOK_BY_NAME;
+    tok_added *there = find_added(k->t, a.content);
+    if (!there || there->origin == TOK_BY_NAME) return put(k, &a, -1);
+    there->in_text = true;
+    if (there->origin == TOK_BY_ID) there->normalized = false;
+    if (there->origin == TOK_BY_ID || !listed) there->special = true;
+    return MOCL_OK;
 }
 
 typedef struct numbered {
@@ -325,8 +328,10 @@ static mocl_status put_numbered(tokens *k, const json_t *o, bool decoder) {
     }
     if (!st) qsort(list, n, sizeof *list, by_id);
     for (size_t i = 0; i < n && !st; i++) {
-        tok_added a = {
-            .content = {list[i].key, strlen(list[i].key)}, .normalized = true, .in_text = true};
+        tok_added a = {.content = {list[i].key, strlen(list[i].key)},
+                       .normalized = true,
+                       .in_text = true,
+                       .origin = TOK_BY_ID};
         a.match = a.content;
         if (decoder) st = read_token(k, list[i].key, list[i].token, false, &a);
         if (!st && a.content.n == 0)
@@ -343,7 +348,7 @@ static mocl_status put_others(tokens *k) {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)root, key, v) {
-        if (is_token_name(key, v)) MOCL_TRY(put_special(k, key, v));
+        if (is_token_name(key, v)) MOCL_TRY(put_special(k, key, v, false));
     }
     for (size_t i = 0; i < 2; i++) {
         const json_t *list = json_object_get(root, lists[i]);
@@ -351,9 +356,9 @@ static mocl_status put_others(tokens *k) {
         if (!json_is_array(list) && !(i == 1 && json_is_object(list)))
             return refuse(k->ctx, k->c->path[k->side], lists[i], list, "a list of tokens");
         for (size_t j = 0; j < json_array_size(list); j++)
-            MOCL_TRY(put_special(k, lists[i], json_array_get(list, j)));
+            MOCL_TRY(put_special(k, lists[i], json_array_get(list, j), true));
         json_object_foreach((json_t *)(json_is_object(list) ? list : NULL), key, v) {
-            if (!json_is_null(v)) MOCL_TRY(put_special(k, key, v));
+            if (!json_is_null(v)) MOCL_TRY(put_special(k, key, v, false));
         }
     }
     return MOCL_OK;
@@ -371,7 +376,7 @@ mocl_status mocl_tok_config_tokens(mocl_ctx *ctx, const tok_config *c, mocl_toke
     for (size_t i = 0; i < N_NAMED; i++) {
         bool null;
         const json_t *v = named_token(c, named[i], &k.side, &null);
-        if (v) MOCL_TRY(put_special(&k, named[i], v));
+        if (v) MOCL_TRY(put_special(&k, named[i], v, false));
     }
     for (k.side = TOK_SIDE_CONFIG; k.side <= TOK_SIDE_MAP; k.side++)
         if (k.side == TOK_SIDE_CONFIG || !decoder) MOCL_TRY(put_others(&k));
