@@ -60,6 +60,60 @@ local function column(rows, k)
   return c
 end
 
+-- the greatest entry of each column less the least
+local function ranges(rows, n)
+  local width = {}
+  for j = 1, n do
+    local lo, hi = math.huge, -math.huge
+    for _, row in ipairs(rows) do
+      lo, hi = math.min(lo, row[j]), math.max(hi, row[j])
+    end
+    width[j] = hi - lo
+  end
+  return width
+end
+
+--- Points that another is better than by more than noise: no worse in any objective, and in at least one better by more than
+-- margin times the range of that objective over all points and, with standard errors, by more than three of the difference.
+function metrics.dominated(points, options)
+  local margin, errors = 0.05, nil
+  check(is_list(points), "dominated: points must be a list, got %s", type(points))
+  for key, value in pairs(options or {}) do
+    check(key == "margin" or key == "errors", "dominated: unknown option '%s' (margin, errors)", tostring(key))
+    margin, errors = key == "margin" and value or margin, key == "errors" and value or errors
+  end
+  check(type(margin) == "number" and margin >= 0, "dominated: margin is %s (a number from 0 expected)", tostring(margin))
+  local n = is_list(points[1]) and #points[1] or 0
+  check_rows(points, n, "dominated: point")
+  check(not errors or is_list(errors) and #errors == #points, "dominated: errors needs a row for each of %d points", #points)
+  check_rows(errors or {}, n, "dominated: row of errors")
+  for i, p in ipairs(points) do
+    for j = 1, n do
+      check(type(p[j]) == "number" and p[j] - p[j] == 0, "dominated: point %d, objective %d is %s, not a finite number", i, j,
+        tostring(p[j]))
+    end
+  end
+  local width, list = ranges(points, n), {}
+  for i, p in ipairs(points) do
+    local most, by = 0, nil -- how far ahead the best of those that dominate p is, in ranges
+    for k, q in ipairs(points) do
+      local behind, clear, ahead = false, false, 0
+      for j = 1, n do
+        local gap = q[j] - p[j]
+        behind = behind or gap < 0
+        if gap > margin * width[j] and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
+          clear, ahead = true, ahead + gap / width[j]
+        end
+      end
+      if clear and not behind and ahead > most then
+        most, by = ahead, k
+      end
+    end
+    list[#list + 1] = by and { index = i, by = by } or nil
+  end
+  return list
+end
+
 --- How well rewards follow preferences, by rank. Two objectives: tau of the first weight against
 -- the projection. Otherwise: the mean over objectives of the tau of r_j against p_j.
 function metrics.controllability(preferences, rewards, options)
