@@ -386,6 +386,10 @@ mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *poin
     MOCL_GOTO(volume_of_rows(ctx, rows, (int)distinct, d, out), done);
     *out = ldexp(*out, exponent);
 done:
+    if (!st && (isinf(*out) || (*out == 0 && info->front > 0))) {
+        st = mocl_fail(ctx, MOCL_E_ARG, "hypervolume: the volume is %s the range of a float: scale the objectives",
+                       isinf(*out) ? "beyond" : "below");
+    }
     mocl_free(rows);
     mocl_free(q);
     return st;
