@@ -153,8 +153,8 @@ static int metrics_kendall_tau(lua_State *L) {
     }
     mocl_status st = mocl_kendall_tau(moclL_ctx(L), (mocl_p_method)method, n, x, y, &tau, &p);
     if (st) return moclL_raise(L, st);
-    lua_pushnumber(L, tau);
-    lua_pushnumber(L, p);
+    lua_pushnumber(L, mocl_shown(tau));
+    lua_pushnumber(L, mocl_shown(p));
     return 2;
 }
 
@@ -173,7 +173,7 @@ static void check_finite(lua_State *L, const char *what, int64_t n, int d, const
     for (int64_t i = 0; i < n * d; i++) {
         if (!isfinite(x[i])) {
             luaL_error(L, "%s %I, objective %d is %f, not finite", what, (lua_Integer)(i / d) + 1,
-                       (int)(i % d) + 1, x[i]);
+                       (int)(i % d) + 1, mocl_shown(x[i]));
         }
     }
 }
@@ -221,7 +221,7 @@ static const luaL_Reg metrics_functions[] = {
     {"nondominated", metrics_nondominated},
     {NULL, NULL}};
 
-int luaopen_mocl_metrics_core(lua_State *L) {
-    luaL_newlib(L, metrics_functions);
+int moclL_open_metrics_core(lua_State *L) {
+    moclL_newlib(L, metrics_functions);
     return 1;
 }

@@ -21,25 +21,38 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Does the message say where ("chunk:line: ...")? One without a place was raised for the user of a script,
-** not for its author: an option, a file. */
-static bool has_place(const char *message) {
-    for (const char *p = strchr(message, ':'); p; p = strchr(p + 1, ':')) {
-        size_t digits = strspn(p + 1, "0123456789");
-        if (digits > 0 && p[1 + digits] == ':') return true;
+static bool begins_with(const char *s, const char *start) { return strncmp(s, start, strlen(start)) == 0; }
+
+/* Does the message begin with a place in the code that runs ("chunk:line: ..."), or in mocl's own? One that does not was raised
+** for the user of a script, not for its author: an option, or a place in a file that was read ("x.json:3:7: ..."). */
+static bool has_place(lua_State *L, const char *message) {
+    enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
+    lua_Debug ar;
+    if (begins_with(message, "stdlib/")) return true;
+    for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "S", &ar);
+        if (*ar.what == 'C' || !begins_with(message, ar.short_src)) continue;
+        const char *line = message + strlen(ar.short_src);
+        size_t digits = *line == ':' ? strspn(line + 1, "0123456789") : 0;
+        if (digits > 0 && line[1 + digits] == ':') return true;
     }
     return false;
 }
 
-/* message handler: the error as a string, with a traceback where it has a place */
+/* message handler: the error as a string, with a traceback where it has a place and is of use */
 static int add_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
-    moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
+    moclL_host *h = moclL_host_of(L);
+    h->interrupted = message && ends_with(message, "interrupted!");
+    if (h->interrupted && h->plain_interrupt) {
+        lua_pushliteral(L, "interrupted!");
+        return 1;
+    }
     if (!message) {
         if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
         message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     }
-    if (has_place(message)) luaL_traceback(L, L, message, 1);
+    if (has_place(L, message)) luaL_traceback(L, L, message, 1);
     else lua_pushstring(L, message);
     return 1;
 }
@@ -301,12 +314,4 @@ int mocl_call(mocl_ctx *ctx, const char *name, const double *args, int n_args, d
 /* ---- the module for a stock Lua ----------------------------------------------------------------- */
 
 /* args: module name, file name; returns the table of stdlib/mocl/init.lua */
-int luaopen_mocl(lua_State *L) {
-    luaL_checkversion(L);
-    moclL_openmodules(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_getfield(L, -1, "mocl");
-    lua_pushliteral(L, "mocl");
-    lua_call(L, 1, 1);
-    return 1;
-}
+int luaopen_mocl(lua_State *L) { return moclL_openmodule(L, "mocl"); }

@@ -3,11 +3,15 @@
 --   mocl recipes/generate.lua model=DIR [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
 --
 -- model: a Hugging Face directory; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the model's own
--- directory if unset. An empty prompt is the BOS token alone. Standard output gets the text and nothing else, as
--- its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with the
--- EOS token, a new BOS token, a stop text (which is part of it) or max_new_tokens. Same seed, same texts.
+-- directory if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty
+-- prompt is the BOS token alone. Standard output gets the text and nothing else, as its tokens come; with n > 1 the
+-- texts, when all are there, with a line --- between them. A text ends with the EOS token, a new BOS token, a stop
+-- text (which is part of it) or max_new_tokens. Same seed, same texts.
+
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
 local config = require "mocl.config"
+local lm = require "mocl.lm"
 local lora = require "mocl.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -38,28 +42,34 @@ local function check(value, message)
   return value
 end
 
+local function of_option(key, value, message)
+  return check(value, value or ("option %s: %s"):format(key, message))
+end
+
 check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
-local tok = check(tokenizer.load(cfg.tokenizer or cfg.model))
-local model = check(transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
+local tok = of_option(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
+local model = of_option("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
-  check(lora.load(model, cfg.adapter))
+  of_option("adapter", lora.load(model, cfg.adapter))
 end
 
 local shape = model:config()
 check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
   :format(tok:vocab_size(), shape.vocab_size))
 local bos, eos = tok:bos_id(), tok:eos_id()
-local prompt = tok:encode(cfg.prompt, { bos = bos ~= nil })
-check(#prompt > 0, "the prompt is empty and this tokenizer has no BOS token to begin with")
+local prompt = lm.prompt(tok, cfg.prompt)
 check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
   :format(#prompt, shape.max_position_embeddings))
 
 local function out(text)
-  check(io.write(text))
-  io.flush()
+  local ok, message = io.write(text)
+  if ok then
+    ok, message = io.stdout:flush()
+  end
+  check(ok, ok or "standard output: " .. message)
 end
 
 -- one per text: what the prompt and its answer are so far

@@ -489,7 +489,7 @@ end)
 
 T.test("a bar on a terminal rewrites its line", function()
   local out, time = {}, 0
-  local bar = progress.new { label = "moc", total = 4, terminal = true,
+  local bar = progress.new { label = "moc", total = 4, terminal = true, columns = function() return 80 end,
     write = function(s) out[#out + 1] = s end, now = function() return time end }
   for step = 1, 4 do
     time = time + 30
@@ -504,6 +504,24 @@ T.test("a bar on a terminal rewrites its line", function()
   for _, s in ipairs(out) do
     T.ok(#s < 90)
   end
+end)
+
+T.test("a bar is as wide as its terminal, also when that is resized", function()
+  local out, time, columns = {}, 0, 120
+  local bar = progress.new { label = "moc", total = 10, terminal = true, columns = function() return columns end,
+    write = function(s) out[#out + 1] = s end, now = function() return time end }
+  local function drawn(step)
+    time = time + 1
+    bar:update(step, ("é"):rep(300))
+    return utf8.len(out[#out]:match "^\r(.*)\27%[K$")
+  end
+  T.eq(drawn(1), 119)
+  columns = 200
+  T.eq(drawn(2), 199)
+  columns = 30
+  T.eq(drawn(3), 29)
+  columns = 1
+  T.eq(drawn(4), 1)
 end)
 
 T.test("a bar elsewhere writes few lines", function()

@@ -45,6 +45,11 @@ local function names_in(base)
   return names
 end
 
+--- Whether there is a checkpoint below base, complete or damaged.
+function checkpoint.any(base)
+  return names_in(base)[1] ~= nil
+end
+
 -- The state of a checkpoint, whose files must be as they were written.
 local function read(path, step)
   local file = fs.join(path, SUMS)
@@ -100,6 +105,17 @@ local function discard(base, name)
   end
   check(fs.rename(fs.join(base, name), dying))
   check(fs.remove_tree(dying))
+end
+
+--- Removes all checkpoints below base, and `last`.
+function checkpoint.remove(base)
+  local names = names_in(base)
+  if names[1] and fs.readlink(fs.join(base, "last")) then
+    check(fs.remove(fs.join(base, "last")))
+  end
+  for _, name in ipairs(names) do
+    discard(base, name)
+  end
 end
 
 -- `last` points to `name`, and all but it and the newest `keep` go.

@@ -213,7 +213,7 @@ function metrics.pearson(x, y)
   local mx, sx = metrics.mean_std(x)
   local my, sy = metrics.mean_std(y)
   if sx == 0 or sy == 0 then
-    return 0 / 0
+    return math.abs(0 / 0) -- without a sign, which would be shown
   end
   local s = 0
   for i = 1, #x do
