@@ -151,19 +151,19 @@ static mocl_status named_set(tok_pattern *p, char letter, bool in_brackets,
     switch (letter) {
         case 's':
         case 'S':
-            name = "space";
+            name = "[:space:]";
             break;
         case 'd':
         case 'D':
-            name = "digit";
+            name = "[:digit:]";
             break;
         case 'h':
         case 'H':
-            name = "xdigit";
+            name = "[:xdigit:]";
             break;
         case 'w':
         case 'W':
-            name = in_brackets ? "word" : "\\w";
+            name = in_brackets ? "[:word:]" : "\\w";
             break;
         case 'p':
         case 'P':
@@ -181,7 +181,8 @@ static mocl_status named_set(tok_pattern *p, char letter, bool in_brackets,
             *negated = !*negated;
             start++;
         }
-        *set = mocl_unicode_property_find(p->s + start, end - start);
+        if (start < end && p->s[start] != '[' && p->s[start] != '\\')
+            *set = mocl_unicode_property_find(p->s + start, end - start);
         if (!*set) {
             char what[48];
             snprintf(what, sizeof what, "\\%c{%.*s}", letter,
@@ -254,17 +255,14 @@ static mocl_status read_posix(tok_pattern *p, tok_pattern_options o, set_union *
     for (end = start; end < p->n && p->s[end] >= 'a' && p->s[end] <= 'z'; end++) continue;
     if (end + 1 >= p->n || p->s[end] != ':' || p->s[end + 1] != ']')
         return mocl_tok_pattern_refuse(p, at, "[: in brackets", NULL);
-    static const char *const names[] = {"alnum", "alpha", "ascii", "blank", "cntrl",
-                                        "digit", "graph", "lower", "print", "punct",
-                                        "space", "upper", "word",  "xdigit"};
-    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
-        size_t n = strlen(names[k]);
-        if (n != end - start || memcmp(names[k], p->s + start, n) != 0) continue;
-        *done = true;
-        p->i = end + 2;
-        return in_brackets_set(p, o, at, u, mocl_unicode_property_find(names[k], n), negated);
-    }
-    return mocl_tok_pattern_refuse(p, at, "an unknown set [:...:]", NULL);
+    char name[16]; /* in the table with its brackets, without a '^' */
+    int n = snprintf(name, sizeof name, "[:%.*s:]", (int)(end - start), p->s + start);
+    const mocl_unicode_property *set =
+        n < (int)sizeof name ? mocl_unicode_property_find(name, (size_t)n) : NULL;
+    if (!set) return mocl_tok_pattern_refuse(p, at, "an unknown set [:...:]", NULL);
+    *done = true;
+    p->i = end + 2;
+    return in_brackets_set(p, o, at, u, set, negated);
 }
 
 /* An element that is a character: *c; or a set, added to u, and *is_set. */

@@ -62,7 +62,8 @@ static bool find_literal(const tok_step *step, const char *s, size_t n, size_t f
 
 tok_search mocl_tok_search(const tok_step *step, const char *s, size_t n) {
     bool exact = step->exact && mocl_unicode_newer(s, n);
-    return (tok_search){step, exact ? step->exact : step->regex, s, n, 0, SIZE_MAX};
+    size_t from = n ? 0 : 1; /* the reference looks for nothing in an empty text */
+    return (tok_search){step, exact ? step->exact : step->regex, s, n, from, SIZE_MAX};
 }
 
 static mocl_status match(mocl_ctx *ctx, const tok_search *q, size_t *start, size_t *end,

@@ -26,7 +26,8 @@ typedef struct mocl_unicode_property {
     bool closed; /* (?i) neither adds a character to the set nor lets two stand for one */
 } mocl_unicode_property;
 
-/* By the name as written: case, blanks, '_' and '-' do not count. NULL if there is none. */
+/* By the name as written: case, blanks, '_' and '-' do not count. "[:alpha:]" and the other POSIX
+** names are sets of their own, and so is "\\w" outside of brackets. NULL if there is none. */
 const mocl_unicode_property *mocl_unicode_property_find(const char *name, size_t n);
 
 /* whether s (valid UTF-8) holds a code point for which some property's base is not the reference's
