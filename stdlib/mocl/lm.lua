@@ -11,14 +11,15 @@ local transformer = require "mocl.transformer"
 
 local lm = {}
 
---- Token ids of {prompt=, response=} rows: prompts with BOS in front, responses with EOS behind.
-function lm.encode(tok, rows)
+--- Token ids of {prompt=, response=} rows: prompts with what the options `front` of tok:encode put there ({bos=true}: BOS),
+-- responses with EOS behind.
+function lm.encode(tok, rows, front)
   local prompts, responses = {}, {}
   for i, row in ipairs(rows) do
     if type(row) ~= "table" or type(row.response) ~= "string" or type(row.prompt or "") ~= "string" then
       error(("lm.encode: row %d is not {prompt =, response =} with texts"):format(i), 2)
     end
-    prompts[i] = tok:encode(row.prompt or "", { bos = true })
+    prompts[i] = tok:encode(row.prompt or "", front or { bos = true })
     responses[i] = tok:encode(row.response, { eos = true })
   end
   return prompts, responses

@@ -15,24 +15,25 @@ local policy = {}
 local Policy = {}
 Policy.__index = Policy
 
---- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0}
+--- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0, front={bos=true}}; front: options of tok:encode
+-- for a prompt, which say what stands before it.
 function policy.new(o)
-  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k" })
+  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k", "front" })
   if math.type(o.max_new_tokens) ~= "integer" or o.max_new_tokens < 1 then
     error(("policy.new: max_new_tokens is an integer of at least 1, got %s"):format(tostring(o.max_new_tokens)), 2)
   end
   return setmetatable({
     model = o.model, tokenizer = o.tokenizer, max_new_tokens = o.max_new_tokens, temperature = o.temperature or 1,
-    top_p = o.top_p or 1, top_k = o.top_k or 0,
+    top_p = o.top_p or 1, top_k = o.top_k or 0, front = o.front or { bos = true },
   }, Policy)
 end
 
---- Token ids of prompts, BOS in front.
+--- Token ids of prompts, with what the policy puts in front.
 function Policy:encode(texts)
   options.texts("encode", texts)
   local prompts = {}
   for i, text in ipairs(texts) do
-    prompts[i] = self.tokenizer:encode(text, { bos = true })
+    prompts[i] = self.tokenizer:encode(text, self.front)
   end
   return prompts
 end

@@ -25,13 +25,13 @@ local POOLS = { mean = true, last = true }
 
 --- reward.model{trunk=, tokenizer=, pool="mean", max_tokens=} -> a model whose head is zero.
 function reward.model(o)
-  options.check("reward.model", o, { "trunk", "tokenizer" }, { "pool", "max_tokens" })
+  options.check("reward.model", o, { "trunk", "tokenizer" }, { "pool", "max_tokens", "front" })
   local width = o.trunk:config().hidden_size
   if not POOLS[o.pool or "mean"] then
     error(("reward.model: pool is 'mean' or 'last', got '%s'"):format(tostring(o.pool)), 2)
   end
   return setmetatable({
-    trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean",
+    trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean", front = o.front or { bos = true },
     max_tokens = o.max_tokens or o.trunk:config().max_position_embeddings,
     head = tensor.zeros({ 1, width }, { device = o.trunk:device() }),
   }, Model)
@@ -48,7 +48,7 @@ function Model:encode(prompts, responses)
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(responses[i], { eos = true })
-    local prompt = self.tokenizer:encode(prompts[i], { bos = true })
+    local prompt = self.tokenizer:encode(prompts[i], self.front)
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
       prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})
@@ -224,19 +224,20 @@ end
 
 --- reward.load(dir, tokenizer, {device=}) -> model | fail.
 function reward.load(dir, tokenizer, opts)
-  local trunk, message, code = transformer.load(dir, opts)
+  local device = { device = opts and opts.device }
+  local trunk, message, code = transformer.load(dir, device)
   if not trunk then
     return nil, message, code
   end
   local file = fs.join(dir, "score_head.safetensors")
-  local tensors, meta, kind = safetensors.load(file, opts)
+  local tensors, meta, kind = safetensors.load(file, device)
   if not tensors then
     return nil, meta, kind
   end
   if not POOLS[meta.pool] or not math.tointeger(tonumber(meta.max_tokens)) then
     return nil, file .. ": no pool or max_tokens in its metadata", "FORMAT"
   end
-  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool,
+  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool, front = opts and opts.front,
     max_tokens = math.tointeger(tonumber(meta.max_tokens)) }
   local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
   if not ok then

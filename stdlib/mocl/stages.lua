@@ -10,6 +10,7 @@ local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
 local metrics = require "mocl.metrics"
+local own_model = require "mocl.own_model"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.progress"
@@ -25,7 +26,7 @@ local stages = {}
 
 -- What each stage depends on (mocl.run_options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
-  tokenizer = { "seed", "data", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
   ["reward-*"] = { "reward" },
@@ -47,13 +48,13 @@ end
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
 stages.VOLATILE = { "from" }
 
-local PATHS = { "data" } -- options that name files
+local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
 
 --- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
 -- have no function; raises in words where it cannot (mocl.from_run).
 function stages.from_run(cfg, functions, depends)
-  local names = { "tokenizer", "base", "sft" }
+  local names = { "tokenizer", cfg.init == "" and "base" or "sft", cfg.init == "" and "sft" or nil }
   for _, objective in ipairs(cfg.objectives) do
     names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
   end
@@ -61,6 +62,15 @@ function stages.from_run(cfg, functions, depends)
   table.move(Run.VOLATILE, 1, #Run.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
     neutral = ONLY_SAID })
+end
+
+--- Records the files that options name (mocl.run).
+function stages.hash_inputs(run, cfg)
+  for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
+    if path ~= "" then
+      run:hash_input(path)
+    end
+  end
 end
 
 --- A status line for a stage of the run.
@@ -104,9 +114,10 @@ function stages.check(cfg)
   local function fail(fmt, ...)
     error(fmt:format(...), 0)
   end
-  if m.hidden_size % m.heads ~= 0 then
+  local own = cfg.init ~= "" -- its shape is what it is
+  if not own and m.hidden_size % m.heads ~= 0 then
     fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
-  elseif m.hidden_size // m.heads % 2 ~= 0 then
+  elseif not own and m.hidden_size // m.heads % 2 ~= 0 then
     fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
       m.hidden_size // m.heads)
   elseif cfg.ppo.max_new_tokens + 2 > m.positions then
@@ -122,14 +133,24 @@ function stages.check(cfg)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
-  local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+  local ok, message = own or pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
   if not ok then
     error(message, 0)
   end
 end
 
---- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.
+--- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
+-- tokenizer are copied into the directory tokenizer, and what stands in front of a prompt is what they say. Sets ctx.tok and
+-- ctx.front, the options of tok:encode for a prompt.
 function stages.tokenizer(ctx)
+  if ctx.cfg.init ~= "" then
+    ctx.run:stage("tokenizer", function(stage)
+      own_model.copy_tokenizer(ctx.cfg, ctx.run:path "tokenizer")
+      stage:output "tokenizer"
+    end)
+    ctx.tok, ctx.front = assert(tokenizer.load(ctx.run:path "tokenizer")), { template = true }
+    return
+  end
   local path = ctx.run:path "tokenizer.json"
   ctx.run:stage("tokenizer", function(stage)
     local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
@@ -138,7 +159,7 @@ function stages.tokenizer(ctx)
     stage:output "tokenizer.json"
     return { vocab_size = tok:vocab_size() }
   end)
-  ctx.tok = assert(tokenizer.load(path))
+  ctx.tok, ctx.front = assert(tokenizer.load(path)), { bos = true }
 end
 
 --- Says on stderr what the policy's training will take of the device at most (mocl.memory_plan).
@@ -163,7 +184,7 @@ function stages.fit_prompts(ctx)
   for _, list in ipairs { "train_prompts", "test_prompts" } do
     local kept = {}
     for _, prompt in ipairs(ctx.source[list]) do
-      local tokens = 1 + #ctx.tok:encode(preference.relabel(prompt, p)) -- BOS in front
+      local tokens = #ctx.tok:encode(preference.relabel(prompt, p), ctx.front)
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
         ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
@@ -181,13 +202,18 @@ function stages.fit_prompts(ctx)
   end
 end
 
---- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
+-- What a saved model says of its tokenizer; one's own says it itself.
+local function ids_of(ctx)
+  return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
+end
+
+--- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
-    local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
-    local prompts, responses = lm.encode(ctx.tok, rows())
+    local model = from and assert(transformer.load(from, { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local prompts, responses = lm.encode(ctx.tok, rows(), ctx.front)
     local line = stages.bar(ctx, name, options.steps)
     local loss = lm.train {
       model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
@@ -198,24 +224,36 @@ function stages.language_model(ctx, name, from, options, rows)
       end,
     }
     line:done()
-    assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    assert(transformer.save(model, run:path(name), ids_of(ctx)))
     stage:output(name)
     return { loss = loss }
   end)
 end
 
---- The base model from the source's documents, the SFT model from its examples.
+--- The base model from the source's documents, or one's own (init=); the SFT model from that and the source's examples, where
+-- it has some.
 function stages.base_and_sft(ctx)
   local cfg, source = ctx.cfg, ctx.source
-  stages.language_model(ctx, "base", nil, cfg.base, function()
-    local rows = {}
-    for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
-      rows[i] = { response = text }
-    end
-    return rows
-  end)
-  stages.language_model(ctx, "sft", "base", cfg.sft, function()
-    return source.sft(rng.new(cfg.seed, "sft"))
+  local from = cfg.init
+  if from == "" then
+    from = ctx.run:path "base"
+    stages.language_model(ctx, "base", nil, cfg.base, function()
+      local rows = {}
+      for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
+        rows[i] = { response = text }
+      end
+      return rows
+    end)
+  end
+  if source.sft then
+    stages.language_model(ctx, "sft", from, cfg.sft, function()
+      return source.sft(rng.new(cfg.seed, "sft"))
+    end)
+    return
+  end
+  ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
+    assert(transformer.save(assert(transformer.load(from, { device = cfg.device })), ctx.run:path "sft", ids_of(ctx)))
+    stage:output "sft"
   end)
 end
 
@@ -224,7 +262,7 @@ local function train_reward_model(ctx, name)
   return run:stage("reward-" .. name, function(stage)
     local pairs_train, pairs_test = ctx.source.pairs(name)
     local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
-    local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
+    local model = reward.model { trunk = trunk, tokenizer = ctx.tok, front = ctx.front }
     local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
     local left_out = model:train {
       pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
@@ -280,7 +318,7 @@ function stages.rewards(ctx, functions)
     if not f then
       ctx.checks[name] = train_reward_model(ctx, name)
       check_reward_model(ctx, name, ctx.checks[name])
-      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
+      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device, front = ctx.front }))
     end
     ctx.rewards[j] = { name = name, f = f }
   end
