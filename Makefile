@@ -25,7 +25,7 @@ CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(W
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
-EXE_C     := lua/main.c lua/repl.c
+EXE_C     := lua/main.c lua/repl.c lua/resume.c lua/signals.c
 LIB_C     := $(sort $(wildcard runtime/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)

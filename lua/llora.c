@@ -246,18 +246,18 @@ static int fail_pattern(lua_State *L, int code) {
     return 2;
 }
 
-/* find_names(pattern, names) -> {[i] = true, or the text of the group named idx, for the names i that the pattern matches from
-** their first byte to the last}, or nil, reason */
+/* find_names(pattern, names, whole) -> {[i] = true, or the text of the group named idx, for the names i that the pattern matches
+** from their first byte, and where whole to the last}, or nil, reason */
 static int lora_find_names(lua_State *L) {
     size_t n;
     int code;
     PCRE2_SIZE at;
     const char *pattern = luaL_checklstring(L, 1, &n);
     luaL_checktype(L, 2, LUA_TTABLE);
+    uint32_t flags = PCRE2_UTF | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C | (lua_toboolean(L, 3) ? PCRE2_ENDANCHORED : 0);
     lua_settop(L, 2);
     void **regex = moclL_pushowner(L, REGEX_CLASS); /* 3 */
-    *regex = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_BACKSLASH_C, &code,
-                           &at, NULL);
+    *regex = pcre2_compile((PCRE2_SPTR)pattern, n, flags, &code, &at, NULL);
     if (!*regex) return fail_pattern(L, code);
     void **match = moclL_pushowner(L, MATCH_CLASS); /* 4 */
     *match = pcre2_match_data_create_from_pattern(*regex, NULL);

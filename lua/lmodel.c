@@ -160,19 +160,6 @@ static int model_hash(lua_State *L) {
     return 1;
 }
 
-/* ---- weights ---- */
-
-/* nonfinite(tensor) -> how many values are nan or infinite, the place of the first in the flattened tensor (from 1) or nil */
-static int transformer_nonfinite(lua_State *L) {
-    mocl_tensor *t = moclL_checktensor(L, 1);
-    int64_t count, first;
-    MOCLL_CALL(L, mocl_tensor_nonfinite(t, &count, &first));
-    lua_pushinteger(L, count);
-    if (count == 0) return 1;
-    lua_pushinteger(L, first + 1);
-    return 2;
-}
-
 /* ---- ragged batches ---- */
 
 /* Token ids of a list of lists at idx as host arrays (a userdata left on the stack): offsets[n + 1],
@@ -487,7 +474,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {
     {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
-    {"nonfinite", transformer_nonfinite}, {"pack", transformer_pack}, {NULL, NULL}};
+    {"pack", transformer_pack}, {NULL, NULL}};
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);

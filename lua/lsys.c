@@ -3,12 +3,13 @@
 ** sys.now() seconds from a monotonic clock          sys.rss_bytes(), sys.peak_rss_bytes()
 ** sys.isatty(fd)  sys.getpid()  sys.cpu_count()     sys.env() what `mocl --env` shows, as a table
 ** sys.columns(fd) the width of a terminal
-** sys.on_interrupt("raise" | "flag") -> the mode before
+** sys.on_interrupt("raise" | "message" | "flag") -> the mode before
 ** sys.interrupted() -> nil, "SIGINT" or "SIGTERM"
 **
 ** Signals reach a script only in the mocl executable, which catches them. In mode "raise" (the
-** default) each raises "interrupted!". In mode "flag" the first one is only noted, to be polled
-** between steps; the next one raises. Setting a mode forgets what was noted.
+** default) each raises "interrupted!"; in mode "message" too, but a program that it ends shows that word alone, without
+** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted, to be
+** polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was noted.
 */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -89,19 +90,23 @@ static const char *signal_name(int number) {
 
 static int sys_interrupted(lua_State *L) {
     moclL_host *h = moclL_ctx(L)->host;
+    if (h && h->look) h->look();
     lua_pushstring(L, h ? signal_name(atomic_load(&h->signal)) : NULL); /* NULL pushes nil */
     return 1;
 }
 
 static int sys_on_interrupt(lua_State *L) {
-    static const char *const modes[] = {"raise", "flag", NULL};
-    int mode = luaL_checkoption(L, 1, NULL, modes);
+    enum { RAISE, FLAG, MESSAGE };
+    static const char *const modes[] = {"raise", "flag", "message", NULL};
+    int mode = luaL_checkoption(L, 1, NULL, modes), before = RAISE;
     moclL_host *h = moclL_ctx(L)->host;
-    lua_pushstring(L, modes[h && atomic_load(&h->flag_mode)]);
     if (h) {
+        before = atomic_load(&h->flag_mode) ? FLAG : h->plain_interrupt ? MESSAGE : RAISE;
         atomic_store(&h->signal, 0);
-        atomic_store(&h->flag_mode, mode == 1);
+        atomic_store(&h->flag_mode, mode == FLAG);
+        if (mode != FLAG) h->plain_interrupt = mode == MESSAGE;
     }
+    lua_pushstring(L, modes[before]);
     return 1;
 }
 

@@ -65,6 +65,8 @@ int moclL_raise(lua_State *L, mocl_status status) {
     char text[sizeof ctx->message];
     memcpy(text, ctx->message, sizeof text);
     mocl_clear(ctx);
+    /* In a finalizer, where lua_gc answers -1, the error becomes a warning: the interruption is still to come. */
+    if (status == MOCL_E_INTERRUPT && lua_gc(L, LUA_GCCOUNT) < 0) mocl_ctx_interrupt(ctx);
     if (status == MOCL_E_INTERNAL) return luaL_error(L, "internal: %s", text);
     return luaL_error(L, "%s", text[0] ? text : "unknown failure");
 }

@@ -39,10 +39,15 @@ static bool has_place(lua_State *L, const char *message) {
     return false;
 }
 
-/* message handler: the error as a string, with a traceback where it has a place */
+/* message handler: the error as a string, with a traceback where it has a place and is of use */
 static int add_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
-    moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
+    moclL_host *h = moclL_host_of(L);
+    h->interrupted = message && ends_with(message, "interrupted!");
+    if (h->interrupted && h->plain_interrupt) {
+        lua_pushliteral(L, "interrupted!");
+        return 1;
+    }
     if (!message) {
         if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
         message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));

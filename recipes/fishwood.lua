@@ -9,6 +9,8 @@
 -- expectation, so the front says nothing; what counts is the share of wood, which is to be p. Figures are exact: the
 -- expected returns of the policy's Markov chain. Expected: share error at most .06, mean at most .03 (MOC).
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local Agent = require "mocl.agent"
 local config = require "mocl.config"
 local Control = require "mocl.control"
@@ -102,11 +104,11 @@ end
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
     local agent = new_agent(seed)
-    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates })
+    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
     local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), 2, K)
     local preferences = preference.deck(rng.new(seed, "preferences"), grid)
     local log
-    local t = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
+    local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
       save = function(dir) ppo:save(dir) end,
       state = function() return { preferences = preferences:state(), control = control:state(), log = log.totals } end }
     if t.dir then

@@ -3,11 +3,15 @@
 --   mocl recipes/generate.lua model=DIR [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
 --
 -- model: a Hugging Face directory; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the model's own
--- directory if unset. An empty prompt is the BOS token alone. Standard output gets the text and nothing else, as
--- its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with the
--- EOS token, a new BOS token, a stop text (which is part of it) or max_new_tokens. Same seed, same texts.
+-- directory if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty
+-- prompt is the BOS token alone. Standard output gets the text and nothing else, as its tokens come; with n > 1 the
+-- texts, when all are there, with a line --- between them. A text ends with the EOS token, a new BOS token, a stop
+-- text (which is part of it) or max_new_tokens. Same seed, same texts.
+
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
 local config = require "mocl.config"
+local lm = require "mocl.lm"
 local lora = require "mocl.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -56,8 +60,7 @@ local shape = model:config()
 check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
   :format(tok:vocab_size(), shape.vocab_size))
 local bos, eos = tok:bos_id(), tok:eos_id()
-local prompt = tok:encode(cfg.prompt, { bos = bos ~= nil })
-check(#prompt > 0, "the prompt is empty and this tokenizer has no BOS token to begin with")
+local prompt = lm.prompt(tok, cfg.prompt)
 check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
   :format(#prompt, shape.max_position_embeddings))
 

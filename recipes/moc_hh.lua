@@ -8,11 +8,14 @@
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
 -- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local Control = require "mocl.control"
 local control_log = require "mocl.control_log"
 local data_sources = require "mocl.sources"
 local deck = require "mocl.deck"
+local finite = require "mocl.finite"
 local kl_controller = require "mocl.kl_controller"
 local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
@@ -52,6 +55,7 @@ local schema = {
   { "model.heads", 4, "attention heads", min = 1 },
   { "model.intermediate_size", 176, "width of the SwiGLU layer", min = 8 },
   { "model.positions", 96, "context in tokens", min = 16 },
+  { "save_every", 200, "steps between checkpoints of the base, SFT and reward models", min = 1 },
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
@@ -101,7 +105,7 @@ table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
-      ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
+      ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
       ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
@@ -181,8 +185,7 @@ model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = l
   key = rng.key(seed, "lora") }
 local frozen = cfg.lora.layers > 0 and cfg.model.layers - cfg.lora.layers or 0
 local heads = ppo.value_heads(N, model:config().hidden_size, { key = rng.key(seed, "value heads"), device = device })
-local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature,
-  front = ctx.front }
+local actor = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
 ctx.actor = actor
 stages.memory_plan(ctx, model, heads)
 stages.sft_answers(ctx)
@@ -195,29 +198,31 @@ local outcome = run:stage("moc", function(stage)
   local control = Control.new(cfg.control, N, grid, ctx.sft.start)
   local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
     min = cfg.ppo.min_kl_coef }
-  local log, done = control_log.new(cfg.objectives, ctx.sft.statistics), 0
-
-  local dir, state = stage:latest()
-  if dir then
-    done = state.step
-    assert(lora.load(model, dir))
-    assert(heads:load(dir .. "/value_heads.safetensors"))
-    prompts:restore(state.prompts)
-    preferences:restore(state.preferences)
-    control:restore(state.control)
-    beta = kl_controller.restore(state.beta)
-    log = control_log.new(cfg.objectives, ctx.sft.statistics, state.log)
+  local log, opt = nil, nil
+  local t <close> = training.new { -- Ctrl-C and SIGTERM finish the iteration, save and end the run
+    run = run, stage = stage, label = "moc", unit = "iteration", total = cfg.moc.iterations, save_every = cfg.moc.save_every,
+    save = function(dir) ppo.save(dir, { model = model, heads = heads, optimizer = opt, base = run:path "sft" }) end,
+    state = function()
+      return { prompts = prompts:state(), preferences = preferences:state(), control = control:state(), beta = beta:state(), log = log.totals }
+    end,
+  }
+  if t.dir then
+    assert(lora.load(model, t.dir))
+    assert(heads:load(t.dir .. "/value_heads.safetensors"))
+    prompts:restore(t.state.prompts)
+    preferences:restore(t.state.preferences)
+    control:restore(t.state.control)
+    beta = kl_controller.restore(t.state.beta)
   end
-  local parameters = lora.parameters(model)
-  table.move(heads:parameters(), 1, 4 * N, #parameters + 1, parameters)
-  local opt <close> = optim.adamw(parameters, { lr = cfg.ppo.lr })
-  if dir then
-    assert(ppo.load_optimizer(opt, dir .. "/optimizer.safetensors"))
+  log = control_log.new(cfg.objectives, ctx.sft.statistics, t.state and t.state.log)
+  local parameters = model:named_parameters(true)
+  table.move(heads:named_parameters(), 1, 4 * N, #parameters + 1, parameters)
+  opt = optim.adamw(parameters, { lr = cfg.ppo.lr })
+  if t.dir then
+    assert(ppo.load_optimizer(opt, t.dir .. "/optimizer.safetensors"))
   end
-  local line = stages.bar(ctx, "moc", cfg.moc.iterations, done)
-  sys.on_interrupt "flag" -- Ctrl-C and SIGTERM finish the iteration, save and end the run
 
-  for iteration = done + 1, cfg.moc.iterations do -- line 1
+  local function update(iteration) -- lines 2 to 10; returns a row of metrics and the status line
     local scope <close> = tensor.scope()
     local plain = prompts:deal(cfg.ppo.batch_size) -- line 2
     local prefs, places = preferences:deal(cfg.ppo.batch_size) -- line 3
@@ -254,6 +259,7 @@ local outcome = run:stage("moc", function(stage)
     end
     local adv, returns = ppo.gae(token_rewards, values, batch.response_offsets, { gamma = cfg.ppo.gamma, lam = cfg.ppo.lam })
     adv = adv - adv:mean(1, true)
+    finite.number(adv:square():mean():item(), "the mean square of the advantages")
 
     -- line 8: c from the surrogate problem (equation 12) at z = 1, where I(A) = A; mocl.control
     local solved = control:solve(adv, batch, prefs, places)
@@ -282,33 +288,24 @@ local outcome = run:stage("moc", function(stage)
       end
       opt:zero_grad()
       loss:backward()
-      m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
       m["ppo/first_ratio_error"] = m["ppo/first_ratio_error"] or (ratio - 1):abs():max():item()
-      m["ppo/loss/policy"], m["ppo/loss/value"] = surrogate:mean():item(), value_error:item()
+      m["ppo/loss/policy"] = finite.number(surrogate:mean():item(), "the policy's loss")
+      m["ppo/loss/value"] = finite.number(value_error:item(), "the loss of the value heads")
+      m["objective/kl"] = finite.number(kl:sum():item() / #plain, "the KL")
+      m["objective/entropy"] = finite.number(entropy:mean():item(), "the entropy")
       m["ppo/policy/clipfrac"], m["ppo/policy/approxkl"] = clipped:mean():item(), (logp - old):square():mean():item() / 2
-      m["objective/kl"], m["objective/entropy"] = kl:sum():item() / #plain, entropy:mean():item()
+      m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
     end
     beta:update(m["objective/kl"], #plain)
 
-    local row, text = log:row(m, solved.answers, raw)
-    stage:metrics(row)
-    line:update(iteration, text)
-
-    local stop = sys.interrupted()
-    if iteration % cfg.moc.save_every == 0 or iteration == cfg.moc.iterations or stop then
-      stage:checkpoint(iteration, function(path)
-        ppo.save(path, { model = model, heads = heads, optimizer = opt, base = run:path "sft" })
-      end, { prompts = prompts:state(), preferences = preferences:state(), control = control:state(),
-        beta = beta:state(), log = log.totals })
-    end
-    if stop then
-      run:close()
-      io.stderr:write(("\n%s after iteration %d; continue with resume=auto\n"):format(stop, iteration))
-      os.exit(stop == "SIGTERM" and 143 or 130, true)
-    end
+    return log:row(m, solved.answers, raw)
   end
-  line:done()
-  sys.on_interrupt "raise"
+
+  for iteration = t.done + 1, cfg.moc.iterations do -- line 1
+    t:step(iteration, finite.within("moc: iteration " .. iteration, ("lower ppo.lr, which is %g"):format(cfg.ppo.lr), update, iteration))
+  end
+  t:finish()
+  opt:release()
   return log:summary()
 end) -- lines 11 and 12
 

@@ -6,6 +6,8 @@
 -- Writes report.html and, where the result has two objectives or more, front.svg in the directory. A
 -- run that is going on or was interrupted gets a report of what it has so far.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local fs = require "mocl.fs"
 local report = require "mocl.report"

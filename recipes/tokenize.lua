@@ -6,6 +6,8 @@
 -- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and
 -- bos is true. Needs a second per 10 MB of text.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local tokenizer = require "mocl.tokenizer"
 

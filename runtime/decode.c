@@ -259,6 +259,7 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     }
     DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
     DO(product(k, e, &d->head, n, h, u, logits));
+    DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
     for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
         for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
     if (drawn == V) {

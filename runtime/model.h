@@ -132,6 +132,9 @@ void mocl_generated_free(mocl_generated *g);
 
 /* ---- shared by model.c and generate.c ---- */
 
+/* The failure of generate where the logits for a token of a prompt, both counted from 1, are not finite: it names the first
+** weight that is not, if there is one. */
+mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt, int64_t token);
 /* linear layer `which` of block l on x [T, in], with the adapter as the pass says */
 mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass);
 /* q [T, H, K], k, v [T, G, K] of block l from the residual stream x [T, D], rotated */

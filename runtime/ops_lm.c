@@ -91,7 +91,7 @@ static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, 
     if (target->ndim != 1 || target->shape[0] != h->shape[0])
         return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: %s targets do not fit %lld rows",
                          mocl_shape_text(a, target->ndim, target->shape), (long long)h->shape[0]);
-    MOCL_TRY(mocl_need_indices("lm_head", target, INT32_MIN, w->shape[0]));
+    MOCL_TRY(mocl_need_indices("lm_head", target, INT32_MIN, w->shape[0], 0));
     if (ref) MOCL_TRY(w->dtype == MK_BF16 ? mocl_need_computed("lm_head", ref) : mocl_need_real("lm_head", ref));
     if (ref) MOCL_TRY(mocl_need_same_device("lm_head", h, ref));
     if (ref && !mocl_tensor_same_shape(ref, h))

@@ -1,8 +1,8 @@
 /* text.h - text files, plain or gzip'd, read in pieces or line by line; UTF-8 checks.
 **
 ** gzip is told by its first two bytes, not by the name. Several gzip members in a row are one text;
-** a file that ends inside a member is an error (zlib ignores bytes after the last member that are
-** no gzip). A UTF-8 byte order mark at the start is skipped, and a text in UTF-16 or UTF-32 fails.
+** a file that ends inside a member, or goes on behind one with anything but zeros, is an error (gzip.h).
+** A UTF-8 byte order mark at the start is skipped, and a text in UTF-16 or UTF-32 fails.
 ** Nothing else is changed or checked: bytes that are no UTF-8 are handed on. Failures name file and
 ** line: "path:LINE: reason".
 */

@@ -97,12 +97,13 @@ void mocl_tok_strip(const tok_step *step, const char **s, size_t *n) {
         *n -= m;
 }
 
-mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
                                size_t *n) {
     int turn = 0;
     for (size_t i = 0; i < t->normalizer.n; i++) {
         const tok_step *step = &t->normalizer.p[i];
-        if (step->kind == TOK_PREPEND && (!first || *n == 0)) continue;
+        tok_place least = step->scheme == TOK_FIRST ? TOK_TEXT : TOK_SEGMENT;
+        if (step->kind == TOK_PREPEND && (place < least || *n == 0)) continue;
         tok_bytes *out = &t->text[turn];
         out->n = 0;
         switch (step->kind) {
@@ -213,12 +214,9 @@ static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, t
     return MOCL_OK;
 }
 
-/* puts a space before each span that does not begin with one, in a new buffer */
-static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
-                                 size_t *n) {
-    tok_bytes *out = &t->text[2];
-    out->n = 0;
-    t->more_words.n = 0;
+/* puts a space before each span that does not begin with one, into `out` */
+static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, tok_bytes *out,
+                                 const char **s, size_t *n) {
     for (size_t i = 0; i < t->words.n; i++) {
         tok_span w = t->words.p[i];
         size_t start = out->n;
@@ -230,6 +228,59 @@ static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, c
     if (out->n) *s = out->p;
     *n = out->n;
     return MOCL_OK;
+}
+
+/* Spaces become the character of the step, which goes before a word that does not begin with it; into
+** `out`, with the words in t->more_words. */
+static mocl_status metaspace(mocl_ctx *ctx, mocl_tokenizer *t, const tok_step *step,
+                             tok_place place, tok_bytes *out, const char **s, size_t *n) {
+    const tok_bytes *space = &step->content;
+    for (size_t i = 0; i < t->words.n; i++) {
+        tok_span w = t->words.p[i];
+        const char *p = *s + w.start;
+        size_t start = out->n, from = start;
+        bool spaced =
+            p[0] == ' ' || (w.n >= space->n && memcmp(p, space->p, space->n) == 0);
+        bool prefix = step->scheme == TOK_ALWAYS  ? place != TOK_INSIDE || i > 0
+                      : step->scheme == TOK_FIRST ? place == TOK_TEXT && w.start == 0
+                                                  : false;
+        if (prefix && !spaced) MOCL_TRY(mocl_tok_bytes_add(ctx, out, space->p, space->n));
+        for (size_t k = 0; k < w.n; k++)
+            MOCL_TRY(p[k] == ' ' ? mocl_tok_bytes_add(ctx, out, space->p, space->n)
+                                 : mocl_tok_bytes_add(ctx, out, p + k, 1));
+        for (size_t k = start + 1; step->flag && k + space->n <= out->n; k++) {
+            if (memcmp(out->p + k, space->p, space->n) != 0) continue;
+            MOCL_TRY(add_piece(ctx, &t->more_words, from, k, false));
+            from = k;
+        }
+        MOCL_TRY(add_piece(ctx, &t->more_words, from, out->n, false));
+    }
+    if (out->n) *s = out->p;
+    *n = out->n;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_unspace(mocl_ctx *ctx, const tok_step *step, bool first, const char *s,
+                             size_t n, tok_bytes *out) {
+    const tok_bytes *space = &step->content;
+    bool drop = first && step->scheme != TOK_NEVER;
+    for (size_t i = 0; i < n;) {
+        bool found = n - i >= space->n && memcmp(s + i, space->p, space->n) == 0;
+        if (!found || !drop) MOCL_TRY(mocl_tok_bytes_add(ctx, out, found ? " " : s + i, 1));
+        i += found ? space->n : 1;
+    }
+    return MOCL_OK;
+}
+
+bool mocl_tok_prefixes(const mocl_tokenizer *t) {
+    for (size_t i = 0; i < t->normalizer.n; i++)
+        if (t->normalizer.p[i].kind == TOK_PREPEND) return true;
+    for (size_t i = 0; i < t->splitter.n; i++) {
+        const tok_step *step = &t->splitter.p[i];
+        if (step->kind == TOK_PREFIX_SPACE) return true;
+        if (step->kind == TOK_METASPACE && step->scheme != TOK_NEVER) return true;
+    }
+    return false;
 }
 
 /* whole characters of a span cut before each space character that follows something else */
@@ -249,16 +300,22 @@ static mocl_status cut_at_space(mocl_ctx *ctx, mocl_tokenizer *t, const char *s,
     return add_piece(ctx, &t->more_words, start, end, false);
 }
 
-mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
                            size_t *n) {
+    int turn = 2;
     t->words.n = 0;
     if (*n == 0) return MOCL_OK;
     MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, 0, *n));
     for (size_t k = 0; k < t->splitter.n + t->cut_at_space; k++) {
         const tok_step *step = k < t->splitter.n ? &t->splitter.p[k] : NULL;
         t->more_words.n = 0;
-        if (step && step->kind == TOK_PREFIX_SPACE) {
-            MOCL_TRY(prefix_spaces(ctx, t, first, s, n));
+        if (step && (step->kind == TOK_PREFIX_SPACE || step->kind == TOK_METASPACE)) {
+            tok_bytes *out = &t->text[turn];
+            out->n = 0;
+            MOCL_TRY(step->kind == TOK_METASPACE
+                         ? metaspace(ctx, t, step, place, out, s, n)
+                         : prefix_spaces(ctx, t, place != TOK_INSIDE, out, s, n));
+            turn = 5 - turn;
         } else {
             for (size_t i = 0; i < t->words.n; i++) {
                 if (!step)
@@ -285,7 +342,36 @@ static bool is_space(uint32_t c) {
            k == UTF8PROC_CATEGORY_ZP;
 }
 
+/* word characters of Unicode 15.1 and 16.0, which utf8proc 2.8 does not know; in order */
+static const uint32_t newer_words[][2] = {
+    {0x897, 0x897}, {0x1c89, 0x1c8a}, {0xa7cb, 0xa7cd}, {0xa7da, 0xa7dc}, {0x105c0, 0x105f3},
+    {0x10d40, 0x10d65}, {0x10d69, 0x10d6d}, {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4},
+    {0x10efc, 0x10efc}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
+    {0x11390, 0x113b5}, {0x113b7, 0x113c0}, {0x113c2, 0x113c2}, {0x113c5, 0x113c5},
+    {0x113c7, 0x113ca}, {0x113cc, 0x113d3}, {0x113e1, 0x113e2}, {0x116d0, 0x116e3},
+    {0x11bc0, 0x11be0}, {0x11bf0, 0x11bf9}, {0x11f5a, 0x11f5a}, {0x13460, 0x143fa},
+    {0x16100, 0x16139}, {0x16d40, 0x16d6c}, {0x16d70, 0x16d79}, {0x18cff, 0x18cff},
+    {0x1ccf0, 0x1ccf9}, {0x1e5d0, 0x1e5fa}, {0x2ebf0, 0x2ee5d}};
+
+static bool is_newer_word(uint32_t c) {
+    size_t low = 0, high = sizeof newer_words / sizeof *newer_words;
+    while (low < high) {
+        size_t i = (low + high) / 2;
+        if (c > newer_words[i][1])
+            low = i + 1;
+        else
+            high = i;
+    }
+    return low < sizeof newer_words / sizeof *newer_words && c >= newer_words[low][0];
+}
+
+/* \w of Rust's patterns: letters, marks, decimal digits, connectors, the two joiners, and the symbols
+** that are alphabetic (letters in circles and squares) */
 static bool is_word(uint32_t c) {
+    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
+        (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
+        (c >= 0x1f170 && c <= 0x1f189))
+        return true;
     switch (utf8proc_category((utf8proc_int32_t)c)) {
         case UTF8PROC_CATEGORY_LU:
         case UTF8PROC_CATEGORY_LL:
@@ -300,7 +386,7 @@ static bool is_word(uint32_t c) {
         case UTF8PROC_CATEGORY_PC:
             return true;
         default:
-            return false;
+            return is_newer_word(c);
     }
 }
 
@@ -321,10 +407,14 @@ void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_speci
         const tok_added *a = NULL;
         for (size_t k = 0; k < t->n_added && !a; k++) { /* longest first */
             const tok_added *b = &t->added[k];
-            if (!b->in_text || b->normalized != normalized || (no_special && b->special)) continue;
+            if (!b->in_text || b->normalized != normalized) continue;
             if (b->match.n <= n - i && memcmp(b->match.p, s + i, b->match.n) == 0) a = b;
         }
         if (!a) continue;
+        if (no_special && a->special) {
+            i += a->match.n - 1;
+            continue;
+        }
         size_t first = i, last = i + a->match.n;
         if (a->single_word && ((before(s, first, &c) < first && is_word(c)) ||
                                (last < n && mocl_tok_utf8(s + last, n - last, &c) && is_word(c)))) {

@@ -230,6 +230,17 @@ sleep 0.2; kill -TERM $pid]]) -- two within 0.1 s count as one
   T.eq(status, 143)
 end)
 
+T.test("message mode: an interruption without place and traceback, the second one after a flag too", function()
+  local _, err, status = stopped("INT", 'require("mocl.sys").on_interrupt "message" ' .. READY .. "while true do end")
+  T.eq({ status, err:match "[^/]*$" }, { 130, "mocl: interrupted!\n" })
+  local code = [[local sys = require "mocl.sys" sys.on_interrupt "message" assert(sys.on_interrupt "flag" == "message") ]] .. READY
+    .. [[while not sys.interrupted() do end print "noted" io.stdout:flush() while true do end]]
+  _, err, status = beside(code, "await test -e ready; kill -TERM $pid; await grep noted out\nsleep 0.2; kill -TERM $pid")
+  T.eq({ status, err:match "[^/]*$" }, { 143, "mocl: interrupted!\n" })
+  local out = child.lua [[local sys = require "mocl.sys" print(sys.on_interrupt "message", sys.on_interrupt "raise", sys.on_interrupt "flag")]]
+  T.eq(out, "raise\tmessage\traise\n")
+end)
+
 T.test("a second signal within a second ends what catches all errors", function()
   local out, _, status = beside("while true do pcall(function() " .. READY .. [[while true do end end)
 io.stdout:write("caught\n"):flush() end]], [[

@@ -58,8 +58,7 @@ local function rows(path)
   return list
 end
 
--- What must be equal in equal runs: every file but those with times and the command itself, with the run's own
--- directory (in adapter_config.json) taken out. Returns {name = hash or text}.
+-- What must be equal in equal runs: every file but those with times and the command itself. Returns {name = hash}.
 local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true,
   ["config.lua"] = true, ["report.html"] = true, SHA256SUMS = true, log = true }
 
@@ -71,8 +70,7 @@ local function files(dir)
       if fs.exists(dir .. path) == "directory" then
         walk(path)
       elseif not VARIES[name] then
-        found[path] = name == "adapter_config.json" and child.read(dir .. path):gsub(dir, "DIR", 1, true)
-          or assert(fs.sha256(dir .. path))
+        found[path] = assert(fs.sha256(dir .. path))
       end
     end
   end

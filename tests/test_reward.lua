@@ -336,7 +336,7 @@ T.test("comparisons that say nothing once they are cut are left out", function()
   for step = 20, 40 do
     T.ok(losses[step] < .6, "none of them is log 2 for ever")
   end
-  T.raises("train: none of 1 pairs can be learnt from: the answers of each are the same once they are cut to max_tokens=12", model.train,
+  T.raises("trainer: none of 1 comparisons can be learnt from: their two answers are the same once they are cut to max_tokens=12", model.train,
     model, { pairs = { same }, steps = 1, batch_size = 1, lr = 1e-2, seed = 0, purpose = "t" })
 end)
 

@@ -107,6 +107,17 @@ local function discard(base, name)
   check(fs.remove_tree(dying))
 end
 
+--- Removes all checkpoints below base, and `last`.
+function checkpoint.remove(base)
+  local names = names_in(base)
+  if names[1] and fs.readlink(fs.join(base, "last")) then
+    check(fs.remove(fs.join(base, "last")))
+  end
+  for _, name in ipairs(names) do
+    discard(base, name)
+  end
+end
+
 -- `last` points to `name`, and all but it and the newest `keep` go.
 local function settle(base, keep, name)
   local last = fs.join(base, "last")

@@ -1,7 +1,7 @@
 --- mocl.model_files: the weight files of a model's directory: which are read, what is wrong with them, and how a save
 -- replaces them.
 
-local core = require "mocl.transformer.core"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local keys = require "mocl.keys"
 local safetensors = require "mocl.safetensors"
@@ -53,29 +53,6 @@ local function read_index(path)
   return map, list
 end
 
--- The weights that are not numbers, named: a sum with one of them is none either, and every answer would be noise.
-local function check_finite(path, tensors)
-  local names = {}
-  for name in pairs(tensors) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    local t = tensors[name]
-    local count, first = core.nonfinite(t)
-    if count > 0 then
-      local at, rest = {}, first - 1
-      for d = t.ndim, 1, -1 do
-        at[d] = rest % t.shape[d] + 1
-        rest = rest // t.shape[d]
-      end
-      return nil, ("%s: tensor '%s' has %d of %d values that are nan or infinite, the first at [%s]; the file is damaged or "
-        .. "comes from a training that diverged"):format(path, name, count, t:numel(), table.concat(at, ",")), "FORMAT"
-    end
-  end
-  return true
-end
-
 -- safetensors.load, and a check of every value.
 local function load_file(path, opts)
   local tensors, message, code = safetensors.load(path, opts)
@@ -83,9 +60,9 @@ local function load_file(path, opts)
     return nil, message, code
   end
   local ok
-  ok, message, code = check_finite(path, tensors)
+  ok, message, code = finite.tensors(tensors, path)
   if not ok then
-    return nil, message, code
+    return nil, message .. "; the file is damaged, or comes from a training that diverged", code
   end
   return tensors
 end

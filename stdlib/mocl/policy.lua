@@ -2,6 +2,7 @@
 -- of preferences.
 
 local json = require "mocl.json"
+local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
@@ -15,25 +16,24 @@ local policy = {}
 local Policy = {}
 Policy.__index = Policy
 
---- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0, front={bos=true}}; front: options of tok:encode
--- for a prompt, which say what stands before it.
+--- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0}
 function policy.new(o)
-  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k", "front" })
+  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k" })
   if math.type(o.max_new_tokens) ~= "integer" or o.max_new_tokens < 1 then
     error(("policy.new: max_new_tokens is an integer of at least 1, got %s"):format(tostring(o.max_new_tokens)), 2)
   end
   return setmetatable({
     model = o.model, tokenizer = o.tokenizer, max_new_tokens = o.max_new_tokens, temperature = o.temperature or 1,
-    top_p = o.top_p or 1, top_k = o.top_k or 0, front = o.front or { bos = true },
+    top_p = o.top_p or 1, top_k = o.top_k or 0,
   }, Policy)
 end
 
---- Token ids of prompts, with what the policy puts in front.
+--- Token ids of prompts (lm.prompt).
 function Policy:encode(texts)
   options.texts("encode", texts)
   local prompts = {}
   for i, text in ipairs(texts) do
-    prompts[i] = self.tokenizer:encode(text, self.front)
+    prompts[i] = lm.prompt(self.tokenizer, text)
   end
   return prompts
 end

@@ -3,18 +3,16 @@
 -- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
 -- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
 
-local deck = require "mocl.deck"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
-local optim = require "mocl.optim.core"
-local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
+local trainer = require "mocl.trainer"
 local transformer = require "mocl.transformer"
-local lm = require "mocl.lm"
 
 local reward = {}
 
@@ -25,13 +23,13 @@ local POOLS = { mean = true, last = true }
 
 --- reward.model{trunk=, tokenizer=, pool="mean", max_tokens=} -> a model whose head is zero.
 function reward.model(o)
-  options.check("reward.model", o, { "trunk", "tokenizer" }, { "pool", "max_tokens", "front" })
+  options.check("reward.model", o, { "trunk", "tokenizer" }, { "pool", "max_tokens" })
   local width = o.trunk:config().hidden_size
   if not POOLS[o.pool or "mean"] then
     error(("reward.model: pool is 'mean' or 'last', got '%s'"):format(tostring(o.pool)), 2)
   end
   return setmetatable({
-    trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean", front = o.front or { bos = true },
+    trunk = o.trunk, tokenizer = o.tokenizer, pool = o.pool or "mean",
     max_tokens = o.max_tokens or o.trunk:config().max_position_embeddings,
     head = tensor.zeros({ 1, width }, { device = o.trunk:device() }),
   }, Model)
@@ -48,7 +46,7 @@ function Model:encode(prompts, responses)
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(responses[i], { eos = true })
-    local prompt = self.tokenizer:encode(prompts[i], self.front)
+    local prompt = lm.prompt(self.tokenizer, prompts[i])
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
       prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})
@@ -81,7 +79,9 @@ function Model:score(prompts, responses, batch_size)
     local scope <close> = tensor.scope()
     local last = math.min(#p, first + step - 1)
     local scores = tensor.no_grad(self.forward, self, table.move(p, first, last, 1, {}), table.move(r, first, last, 1, {}))
-    table.move(scores:totable(), 1, last - first + 1, first, out)
+    for i, score in ipairs(scores:totable()) do
+      out[first + i - 1] = finite.number(score, ("reward model: the score of answer %d"):format(first + i - 1))
+    end
   end
   return out
 end
@@ -163,36 +163,58 @@ function Model:comparable(rows, cache)
   return kept, left_out
 end
 
---- Trains trunk and head; o: pairs (rows as for model:collate), steps, batch_size (rows), lr, seed, purpose,
--- on_step(step, loss, accuracy). Comparisons of answers that are the same once they are cut are left out
--- (model:comparable); returns their number.
-function Model:train(o)
-  options.check("train", o, { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }, { "weight_decay", "on_step" })
-  local parameters = transformer.train_base(self.trunk)
-  self.head:requires_grad_()
-  parameters[#parameters + 1] = self.head
+local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
+
+--- A mocl.trainer of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
+-- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
+-- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is their number.
+function Model:trainer(o)
+  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
   local cache = {}
   local rows, left_out = self:comparable(o.pairs, cache)
   if #rows == 0 then
-    error(("train: none of %d pairs can be learnt from: the answers of each are the same once they are cut to max_tokens=%d")
+    error(("trainer: none of %d comparisons can be learnt from: their two answers are the same once they are cut to max_tokens=%d")
       :format(left_out, self.max_tokens), 2)
   end
-  local order = deck.new(rng.new(o.seed, o.purpose), rows)
-  local opt <close> = optim.adamw(parameters, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } })
-  for step = 1, o.steps do
-    local scope <close> = tensor.scope()
-    local loss, margin = self:loss(self:collate(order:deal(o.batch_size), cache))
-    opt:zero_grad()
-    loss:backward()
-    opt:step { lr = o.lr * lm.schedule(step, math.max(1, o.steps // 20), o.steps), max_grad_norm = 1 }
-    if o.on_step then
-      o.on_step(step, loss:item(), margin:gt(0):mean():item())
-    end
-  end
-  opt:zero_grad()
+  transformer.train_base(self.trunk)
+  local parameters = self.trunk:named_parameters()
+  parameters[#parameters + 1] = { "score.weight", self.head:requires_grad_() }
+  local t = trainer.new {
+    name = o.purpose, parameters = parameters, rows = rows, steps = o.steps, batch_size = o.batch_size, lr = o.lr, seed = o.seed,
+    purpose = o.purpose, weight_decay = o.weight_decay, lr_name = o.lr_name,
+    loss = function(batch)
+      local loss, margin = self:loss(self:collate(batch, cache))
+      return loss, margin:gt(0):mean()
+    end,
+  }
+  t.left_out = left_out
+  return t
+end
+
+--- Marks the weights as no longer trained.
+function Model:freeze()
   transformer.train_base(self.trunk, false)
   self.head:requires_grad_(false)
-  return left_out
+end
+
+--- Trains trunk and head; o: as for model:trainer, and on_step(step, loss, accuracy). The first loss, gradient or weight that
+-- is not finite raises. Returns trainer.left_out.
+function Model:train(o)
+  options.check("train", o, NEEDED, { "weight_decay", "lr_name", "on_step" })
+  local plain = {}
+  for key, v in pairs(o) do
+    plain[key] = key ~= "on_step" and v or nil
+  end
+  local t <close> = self:trainer(plain)
+  for step = 1, o.steps do
+    local loss, accuracy = t:step()
+    if o.on_step then
+      o.on_step(step, loss, accuracy)
+    end
+  end
+  t:finish()
+  self:freeze()
+  return t.left_out
 end
 
 --- Share of pairs whose chosen answer scores higher, with Wilson's 95 % interval: {accuracy, low, high, n}.
@@ -211,9 +233,13 @@ end
 
 --- model:save(dir) -> true | fail: the trunk as a Hugging Face directory and score_head.safetensors.
 function Model:save(dir)
-  local ok, message, code = transformer.save(self.trunk, dir)
+  local file = fs.join(dir, "score_head.safetensors")
+  local ok, message, code = finite.tensors({ { "score.weight", self.head } }, file)
   if ok then
-    ok, message, code = safetensors.save(fs.join(dir, "score_head.safetensors"), { ["score.weight"] = self.head },
+    ok, message, code = transformer.save(self.trunk, dir)
+  end
+  if ok then
+    ok, message, code = safetensors.save(file, { ["score.weight"] = self.head },
       { pool = self.pool, max_tokens = tostring(self.max_tokens) })
   end
   if not ok then
@@ -224,20 +250,23 @@ end
 
 --- reward.load(dir, tokenizer, {device=}) -> model | fail.
 function reward.load(dir, tokenizer, opts)
-  local device = { device = opts and opts.device }
-  local trunk, message, code = transformer.load(dir, device)
+  local trunk, message, code = transformer.load(dir, opts)
   if not trunk then
     return nil, message, code
   end
   local file = fs.join(dir, "score_head.safetensors")
-  local tensors, meta, kind = safetensors.load(file, device)
+  local tensors, meta, kind = safetensors.load(file, opts)
   if not tensors then
     return nil, meta, kind
+  end
+  local sound, bad_tensor, format = finite.tensors(tensors, file)
+  if not sound then
+    return nil, bad_tensor, format
   end
   if not POOLS[meta.pool] or not math.tointeger(tonumber(meta.max_tokens)) then
     return nil, file .. ": no pool or max_tokens in its metadata", "FORMAT"
   end
-  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool, front = opts and opts.front,
+  local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool,
     max_tokens = math.tointeger(tonumber(meta.max_tokens)) }
   local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
   if not ok then

@@ -511,6 +511,11 @@ function Stage:latest()
   return self.run:latest(self.name)
 end
 
+--- Removes the checkpoints of the stage, where what it leaves takes their place.
+function Stage:clear()
+  checkpoint.remove(base_of(self.run, self.name))
+end
+
 --- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
 -- run goes on from them.
 function Stage:output(path)
@@ -549,6 +554,7 @@ local function execute(run, name, fn)
   local ok, result = pcall(fn, stage)
   run.stage_name = nil
   if not ok then
+    run.failed_stage = name
     error(result, 0)
   end
   if type(result) == "table" and next(result) == nil then
@@ -652,6 +658,8 @@ local function finish(run, result, timing)
     local ok, drawn = pcall(page[2], run.out, { result = run.result })
     if ok and drawn then
       check(fs.write(run:path(page[1]), drawn))
+    elseif not ok and tostring(drawn):find "interrupted!$" then
+      error(drawn, 0)
     elseif not ok then
       io.stderr:write(run:path(page[1]), ": ", tostring(drawn), "\n")
     end
@@ -681,7 +689,14 @@ function Run:close()
   end
 end
 
-Run.__close = Run.close
+-- The error of a signal leaves with what to do next.
+Run.__close = function(run, err)
+  local signal = sys.interrupted()
+  if signal and type(err) == "string" and err:find "interrupted!$" and not run.complete then
+    io.stderr:write(("\n%s%s; continue with resume=auto\n"):format(signal, run.failed_stage and " in stage " .. run.failed_stage or ""))
+  end
+  run:close()
+end
 Run.__gc = Run.close
 
 return Run

@@ -20,6 +20,7 @@ local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
+local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 local stages = {}
@@ -46,7 +47,7 @@ function stages.depends(more)
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
-stages.VOLATILE = { "from" }
+stages.VOLATILE = { "from", "save_every" }
 
 local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
@@ -140,15 +141,14 @@ function stages.check(cfg)
 end
 
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
--- tokenizer are copied into the directory tokenizer, and what stands in front of a prompt is what they say. Sets ctx.tok and
--- ctx.front, the options of tok:encode for a prompt.
+-- tokenizer are copied into the directory tokenizer. Sets ctx.tok.
 function stages.tokenizer(ctx)
   if ctx.cfg.init ~= "" then
     ctx.run:stage("tokenizer", function(stage)
       own_model.copy_tokenizer(ctx.cfg, ctx.run:path "tokenizer")
       stage:output "tokenizer"
     end)
-    ctx.tok, ctx.front = assert(tokenizer.load(ctx.run:path "tokenizer")), { template = true }
+    ctx.tok = assert(tokenizer.load(ctx.run:path "tokenizer"))
     return
   end
   local path = ctx.run:path "tokenizer.json"
@@ -159,7 +159,7 @@ function stages.tokenizer(ctx)
     stage:output "tokenizer.json"
     return { vocab_size = tok:vocab_size() }
   end)
-  ctx.tok, ctx.front = assert(tokenizer.load(path)), { bos = true }
+  ctx.tok = assert(tokenizer.load(path))
 end
 
 --- Says on stderr what the policy's training will take of the device at most (mocl.memory_plan).
@@ -184,7 +184,7 @@ function stages.fit_prompts(ctx)
   for _, list in ipairs { "train_prompts", "test_prompts" } do
     local kept = {}
     for _, prompt in ipairs(ctx.source[list]) do
-      local tokens = #ctx.tok:encode(preference.relabel(prompt, p), ctx.front)
+      local tokens = #lm.prompt(ctx.tok, preference.relabel(prompt, p))
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
         ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
@@ -207,24 +207,46 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
+-- The steps of a mocl.trainer as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text)
+  local t <close> = training.new {
+    run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
+    save = function(dir) trainer:save(dir) end,
+    state = function() return { trainer = trainer:state() } end,
+  }
+  if t.dir then
+    trainer:load(t.dir, t.state.trainer)
+  end
+  for step = t.done + 1, trainer.steps do
+    local loss, accuracy = trainer:step()
+    t:step(step, row(loss, accuracy), text(loss, accuracy))
+  end
+  local mean = trainer:finish()
+  t:finish()
+  return mean
+end
+
 --- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
     local model = from and assert(transformer.load(from, { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
-    local prompts, responses = lm.encode(ctx.tok, rows(), ctx.front)
-    local line = stages.bar(ctx, name, options.steps)
-    local loss = lm.train {
-      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
+    local prompts, responses = lm.encode(ctx.tok, rows())
+    transformer.train_base(model)
+    local trainer <close> = lm.trainer {
+      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      on_step = function(step, value)
-        stage:metrics { step = step, ["loss/" .. name] = value }
-        line:update(step, ("loss %.3f"):format(value))
-      end,
+      lr_name = name .. ".lr",
     }
-    line:done()
+    local loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end)
     assert(transformer.save(model, run:path(name), ids_of(ctx)))
+    stage:clear()
     stage:output(name)
     return { loss = loss }
   end)
@@ -262,30 +284,34 @@ local function train_reward_model(ctx, name)
   return run:stage("reward-" .. name, function(stage)
     local pairs_train, pairs_test = ctx.source.pairs(name)
     local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
-    local model = reward.model { trunk = trunk, tokenizer = ctx.tok, front = ctx.front }
-    local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
-    local left_out = model:train {
-      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
-      purpose = "reward " .. name,
-      on_step = function(step, loss, accuracy)
-        stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
-        line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
-      end,
-    }
+    local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
     local compared, ties = model:comparable(pairs_test)
-    if left_out + ties > 0 then
-      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out: their two answers are the same once they are cut to model.positions=%d tokens")
-        :format(name, left_out, ties, model.max_tokens))
-    end
     if #compared == 0 then
       error(("reward model '%s': no held-out pair is left to test it with: the answers of all %d are the same once they are cut to model.positions=%d tokens")
         :format(name, ties, model.max_tokens), 0)
     end
+    local trainer <close> = model:trainer {
+      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
+      purpose = "reward " .. name, lr_name = "reward.lr",
+    }
+    if trainer.left_out + ties > 0 then
+      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out: their two answers are the same once they are cut to model.positions=%d tokens")
+        :format(name, trainer.left_out, ties, model.max_tokens))
+    end
+    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+      return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+    end, function(loss, accuracy)
+      return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
+    end)
+    model:freeze()
     local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
-      held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    if not run.quiet then
+      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
+        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    end
     assert(model:save(run:path("reward-" .. name)))
+    stage:clear()
     stage:output("reward-" .. name)
     return held
   end)
@@ -318,7 +344,7 @@ function stages.rewards(ctx, functions)
     if not f then
       ctx.checks[name] = train_reward_model(ctx, name)
       check_reward_model(ctx, name, ctx.checks[name])
-      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device, front = ctx.front }))
+      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
     end
     ctx.rewards[j] = { name = name, f = f }
   end

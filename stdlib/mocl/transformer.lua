@@ -6,13 +6,14 @@
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
 local core = require "mocl.transformer.core"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
 local tensor = require "mocl.tensor"
 
-local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack, nonfinite = core.nonfinite }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
 
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })
@@ -173,17 +174,20 @@ end
 function transformer.save(model, dir, extra)
   local path = fs.join(dir, "config.json")
   local text, eos = config_text(model, path, extra)
-  local ok, message, code = fs.mkdir(dir)
+  local tensors = {}
+  for _, pair in ipairs(model:named_parameters()) do
+    tensors[pair[1]] = pair[2]
+  end
+  local ok, message, code = finite.tensors(tensors, dir)
+  if ok then
+    ok, message, code = fs.mkdir(dir)
+  end
   local generation
   if ok then
     generation, message, code = model_config.generation(dir, model:config().vocab_size)
   end
   if generation == nil then
     return nil, message, code
-  end
-  local tensors = {}
-  for _, pair in ipairs(model:named_parameters()) do
-    tensors[pair[1]] = pair[2]
   end
   -- the old config.json may stay until the end only where it says the same of the new weights
   local before = nil
