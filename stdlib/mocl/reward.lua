@@ -6,6 +6,7 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
