@@ -140,17 +140,17 @@ function from_run.open(path, o)
     fail(" was made by mocl %s, this is %s, which may make other models of the same options: leave from= out",
       tostring(source.env.mocl), require "mocl"._VERSION)
   end
+  local lines = differences(source, o)
+  if #lines > 0 then
+    fail(" made stages %s with other options:\n%s\ngive them their values there, or leave from= out", table.concat(o.stages, ", "),
+      table.concat(lines, "\n"))
+  end
   source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
   for _, name in ipairs(o.stages) do
     if type(source.stages[name]) ~= "table" then
       fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
         fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
     end
-  end
-  local lines = differences(source, o)
-  if #lines > 0 then
-    fail(" made stages %s with other options:\n%s\ngive them their values there, or leave from= out", table.concat(o.stages, ", "),
-      table.concat(lines, "\n"))
   end
   for _, name in ipairs(o.stages) do
     for output, hashes in pairs(source.stages[name].outputs or {}) do
