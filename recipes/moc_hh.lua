@@ -35,7 +35,8 @@ local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
 local args = table.move(arg, 0, #arg, 0, {})
-if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):find("preset=") then
+local words = "\n" .. table.concat(args, "\n")
+if words:find "\ndata=[^\n]" and not words:find "\npreset=" then
   table.insert(args, 1, "preset=hh")
 end
 

@@ -83,6 +83,7 @@ M.pages = {
   ["mocl.kl_controller"] = "running",
   ["mocl.learner"] = "env",
   ["mocl.lm"] = "transformer",
+  ["mocl.own_model"] = "recipes",
   ["mocl.memory_plan"] = "memory",
   ["mocl.nn.core"] = "nn",
   ["mocl.optim.core"] = "optim",

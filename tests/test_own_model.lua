@@ -262,6 +262,8 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
   own_run(dir, "sft.data=" .. m.sft, "model.positions=64")
   T.ok(assert(transformer.load(dir .. "/sft")):hash() ~= assert(transformer.load(m.init)):hash())
   T.eq(assert(config.load(dir .. "/config.lua")).model.positions, 64)
+  -- sft.data= is not data=, which would bring the preset of HH-RLHF
+  T.ok(not assert(fs.read(dir .. "/cmdline.txt")):find("preset=hh", 1, true))
   local own_model = require "mocl.own_model"
   local source = own_model.prompts { path = m.prompts, seed = 0, held_out = 0.1 }
   T.eq({ #source.train_prompts, #source.test_prompts }, { 27, 3 }) -- 30 different ones

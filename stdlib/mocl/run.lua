@@ -20,11 +20,6 @@ local sys = require "mocl.sys"
 local Run = {}
 Run.__index = Run
 
--- Options that may differ between the two halves of one run: the results do not depend on them.
-local VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" }
-
-Run.VOLATILE = VOLATILE
-
 local LOGS = { "metrics", "samples" } -- files NAME.jsonl
 
 local function check(ok, err)
@@ -387,7 +382,7 @@ function Run.open(opts)
   end
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
-    complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
+    complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
     files = {}, stages = {}, started = sys.now(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do

@@ -8,7 +8,10 @@
 
 local config = require "mocl.config"
 
-local run_options = {}
+local run_options = {
+  -- options that may always differ between the two halves of one run: the results do not depend on them
+  VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" },
+}
 
 --- A copy of nested options without some keys ("threads", "ppo.lr").
 function run_options.without(cfg, keys)

@@ -4,7 +4,6 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
-local Run = require "mocl.run"
 local from_run = require "mocl.from_run"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
@@ -17,6 +16,7 @@ local progress = require "mocl.progress"
 local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
+local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
@@ -60,7 +60,7 @@ function stages.from_run(cfg, functions, depends)
     names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
   end
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
-  table.move(Run.VOLATILE, 1, #Run.VOLATILE, #volatile + 1, volatile)
+  table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
     neutral = ONLY_SAID })
 end
