@@ -155,7 +155,7 @@ end
 reward.try(functions, cfg.objectives, source.train_prompts)
 
 local depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
-local given = cfg.from and stages.from_run(cfg, functions, depends)
+local given = cfg.from and stages.from_run(cfg, info, functions, depends)
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
   depends = depends, volatile_keys = stages.VOLATILE,

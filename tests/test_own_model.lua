@@ -263,7 +263,10 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
   T.ok(assert(transformer.load(dir .. "/sft")):hash() ~= assert(transformer.load(m.init)):hash())
   T.eq(assert(config.load(dir .. "/config.lua")).model.positions, 64)
   -- sft.data= is not data=, which would bring the preset of HH-RLHF
-  T.ok(not assert(fs.read(dir .. "/cmdline.txt")):find("preset=hh", 1, true))
+  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192 } do
+    local shown = child.mocl { "recipes/moc_hh.lua", argument, "--print-config" }
+    T.eq(shown:match "positions = (%d+)", tostring(positions), argument)
+  end
   local own_model = require "mocl.own_model"
   local source = own_model.prompts { path = m.prompts, seed = 0, held_out = 0.1 }
   T.eq({ #source.train_prompts, #source.test_prompts }, { 27, 3 }) -- 30 different ones

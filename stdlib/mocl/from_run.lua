@@ -86,13 +86,10 @@ local function differences(source, o)
     end
     return not named
   end
-  local function add(...)
-    lines[#lines + 1] = ("  %s: %s there, %s now"):format(...)
-  end
   local old, new = run_options.without(source.cfg, o.volatile), run_options.without(o.cfg, o.volatile)
-  for _, d in ipairs(config.diff(old, new)) do
+  for _, d in ipairs(run_options.diff(old, new, {}, o.set)) do
     if matters(d.key) and not paths[d.key] then
-      add(d.key, config.text(d.a), config.text(d.b))
+      lines[#lines + 1] = run_options.line(d)
     end
   end
   for _, key in ipairs(o.paths) do -- the same files may lie elsewhere, and others in the same place
@@ -101,7 +98,7 @@ local function differences(source, o)
       local had = a ~= "" and recorded(source.env.inputs, a)
       if a == "" or b == "" or not had then
         if a ~= b then
-          add(key, a == "" and "empty" or a, b == "" and "empty" or b)
+          lines[#lines + 1] = run_options.line { key = key, a = a, b = b }
         end
       else
         local name = differing(had, digest.of(b))
@@ -116,7 +113,7 @@ end
 
 --- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it cannot.
 -- o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile (options that never
--- matter), paths (options that name files, which are compared by what is in them) and neutral (options that a group above
+-- matter), set (run_options.set of the new run), paths (options that name files, which are compared by what is in them) and neutral (options that a group above
 -- covers and no stage uses).
 function from_run.open(path, o)
   local function fail(fmt, ...)

@@ -83,7 +83,7 @@ end
 
 -- Files that a tokenizer may consist of.
 local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "tokenizer_config.json", "added_tokens.json",
-  "special_tokens_map.json" }
+  "special_tokens_map.json", "vocab.json", "merges.txt" }
 
 --- Copies the tokenizer's files into a directory, which then is the tokenizer.
 function own_model.copy_tokenizer(cfg, dir)

@@ -171,7 +171,7 @@ end
 -- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
 local function compare_options(run, path, what, cure)
   local used = not run.complete and used_stages(run) or nil
-  local changed, fixed = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  local changed, fixed = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used, run.set)
   if #fixed > 0 then
     error(("%s with other options:\n%s\n%s"):format(what, table.concat(fixed, "\n"), cure), 0)
   end
@@ -382,6 +382,7 @@ function Run.open(opts)
   end
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
+    set = run_options.set(opts.info),
     complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
     files = {}, stages = {}, started = sys.now(),
   }, Run)

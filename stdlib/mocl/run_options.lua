@@ -67,10 +67,43 @@ function run_options.may_change(key, depends, used)
   return true
 end
 
---- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
-function run_options.compare(old, new, volatile, depends, used)
-  local changed, fixed = {}, {}
+--- The options that differ, a list of {key, a, b}. set: the keys that are not at their defaults now, a set, or nil. An option that
+-- the old ones do not have, and that is at its default now, came with a later version and does what was done without it.
+function run_options.diff(old, new, volatile, set)
+  local list = {}
   for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
+    if d.a ~= nil or not set or set[d.key] then
+      list[#list + 1] = d
+    end
+  end
+  return list
+end
+
+--- The keys that info.changed of config.parse lists, as a set; nil where there is no info.
+function run_options.set(info)
+  if info and info.changed then
+    local set = {}
+    for _, c in ipairs(info.changed) do
+      set[c.key] = true
+    end
+    return set
+  end
+end
+
+local function said(v)
+  local text = config.text(v)
+  return text == "" and "empty" or text
+end
+
+--- A line on an option that differs.
+function run_options.line(d, reason)
+  return ("  %s: %s there, %s now%s"):format(d.key, said(d.a), said(d.b), reason or "")
+end
+
+--- The options that differ (run_options.diff): those that may, and lines of text for those that may not. used nil: none may.
+function run_options.compare(old, new, volatile, depends, used, set)
+  local changed, fixed = {}, {}
+  for _, d in ipairs(run_options.diff(old, new, volatile, set)) do
     local may, reason = false, ""
     if used then
       may, reason = run_options.may_change(d.key, depends, used)
@@ -78,7 +111,7 @@ function run_options.compare(old, new, volatile, depends, used)
     if may then
       changed[#changed + 1] = d
     else
-      fixed[#fixed + 1] = ("  %s: %s there, %s now%s"):format(d.key, config.text(d.a), config.text(d.b), reason)
+      fixed[#fixed + 1] = run_options.line(d, reason)
     end
   end
   return changed, fixed

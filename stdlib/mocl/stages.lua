@@ -54,7 +54,7 @@ local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the 
 
 --- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
 -- have no function; raises in words where it cannot (mocl.from_run).
-function stages.from_run(cfg, functions, depends)
+function stages.from_run(cfg, info, functions, depends)
   local names = { "tokenizer", cfg.init == "" and "base" or "sft", cfg.init == "" and "sft" or nil }
   for _, objective in ipairs(cfg.objectives) do
     names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
@@ -62,6 +62,7 @@ function stages.from_run(cfg, functions, depends)
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
   table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+    set = run_options.set(info),
     neutral = ONLY_SAID })
 end
 
@@ -134,9 +135,11 @@ function stages.check(cfg)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
-  local ok, message = own or pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
-  if not ok then
-    error(message, 0)
+  if not own then
+    local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+    if not ok then
+      error(message, 0)
+    end
   end
 end
 
