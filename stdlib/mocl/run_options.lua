@@ -10,7 +10,7 @@ local config = require "mocl.config"
 
 local run_options = {
   -- options that may always differ between the two halves of one run: the results do not depend on them
-  VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" },
+  VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "threads" },
 }
 
 --- A copy of nested options without some keys ("threads", "ppo.lr").
@@ -49,7 +49,8 @@ function run_options.covers(keys, key)
 end
 
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
--- {stage, how}. Otherwise false and the reason, in words that follow the option; empty for one of the whole run.
+-- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of the whole
+-- run), and the first stage that used it.
 function run_options.may_change(key, depends, used)
   local named = false
   for _, keys in pairs(depends) do
@@ -61,7 +62,7 @@ function run_options.may_change(key, depends, used)
   for _, u in ipairs(used) do
     local keys = run_options.of(depends, u[1])
     if not keys or run_options.covers(keys, key) then
-      return false, (" (stage '%s' %s with it)"):format(u[1], u[2])
+      return false, (" (stage '%s' %s with it)"):format(u[1], u[2]), u[1]
     end
   end
   return true
@@ -100,13 +101,26 @@ function run_options.line(d, reason)
   return ("  %s: %s there, %s now%s"):format(d.key, said(d.a), said(d.b), reason or "")
 end
 
+-- which of two stages ran first
+local function earlier(used, a, b)
+  for _, u in ipairs(used) do
+    if u[1] == a or u[1] == b then
+      return u[1]
+    end
+  end
+end
+
 --- The options that differ (run_options.diff): those that may, and lines of text for those that may not. used nil: none may.
+-- Third, the stage to run again with all that follow if the options are to be as they are now; nil where that does not help.
 function run_options.compare(old, new, volatile, depends, used, set)
-  local changed, fixed = {}, {}
+  local changed, fixed, again = {}, {}, nil
   for _, d in ipairs(run_options.diff(old, new, volatile, set)) do
-    local may, reason = false, ""
+    local may, reason, stage = false, "", nil
     if used then
-      may, reason = run_options.may_change(d.key, depends, used)
+      may, reason, stage = run_options.may_change(d.key, depends, used)
+    end
+    if not may and again ~= false then
+      again = stage and earlier(used, again or stage, stage) or false
     end
     if may then
       changed[#changed + 1] = d
@@ -114,7 +128,7 @@ function run_options.compare(old, new, volatile, depends, used, set)
       fixed[#fixed + 1] = run_options.line(d, reason)
     end
   end
-  return changed, fixed
+  return changed, fixed, again or nil
 end
 
 return run_options
