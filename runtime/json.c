@@ -181,7 +181,7 @@ mocl_status mocl_json_parse_numbers(mocl_ctx *ctx, json_t **out, const char *tex
     *out = NULL;
     *infinity = 0;
     if (wide) {
-        *error = (json_error_t){.line = 1, .column = 1};
+        *error = (json_error_t){.line = 0}; /* it is said of the whole text */
         snprintf(error->text, sizeof error->text - 1, "%s", wide);
         return MOCL_E_FORMAT;
     }

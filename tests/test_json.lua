@@ -72,8 +72,8 @@ T.test("a byte order mark is skipped, UTF-16 is named", function()
   local function wide(text, low, high)
     return (text:gsub(".", function(c) return low .. c .. high end))
   end
-  for _, text in ipairs { "\xFF\xFE" .. wide("{}", "", "\0"), "\xFE\xFF" .. wide("{}", "\0", ""), wide("{}", "", "\0"), wide("{}", "\0", "") } do
-    T.fails("line 1 column 1: the text is UTF%-16.*convert it: iconv %-f UTF%-16.* %-t UTF%-8", json.decode, text)
+  for _, text in ipairs { "\xFF\xFE" .. wide("{}", "", "\0"), "\xFE\xFF" .. wide("{}", "\0", ""), wide("[12]", "", "\0"), wide("[12]", "\0", "") } do
+    T.fails("^the text is UTF%-16.*convert it: iconv %-f UTF%-16.* %-t UTF%-8", json.decode, text)
   end
   T.fails("the text is UTF%-32", json.decode, "\xFF\xFE\0\0{\0\0\0}\0\0\0")
   local path = T.tmpdir() .. "/a.json" -- every reader of files goes the same way: options, tokenizers
@@ -84,8 +84,8 @@ T.test("a byte order mark is skipped, UTF-16 is named", function()
   assert(fs.write(path, "\xEF\xBB\xBF" .. fs.read(path)))
   T.eq(assert(tokenizer.load(path)):vocab_size(), 258)
   assert(fs.write(path, "\xFF\xFE{\0}\0"))
-  T.fails("a.json:1:1: the text is UTF%-16", tokenizer.load, path)
-  T.fails("a.json: line 1 column 1: the text is UTF%-16", json.load, path)
+  T.fails("a.json:.*the text is UTF%-16", tokenizer.load, path)
+  T.fails("a.json: the text is UTF%-16", json.load, path)
 end)
 
 T.test("floats are written short and read back equal", function()
