@@ -1,4 +1,5 @@
--- directories of models as other programs write them: configurations key by key, indexes, weights, and saves that replace
+-- directories of models as other programs write them: configurations key by key, indexes, weights, and saves that
+-- replace
 
 local T = require "t"
 local fs = require "mocl.fs"
