@@ -172,7 +172,8 @@ function policy.constant(statistics)
   return any and list or nil
 end
 
--- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows none.
+-- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows
+-- none.
 local function audit(measured, n)
   local rule, points = { malformed = {} }, {}
   for i, m in ipairs(measured) do
