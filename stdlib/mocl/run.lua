@@ -390,10 +390,9 @@ end
 -- a stage wrote are written over.
 local function drop_stages(self, path, names)
   for _, name in ipairs(names) do
-    self.stages[name] = nil
-    checkpoint.remove(base_of(self, name))
+    self.stages[name], self.forgotten[name] = nil, true
   end
-  write_json(self:path("stages.json"), self.stages)
+  clear_forgotten(self)
   rewind_to_newest(self)
   io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
