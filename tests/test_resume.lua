@@ -67,18 +67,14 @@ T.test("an input may change as the option may that names it", function()
   local path, other = T.tmpdir() .. "/a", T.tmpdir() .. "/b"
   assert(fs.write(path, "1"))
   assert(fs.write(other, "2"))
-  for _, case in ipairs { { "moc" }, { "moc/1", true } } do
+  for _, stopped in ipairs { "moc", "moc/1" } do -- before and after the stage that depends on it has left something
     local dir = T.tmpdir() .. "/run"
     assert(fs.write(path, "1"))
-    T.raises("^stopped$", run, dir, case[1], "file=" .. path)
+    T.raises("^stopped$", run, dir, stopped, "file=" .. path)
     assert(fs.write(path, "3"))
     local ok, got = pcall(run, dir, nil, "resume=auto", "file=" .. path)
-    if case[2] then
-      T.ok(not ok and got:find("is not the file this run began with", 1, true), got)
-    else
-      T.ok(ok, got)
-      T.eq(got.env.inputs, { [path] = assert(fs.sha256(path)) })
-    end
+    T.ok(ok, got)
+    T.eq(got.env.inputs, { [path] = assert(fs.sha256(path)) })
   end
   local dir = T.tmpdir() .. "/run"
   T.raises("^stopped$", run, dir, "moc", "file=" .. path)
