@@ -24,7 +24,7 @@ end
 
 local LEAST_WITHIN = 0.01 -- of the deviation of all answers: where each preference always gets the same reward
 
--- R by equation 18's running statistics. A reward that does not vary has R = offset for every answer, and pulls nowhere.
+-- R by equation 18's running statistics. A reward that does not vary has R = offset for every answer.
 function target.standardise(self, raw, places)
   local o, rows = self.o, {}
   self.stats:update(raw)

@@ -64,6 +64,19 @@ function run_options.may_change(key, depends, used)
   return true
 end
 
+--- The names of those of the used stages that depend on an option, sorted.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  table.sort(names)
+  return names
+end
+
 --- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
 function run_options.compare(old, new, volatile, depends, used)
   local changed, fixed = {}, {}
