@@ -16,16 +16,12 @@ local json = require "mocl.json"
 local report = require "mocl.report"
 local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
+local run_identity = require "mocl.run_identity"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
 local Run = {}
 Run.__index = Run
-
--- Options that may differ between the two halves of one run: the results do not depend on them.
-local VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "threads" }
-
-Run.VOLATILE = VOLATILE
 
 local LOGS = { "metrics", "samples" } -- files NAME.jsonl
 
@@ -82,10 +78,6 @@ local function null_for_nan(v)
   return copy
 end
 
-local function shell_word(s)
-  return s:find("[^%w_@%%+=:,./-]") and "'" .. s:gsub("'", "'\\''") .. "'" or s
-end
-
 -- The directory that holds the checkpoints of a stage: of the main stage it is the run's own.
 local function base_of(run, stage)
   return stage and stage ~= run.main and fs.join(run.out, stage) or run.out
@@ -102,26 +94,6 @@ local function bases(run)
     end
   end
   return list
-end
-
-local function describe_environment(opts)
-  local cfg, info = opts.cfg, opts.info or {}
-  local changed = {}
-  for _, c in ipairs(info.changed or {}) do
-    changed[c.key] = { value = config.text(c.value), default = config.text(c.default) }
-  end
-  local env = {
-    recipe = opts.recipe,
-    preset = info.preset,
-    mocl = require("mocl")._VERSION,
-    lua = _VERSION,
-    device = cfg.device,
-    seed = cfg.seed,
-    threads = cfg.threads,
-    platform = opts.platform,
-    changed = next(changed) and changed or nil,
-  }
-  return env
 end
 
 -- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"} in the order they ran.
@@ -146,7 +118,7 @@ end
 -- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
 local function compare_options(run, path, what, cure)
   local used = not run.complete and used_stages(run) or nil
-  local changed, fixed, again = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  local changed, fixed, again = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used, run.set)
   if #fixed > 0 then
     error(("%s with other options:\n%s\n%s%s"):format(what, table.concat(fixed, "\n"), cure,
       again and ("; or run stage '%s' and what follows it again: resume=auto redo=%s"):format(again, again) or ""), 0)
@@ -236,14 +208,9 @@ end
 
 -- What repeats the run: its command, environment and options. Inputs that are recorded stay.
 local function write_identity(run, opts)
-  local info = opts.info or {}
-  local words = { "mocl", shell_word(info.script or opts.recipe) }
-  for _, a in ipairs(info.arg or {}) do
-    words[#words + 1] = shell_word(a)
-  end
-  check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
+  check(fs.write(fs.join(run.out, "cmdline.txt"), run_identity.command(opts) .. "\n"))
   local before = run.env or {}
-  run.env = describe_environment(opts)
+  run.env = run_identity.environment(opts)
   run.env.inputs, run.env.from = before.inputs, before.from
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
@@ -399,7 +366,8 @@ function Run.open(opts)
   end
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
-    complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
+    set = run_options.set(opts.info),
+    complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
     files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
