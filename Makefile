@@ -25,7 +25,7 @@ CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(W
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
-EXE_C     := lua/main.c lua/repl.c
+EXE_C     := lua/main.c lua/repl.c lua/resume.c lua/signals.c
 LIB_C     := $(sort $(wildcard runtime/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
@@ -52,9 +52,9 @@ $(O)libmocl.a: $(LIB_O) $(B)/sources
 $(O)libmocl.so: $(LIB_O) $(B)/sources
 	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,-soname,libmocl.so.0 -o $@ $(LIB_O) $(LIBS_LUA) $(LIBS_CORE)
 
-# the Lua module does not link liblua, the host interpreter brings it; it exports its opener alone
-$(O)mocl.so: $(LIB_O) $(B)/sources lua/module.map
-	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,--version-script=lua/module.map -o $@ $(LIB_O) $(LIBS_CORE)
+# the Lua module does not link liblua, the host interpreter brings it; it exports openers alone, one for each module
+$(O)mocl.so: $(LIB_O) $(B)/openers.o $(B)/sources lua/module.map
+	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,--version-script=lua/module.map -o $@ $(LIB_O) $(B)/openers.o $(LIBS_CORE)
 
 # The CUDA part is an object of its own, loaded at run time. -fmad=false: an expression has the same bits
 # wherever it is inlined (kernels/cuda/common.cuh).
@@ -114,8 +114,14 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(B)/flags | $(B)/deps
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+$(B)/openers.o: $(B)/openers.c $(B)/flags | $(B)/deps
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
 $(B)/embed.c: $(B)/sources lua/embed.sh
-	sh lua/embed.sh $(STDLIB) > $@.tmp && mv $@.tmp $@
+	sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
+
+$(B)/openers.c: $(B)/sources lua/embed.sh
+	sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
 
 # files that change only when their text does: what depends on them is rebuilt then
 $(B)/flags: FORCE
@@ -216,4 +222,4 @@ FORCE:
 .PHONY: all programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
--include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d)
+-include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d)

@@ -1,7 +1,31 @@
 #!/bin/sh
-# embed.sh stdlib/mocl/x.lua... - writes the C file that holds the Lua modules (moclL_sources in
+# embed.sh sources stdlib/mocl/x.lua... - writes the C file that holds the Lua modules (moclL_sources in
 # modules.h). The text goes in by .incbin, so that no other tool is needed.
+# embed.sh openers stdlib/mocl/x.lua... - writes the C file with what mocl.so exports beside luaopen_mocl: an opener
+# for each module, of C and of Lua, so that a stock Lua can require any of them first.
 set -eu
+what=$1
+shift
+
+module() { # FILE: its name for require
+    printf '%s' "$1" | sed 's|^stdlib/||; s|/init\.lua$||; s|\.lua$||; s|/|.|g'
+}
+
+if [ "$what" = openers ]; then
+    echo '/* made by lua/embed.sh */'
+    echo '#include "mocl.h"'
+    echo '#include "modules.h"'
+    echo '#define OPENER(name, id) \'
+    echo '    MOCL_API int luaopen_mocl_##id(lua_State *L); \'
+    echo '    int luaopen_mocl_##id(lua_State *L) { return moclL_openmodule(L, name); }'
+    echo 'MOCL_MODULES(OPENER)'
+    for f in "$@"; do
+        name=$(module "$f")
+        [ "$name" = mocl ] || echo "OPENER(\"$name\", $(printf '%s' "${name#mocl.}" | tr . _))"
+    done
+    exit
+fi
+
 echo '/* made by lua/embed.sh */'
 echo '#include "modules.h"'
 i=0
@@ -16,8 +40,7 @@ done
 echo 'const moclL_source moclL_sources[] = {'
 i=0
 for f in "$@"; do
-    name=$(printf '%s' "$f" | sed 's|^stdlib/||; s|/init\.lua$||; s|\.lua$||; s|/|.|g')
-    printf '    {"%s", "%s", moclL_text_%d, moclL_end_%d},\n' "$name" "$f" $i $i
+    printf '    {"%s", "%s", moclL_text_%d, moclL_end_%d},\n' "$(module "$f")" "$f" $i $i
     i=$((i + 1))
 done
 echo '    {NULL, NULL, NULL, NULL}};'

@@ -6,7 +6,8 @@
 ** thread that runs the state. From another thread two things could be freed under it, a coroutine
 ** and the call records that lua_sethook walks; moclL_realloc holds every free back meanwhile.
 **
-** Refuses: to stop C code that does not poll; to interrupt a coroutine resumed by foreign C code.
+** Refuses: to stop C code that does not poll. A coroutine that foreign C code resumes is reached in the program
+** mocl (resume.c), not in other programs.
 */
 #define _POSIX_C_SOURCE 200809L
 #include "state.h"
@@ -15,8 +16,18 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "mocl.h"
+
+/* In a child of fork nobody is left to end what another thread had begun. */
+static void wait_for_interrupters(moclL_host *h) {
+    if (getpid() != h->pid) {
+        h->pid = getpid();
+        atomic_store(&h->hooking, 0);
+    }
+    while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
+}
 
 /* Adding nothing to `hooking` orders this free with the interrupter's adding one: either it comes before, then the
 ** interrupter no longer sees what was unlinked before this free; or after, then this sees `hooking`. A handler that
@@ -37,8 +48,7 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
         return NULL;
     }
     if (p) {
-        if (atomic_fetch_add(&h->hooking, 0))
-            while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
+        if (atomic_fetch_add(&h->hooking, 0)) wait_for_interrupters(h);
         free(p);
     }
     return NULL;
@@ -90,31 +100,33 @@ static int now_ms(void) {
     return (int)((t.tv_sec % 1000000) * 1000 + t.tv_nsec / 1000000);
 }
 
-bool moclL_signal(moclL_host *h, int signal_number) {
+bool moclL_undelivered(const moclL_host *h) { return atomic_load(&h->raised) && atomic_load(&h->ctx->interrupt); }
+
+moclL_verdict moclL_signal(moclL_host *h, int signal_number) {
     enum { SAME_MS = 100, HARD_MS = 1000 };
     int now = now_ms(), age = now - atomic_load(&h->signal_ms);
     bool before = atomic_load(&h->signal) != 0;
     /* one that is sent to the process and to its group arrives twice */
-    if (before && age >= 0 && age < SAME_MS) return false;
-    if (atomic_load(&h->raised) && age >= 0 && age < HARD_MS) return true;
+    if (before && age >= 0 && age < SAME_MS) return MOCLL_GO_ON;
+    if (moclL_undelivered(h) || (atomic_load(&h->raised) && age >= 0 && age < HARD_MS)) return MOCLL_END;
     atomic_store(&h->signal_ms, now);
     atomic_store(&h->signal, signal_number);
-    if (atomic_load(&h->flag_mode) && !before) return false;
+    if (atomic_load(&h->flag_mode) && !before) return MOCLL_GO_ON;
     atomic_store(&h->raised, true);
     mocl_interrupt(h->ctx);
-    return false;
+    return atomic_load(&h->flag_mode) ? MOCLL_LOOK_AGAIN : MOCLL_GO_ON;
 }
 
 /* ---- coroutine.resume, wrap and close: as in Lua's own library, but they note who runs ---------- */
 
-static void enter(moclL_host *h, lua_State *co) {
+void moclL_enter(moclL_host *h, lua_State *co) {
     int n = atomic_load_explicit(&h->n_running, memory_order_relaxed);
     if (n < MOCLL_MAX_RUNNING) atomic_store_explicit(&h->running[n], co, memory_order_release);
     atomic_store(&h->n_running, n + 1);
     if (h->ctx->interrupt) set_hook(co); /* it came before this thread was in the list */
 }
 
-static void leave(moclL_host *h) {
+void moclL_leave(moclL_host *h) {
     atomic_fetch_sub(&h->n_running, 1);
 }
 
@@ -128,9 +140,9 @@ static int resume(lua_State *L, lua_State *co, int n_args) {
     }
     lua_xmove(L, co, n_args);
     moclL_host *h = moclL_host_of(L);
-    enter(h, co);
+    moclL_enter(h, co);
     int status = lua_resume(co, L, n_args, &n_results);
-    leave(h);
+    moclL_leave(h);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return -1;
@@ -147,13 +159,13 @@ static int resume(lua_State *L, lua_State *co, int n_args) {
 /* runs the pending __close of co; an error value is left on co */
 static int close_thread(lua_State *L, lua_State *co) {
     moclL_host *h = moclL_host_of(L);
-    enter(h, co);
+    moclL_enter(h, co);
 #if LUA_VERSION_RELEASE_NUM >= 50406
     int status = lua_closethread(co, L);
 #else
     int status = lua_resetthread(co);
 #endif
-    leave(h);
+    moclL_leave(h);
     return status;
 }
 

@@ -81,19 +81,34 @@ static int data_bad_utf8(lua_State *L) {
     return 1;
 }
 
+/* text -> bytes of the UTF-8 byte order mark in front (3 or 0), or nil and why it cannot be read (UTF-16, UTF-32) */
+static int data_mark(lua_State *L) {
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n);
+    const char *wide = mocl_text_wide(text, n);
+    if (wide) {
+        luaL_pushfail(L);
+        lua_pushstring(L, wide);
+        return 2;
+    }
+    lua_pushinteger(L, (lua_Integer)mocl_utf8_mark(text, n));
+    return 1;
+}
+
 static void free_lines(void *l) { mocl_lines_close(l); }
 static void free_csv(void *c) { mocl_csv_close(c); }
 
 static const luaL_Reg functions[] = {{"bad_utf8", data_bad_utf8},
                                      {"csv", data_csv},
                                      {"lines", data_lines},
+                                     {"mark", data_mark},
                                      {NULL, NULL}};
 
-int luaopen_mocl_data_core(lua_State *L) {
+int moclL_open_data_core(lua_State *L) {
     static const luaL_Reg lines_methods[] = {{"next", lines_next}, {NULL, NULL}};
     static const luaL_Reg csv_methods[] = {{"next", csv_next}, {NULL, NULL}};
     moclL_newclass(L, LINES, lines_methods, free_lines);
     moclL_newclass(L, CSV, csv_methods, free_csv);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

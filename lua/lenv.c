@@ -17,7 +17,7 @@ static int env_is_row(lua_State *L) {
 
 static const luaL_Reg env_functions[] = {{"is_row", env_is_row}, {NULL, NULL}};
 
-int luaopen_mocl_env_core(lua_State *L) {
-    luaL_newlib(L, env_functions);
+int moclL_open_env_core(lua_State *L) {
+    moclL_newlib(L, env_functions);
     return 1;
 }

@@ -258,9 +258,9 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
                                      {"write", fs_write},
                                      {NULL, NULL}};
 
-int luaopen_mocl_fs(lua_State *L) {
+int moclL_open_fs(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, BYTES, none, mocl_free);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

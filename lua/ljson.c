@@ -1,8 +1,9 @@
 /* ljson.c - module mocl.json: JSON over jansson.
 **
 ** null is json.null; arrays that were decoded or made with json.array carry a metatable, so that an
-** empty one stays an array; integers are int64, everything with "." or "e" is a float. Refuses what
-** JSON cannot hold: functions, cycles, NaN, infinities, mixed keys, bytes that are no UTF-8.
+** empty one stays an array; integers are int64, everything with "." or "e" and integers beyond 64 bits are floats, as in
+** Lua, infinite beyond the range of doubles. Refuses to write what JSON cannot hold: functions, cycles, NaN, infinities,
+** mixed keys, bytes that are no UTF-8.
 */
 #include <jansson.h>
 #include <locale.h>
@@ -24,8 +25,8 @@ enum { MAX_DEPTH = 1000 }; /* of tables to encode, for the C stack; jansson read
 
 /* ---- decoding ---- */
 
-/* pushes the Lua value of v; depth is limited by the parser */
-static void push_value(lua_State *L, const json_t *v) {
+/* pushes the Lua value of v; depth is limited by the parser. infinity: as mocl_json_parse_numbers says. */
+static void push_value(lua_State *L, const json_t *v, double infinity) {
     luaL_checkstack(L, 4, "json nested too deeply");
     switch (json_typeof(v)) {
         case JSON_OBJECT: {
@@ -33,7 +34,7 @@ static void push_value(lua_State *L, const json_t *v) {
             json_t *field;
             lua_createtable(L, 0, (int)json_object_size(v));
             json_object_foreach((json_t *)v, key, field) {
-                push_value(L, field);
+                push_value(L, field, infinity);
                 lua_setfield(L, -2, key);
             }
             break;
@@ -42,7 +43,7 @@ static void push_value(lua_State *L, const json_t *v) {
             size_t n = json_array_size(v);
             lua_createtable(L, (int)n, 0);
             for (size_t i = 0; i < n; i++) {
-                push_value(L, json_array_get(v, i));
+                push_value(L, json_array_get(v, i), infinity);
                 lua_rawseti(L, -2, (lua_Integer)i + 1);
             }
             luaL_setmetatable(L, ARRAY);
@@ -50,7 +51,11 @@ static void push_value(lua_State *L, const json_t *v) {
         }
         case JSON_STRING: lua_pushlstring(L, json_string_value(v), json_string_length(v)); break;
         case JSON_INTEGER: lua_pushinteger(L, json_integer_value(v)); break;
-        case JSON_REAL: lua_pushnumber(L, json_real_value(v)); break;
+        case JSON_REAL: {
+            double x = json_real_value(v);
+            lua_pushnumber(L, infinity > 0 && fabs(x) == infinity ? copysign(HUGE_VAL, x) : x);
+            break;
+        }
         case JSON_NULL: lua_pushlightuserdata(L, NULL); break;
         case JSON_TRUE:
         case JSON_FALSE: lua_pushboolean(L, json_is_true(v)); break;
@@ -70,24 +75,56 @@ static bool has_zero_byte(const char *text, size_t n, json_error_t *error) {
     return true;
 }
 
-/* Pushes the decoded value, or nil and the message; raises without memory. */
-static bool decode(lua_State *L, const char *text, size_t n) {
+/* The tree of a text, which a userdata pushed here frees if something raises; or NULL, and nil and the message pushed over it.
+** Raises without memory. */
+static json_t *parse(lua_State *L, const char *text, size_t n, double *infinity) {
     json_error_t error;
-    void **box = moclL_pushowner(L, DOCUMENT); /* frees the tree if a push below raises */
+    void **box = moclL_pushowner(L, DOCUMENT);
     json_t *v;
-    mocl_status st = mocl_json_parse(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    mocl_status st = mocl_json_parse_numbers(moclL_ctx(L), &v, text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error, infinity);
     if (st && st != MOCL_E_FORMAT) moclL_raise(L, st);
     *box = v;
-    if (v && !has_zero_byte(text, n, &error)) {
-        push_value(L, v);
-        *box = NULL;
-        json_decref(v);
-        lua_remove(L, -2);
-        return true;
-    }
+    if (v && !has_zero_byte(text, n, &error)) return v;
     luaL_pushfail(L);
-    lua_pushfstring(L, "line %d column %d: %s", error.line, error.column, error.text);
-    return false;
+    if (error.line > 0) lua_pushfstring(L, "line %d column %d: %s", error.line, error.column, error.text);
+    else lua_pushstring(L, error.text);
+    return NULL;
+}
+
+/* Pushes the decoded value, or nil and the message; raises without memory. */
+static bool decode(lua_State *L, const char *text, size_t n) {
+    double infinity;
+    json_t *v = parse(L, text, n, &infinity);
+    if (!v) return false;
+    void **box = lua_touserdata(L, -1);
+    push_value(L, v, infinity);
+    *box = NULL;
+    json_decref(v);
+    lua_remove(L, -2);
+    return true;
+}
+
+/* keys(text, name ...) -> the names in the object, or in the object under these names in it, in the order of the text; none
+** where there is no such object */
+static int json_l_keys(lua_State *L) {
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n), *name;
+    int depth = lua_gettop(L);
+    double infinity;
+    for (int i = 2; i <= depth; i++) luaL_checkstring(L, i);
+    const json_t *v = parse(L, text, n, &infinity);
+    if (!v) return 2;
+    for (int i = 2; i <= depth; i++) v = json_object_get(v, lua_tostring(L, i));
+    lua_newtable(L);
+    if (json_is_object(v)) {
+        json_t *field;
+        lua_Integer count = 0;
+        json_object_foreach((json_t *)v, name, field) {
+            lua_pushstring(L, name);
+            lua_rawseti(L, -2, ++count);
+        }
+    }
+    return 1;
 }
 
 static int json_l_decode(lua_State *L) {
@@ -450,16 +487,17 @@ static int json_l_array(lua_State *L) {
 static void free_document(void *document) { json_decref(document); }
 
 static const luaL_Reg functions[] = {{"array", json_l_array}, {"decode", json_l_decode},
-                                     {"encode", json_l_encode}, {"load", json_l_load},
+                                     {"encode", json_l_encode}, {"keys", json_l_keys},
+                                     {"load", json_l_load},
                                      {"save", json_l_save},     {"null", NULL}, /* placeholder */
                                      {NULL, NULL}};
 
-int luaopen_mocl_json(lua_State *L) {
+int moclL_open_json(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, DOCUMENT, none, free_document);
     moclL_newclass(L, FILE_BYTES, none, mocl_free);
     luaL_newmetatable(L, ARRAY);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;

@@ -243,8 +243,8 @@ static int metrics_kendall_tau(lua_State *L) {
     if (round_y && ordered) rank_list(L, 2, n, y);
     mocl_status st = mocl_kendall_tau(moclL_ctx(L), (mocl_p_method)method, n, x, y, &tau, &p);
     if (st) return moclL_raise(L, st);
-    lua_pushnumber(L, tau);
-    lua_pushnumber(L, p);
+    lua_pushnumber(L, mocl_shown(tau));
+    lua_pushnumber(L, mocl_shown(p));
     return 2;
 }
 
@@ -308,7 +308,7 @@ static const luaL_Reg metrics_functions[] = {
     {"nondominated", metrics_nondominated},
     {NULL, NULL}};
 
-int luaopen_mocl_metrics_core(lua_State *L) {
-    luaL_newlib(L, metrics_functions);
+int moclL_open_metrics_core(lua_State *L) {
+    moclL_newlib(L, metrics_functions);
     return 1;
 }

@@ -81,7 +81,7 @@ static int minnorm_solve(lua_State *L) {
 static const luaL_Reg minnorm_functions[] = {
     {"two", minnorm_two}, {"solve", minnorm_solve}, {NULL, NULL}};
 
-int luaopen_mocl_minnorm(lua_State *L) {
-    luaL_newlib(L, minnorm_functions);
+int moclL_open_minnorm(lua_State *L) {
+    moclL_newlib(L, minnorm_functions);
     return 1;
 }

@@ -1,7 +1,7 @@
-/* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Loading, saving and
-** the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
+/* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Its adapters are llora.c; loading,
+** saving and the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
 */
-#include "model.h"
+#include "lmodel.h"
 
 #include <string.h>
 
@@ -12,6 +12,7 @@
 
 static void free_model(void *m) { mocl_model_free(m); }
 static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MODEL_CLASS); }
+mocl_model *moclL_checkmodel(lua_State *L, int idx) { return check_model(L, idx); }
 
 /* ---- configuration: Hugging Face's names ---- */
 
@@ -20,10 +21,30 @@ static const char *const config_names[] = {"vocab_size", "hidden_size", "num_hid
                                            "max_position_embeddings", "rms_norm_eps", "rope_theta",
                                            "tie_word_embeddings", NULL};
 
+/* Raises where keys without a default are missing; it names all of them. */
+static void check_required(lua_State *L, int idx) {
+    static const char *const required[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                                           "intermediate_size", NULL};
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (const char *const *name = required; *name; name++) {
+        bool missing = lua_getfield(L, idx, *name) == LUA_TNIL;
+        lua_pop(L, 1);
+        if (!missing) continue;
+        if (luaL_bufflen(&b) > 0) luaL_addstring(&b, ", ");
+        luaL_addstring(&b, *name);
+    }
+    size_t n = luaL_bufflen(&b);
+    luaL_pushresult(&b);
+    if (n > 0) luaL_error(L, "model config: missing: %s", lua_tostring(L, -1));
+    lua_pop(L, 1);
+}
+
 static mocl_model_config check_config(lua_State *L, int idx) {
     mocl_model_config c = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     moclL_checkoptions(L, idx, config_names);
+    check_required(L, idx);
     c.vocab = moclL_optfield_integer(L, idx, "vocab_size", 0);
     c.width = moclL_optfield_integer(L, idx, "hidden_size", 0);
     c.layers = moclL_optfield_integer(L, idx, "num_hidden_layers", 0);
@@ -136,111 +157,6 @@ static int model_hash(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     MOCLL_CALL(L, mocl_model_hash(m, &hex));
     lua_pushstring(L, hex);
-    return 1;
-}
-
-/* ---- adapters ---- */
-
-static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
-                                                           "gate_proj", "up_proj", "down_proj", NULL};
-
-/* A list of block numbers, from 0 as in PEFT, at the top of the stack -> one bool per block, in a userdata
-** that takes its place. */
-static const bool *check_blocks(lua_State *L, const mocl_model *m) {
-    int list = lua_gettop(L);
-    luaL_checktype(L, list, LUA_TTABLE);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
-    if (n == 0) luaL_error(L, "layers_to_transform is empty: name at least one layer, counted from 0, or leave it out for all");
-    bool *blocks = lua_newuserdatauv(L, (size_t)m->config.layers * sizeof *blocks, 0);
-    memset(blocks, 0, (size_t)m->config.layers * sizeof *blocks);
-    for (lua_Integer i = 1; i <= n; i++) {
-        int is_integer;
-        lua_rawgeti(L, list, i);
-        lua_Integer l = lua_tointegerx(L, -1, &is_integer);
-        if (!is_integer || l < 0 || l >= m->config.layers)
-            luaL_error(L, "layers_to_transform: '%s' is no layer of this model (0 to %d)", luaL_tolstring(L, -1, NULL),
-                       (int)m->config.layers - 1);
-        blocks[l] = true;
-        lua_pop(L, 1);
-    }
-    lua_replace(L, list);
-    return blocks;
-}
-
-/* m:add_lora{r=16, alpha=32, dropout=0, target_modules={...all}, layers_to_transform={...all}, key=0} */
-static int model_add_lora(lua_State *L) {
-    static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "key", NULL};
-    const bool *blocks = NULL;
-    mocl_model *m = check_model(L, 1);
-    unsigned targets = 0;
-    moclL_checkoptions(L, 2, options);
-    lua_Integer rank = moclL_optfield_integer(L, 2, "r", 16);
-    double alpha = moclL_optfield_number(L, 2, "alpha", 32), dropout = moclL_optfield_number(L, 2, "dropout", 0);
-    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
-    if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "target_modules") == LUA_TNIL) {
-        targets = (1u << MOCL_LINEARS) - 1;
-    } else {
-        luaL_checktype(L, -1, LUA_TTABLE);
-        for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
-            lua_geti(L, -1, i);
-            const char *name = luaL_checkstring(L, -1);
-            int which = 0;
-            while (target_names[which] && strcmp(target_names[which], name) != 0) which++;
-            if (!target_names[which])
-                return luaL_error(L, "unknown target module '%s' (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-                                     "down_proj)", name);
-            targets |= 1u << which;
-            lua_pop(L, 1);
-        }
-    }
-    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "layers_to_transform") != LUA_TNIL) blocks = check_blocks(L, m);
-    MOCLL_CALL(L, mocl_model_add_lora(m, rank, alpha, dropout, targets, blocks, key));
-    return 0;
-}
-
-static int model_drop_lora(lua_State *L) {
-    mocl_model_drop_lora(check_model(L, 1));
-    return 0;
-}
-
-static int model_merge_lora(lua_State *L) {
-    mocl_status st = mocl_model_merge_lora(check_model(L, 1));
-    return st ? moclL_raise(L, st) : 0;
-}
-
-/* m:lora() -> {r=, alpha=, dropout=, target_modules={...}, layers_to_transform={...}} or nil; the last is
-** nil where all layers have adapters */
-static int model_lora(lua_State *L) {
-    mocl_model *m = check_model(L, 1);
-    int64_t n = 0, first = 0;
-    if (m->lora_rank == 0) return 0;
-    for (int64_t l = m->config.layers - 1; l >= 0; l--) {
-        if (!mocl_model_adapted(m, l)) continue;
-        first = l;
-        n++;
-    }
-    lua_createtable(L, 0, 5);
-    lua_pushinteger(L, m->lora_rank);
-    lua_setfield(L, -2, "r");
-    lua_pushnumber(L, m->lora_alpha);
-    lua_setfield(L, -2, "alpha");
-    lua_pushnumber(L, m->lora_dropout);
-    lua_setfield(L, -2, "dropout");
-    lua_newtable(L);
-    for (int i = 0; i < MOCL_LINEARS; i++) {
-        if (!m->block[first].adapter[i].a) continue;
-        lua_pushstring(L, target_names[i]);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_setfield(L, -2, "target_modules");
-    if (n == m->config.layers) return 1;
-    lua_newtable(L);
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        if (!mocl_model_adapted(m, l)) continue;
-        lua_pushinteger(L, l);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_setfield(L, -2, "layers_to_transform");
     return 1;
 }
 
@@ -453,12 +369,32 @@ static int call_on_token(void *arg, int64_t row, int32_t token) {
     return stop;
 }
 
+/* The ids in option eos, an integer or a list of them, as a userdata left on the stack. */
+static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
+    if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, "eos") == LUA_TNIL) return;
+    int at = lua_gettop(L), list = lua_istable(L, at);
+    int64_t n = list ? (int64_t)lua_rawlen(L, at) : 1;
+    int32_t *ids = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *ids, 0);
+    for (int64_t i = 0; i < n; i++) {
+        int is_integer;
+        if (list) lua_rawgeti(L, at, i + 1);
+        else lua_pushvalue(L, at);
+        lua_Integer id = moclL_tointeger(L, -1, &is_integer);
+        if (!is_integer) luaL_error(L, "bad option 'eos' (a token id or a list of ids expected, got %s)", luaL_typename(L, -1));
+        if (id < INT32_MIN || id > INT32_MAX) luaL_error(L, "generate: eos %I is no token id", id);
+        ids[i] = (int32_t)id;
+        lua_pop(L, 1);
+    }
+    o->eos = ids;
+    o->n_eos = n;
+}
+
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
+** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
 ** rows. on_token(row, id) returns true to end the row after this token. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
-                                          "suppress_first", "on_token", NULL};
+                                          "suppress_first", "vocab_size", "on_token", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -468,11 +404,12 @@ static int model_generate(lua_State *L) {
         .temperature = moclL_optfield_number(L, 3, "temperature", 1),
         .top_k = moclL_optfield_integer(L, 3, "top_k", 0),
         .top_p = moclL_optfield_number(L, 3, "top_p", 1),
-        .eos = (int32_t)moclL_optfield_integer(L, 3, "eos", -1),
         .key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0),
         .adapter = moclL_optfield_boolean(L, 3, "adapter", true),
         .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
+        .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
     };
+    read_eos(L, 3, &o);
     token_callback cb = {L, 0, false};
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "on_token") != LUA_TNIL) {
         luaL_checktype(L, -1, LUA_TFUNCTION);
@@ -480,8 +417,6 @@ static int model_generate(lua_State *L) {
         o.on_token = call_on_token;
         o.arg = &cb;
     }
-    if (o.eos >= m->config.vocab) return luaL_error(L, "generate: eos %d is outside the vocabulary of %I", (int)o.eos,
-                                                    (lua_Integer)m->config.vocab);
     ragged r = read_ragged(L, 2, 0);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
@@ -528,25 +463,26 @@ static int model_generate(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"add_lora", model_add_lora},       {"config", model_config},
-    {"device", model_device},           {"drop_lora", model_drop_lora},
+    {"add_lora", moclL_model_add_lora},       {"config", model_config},
+    {"device", model_device},           {"drop_lora", moclL_model_drop_lora},
     {"dtype", model_dtype},             {"forward", model_forward},         {"generate", model_generate},
     {"hash", model_hash},               {"head", model_head},
-    {"lora", model_lora},
-    {"merge_lora", model_merge_lora},   {"named_parameters", model_named_parameters},
+    {"lora", moclL_model_lora},
+    {"merge_lora", moclL_model_merge_lora},   {"named_parameters", model_named_parameters},
     {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
-    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new}, {"pack", transformer_pack},
-    {NULL, NULL}};
+    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
+    {"pack", transformer_pack}, {NULL, NULL}};
 
-int luaopen_mocl_transformer_core(lua_State *L) {
+int moclL_open_transformer_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, MODEL_CLASS, methods, free_model);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -23,7 +23,7 @@ static int nn_lora_linear(lua_State *L) {
     double scale = moclL_optfield_number(L, 5, "scale", 1), p = moclL_optfield_number(L, 5, "dropout", 0);
     uint64_t key = (uint64_t)moclL_optfield_integer(L, 5, "key", 0);
     uint64_t stream = (uint64_t)moclL_optfield_integer(L, 5, "stream", 0);
-    if (!(p >= 0 && p < 1)) return luaL_error(L, "lora_linear: dropout %f is outside [0, 1)", p);
+    if (!(p >= 0 && p < 1)) return luaL_error(L, "lora_linear: dropout %f is outside [0, 1)", mocl_shown(p));
     mocl_tensor **out = moclL_pushtensor(L);
     MOCLL_CALL(L, mocl_lora_linear(out, x, w, a, b, scale, p, key, stream));
     return 1;
@@ -217,7 +217,8 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
-int luaopen_mocl_nn_core(lua_State *L) {
-    luaL_newlib(L, functions);
+int moclL_open_nn_core(lua_State *L) {
+    moclL_opentensors(L);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -9,14 +9,21 @@ static void free_optim(void *o) { mocl_optim_free(o); }
 
 static mocl_optim *check_optim(lua_State *L) { return moclL_checkowner(L, 1, OPTIM_CLASS); }
 
-/* the tensors of the list at 1 as a C array left on the stack */
+/* The tensors of the list at 1 as a C array left on the stack. An entry is a tensor, or a pair {name, tensor} as
+** named_parameters gives them. */
 static mocl_tensor **parameter_list(lua_State *L, int *n) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_Integer count = luaL_len(L, 1);
     if (count < 1) luaL_argerror(L, 1, "a list of at least one parameter is needed");
     mocl_tensor **list = lua_newuserdatauv(L, (size_t)count * sizeof *list, 0);
     for (lua_Integer i = 1; i <= count; i++) {
-        lua_geti(L, 1, i);
+        if (lua_geti(L, 1, i) == LUA_TTABLE) {
+            if (lua_geti(L, -1, 1) != LUA_TSTRING)
+                luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is neither a tensor nor {name, tensor}", i));
+            lua_pop(L, 1);
+            lua_geti(L, -1, 2);
+            lua_remove(L, -2);
+        }
         list[i - 1] = moclL_totensor(L, -1);
         if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor", i));
         lua_pop(L, 1);
@@ -25,8 +32,26 @@ static mocl_tensor **parameter_list(lua_State *L, int *n) {
     return list;
 }
 
+/* pushes an optimiser over the list at 1, with the names that are there */
+static mocl_optim *push_optim(lua_State *L, mocl_optim_kind kind) {
+    int n;
+    mocl_tensor **list = parameter_list(L, &n);
+    mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
+    mocl_status st = mocl_optim_new(out, moclL_ctx(L), kind, n, list);
+    for (int i = 0; i < n && !st; i++) {
+        if (lua_geti(L, 1, i + 1) == LUA_TTABLE) {
+            const char *name = lua_geti(L, -1, 1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+            if (name) st = mocl_optim_set_name(*out, i, name);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
+    }
+    if (st) moclL_raise(L, st);
+    return *out;
+}
+
 static double positive(lua_State *L, const char *name, double v, bool zero_is_fine) {
-    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, v,
+    if (!(v > 0 || (zero_is_fine && v == 0))) luaL_error(L, "bad option '%s' (%f must be %s)", name, mocl_shown(v),
                                                          zero_is_fine ? "0 or more" : "positive");
     return v;
 }
@@ -34,7 +59,6 @@ static double positive(lua_State *L, const char *name, double v, bool zero_is_fi
 /* adamw(parameters, {lr=1e-3, betas={.9,.999}, eps=1e-8, weight_decay=0}) */
 static int optim_adamw(lua_State *L) {
     static const char *const options[] = {"lr", "betas", "eps", "weight_decay", NULL};
-    int n;
     double beta[2] = {.9, .999};
     moclL_checkoptions(L, 2, options);
     double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", 1e-3), true);
@@ -46,14 +70,10 @@ static int optim_adamw(lua_State *L) {
             lua_geti(L, -1, i + 1);
             beta[i] = luaL_checknumber(L, -1);
             lua_pop(L, 1);
-            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", beta[i]);
+            if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", mocl_shown(beta[i]));
         }
     }
-    mocl_tensor **list = parameter_list(L, &n);
-    mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
-    mocl_status st = mocl_optim_new(out, moclL_ctx(L), MOCL_OPTIM_ADAMW, n, list);
-    if (st) return moclL_raise(L, st);
-    mocl_optim *o = *out;
+    mocl_optim *o = push_optim(L, MOCL_OPTIM_ADAMW);
     o->lr = lr;
     o->eps = eps;
     o->weight_decay = wd;
@@ -65,18 +85,14 @@ static int optim_adamw(lua_State *L) {
 /* sgd(parameters, {lr=1e-2, momentum=0, weight_decay=0}) */
 static int optim_sgd(lua_State *L) {
     static const char *const options[] = {"lr", "momentum", "weight_decay", NULL};
-    int n;
     moclL_checkoptions(L, 2, options);
     double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", 1e-2), true);
     double momentum = positive(L, "momentum", moclL_optfield_number(L, 2, "momentum", 0), true);
     double wd = positive(L, "weight_decay", moclL_optfield_number(L, 2, "weight_decay", 0), true);
-    mocl_tensor **list = parameter_list(L, &n);
-    mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
-    mocl_status st = mocl_optim_new(out, moclL_ctx(L), MOCL_OPTIM_SGD, n, list);
-    if (st) return moclL_raise(L, st);
-    (*out)->lr = lr;
-    (*out)->momentum = momentum;
-    (*out)->weight_decay = wd;
+    mocl_optim *o = push_optim(L, MOCL_OPTIM_SGD);
+    o->lr = lr;
+    o->momentum = momentum;
+    o->weight_decay = wd;
     return 1;
 }
 
@@ -86,17 +102,10 @@ static int optim_step(lua_State *L) {
     static const char *const options[] = {"lr", "max_grad_norm", NULL};
     mocl_optim *o = check_optim(L);
     moclL_checkoptions(L, 2, options);
-    double was = o->lr, norm, scale = 1;
-    double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", o->lr), true);
-    double max_norm = moclL_optfield_number(L, 2, "max_grad_norm", 0);
-    mocl_status st = mocl_optim_grad_norm(o, &norm);
+    double norm, lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", o->lr), true);
+    mocl_status st = mocl_optim_step(o, lr, moclL_optfield_number(L, 2, "max_grad_norm", 0), &norm);
     if (st) return moclL_raise(L, st);
-    if (max_norm > 0 && norm > max_norm) scale = max_norm / (norm + 1e-6);
-    o->lr = lr;
-    st = mocl_optim_step(o, scale);
-    o->lr = was;
-    if (st) return moclL_raise(L, st);
-    lua_pushnumber(L, norm);
+    lua_pushnumber(L, mocl_shown(norm));
     return 1;
 }
 
@@ -143,8 +152,9 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};
 
-int luaopen_mocl_optim_core(lua_State *L) {
+int moclL_open_optim_core(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, OPTIM_CLASS, methods, free_optim);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

@@ -100,7 +100,7 @@ static double get_weight(lua_State *L, lua_Integer i) {
     double w = lua_tonumberx(L, -1, &is_number);
     if (!is_number) luaL_error(L, "weighted: weight %I is a %s", i, luaL_typename(L, -1));
     if (!(w >= 0 && w < HUGE_VAL)) {
-        luaL_error(L, "weighted: weight %I is %f (finite and at least 0 expected)", i, w);
+        luaL_error(L, "weighted: weight %I is %f (finite and at least 0 expected)", i, mocl_shown(w));
     }
     lua_pop(L, 1);
     return w;
@@ -119,7 +119,7 @@ static int rng_weighted(lua_State *L) {
     }
     if (!(sum > 0 && sum < HUGE_VAL)) {
         return luaL_error(L, "weighted: the %I weights sum to %f (finite and above 0 expected)", n,
-                          sum);
+                          mocl_shown(sum));
     }
     double target = mocl_rng_uniform(r) * sum;
     for (lua_Integer i = 1; i < last; i++) {
@@ -191,11 +191,11 @@ static const luaL_Reg rng_methods[] = {{"uniform", rng_uniform},
 static const luaL_Reg rng_functions[] = {
     {"new", rng_new}, {"key", rng_key}, {"philox", rng_philox}, {NULL, NULL}};
 
-int luaopen_mocl_rng(lua_State *L) {
+int moclL_open_rng(lua_State *L) {
     luaL_newmetatable(L, RNG);
-    luaL_setfuncs(L, rng_methods, 0);
+    moclL_setfuncs(L, rng_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
-    luaL_newlib(L, rng_functions);
+    moclL_newlib(L, rng_functions);
     return 1;
 }

@@ -15,6 +15,14 @@ static const char *const format_names[MK_DTYPE_COUNT] = {
 
 static void close_file(void *s) { mocl_safetensors_close(s); }
 
+/* whether no tensor can have this shape: strides are products of the sizes, beside a zero too */
+static bool is_too_large(const mocl_safetensors_entry *e, mk_dtype dtype) {
+    int64_t bytes = (int64_t)mocl_dtype_size(dtype);
+    for (int i = 0; i < e->ndim; i++)
+        if (e->shape[i] && __builtin_mul_overflow(bytes, e->shape[i], &bytes)) return true;
+    return false;
+}
+
 /* load(path, {device="cpu", only=function(name) ... end}) -> {name = tensor}, {key = text} | fail.
 ** `only` may be given to leave tensors out. */
 static int safetensors_load(lua_State *L) {
@@ -36,7 +44,7 @@ static int safetensors_load(lua_State *L) {
         mk_dtype dtype = MK_DTYPE_COUNT;
         if (!lua_isnil(L, 3)) {
             lua_pushvalue(L, 3);
-            lua_pushstring(L, e->name);
+            lua_pushlstring(L, e->name, e->name_bytes);
             lua_call(L, 1, 1);
             bool wanted = lua_toboolean(L, -1);
             lua_pop(L, 1);
@@ -47,19 +55,33 @@ static int safetensors_load(lua_State *L) {
         if (dtype == MK_DTYPE_COUNT || e->ndim > MK_MAX_DIMS)
             return moclL_result(L, mocl_fail(ctx, MOCL_E_FORMAT, "%s: tensor '%s' is %s with %d dimensions, which mocl does "
                                                                  "not hold", path, e->name, e->dtype, e->ndim), 0);
+        if (is_too_large(e, dtype))
+            return moclL_result(L, mocl_fail(ctx, MOCL_E_FORMAT, "%s: tensor '%s': the product of its shape overflows, zeros left "
+                                                                 "out", path, e->name), 0);
+        lua_pushlstring(L, e->name, e->name_bytes);
         mocl_tensor **t = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
-        lua_setfield(L, 5, e->name);
+        lua_rawset(L, 5);
     }
     lua_newtable(L); /* 6 */
     for (size_t i = 0; i < (*file)->n_metadata; i++) {
-        lua_pushstring(L, (*file)->metadata[i].value);
-        lua_setfield(L, 6, (*file)->metadata[i].key);
+        const mocl_safetensors_text *pair = &(*file)->metadata[i];
+        lua_pushlstring(L, pair->key, pair->key_bytes);
+        lua_pushlstring(L, pair->value, pair->value_bytes);
+        lua_rawset(L, 6);
     }
     mocl_safetensors *s = *file;
     *file = NULL;
     mocl_safetensors_close(s);
     return 2;
+}
+
+/* The string at idx as the writer takes it; raises where it would be cut. */
+static const char *check_text(lua_State *L, int idx) {
+    size_t n;
+    const char *text = lua_tolstring(L, idx, &n);
+    if (strlen(text) != n) luaL_error(L, "save: '%s' goes on behind a zero byte, which mocl does not write", text);
+    return text;
 }
 
 static mocl_status fill_from_device(mocl_ctx *ctx, void *user, size_t offset, void *buffer, size_t n) {
@@ -87,7 +109,7 @@ static int safetensors_save(lua_State *L) {
         if (lua_type(L, -2) != LUA_TSTRING || !t) return luaL_error(L, "save: the table must map names to tensors");
         mocl_tensor **c = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
-        list[i] = (mocl_safetensors_source){.name = lua_tostring(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,
+        list[i] = (mocl_safetensors_source){.name = check_text(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,
                                             .shape = (*c)->shape, .fill = fill_from_device, .user = *c};
         lua_rawseti(L, 6, (lua_Integer)++i);
     }
@@ -96,7 +118,7 @@ static int safetensors_save(lua_State *L) {
         for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1), i++) {
             if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
                 return luaL_error(L, "save: metadata must map strings to strings");
-            meta[i] = (mocl_safetensors_pair){lua_tostring(L, -2), lua_tostring(L, -1)};
+            meta[i] = (mocl_safetensors_pair){.key = check_text(L, -2), .value = check_text(L, -1)};
         }
     lua_pushboolean(L, 1);
     return moclL_result(L, mocl_safetensors_write(moclL_ctx(L), path, list, n, meta, n_meta), 1);
@@ -105,8 +127,9 @@ static int safetensors_save(lua_State *L) {
 static const luaL_Reg functions[] = {{"load", safetensors_load}, {"save", safetensors_save}, {NULL, NULL}};
 static const luaL_Reg no_methods[] = {{NULL, NULL}};
 
-int luaopen_mocl_safetensors(lua_State *L) {
+int moclL_open_safetensors(lua_State *L) {
+    moclL_opentensors(L);
     moclL_newclass(L, FILE_CLASS, no_methods, close_file);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

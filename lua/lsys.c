@@ -2,12 +2,14 @@
 **
 ** sys.now() seconds from a monotonic clock          sys.rss_bytes(), sys.peak_rss_bytes()
 ** sys.isatty(fd)  sys.getpid()  sys.cpu_count()     sys.env() what `mocl --env` shows, as a table
-** sys.on_interrupt("raise" | "flag") -> the mode before
+** sys.columns(fd) the width of a terminal
+** sys.on_interrupt("raise" | "message" | "flag") -> the mode before
 ** sys.interrupted() -> nil, "SIGINT" or "SIGTERM"
 **
 ** Signals reach a script only in the mocl executable, which catches them. In mode "raise" (the
-** default) each raises "interrupted!". In mode "flag" the first one is only noted, to be polled
-** between steps; the next one raises. Setting a mode forgets what was noted.
+** default) each raises "interrupted!"; in mode "message" too, but a program that it ends shows that word alone, without
+** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted, to be
+** polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was noted.
 */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -36,6 +39,16 @@ static int sys_isatty(lua_State *L) {
     lua_Integer fd = luaL_checkinteger(L, 1);
     luaL_argcheck(L, fd >= 0 && fd < 65536, 1, "file descriptor expected: 0, 1, 2, ...");
     lua_pushboolean(L, isatty((int)fd));
+    return 1;
+}
+
+/* columns(fd) -> the width of the terminal as it is now; nil where the descriptor is none, or does not say */
+static int sys_columns(lua_State *L) {
+    lua_Integer fd = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, fd >= 0 && fd < 65536, 1, "file descriptor expected: 0, 1, 2, ...");
+    struct winsize size;
+    if (ioctl((int)fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) lua_pushinteger(L, size.ws_col);
+    else lua_pushnil(L);
     return 1;
 }
 
@@ -77,19 +90,23 @@ static const char *signal_name(int number) {
 
 static int sys_interrupted(lua_State *L) {
     moclL_host *h = moclL_ctx(L)->host;
+    if (h && h->look) h->look();
     lua_pushstring(L, h ? signal_name(atomic_load(&h->signal)) : NULL); /* NULL pushes nil */
     return 1;
 }
 
 static int sys_on_interrupt(lua_State *L) {
-    static const char *const modes[] = {"raise", "flag", NULL};
-    int mode = luaL_checkoption(L, 1, NULL, modes);
+    enum { RAISE, FLAG, MESSAGE };
+    static const char *const modes[] = {"raise", "flag", "message", NULL};
+    int mode = luaL_checkoption(L, 1, NULL, modes), before = RAISE;
     moclL_host *h = moclL_ctx(L)->host;
-    lua_pushstring(L, modes[h && atomic_load(&h->flag_mode)]);
     if (h) {
+        before = atomic_load(&h->flag_mode) ? FLAG : h->plain_interrupt ? MESSAGE : RAISE;
         atomic_store(&h->signal, 0);
-        atomic_store(&h->flag_mode, mode == 1);
+        atomic_store(&h->flag_mode, mode == FLAG);
+        if (mode != FLAG) h->plain_interrupt = mode == MESSAGE;
     }
+    lua_pushstring(L, modes[before]);
     return 1;
 }
 
@@ -213,8 +230,9 @@ static int sys_env(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_sys(lua_State *L) {
-    static const luaL_Reg functions[] = {{"cpu_count", sys_cpu_count},
+int moclL_open_sys(lua_State *L) {
+    static const luaL_Reg functions[] = {{"columns", sys_columns},
+                                         {"cpu_count", sys_cpu_count},
                                          {"env", sys_env},
                                          {"getpid", sys_getpid},
                                          {"interrupted", sys_interrupted},
@@ -225,6 +243,6 @@ int luaopen_mocl_sys(lua_State *L) {
                                          {"peak_rss_bytes", sys_peak_rss_bytes},
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

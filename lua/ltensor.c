@@ -1,4 +1,4 @@
-/* ltensor.c - module mocl.tensor: the userdata, its memory policy (scopes, pressure, retry), making
+/* ltensor.c - module mocl.tensor: the userdata, its memory policy (pressure, retry; scopes are in lscope.c), making
 ** tensors and looking at them. The operations are in ltensor_ops.c.
 */
 #include "ltensor.h"
@@ -7,21 +7,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lscope.h"
 #include "modules.h"
 #include "philox.h"
 
-static const char scope_key = 's'; /* registry: the list of the innermost open scope, or nil */
 static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
 
-#define SCOPE_CLASS "mocl.tensor.scope"
 #define LIMIT_FLOOR ((lua_Integer)1 << 30)
 
 /* ---- owners ---- */
 
+static void unref(void *t) { mocl_tensor_unref(t); }
+
+/* the running call works on t: it has a reference of its own until it ends */
+static mocl_tensor *hold(lua_State *L, mocl_tensor *t) {
+    if (t) moclL_hold(L, mocl_tensor_ref(t), unref);
+    return t;
+}
+
 mocl_tensor *moclL_checktensor(lua_State *L, int idx) {
     mocl_tensor **box = luaL_checkudata(L, idx, MOCL_TENSOR_CLASS);
     if (!*box) luaL_argerror(L, idx, "tensor was released");
-    return *box;
+    return hold(L, *box);
 }
 
 mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
@@ -30,7 +37,7 @@ mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
 
 mocl_tensor *moclL_totensor(lua_State *L, int idx) {
     mocl_tensor **box = luaL_testudata(L, idx, MOCL_TENSOR_CLASS);
-    return box ? *box : NULL;
+    return box ? hold(L, *box) : NULL;
 }
 
 static size_t live_bytes(mocl_ctx *ctx) {
@@ -60,15 +67,13 @@ mocl_tensor **moclL_pushtensor(lua_State *L) {
     mocl_tensor **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
     luaL_setmetatable(L, MOCL_TENSOR_CLASS);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key) == LUA_TTABLE) { /* stack: owner, list */
-        lua_pushvalue(L, -2);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    }
-    lua_pop(L, 1);
+    moclL_scope_add(L);
+    moclL_hold(L, box, NULL); /* scopes leave it alone until the call ends */
     return box;
 }
 
 void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
+    hold(L, t); /* what pushing collects may drop the reference it was found by */
     mocl_tensor **box = moclL_pushtensor(L);
     *box = mocl_tensor_ref(t);
 }
@@ -89,106 +94,6 @@ static int tensor_release(lua_State *L) {
     *box = NULL;
     mocl_tensor_unref(t);
     return 0;
-}
-
-/* ---- scopes: uservalue 1 is the list of the tensors made while it was open; list[0] is the outer list ---- */
-
-static int scope_new(lua_State *L) {
-    lua_newuserdatauv(L, sizeof(int), 1); /* the int: 1 = open */
-    *(int *)lua_touserdata(L, -1) = 0;
-    luaL_setmetatable(L, SCOPE_CLASS);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_setiuservalue(L, -3, 1);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-    lua_rawseti(L, -2, 0);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-    *(int *)lua_touserdata(L, -1) = 1;
-    return 1;
-}
-
-/* takes the list at index 2 out from among the open ones, wherever it is there; leaves the stack as it was */
-static void unlink_list(lua_State *L) {
-    lua_rawgeti(L, 2, 0);                          /* 3: outer list or nil */
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 4: innermost list */
-    if (lua_rawequal(L, 2, 4)) {
-        lua_pushvalue(L, 3);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-    }
-    while (lua_istable(L, 4)) {
-        lua_rawgeti(L, 4, 0);
-        if (lua_rawequal(L, 2, 5)) {
-            lua_pushvalue(L, 3);
-            lua_rawseti(L, 4, 0);
-            break;
-        }
-        lua_replace(L, 4);
-    }
-    lua_settop(L, 2);
-}
-
-/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since may be
-** in use, so its tensors are left to the collector. */
-static int scope_gc(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
-    if (!*open) return 0;
-    *open = 0;
-    lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);
-    unlink_list(L);
-    return 0;
-}
-
-/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc */
-static int scope_close(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
-    if (!*open) return 0;
-    bool failing = !lua_isnoneornil(L, 2);
-    lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);                    /* 2: list */
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* 3: innermost list */
-    if (!failing && !lua_rawequal(L, 2, 3)) return luaL_error(L, "scope: close the scopes opened inside this one first");
-    lua_settop(L, 2);
-    *open = 0;
-    unlink_list(L);
-    for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
-        lua_rawgeti(L, 2, i);
-        mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
-        if (box && *box && !((*box)->requires_grad && !(*box)->node)) { /* parameters stay */
-            mocl_tensor *t = *box;
-            *box = NULL;
-            mocl_tensor_unref(t);
-        }
-        lua_pop(L, 1);
-    }
-    return 0;
-}
-
-/* s:keep(t, ...) -> t, ...: moves tensors to the enclosing scope */
-static int scope_keep(lua_State *L) {
-    luaL_checkudata(L, 1, SCOPE_CLASS);
-    int n = lua_gettop(L);
-    lua_getiuservalue(L, 1, 1); /* n + 1: list */
-    lua_rawgeti(L, -1, 0);      /* n + 2: outer list or nil */
-    lua_Integer len = (lua_Integer)lua_rawlen(L, n + 1);
-    for (int a = 2; a <= n; a++) {
-        moclL_checktensor(L, a);
-        for (lua_Integer i = len; i >= 1; i--) {
-            lua_rawgeti(L, n + 1, i);
-            bool same = lua_rawequal(L, -1, a);
-            lua_pop(L, 1);
-            if (!same) continue;
-            lua_pushboolean(L, 0); /* false leaves the list without a hole */
-            lua_rawseti(L, n + 1, i);
-            if (lua_istable(L, n + 2)) {
-                lua_pushvalue(L, a);
-                lua_rawseti(L, n + 2, (lua_Integer)lua_rawlen(L, n + 2) + 1);
-            }
-            break;
-        }
-    }
-    lua_settop(L, n);
-    return n - 1;
 }
 
 /* ---- arguments ---- */
@@ -339,7 +244,7 @@ static void store(lua_State *L, void *buf, mk_dtype dtype, int64_t i, double v) 
     static const double range[MK_DTYPE_COUNT][2] = {[MK_I8] = {-0x1p7, 0x1p7}, [MK_U8] = {0, 0x1p8},
                                                     [MK_I32] = {-0x1p31, 0x1p31}, [MK_I64] = {-0x1p63, 0x1p63}};
     if (range[dtype][1] > 0 && !(v >= range[dtype][0] && v < range[dtype][1]))
-        luaL_error(L, "tensor: entry %d, %f, does not fit %s", (int)i + 1, v, mocl_dtype_name(dtype));
+        luaL_error(L, "tensor: entry %d, %f, does not fit %s", (int)i + 1, mocl_shown(v), mocl_dtype_name(dtype));
     switch (dtype) {
         case MK_F32: ((mk_real *)buf)[i] = (mk_real)v; break;
         case MK_I8: ((int8_t *)buf)[i] = (int8_t)v; break;
@@ -415,7 +320,7 @@ static int tensor_arange(lua_State *L) {
     double step = n_args > 2 ? luaL_checknumber(L, 3) : 1;
     if (step == 0 || !isfinite(first) || !isfinite(beyond)) return luaL_error(L, "arange: bad bounds or step");
     double count = ceil((beyond - first) / step);
-    if (!(count < 0x1p40)) return luaL_error(L, "arange: %f entries are too many", count);
+    if (!(count < 0x1p40)) return luaL_error(L, "arange: %f entries are too many", mocl_shown(count));
     int64_t n = count > 0 ? (int64_t)count : 0;
     lua_settop(L, opts);
     moclL_checkoptions(L, opts, new_options);
@@ -454,7 +359,7 @@ static void push_value(lua_State *L, const void *host, mk_dtype dtype, int64_t i
         case MK_U8: lua_pushinteger(L, ((const uint8_t *)host)[i]); break;
         case MK_I32: lua_pushinteger(L, ((const int32_t *)host)[i]); break;
         case MK_I64: lua_pushinteger(L, ((const int64_t *)host)[i]); break;
-        default: lua_pushnumber(L, (double)((const mk_real *)host)[i]);
+        default: lua_pushnumber(L, mocl_shown((double)((const mk_real *)host)[i]));
     }
 }
 
@@ -497,7 +402,7 @@ static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int le
                       int64_t at) {
     char text[40];
     if (level == t->ndim) {
-        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", (double)((const mk_real *)host)[at]);
+        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", mocl_shown((double)((const mk_real *)host)[at]));
         else {
             push_value(L, host, dtype, at);
             snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(L, -1));
@@ -522,8 +427,8 @@ static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int le
 }
 
 static int tensor_tostring(lua_State *L) {
-    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = *box;
+    luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = moclL_totensor(L, 1);
     luaL_Buffer b;
     char a[128];
     mk_dtype dtype;
@@ -554,8 +459,8 @@ static int tensor_at(lua_State *L, mocl_tensor *t) {
 }
 
 static int tensor_index(lua_State *L) {
-    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = *box;
+    luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
+    mocl_tensor *t = moclL_totensor(L, 1);
     if (lua_isinteger(L, 2)) return tensor_at(L, moclL_checktensor(L, 1));
     const char *name = luaL_checkstring(L, 2);
     luaL_getmetafield(L, 1, "methods");
@@ -621,17 +526,6 @@ static int tensor_zero_grad(lua_State *L) {
     mocl_tensor_unref(t->grad);
     t->grad = NULL;
     return 0;
-}
-
-/* tensor.no_grad(f, ...) -> f(...): nothing inside is recorded; the state is restored on errors too */
-static int tensor_no_grad(lua_State *L) {
-    mocl_ctx *ctx = moclL_ctx(L);
-    luaL_checktype(L, 1, LUA_TFUNCTION);
-    bool was = ctx->grad_enabled;
-    ctx->grad_enabled = false;
-    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-    ctx->grad_enabled = was;
-    return status ? lua_error(L) : lua_gettop(L);
 }
 
 static int tensor_is_grad_enabled(lua_State *L) {
@@ -712,11 +606,11 @@ static const luaL_Reg functions[] = {
     {"memory", tensor_memory},
     {"memory_cap", tensor_memory_cap},
     {"new", tensor_new},
-    {"no_grad", tensor_no_grad},
+    {"no_grad", moclL_no_grad},
     {"ones", tensor_ones},
     {"rand", tensor_rand},
     {"randn", tensor_randn},
-    {"scope", scope_new},
+    {"scope", moclL_scope_new},
     {"zeros", tensor_zeros},
     {NULL, NULL},
 };
@@ -740,28 +634,18 @@ static const luaL_Reg metamethods[] = {
     {NULL, NULL},
 };
 
-static const luaL_Reg scope_methods[] = {
-    {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_gc}, {NULL, NULL},
-};
-
-
-int luaopen_mocl_tensor(lua_State *L) {
+int moclL_open_tensor(lua_State *L) {
     lua_pushinteger(L, LIMIT_FLOOR);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
 
-    luaL_newmetatable(L, SCOPE_CLASS);
-    luaL_setfuncs(L, scope_methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-
-    luaL_newlib(L, functions); /* stack: module */
+    moclL_scope_open(L);
+    moclL_newlib(L, functions); /* stack: module */
     luaL_newmetatable(L, MOCL_TENSOR_CLASS);
-    luaL_setfuncs(L, metamethods, 0);
+    moclL_setfuncs(L, metamethods);
     lua_newtable(L); /* stack: module, metatable, methods */
-    luaL_setfuncs(L, methods, 0);
+    moclL_setfuncs(L, methods);
     for (const luaL_Reg *r = moclL_tensor_ops; r->name; r++) {
-        lua_pushcfunction(L, r->func);
+        moclL_pushfunction(L, r->func);
         lua_pushvalue(L, -1);
         bool meta = strncmp(r->name, "__", 2) == 0;
         lua_setfield(L, meta ? -4 : -3, r->name);
@@ -777,4 +661,9 @@ int luaopen_mocl_tensor(lua_State *L) {
     lua_setfield(L, -2, "fields");
     lua_pop(L, 1);
     return 1;
+}
+
+void moclL_opentensors(lua_State *L) {
+    luaL_requiref(L, "mocl.tensor", moclL_open_tensor, 0);
+    lua_pop(L, 1);
 }

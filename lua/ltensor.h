@@ -11,6 +11,8 @@
 mocl_tensor *moclL_checktensor(lua_State *L, int idx);
 mocl_tensor *moclL_opttensor(lua_State *L, int idx); /* NULL for nil or none */
 mocl_tensor *moclL_totensor(lua_State *L, int idx);  /* NULL for anything else */
+/* Opens mocl.tensor: called by the opener of each module that makes tensors, which are nothing without their class. */
+void moclL_opentensors(lua_State *L);
 /* Pushes an empty owner and returns the place for the tensor. Collects garbage first where device
 ** memory passed the soft limit, and registers the owner with the open scope. */
 mocl_tensor **moclL_pushtensor(lua_State *L);
@@ -38,7 +40,7 @@ mocl_device *moclL_optdevice(lua_State *L, int idx);
 ** subtracted from each. */
 mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base);
 
-/* methods defined in ltensor_ops.c, added to the class by luaopen_mocl_tensor */
+/* methods defined in ltensor_ops.c, added to the class by moclL_open_tensor */
 extern const luaL_Reg moclL_tensor_ops[];
 
 #endif

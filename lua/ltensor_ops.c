@@ -287,7 +287,7 @@ static int tensor_stack(lua_State *L) {
 static int tensor_index_select(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1), *idx = moclL_pushids(L, 2, x->storage->dev, 1);
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_index_select(out, x, idx));
+    MOCLL_CALL(L, mocl_index_select_from(out, x, idx, 1));
     return 1;
 }
 
@@ -314,6 +314,28 @@ static int tensor_contiguous(lua_State *L) {
 static int tensor_is_contiguous(lua_State *L) {
     lua_pushboolean(L, mocl_tensor_is_contiguous(moclL_checktensor(L, 1)));
     return 1;
+}
+
+/* t:nonfinite() -> nil, or the place (a list of indices) and the value of the first entry that is NaN or infinite, and how many
+** there are */
+static int tensor_nonfinite(lua_State *L) {
+    mocl_tensor *t = moclL_checktensor(L, 1);
+    mocl_nonfinite bad;
+    mocl_status st = mocl_tensor_nonfinite(t, &bad);
+    if (st) return moclL_raise(L, st);
+    if (!bad.count) {
+        luaL_pushfail(L);
+        return 1;
+    }
+    int64_t at = bad.at;
+    lua_createtable(L, t->ndim, 0);
+    for (int d = t->ndim - 1; d >= 0; at /= t->shape[d--]) {
+        lua_pushinteger(L, at % t->shape[d] + 1);
+        lua_rawseti(L, -2, d + 1);
+    }
+    lua_pushnumber(L, bad.value);
+    lua_pushinteger(L, bad.count);
+    return 3;
 }
 
 static int tensor_numel(lua_State *L) {
@@ -481,6 +503,7 @@ const luaL_Reg moclL_tensor_ops[] = {
     {"narrow", tensor_narrow},
     {"ne", tensor_ne},
     {"neg", tensor_neg},
+    {"nonfinite", tensor_nonfinite},
     {"numel", tensor_numel},
     {"permute", tensor_permute},
     {"pick", tensor_pick},

@@ -87,13 +87,19 @@ static int tokenizer_save(lua_State *L) {
 /* *pair receives the second text and stays on the stack with the options table */
 static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
                            mocl_text *pair) {
-    static const char *const known[] = {"bos", "eos", "special", "template", "pair", NULL};
+    static const char *const known[] = {"bos",      "eos",  "special", "add_special_tokens",
+                                        "template", "pair", NULL};
     moclL_checkoptions(L, idx, known);
+    /* template is the older name of add_special_tokens */
     *o = (mocl_tokenizer_encode_options){
         .bos = moclL_optfield_boolean(L, idx, "bos", false),
         .eos = moclL_optfield_boolean(L, idx, "eos", false),
-        .no_special = !moclL_optfield_boolean(L, idx, "special", true),
-        .with_template = moclL_optfield_boolean(L, idx, "template", false)};
+        .with_template = moclL_optfield_boolean(L, idx, "add_special_tokens", false) ||
+                         moclL_optfield_boolean(L, idx, "template", false)};
+    /* left out, it is as the tokenizer's files say: both defaults then differ */
+    if (moclL_optfield_boolean(L, idx, "special", true) ==
+        moclL_optfield_boolean(L, idx, "special", false))
+        o->special = moclL_optfield_boolean(L, idx, "special", true) ? 1 : -1;
     if (!moclL_optfield_string(L, idx, "pair", NULL)) return;
     lua_getfield(L, idx, "pair");
     pair->p = lua_tolstring(L, -1, &pair->n);
@@ -115,7 +121,7 @@ static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, s
     return MOCL_OK;
 }
 
-/* tok:encode(text [, {bos=, eos=, special=, template=, pair=}]) -> ids */
+/* tok:encode(text [, {bos=, eos=, special=, add_special_tokens=, pair=}]) -> ids */
 static int tokenizer_encode(lua_State *L) {
     mocl_tokenizer_encode_options o;
     mocl_text pair;
@@ -147,15 +153,13 @@ static int tokenizer_encode_batch(lua_State *L) {
 }
 
 /* an id as the core takes it; too large a number becomes one the core refuses with its own value */
-static int32_t check_id(lua_State *L, int idx, const char *what, const mocl_tokenizer *t) {
+/* an id above any vocabulary is no text, however large */
+static int32_t check_id(lua_State *L, int idx, const char *what) {
     int is_integer;
     lua_Integer id = moclL_tointeger(L, idx, &is_integer);
-    if (!is_integer)
-        luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
-    if (id < INT32_MIN || id > INT32_MAX)
-        luaL_error(L, "decode: id %I is outside the vocabulary of %d (0 to %d)", id,
-                   mocl_tokenizer_vocab_size(t), mocl_tokenizer_vocab_size(t) - 1);
-    return (int32_t)id;
+    if (!is_integer) luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
+    if (id < 0) luaL_error(L, "decode: id %I is negative", id);
+    return id > INT32_MAX ? INT32_MAX : (int32_t)id;
 }
 
 /* tok:decode(ids [, {skip_special=true}]) -> text */
@@ -175,7 +179,7 @@ static int tokenizer_decode(lua_State *L) {
         if (lua_type(L, -1) != LUA_TNUMBER || !lua_isinteger(L, -1))
             return luaL_error(L, "decode: entry %I is a %s, expected an integer",
                               (lua_Integer)i + 1, luaL_typename(L, -1));
-        ids[i] = check_id(L, -1, "decode: an id", t);
+        ids[i] = check_id(L, -1, "decode: an id");
         lua_pop(L, 1);
     }
     mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, ids, n_ids, skip, &text, &n);
@@ -275,7 +279,7 @@ static int stream_push(lua_State *L) {
     const char *text;
     size_t n;
     mocl_tokenizer *t = stream_tokenizer(L, &s);
-    int32_t id = check_id(L, 2, "push: the id", t);
+    int32_t id = check_id(L, 2, "push: the id");
     mocl_status st = mocl_tokenizer_stream_push(moclL_ctx(L), t, s, id, &text, &n);
     if (st) return moclL_raise(L, st);
     lua_pushlstring(L, text, n);
@@ -294,7 +298,7 @@ static int stream_flush(lua_State *L) {
     return 1;
 }
 
-int luaopen_mocl_tokenizer(lua_State *L) {
+int moclL_open_tokenizer(lua_State *L) {
     static const luaL_Reg methods[] = {{"save", tokenizer_save},
                                        {"encode", tokenizer_encode},
                                        {"encode_batch", tokenizer_encode_batch},
@@ -314,10 +318,10 @@ int luaopen_mocl_tokenizer(lua_State *L) {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
     moclL_newclass(L, CLASS, methods, free_tokenizer);
     luaL_newmetatable(L, STREAM); /* holds nothing to free */
-    luaL_setfuncs(L, stream_methods, 0);
+    moclL_setfuncs(L, stream_methods);
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
-    luaL_newlib(L, functions);
+    moclL_newlib(L, functions);
     return 1;
 }

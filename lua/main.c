@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <lualib.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 
 #include "mocl.h"
 #include "repl.h"
+#include "signals.h"
 #include "state.h"
 
 enum { HAS_ERROR = 1, HAS_I = 2, HAS_V = 4, HAS_E = 8, HAS_NOENV = 16 };
@@ -84,41 +84,6 @@ static int report(lua_State *L, int status) {
     mocl_complain(message ? message : "(error message not a string)", true);
     lua_pop(L, 1);
     return status;
-}
-
-/* ---- signals ------------------------------------------------------------------------------------ */
-
-static moclL_host *signal_host;
-static pthread_t main_thread;
-
-static void on_signal(int number) {
-    int saved = errno;
-    if (!pthread_equal(pthread_self(), main_thread))
-        pthread_kill(main_thread, number); /* so that what the main thread waits for ends too */
-    else if (!mocl_repl_signal(number) && moclL_signal(signal_host, number)) {
-        signal(number, SIG_DFL);
-        raise(number); /* takes effect when this handler returns */
-    }
-    errno = saved;
-}
-
-/* A write beyond ulimit -f fails with EFBIG then, instead of ending the process. */
-static void do_nothing(int number) { (void)number; }
-
-/* No SA_RESTART: a read from a terminal ends too, and the next instruction raises the error. */
-static void catch_signals(moclL_host *h) {
-    struct sigaction act = {.sa_handler = on_signal};
-    signal_host = h;
-    main_thread = pthread_self();
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
-    act.sa_handler = do_nothing;
-    sigaction(SIGXFSZ, &act, NULL);
-}
-
-static void release_signals(void) {
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
 }
 
 /* ---- the command line --------------------------------------------------------------------------- */
@@ -328,20 +293,21 @@ int main(int argc, char **argv) {
         puts("mocl " MOCL_VERSION);
         return EXIT_SUCCESS;
     }
-    mocl_options o = {.size = sizeof o, .ignore_env = (c.flags & HAS_NOENV) != 0};
+    char reason[256] = "";
+    mocl_options o = {.size = sizeof o, .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
     mocl_ctx *ctx = mocl_open(&o);
     if (!ctx) {
-        mocl_complain("cannot open: not enough memory", true);
+        mocl_complain(reason, true);
         return EXIT_FAILURE;
     }
     moclL_host *h = ctx->host;
     lua_State *L = h->L;
-    catch_signals(h);
+    mocl_catch_signals(h);
     lua_pushcfunction(L, run_command);
     lua_pushlightuserdata(L, &c);
     if (report(L, moclL_call(L, 1, 0))) c.ok = false;
     int status = exit_status(h, &c);
-    release_signals();
+    mocl_release_signals();
     mocl_close(ctx);
     return status;
 }

@@ -4,23 +4,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "kernels.h"
 #include "state.h"
 
 static const char ctx_key = 'c'; /* its address is the registry key of the context */
 
-mocl_ctx *moclL_ctx(lua_State *L) {
+typedef struct ctx_box {
+    mocl_ctx *ctx; /* NULL once the state is being closed */
+    moclL_calls calls;
+} ctx_box;
+
+static ctx_box *box_of(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
-    mocl_ctx **box = lua_touserdata(L, -1);
+    ctx_box *box = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    if (!box || !*box) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
-    return *box;
+    if (!box) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
+    return box;
 }
 
+mocl_ctx *moclL_ctx(lua_State *L) {
+    ctx_box *box = box_of(L);
+    if (!box->ctx) luaL_error(L, "mocl is closed: this state is ending");
+    return box->ctx;
+}
+
+moclL_calls *moclL_calls_of(lua_State *L) { return &box_of(L)->calls; }
+
 static int ctx_gc(lua_State *L) {
-    mocl_ctx **box = lua_touserdata(L, 1);
-    mocl_ctx *ctx = *box;
-    *box = NULL;
+    ctx_box *box = lua_touserdata(L, 1);
+    mocl_ctx *ctx = box->ctx;
+    box->ctx = NULL;
+    moclL_calls_free(&box->calls);
     mocl_ctx_free(ctx);
     return 0;
 }
@@ -32,16 +47,16 @@ void moclL_openctx(lua_State *L, int n_threads) {
     bool have = lua_touserdata(L, -1) != NULL;
     lua_pop(L, 1);
     if (have) return;
-    mocl_ctx **box = lua_newuserdatauv(L, sizeof *box, 0);
-    *box = NULL;
+    ctx_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    memset(box, 0, sizeof *box);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, ctx_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    if (mocl_ctx_new(box, n_threads)) luaL_error(L, "out of host memory: no context");
+    if (mocl_ctx_new(&box->ctx, n_threads)) luaL_error(L, "out of host memory: no context");
     const char *blas = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
-    if (blas && !strcmp(blas, "none")) (*box)->blas = MK_BLAS_NONE;
-    if (blas && !strcmp(blas, "openblas")) (*box)->blas = MK_BLAS_OPENBLAS;
+    if (blas && !strcmp(blas, "none")) box->ctx->blas = MK_BLAS_NONE;
+    if (blas && !strcmp(blas, "openblas")) box->ctx->blas = MK_BLAS_OPENBLAS;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
 }
 
@@ -50,6 +65,8 @@ int moclL_raise(lua_State *L, mocl_status status) {
     char text[sizeof ctx->message];
     memcpy(text, ctx->message, sizeof text);
     mocl_clear(ctx);
+    /* In a finalizer, where lua_gc answers -1, the error becomes a warning: the interruption is still to come. */
+    if (status == MOCL_E_INTERRUPT && lua_gc(L, LUA_GCCOUNT) < 0) mocl_ctx_interrupt(ctx);
     if (status == MOCL_E_INTERNAL) return luaL_error(L, "internal: %s", text);
     return luaL_error(L, "%s", text[0] ? text : "unknown failure");
 }
@@ -119,6 +136,17 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]) {
     }
 }
 
+static bool is_callable(lua_State *L, int idx) {
+    if (lua_isfunction(L, idx)) return true;
+    if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
+void moclL_checkcallable(lua_State *L, int idx) {
+    if (!is_callable(L, idx)) luaL_typeerror(L, idx, "function");
+}
+
 lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer) {
     *is_integer = 0;
     return lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, is_integer) : 0;
@@ -171,20 +199,21 @@ const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const
     if (push_field(L, idx, name)) {
         if (lua_type(L, -1) != LUA_TSTRING) bad_option(L, name, "string");
         def = lua_tostring(L, -1);
+        moclL_holdstring(L);
     }
     lua_pop(L, 1);
     return def;
 }
 
-/* __gc, __close and :release() are this one function: take the pointer, clear it, free it. Upvalue
-** 1 is the free function, upvalue 2 the class. */
+/* __gc, __close and :release() are this one function: take the pointer, clear it, free it, or leave that to a running call
+** that works on it. Upvalue 1 is the free function, upvalue 2 the class. */
 static int owner_release(lua_State *L) {
     void **box = luaL_checkudata(L, 1, lua_tostring(L, lua_upvalueindex(2)));
     void *object = *box;
     if (object) {
         moclL_free free_fn = (moclL_free)(void (*)(void))lua_tocfunction(L, lua_upvalueindex(1));
         *box = NULL;
-        free_fn(object);
+        if (!moclL_defer(L, object, free_fn)) free_fn(object);
     }
     return 0;
 }
@@ -192,7 +221,7 @@ static int owner_release(lua_State *L) {
 void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moclL_free free_fn) {
     static const char *const release_names[] = {"release", "__gc", "__close"};
     luaL_newmetatable(L, name);
-    luaL_setfuncs(L, methods, 0);
+    moclL_setfuncs(L, methods);
     for (int i = 0; i < 3; i++) {
         lua_pushcfunction(L, (lua_CFunction)(void (*)(void))free_fn);
         lua_pushstring(L, name);
@@ -222,5 +251,6 @@ void **moclL_pushowner(lua_State *L, const char *name) {
 void *moclL_checkowner(lua_State *L, int idx, const char *name) {
     void **box = luaL_checkudata(L, idx, name);
     if (!*box) luaL_argerror(L, idx, lua_pushfstring(L, "%s was released", name));
+    moclL_hold(L, *box, NULL);
     return *box;
 }

@@ -19,12 +19,36 @@
 mocl_ctx *moclL_ctx(lua_State *L);
 void moclL_openctx(lua_State *L, int n_threads); /* n_threads 0 = one per CPU available */
 
+/* ---- registration (calls.c) ----
+**
+** Every function of a binding is registered here, never with luaL_setfuncs. That makes it a call: the objects that its
+** checks return stay alive until it ends, whatever a callback, a metamethod of an argument or a finalizer that runs
+** inside it releases. It then works on the old value, and the object is freed when the call ends. */
+void moclL_pushfunction(lua_State *L, lua_CFunction f);
+void moclL_setfuncs(lua_State *L, const luaL_Reg *functions); /* into the table on top of the stack */
+#define moclL_newlib(L, functions) (luaL_checkversion(L), luaL_newlibtable(L, functions), moclL_setfuncs(L, functions))
+
+/* The running call works on `object`. free_fn NULL: it belongs to an owner, which asks moclL_defer before it frees it.
+** Else the call takes over the caller's reference, and free_fn drops it when the call ends, or now where no call runs.
+** Raises where there is no memory, after dropping that reference. */
+typedef void (*moclL_free)(void *object);
+void moclL_hold(lua_State *L, void *object, moclL_free free_fn);
+/* The same for the string on top of the stack, whose characters the call goes on using. */
+void moclL_holdstring(lua_State *L);
+/* For an owner that frees `object`: true if a running call works on it; the call then frees it when it ends. */
+bool moclL_defer(lua_State *L, void *object, moclL_free free_fn);
+/* True if a call around the present one works on `object`: it must not be changed in place. */
+bool moclL_inuse(lua_State *L, const void *object);
+
 /* The only translation of a core status into a Lua error: adds the position of the caller. */
 int moclL_raise(lua_State *L, mocl_status status);
 
 /* For open/load/save: MOCL_E_IO and MOCL_E_FORMAT return nil, message, "IO" or "FORMAT"; anything
 ** else raises. */
 int moclL_result(lua_State *L, mocl_status status, int n_results);
+
+/* Raises unless the value at idx is a function or an object with __call. */
+void moclL_checkcallable(lua_State *L, int idx);
 
 /* Raise unless each key of the table at idx (nil or none is fine) is in the NULL-terminated list;
 ** the message names the nearest known key. */
@@ -37,14 +61,13 @@ lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
-/* The string belongs to the table: it lives as long as the table holds it. */
+/* The string lives until the running call ends. */
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
 
 /* A userdata that holds one pointer and frees it: `free_fn` runs in __gc, __close and :release(),
 ** in whichever comes first. moclL_newclass makes the metatable (methods may include metamethods);
 ** moclL_pushowner pushes an empty owner; moclL_checkowner returns the address of its pointer and
 ** raises if the object was released. */
-typedef void (*moclL_free)(void *object);
 void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moclL_free free_fn);
 void **moclL_pushowner(lua_State *L, const char *name);
 /* With MOCL_GC_STRESS: a collection, now and then. Whatever pushes an owner calls it. */

@@ -39,9 +39,19 @@ static int load_embedded(lua_State *L) {
     return 1;
 }
 
+/* stack: preload, loader. What a program has put in place of the module stays. */
+static void offer(lua_State *L, const char *name) {
+    if (lua_getfield(L, -2, name) == LUA_TNIL) {
+        lua_pop(L, 1);
+        lua_setfield(L, -2, name);
+    } else {
+        lua_pop(L, 2);
+    }
+}
+
 void moclL_openmodules(lua_State *L) {
     static const luaL_Reg modules[] = {
-#define MODULE_ROW(name, opener) {name, opener},
+#define MODULE_ROW(name, id) {name, moclL_open_##id},
         MOCL_MODULES(MODULE_ROW)
 #undef MODULE_ROW
         {NULL, NULL}};
@@ -49,12 +59,22 @@ void moclL_openmodules(lua_State *L) {
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     for (const luaL_Reg *m = modules; m->name; m++) {
         lua_pushcfunction(L, m->func);
-        lua_setfield(L, -2, m->name);
+        offer(L, m->name);
     }
     for (const moclL_source *s = moclL_sources; s->name; s++) {
         lua_pushlightuserdata(L, (void *)s);
         lua_pushcclosure(L, load_embedded, 1);
-        lua_setfield(L, -2, s->name);
+        offer(L, s->name);
     }
     lua_pop(L, 1);
+}
+
+int moclL_openmodule(lua_State *L, const char *name) {
+    luaL_checkversion(L);
+    moclL_openmodules(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_getfield(L, -1, name);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+    return 1;
 }

@@ -6,29 +6,34 @@
 
 #include "moclL.h"
 
-/* name, opener: one line per module, sorted */
+/* name, and the name with _ for . in moclL_open_<id> (as preloaded) and luaopen_mocl_<id> (exported by mocl.so): one line
+** per module, sorted */
 #define MOCL_MODULES(X) \
-    X("mocl.data.core", luaopen_mocl_data_core) \
-    X("mocl.env.core", luaopen_mocl_env_core) \
-    X("mocl.fs", luaopen_mocl_fs) \
-    X("mocl.json", luaopen_mocl_json) \
-    X("mocl.metrics.core", luaopen_mocl_metrics_core) \
-    X("mocl.minnorm", luaopen_mocl_minnorm) \
-    X("mocl.nn.core", luaopen_mocl_nn_core) \
-    X("mocl.optim.core", luaopen_mocl_optim_core) \
-    X("mocl.rng", luaopen_mocl_rng) \
-    X("mocl.safetensors", luaopen_mocl_safetensors) \
-    X("mocl.sys", luaopen_mocl_sys) \
-    X("mocl.tensor", luaopen_mocl_tensor) \
-    X("mocl.tokenizer", luaopen_mocl_tokenizer) \
-    X("mocl.transformer.core", luaopen_mocl_transformer_core)
+    X("mocl.data.core", data_core) \
+    X("mocl.env.core", env_core) \
+    X("mocl.fs", fs) \
+    X("mocl.json", json) \
+    X("mocl.lora.core", lora_core) \
+    X("mocl.metrics.core", metrics_core) \
+    X("mocl.minnorm", minnorm) \
+    X("mocl.nn.core", nn_core) \
+    X("mocl.optim.core", optim_core) \
+    X("mocl.rng", rng) \
+    X("mocl.safetensors", safetensors) \
+    X("mocl.sys", sys) \
+    X("mocl.tensor", tensor) \
+    X("mocl.tokenizer", tokenizer) \
+    X("mocl.transformer.core", transformer_core)
 
-#define MOCL_DECLARE_OPENER(name, opener) int opener(lua_State *L);
+#define MOCL_DECLARE_OPENER(name, id) int moclL_open_##id(lua_State *L);
 MOCL_MODULES(MOCL_DECLARE_OPENER)
 
 /* Puts all modules, the C ones above and the embedded Lua ones, into package.preload and makes the
-** context. Pushes nothing. */
+** context; more than once is fine. Pushes nothing. */
 void moclL_openmodules(lua_State *L);
+
+/* For a stock Lua, whichever module it requires first: opens the others for require too and pushes the module of that name. */
+int moclL_openmodule(lua_State *L, const char *name);
 
 /* The embedded Lua modules (build/embed.c); the list ends with a NULL name. */
 typedef struct moclL_source {

@@ -30,6 +30,8 @@ typedef struct readline_api {
     void (*add_history)(const char *line);
     int (*read_history)(const char *path);
     int (*write_history)(const char *path);
+    int (*append_history)(int entries, const char *path);
+    int (*truncate_history)(const char *path, int entries);
     void (*stifle_history)(int entries);
     int (*bind_key)(int key, int (*function)(int, int));
     int (*insert)(int, int);
@@ -81,6 +83,8 @@ static readline_api *load_readline(void) {
                    {"add_history", &api.add_history},
                    {"read_history", &api.read_history},
                    {"write_history", &api.write_history},
+                   {"append_history", &api.append_history},
+                   {"history_truncate_file", &api.truncate_history},
                    {"stifle_history", &api.stifle_history},
                    {"rl_bind_key", &api.bind_key},
                    {"rl_insert", &api.insert},
@@ -196,24 +200,25 @@ static void open_terminal(bool noenv) {
     *rl->word_breaks = " \t\n\"'`@$><=;|&{}()[]+-*/%^~#,.:"; /* outside of quotes: in them a file is one word */
     *rl->quotes = "\"'";
     choose_history(noenv);
-    if (repl.history[0]) rl->read_history(repl.history);
+    if (repl.history[0] && rl->read_history(repl.history) == 0) rl->truncate_history(repl.history, HISTORY_ENTRIES);
 }
 
 static void close_terminal(void) {
-    if (repl.rl && repl.last_entry && repl.history[0]) {
-        make_parents(repl.history);
-        repl.rl->write_history(repl.history);
-        chmod(repl.history, 0600);
-    }
     free(repl.last_entry);
     repl.last_entry = NULL;
 }
 
+/* At once, into the file too: code that is run may end the program. */
 static void remember(const char *text) {
-    if (!repl.rl || !*text || (repl.last_entry && strcmp(repl.last_entry, text) == 0)) return;
-    repl.rl->add_history(text);
+    readline_api *rl = repl.rl;
+    if (!rl || !*text || (repl.last_entry && strcmp(repl.last_entry, text) == 0)) return;
+    rl->add_history(text);
     free(repl.last_entry);
     repl.last_entry = strdup(text);
+    if (!repl.history[0] || rl->append_history(1, repl.history) == 0) return;
+    make_parents(repl.history); /* there is no such file yet */
+    rl->write_history(repl.history);
+    chmod(repl.history, 0600);
 }
 
 static void on_line(char *line) {

@@ -2,12 +2,15 @@
 **
 ** Every function that may raise runs inside a protected call; its error becomes text in the host.
 */
+#define _GNU_SOURCE
 #include "state.h"
 
+#include <dlfcn.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mocl.h"
 #include "modules.h"
@@ -21,25 +24,38 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Does the message say where ("chunk:line: ...")? One without a place was raised for the user of a script,
-** not for its author: an option, a file. */
-static bool has_place(const char *message) {
-    for (const char *p = strchr(message, ':'); p; p = strchr(p + 1, ':')) {
-        size_t digits = strspn(p + 1, "0123456789");
-        if (digits > 0 && p[1 + digits] == ':') return true;
+static bool begins_with(const char *s, const char *start) { return strncmp(s, start, strlen(start)) == 0; }
+
+/* Does the message begin with a place in the code that runs ("chunk:line: ..."), or in mocl's own? One that does not was raised
+** for the user of a script, not for its author: an option, or a place in a file that was read ("x.json:3:7: ..."). */
+static bool has_place(lua_State *L, const char *message) {
+    enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
+    lua_Debug ar;
+    if (begins_with(message, "stdlib/")) return true;
+    for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "S", &ar);
+        if (*ar.what == 'C' || !begins_with(message, ar.short_src)) continue;
+        const char *line = message + strlen(ar.short_src);
+        size_t digits = *line == ':' ? strspn(line + 1, "0123456789") : 0;
+        if (digits > 0 && line[1 + digits] == ':') return true;
     }
     return false;
 }
 
-/* message handler: the error as a string, with a traceback where it has a place */
+/* message handler: the error as a string, with a traceback where it has a place and is of use */
 static int add_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
-    moclL_host_of(L)->interrupted = message && ends_with(message, "interrupted!");
+    moclL_host *h = moclL_host_of(L);
+    h->interrupted = message && ends_with(message, "interrupted!");
+    if (h->interrupted && h->plain_interrupt) {
+        lua_pushliteral(L, "interrupted!");
+        return 1;
+    }
     if (!message) {
         if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
         message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     }
-    if (has_place(message)) luaL_traceback(L, L, message, 1);
+    if (has_place(L, message)) luaL_traceback(L, L, message, 1);
     else lua_pushstring(L, message);
     return 1;
 }
@@ -91,15 +107,58 @@ static void close_host(moclL_host *h) {
     free(h);
 }
 
+/* Another library of the process may bring a Lua of its own whose functions go before ours. Calls nothing whose meaning has
+** changed between the versions. */
+static int check_core(lua_State *L) {
+    luaL_checkversion(L);
+    return 0;
+}
+
+static void give_reason(const mocl_options *o, const char *reason) {
+    if (o->error && o->error_bytes) snprintf(o->error, o->error_bytes, "%s", reason ? reason : "not enough memory");
+}
+
+/* Do two functions of Lua come from one library? Lua 5.1 has luaL_newstate and no lua_pcallk. */
+static bool one_library(void (*a)(void), void (*b)(void)) {
+    Dl_info of_a, of_b;
+    return !dladdr(*(void **)&a, &of_a) || !dladdr(*(void **)&b, &of_b) || of_a.dli_fbase == of_b.dli_fbase;
+}
+
+static lua_State *new_state(const mocl_options *o) {
+    if (!one_library((void (*)(void))luaL_newstate, (void (*)(void))lua_pcallk)) {
+        give_reason(o, "two versions of Lua are in this process, and one that is not 5.4 goes before the other; load the library "
+                       "that brings it without RTLD_GLOBAL");
+        return NULL;
+    }
+    lua_State *L = luaL_newstate();
+    if (!L) {
+        give_reason(o, NULL);
+        return NULL;
+    }
+    lua_pushcclosure(L, check_core, 0);
+    if (!lua_pcallk(L, 0, 0, 0, 0, NULL)) return L;
+    char reason[256];
+    snprintf(reason, sizeof reason, "the Lua in this process is not the one mocl was built with, Lua 5.4 (%s); load the library "
+             "that brings it without RTLD_GLOBAL", lua_tolstring(L, -1, NULL));
+    give_reason(o, reason);
+    lua_close(L);
+    return NULL;
+}
+
 mocl_ctx *mocl_open(const mocl_options *opts) {
     mocl_options o = {0};
     if (opts) {
         if (opts->size < sizeof opts->size) return NULL;
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     }
+    if (o.error && o.error_bytes) o.error[0] = '\0';
     moclL_host *h = calloc(1, sizeof *h);
-    if (!h) return NULL;
-    h->L = luaL_newstate();
+    if (!h) {
+        give_reason(&o, NULL);
+        return NULL;
+    }
+    h->pid = getpid();
+    h->L = new_state(&o);
     if (!h->L) {
         free(h);
         return NULL;
@@ -110,6 +169,7 @@ mocl_ctx *mocl_open(const mocl_options *opts) {
     lua_pushcfunction(h->L, open_state);
     lua_pushlightuserdata(h->L, &o);
     if (lua_pcall(h->L, 1, 0, 0)) {
+        give_reason(&o, lua_tostring(h->L, -1));
         close_host(h);
         return NULL;
     }
@@ -301,12 +361,4 @@ int mocl_call(mocl_ctx *ctx, const char *name, const double *args, int n_args, d
 /* ---- the module for a stock Lua ----------------------------------------------------------------- */
 
 /* args: module name, file name; returns the table of stdlib/mocl/init.lua */
-int luaopen_mocl(lua_State *L) {
-    luaL_checkversion(L);
-    moclL_openmodules(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_getfield(L, -1, "mocl");
-    lua_pushliteral(L, "mocl");
-    lua_call(L, 1, 1);
-    return 1;
-}
+int luaopen_mocl(lua_State *L) { return moclL_openmodule(L, "mocl"); }

@@ -6,18 +6,21 @@
 #define MOCLL_STATE_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "moclL.h"
 
-/* Lua allows 200 nested C calls and each resume is one */
-enum { MOCLL_MAX_RUNNING = 200 };
+/* Lua allows 200 nested C calls and each resume is one; the program notes it twice (resume.c) */
+enum { MOCLL_MAX_RUNNING = 400 };
 
 typedef struct moclL_host {
     mocl_ctx *ctx;  /* owned by the Lua state */
     lua_State *L;   /* owned */
+    pid_t pid;      /* of the process that opened it, or of the child of fork that goes on with it */
     char *error;    /* text of the last failure, owned, NULL before the first */
     char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
     size_t refused; /* bytes of the last allocation for Lua that failed */
+    bool plain_interrupt; /* sys.on_interrupt("message"): an interruption is shown without place and traceback */
     bool interrupted; /* the last error that left a protected call was an interruption */
 
     /* MOCL_GC_STRESS=N, 0 = off: a full collection before every N-th tensor or other owner, and one without finalizers
@@ -36,6 +39,7 @@ typedef struct moclL_host {
     atomic_int signal;      /* the last one, 0 = none */
     atomic_int signal_ms;   /* when it came */
     atomic_bool raised;     /* it interrupted the script */
+    void (*look)(void);     /* of the executable: looks after its signals where a script polls; or NULL */
 } moclL_host;
 
 /* Every thread of a state made by mocl_open has its host in Lua's extra space. */
@@ -56,10 +60,18 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes); /* a l
 void moclL_open_interrupt(lua_State *L); /* replaces coroutine.resume, wrap and close */
 void moclL_end_interrupt(lua_State *L);  /* drops an interrupt that came too late */
 
-/* Async-signal-safe: a signal arrived. The first one interrupts the script or, in flag mode, is only
-** noted for sys.interrupted(). True if the previous interrupt is less than a second old: the caller
-** should take the default action. */
-bool moclL_signal(moclL_host *host, int signal_number);
+/* Around each lua_resume of co: what interrupts knows then that it runs. */
+void moclL_enter(moclL_host *h, lua_State *co);
+void moclL_leave(moclL_host *h);
+
+/* Async-signal-safe: a signal arrived. The first one interrupts the script or, in flag mode, is only noted for
+** sys.interrupted(), and the second one interrupts. What the caller should do: nothing; take the signal's default action, since
+** the script has not been reached by the interruption before, or was less than a second ago; or, after the second one in
+** flag mode, call moclL_undelivered a little later. */
+typedef enum moclL_verdict { MOCLL_GO_ON, MOCLL_END, MOCLL_LOOK_AGAIN } moclL_verdict;
+moclL_verdict moclL_signal(moclL_host *host, int signal_number);
+/* Async-signal-safe: has an interruption not reached the script yet? */
+bool moclL_undelivered(const moclL_host *host);
 
 /* lsys.c: directories in which scripts are looked up, separated by ':'; pushes one string */
 void moclL_push_recipe_path(lua_State *L);

@@ -9,6 +9,8 @@
 -- expectation, so the front says nothing; what counts is the share of wood, which is to be p. Figures are exact: the
 -- expected returns of the policy's Markov chain. Expected: share error at most .06, mean at most .03 (MOC).
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local Agent = require "mocl.agent"
 local config = require "mocl.config"
 local Control = require "mocl.control"
@@ -77,10 +79,25 @@ if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
   error("target=value needs ppo.baseline=critic", 0)
 end
 
-local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+-- what each stage depends on (mocl.run_options)
+local TRAINING = { "steps", "save_every", "wood", "fish", "target", "agent", "control", "ppo" }
+local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+
+local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
+  depends = DEPENDS }
+
+-- the tables at the end, and how well each seed's shares follow the preference
+local function show(result)
+  io.write(report.summary(result), "\n")
+  for _, s in ipairs(result.seeds) do
+    io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
+      s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
+  end
+  io.write("\nreport: ", run:path "report.html", "\n")
+end
 if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
+  io.write(run.out, " holds this run, complete:\n\n")
+  return show(run.result)
 end
 
 local function options_of(method)
@@ -92,11 +109,11 @@ end
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
     local agent = new_agent(seed)
-    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates })
+    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
     local control = Control.new(options_of(method), 2, K)
     local preferences = preference.deck(rng.new(seed, "preferences"), grid)
     local log
-    local t = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
+    local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
       save = function(dir) ppo:save(dir) end,
       state = function() return { preferences = preferences:state(), control = control:state(), log = log.totals } end }
     if t.dir then
@@ -173,10 +190,4 @@ for name, stage in pairs(run.stages) do
   trained = trained + (name:find "^evaluation" and 0 or stage.seconds)
 end
 run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained })
-
-io.write(report.summary(result), "\n")
-for _, s in ipairs(all) do
-  io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
-    s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
-end
-io.write("\nreport: ", run:path "report.html", "\n")
+show(result)

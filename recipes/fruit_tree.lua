@@ -11,6 +11,8 @@
 -- stochastic policy (mixtures of leaves may lie above), and means of sampled episodes as in the paper. Expected (n 500):
 -- at least 16500 and 35 leaves; preset=weak: at least 13000.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local Agent = require "mocl.agent"
 local config = require "mocl.config"
 local Control = require "mocl.control"
@@ -102,7 +104,12 @@ end
 -- options that do not go together fail here, before there is a directory
 learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
 
-local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env() }
+-- what each stage depends on (mocl.run_options)
+local TRAINING = { "steps", "save_every", "depth", "agent", "control", "ppo" }
+local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+
+local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
+  depends = DEPENDS }
 
 -- the table at the end: the readings of each seed
 local function show(result)
@@ -129,10 +136,10 @@ end
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
     local agent = new_agent(seed)
-    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates })
+    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
     local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), N, K)
     local stream, log = rng.new(seed, "preferences"), nil
-    local t = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
+    local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
       save = function(dir) ppo:save(dir) end,
       state = function() return { preferences = stream:position(), control = control:state(), log = log.totals } end }
     if t.dir then

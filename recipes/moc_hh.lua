@@ -8,11 +8,14 @@
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
 -- reused. The MOC stage is Algorithm 1 of the paper, read as docs/algorithm.md section 3 says.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local Control = require "mocl.control"
 local control_log = require "mocl.control_log"
 local data_sources = require "mocl.sources"
 local deck = require "mocl.deck"
+local finite = require "mocl.finite"
 local kl_controller = require "mocl.kl_controller"
 local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
@@ -20,7 +23,6 @@ local optim = require "mocl.optim.core"
 local policy = require "mocl.policy"
 local ppo = require "mocl.ppo"
 local preference = require "mocl.preference"
-local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
@@ -31,7 +33,7 @@ local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
-local args = table.move(arg, 1, #arg, 1, {})
+local args = table.move(arg, 0, #arg, 0, {})
 if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):find("preset=") then
   table.insert(args, 1, "preset=hh")
 end
@@ -41,6 +43,7 @@ local schema = {
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
   { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -48,6 +51,7 @@ local schema = {
   { "model.heads", 4, "attention heads", min = 1 },
   { "model.intermediate_size", 176, "width of the SwiGLU layer", min = 8 },
   { "model.positions", 96, "context in tokens", min = 16 },
+  { "save_every", 200, "steps between checkpoints of the base, SFT and reward models", min = 1 },
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
@@ -96,7 +100,7 @@ table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
-      ["model.intermediate_size"] = 32, ["model.positions"] = 256, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
+      ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
       ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
       ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
       ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
@@ -118,7 +122,13 @@ local cfg, info = config.parse(config.common(schema), args, {
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
 stages.check(cfg)
 stages.open_device(cfg)
-local functions = cfg.rewards ~= "" and assert(reward.functions(cfg.rewards)) or {}
+local functions, no_functions = {}, nil
+if cfg.rewards ~= "" then
+  functions, no_functions = reward.functions(cfg.rewards)
+  if not functions then
+    error("rewards: " .. no_functions, 0)
+  end
+end
 local embedded = cfg.data == ""
 local source = embedded and data_sources.assistant {
   seed = seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
@@ -127,21 +137,32 @@ local source = embedded and data_sources.assistant {
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
 data_sources.check_objectives(cfg.objectives, source.known, functions)
-if cfg.lora.layers > cfg.model.layers then
-  error(("lora.layers=%d: the model has model.layers=%d"):format(cfg.lora.layers, cfg.model.layers), 0)
+for _, name in ipairs(cfg.objectives) do
+  if not functions[name] then
+    source.check(name)
+  end
 end
+reward.try(functions, cfg.objectives, source.train_prompts)
+
+local depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
+local given = cfg.from and stages.from_run(cfg, functions, depends)
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
+  depends = depends, volatile_keys = stages.VOLATILE,
   out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
-  io.write(run.out, " holds this run, complete:\n\n", report.summary(run.result), "\n")
-  return
+  io.write(run.out, " holds this run, complete:\n")
+  return stages.show(run)
 end
 if not embedded then
   run:hash_input(cfg.data)
 end
 if cfg.rewards ~= "" then
-  run:hash_input(cfg.rewards)
+  run:hash_input(cfg.rewards, "rewards")
+end
+
+if given then
+  given:give(run)
 end
 
 local ctx = { run = run, cfg = cfg, source = source, grid = preference.grid(N) }
@@ -170,29 +191,31 @@ local outcome = run:stage("moc", function(stage)
   local control = Control.new(cfg.control, N, grid, ctx.sft.start)
   local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
     min = cfg.ppo.min_kl_coef }
-  local log, done = control_log.new(cfg.objectives, ctx.sft.statistics), 0
-
-  local dir, state = stage:latest()
-  if dir then
-    done = state.step
-    assert(lora.load(model, dir))
-    assert(heads:load(dir .. "/value_heads.safetensors"))
-    prompts:restore(state.prompts)
-    preferences:restore(state.preferences)
-    control:restore(state.control)
-    beta = kl_controller.restore(state.beta)
-    log = control_log.new(cfg.objectives, ctx.sft.statistics, state.log)
+  local log, opt = nil, nil
+  local t <close> = training.new { -- Ctrl-C and SIGTERM finish the iteration, save and end the run
+    run = run, stage = stage, label = "moc", unit = "iteration", total = cfg.moc.iterations, save_every = cfg.moc.save_every,
+    save = function(dir) ppo.save(dir, { model = model, heads = heads, optimizer = opt, base = run:path "sft" }) end,
+    state = function()
+      return { prompts = prompts:state(), preferences = preferences:state(), control = control:state(), beta = beta:state(), log = log.totals }
+    end,
+  }
+  if t.dir then
+    assert(lora.load(model, t.dir))
+    assert(heads:load(t.dir .. "/value_heads.safetensors"))
+    prompts:restore(t.state.prompts)
+    preferences:restore(t.state.preferences)
+    control:restore(t.state.control)
+    beta = kl_controller.restore(t.state.beta)
   end
-  local parameters = lora.parameters(model)
-  table.move(heads:parameters(), 1, 4 * N, #parameters + 1, parameters)
-  local opt <close> = optim.adamw(parameters, { lr = cfg.ppo.lr })
-  if dir then
-    assert(ppo.load_optimizer(opt, dir .. "/optimizer.safetensors"))
+  log = control_log.new(cfg.objectives, ctx.sft.statistics, t.state and t.state.log)
+  local parameters = model:named_parameters(true)
+  table.move(heads:named_parameters(), 1, 4 * N, #parameters + 1, parameters)
+  opt = optim.adamw(parameters, { lr = cfg.ppo.lr })
+  if t.dir then
+    assert(ppo.load_optimizer(opt, t.dir .. "/optimizer.safetensors"))
   end
-  local line = stages.bar(ctx, "moc", cfg.moc.iterations, done)
-  sys.on_interrupt "flag" -- Ctrl-C and SIGTERM finish the iteration, save and end the run
 
-  for iteration = done + 1, cfg.moc.iterations do -- line 1
+  local function update(iteration) -- lines 2 to 10; returns a row of metrics and the status line
     local scope <close> = tensor.scope()
     local plain = prompts:deal(cfg.ppo.batch_size) -- line 2
     local prefs, places = preferences:deal(cfg.ppo.batch_size) -- line 3
@@ -229,6 +252,7 @@ local outcome = run:stage("moc", function(stage)
     end
     local adv, returns = ppo.gae(token_rewards, values, batch.response_offsets, { gamma = cfg.ppo.gamma, lam = cfg.ppo.lam })
     adv = adv - adv:mean(1, true)
+    finite.number(adv:square():mean():item(), "the mean square of the advantages")
 
     -- line 8: c from the surrogate problem (equation 12) at z = 1, where I(A) = A; mocl.control
     local solved = control:solve(adv, batch, prefs, places)
@@ -257,33 +281,24 @@ local outcome = run:stage("moc", function(stage)
       end
       opt:zero_grad()
       loss:backward()
-      m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
       m["ppo/first_ratio_error"] = m["ppo/first_ratio_error"] or (ratio - 1):abs():max():item()
-      m["ppo/loss/policy"], m["ppo/loss/value"] = surrogate:mean():item(), value_error:item()
+      m["ppo/loss/policy"] = finite.number(surrogate:mean():item(), "the policy's loss")
+      m["ppo/loss/value"] = finite.number(value_error:item(), "the loss of the value heads")
+      m["objective/kl"] = finite.number(kl:sum():item() / #plain, "the KL")
+      m["objective/entropy"] = finite.number(entropy:mean():item(), "the entropy")
       m["ppo/policy/clipfrac"], m["ppo/policy/approxkl"] = clipped:mean():item(), (logp - old):square():mean():item() / 2
-      m["objective/kl"], m["objective/entropy"] = kl:sum():item() / #plain, entropy:mean():item()
+      m["ppo/grad_norm"] = opt:step { lr = lr, max_grad_norm = cfg.ppo.max_grad_norm }
     end
     beta:update(m["objective/kl"], #plain)
 
-    local row, text = log:row(m, solved.answers, raw)
-    stage:metrics(row)
-    line:update(iteration, text)
-
-    local stop = sys.interrupted()
-    if iteration % cfg.moc.save_every == 0 or iteration == cfg.moc.iterations or stop then
-      stage:checkpoint(iteration, function(path)
-        ppo.save(path, { model = model, heads = heads, optimizer = opt, base = run:path "sft" })
-      end, { prompts = prompts:state(), preferences = preferences:state(), control = control:state(),
-        beta = beta:state(), log = log.totals })
-    end
-    if stop then
-      run:close()
-      io.stderr:write(("\n%s after iteration %d; continue with resume=auto\n"):format(stop, iteration))
-      os.exit(stop == "SIGTERM" and 143 or 130, true)
-    end
+    return log:row(m, solved.answers, raw)
   end
-  line:done()
-  sys.on_interrupt "raise"
+
+  for iteration = t.done + 1, cfg.moc.iterations do -- line 1
+    t:step(iteration, finite.within("moc: iteration " .. iteration, ("lower ppo.lr, which is %g"):format(cfg.ppo.lr), update, iteration))
+  end
+  t:finish()
+  opt:release()
   return log:summary()
 end) -- lines 11 and 12
 
@@ -307,12 +322,4 @@ for k, v in pairs(figures) do
   result[k] = k ~= "shown" and v or nil
 end
 run:finish(result, { peak_bytes = tensor.memory().peak })
-
-io.write("\nanswers of the trained policy\n")
-local function one_line(text) -- an untrained model's bytes need not be text
-  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
-end
-for i, p in ipairs(grid) do
-  io.write(("  %s ->%s\n"):format(one_line(preference.relabel(figures.shown[i].prompt, p)), (one_line(figures.shown[i].response))))
-end
-io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
+stages.show(run)

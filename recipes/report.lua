@@ -6,6 +6,8 @@
 -- Writes report.html and, where the result has two objectives or more, front.svg in the directory. A
 -- run that is going on or was interrupted gets a report of what it has so far.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local fs = require "mocl.fs"
 local report = require "mocl.report"
@@ -22,14 +24,18 @@ local function check(value, message)
   return value
 end
 
+local function of_option(key, value, message)
+  return check(value, value or ("option %s: %s"):format(key, message))
+end
+
 local dir = check(cfg.run, "option run is missing (--help lists the options)")
-local front = cfg.front and check(report.front(dir)) -- before anything is written
+local front = cfg.front and of_option("run", report.front(dir)) -- before anything is written
 local html, picture = report.write(dir)
-print(check(html, picture))
+print(of_option("run", html, picture))
 if picture then
   print(picture)
 end
 if front then
-  check(fs.write(cfg.front, front))
+  of_option("front", fs.write(cfg.front, front))
   print(cfg.front)
 end

@@ -6,6 +6,8 @@
 -- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and
 -- bos is true. Needs a second per 10 MB of text.
 
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
 local config = require "mocl.config"
 local tokenizer = require "mocl.tokenizer"
 
@@ -23,6 +25,8 @@ for _, key in ipairs { "tokenizer", "file" } do
   end
 end
 
+local text_marks = require "mocl.data.core"
+
 local function check(value, message)
   if not value then
     error(message, 0)
@@ -30,20 +34,38 @@ local function check(value, message)
   return value
 end
 
-local tok = check(tokenizer.load(cfg.tokenizer))
-local input = cfg.file == "-" and io.stdin or check(io.open(cfg.file, "rb"))
+local function of_option(key, value, message)
+  return check(value, value or ("option %s: %s"):format(key, message))
+end
+
+local tok = of_option("tokenizer", tokenizer.load(cfg.tokenizer))
+local input = cfg.file == "-" and io.stdin or of_option("file", io.open(cfg.file, "rb"))
 local options = { bos = cfg.bos and tok:bos_id() ~= nil, special = cfg.special }
 
 local function read(what)
   local text, err = input:read(what)
   if err then
-    error(cfg.file .. ": " .. err, 0)
+    error(("option file: %s: %s"):format(cfg.file, err), 0)
   end
   return text
 end
 
+local function written(ok, message)
+  check(ok, ok or "standard output: " .. message)
+end
+
+local first = true
+
 local function show(text)
-  check(io.write(table.concat(tok:encode(text, options), " "), "\n"))
+  if first then
+    first = false
+    local mark, why = text_marks.mark(text)
+    if not mark then
+      error(("%s: %s"):format(cfg.file, why), 0)
+    end
+    text = text:sub(mark + 1)
+  end
+  written(io.write(table.concat(tok:encode(text, options), " "), "\n"))
 end
 
 if cfg.whole then
@@ -53,3 +75,4 @@ else
     show(line)
   end
 end
+written(io.stdout:flush())

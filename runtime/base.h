@@ -7,6 +7,7 @@
 #define MOCL_BASE_H
 
 #include <stdatomic.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,6 +58,8 @@ void mocl_ctx_free(mocl_ctx *ctx);
 ** Style of the text: lower case, no full stop, operation first, both values, the cure. */
 mocl_status mocl_fail(mocl_ctx *ctx, mocl_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* A number as it is shown: a NaN without its sign, which printf would write and which depends on the machine. */
+static inline double mocl_shown(double v) { return v != v ? fabs(v) : v; }
 #define MOCL_NOMEM_CURE "use smaller batches, shorter texts or a smaller model"
 mocl_status mocl_nomem(mocl_ctx *ctx, size_t wanted); /* the standard text for exhausted host memory */
 void mocl_clear(mocl_ctx *ctx);

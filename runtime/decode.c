@@ -29,6 +29,7 @@ typedef struct matrix {
 
 typedef struct weight { /* y = x W^T + scale (x A^T) B^T; a.t and b.t NULL without an adapter */
     matrix w, a, b;
+    double scale;
 } weight;
 
 struct mocl_decode {
@@ -111,6 +112,7 @@ static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *t
         if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &b->linear[i], 1, room));
         if (!d->o->adapter || !ad->a) continue;
         matrix *a = &to[i].a, *up = &to[i].b;
+        to[i].scale = ad->scale;
         MOCL_TRY(open_matrices(d, &a, &ad->a, 1, room));
         MOCL_TRY(open_matrices(d, &up, &ad->b, 1, room));
     }
@@ -133,7 +135,7 @@ void mocl_decode_close(mocl_decode *d) {
     mocl_free(d);
 }
 
-/* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [rank]; logits
+/* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [largest rank]; logits
 ** [V]; one number */
 static int64_t row_elements(const mocl_model *m) {
     const mocl_model_config *c = &m->config;
@@ -204,12 +206,11 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
 }
 
 /* y [n, out] of x [n, in]; u is room for [n, rank]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const weight *w, double scale, int64_t n, const mk_real *x, mk_real *u,
-                   mk_real *y) {
+static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
     int code = w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
     if (code || !w->a.t) return code;
     code = times(k, e, &w->a, n, 1, x, 0, u);
-    return code ? code : times(k, e, &w->b, n, scale, u, 1, y);
+    return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
 }
 
 #define DO(call)          \
@@ -228,7 +229,7 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     mk_env *e = d->large ? &m->dev->env : &d->env[p];
     int64_t D = c->width, H = c->heads, G = c->kv_heads, K = c->head_size, F = c->ffn, V = c->vocab, one = 1, all = n * D;
     int64_t slab = rows->positions * G * K;
-    double lora = m->lora_rank ? m->lora_alpha / (double)m->lora_rank : 0;
+    int64_t drawn = mocl_generate_vocab(o, m);
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     const int32_t *slot = rows->slot + first, *pos = rows->pos + first;
     mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *att = y + all,
@@ -240,27 +241,34 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
         const weight *w = d->linear + l * MOCL_LINEARS;
         mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
         DO(k->rmsnorm(e, n, D, x, mocl_real(b->attn_norm), c->norm_eps, h, number));
-        DO(product(k, e, &w[MOCL_Q], lora, n, h, u, q));
-        DO(product(k, e, &w[MOCL_K], lora, n, h, u, key));
-        DO(product(k, e, &w[MOCL_V], lora, n, h, u, value));
+        DO(product(k, e, &w[MOCL_Q], n, h, u, q));
+        DO(product(k, e, &w[MOCL_K], n, h, u, key));
+        DO(product(k, e, &w[MOCL_V], n, h, u, value));
         DO(k->rope(e, n, d->single ? H + G : H, K, pos, c->rope_theta, 1, q, H * K, q, H * K)); /* one row: the keys follow */
         if (!d->single) DO(k->rope(e, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
         DO(k->cache_put(e, n, G, K, slot, pos, slab, key, value, kc, vc));
         DO(k->attention_cached(e, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
-        DO(product(k, e, &w[MOCL_O], lora, n, att, u, y));
+        DO(product(k, e, &w[MOCL_O], n, att, u, y));
         DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
         DO(k->rmsnorm(e, n, D, x, mocl_real(b->mlp_norm), c->norm_eps, h, number));
-        DO(product(k, e, &w[MOCL_GATE], lora, n, h, u, gate));
-        DO(product(k, e, &w[MOCL_UP], lora, n, h, u, up));
+        DO(product(k, e, &w[MOCL_GATE], n, h, u, gate));
+        DO(product(k, e, &w[MOCL_UP], n, h, u, up));
         DO(k->swiglu(e, n * F, gate, up, gate));
-        DO(product(k, e, &w[MOCL_DOWN], lora, n, gate, u, y));
+        DO(product(k, e, &w[MOCL_DOWN], n, gate, u, y));
         DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
     }
     DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
-    DO(product(k, e, &d->head, 0, n, h, u, logits));
-    for (int64_t i = 0; i < n && o->eos >= 0 && d->step < o->suppress_first; i++)
-        DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos, MOCL_NEVER));
-    DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    DO(product(k, e, &d->head, n, h, u, logits));
+    DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
+    for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
+        for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
+    if (drawn == V) {
+        DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    } else { /* row by row, since the kernel takes rows that lie one behind the other */
+        for (int64_t i = 0; i < n; i++)
+            DO(k->sample(e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first + i,
+                         rows->target + first + i));
+    }
     return k->logprob(e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, number);
 }
 

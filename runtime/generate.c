@@ -23,8 +23,9 @@ typedef struct run {
     int64_t active;         /* unfinished rows, the first of the arrays below */
     int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
     int64_t group;          /* steps of the last group */
-    int32_t *target;        /* [group][active] tokens, and their log-probabilities */
-    mk_real *host;
+    int32_t *target;        /* [group][active] tokens, their log-probabilities, and the sums of the logits they are from, which
+                            ** are finite where the logits are */
+    mk_real *host, *sum;
     int64_t step;
     mocl_decode_rows rows_of;
     mocl_decode *on_host; /* NULL where steps run over tensors */
@@ -51,7 +52,8 @@ static mocl_status open_run(run *r) {
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
     r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
     r->host = mocl_calloc(ctx, n, AHEAD * sizeof *r->host);
-    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host)
+    r->sum = mocl_calloc(ctx, n, AHEAD * sizeof *r->sum);
+    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host || !r->sum)
         return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
     for (int64_t l = 0; l < c->layers; l++) {
         MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, r->m->dtype, 4, shape));
@@ -59,7 +61,7 @@ static mocl_status open_run(run *r) {
     }
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
-                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .kcache = r->kcache,
+                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum, .kcache = r->kcache,
                                     .vcache = r->vcache};
     return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
@@ -78,6 +80,7 @@ static void close_run(run *r) {
     mocl_free(r->row_id);
     mocl_free(r->target);
     mocl_free(r->host);
+    mocl_free(r->sum);
 }
 
 /* puts keys and values of n tokens into the cache of block l */
@@ -146,13 +149,14 @@ done:
 typedef struct drawn {
     mocl_tensor *ids;   /* [active] numbers of the rows */
     mocl_tensor *token; /* [group, active] */
-    mocl_tensor *logp;
+    mocl_tensor *logp, *sum;
 } drawn;
 
 static void drawn_free(drawn *d) {
     mocl_tensor_unref(d->ids);
     mocl_tensor_unref(d->token);
     mocl_tensor_unref(d->logp);
+    mocl_tensor_unref(d->sum);
 }
 
 static mocl_status drawn_new(drawn *d, run *r, int64_t group) {
@@ -161,13 +165,15 @@ static mocl_status drawn_new(drawn *d, run *r, int64_t group) {
     r->group = group;
     MOCL_TRY(mocl_tensor_i32(&d->ids, r->m->dev, r->active, r->row_id));
     MOCL_TRY(mocl_tensor_new(&d->token, r->m->dev, MK_I32, 2, shape));
-    return mocl_tensor_new(&d->logp, r->m->dev, MK_F32, 2, shape);
+    MOCL_TRY(mocl_tensor_new(&d->logp, r->m->dev, MK_F32, 2, shape));
+    return mocl_tensor_new(&d->sum, r->m->dev, MK_F32, 2, shape);
 }
 
-/* waits; r->target and r->host receive the group's tokens and log-probabilities */
+/* waits; r->target, r->host and r->sum receive what the group has drawn */
 static mocl_status drawn_read(drawn *d, run *r) {
     MOCL_TRY(mocl_tensor_to_host(d->token, r->target));
-    return mocl_tensor_to_host(d->logp, r->host);
+    MOCL_TRY(mocl_tensor_to_host(d->logp, r->host));
+    return mocl_tensor_to_host(d->sum, r->sum);
 }
 
 /* row `at` of a matrix */
@@ -176,12 +182,12 @@ static mocl_status row_of(mocl_tensor **out, mocl_tensor *t, int64_t at) {
     return mocl_tensor_alias(out, t, 1, &n, &one, t->offset + at * n);
 }
 
-/* logits of `eos` become such that it cannot win or be drawn */
-static mocl_status suppress(run *r, mocl_tensor *logits) {
+/* logits of `id` become such that it cannot win or be drawn */
+static mocl_status suppress(run *r, mocl_tensor *logits, int32_t id) {
     int64_t one[2] = {r->active, 1}, zero[2] = {0, 0};
     mocl_tensor *column = NULL, *low = NULL;
     mocl_status st;
-    MOCL_GOTO(mocl_narrow(&column, logits, 1, r->o->eos, 1), done);
+    MOCL_GOTO(mocl_narrow(&column, logits, 1, id, 1), done);
     MOCL_GOTO(mocl_tensor_full(&low, r->m->dev, MK_F32, 0, NULL, MOCL_NEVER), done);
     st = MOCL_KERNEL(r->m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
 done:
@@ -196,16 +202,20 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
     const mocl_generate_options *o = r->o;
     int64_t n = r->active, vocab = m->config.vocab, step = r->step + at, shape[2] = {n, vocab};
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
-    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL;
+    int64_t choices = mocl_generate_vocab(o, m); /* the sampler takes rows that lie one behind the other */
+    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL, *part = NULL, *choice = NULL;
     int32_t *token = mocl_int(d->token) + at * n;
-    mk_real *logp = mocl_real(d->logp) + at * n;
+    mk_real *logp = mocl_real(d->logp) + at * n, *sum = mocl_real(d->sum) + at * n;
     mocl_status st;
     MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
     MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
     MOCL_GOTO(mocl_to_dtype(&states, hidden, m->dtype), done);
     MOCL_GOTO(mocl_logits(states, m->head, 0, n, mocl_real(logits)), done);
-    if (o->eos >= 0 && step < o->suppress_first) MOCL_GOTO(suppress(r, logits), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, vocab, mocl_real(logits), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
+    MOCL_GOTO(MOCL_KERNEL(m->dev, reduce, MK_SUM, n, vocab, 1, mocl_real(logits), sum), done);
+    for (int64_t j = 0; j < o->n_eos && step < o->suppress_first; j++) MOCL_GOTO(suppress(r, logits, o->eos[j]), done);
+    MOCL_GOTO(mocl_narrow(&part, logits, 1, 0, choices), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&choice, part), done); /* logits themselves where all are drawn from */
+    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, choices, mocl_real(choice), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
                           mocl_int(d->ids), token), done);
     MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, token, logp, NULL,
                           mocl_real(lse)), done);
@@ -213,7 +223,15 @@ done:
     mocl_tensor_unref(logits);
     mocl_tensor_unref(lse);
     mocl_tensor_unref(states);
+    mocl_tensor_unref(part);
+    mocl_tensor_unref(choice);
     return st;
+}
+
+static bool ends(const mocl_generate_options *o, int32_t token) {
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] == token) return true;
+    return false;
 }
 
 /* stores the tokens of the group and keeps the rows that go on */
@@ -223,12 +241,13 @@ static mocl_status advance(run *r, mocl_generated *g) {
         int64_t b = r->row[i];
         int32_t token = 0;
         for (int64_t s = 0; s < r->group && !g->finished[b]; s++) {
+            if (!isfinite(r->sum[s * n + i])) return mocl_model_refuse_logits(r->m, r->o->adapter, b + 1, g->length[b] + 1);
             int64_t at = b * g->max_new_tokens + g->length[b]++;
             g->token[at] = token = r->target[s * n + i];
             g->logp[at] = r->host[s * n + i];
             int says = r->o->on_token ? r->o->on_token(r->o->arg, b, token) : 0;
             if (says < 0) return mocl_fail(r->m->ctx, MOCL_E_SCRIPT, "generate: stopped by its callback");
-            g->finished[b] = token == r->o->eos || says > 0;
+            g->finished[b] = says > 0 || ends(r->o, token);
         }
         if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) continue;
         r->row[kept] = r->row[i];
@@ -337,11 +356,17 @@ static mocl_status step(run *r, const mocl_generated *g) {
     return MOCL_OK;
 }
 
-static mocl_status check_options(mocl_ctx *ctx, const mocl_generate_options *o) {
+static mocl_status check_options(mocl_ctx *ctx, const mocl_model *m, const mocl_generate_options *o) {
+    long long vocab = (long long)m->config.vocab;
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] < 0 || o->eos[i] >= vocab)
+            return mocl_fail(ctx, MOCL_E_ARG, "generate: eos %d is outside the vocabulary of %lld", (int)o->eos[i], vocab);
+    if (o->vocab < 0 || o->vocab > vocab)
+        return mocl_fail(ctx, MOCL_E_ARG, "generate: vocab_size = %lld is outside 1 .. %lld, the model's", (long long)o->vocab, vocab);
     if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
                                                 (long long)o->max_new_tokens);
-    if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", o->temperature);
-    if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", o->top_p);
+    if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
+    if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
     if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
     return MOCL_OK;
 }
@@ -354,7 +379,7 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
     bool was = ctx->grad_enabled;
     mocl_status st;
     memset(g, 0, sizeof *g);
-    MOCL_TRY(check_options(ctx, o));
+    MOCL_TRY(check_options(ctx, m, o));
     if (rows < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: there are no prompts");
     for (int64_t b = 0; b < rows; b++) {
         int64_t n = offsets[b + 1] - offsets[b];

@@ -23,7 +23,7 @@ static mocl_status check(mocl_ctx *ctx, int64_t n, int d, const double *points) 
         for (int k = 0; k < d; k++) {
             if (!isfinite(points[i * d + k])) {
                 return mocl_fail(ctx, MOCL_E_ARG, "point %lld, objective %d is %g, not finite",
-                                 (long long)i + 1, k + 1, points[i * d + k]);
+                                 (long long)i + 1, k + 1, mocl_shown(points[i * d + k]));
             }
         }
     }
@@ -351,7 +351,7 @@ mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *poin
     for (int k = 0; k < d; k++) {
         if (!isfinite(reference[k])) {
             return mocl_fail(ctx, MOCL_E_ARG, "hypervolume: reference %d is %g, not finite", k + 1,
-                             reference[k]);
+                             mocl_shown(reference[k]));
         }
     }
     size_t bytes;

@@ -13,7 +13,7 @@ mocl_status mocl_minnorm_two(mocl_ctx *ctx, double vv, double vw, double ww, dou
     if (!isfinite(vv) || !isfinite(vw) || !isfinite(ww)) {
         return mocl_fail(ctx, MOCL_E_ARG,
                          "minnorm: the sums v.v = %g, v.vbar = %g, vbar.vbar = %g are not finite",
-                         vv, vw, ww);
+                         mocl_shown(vv), mocl_shown(vw), mocl_shown(ww));
     }
     if (vv < 0 || ww < 0) {
         return mocl_fail(ctx, MOCL_E_ARG,
@@ -225,7 +225,7 @@ static mocl_status check_gram(mocl_ctx *ctx, int n, const double *gram) {
         for (int j = 0; j < n; j++) {
             if (!isfinite(gram[(size_t)i * n + j])) {
                 return mocl_fail(ctx, MOCL_E_ARG, "minnorm: entry (%d,%d) of the gram matrix is %g",
-                                 i + 1, j + 1, gram[(size_t)i * n + j]);
+                                 i + 1, j + 1, mocl_shown(gram[(size_t)i * n + j]));
             }
         }
         if (gram[(size_t)i * n + i] < 0) {
@@ -270,7 +270,7 @@ mocl_status mocl_minnorm_solve(mocl_ctx *ctx, int n, const double *gram, int max
     }
     if (!(tolerance >= 0 && tolerance < 1)) {
         return mocl_fail(ctx, MOCL_E_ARG, "minnorm: tolerance is %g (0 <= tolerance < 1 expected)",
-                         tolerance);
+                         mocl_shown(tolerance));
     }
     MOCL_TRY(check_gram(ctx, n, gram));
     size_t nn = (size_t)n * n, bytes = (2 * nn + 4 * (size_t)n) * sizeof(double) + n * sizeof(int);

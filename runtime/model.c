@@ -27,10 +27,12 @@ mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c) {
                          (long long)c->heads, (long long)c->kv_heads);
     if (c->head_size % 2) return mocl_fail(ctx, MOCL_E_ARG, "model config: head_dim %lld must be even for the rotary embedding",
                                            (long long)c->head_size);
-    if (!(c->norm_eps > 0) || !(c->rope_theta > 0))
-        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive");
+    if (!(c->norm_eps > 0) || !(c->rope_theta > 0) || isinf(c->norm_eps) || isinf(c->rope_theta))
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive and finite");
     return MOCL_OK;
 }
+
+const char *mocl_model_linear_name(int which) { return linear_names[which]; }
 
 /* [out, in] of linear i */
 static void linear_shape(const mocl_model_config *c, int i, int64_t shape[2]) {
@@ -133,30 +135,43 @@ bool mocl_model_adapted(const mocl_model *m, int64_t l) {
     return false;
 }
 
-mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets,
-                                const bool *blocks, uint64_t key) {
+static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, double dropout, int64_t *largest) {
+    *largest = 0;
+    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+        int64_t rank = plan[i].rank;
+        if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
+        if (rank && !isfinite(plan[i].alpha))
+            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %g is no finite number", mocl_shown(plan[i].alpha));
+        if (rank > *largest) *largest = rank;
+    }
+    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", mocl_shown(dropout));
+    if (!*largest) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
+    return MOCL_OK;
+}
+
+mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, double dropout, bool rslora, uint64_t key) {
     const mocl_model_config *c = &m->config;
     uint64_t stream = 0;
+    int64_t largest;
     mocl_status st;
-    if (rank < 1 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
-    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", dropout);
-    if (!(targets & ((1u << MOCL_LINEARS) - 1))) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
+    MOCL_TRY(check_plan(m, plan, dropout, &largest));
     mocl_model_drop_lora(m);
     for (int64_t l = 0; l < c->layers; l++) {
-        if (blocks && !blocks[l]) continue;
         for (int i = 0; i < MOCL_LINEARS; i++) {
             mocl_adapter *ad = &m->block[l].adapter[i];
-            int64_t shape[2];
-            if (!(targets >> i & 1)) continue;
+            int64_t shape[2], rank = plan[l * MOCL_LINEARS + i].rank;
+            if (!rank) continue;
             linear_shape(c, i, shape);
             int64_t b_shape[2] = {shape[0], rank};
             MOCL_GOTO(normal(&ad->a, m->dev, rank, shape[1], MK_F32, 1 / sqrt(3.0 * (double)shape[1]), key, stream++), fail);
             MOCL_GOTO(mocl_tensor_full(&ad->b, m->dev, MK_F32, 2, b_shape, 0), fail);
             ad->a->requires_grad = ad->b->requires_grad = true;
+            ad->alpha = plan[l * MOCL_LINEARS + i].alpha;
+            ad->scale = ad->alpha / (rslora ? sqrt((double)rank) : (double)rank);
         }
     }
-    m->lora_rank = rank;
-    m->lora_alpha = alpha;
+    m->lora_rank = largest;
+    m->lora_rslora = rslora;
     m->lora_dropout = dropout;
     return MOCL_OK;
 fail:
@@ -166,8 +181,8 @@ fail:
 
 /* w += scale B A */
 static mocl_status merge(mocl_model *m, mocl_tensor *w, mocl_adapter *ad) {
-    int64_t out = w->shape[0], in = w->shape[1], r = m->lora_rank;
-    double scale = m->lora_alpha / (double)r;
+    int64_t out = w->shape[0], in = w->shape[1], r = ad->a->shape[0];
+    double scale = ad->scale;
     if (m->dtype == MK_F32)
         return MOCL_KERNEL(m->dev, gemm, 0, 0, out, in, r, scale, mocl_real(ad->b), r, 0, mocl_real(ad->a), in, 0, 1.0,
                            mocl_real(w), in, 0, 1);
@@ -240,7 +255,7 @@ mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int w
     mocl_block_weights *b = &m->block[l];
     mocl_adapter *ad = &b->adapter[which];
     if (!pass->adapter || !ad->a) return mocl_linear(out, x, b->linear[which], NULL);
-    return mocl_lora_linear(out, x, b->linear[which], ad->a, ad->b, m->lora_alpha / (double)m->lora_rank,
+    return mocl_lora_linear(out, x, b->linear[which], ad->a, ad->b, ad->scale,
                             pass->train ? m->lora_dropout : 0, pass->key,
                             pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which));
 }

@@ -21,7 +21,13 @@ enum { MOCL_Q, MOCL_K, MOCL_V, MOCL_O, MOCL_GATE, MOCL_UP, MOCL_DOWN, MOCL_LINEA
 
 typedef struct mocl_adapter { /* W x + scale B A x */
     mocl_tensor *a, *b;       /* [r, in], [out, r]; both NULL where the layer has none */
+    double alpha, scale;      /* scale: alpha / r, or alpha / sqrt(r) where the model's lora_rslora is set */
 } mocl_adapter;
+
+typedef struct mocl_adapter_plan { /* of one linear layer */
+    int64_t rank;             /* 0: the layer gets no adapter */
+    double alpha;
+} mocl_adapter_plan;
 
 typedef struct mocl_block_weights {
     mocl_tensor *attn_norm, *mlp_norm;    /* [D] */
@@ -37,8 +43,9 @@ typedef struct mocl_model {
                                       ** are f32. bf16 where the device computes with it */
     mocl_tensor *embed, *norm, *head; /* [V, D], [D], [V, D] (the same tensor as embed where tied) */
     mocl_block_weights *block;        /* layers */
-    int64_t lora_rank;                /* 0 = no adapter */
-    double lora_alpha, lora_dropout;
+    int64_t lora_rank;                /* the largest of all adapters; 0 = no adapter */
+    double lora_dropout;
+    bool lora_rslora;                 /* rank-stabilised scales */
     char hash[MOCL_SHA256_HEX];       /* of the base when its storages had been written hash_version times; or empty */
     uint64_t hash_version;
 } mocl_model;
@@ -61,11 +68,11 @@ mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
 ** dtype. */
 mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, mk_dtype dtype, uint64_t key);
 void mocl_model_free(mocl_model *m);
-/* A and B for the named linears (bit i of targets = linear i) of the blocks l with blocks[l], of all
-** blocks where it is NULL: A normal with 1/sqrt(3 in) from key, B zero, both requiring grad. Replaces an
-** adapter that is there. */
-mocl_status mocl_model_add_lora(mocl_model *m, int64_t rank, double alpha, double dropout, unsigned targets,
-                                const bool *blocks, uint64_t key);
+/* A and B for linear i of block l as plan[l * MOCL_LINEARS + i] says: A normal with 1/sqrt(3 in) from key, B zero, both
+** requiring grad. At least one linear must get an adapter. Replaces an adapter that is there; a refused plan leaves it. */
+mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, double dropout, bool rslora, uint64_t key);
+/* "self_attn.q_proj": the name of a linear layer within its block */
+const char *mocl_model_linear_name(int which);
 /* whether block l has adapters */
 bool mocl_model_adapted(const mocl_model *m, int64_t l);
 void mocl_model_drop_lora(mocl_model *m);
@@ -96,8 +103,10 @@ typedef struct mocl_generate_options {
     double temperature; /* 0 = greedy */
     int64_t top_k;      /* 0 = all */
     double top_p;       /* 1 = all */
-    int32_t eos;        /* -1 = none */
-    int64_t suppress_first; /* tokens at the start that may not be eos (0 or 1 as RiC's) */
+    const int32_t *eos; /* ids of the vocabulary that end a row, n_eos of them */
+    int64_t n_eos;      /* 0 = none */
+    int64_t suppress_first; /* tokens at the start that may not be one of eos (0 or 1 as RiC's) */
+    int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
     bool adapter;
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
     /* Called with each sampled token; 1 ends the row after it, 0 goes on, -1 aborts. May be NULL. */
@@ -123,6 +132,9 @@ void mocl_generated_free(mocl_generated *g);
 
 /* ---- shared by model.c and generate.c ---- */
 
+/* The failure of generate where the logits for a token of a prompt, both counted from 1, are not finite: it names the first
+** weight that is not, if there is one. */
+mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt, int64_t token);
 /* linear layer `which` of block l on x [T, in], with the adapter as the pass says */
 mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass);
 /* q [T, H, K], k, v [T, G, K] of block l from the residual stream x [T, D], rotated */

@@ -32,6 +32,8 @@ mocl_status mocl_to_device(mocl_tensor **out, mocl_tensor *x, mocl_device *dev);
 mocl_status mocl_clone(mocl_tensor **out, mocl_tensor *x);
 /* rows idx[i] of x (first dimension); idx: 1-dimensional i32, 0-based, checked */
 mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx); /* x: f32 or bf16 */
+/* the same, where messages count rows from `first` */
+mocl_status mocl_index_select_from(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx, int64_t first);
 /* the same without looking at idx, which waits for a device: the caller knows that it is in range */
 mocl_status mocl_index_select_known(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx);
 /* y[r] = x[r, idx[r]] over the last dimension; idx i32 with one entry per row */
@@ -96,8 +98,8 @@ mocl_status mocl_need_int(const char *op, mocl_tensor *x);
 mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b);
 /* offsets [B + 1] i32, ascending from 0 to rows */
 mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows);
-/* i32, each entry in lowest .. size - 1 */
-mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size);
+/* i32, each entry in lowest .. size - 1; messages count indices from `first`, as the caller does, and entries from 1 */
+mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size, int64_t first);
 /* an f32 tensor of x's shape: its gradient's */
 mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x);
 /* makes a node and attaches *out to it where a gradient is wanted; on failure releases *out. *node (may

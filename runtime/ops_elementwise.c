@@ -48,7 +48,7 @@ mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows
                      (long long)rows);
 }
 
-mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size) {
+mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size, int64_t first) {
     MOCL_TRY(mocl_need_int(op, idx));
     int64_t n = mocl_tensor_numel(idx);
     int32_t *host = mocl_alloc(idx->ctx, (size_t)n * sizeof *host);
@@ -56,8 +56,9 @@ mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, 
     mocl_status st = mocl_tensor_to_host(idx, host);
     for (int64_t i = 0; i < n && !st; i++) {
         if (host[i] < lowest || host[i] >= size)
-            st = mocl_fail(idx->ctx, MOCL_E_ARG, "%s: index %d (entry %lld) is outside 0 .. %lld", op, host[i],
-                           (long long)i + 1, (long long)size - 1);
+            st = mocl_fail(idx->ctx, MOCL_E_ARG, "%s: index %lld (entry %lld) is outside %lld .. %lld", op,
+                           (long long)host[i] + (long long)first, (long long)i + 1, (long long)first,
+                           (long long)size - 1 + (long long)first);
     }
     mocl_free(host);
     return st;

@@ -91,14 +91,14 @@ static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, 
     if (target->ndim != 1 || target->shape[0] != h->shape[0])
         return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: %s targets do not fit %lld rows",
                          mocl_shape_text(a, target->ndim, target->shape), (long long)h->shape[0]);
-    MOCL_TRY(mocl_need_indices("lm_head", target, INT32_MIN, w->shape[0]));
+    MOCL_TRY(mocl_need_indices("lm_head", target, INT32_MIN, w->shape[0], 0));
     if (ref) MOCL_TRY(w->dtype == MK_BF16 ? mocl_need_computed("lm_head", ref) : mocl_need_real("lm_head", ref));
     if (ref) MOCL_TRY(mocl_need_same_device("lm_head", h, ref));
     if (ref && !mocl_tensor_same_shape(ref, h))
         return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: reference %s differs from hidden %s",
                          mocl_shape_text(a, ref->ndim, ref->shape), mocl_shape_text(b, h->ndim, h->shape));
     if (!(temperature > 0))
-        return mocl_fail(h->ctx, MOCL_E_ARG, "lm_head: temperature %g must be positive", temperature);
+        return mocl_fail(h->ctx, MOCL_E_ARG, "lm_head: temperature %g must be positive", mocl_shown(temperature));
     return mocl_poll(h->ctx);
 }
 
@@ -204,7 +204,7 @@ mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor *
             return mocl_fail(ctx, MOCL_E_SHAPE, "ppo_clip: shapes %s and %s differ",
                              mocl_shape_text(a, logp->ndim, logp->shape), mocl_shape_text(b, t[i]->ndim, t[i]->shape));
     }
-    if (!(cliprange > 0)) return mocl_fail(ctx, MOCL_E_ARG, "ppo_clip: cliprange %g must be positive", cliprange);
+    if (!(cliprange > 0)) return mocl_fail(ctx, MOCL_E_ARG, "ppo_clip: cliprange %g must be positive", mocl_shown(cliprange));
     MOCL_TRY(mocl_poll(ctx));
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], t[i]), done);
     MOCL_GOTO(mocl_tensor_like(loss, c[0]), done);

@@ -148,7 +148,7 @@ mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t k
     mocl_node *node = NULL;
     *out = NULL;
     MOCL_TRY(mocl_need_real("dropout", x));
-    if (!(p >= 0 && p < 1)) return mocl_fail(x->ctx, MOCL_E_ARG, "dropout: p = %g is outside [0, 1)", p);
+    if (!(p >= 0 && p < 1)) return mocl_fail(x->ctx, MOCL_E_ARG, "dropout: p = %g is outside [0, 1)", mocl_shown(p));
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
     mocl_status st = mocl_tensor_like(out, c);
     if (!st)

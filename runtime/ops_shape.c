@@ -272,6 +272,10 @@ mocl_status mocl_index_select_known(mocl_tensor **out, mocl_tensor *x, mocl_tens
 }
 
 mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
+    return mocl_index_select_from(out, x, idx, 0);
+}
+
+mocl_status mocl_index_select_from(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx, int64_t first) {
     *out = NULL;
     MOCL_TRY(mocl_need_computed("index_select", x));
     MOCL_TRY(mocl_need_int("index_select", idx));
@@ -279,7 +283,7 @@ mocl_status mocl_index_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *id
     if (x->ndim < 1 || idx->ndim != 1)
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "index_select: needs a tensor with rows and a vector of indices");
     MOCL_TRY(mocl_poll(x->ctx));
-    MOCL_TRY(mocl_need_indices("index_select", idx, 0, x->shape[0]));
+    MOCL_TRY(mocl_need_indices("index_select", idx, 0, x->shape[0], first));
     return mocl_index_select_known(out, x, idx);
 }
 
@@ -303,7 +307,7 @@ mocl_status mocl_pick(mocl_tensor **out, mocl_tensor *x, mocl_tensor *idx) {
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "pick: indices %s do not fit the rows of %s",
                          mocl_shape_text(a, idx->ndim, idx->shape), mocl_shape_text(b, x->ndim, x->shape));
     MOCL_TRY(mocl_poll(x->ctx));
-    MOCL_TRY(mocl_need_indices("pick", idx, 0, x->shape[x->ndim - 1]));
+    MOCL_TRY(mocl_need_indices("pick", idx, 0, x->shape[x->ndim - 1], 0));
     mocl_status st = mocl_tensor_contiguous(&c, x);
     if (!st) st = mocl_tensor_contiguous(&ci, idx);
     if (!st) st = mocl_tensor_new(out, x->storage->dev, MK_F32, idx->ndim, idx->shape);

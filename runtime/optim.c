@@ -1,9 +1,14 @@
 /* optim.c - AdamW and SGD over a list of parameters */
 #include "optim.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "ops.h"
+
+/* the largest number that weights can be */
+#define REAL_MAX (sizeof(mk_real) == sizeof(float) ? (double)FLT_MAX : DBL_MAX)
 
 mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind, int n, mocl_tensor *const *param) {
     *out = NULL;
@@ -16,10 +21,11 @@ mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind
     o->ctx = ctx;
     o->kind = kind;
     o->param = mocl_calloc(ctx, (size_t)n, sizeof *o->param);
+    o->name = mocl_calloc(ctx, (size_t)n, sizeof *o->name);
     o->first = mocl_calloc(ctx, (size_t)n, sizeof *o->first);
     o->second = mocl_calloc(ctx, (size_t)n, sizeof *o->second);
     o->list = mocl_calloc(ctx, (size_t)n, sizeof *o->list);
-    if (!o->param || !o->first || !o->second || !o->list) {
+    if (!o->param || !o->name || !o->first || !o->second || !o->list) {
         mocl_optim_free(o);
         return mocl_nomem(ctx, (size_t)n * sizeof *o->param);
     }
@@ -32,15 +38,25 @@ mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind
 void mocl_optim_free(mocl_optim *o) {
     if (!o) return;
     for (int i = 0; i < o->n; i++) {
+        mocl_free(o->name[i]);
         mocl_tensor_unref(o->param[i]);
         mocl_tensor_unref(o->first[i]);
         mocl_tensor_unref(o->second[i]);
     }
     mocl_free(o->param);
+    mocl_free(o->name);
     mocl_free(o->first);
     mocl_free(o->second);
     mocl_free(o->list);
     mocl_free(o);
+}
+
+mocl_status mocl_optim_set_name(mocl_optim *o, int i, const char *name) {
+    char *copy = mocl_strdup(o->ctx, name);
+    if (!copy) return mocl_nomem(o->ctx, 0);
+    mocl_free(o->name[i]);
+    o->name[i] = copy;
+    return MOCL_OK;
 }
 
 static mocl_status make_state(mocl_optim *o, int i) {
@@ -72,29 +88,7 @@ static mocl_device *next_list(mocl_optim *o, int *at, int64_t *count) {
     return dev;
 }
 
-mocl_status mocl_optim_step(mocl_optim *o, double grad_scale) {
-    mocl_device *dev;
-    int64_t count;
-    MOCL_TRY(mocl_poll(o->ctx)); /* once: a step is whole or not taken */
-    for (int i = 0; i < o->n; i++)
-        if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
-    o->steps++;
-    for (int at = 0; (dev = next_list(o, &at, &count));) {
-        if (o->kind == MOCL_OPTIM_ADAMW)
-            MOCL_TRY(MOCL_KERNEL(dev, adamw, count, o->list, o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps,
-                                 grad_scale));
-        for (int64_t i = 0; i < count && o->kind == MOCL_OPTIM_SGD; i++) {
-            const mk_parameter *p = &o->list[i];
-            MOCL_TRY(MOCL_KERNEL(dev, sgd, p->n, p->p, p->g, p->m, o->lr, o->momentum, o->weight_decay, o->steps == 1,
-                                 grad_scale));
-        }
-    }
-    for (int i = 0; i < o->n; i++)
-        if (o->param[i]->grad) o->param[i]->storage->version++;
-    return MOCL_OK;
-}
-
-mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm) {
+static mocl_status grad_norm(mocl_optim *o, double *norm) {
     mocl_device *dev;
     int64_t count;
     double total = 0, sum = 0;
@@ -103,6 +97,59 @@ mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm) {
         total += sum;
     }
     *norm = sqrt(total);
+    return MOCL_OK;
+}
+
+/* The norm is not finite: the failure that names the first gradient at fault. */
+static mocl_status refuse_gradient(mocl_optim *o, double norm) {
+    char shape[128], place[256], number[32], which[32];
+    for (int i = 0; i < o->n; i++) {
+        mocl_tensor *g = o->param[i]->grad;
+        mocl_nonfinite bad = {0};
+        if (g) MOCL_TRY(mocl_tensor_nonfinite(g, &bad));
+        if (!bad.count) continue;
+        snprintf(which, sizeof which, "parameter %d", i + 1);
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the gradient of %s %s is not finite (%s at %s); nothing was changed",
+                         o->name[i] ? o->name[i] : which, mocl_shape_text(shape, g->ndim, g->shape),
+                         mocl_number_text(number, bad.value), mocl_place_text(place, g, bad.at));
+    }
+    return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%s); nothing was changed",
+                     mocl_number_text(number, norm));
+}
+
+/* The numbers of a step that weights and moments cannot hold. */
+static mocl_status check_size(mocl_optim *o, double lr, double norm) {
+    bool adam = o->kind == MOCL_OPTIM_ADAMW;
+    double size = adam ? lr / (1 - pow(o->beta1, (double)o->steps + 1)) : lr;
+    if (!(size <= REAL_MAX && lr * o->weight_decay <= REAL_MAX))
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights would not be finite after a step of lr = %g; nothing was changed", lr);
+    if (adam && norm > sqrt(REAL_MAX))
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g would not be finite as Adam's second "
+                         "moment; nothing was changed, max_grad_norm clips it", norm);
+    return MOCL_OK;
+}
+
+mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *norm) {
+    mocl_device *dev;
+    int64_t count;
+    MOCL_TRY(mocl_poll(o->ctx)); /* once: a step is whole or not taken */
+    MOCL_TRY(grad_norm(o, norm));
+    if (!isfinite(*norm)) return refuse_gradient(o, *norm);
+    double scale = max_norm > 0 && *norm > max_norm ? max_norm / (*norm + 1e-6) : 1;
+    MOCL_TRY(check_size(o, lr, *norm * scale));
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
+    o->steps++;
+    for (int at = 0; (dev = next_list(o, &at, &count));) {
+        if (o->kind == MOCL_OPTIM_ADAMW)
+            MOCL_TRY(MOCL_KERNEL(dev, adamw, count, o->list, lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps, scale));
+        for (int64_t i = 0; i < count && o->kind == MOCL_OPTIM_SGD; i++) {
+            const mk_parameter *p = &o->list[i];
+            MOCL_TRY(MOCL_KERNEL(dev, sgd, p->n, p->p, p->g, p->m, lr, o->momentum, o->weight_decay, o->steps == 1, scale));
+        }
+    }
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) o->param[i]->storage->version++;
     return MOCL_OK;
 }
 

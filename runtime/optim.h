@@ -17,6 +17,7 @@ typedef struct mocl_optim {
     int64_t steps; /* taken so far */
     int n;
     mocl_tensor **param; /* n, referenced */
+    char **name;         /* n, owned: what messages call a parameter; NULL: its number */
     mocl_tensor **first; /* n, owned: Adam's m, SGD's buffer; NULL until the first step */
     mocl_tensor **second; /* n, owned: Adam's v */
     mk_parameter *list; /* n: what a kernel is told of the parameters that have a gradient */
@@ -25,10 +26,13 @@ typedef struct mocl_optim {
 /* parameters must be contiguous f32 leaves that require grad */
 mocl_status mocl_optim_new(mocl_optim **out, mocl_ctx *ctx, mocl_optim_kind kind, int n, mocl_tensor *const *param);
 void mocl_optim_free(mocl_optim *o);
-/* One step on parameters that have a gradient, each gradient scaled by grad_scale first. */
-mocl_status mocl_optim_step(mocl_optim *o, double grad_scale);
-/* Euclidean norm over all gradients, summed in double in the order of the parameters */
-mocl_status mocl_optim_grad_norm(mocl_optim *o, double *norm);
+/* what messages call parameter i, copied */
+mocl_status mocl_optim_set_name(mocl_optim *o, int i, const char *name);
+/* One step on parameters that have a gradient. *norm receives the Euclidean norm over all gradients, summed in double in the
+** order of the parameters; where it is above max_norm > 0 the gradients count less by max_norm / (norm + 1e-6).
+** Fails before anything is changed where a gradient is not finite, or so large, or the step size lr, that the new weights or
+** moments would not be. */
+mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *norm);
 void mocl_optim_zero_grad(mocl_optim *o);
 /* makes the missing state tensors (zeros), for loading a checkpoint into them */
 mocl_status mocl_optim_make_state(mocl_optim *o);

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "json.h"
 #include "file.h" /* mocl_file_fail, mocl_path_tail */
+#include "safetensors_header.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "mocl reads and writes little-endian data in place"
@@ -23,9 +23,10 @@ static const struct {
     const char *name;
     int bits;
 } dtypes[] = {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
-              {"I8", 8},      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},
-              {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},    {"U32", 32},
-              {"F32", 32},    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
+              {"I8", 8},      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+              {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16},   {"F16", 16},    {"BF16", 16},
+              {"I32", 32},    {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+              {"I64", 64},    {"U64", 64}};
 
 int mocl_safetensors_rank(const char *dtype) {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
@@ -48,7 +49,7 @@ typedef struct reader {
     size_t data_bytes; /* of the file after the header */
     /* one pool of each kind, sized beforehand, so that the entries can point into them */
     mocl_safetensors_entry *entries;
-    mocl_safetensors_pair *pairs;
+    mocl_safetensors_text *pairs;
     int64_t *sizes;
     char *text;
 } reader;
@@ -62,10 +63,12 @@ static mocl_status fail_tensor(reader *r, const char *name, const char *reason) 
                      name, reason);
 }
 
-/* copies text into the pool */
-static const char *keep_text(reader *r, const char *text) {
-    const char *start = r->text;
-    r->text = stpcpy(r->text, text) + 1;
+/* copies n bytes and a zero byte into the pool */
+static const char *keep_text(reader *r, const char *text, size_t n) {
+    char *start = r->text;
+    memcpy(start, text, n);
+    start[n] = '\0';
+    r->text = start + n + 1;
     return start;
 }
 
@@ -99,8 +102,9 @@ static mocl_status read_shape(reader *r, const char *name, const json_t *shape,
     return MOCL_OK;
 }
 
-static mocl_status read_entry(reader *r, const char *name, const json_t *info,
-                              mocl_safetensors_entry *e) {
+static mocl_status read_entry(reader *r, const mocl_member *m, mocl_safetensors_entry *e) {
+    const char *name = m->name;
+    const json_t *info = m->value;
     if (!json_is_object(info)) return fail_tensor(r, name, "its description is not an object");
     const json_t *dtype = json_object_get(info, "dtype");
     const json_t *offsets = json_object_get(info, "data_offsets");
@@ -133,46 +137,50 @@ static mocl_status read_entry(reader *r, const char *name, const json_t *info,
                          "%lld", mocl_path_tail(r->path), name, total_bits / 8,
                          (long long)(end - begin));
     }
-    e->name = keep_text(r, name);
-    e->dtype = keep_text(r, json_string_value(dtype));
+    e->name = keep_text(r, name, m->n);
+    e->name_bytes = m->n;
+    e->dtype = keep_text(r, json_string_value(dtype), json_string_length(dtype));
     e->bytes = (size_t)(end - begin);
     e->data = (const char *)r->s->map + (r->s->map_bytes - r->data_bytes) + begin;
     return MOCL_OK;
 }
 
-static mocl_status read_metadata(reader *r, json_t *map) {
-    const char *key;
-    json_t *value;
-    if (!json_is_object(map)) return fail_file(r, "'__metadata__' is not an object");
-    json_object_foreach(map, key, value) {
-        if (!json_is_string(value)) {
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: '__metadata__': '%.200s' is not a string",
-                             mocl_path_tail(r->path), key);
-        }
-        mocl_safetensors_pair *pair = &r->pairs[r->s->n_metadata++];
-        pair->key = keep_text(r, key);
-        pair->value = keep_text(r, json_string_value(value));
+static mocl_status read_pair(reader *r, const mocl_member *m) {
+    if (!json_is_string(m->value)) {
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: '__metadata__': '%.200s' is not a string",
+                         mocl_path_tail(r->path), m->name);
     }
+    mocl_safetensors_text *pair = &r->pairs[r->s->n_metadata++];
+    pair->key_bytes = m->n;
+    pair->key = keep_text(r, m->name, m->n);
+    pair->value_bytes = json_string_length(m->value);
+    pair->value = keep_text(r, json_string_value(m->value), pair->value_bytes);
     return MOCL_OK;
 }
 
 /* ---- orders ---- */
+
+static int compare(const char *a, size_t n, const char *b, size_t m) {
+    int order = memcmp(a, b, n < m ? n : m);
+    return order ? order : (n > m) - (n < m);
+}
 
 /* empty tensors before the one that begins at the same byte; equal ones by name */
 static int by_offset(const void *a, const void *b) {
     const mocl_safetensors_entry *x = a, *y = b;
     if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1;
-    return strcmp(x->name, y->name);
+    return compare(x->name, x->name_bytes, y->name, y->name_bytes);
 }
 
 static int by_name(const void *a, const void *b) {
     const mocl_safetensors_entry *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
+    return compare((*x)->name, (*x)->name_bytes, (*y)->name, (*y)->name_bytes);
 }
 
 static int by_key(const void *a, const void *b) {
-    return strcmp(((const mocl_safetensors_pair *)a)->key, ((const mocl_safetensors_pair *)b)->key);
+    const mocl_safetensors_text *x = a, *y = b;
+    return compare(x->key, x->key_bytes, y->key, y->key_bytes);
 }
 
 /* no overlap, no hole, nothing after the last one */
@@ -203,34 +211,21 @@ static mocl_status check_layout(reader *r) {
 
 /* ---- opening ---- */
 
-/* How much of each pool the header needs. Does not trust it: wrong types count nothing. */
-static void count_header(json_t *header, size_t *sizes, size_t *text, size_t *pairs) {
-    const char *key;
-    json_t *value;
-    json_object_foreach(header, key, value) {
-        if (strcmp(key, "__metadata__") == 0) {
-            const char *name;
-            json_t *v;
-            *pairs = json_object_size(value);
-            json_object_foreach(value, name, v) {
-                *text += strlen(name) + json_string_length(v) + 2;
-            }
-        } else {
-            *sizes += json_array_size(json_object_get(value, "shape"));
-            *text += strlen(key) + json_string_length(json_object_get(value, "dtype")) + 2;
-        }
-    }
-}
-
-static mocl_status read_header(reader *r, json_t *header) {
+static mocl_status read_header(reader *r, const mocl_members *tensors, const mocl_members *metadata) {
     mocl_safetensors *s = r->s;
     mocl_ctx *ctx = r->ctx;
-    size_t sizes = 0, text = 0, pairs = 0, room = json_object_size(header);
-    count_header(header, &sizes, &text, &pairs);
+    /* How much of each pool the header needs. It is not trusted: wrong types count nothing. */
+    size_t sizes = 0, text = 0, room = tensors->n;
+    for (size_t i = 0; i < room; i++) {
+        const mocl_member *m = &tensors->list[i];
+        sizes += json_array_size(json_object_get(m->value, "shape"));
+        text += m->n + json_string_length(json_object_get(m->value, "dtype")) + 2;
+    }
+    for (size_t i = 0; i < metadata->n; i++) text += metadata->list[i].n + json_string_length(metadata->list[i].value) + 2;
     /* owned by s from here on; close frees them */
     r->entries = mocl_calloc(ctx, room, sizeof *r->entries);
     s->entries = r->entries;
-    r->pairs = mocl_calloc(ctx, pairs, sizeof *r->pairs);
+    r->pairs = mocl_calloc(ctx, metadata->n, sizeof *r->pairs);
     s->metadata = r->pairs;
     s->by_name = mocl_calloc(ctx, room, sizeof *s->by_name);
     r->sizes = mocl_calloc(ctx, sizes, sizeof *r->sizes);
@@ -240,15 +235,10 @@ static mocl_status read_header(reader *r, json_t *header) {
     if (!r->entries || !r->pairs || !s->by_name || !r->sizes || !r->text) {
         return mocl_nomem(ctx, room * sizeof *r->entries);
     }
-    const char *key;
-    json_t *value;
-    json_object_foreach(header, key, value) {
-        if (strcmp(key, "__metadata__") == 0) {
-            MOCL_TRY(read_metadata(r, value));
-        } else {
-            MOCL_TRY(read_entry(r, key, value, &r->entries[s->n]));
-            s->n++;
-        }
+    for (size_t i = 0; i < metadata->n; i++) MOCL_TRY(read_pair(r, &metadata->list[i]));
+    for (size_t i = 0; i < room; i++) {
+        MOCL_TRY(read_entry(r, &tensors->list[i], &r->entries[s->n]));
+        s->n++;
     }
     if (s->n) qsort(r->entries, s->n, sizeof *r->entries, by_offset);
     if (s->n_metadata) qsort(r->pairs, s->n_metadata, sizeof *r->pairs, by_key);
@@ -275,21 +265,18 @@ static mocl_status parse(reader *r) {
                          s->map_bytes - LENGTH_BYTES);
     }
     const char *header = (const char *)s->map + LENGTH_BYTES;
-    if (length == 0 || header[0] != '{') return fail_file(r, "its header does not begin with '{'");
+    size_t blanks = 0;
+    while (blanks < length && memchr(" \t\n\r", header[blanks], 4)) blanks++;
+    if (blanks == length || header[blanks] != '{') return fail_file(r, "its header does not begin with '{'");
     if (memchr(header, 0, (size_t)length)) { /* the parser would skip one after a number */
         return fail_file(r, "its header contains a zero byte");
     }
     r->data_bytes = s->map_bytes - LENGTH_BYTES - (size_t)length;
-    json_error_t error;
-    json_t *json;
-    mocl_status st = mocl_json_parse(r->ctx, &json, header, (size_t)length, JSON_REJECT_DUPLICATES, &error);
-    if (st == MOCL_E_FORMAT) {
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: header: byte %d: %s", mocl_path_tail(r->path),
-                         error.position, error.text);
-    }
-    if (st) return st;
-    st = read_header(r, json);
-    json_decref(json);
+    mocl_members tensors, metadata;
+    mocl_status st = mocl_members_read(r->ctx, &tensors, &metadata, r->path, header, (size_t)length);
+    if (!st) st = read_header(r, &tensors, &metadata);
+    mocl_members_free(&tensors);
+    mocl_members_free(&metadata);
     return st;
 }
 
@@ -347,7 +334,7 @@ const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, c
     size_t low = 0, high = s->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        int order = strcmp(name, s->by_name[middle]->name);
+        int order = compare(name, strlen(name), s->by_name[middle]->name, s->by_name[middle]->name_bytes);
         if (order == 0) return s->by_name[middle];
         if (order < 0) {
             high = middle;

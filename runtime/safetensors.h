@@ -2,9 +2,10 @@
 ** {"name": {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"key": "text"}} and the data.
 **
 ** The reader checks everything before it hands out a pointer and refuses what the format forbids: a
-** header that does not begin with "{" or is over 100 MB, duplicate names, unknown dtypes, shapes
-** that do not fit their bytes, overlaps, holes, and a file that is longer or shorter than its
-** tensors. Failures: "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
+** header that is no JSON object or is over 100 MB, unknown dtypes, shapes that do not fit their bytes, overlaps, holes, and a
+** file that is longer or shorter than its tensors. As the format's own library it takes blanks around the header, metadata that
+** is null, and names with "\u0000". A name that is there twice is refused where its descriptions differ. Failures:
+** "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
 */
 #ifndef MOCL_SAFETENSORS_H
 #define MOCL_SAFETENSORS_H
@@ -19,7 +20,8 @@ int mocl_safetensors_rank(const char *dtype);
 /* ---- reading ---- */
 
 typedef struct mocl_safetensors_entry {
-    const char *name;
+    const char *name;     /* name_bytes bytes, among which there may be zero bytes, and one more */
+    size_t name_bytes;
     const char *dtype;
     int ndim;             /* 0 for a scalar */
     const int64_t *shape; /* ndim sizes */
@@ -32,13 +34,19 @@ typedef struct mocl_safetensors_pair {
     const char *value;
 } mocl_safetensors_pair;
 
+/* a pair of the metadata as it was read: among the bytes there may be zero bytes, and there is one more behind them */
+typedef struct mocl_safetensors_text {
+    const char *key, *value;
+    size_t key_bytes, value_bytes;
+} mocl_safetensors_text;
+
 /* All pointers live until close. Changing the file while it is open changes the data; cutting it
 ** makes reads of the lost part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
 typedef struct mocl_safetensors {
     size_t n;
     const mocl_safetensors_entry *entries; /* in the order of their bytes in the file */
     size_t n_metadata;
-    const mocl_safetensors_pair *metadata; /* sorted by key */
+    const mocl_safetensors_text *metadata; /* sorted by key */
     /* private */
     const mocl_safetensors_entry **by_name;
     int64_t *sizes; /* pools the entries point into */
@@ -51,7 +59,7 @@ typedef struct mocl_safetensors {
 mocl_status mocl_safetensors_open(mocl_ctx *ctx, mocl_safetensors **out, const char *path);
 void mocl_safetensors_close(mocl_safetensors *s);
 
-/* NULL if there is none */
+/* NULL if there is none. Names with zero bytes are not found. */
 const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name);
 
 /* ---- writing ---- */

@@ -103,7 +103,7 @@ mocl_status mocl_kendall_tau(mocl_ctx *ctx, mocl_p_method method, int64_t n, con
     for (int64_t i = 0; i < n; i++) {
         if (isnan(x[i]) || isnan(y[i])) {
             return mocl_fail(ctx, MOCL_E_ARG, "kendall_tau: pair %lld is (%g, %g)",
-                             (long long)i + 1, x[i], y[i]);
+                             (long long)i + 1, mocl_shown(x[i]), mocl_shown(y[i]));
         }
     }
     if (n < 2) return MOCL_OK;

@@ -110,9 +110,12 @@ mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype,
         if (shape[i] < 0)
             return mocl_fail(ctx, MOCL_E_SHAPE, "size %lld of dimension %d is negative",
                              (long long)shape[i], i + 1);
-        if (!mocl_mul(bytes, (size_t)shape[i], &bytes) || bytes > (size_t)INT64_MAX)
+        /* beside a zero too: the strides are products of the sizes */
+        if (shape[i] && (!mocl_mul(bytes, (size_t)shape[i], &bytes) || bytes > (size_t)INT64_MAX))
             return mocl_fail(ctx, MOCL_E_SHAPE, "tensor is too large: its size in bytes overflows");
     }
+    for (int i = 0; i < ndim; i++)
+        if (shape[i] == 0) bytes = 0;
     mocl_tensor *t = tensor_shell(ctx, dtype, ndim, shape);
     if (!t) return mocl_nomem(ctx, sizeof *t);
     mocl_shape_strides(ndim, shape, t->stride);

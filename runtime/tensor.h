@@ -68,6 +68,15 @@ static inline mk_real *mocl_real(const mocl_tensor *t) { return (mk_real *)mocl_
 static inline mk_bf16 *mocl_bf16(const mocl_tensor *t) { return (mk_bf16 *)mocl_tensor_data(t); }
 static inline int32_t *mocl_int(const mocl_tensor *t) { return (int32_t *)mocl_tensor_data(t); }
 
+/* finite.c: the entries that are NaN or infinite; integers have none. Waits for the device. */
+typedef struct mocl_nonfinite {
+    int64_t count, at; /* how many there are; the place of the first in the order of the shape, -1 where there is none */
+    double value;      /* the first: NaN or an infinity */
+} mocl_nonfinite;
+mocl_status mocl_tensor_nonfinite(mocl_tensor *t, mocl_nonfinite *out);
+const char *mocl_number_text(char buf[32], double v); /* "nan", "-inf", "0.5" */
+char *mocl_place_text(char buf[256], const mocl_tensor *t, int64_t at); /* "[3,5]", counted from 1; "" for a scalar */
+
 size_t mocl_dtype_size(mk_dtype dtype);
 const char *mocl_dtype_name(mk_dtype dtype);
 bool mocl_dtype_parse(mk_dtype *out, const char *name);

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "file.h" /* mocl_file_fail, mocl_path_tail */
+#include "gzip.h"
 
 enum { PIECE = 1 << 16 };
 
@@ -17,7 +17,7 @@ enum { PIECE = 1 << 16 };
 
 struct mocl_stream {
     mocl_ctx *ctx;
-    gzFile gz;    /* reads plain files too; owns the descriptor */
+    mocl_gzip *file; /* owned */
     char *path;
     bool started; /* past the place where a byte order mark may be */
     char piece[PIECE];
@@ -40,16 +40,15 @@ mocl_status mocl_stream_open(mocl_ctx *ctx, mocl_stream **out, const char *path)
     }
     mocl_stream *t = mocl_calloc(ctx, 1, sizeof *t);
     char *copy = t ? mocl_strdup(ctx, path) : NULL;
-    gzFile gz = copy ? gzdopen(fd, "rb") : NULL;
-    if (!gz) {
-        close(fd);
+    mocl_gzip *file = mocl_gzip_new(ctx, fd);
+    if (!copy || !file) {
+        mocl_gzip_close(file);
         mocl_free(copy);
         mocl_free(t);
         return mocl_nomem(ctx, sizeof *t);
     }
-    gzbuffer(gz, PIECE); /* of compressed bytes */
     t->ctx = ctx;
-    t->gz = gz;
+    t->file = file;
     t->path = copy;
     *out = t;
     return MOCL_OK;
@@ -57,7 +56,7 @@ mocl_status mocl_stream_open(mocl_ctx *ctx, mocl_stream **out, const char *path)
 
 void mocl_stream_close(mocl_stream *t) {
     if (!t) return;
-    gzclose_r(t->gz);
+    mocl_gzip_close(t->file);
     mocl_free(t->path);
     mocl_free(t);
 }
@@ -68,30 +67,32 @@ mocl_status mocl_stream_fail(mocl_stream *t, size_t line, const char *reason) {
     return mocl_fail(t->ctx, MOCL_E_FORMAT, "%s:%zu: %s", mocl_path_tail(t->path), line, reason);
 }
 
+static mocl_status fail_read(mocl_stream *t, size_t line, mocl_gzip_result result) {
+    switch (result) {
+        case MOCL_GZIP_OK: return MOCL_OK;
+        case MOCL_GZIP_IO: return mocl_fail(t->ctx, MOCL_E_IO, "%s:%zu: %m", mocl_path_tail(t->path), line);
+        case MOCL_GZIP_NOMEM: return mocl_nomem(t->ctx, PIECE);
+        case MOCL_GZIP_DAMAGED: return mocl_stream_fail(t, line, "gzip data is damaged");
+        case MOCL_GZIP_CUT: return mocl_stream_fail(t, line, "gzip data ends too early: the file is cut");
+        case MOCL_GZIP_BEHIND: break;
+    }
+    return mocl_fail(t->ctx, MOCL_E_FORMAT, "%s:%zu: byte %llu of the file, behind gzip data, is neither gzip nor padding: something "
+                     "was added to the file, or it is damaged", mocl_path_tail(t->path), line,
+                     (unsigned long long)mocl_gzip_offset(t->file) + 1);
+}
+
 mocl_status mocl_stream_next(mocl_stream *t, size_t line, const char **piece, size_t *n) {
     *piece = t->piece;
     *n = 0;
-    errno = 0;
-    int got = gzread(t->gz, t->piece, PIECE);
-    int code;
-    gzerror(t->gz, &code);
-    if (code == Z_ERRNO) {
-        return mocl_fail(t->ctx, MOCL_E_IO, "%s:%zu: %m", mocl_path_tail(t->path), line);
-    }
-    if (code == Z_MEM_ERROR) return mocl_nomem(t->ctx, PIECE);
-    if (got < 0) return mocl_stream_fail(t, line, "gzip data is damaged");
-    /* zlib hands out what it could unpack before it reports a cut: it is reported last */
-    if (got == 0 && code == Z_BUF_ERROR) {
-        return mocl_stream_fail(t, line, "gzip data ends too early: the file is cut");
-    }
-    *n = (size_t)got;
+    MOCL_TRY(fail_read(t, line, mocl_gzip_read(t->file, t->piece, PIECE, n)));
     if (!t->started) {
         t->started = true;
-        if (got >= 3 && memcmp(t->piece, "\xEF\xBB\xBF", 3) == 0) {
-            *piece += 3;
-            *n -= 3;
-            if (*n == 0) return mocl_stream_next(t, line, piece, n); /* nothing but the mark */
-        }
+        const char *wide = mocl_text_wide(t->piece, *n);
+        if (wide) return mocl_stream_fail(t, line, wide);
+        size_t mark = mocl_utf8_mark(t->piece, *n);
+        *piece += mark;
+        *n -= mark;
+        if (mark && *n == 0) return mocl_stream_next(t, line, piece, n); /* nothing but the mark */
     }
     return MOCL_OK;
 }
@@ -168,6 +169,35 @@ mocl_status mocl_lines_next(mocl_lines *l, const char **line, size_t *n, size_t 
         MOCL_TRY(keep_part(l, start, size));
         if (end) return give_line(l, l->line, l->used, line, n, number);
     }
+}
+
+/* ---- encodings ---- */
+
+size_t mocl_utf8_mark(const char *p, size_t n) { return n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; }
+
+/* Are the first 4 characters ASCII in units of `size` bytes, with the byte that is not zero at place `at` of each? */
+static bool ascii_units(const char *p, size_t n, size_t size, size_t at) {
+    if (n < 4 * size) return false;
+    for (size_t i = 0; i < 4 * size; i++) {
+        unsigned char byte = (unsigned char)p[i];
+        if (i % size == at ? byte == 0 || byte > 0x7F : byte != 0) return false;
+    }
+    return true;
+}
+
+const char *mocl_text_wide(const char *p, size_t n) {
+    /* UTF-32 first: its little-endian mark begins with that of UTF-16 */
+    if (n >= 4 && (memcmp(p, "\xFF\xFE\0", 4) == 0 || memcmp(p, "\0\0\xFE\xFF", 4) == 0)) {
+        return "the text is UTF-32, as its byte order mark says; convert it: iconv -f UTF-32 -t UTF-8";
+    }
+    if (n >= 2 && (memcmp(p, "\xFF\xFE", 2) == 0 || memcmp(p, "\xFE\xFF", 2) == 0)) {
+        return "the text is UTF-16, as its byte order mark says; convert it: iconv -f UTF-16 -t UTF-8";
+    }
+    if (ascii_units(p, n, 4, 0)) return "the text is UTF-32 without a mark; convert it: iconv -f UTF-32LE -t UTF-8";
+    if (ascii_units(p, n, 4, 3)) return "the text is UTF-32 without a mark; convert it: iconv -f UTF-32BE -t UTF-8";
+    if (ascii_units(p, n, 2, 0)) return "the text is UTF-16 without a mark; convert it: iconv -f UTF-16LE -t UTF-8";
+    if (ascii_units(p, n, 2, 1)) return "the text is UTF-16 without a mark; convert it: iconv -f UTF-16BE -t UTF-8";
+    return NULL;
 }
 
 /* ---- UTF-8 ---- */

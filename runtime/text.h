@@ -1,9 +1,10 @@
 /* text.h - text files, plain or gzip'd, read in pieces or line by line; UTF-8 checks.
 **
 ** gzip is told by its first two bytes, not by the name. Several gzip members in a row are one text;
-** a file that ends inside a member is an error (zlib ignores bytes after the last member that are
-** no gzip). A UTF-8 byte order mark at the start is skipped. Nothing else is changed or checked:
-** bytes that are no UTF-8 are handed on. Failures name file and line: "path:LINE: reason".
+** a file that ends inside a member, or goes on behind one with anything but zeros, is an error (gzip.h).
+** A UTF-8 byte order mark at the start is skipped, and a text in UTF-16 or UTF-32 fails.
+** Nothing else is changed or checked: bytes that are no UTF-8 are handed on. Failures name file and
+** line: "path:LINE: reason".
 */
 #ifndef MOCL_TEXT_H
 #define MOCL_TEXT_H
@@ -36,6 +37,15 @@ void mocl_lines_close(mocl_lines *l);
 /* *line receives the next line without its "\n" or "\r\n", NULL at the end; valid until the next
 ** call. The last line needs no "\n". *number is its number, counted from 1. */
 mocl_status mocl_lines_next(mocl_lines *l, const char **line, size_t *n, size_t *number);
+
+/* ---- encodings ---- */
+
+/* Bytes of the UTF-8 byte order mark that a text begins with: 3 or 0. */
+size_t mocl_utf8_mark(const char *p, size_t n);
+
+/* NULL, or why a text that begins so cannot be read: it is in UTF-16 or UTF-32. Told by its byte order mark, or
+** without one by the zero bytes between ASCII characters, of which it then needs 4. */
+const char *mocl_text_wide(const char *p, size_t n);
 
 /* ---- UTF-8 ---- */
 

@@ -1,11 +1,9 @@
-/* tokenizer.c - the tokenizer object: making, loading by kind, saving, encode, decode, streams */
+/* tokenizer.c - the tokenizer object: making, encode, decode, streams */
 #include "tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "file.h"
 #include "tokenizer_impl.h"
 
 mocl_status mocl_tok_new(mocl_ctx *ctx, mocl_tokenizer **out) {
@@ -30,12 +28,12 @@ void mocl_tokenizer_free(mocl_tokenizer *t) {
     mocl_tok_steps_free(&t->decoder);
     mocl_tok_steps_free(&t->whole);
     mocl_tok_merge_free(t->merge);
-    void *const memory[] = {t->index_id,  t->token,        t->piece,     t->piece_bytes.p,
-                            t->special,   t->added_text.p, t->added,     t->pairs.slot,
-                            t->single,    t->pair,         t->source.p,  t->text[0].p,
-                            t->text[1].p, t->text[2].p,    t->spelled.p, t->decoded.p,
-                            t->step[0].p, t->step[1].p,    t->words.p,   t->more_words.p,
-                            t->out.p};
+    void *const memory[] = {
+        t->index_id,     t->token,        t->piece,      t->piece_bytes.p, t->special,
+        t->added_text.p, t->added,        t->pairs.slot, t->single,        t->pair,
+        t->source.p,     t->text[0].p,    t->text[1].p,  t->text[2].p,     t->text[3].p,
+        t->spelled.p,    t->decoded.p,    t->step[0].p,  t->step[1].p,     t->words.p,
+        t->out.p,        t->more_words.p, t->side[0].p,  t->side[1].p,     t->side[2].p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_free(t);
 }
@@ -96,7 +94,7 @@ static mocl_status finish_added(mocl_ctx *ctx, mocl_tokenizer *t) {
         size_t n = a->content.n;
         MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, t->added_text.n, n));
         MOCL_TRY(mocl_tok_bytes_add(ctx, &t->added_text, s, n));
-        if (a->normalized) MOCL_TRY(mocl_tok_normalize(ctx, t, true, &s, &n));
+        if (a->normalized) MOCL_TRY(mocl_tok_normalize(ctx, t, TOK_TEXT, &s, &n));
         MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, t->added_text.n, n));
         MOCL_TRY(mocl_tok_bytes_add(ctx, &t->added_text, s, n));
     }
@@ -130,8 +128,8 @@ static mocl_status byte_level_piece(mocl_ctx *ctx, const char *s, size_t n, tok_
     return MOCL_OK;
 }
 
-/* runs decoder steps on s; the result is s itself or in t->step */
-static mocl_status run_decoder(mocl_ctx *ctx, mocl_tokenizer *t, const tok_steps *steps,
+/* runs decoder steps on s; the result is s itself or in t->step. first: no token comes before */
+static mocl_status run_decoder(mocl_ctx *ctx, mocl_tokenizer *t, const tok_steps *steps, bool first,
                                const char **s, size_t *n) {
     int turn = 0;
     for (size_t i = 0; i < steps->n; i++) {
@@ -148,6 +146,8 @@ static mocl_status run_decoder(mocl_ctx *ctx, mocl_tokenizer *t, const tok_steps
             if (byte < 0) continue;
             char b = (char)byte;
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, &b, 1));
+        } else if (step->kind == TOK_METASPACE) {
+            MOCL_TRY(mocl_tok_unspace(ctx, step, first, *s, *n, out));
         } else {
             MOCL_TRY(mocl_tok_replace(ctx, step, *s, *n, out));
         }
@@ -163,7 +163,7 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
     for (int32_t id = 0; id < t->n_vocab; id++) {
         const char *s = t->token[id].p ? t->token[id].p : "";
         size_t n = t->token[id].n;
-        MOCL_TRY(run_decoder(ctx, t, &t->decoder, &s, &n));
+        MOCL_TRY(run_decoder(ctx, t, &t->decoder, false, &s, &n));
         MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, t->piece_bytes.n, n));
         MOCL_TRY(mocl_tok_bytes_add(ctx, &t->piece_bytes, s, n));
     }
@@ -174,14 +174,16 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
     return MOCL_OK;
 }
 
-/* Without a pre-tokenizer a text is one word. Where no merge makes "x ", something and then a
-** space, both sides of each such place are merged independently and may be cut there: so the
-** cache works.
-*/
+/* Without a pre-tokenizer, or with one for spaces alone, a text may be one word. Where no merge
+*makes
+** "x ", something and then a space, both sides of each such place are merged independently and may
+** be cut there: so the cache works. */
 static bool can_cut(const mocl_tokenizer *t) {
     uint32_t index;
     size_t m = (size_t)t->n_space;
-    if (m == 0 || t->splitter.n || t->ignore_merges || t->kind == TOK_KIND_BYTE_LEVEL) return false;
+    if (m == 0 || t->ignore_merges || t->kind == TOK_KIND_BYTE_LEVEL) return false;
+    for (size_t i = 0; i < t->splitter.n; i++)
+        if (t->splitter.p[i].kind != TOK_METASPACE) return false;
     if (!mocl_tok_map_find(&t->vocab, t->space, m, &index)) return false;
     for (size_t i = 0; t->pairs.slot && i <= t->pairs.mask; i++) {
         if (t->pairs.slot[i].id < 0) continue;
@@ -195,6 +197,36 @@ static bool can_cut(const mocl_tokenizer *t) {
         }
     }
     return true;
+}
+
+mocl_status mocl_tok_set_template(mocl_ctx *ctx, mocl_tokenizer *t, bool bos, bool eos) {
+    t->n_single = t->n_pair = 0;
+    for (int part = 0; part < 2; part++) {
+        const int32_t ids[] = {bos ? t->bos : -1, part ? TOK_TEMPLATE_B : TOK_TEMPLATE_A,
+                               eos ? t->eos : -1};
+        for (int i = 0; i < 3; i++) {
+            if (i != 1 && ids[i] < 0) continue;
+            if (part == 0) MOCL_TRY(mocl_tok_template_add(ctx, t, false, ids[i]));
+            MOCL_TRY(mocl_tok_template_add(ctx, t, true, ids[i]));
+        }
+    }
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id) {
+    int32_t **parts = pair ? &t->pair : &t->single;
+    size_t *n = pair ? &t->n_pair : &t->n_single, *cap = pair ? &t->pair_cap : &t->single_cap;
+    void *q = *parts;
+    mocl_status st = mocl_tok_grow(ctx, &q, cap, *n, 1, sizeof **parts);
+    *parts = q;
+    if (st) return st;
+    (*parts)[(*n)++] = id;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_default_template(mocl_ctx *ctx, mocl_tokenizer *t) {
+    if (t->n_single || (t->source_kind == TOK_SOURCE_JSON && !t->own)) return MOCL_OK;
+    return mocl_tok_set_template(ctx, t, true, false);
 }
 
 mocl_status mocl_tok_finish(mocl_ctx *ctx, mocl_tokenizer *t, const char *what) {
@@ -223,104 +255,11 @@ mocl_status mocl_tok_finish(mocl_ctx *ctx, mocl_tokenizer *t, const char *what) 
     return MOCL_OK;
 }
 
-/* ---- loading and saving ---- */
-
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-static bool is_directory(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-/* directory/name, or with directory NULL the name beside the file `path` */
-static char *join(mocl_ctx *ctx, const char *directory, const char *path, const char *name) {
-    size_t n = directory ? strlen(directory) : 0;
-    if (!directory) {
-        const char *slash = strrchr(path, '/');
-        n = slash ? (size_t)(slash - path) : 0;
-        directory = slash ? path : ".";
-        if (!slash) n = 1;
-    }
-    char *s = mocl_alloc(ctx, n + strlen(name) + 2);
-    if (!s) return NULL;
-    memcpy(s, directory, n);
-    s[n] = '/';
-    strcpy(s + n + 1, name);
-    return s;
-}
-
-static mocl_status load_file(mocl_ctx *ctx, mocl_tokenizer **out, const char *path) {
-    char *data, *config;
-    size_t n;
-    struct stat info;
-    MOCL_TRY(mocl_file_read(ctx, path, &data, &n));
-    size_t at = 0;
-    while (at < n && strchr(" \t\r\n", data[at])) at++;
-    mocl_status st;
-    if (ends_with(path, ".bin")) {
-        st = mocl_tok_load_bin(ctx, out, path, data, n);
-    } else if (ends_with(path, ".model")) {
-        st = mocl_tok_load_model(ctx, out, path, data, n);
-    } else if (ends_with(path, ".json") || (at < n && data[at] == '{')) {
-        config = join(ctx, NULL, path, "tokenizer_config.json");
-        bool there = config && stat(config, &info) == 0;
-        st = config ? mocl_tok_load_json(ctx, out, path, data, n, there ? config : NULL)
-                    : mocl_nomem(ctx, strlen(path));
-        mocl_free(config);
-    } else {
-        st = mocl_fail(ctx, MOCL_E_FORMAT,
-                       "%s: not a tokenizer (expected tokenizer.json, .bin or .model)", path);
-    }
-    mocl_free(data);
-    return st;
-}
-
-static const char *const file_names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
-
-mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path) {
-    *out = NULL;
-    if (!is_directory(path)) return load_file(ctx, out, path);
-    for (int i = 0; i < 3; i++) {
-        struct stat info;
-        char *name = join(ctx, path, NULL, file_names[i]);
-        if (!name) return mocl_nomem(ctx, strlen(path));
-        bool there = stat(name, &info) == 0;
-        mocl_status st = there ? load_file(ctx, out, name) : MOCL_OK;
-        mocl_free(name);
-        if (there) return st;
-    }
-    return mocl_fail(ctx, MOCL_E_IO,
-                     "%s: holds no tokenizer.json, tokenizer.model or tokenizer.bin", path);
-}
-
-mocl_status mocl_tokenizer_save(mocl_ctx *ctx, mocl_tokenizer *t, const char *path) {
-    static const char *const names[] = {[TOK_SOURCE_JSON] = "tokenizer.json",
-                                        [TOK_SOURCE_BIN] = "tokenizer.bin",
-                                        [TOK_SOURCE_MODEL] = "tokenizer.model"};
-    if (!is_directory(path)) return mocl_file_write_atomic(ctx, path, t->source.p, t->source.n);
-    char *name = join(ctx, path, NULL, names[t->source_kind]);
-    char *config = join(ctx, path, NULL, "tokenizer_config.json");
-    mocl_status st = name && config ? mocl_file_write_atomic(ctx, name, t->source.p, t->source.n)
-                                    : mocl_nomem(ctx, strlen(path));
-    if (!st && t->source_kind == TOK_SOURCE_JSON) {
-        tok_bytes text = {0};
-        st = mocl_tok_write_config(ctx, t, &text);
-        if (!st) st = mocl_file_write_atomic(ctx, config, text.p, text.n);
-        mocl_free(text.p);
-    }
-    mocl_free(name);
-    mocl_free(config);
-    return st;
-}
-
 /* ---- encode ---- */
 
-static mocl_status encode_words(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char *s,
+static mocl_status encode_words(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char *s,
                                 size_t n) {
-    MOCL_TRY(mocl_tok_split(ctx, t, first, &s, &n));
+    MOCL_TRY(mocl_tok_split(ctx, t, place, &s, &n));
     for (size_t i = 0; i < t->words.n; i++) {
         if (i % 4096 == 4095) MOCL_TRY(mocl_poll(ctx));
         MOCL_TRY(mocl_tok_word(ctx, t, s + t->words.p[i].start, t->words.p[i].n, &t->out));
@@ -329,35 +268,36 @@ static mocl_status encode_words(mocl_ctx *ctx, mocl_tokenizer *t, bool first, co
 }
 
 /* s is valid UTF-8, unless the model takes any bytes */
-static mocl_status encode_run(mocl_ctx *ctx, mocl_tokenizer *t, bool first, bool no_special,
+static mocl_status encode_run(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, bool no_special,
                               const char *s, size_t n) {
-    MOCL_TRY(mocl_tok_normalize(ctx, t, first, &s, &n));
+    MOCL_TRY(mocl_tok_normalize(ctx, t, place, &s, &n));
     size_t at = 0;
     while (at < n) {
         const tok_added *added;
         size_t start = n, end = n;
         mocl_tok_added_find(t, true, no_special, s, n, at, &added, &start, &end);
-        MOCL_TRY(encode_words(ctx, t, first || at > 0, s + at, start - at));
+        MOCL_TRY(encode_words(ctx, t, at > 0 ? TOK_SEGMENT : place, s + at, start - at));
         if (added) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, added->id));
         at = end;
     }
     return MOCL_OK;
 }
 
-static mocl_status encode_segment(mocl_ctx *ctx, mocl_tokenizer *t, bool no_special, const char *s,
-                                  size_t n) {
+static mocl_status encode_segment(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place,
+                                  bool no_special, const char *s, size_t n) {
     if (t->kind == TOK_KIND_SENTENCEPIECE) {
         /* a stray continuation byte must not make one character with the space put before it */
         bool prefix = t->normalizer.n && t->normalizer.p[t->normalizer.n - 1].kind == TOK_PREPEND;
         bool apart = prefix && n > 0 && ((unsigned char)s[0] & 0xc0) == 0x80;
         if (apart) MOCL_TRY(mocl_tok_word(ctx, t, t->space, (size_t)t->n_space, &t->out));
-        return encode_run(ctx, t, !apart, no_special, s, n);
+        return encode_run(ctx, t, apart ? TOK_INSIDE : place, no_special, s, n);
     }
     for (size_t at = 0, i = 0; at < n; at = i) {
         uint32_t c;
         int len;
         while (i < n && (len = mocl_tok_utf8(s + i, n - i, &c)) > 0) i += (size_t)len;
-        if (i > at) MOCL_TRY(encode_run(ctx, t, at == 0, no_special, s + at, i - at));
+        if (i > at)
+            MOCL_TRY(encode_run(ctx, t, at ? TOK_INSIDE : place, no_special, s + at, i - at));
         size_t bad = i;
         while (i < n && mocl_tok_utf8(s + i, n - i, &c) == 0) i++;
         MOCL_TRY(mocl_tok_word(ctx, t, s + bad, i - bad, &t->out));
@@ -372,7 +312,8 @@ static mocl_status encode_text(mocl_ctx *ctx, mocl_tokenizer *t, bool no_special
         const tok_added *added;
         size_t start = n, end = n;
         mocl_tok_added_find(t, false, no_special, s, n, at, &added, &start, &end);
-        MOCL_TRY(encode_segment(ctx, t, no_special, s + at, start - at));
+        MOCL_TRY(
+            encode_segment(ctx, t, at ? TOK_SEGMENT : TOK_TEXT, no_special, s + at, start - at));
         if (added) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, added->id));
         at = end;
     }
@@ -394,21 +335,22 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
         return mocl_fail(ctx, MOCL_E_ARG,
                          "encode: eos = true, but this tokenizer has no EOS token");
     if (o->pair && !o->with_template)
-        return mocl_fail(ctx, MOCL_E_ARG, "encode: a pair needs template = true");
+        return mocl_fail(ctx, MOCL_E_ARG, "encode: a pair needs add_special_tokens = true");
     static const int32_t plain_pair[] = {TOK_TEMPLATE_A, TOK_TEMPLATE_B};
     const int32_t *part = o->pair ? plain_pair : plain;
     size_t n_parts = o->pair ? 2 : 1;
-    if (o->with_template && (o->pair ? t->pair : t->single)) {
+    if (o->with_template && t->n_single) {
         part = o->pair ? t->pair : t->single;
         n_parts = o->pair ? t->n_pair : t->n_single;
     }
+    bool no_special = o->special == 0 ? t->split_special : o->special < 0;
     t->out.n = 0;
     if (o->bos) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, t->bos));
     for (size_t i = 0; i < n_parts; i++) {
         if (part[i] == TOK_TEMPLATE_A)
-            MOCL_TRY(encode_text(ctx, t, o->no_special, text, n));
+            MOCL_TRY(encode_text(ctx, t, no_special, text, n));
         else if (part[i] == TOK_TEMPLATE_B)
-            MOCL_TRY(encode_text(ctx, t, o->no_special, o->pair->p, o->pair->n));
+            MOCL_TRY(encode_text(ctx, t, no_special, o->pair->p, o->pair->n));
         else
             MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, part[i]));
     }
@@ -420,16 +362,22 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
 
 /* ---- decode ---- */
 
-static mocl_status check_decode(mocl_ctx *ctx, const mocl_tokenizer *t, int32_t id) {
-    if (id >= 0 && id < t->n_vocab) return MOCL_OK;
-    return mocl_fail(ctx, MOCL_E_ARG, "decode: id %d is outside the vocabulary of %d (0 to %d)", id,
-                     t->n_vocab, t->n_vocab - 1);
+/* *known: the id is a token. A model may have more rows than its tokenizer has ids, so that one
+*from
+** above the vocabulary is no mistake of the caller, and is no text. */
+static mocl_status check_decode(mocl_ctx *ctx, const mocl_tokenizer *t, int32_t id, bool *known) {
+    *known = id >= 0 && id < t->n_vocab && t->token[id].p;
+    return id >= 0 ? MOCL_OK : mocl_fail(ctx, MOCL_E_ARG, "decode: id %d is negative", id);
 }
 
 /* appends what id adds to a text in which `last` came before it (-1: nothing) */
 static mocl_status add_piece(mocl_ctx *ctx, mocl_tokenizer *t, int32_t last, bool joined,
                              int32_t id) {
     mocl_text piece = t->piece[id];
+    if (t->first_differs && !joined) {
+        piece = t->token[id];
+        MOCL_TRY(run_decoder(ctx, t, &t->decoder, true, &piece.p, &piece.n));
+    }
     if (t->strip_after_bos && last >= 0 && last == t->bos && piece.n && piece.p[0] == ' ')
         piece.p++, piece.n--;
     if (t->join_with_space && joined) MOCL_TRY(mocl_tok_bytes_add(ctx, &t->decoded, " ", 1));
@@ -443,15 +391,16 @@ mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_
     t->decoded.n = 0;
     bool joined = false;
     for (size_t i = 0; i < n_ids; i++) {
-        MOCL_TRY(check_decode(ctx, t, ids[i]));
-        if (skip_special && t->special[ids[i]]) continue;
+        bool known;
+        MOCL_TRY(check_decode(ctx, t, ids[i], &known));
+        if (!known || (skip_special && t->special[ids[i]])) continue;
         MOCL_TRY(add_piece(ctx, t, i ? ids[i - 1] : -1, joined, ids[i]));
         joined = true;
     }
     if (t->decoded.n == 0) return MOCL_OK;
     *text = t->decoded.p;
     *n = t->decoded.n;
-    return run_decoder(ctx, t, &t->whole, text, n);
+    return run_decoder(ctx, t, &t->whole, false, text, n);
 }
 
 mocl_status mocl_tokenizer_stream_begin(mocl_ctx *ctx, mocl_tokenizer *t, mocl_tokenizer_stream *s,
@@ -488,10 +437,11 @@ mocl_status mocl_tokenizer_stream_push(mocl_ctx *ctx, mocl_tokenizer *t, mocl_to
                                        int32_t id, const char **text, size_t *n) {
     *text = "";
     *n = 0;
-    MOCL_TRY(check_decode(ctx, t, id));
+    bool known;
+    MOCL_TRY(check_decode(ctx, t, id, &known));
     int32_t last = s->last;
     s->last = id;
-    if (s->skip_special && t->special[id]) return MOCL_OK;
+    if (!known || (s->skip_special && t->special[id])) return MOCL_OK;
     t->decoded.n = 0;
     MOCL_TRY(mocl_tok_bytes_add(ctx, &t->decoded, s->pending, (size_t)s->n_pending));
     MOCL_TRY(add_piece(ctx, t, last, s->started, id));

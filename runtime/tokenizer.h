@@ -21,11 +21,12 @@ typedef struct mocl_text {
 
 /* *out receives a new tokenizer (NULL on failure); free with mocl_tokenizer_free (NULL is fine).
 ** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), or a directory that
-** holds tokenizer.json, tokenizer.model or tokenizer.bin (the first found in this order).
-** MOCL_E_IO or MOCL_E_FORMAT with "path: reason". */
+** holds tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json with merges.txt (the first
+** found in this order). Beside all but a .bin, tokenizer_config.json, special_tokens_map.json and
+** added_tokens.json are read too. MOCL_E_IO or MOCL_E_FORMAT with "path: reason". */
 mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
 /* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with
-** GPT-2's pre-tokenizer */
+** GPT-2's pre-tokenizer, or Qwen2's where a tokenizer_config.json beside it says so */
 mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
                                      const char *merges_path);
 void mocl_tokenizer_free(mocl_tokenizer *t);
@@ -43,15 +44,18 @@ typedef struct mocl_tokenizer_train_options {
 mocl_status mocl_tokenizer_train(mocl_ctx *ctx, mocl_tokenizer **out, const mocl_text *texts,
                                  size_t n_texts, const mocl_tokenizer_train_options *options);
 
-/* Writes the format it was loaded from (a trained one: tokenizer.json), atomically. If path is a
-** directory the file in it is tokenizer.json, .model or .bin, and for tokenizer.json a
-** tokenizer_config.json with the names of BOS and EOS goes beside it. */
+/* Writes the format it was loaded from (a trained one: tokenizer.json), each file atomically, and
+** beside it the files of transformers that it was loaded with. If path is a directory the file in it
+** is tokenizer.json, .model or .bin, and beside a tokenizer.json without a tokenizer_config.json one
+** with the names of BOS and EOS is made. MOCL_E_FORMAT before anything is written where another file
+** there would be loaded in place of it, or would change it. */
 mocl_status mocl_tokenizer_save(mocl_ctx *ctx, mocl_tokenizer *t, const char *path);
 
 typedef struct mocl_tokenizer_encode_options {
     bool bos, eos;         /* put these ids first and last; an error if the tokenizer has none */
-    bool no_special;       /* text that spells a special token is ordinary text */
-    bool with_template;    /* add what the post-processor of the file adds */
+    int special;           /* text that spells a special token is 1: that token, -1: ordinary text,
+                           ** 0: as the tokenizer's files say (that token if they say nothing) */
+    bool with_template;    /* add what the tokenizer's files say goes before and after a text */
     const mocl_text *pair; /* second text, or NULL; only together with with_template */
 } mocl_tokenizer_encode_options;
 
@@ -61,8 +65,8 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
                                   const mocl_tokenizer_encode_options *options, const int32_t **ids,
                                   size_t *n_ids);
 
-/* *text (n bytes) belongs to the tokenizer and lives until its next decode. An id outside the
-** vocabulary is MOCL_E_ARG. */
+/* *text (n bytes) belongs to the tokenizer and lives until its next decode. An id above the
+** vocabulary is no text, as those that a padded model may draw; a negative one is MOCL_E_ARG. */
 mocl_status mocl_tokenizer_decode(mocl_ctx *ctx, mocl_tokenizer *t, const int32_t *ids,
                                   size_t n_ids, bool skip_special, const char **text, size_t *n);
 

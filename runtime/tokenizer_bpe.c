@@ -143,11 +143,11 @@ static mocl_status add_fallback(mocl_ctx *ctx, mocl_tokenizer *t, const char *s,
     return fuse ? MOCL_OK : add_symbol(ctx, m, t->unk);
 }
 
-/* bytes of the character at s; any bytes count in llama2.c's way: a byte and up to three
-** continuation bytes */
+/* bytes of the character at s, 1 where there is none; in a .bin any bytes count in llama2.c's way: a
+** byte and up to three continuation bytes */
 static size_t character(const mocl_tokenizer *t, const char *s, size_t n) {
     uint32_t c;
-    if (t->kind != TOK_KIND_SENTENCEPIECE) {
+    if (t->source_kind != TOK_SOURCE_BIN) {
         int len = mocl_tok_utf8(s, n, &c);
         return len ? (size_t)len : 1;
     }

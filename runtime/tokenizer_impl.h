@@ -87,6 +87,7 @@ typedef enum tok_step_kind {
     TOK_PREPEND,
     TOK_REPLACE,
     TOK_PREFIX_SPACE,
+    TOK_METASPACE,
     TOK_SPLIT,
     TOK_DIGITS,
     TOK_BYTE_LEVEL,
@@ -103,14 +104,20 @@ typedef enum tok_behavior {
     TOK_CONTIGUOUS
 } tok_behavior;
 
+/* Which words get something in front. METASPACE of a decoder: all but NEVER take the spaces of the
+** first token away. */
+typedef enum tok_scheme { TOK_ALWAYS, TOK_FIRST, TOK_NEVER } tok_scheme;
+
 typedef struct tok_step {
     tok_step_kind kind;
     tok_behavior behavior; /* SPLIT */
-    bool flag;             /* SPLIT: invert; DIGITS: one by one */
+    tok_scheme scheme;     /* METASPACE, PREPEND */
+    bool flag;             /* SPLIT: invert; DIGITS: one by one; METASPACE: split at the spaces */
     int32_t start, stop;   /* STRIP: characters at most */
     tok_bytes pattern;     /* REPLACE, SPLIT: what to find, literal unless regex is set */
-    tok_bytes content;     /* PREPEND, REPLACE: text; STRIP: the character */
+    tok_bytes content;     /* PREPEND, REPLACE: text; STRIP, METASPACE: the character */
     pcre2_code *regex;     /* owned */
+    pcre2_code *exact;     /* owned; NULL, or what to take where mocl_unicode_newer is true */
     pcre2_match_data *match;
 } tok_step;
 
@@ -124,9 +131,19 @@ void mocl_tok_steps_free(tok_steps *steps);
 mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind, tok_step **out);
 /* Translates the pattern from Oniguruma's dialect and compiles it; MOCL_E_FORMAT if it cannot. */
 mocl_status mocl_tok_step_compile(mocl_ctx *ctx, tok_step *step, const char *pattern, size_t n);
-/* First match at or after `from`; *found false if there is none. A match may be empty. */
-mocl_status mocl_tok_step_find(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n,
-                               size_t from, size_t *start, size_t *end, bool *found);
+
+/* All matches of a REPLACE or SPLIT step in s (valid UTF-8), from the left, in the order and number
+** of the reference: a match may be empty, but not where the one before ended. */
+typedef struct tok_search {
+    const tok_step *step;
+    const pcre2_code *regex; /* NULL: the literal of the step */
+    const char *s;
+    size_t n, from, last; /* where to look on, where the last match ended */
+} tok_search;
+
+tok_search mocl_tok_search(const tok_step *step, const char *s, size_t n);
+mocl_status mocl_tok_search_next(mocl_ctx *ctx, tok_search *q, size_t *start, size_t *end,
+                                 bool *found);
 
 extern const char mocl_tok_gpt2_pattern[]; /* of GPT-2's ByteLevel pre-tokenizer */
 extern const char mocl_tok_own_pattern[];  /* the same with each digit alone */
@@ -136,15 +153,28 @@ mocl_status mocl_tok_replace(mocl_ctx *ctx, const tok_step *step, const char *s,
                              tok_bytes *out);
 /* narrows [*s, *s + *n) by what a STRIP step takes off */
 void mocl_tok_strip(const tok_step *step, const char **s, size_t *n);
-/* Normalizes s (valid UTF-8) into one of t's buffers, or leaves it where it is; *s and *n change.
-** first: it begins a segment, so that something may be put before it. */
-mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+/* Where a piece of text stands, for the steps that put something in front: it begins nothing, a
+** segment, or the text. */
+typedef enum tok_place { TOK_INSIDE, TOK_SEGMENT, TOK_TEXT } tok_place;
+
+/* Normalizes s (valid UTF-8) into one of t's buffers, or leaves it where it is; *s and *n change. */
+mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
                                size_t *n);
 /* Splits s (valid UTF-8) into t->words, spans of *s; *s and *n change if a space was put in
 ** front. */
-mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s, size_t *n);
+mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
+                           size_t *n);
+/* A METASPACE step of a decoder on one token; first: no token comes before it. */
+mocl_status mocl_tok_unspace(mocl_ctx *ctx, const tok_step *step, bool first, const char *s,
+                             size_t n, tok_bytes *out);
+/* whether the steps put a space in front of a text */
+bool mocl_tok_prefixes(const mocl_tokenizer *t);
 
 /* ---- added tokens ---- */
+
+/* What added a token: the tokenizer's file or added_tokens_decoder, with all its flags;
+** added_tokens.json, with its id alone; or a key that names it. */
+typedef enum tok_origin { TOK_BY_FLAGS, TOK_BY_ID, TOK_BY_NAME } tok_origin;
 
 typedef struct tok_added {
     mocl_text content; /* in t->added_text, once finished */
@@ -152,6 +182,7 @@ typedef struct tok_added {
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
     bool in_text; /* recognised in texts */
+    tok_origin origin;
 } tok_added;
 
 /* The first added token of this kind at or after `from`: *which NULL if there is none, else its
@@ -182,6 +213,8 @@ const tok_pair *mocl_tok_pairs_find(const tok_pairs *pairs, int32_t left, int32_
 
 typedef enum tok_kind { TOK_KIND_BYTE_LEVEL, TOK_KIND_CHARACTER, TOK_KIND_SENTENCEPIECE } tok_kind;
 typedef enum tok_source { TOK_SOURCE_JSON, TOK_SOURCE_BIN, TOK_SOURCE_MODEL } tok_source;
+/* the files of transformers beside a tokenizer (tokenizer_config.h) */
+typedef enum tok_side { TOK_SIDE_CONFIG, TOK_SIDE_MAP, TOK_SIDE_ADDED, TOK_SIDES } tok_side;
 
 enum { TOK_TEMPLATE_A = -1, TOK_TEMPLATE_B = -2, TOK_MAX_ID = (1 << 22) - 1 };
 
@@ -217,15 +250,21 @@ struct mocl_tokenizer {
     tok_steps whole;        /* then on the whole text: REPLACE and STRIP only */
     bool strip_after_bos;   /* decoding: one leading space goes if BOS comes before */
     bool join_with_space;   /* decoding: no decoder in the file, tokens are joined with a space */
+    bool first_differs;     /* decoding: the first token's piece is another one than `piece` */
     int32_t *single, *pair; /* templates of the post-processor: ids or TOK_TEMPLATE_ */
     size_t n_single, n_pair, single_cap, pair_cap;
+    bool template_of_file; /* the tokenizer.json has a post-processor that adds ids */
+    bool own;              /* with the word pattern of mocl_tokenizer_train */
+    bool split_special;    /* text that spells a special token is ordinary text, unless asked */
 
     /* the file, for mocl_tokenizer_save */
     tok_bytes source;
     tok_source source_kind;
+    tok_bytes side[TOK_SIDES]; /* what lay beside it */
+    bool side_there[TOK_SIDES];
 
     /* scratch */
-    tok_bytes text[3]; /* normalizer (two in turn), pre-tokenizer */
+    tok_bytes text[4]; /* normalizer, pre-tokenizer: two in turn each */
     tok_bytes spelled, decoded, step[2];
     tok_spans words, more_words;
     tok_ids out, tmp;
@@ -249,15 +288,28 @@ mocl_status mocl_tok_word(mocl_ctx *ctx, mocl_tokenizer *t, const char *s, size_
 mocl_status mocl_tok_merge_new(mocl_ctx *ctx, mocl_tokenizer *t);
 void mocl_tok_merge_free(struct tok_merge *m);
 
-/* tokenizer_json.c: `path` starts messages; config_path may be NULL */
+/* Appends an id or TOK_TEMPLATE_ to a template. */
+mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id);
+/* Makes the templates anew: ids before and after each text. A missing BOS or EOS is left out. */
+mocl_status mocl_tok_set_template(mocl_ctx *ctx, mocl_tokenizer *t, bool bos, bool eos);
+/* Call last: where no file says what add_special_tokens adds, it is BOS for a vocabulary of
+** SentencePiece, llama2.c or our own training, else nothing. */
+mocl_status mocl_tok_default_template(mocl_ctx *ctx, mocl_tokenizer *t);
+
+typedef struct tok_config tok_config; /* tokenizer_config.h */
+/* tokenizer_json.c: `path` starts messages */
 mocl_status mocl_tok_load_json(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
-                               const char *data, size_t n, const char *config_path);
+                               const char *data, size_t n, const tok_config *config);
+/* vocab.json and merges.txt */
+mocl_status mocl_tok_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
+                               const char *merges_path, const tok_config *config);
 /* tokenizer_spm.c */
 mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                               const char *data, size_t n);
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
-                                const char *data, size_t n);
+                                const char *data, size_t n, const tok_config *config);
 /* tokenizer_write.c: the text of a tokenizer.json; free out->p with mocl_free */
+typedef enum tok_recipe_kind { TOK_RECIPE_OWN, TOK_RECIPE_GPT2, TOK_RECIPE_QWEN2 } tok_recipe_kind;
 typedef struct tok_recipe {
     const mocl_text *token; /* spelling by id, special ones included; p NULL = unused id */
     size_t n_token;
@@ -265,7 +317,7 @@ typedef struct tok_recipe {
     size_t n_special;
     const mocl_text *merge; /* left, right, left, right, ... */
     size_t n_merge;         /* number of pairs */
-    bool gpt2;              /* GPT-2's pre-tokenizer instead of ours */
+    tok_recipe_kind kind;
 } tok_recipe;
 mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_bytes *out);
 /* the text of a tokenizer_config.json: names of BOS and EOS */

@@ -5,21 +5,120 @@
 */
 #include "tokenizer_json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "file.h"
 #include "json.h"
+#include "text.h"
+#include "tokenizer_config.h"
 
 static mocl_status fail(tok_reader *r, const char *text) {
     return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, text);
 }
 
+/* ---- zero bytes ----
+**
+** jansson takes no key with a zero byte, which the vocabulary of a tokenizer may have: "\u0000".
+** Such an escape is written anew as a character of private use that the text does not hold, and
+** strings and keys are turned back after parsing. */
+
+static bool is_zero_escape(const char *s, size_t n) {
+    return n >= 6 && memcmp(s, "\\u0000", 6) == 0;
+}
+
+static bool contains(const char *s, size_t n, const char *what, size_t m) {
+    for (const char *p = s, *end = s + n; (p = memchr(p, what[0], (size_t)(end - p))) != NULL; p++)
+        if ((size_t)(end - p) >= m && memcmp(p, what, m) == 0) return true;
+    return false;
+}
+
+/* *copy receives the text with each zero escape as *mark, NULL if there is none. */
+static mocl_status hide_zeros(mocl_ctx *ctx, const char *s, size_t n, char **copy, size_t *n_copy,
+                              tok_mark *mark) {
+    static const char escapes[][6] = {"\\udbff", "\\uDBFF"};
+    size_t m = 0;
+    *copy = NULL;
+    *mark = (tok_mark){0};
+    if (!contains(s, n, "\\u0000", 6)) return MOCL_OK;
+    if (contains(s, n, escapes[0], 6) || contains(s, n, escapes[1], 6)) return MOCL_OK;
+    for (uint32_t c = 0x10fffd; c > 0x10ff00 && mark->n == 0; c--) {
+        char put[4];
+        int len = mocl_tok_utf8_put(c, put);
+        if (contains(s, n, put, (size_t)len)) continue;
+        memcpy(mark->c, put, sizeof put);
+        mark->n = (size_t)len;
+    }
+    if (mark->n == 0) return MOCL_OK; /* every one is in use: jansson says what it cannot read */
+    char *out = mocl_alloc(ctx, n);
+    if (!out) return mocl_nomem(ctx, n);
+    for (size_t i = 0; i < n;) {
+        if (is_zero_escape(s + i, n - i)) {
+            memcpy(out + m, mark->c, mark->n);
+            m += mark->n;
+            i += 6;
+            continue;
+        }
+        size_t len = s[i] == '\\' && i + 1 < n ? 2 : 1; /* an escape is one piece */
+        memcpy(out + m, s + i, len);
+        m += len;
+        i += len;
+    }
+    *copy = out;
+    *n_copy = m;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_show_zeros(mocl_ctx *ctx, const tok_mark *mark, const char *s, size_t n,
+                                tok_bytes *out) {
+    out->n = 0;
+    for (size_t i = 0; i < n;) {
+        bool zero = mark->n && n - i >= mark->n && memcmp(s + i, mark->c, mark->n) == 0;
+        MOCL_TRY(mocl_tok_bytes_add(ctx, out, zero ? "" : s + i, 1));
+        i += zero ? mark->n : 1;
+    }
+    return MOCL_OK;
+}
+
+/* the strings of v, not its keys; its depth is limited by the parser */
+static mocl_status show_strings(mocl_ctx *ctx, const tok_mark *mark, json_t *v, tok_bytes *text) {
+    const char *key;
+    json_t *field;
+    if (json_is_string(v)) {
+        const char *s = json_string_value(v);
+        size_t n = json_string_length(v);
+        if (!contains(s, n, mark->c, mark->n)) return MOCL_OK;
+        MOCL_TRY(mocl_tok_show_zeros(ctx, mark, s, n, text));
+        if (!mocl_may_alloc(ctx) || json_string_setn_nocheck(v, text->p, text->n))
+            return mocl_nomem(ctx, text->n);
+    }
+    for (size_t i = 0; json_is_array(v) && i < json_array_size(v); i++)
+        MOCL_TRY(show_strings(ctx, mark, json_array_get(v, i), text));
+    if (!json_is_object(v)) return MOCL_OK;
+    json_object_foreach(v, key, field) MOCL_TRY(show_strings(ctx, mark, field, text));
+    return MOCL_OK;
+}
+
 static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n,
-                         json_t **out) {
+                         tok_mark *mark, json_t **out) {
     json_error_t e;
-    mocl_status st = mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
-    if (st != MOCL_E_FORMAT) return st;
-    return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    char *copy;
+    size_t n_copy;
+    *out = NULL;
+    MOCL_TRY(hide_zeros(ctx, data, n, &copy, &n_copy, mark));
+    mocl_status st = copy ? mocl_json_parse(ctx, out, copy, n_copy, JSON_REJECT_DUPLICATES, &e)
+                          : mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
+    mocl_free(copy);
+    if (st == MOCL_E_FORMAT)
+        return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    MOCL_TRY(st);
+    tok_bytes text = {0};
+    if (mark->n) st = show_strings(ctx, mark, *out, &text);
+    mocl_free(text.p);
+    if (!st) return MOCL_OK;
+    json_decref(*out);
+    *out = NULL;
+    return st;
 }
 
 /* ---- model ---- */
@@ -34,7 +133,12 @@ static mocl_status read_vocab(tok_reader *r, const json_t *vocab) {
         if (!json_is_integer(id))
             return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: the id of token '%.60s' is not an integer",
                              r->path, key);
-        MOCL_TRY(mocl_tok_add(r->ctx, r->t, r->path, (mocl_text){key, n}, json_integer_value(id)));
+        mocl_text token = {key, n};
+        if (r->mark.n) {
+            MOCL_TRY(mocl_tok_show_zeros(r->ctx, &r->mark, key, n, &r->t->spelled));
+            token = (mocl_text){r->t->spelled.p, r->t->spelled.n};
+        }
+        MOCL_TRY(mocl_tok_add(r->ctx, r->t, r->path, token, json_integer_value(id)));
     }
     return MOCL_OK;
 }
@@ -202,36 +306,6 @@ static int32_t special_id(const mocl_tokenizer *t, const char *name) {
     return -1;
 }
 
-/* bos_token in tokenizer_config.json: null, a string, or an object with the string as content */
-static mocl_status config_token(tok_reader *r, const json_t *config, const char *key, int32_t *id) {
-    const json_t *v = json_object_get(config, key);
-    if (!v) return MOCL_OK;
-    if (json_is_object(v)) v = json_object_get(v, "content");
-    *id = -1;
-    if (json_is_null(v)) return MOCL_OK;
-    if (json_is_string(v))
-        *id = mocl_tokenizer_token_to_id(r->t, json_string_value(v), json_string_length(v));
-    if (*id >= 0) return MOCL_OK;
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s '%.60s' is not in the vocabulary", r->path, key,
-                     json_is_string(v) ? json_string_value(v) : "?");
-}
-
-static mocl_status read_config(tok_reader *r, const char *path) {
-    char *data;
-    size_t n;
-    json_t *config;
-    mocl_status st = mocl_file_read(r->ctx, path, &data, &n);
-    MOCL_TRY(st);
-    st = parse(r->ctx, path, data, n, &config);
-    mocl_free(data);
-    MOCL_TRY(st);
-    tok_reader beside = {r->ctx, r->t, path};
-    st = config_token(&beside, config, "bos_token", &r->t->bos);
-    if (!st) st = config_token(&beside, config, "eos_token", &r->t->eos);
-    json_decref(config);
-    return st;
-}
-
 /* From the template of the file: what comes before and after the text; else by the usual names. The
 ** tokenizer_config.json beside the file overrides both. */
 static void guess_ends(mocl_tokenizer *t) {
@@ -247,12 +321,17 @@ static void guess_ends(mocl_tokenizer *t) {
 
 /* ---- the whole file ---- */
 
-static mocl_status read_root(tok_reader *r, const json_t *root, const char *config_path) {
+static mocl_status read_root(tok_reader *r, const json_t *root, const tok_config *config) {
     mocl_tokenizer *t = r->t;
     MOCL_TRY(
         mocl_tok_json_object(r, root, "the file",
                              "version truncation padding added_tokens normalizer pre_tokenizer "
                              "post_processor decoder model"));
+    mocl_text version;
+    MOCL_TRY(mocl_tok_json_text(r, root, "the file", "version", &version));
+    if (version.p && strcmp(version.p, "1.0") != 0)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: version '%.60s' is not supported (1.0 is)",
+                         r->path, version.p);
     t->source_kind = TOK_SOURCE_JSON;
     t->kind = TOK_KIND_CHARACTER;
     MOCL_TRY(read_model(r, json_object_get(root, "model")));
@@ -268,20 +347,24 @@ static mocl_status read_root(tok_reader *r, const json_t *root, const char *conf
     MOCL_TRY(mocl_tok_read_post_processor(r, json_object_get(root, "post_processor")));
     t->n_space = 3;
     memcpy(t->space, "\xe2\x96\x81", 3);
+    MOCL_TRY(mocl_tok_config_tokens(r->ctx, config, t));
     MOCL_TRY(mocl_tok_finish(r->ctx, t, r->path)); /* while root holds the texts it copies */
     guess_ends(t);
-    return config_path ? read_config(r, config_path) : MOCL_OK;
+    t->template_of_file = t->n_single > 1;
+    MOCL_TRY(mocl_tok_config_finish(r->ctx, config, t));
+    return mocl_tok_default_template(r->ctx, t);
 }
 
 mocl_status mocl_tok_load_json(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
-                               const char *data, size_t n, const char *config_path) {
+                               const char *data, size_t n, const tok_config *config) {
     json_t *root = NULL;
     mocl_tokenizer *t = NULL;
     *out = NULL;
-    MOCL_TRY(parse(ctx, path, data, n, &root));
+    tok_reader r = {.ctx = ctx, .path = path};
+    MOCL_TRY(parse(ctx, path, data, n, &r.mark, &root));
     mocl_status st = mocl_tok_new(ctx, &t);
-    tok_reader r = {ctx, t, path};
-    if (!st) st = read_root(&r, root, config_path);
+    r.t = t;
+    if (!st) st = read_root(&r, root, config);
     if (!st) st = mocl_tok_bytes_add(ctx, &t->source, data, n);
     json_decref(root);
     if (st) {
@@ -299,7 +382,9 @@ static mocl_status read_lines(tok_reader *r, const char *data, size_t n, mocl_te
                               size_t *n_merge) {
     size_t line = 0;
     *n_merge = 0;
-    for (size_t at = 0; at < n;) {
+    const char *wide = mocl_text_wide(data, n);
+    if (wide) return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, wide);
+    for (size_t at = mocl_utf8_mark(data, n); at < n;) {
         const char *s = data + at, *end = memchr(s, '\n', n - at);
         size_t len = end ? (size_t)(end - s) : n - at;
         at += len + 1;
@@ -318,17 +403,60 @@ static mocl_status read_lines(tok_reader *r, const char *data, size_t n, mocl_te
     return MOCL_OK;
 }
 
-static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *merges, size_t n,
+/* bytes of a key once its zero bytes are turned back */
+static size_t shown_length(const tok_mark *mark, const char *s, size_t n) {
+    size_t m = n;
+    for (size_t i = 0; mark->n && i + mark->n <= n;) {
+        bool zero = memcmp(s + i, mark->c, mark->n) == 0;
+        if (zero) m -= mark->n - 1;
+        i += zero ? mark->n : 1;
+    }
+    return m;
+}
+
+/* all keys, one after the other, with their zero bytes */
+static mocl_status show_keys(tok_reader *r, const json_t *vocab, tok_bytes *keys) {
+    const char *key;
+    size_t n;
+    json_t *id;
+    tok_bytes one = {0};
+    mocl_status st = MOCL_OK;
+    json_object_keylen_foreach((json_t *)vocab, key, n, id) {
+        if (!st) st = mocl_tok_show_zeros(r->ctx, &r->mark, key, n, &one);
+        if (!st) st = mocl_tok_bytes_add(r->ctx, keys, one.p, one.n);
+    }
+    mocl_free(one.p);
+    return st;
+}
+
+/* Which words the classes of transformers cut that keep their vocabulary in these two files. */
+static mocl_status recipe_of(tok_reader *r, const tok_config *config, tok_recipe_kind *kind) {
+    const json_t *v = mocl_tok_config_key(config, "tokenizer_class");
+    const char *class = json_string_value(v);
+    *kind = TOK_RECIPE_GPT2;
+    if (!class || strncmp(class, "GPT2Tokenizer", 13) == 0) return MOCL_OK;
+    *kind = TOK_RECIPE_QWEN2;
+    if (strncmp(class, "Qwen2Tokenizer", 14) == 0) return MOCL_OK;
+    return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                     "%s: tokenizer_class = '%.60s' is not supported without a tokenizer.json "
+                     "(GPT2Tokenizer and Qwen2Tokenizer are; save it with transformers to get one)",
+                     mocl_path_tail(config->path[TOK_SIDE_CONFIG]), class);
+}
+
+static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *merges_path,
+                             const char *merges, size_t n, const tok_config *config,
                              tok_bytes *text) {
     mocl_ctx *ctx = r->ctx;
-    tok_recipe recipe = {.gpt2 = true};
+    tok_recipe recipe = {0};
+    tok_bytes keys = {0}; /* with zero bytes turned back */
     int32_t special = -1;
     int64_t top = -1;
     const char *key;
     size_t n_key, n_lines = 1;
     json_t *id;
+    MOCL_TRY(recipe_of(r, config, &recipe.kind));
     if (!json_is_object(vocab)) return fail(r, "not an object of tokens and ids");
-    json_object_foreach((json_t *)vocab, key, id) {
+    json_object_keylen_foreach((json_t *)vocab, key, n_key, id) {
         json_int_t i = json_integer_value(id);
         if (!json_is_integer(id) || i < 0 || i > TOK_MAX_ID)
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: the id of token '%.60s' is not in 0 to %d",
@@ -340,15 +468,20 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     mocl_text *token = mocl_calloc(ctx, (size_t)(top + 1), sizeof *token);
     mocl_text *merge = mocl_calloc(ctx, n_lines, 2 * sizeof *merge);
     mocl_status st = token && merge ? MOCL_OK : mocl_nomem(ctx, n_lines * 2 * sizeof *merge);
+    if (!st) st = show_keys(r, vocab, &keys);
+    size_t at = 0;
     json_object_keylen_foreach((json_t *)vocab, key, n_key, id) {
         mocl_text *s = st ? NULL : &token[json_integer_value(id)];
+        size_t len = s ? shown_length(&r->mark, key, n_key) : 0;
         if (s && s->p)
             st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.60s' and '%.60s' have the same id",
                            r->path, s->p, key);
         else if (s)
-            *s = (mocl_text){key, n_key};
+            *s = (mocl_text){keys.p + at, len};
+        at += len;
     }
-    if (!st) st = read_lines(r, merges, n, merge, &recipe.n_merge);
+    tok_reader lines = {.ctx = ctx, .path = merges_path};
+    if (!st) st = read_lines(&lines, merges, n, merge, &recipe.n_merge);
     recipe.token = token;
     recipe.n_token = (size_t)(top + 1);
     recipe.special = &special;
@@ -357,22 +490,22 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     if (!st) st = mocl_tok_write_json(ctx, &recipe, text);
     mocl_free(token);
     mocl_free(merge);
+    mocl_free(keys.p);
     return st;
 }
 
-mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
-                                     const char *merges_path) {
+mocl_status mocl_tok_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
+                               const char *merges_path, const tok_config *config) {
     char *vocab = NULL, *merges = NULL;
     size_t n_vocab, n_merges;
     json_t *root = NULL;
     tok_bytes text = {0};
-    tok_reader r = {ctx, NULL, vocab_path};
-    *out = NULL;
+    tok_reader r = {.ctx = ctx, .path = vocab_path};
     mocl_status st = mocl_file_read(ctx, vocab_path, &vocab, &n_vocab);
     if (!st) st = mocl_file_read(ctx, merges_path, &merges, &n_merges);
-    if (!st) st = parse(ctx, vocab_path, vocab, n_vocab, &root);
-    if (!st) st = pair_json(&r, root, merges, n_merges, &text);
-    if (!st) st = mocl_tok_load_json(ctx, out, vocab_path, text.p, text.n, NULL);
+    if (!st) st = parse(ctx, vocab_path, vocab, n_vocab, &r.mark, &root);
+    if (!st) st = pair_json(&r, root, merges_path, merges, n_merges, config, &text);
+    if (!st) st = mocl_tok_load_json(ctx, out, vocab_path, text.p, text.n, config);
     json_decref(root);
     mocl_free(text.p);
     mocl_free(vocab);

@@ -20,7 +20,7 @@ mocl_status mocl_tok_json_object(tok_reader *r, const json_t *o, const char *wha
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)o, key, value) {
-        if (!in_list(key, keys))
+        if (!json_is_null(value) && !in_list(key, keys))
             return mocl_fail(r->ctx, MOCL_E_FORMAT,
                              "%s: %s has a field '%.60s' that is not supported", r->path, what,
                              key);
@@ -152,6 +152,41 @@ mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
     return unknown(r, what, type);
 }
 
+/* ---- spaces ---- */
+
+/* Metaspace of a pre-tokenizer or a decoder. add_prefix_space and str_rep are of older files: the
+** first must agree with the scheme, as the library of Hugging Face demands, the second is unused. */
+static mocl_status read_metaspace(tok_reader *r, const json_t *o, tok_steps *steps) {
+    static const char *const names[] = {
+        [TOK_ALWAYS] = "always", [TOK_FIRST] = "first", [TOK_NEVER] = "never"};
+    const char *what = "Metaspace";
+    tok_step *step;
+    mocl_text replacement, scheme;
+    uint32_t c;
+    bool prefix;
+    MOCL_TRY(mocl_tok_json_object(r, o, what,
+                                  "type replacement prepend_scheme split add_prefix_space str_rep"));
+    MOCL_TRY(need_text(r, o, what, "replacement", &replacement));
+    if (replacement.n == 0 ||
+        mocl_tok_utf8(replacement.p, replacement.n, &c) != (int)replacement.n)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: Metaspace: 'replacement' is not one character",
+                         r->path);
+    MOCL_TRY(mocl_tok_steps_add(r->ctx, steps, TOK_METASPACE, &step));
+    MOCL_TRY(put(r, &step->content, replacement));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "split", true, &step->flag));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "add_prefix_space", true, &prefix));
+    MOCL_TRY(mocl_tok_json_text(r, o, what, "prepend_scheme", &scheme));
+    int i = scheme.p ? 0 : prefix ? TOK_ALWAYS : TOK_NEVER;
+    while (scheme.p && i <= TOK_NEVER && strcmp(scheme.p, names[i]) != 0) i++;
+    if (i > TOK_NEVER) return unknown(r, "prepend_scheme of Metaspace", scheme.p);
+    if (!prefix && i != TOK_NEVER)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: Metaspace: add_prefix_space is false and prepend_scheme is '%s'",
+                         r->path, names[i]);
+    step->scheme = (tok_scheme)i;
+    return MOCL_OK;
+}
+
 /* ---- pre-tokenizer ---- */
 
 static mocl_status read_byte_level(tok_reader *r, const json_t *o) {
@@ -181,6 +216,9 @@ static mocl_status read_split(tok_reader *r, const json_t *o) {
     MOCL_TRY(mocl_tok_json_object(r, o, "Split", "type pattern behavior invert"));
     MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->splitter, TOK_SPLIT, &step));
     MOCL_TRY(read_pattern(r, o, "pre-tokenizer Split", step));
+    mocl_text regex;
+    MOCL_TRY(mocl_tok_json_text(r, json_object_get(o, "pattern"), "Split", "Regex", &regex));
+    if (regex.p && strcmp(regex.p, mocl_tok_own_pattern) == 0) r->t->own = true;
     MOCL_TRY(mocl_tok_json_bool(r, o, "Split", "invert", false, &step->flag));
     MOCL_TRY(need_text(r, o, "Split", "behavior", &behavior));
     for (int i = 0; i <= TOK_CONTIGUOUS; i++) {
@@ -209,6 +247,7 @@ mocl_status mocl_tok_read_pre_tokenizer(tok_reader *r, const json_t *o) {
     }
     if (strcmp(type, "ByteLevel") == 0) return read_byte_level(r, o);
     if (strcmp(type, "Split") == 0) return read_split(r, o);
+    if (strcmp(type, "Metaspace") == 0) return read_metaspace(r, o, &r->t->splitter);
     if (strcmp(type, "Digits") == 0) {
         tok_step *step;
         MOCL_TRY(mocl_tok_json_object(r, o, type, "type individual_digits"));
@@ -262,11 +301,17 @@ static mocl_status read_decoder(tok_reader *r, const json_t *o, tok_steps **step
         *steps = &r->t->whole;
         return MOCL_OK;
     }
-    bool byte_level = strcmp(type, "ByteLevel") == 0;
-    if (!byte_level && strcmp(type, "ByteFallback") != 0) return unknown(r, what, type);
+    bool byte_level = strcmp(type, "ByteLevel") == 0, metaspace = strcmp(type, "Metaspace") == 0;
+    if (!byte_level && !metaspace && strcmp(type, "ByteFallback") != 0)
+        return unknown(r, what, type);
     if (whole)
         return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: decoder '%.60s' after Fuse is not supported",
                          r->path, type);
+    if (metaspace) {
+        MOCL_TRY(read_metaspace(r, o, *steps));
+        if ((*steps)->p[(*steps)->n - 1].scheme != TOK_NEVER) r->t->first_differs = true;
+        return MOCL_OK;
+    }
     MOCL_TRY(mocl_tok_json_object(
         r, o, type, byte_level ? "type add_prefix_space trim_offsets use_regex" : "type"));
     return mocl_tok_steps_add(r->ctx, *steps, byte_level ? TOK_BYTE_LEVEL : TOK_BYTE_FALLBACK,
@@ -282,19 +327,11 @@ mocl_status mocl_tok_read_decoder(tok_reader *r, const json_t *o) {
 /* ---- post-processor ---- */
 
 static mocl_status add_part(tok_reader *r, bool pair, json_int_t id) {
-    mocl_tokenizer *t = r->t;
-    int32_t **parts = pair ? &t->pair : &t->single;
-    size_t *n = pair ? &t->n_pair : &t->n_single, *cap = pair ? &t->pair_cap : &t->single_cap;
-    if (id < TOK_TEMPLATE_B || id >= t->n_vocab)
+    if (id < TOK_TEMPLATE_B || id >= r->t->n_vocab)
         return mocl_fail(r->ctx, MOCL_E_FORMAT,
                          "%s: the post-processor adds id %lld, vocabulary has %d", r->path,
-                         (long long)id, t->n_vocab);
-    void *q = *parts;
-    mocl_status st = mocl_tok_grow(r->ctx, &q, cap, *n, 1, sizeof **parts);
-    *parts = q;
-    if (st) return st;
-    (*parts)[(*n)++] = (int32_t)id;
-    return MOCL_OK;
+                         (long long)id, r->t->n_vocab);
+    return mocl_tok_template_add(r->ctx, r->t, pair, (int32_t)id);
 }
 
 /* one element of a template: {"SpecialToken": {"id": "<s>"}} or {"Sequence": {"id": "A"}} */
@@ -338,24 +375,25 @@ static mocl_status read_template(tok_reader *r, const json_t *o) {
 }
 
 /* ["</s>", 2] */
-static mocl_status named_id(tok_reader *r, const json_t *o, const char *key, json_int_t *id) {
+static mocl_status named_id(tok_reader *r, const json_t *o, const char *type, const char *key,
+                            json_int_t *id) {
     const json_t *v = json_array_get(json_object_get(o, key), 1);
     *id = json_integer_value(v);
     if (json_is_integer(v) && *id >= 0) return MOCL_OK;
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: RobertaProcessing: '%s' is not [token, id]",
-                     r->path, key);
+    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: '%s' is not [token, id]", r->path, type, key);
 }
 
-static mocl_status read_roberta(tok_reader *r, const json_t *o) {
+/* RoBERTa puts its separator twice between two texts, BERT once. */
+static mocl_status read_ends(tok_reader *r, const json_t *o, const char *type, bool twice) {
     json_int_t cls, sep;
-    MOCL_TRY(mocl_tok_json_object(r, o, "RobertaProcessing",
-                                  "type sep cls trim_offsets add_prefix_space"));
-    MOCL_TRY(named_id(r, o, "cls", &cls));
-    MOCL_TRY(named_id(r, o, "sep", &sep));
+    MOCL_TRY(mocl_tok_json_object(
+        r, o, type, twice ? "type sep cls trim_offsets add_prefix_space" : "type sep cls"));
+    MOCL_TRY(named_id(r, o, type, "cls", &cls));
+    MOCL_TRY(named_id(r, o, type, "sep", &sep));
     const json_int_t parts[] = {cls, TOK_TEMPLATE_A, sep, sep, TOK_TEMPLATE_B, sep};
     for (int i = 0; i < 6; i++) {
         if (i < 3) MOCL_TRY(add_part(r, false, parts[i]));
-        MOCL_TRY(add_part(r, true, parts[i]));
+        if (i != 3 || twice) MOCL_TRY(add_part(r, true, parts[i]));
     }
     return MOCL_OK;
 }
@@ -378,6 +416,7 @@ mocl_status mocl_tok_read_post_processor(tok_reader *r, const json_t *o) {
         return mocl_fail(r->ctx, MOCL_E_FORMAT,
                          "%s: a second post-processor '%.60s' is not supported", r->path, type);
     if (strcmp(type, "TemplateProcessing") == 0) return read_template(r, o);
-    if (strcmp(type, "RobertaProcessing") == 0) return read_roberta(r, o);
+    if (strcmp(type, "RobertaProcessing") == 0) return read_ends(r, o, type, true);
+    if (strcmp(type, "BertProcessing") == 0) return read_ends(r, o, type, false);
     return unknown(r, what, type);
 }

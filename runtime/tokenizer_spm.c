@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizer_impl.h"
+#include "file.h" /* mocl_path_tail */
+#include "tokenizer_config.h"
 
 enum {
     FIRST_BYTE_ID = 3, /* .bin: byte b is id b + 3, <unk> 0, <s> 1, </s> 2 */
@@ -86,7 +87,8 @@ static mocl_status add_special(mocl_ctx *ctx, mocl_tokenizer *t, const char *wha
     return mocl_tok_add_added(ctx, t, what, &a);
 }
 
-static mocl_status set_steps(mocl_ctx *ctx, mocl_tokenizer *t, bool prefix, const char *space) {
+static mocl_status set_steps(mocl_ctx *ctx, mocl_tokenizer *t, tok_scheme prefix,
+                             const char *space) {
     tok_step *step;
     t->kind = TOK_KIND_SENTENCEPIECE;
     t->byte_fallback = true;
@@ -97,8 +99,9 @@ static mocl_status set_steps(mocl_ctx *ctx, mocl_tokenizer *t, bool prefix, cons
         MOCL_TRY(mocl_tok_bytes_add(ctx, &step->pattern, " ", 1));
         MOCL_TRY(mocl_tok_bytes_add(ctx, &step->content, space, strlen(space)));
     }
-    if (prefix) {
+    if (prefix != TOK_NEVER) {
         MOCL_TRY(mocl_tok_steps_add(ctx, &t->normalizer, TOK_PREPEND, &step));
+        step->scheme = prefix;
         MOCL_TRY(mocl_tok_bytes_add(ctx, &step->content, space, strlen(space)));
     }
     MOCL_TRY(mocl_tok_steps_add(ctx, &t->decoder, TOK_BYTE_FALLBACK, &step));
@@ -166,7 +169,8 @@ static mocl_status read_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, 
 }
 
 static mocl_status build_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
-                             size_t n, float *score) {
+                             size_t n, const tok_config *config, float *score) {
+    (void)config; /* transformers reads no .bin */
     MOCL_TRY(read_bin(ctx, t, path, data, n, score));
     MOCL_TRY(make_pairs(ctx, t, path, score));
     for (int b = 0; b < 256; b++) t->byte_id[b] = FIRST_BYTE_ID + b;
@@ -177,7 +181,7 @@ static mocl_status build_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
     MOCL_TRY(add_special(ctx, t, path, 0, "<unk>"));
     MOCL_TRY(add_special(ctx, t, path, 1, "<s>"));
     MOCL_TRY(add_special(ctx, t, path, 2, "</s>"));
-    MOCL_TRY(set_steps(ctx, t, true, " "));
+    MOCL_TRY(set_steps(ctx, t, TOK_ALWAYS, " "));
     t->source_kind = TOK_SOURCE_BIN;
     return MOCL_OK;
 }
@@ -304,8 +308,39 @@ static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     return mocl_tok_add_added(ctx, t, path, &a);
 }
 
+/* Which texts get a space in front. tokenizer_config.json: add_prefix_space overrides the model's
+*own
+** setting; legacy (true if absent, as in transformers 4) says that every text between two added
+** tokens gets one, else only the first. */
+static mocl_status prefix_of(mocl_ctx *ctx, const tok_config *config, const model_spec *spec,
+                             tok_scheme *out) {
+    const json_t *add = mocl_tok_config_key(config, "add_prefix_space");
+    const json_t *legacy = mocl_tok_config_key(config, "legacy");
+    const json_t *sampling = mocl_tok_config_key(config, "sp_model_kwargs");
+    const char *path = config ? config->path[TOK_SIDE_CONFIG] : "";
+    *out = TOK_NEVER;
+    if ((add && !json_is_boolean(add)) || (legacy && !json_is_boolean(legacy)))
+        return mocl_fail(ctx, MOCL_E_FORMAT, "%s: '%s' is not true or false", mocl_path_tail(path),
+                         add && !json_is_boolean(add) ? "add_prefix_space" : "legacy");
+    if (sampling && !(json_is_object(sampling) && json_object_size(sampling) == 0))
+        return mocl_fail(ctx, MOCL_E_FORMAT, "%s: sp_model_kwargs is not supported unless empty",
+                         mocl_path_tail(path));
+    bool prefix = add ? json_is_true(add) : spec->add_dummy_prefix;
+    *out = !prefix ? TOK_NEVER : json_is_false(legacy) ? TOK_FIRST : TOK_ALWAYS;
+    return MOCL_OK;
+}
+
+/* "aGVsbG8= 0": the first line of the .model of tiktoken, as Llama 3 has it */
+static bool is_tiktoken(const char *s, size_t n) {
+    size_t i = 0;
+    while (i < n && (memchr("+/=", s[i], 3) || (s[i] >= 'A' && s[i] <= 'Z') ||
+                     (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9')))
+        i++;
+    return i > 0 && i + 2 < n && s[i] == ' ' && s[i + 1] == '0' && s[i + 2] == '\n';
+}
+
 static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
-                              size_t n, float *score) {
+                              size_t n, const tok_config *config, float *score) {
     model_spec spec = {.type = 1,
                        .add_dummy_prefix = true,
                        .remove_extra_whitespaces = true,
@@ -315,6 +350,11 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
                        .eos = 2};
     mocl_text in = {data, n};
     int64_t id = 0;
+    if (is_tiktoken(data, n))
+        return mocl_fail(ctx, MOCL_E_FORMAT,
+                         "%s: a vocabulary of tiktoken, which is not supported; use the "
+                         "tokenizer.json of the same model",
+                         path);
     for (field f; in.n > 0;) {
         if (!next_field(&in, &f)) return malformed(ctx, path);
         if (f.number <= 3 && f.wire != 2) return malformed(ctx, path);
@@ -330,13 +370,15 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     t->unk = spec.unk;
     t->bos = spec.bos >= 0 && spec.bos < id ? spec.bos : -1;
     t->eos = spec.eos >= 0 && spec.eos < id ? spec.eos : -1;
-    return set_steps(ctx, t, spec.add_dummy_prefix, "\xe2\x96\x81");
+    tok_scheme prefix;
+    MOCL_TRY(prefix_of(ctx, config, &spec, &prefix));
+    return set_steps(ctx, t, prefix, "\xe2\x96\x81");
 }
 
 static mocl_status build_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
-                               size_t n, float *score) {
+                               size_t n, const tok_config *config, float *score) {
     tok_step *step;
-    MOCL_TRY(read_model(ctx, t, path, data, n, score));
+    MOCL_TRY(read_model(ctx, t, path, data, n, config, score));
     MOCL_TRY(make_pairs(ctx, t, path, score));
     MOCL_TRY(mocl_tok_steps_add(ctx, &t->whole, TOK_STRIP, &step));
     MOCL_TRY(mocl_tok_bytes_add(ctx, &step->content, " ", 1));
@@ -346,17 +388,25 @@ static mocl_status build_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *pat
 }
 
 typedef mocl_status (*builder)(mocl_ctx *, mocl_tokenizer *, const char *, const char *, size_t,
-                               float *);
+                               const tok_config *, float *);
+
+static mocl_status fill(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
+                        size_t n, builder build, const tok_config *config, float *score) {
+    MOCL_TRY(build(ctx, t, path, data, n, config, score));
+    if (config) MOCL_TRY(mocl_tok_config_tokens(ctx, config, t));
+    MOCL_TRY(mocl_tok_finish(ctx, t, path));
+    if (config) MOCL_TRY(mocl_tok_config_finish(ctx, config, t));
+    MOCL_TRY(mocl_tok_default_template(ctx, t));
+    return mocl_tok_bytes_add(ctx, &t->source, data, n);
+}
 
 static mocl_status load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path, const char *data,
-                        size_t n, builder build) {
+                        size_t n, builder build, const tok_config *config) {
     *out = NULL;
     mocl_tokenizer *t = NULL;
     float *score = mocl_calloc(ctx, n / 2 + 1, sizeof *score); /* a token takes over 2 bytes */
     mocl_status st = score ? mocl_tok_new(ctx, &t) : mocl_nomem(ctx, n * 2);
-    if (!st) st = build(ctx, t, path, data, n, score);
-    if (!st) st = mocl_tok_finish(ctx, t, path);
-    if (!st) st = mocl_tok_bytes_add(ctx, &t->source, data, n);
+    if (!st) st = fill(ctx, t, path, data, n, build, config, score);
     mocl_free(score);
     if (st) {
         mocl_tokenizer_free(t);
@@ -368,10 +418,10 @@ static mocl_status load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path, c
 
 mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                               const char *data, size_t n) {
-    return load(ctx, out, path, data, n, build_bin);
+    return load(ctx, out, path, data, n, build_bin, NULL);
 }
 
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
-                                const char *data, size_t n) {
-    return load(ctx, out, path, data, n, build_model);
+                                const char *data, size_t n, const tok_config *config) {
+    return load(ctx, out, path, data, n, build_model, config);
 }

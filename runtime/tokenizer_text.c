@@ -7,6 +7,7 @@
 #include <utf8proc.h>
 
 #include "tokenizer_impl.h"
+#include "unicode.h"
 
 void mocl_tok_steps_free(tok_steps *steps) {
     for (size_t i = 0; i < steps->n; i++) {
@@ -14,6 +15,7 @@ void mocl_tok_steps_free(tok_steps *steps) {
         mocl_free(s->pattern.p);
         mocl_free(s->content.p);
         pcre2_code_free(s->regex);
+        pcre2_code_free(s->exact);
         pcre2_match_data_free(s->match);
     }
     mocl_free(steps->p);
@@ -34,12 +36,14 @@ mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind ki
 
 /* ---- normalizer ---- */
 
-static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
-                                tok_bytes *out) {
+/* appends the form of s, which no barrier is in */
+static mocl_status put_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
+                            tok_bytes *out) {
     int options = UTF8PROC_STABLE;
     options |= kind == TOK_NFC || kind == TOK_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     if (kind == TOK_NFKC || kind == TOK_NFKD) options |= UTF8PROC_COMPAT;
     utf8proc_uint8_t *form = NULL;
+    if (n == 0) return MOCL_OK;
     if (!mocl_may_alloc(ctx)) return mocl_nomem(ctx, n);
     utf8proc_ssize_t m = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &form,
                                       (utf8proc_option_t)options);
@@ -49,6 +53,24 @@ static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s
     mocl_status st = mocl_tok_bytes_add(ctx, out, form, (size_t)m);
     free(form);
     return st;
+}
+
+/* The reference's tables are older than utf8proc's: to them a newer character neither decomposes,
+** joins a neighbour nor moves. So the text is normalized between such characters. */
+static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
+                                tok_bytes *out) {
+    size_t start = 0;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        size_t len = (size_t)mocl_tok_utf8(s + i, n - i, &c);
+        if (c >= 0x300 && mocl_unicode_form_barrier(c)) {
+            MOCL_TRY(put_form(ctx, kind, s + start, i - start, out));
+            MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + i, len));
+            start = i + len;
+        }
+        i += len;
+    }
+    return put_form(ctx, kind, s + start, n - start, out);
 }
 
 static mocl_status lowercase(mocl_ctx *ctx, const char *s, size_t n, tok_bytes *out) {
@@ -61,30 +83,22 @@ static mocl_status lowercase(mocl_ctx *ctx, const char *s, size_t n, tok_bytes *
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, "i\xcc\x87", 3));
             continue;
         }
-        len = mocl_tok_utf8_put((uint32_t)utf8proc_tolower((utf8proc_int32_t)c), low);
+        len = mocl_tok_utf8_put(mocl_unicode_lower(c), low);
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, low, (size_t)len));
     }
     return MOCL_OK;
 }
 
-static size_t character_at(const char *s, size_t n, size_t i) {
-    uint32_t c;
-    int len = i < n ? mocl_tok_utf8(s + i, n - i, &c) : 0;
-    return len > 0 ? (size_t)len : 1;
-}
-
 mocl_status mocl_tok_replace(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n,
                              tok_bytes *out) {
-    size_t at = 0, from = 0;
-    while (from <= n) {
-        size_t start, end;
-        bool found;
-        MOCL_TRY(mocl_tok_step_find(ctx, step, s, n, from, &start, &end, &found));
+    tok_search q = mocl_tok_search(step, s, n);
+    size_t at = 0, start, end;
+    for (bool found;;) {
+        MOCL_TRY(mocl_tok_search_next(ctx, &q, &start, &end, &found));
         if (!found) break;
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + at, start - at));
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, step->content.p, step->content.n));
         at = end;
-        from = end > start ? end : end + character_at(s, n, end);
     }
     return at < n ? mocl_tok_bytes_add(ctx, out, s + at, n - at) : MOCL_OK;
 }
@@ -97,12 +111,13 @@ void mocl_tok_strip(const tok_step *step, const char **s, size_t *n) {
         *n -= m;
 }
 
-mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
                                size_t *n) {
     int turn = 0;
     for (size_t i = 0; i < t->normalizer.n; i++) {
         const tok_step *step = &t->normalizer.p[i];
-        if (step->kind == TOK_PREPEND && (!first || *n == 0)) continue;
+        tok_place least = step->scheme == TOK_FIRST ? TOK_TEXT : TOK_SEGMENT;
+        if (step->kind == TOK_PREPEND && (place < least || *n == 0)) continue;
         tok_bytes *out = &t->text[turn];
         out->n = 0;
         switch (step->kind) {
@@ -139,17 +154,17 @@ static mocl_status add_piece(mocl_ctx *ctx, tok_spans *out, size_t start, size_t
     return mocl_tok_spans_add(ctx, out, start, end - start);
 }
 
-/* What the pieces of one span become; pieces come in order and alternate freely. */
+/* What the pieces of one span become. They come in order; a match may be empty and still parts its
+** neighbours. */
 typedef struct splitter {
     tok_spans *out;
     size_t first; /* out->n when the span began */
     tok_behavior behavior;
-    bool any, last; /* a piece came before; it was a match */
+    bool last; /* the piece before was a match */
 } splitter;
 
 static mocl_status split_piece(mocl_ctx *ctx, splitter *sp, size_t start, size_t end, bool match) {
     bool have = sp->out->n > sp->first, glue = false;
-    if (end <= start) return MOCL_OK;
     switch (sp->behavior) {
         case TOK_REMOVED:
             if (match) return MOCL_OK;
@@ -167,34 +182,31 @@ static mocl_status split_piece(mocl_ctx *ctx, splitter *sp, size_t start, size_t
             break;
     }
     sp->last = match;
-    return add_piece(ctx, sp->out, start, end, glue);
+    if (!glue) return mocl_tok_spans_add(ctx, sp->out, start, end - start);
+    sp->out->p[sp->out->n - 1].n += end - start;
+    return MOCL_OK;
 }
 
 static mocl_status split_span(mocl_ctx *ctx, const tok_step *step, const char *s, tok_span span,
                               tok_spans *out) {
-    splitter sp = {out, out->n, step->behavior, false, false};
-    const char *p = s + span.start;
-    size_t at = 0, from = 0, n = span.n, last_end = SIZE_MAX;
-    while (from <= n) {
-        size_t start, end;
-        bool found;
-        MOCL_TRY(mocl_tok_step_find(ctx, step, p, n, from, &start, &end, &found));
+    splitter sp = {out, out->n, step->behavior, false};
+    tok_search q = mocl_tok_search(step, s + span.start, span.n);
+    size_t at = 0, start, end;
+    for (bool found;;) {
+        MOCL_TRY(mocl_tok_search_next(ctx, &q, &start, &end, &found));
         if (!found) break;
-        if (start == end && end == last_end) { /* an empty match right behind a match */
-            from = end + character_at(p, n, end);
-            last_end = SIZE_MAX;
-            continue;
-        }
-        MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + start, step->flag));
+        if (start > at)
+            MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + start, step->flag));
         MOCL_TRY(split_piece(ctx, &sp, span.start + start, span.start + end, !step->flag));
-        at = last_end = from = end;
+        at = end;
     }
-    return split_piece(ctx, &sp, span.start + at, span.start + n, step->flag);
-}
-
-static bool is_number(uint32_t c) {
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+    if (span.n > at)
+        MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + span.n, step->flag));
+    size_t kept = sp.first;
+    for (size_t i = sp.first; i < out->n; i++)
+        if (out->p[i].n) out->p[kept++] = out->p[i];
+    out->n = kept;
+    return MOCL_OK;
 }
 
 static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, tok_span span,
@@ -204,7 +216,7 @@ static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, t
     for (size_t i = span.start; i < end;) {
         uint32_t c;
         size_t len = (size_t)mocl_tok_utf8(s + i, end - i, &c);
-        bool digit = is_number(c);
+        bool digit = mocl_unicode_is_number(c);
         bool glue = out->n > first && digit == last && !(digit && one_by_one);
         MOCL_TRY(add_piece(ctx, out, i, i + len, glue));
         last = digit;
@@ -213,12 +225,9 @@ static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, t
     return MOCL_OK;
 }
 
-/* puts a space before each span that does not begin with one, in a new buffer */
-static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
-                                 size_t *n) {
-    tok_bytes *out = &t->text[2];
-    out->n = 0;
-    t->more_words.n = 0;
+/* puts a space before each span that does not begin with one, into `out` */
+static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, tok_bytes *out,
+                                 const char **s, size_t *n) {
     for (size_t i = 0; i < t->words.n; i++) {
         tok_span w = t->words.p[i];
         size_t start = out->n;
@@ -230,6 +239,59 @@ static mocl_status prefix_spaces(mocl_ctx *ctx, mocl_tokenizer *t, bool first, c
     if (out->n) *s = out->p;
     *n = out->n;
     return MOCL_OK;
+}
+
+/* Spaces become the character of the step, which goes before a word that does not begin with it; into
+** `out`, with the words in t->more_words. */
+static mocl_status metaspace(mocl_ctx *ctx, mocl_tokenizer *t, const tok_step *step,
+                             tok_place place, tok_bytes *out, const char **s, size_t *n) {
+    const tok_bytes *space = &step->content;
+    for (size_t i = 0; i < t->words.n; i++) {
+        tok_span w = t->words.p[i];
+        const char *p = *s + w.start;
+        size_t start = out->n, from = start;
+        bool spaced =
+            p[0] == ' ' || (w.n >= space->n && memcmp(p, space->p, space->n) == 0);
+        bool prefix = step->scheme == TOK_ALWAYS  ? place != TOK_INSIDE || i > 0
+                      : step->scheme == TOK_FIRST ? place == TOK_TEXT && w.start == 0
+                                                  : false;
+        if (prefix && !spaced) MOCL_TRY(mocl_tok_bytes_add(ctx, out, space->p, space->n));
+        for (size_t k = 0; k < w.n; k++)
+            MOCL_TRY(p[k] == ' ' ? mocl_tok_bytes_add(ctx, out, space->p, space->n)
+                                 : mocl_tok_bytes_add(ctx, out, p + k, 1));
+        for (size_t k = start + 1; step->flag && k + space->n <= out->n; k++) {
+            if (memcmp(out->p + k, space->p, space->n) != 0) continue;
+            MOCL_TRY(add_piece(ctx, &t->more_words, from, k, false));
+            from = k;
+        }
+        MOCL_TRY(add_piece(ctx, &t->more_words, from, out->n, false));
+    }
+    if (out->n) *s = out->p;
+    *n = out->n;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_unspace(mocl_ctx *ctx, const tok_step *step, bool first, const char *s,
+                             size_t n, tok_bytes *out) {
+    const tok_bytes *space = &step->content;
+    bool drop = first && step->scheme != TOK_NEVER;
+    for (size_t i = 0; i < n;) {
+        bool found = n - i >= space->n && memcmp(s + i, space->p, space->n) == 0;
+        if (!found || !drop) MOCL_TRY(mocl_tok_bytes_add(ctx, out, found ? " " : s + i, 1));
+        i += found ? space->n : 1;
+    }
+    return MOCL_OK;
+}
+
+bool mocl_tok_prefixes(const mocl_tokenizer *t) {
+    for (size_t i = 0; i < t->normalizer.n; i++)
+        if (t->normalizer.p[i].kind == TOK_PREPEND) return true;
+    for (size_t i = 0; i < t->splitter.n; i++) {
+        const tok_step *step = &t->splitter.p[i];
+        if (step->kind == TOK_PREFIX_SPACE) return true;
+        if (step->kind == TOK_METASPACE && step->scheme != TOK_NEVER) return true;
+    }
+    return false;
 }
 
 /* whole characters of a span cut before each space character that follows something else */
@@ -249,16 +311,22 @@ static mocl_status cut_at_space(mocl_ctx *ctx, mocl_tokenizer *t, const char *s,
     return add_piece(ctx, &t->more_words, start, end, false);
 }
 
-mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const char **s,
+mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, const char **s,
                            size_t *n) {
+    int turn = 2;
     t->words.n = 0;
     if (*n == 0) return MOCL_OK;
     MOCL_TRY(mocl_tok_spans_add(ctx, &t->words, 0, *n));
     for (size_t k = 0; k < t->splitter.n + t->cut_at_space; k++) {
         const tok_step *step = k < t->splitter.n ? &t->splitter.p[k] : NULL;
         t->more_words.n = 0;
-        if (step && step->kind == TOK_PREFIX_SPACE) {
-            MOCL_TRY(prefix_spaces(ctx, t, first, s, n));
+        if (step && (step->kind == TOK_PREFIX_SPACE || step->kind == TOK_METASPACE)) {
+            tok_bytes *out = &t->text[turn];
+            out->n = 0;
+            MOCL_TRY(step->kind == TOK_METASPACE
+                         ? metaspace(ctx, t, step, place, out, s, n)
+                         : prefix_spaces(ctx, t, place != TOK_INSIDE, out, s, n));
+            turn = 5 - turn;
         } else {
             for (size_t i = 0; i < t->words.n; i++) {
                 if (!step)
@@ -278,32 +346,6 @@ mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, bool first, const c
 
 /* ---- added tokens ---- */
 
-static bool is_space(uint32_t c) {
-    if (c >= 9 && c <= 13) return true;
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return c == 0x85 || k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL ||
-           k == UTF8PROC_CATEGORY_ZP;
-}
-
-static bool is_word(uint32_t c) {
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-        case UTF8PROC_CATEGORY_LU:
-        case UTF8PROC_CATEGORY_LL:
-        case UTF8PROC_CATEGORY_LT:
-        case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO:
-        case UTF8PROC_CATEGORY_MN:
-        case UTF8PROC_CATEGORY_MC:
-        case UTF8PROC_CATEGORY_ME:
-        case UTF8PROC_CATEGORY_ND:
-        case UTF8PROC_CATEGORY_NL:
-        case UTF8PROC_CATEGORY_PC:
-            return true;
-        default:
-            return false;
-    }
-}
-
 /* start of the character that ends at `end`, or `end` if none does */
 static size_t before(const char *s, size_t end, uint32_t *c) {
     for (size_t len = 1; len <= 4 && len <= end; len++)
@@ -321,21 +363,28 @@ void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_speci
         const tok_added *a = NULL;
         for (size_t k = 0; k < t->n_added && !a; k++) { /* longest first */
             const tok_added *b = &t->added[k];
-            if (!b->in_text || b->normalized != normalized || (no_special && b->special)) continue;
+            if (!b->in_text || b->normalized != normalized) continue;
             if (b->match.n <= n - i && memcmp(b->match.p, s + i, b->match.n) == 0) a = b;
         }
         if (!a) continue;
+        if (no_special && a->special) {
+            i += a->match.n - 1;
+            continue;
+        }
         size_t first = i, last = i + a->match.n;
-        if (a->single_word && ((before(s, first, &c) < first && is_word(c)) ||
-                               (last < n && mocl_tok_utf8(s + last, n - last, &c) && is_word(c)))) {
+        if (a->single_word &&
+            ((before(s, first, &c) < first && mocl_unicode_is_word(c)) ||
+             (last < n && mocl_tok_utf8(s + last, n - last, &c) && mocl_unicode_is_word(c)))) {
             i = last - 1;
             continue;
         }
         if (a->lstrip)
-            for (size_t p; first > from && (p = before(s, first, &c)) < first && is_space(c);)
+            for (size_t p;
+                 first > from && (p = before(s, first, &c)) < first && mocl_unicode_is_space(c);)
                 first = p < from ? from : p;
         if (a->rstrip)
-            for (int len; last < n && (len = mocl_tok_utf8(s + last, n - last, &c)) && is_space(c);)
+            for (int len; last < n && (len = mocl_tok_utf8(s + last, n - last, &c)) &&
+                          mocl_unicode_is_space(c);)
                 last += (size_t)len;
         *which = a;
         *start = first;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizer_impl.h"
+#include "tokenizer_config.h"
 
 enum { N_BYTES = 256, MAX_WORD = 4096 /* longer words are left out of the counts, in bytes */ };
 
@@ -146,7 +146,8 @@ static mocl_status build(trainer *tr, mocl_tokenizer **out) {
         recipe.special = special;
         st = mocl_tok_write_json(ctx, &recipe, &text);
     }
-    if (!st) st = mocl_tok_load_json(ctx, out, "trained tokenizer", text.p, text.n, NULL);
+    const tok_config nothing = {0}; /* lies beside it */
+    if (!st) st = mocl_tok_load_json(ctx, out, "trained tokenizer", text.p, text.n, &nothing);
     mocl_free(text.p);
     mocl_free(token);
     mocl_free(merge);

@@ -9,6 +9,11 @@
 
 #include "tokenizer_impl.h"
 
+static const char qwen2_pattern[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
 typedef struct writer {
     mocl_ctx *ctx;
     tok_bytes *out;
@@ -59,16 +64,18 @@ static mocl_status added_tokens(writer *w, const tok_recipe *recipe) {
     return raw(w, recipe->n_special ? "\n ],\n" : "],\n");
 }
 
-static mocl_status pre_tokenizer(writer *w, bool gpt2) {
+static mocl_status pre_tokenizer(writer *w, tok_recipe_kind kind) {
     static const char byte_level[] =
         "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
         "\"use_regex\": ";
+    bool gpt2 = kind == TOK_RECIPE_GPT2;
+    const char *pattern = kind == TOK_RECIPE_QWEN2 ? qwen2_pattern : mocl_tok_own_pattern;
     MOCL_TRY(raw(w, " \"pre_tokenizer\": "));
     if (!gpt2) {
         MOCL_TRY(raw(w,
                      "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
                      "  {\"type\": \"Split\", \"pattern\": {\"Regex\": "));
-        MOCL_TRY(quoted(w, (mocl_text){mocl_tok_own_pattern, strlen(mocl_tok_own_pattern)}));
+        MOCL_TRY(quoted(w, (mocl_text){pattern, strlen(pattern)}));
         MOCL_TRY(raw(w, "}, \"behavior\": \"Isolated\", \"invert\": false},\n  "));
     }
     MOCL_TRY(raw(w, byte_level));
@@ -105,8 +112,9 @@ mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_byt
     writer w = {ctx, out};
     MOCL_TRY(raw(&w, "{\n \"version\": \"1.0\",\n \"truncation\": null,\n \"padding\": null,\n"));
     MOCL_TRY(added_tokens(&w, recipe));
-    MOCL_TRY(raw(&w, " \"normalizer\": null,\n"));
-    MOCL_TRY(pre_tokenizer(&w, recipe->gpt2));
+    MOCL_TRY(raw(&w, recipe->kind == TOK_RECIPE_QWEN2 ? " \"normalizer\": {\"type\": \"NFC\"},\n"
+                                                      : " \"normalizer\": null,\n"));
+    MOCL_TRY(pre_tokenizer(&w, recipe->kind));
     MOCL_TRY(raw(&w,
                  " \"post_processor\": null,\n \"decoder\": {\"type\": \"ByteLevel\", "
                  "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n"
@@ -129,5 +137,6 @@ mocl_status mocl_tok_write_config(mocl_ctx *ctx, const mocl_tokenizer *t, tok_by
     MOCL_TRY(token_or_null(&w, t, t->bos));
     MOCL_TRY(raw(&w, ",\n \"eos_token\": "));
     MOCL_TRY(token_or_null(&w, t, t->eos));
+    if (t->own && t->bos >= 0) MOCL_TRY(raw(&w, ",\n \"add_bos_token\": true"));
     return raw(&w, ",\n \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n");
 }

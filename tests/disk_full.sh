@@ -36,6 +36,7 @@ stopped() { # STATUS REASON CURE
     [ "$1" = 1 ] || problem "status $1"
     grep -qF "$2" "$dir/err" || problem "does not say '$2'"
     grep -qF "$3" "$dir/err" || problem "does not say '$3'"
+    ! grep -qE 'stack traceback|\.lua:[0-9]+:' "$dir/err" || problem "names places in the code"
     [ -z "$(find "$dir/disk" -name '*.tmp')" ] || problem "left $(find "$dir/disk" -name '*.tmp')"
     if [ -e "$dir/disk/run/last" ]; then
         (cd "$dir/disk/run/last" && sha256sum --quiet -c SHA256SUMS) > "$dir/sums" 2>&1 || problem "$(cat "$dir/sums")"

@@ -69,12 +69,7 @@ local function contents(dir)
       if fs.exists(dir .. path) == "directory" then
         walk(path)
       elseif not VARIES[name] then
-        local text = assert(fs.read(dir .. path))
-        if name == "adapter_config.json" then -- holds the path of its run
-          local at, to = text:find(dir, 1, true)
-          text = text:sub(1, at - 1) .. text:sub(to + 1)
-        end
-        found[path] = text
+        found[path] = assert(fs.read(dir .. path))
       end
     end
   end

@@ -42,7 +42,7 @@ fi
 sources() { (cd "$tmp/src" && find "$@" -type f | sort); }
 
 core=$(sources runtime kernels)
-library=$(sources runtime kernels lua | grep -v '^lua/main\.c$\|^lua/repl\.c$')
+library=$(sources runtime kernels lua | grep -v '^lua/\(main\|repl\|resume\|signals\)\.c$')
 
 # shellcheck disable=SC2046,SC2086 # word splitting is meant throughout
 {
@@ -101,8 +101,12 @@ else
 fi
 
 if [ -f mocl.so ] && [ -f libmocl.so ] && [ -f libmocl.a ]; then
-    nm -D --defined-only mocl.so | awk '$3 != "luaopen_mocl"' > "$tmp/found"
-    ok "mocl.so exports luaopen_mocl alone"
+    nm -D --defined-only mocl.so | awk '{print $3}' | sort > "$tmp/exported"
+    { echo luaopen_mocl
+      sed -n 's/^    X("\(mocl[a-z._]*\)".*/\1/p' lua/modules.h | sed 's/\./_/g; s/^/luaopen_/'
+      find stdlib/mocl -name '*.lua' ! -name init.lua | sed 's|^stdlib/||; s|\.lua$||; s|/|_|g; s|^|luaopen_|'; } | sort > "$tmp/declared"
+    diff "$tmp/declared" "$tmp/exported" > "$tmp/found"
+    ok "mocl.so exports an opener for each module, and nothing else"
 
     nm -D --defined-only libmocl.so | awk '{print $3}' | sort > "$tmp/exported"
     grep -o '^MOCL_API [^(]*(' runtime/mocl.h | sed 's/($//; s/.*[ *]//' | sort > "$tmp/declared"

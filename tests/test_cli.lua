@@ -125,6 +125,19 @@ T.test("errors go to stderr with a traceback, status 1", function()
   T.eq(out, "")
   T.ok(err:find("mocl: (command line):1: unexpected symbol near '='", 1, true), err)
   T.eq(status, 1)
+  -- a place in a file that was read is no place in the code
+  local _
+  _, err, status = shell [[printf '{"a": [1,\n2' > x.json; printf 'local _, m = require("mocl.json").load("x.json") error(m, 0)' > s.lua
+    "$MOCL" s.lua]]
+  T.ok(err:find "^[^\n]*mocl: x.json: line 2[^\n]*\n$" or err:find "^[^\n]*mocl: x.json:2[^\n]*\n$", err)
+  _, err, status = shell [[echo 'error("a.csv:2: the columns are wrong", 0)' > s.lua; "$MOCL" s.lua]]
+  T.ok(err:find "^[^\n]*mocl: a.csv:2: the columns are wrong\n$", err)
+  T.eq(status, 1)
+  -- one in a function that has ended, and in mocl's own code
+  _, err = shell [[echo 'local ok, m = pcall(function() error "bad" end) error(m, 0)' > s.lua; "$MOCL" s.lua]]
+  T.ok(err:find("s.lua:1: bad\nstack traceback:", 1, true), err)
+  _, err = shell [["$MOCL" -e 'error("stdlib/mocl/x.lua:3: bad", 0)']]
+  T.ok(err:find("stdlib/mocl/x.lua:3: bad\nstack traceback:", 1, true), err)
   out, err, status = shell([["$MOCL" -e 'error {}']])
   T.eq(out, "")
   T.ok(err:find("(error object is a table value)", 1, true), err)
@@ -218,6 +231,17 @@ sleep 0.2; kill -TERM $pid]]) -- two within 0.1 s count as one
   T.eq(status, 143)
 end)
 
+T.test("message mode: an interruption without place and traceback, the second one after a flag too", function()
+  local _, err, status = stopped("INT", 'require("mocl.sys").on_interrupt "message" ' .. READY .. "while true do end")
+  T.eq({ status, err:match "[^/]*$" }, { 130, "mocl: interrupted!\n" })
+  local code = [[local sys = require "mocl.sys" sys.on_interrupt "message" assert(sys.on_interrupt "flag" == "message") ]] .. READY
+    .. [[while not sys.interrupted() do end print "noted" io.stdout:flush() while true do end]]
+  _, err, status = beside(code, "await test -e ready; kill -TERM $pid; await grep noted out\nsleep 0.2; kill -TERM $pid")
+  T.eq({ status, err:match "[^/]*$" }, { 143, "mocl: interrupted!\n" })
+  local out = child.lua [[local sys = require "mocl.sys" print(sys.on_interrupt "message", sys.on_interrupt "raise", sys.on_interrupt "flag")]]
+  T.eq(out, "raise\tmessage\traise\n")
+end)
+
 T.test("a second signal within a second ends what catches all errors", function()
   local out, _, status = beside("while true do pcall(function() " .. READY .. [[while true do end end)
 io.stdout:write("caught\n"):flush() end]], [[
@@ -241,11 +265,13 @@ T.test("interactive mode on a pipe", function()
 end)
 
 --- The program on a terminal of its own; `typed` are shell commands that type: seen TEXT N waits until N lines match TEXT.
-local function on_terminal(typed)
+-- history: its history file; nil keeps none.
+local function on_terminal(typed, history)
   if not os.execute("command -v script >/dev/null 2>&1") then
     T.skip("no program 'script' to make a terminal")
   end
   return (shell(([[
+export MOCL_HISTORY=%s
 : > typescript
 seen() { # TEXT N
   for i in $(seq 12000); do
@@ -255,7 +281,7 @@ seen() { # TEXT N
 }
 { %s
   printf '\004'; seen 'Script done' 1; } | TERM=dumb SHELL=/bin/sh script -q -f -e -c "exec '$MOCL'" typescript; echo "status $?"]])
-    :format(typed)))
+    :format(quote(history or "-"), typed)))
 end
 
 T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
@@ -266,6 +292,25 @@ T.test("interactive mode on a terminal: Ctrl-C keeps the session", function()
   T.ok(out:find("interrupted!", 1, true), out)
   T.ok(out:find("42", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)
+end)
+
+T.test("interactive mode on a terminal: every line is in the history, however the session ends", function()
+  if not package.loadlib("libreadline.so.8", "*") then
+    T.skip "no GNU readline"
+  end
+  local path = T.tmpdir() .. "/new/history"
+  local ends = { "os.exit(3)", "os.exit(true, true)", 'os.execute("kill -9 $PPID")', "x = 1" }
+  for i, last in ipairs(ends) do
+    on_terminal(("seen '^> ' 1; printf 'y = %d\\n'; seen '^> ' 2; printf '%s\\n'"):format(i, last)
+      .. (i == #ends and "; seen '^> ' 3" or "; seen 'Script done' 1"), path)
+    local text = child.read(path)
+    for k = 1, i do
+      T.ok(text:find(("\ny = %d\n"):format(k), 1, true) and text:find("\n" .. ends[k] .. "\n", 1, true), text)
+    end
+  end
+  local p = assert(io.popen(("stat -c %%a '%s'"):format(path)))
+  T.eq(p:read "l", "600")
+  p:close()
 end)
 
 T.test("interactive mode on a terminal: Tab completes, a second one lists, files in strings", function()
@@ -280,6 +325,27 @@ T.test("interactive mode on a terminal: Tab completes, a second one lists, files
   T.ok(out:find("rep      reverse", 1, true) and out:find("\nup", 1, true), out)
   T.ok(out:find("\na-fileend", 1, true), out)
   T.ok(out:find("status 0\n", 1, true), out)
+end)
+
+T.test("the width of a terminal, and a status line that takes it", function()
+  if not os.execute "command -v script >/dev/null 2>&1" then
+    T.skip "no program 'script' to make a terminal"
+  end
+  local code = [[
+    local sys = require "mocl.sys"
+    print(sys.columns(2))
+    local bar = require "mocl.progress".new { label = "x", total = 2 }
+    bar:update(2, ("y"):rep(500))
+    bar:done()
+    os.execute "stty cols 60"
+    print(sys.columns(2))]]
+  local out = shell(("cat > s.lua <<'E'\n%s\nE\nTERM=xterm SHELL=/bin/sh script -q -e -c \"stty cols 150; '$MOCL' s.lua\" t </dev/null")
+    :format(code))
+  T.ok(out:find("^150\r?\n"), out)
+  T.eq(#out:match "\r(x [^\27]*y)\27", 149)
+  T.ok(out:find("\n60\r?\n"), out)
+  -- elsewhere there is none
+  T.eq((shell [["$MOCL" -e 'print(require "mocl.sys".columns(2))']]), "nil\n")
 end)
 
 T.test("same output as lua5.4", function()
@@ -315,22 +381,16 @@ T.test("same output as lua5.4", function()
   end
 end)
 
-T.test("mocl.so in a stock lua5.4", function()
-  local module = mocl:gsub("mocl$", "mocl.so")
-  local f = io.open(module, "rb")
-  if not f or not os.execute("command -v lua5.4 >/dev/null 2>&1") then
-    T.skip("no mocl.so beside the program, or no lua5.4")
-  end
-  local binary = f:read("a")
-  f:close()
-  if binary:find("__asan_init", 1, true) then
-    T.skip("a library with the address sanitizer cannot be loaded by lua5.4")
-  end
-  local dir = module:match("^(.*)/")
-  local out, err = shell(("LUA_CPATH=%s/?.so lua5.4 -e %s"):format(quote(dir), quote [[
-local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())]]))
-  T.eq(out, require("mocl")._VERSION .. "\ttrue\traise\tnil\n", err)
+T.test("the collector is the incremental one, which frees tensors of some age soon", function()
+  T.eq((shell [["$MOCL" -e 'print(collectgarbage "generational")']]), "incremental\n")
+  local out = shell(([["$MOCL" -e %s]]):format(quote [[
+    local tensor, ring = require "mocl.tensor", {}
+    for i = 1, 2000 do
+      ring[i % 64 + 1] = tensor.zeros { 1 << 14 }
+      for j = 1, 50 do local _ = { i, j } end
+    end
+    print(tensor.memory().peak // 2 ^ 20 < 16)]]))
+  T.eq(out, "true\n") -- 4 MiB are in the ring
 end)
 
 T.test("mocl.sys", function()
@@ -342,6 +402,7 @@ T.test("mocl.sys", function()
   T.ok(sys.rss_bytes() > 1 << 20)
   T.ok(sys.peak_rss_bytes() >= sys.rss_bytes() // 2)
   T.raises("isatty' %(file descriptor expected", sys.isatty, -1)
+  T.raises("columns' %(file descriptor expected", sys.columns, -1)
   T.raises("invalid option 'sometimes'", sys.on_interrupt, "sometimes")
   local env = sys.env()
   for _, key in ipairs { "mocl", "lua", "os", "cpu", "cpu_features", "blas", "cuda", "devices", "real", "stdlib", "recipes" } do

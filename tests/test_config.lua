@@ -178,8 +178,11 @@ T.test("files of options: errors name the file", function()
   fails("1: .*expected", "k.lua", "return {")
   fails("%S", "l.json", "{")
   fails("attempt to index a nil value %(global 'os'%)", "m.lua", "return { seed = os.time() }")
-  says("/nowhere/x.lua: No such file or directory", "@/nowhere/x.lua")
-  says("/nowhere/x.json: No such file or directory", "@/nowhere/x.json")
+  says("argument '@/nowhere/x.lua': No such file or directory", "@/nowhere/x.lua")
+  says("argument '@/nowhere/x.json': No such file or directory", "@/nowhere/x.json")
+  local dir = T.tmpdir() .. "/d.lua"
+  assert(os.execute(("mkdir '%s'"):format(dir)))
+  says(("argument '@%s': is a directory"):format(dir), "@" .. dir)
 end)
 
 T.test("--help", function()

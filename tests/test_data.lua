@@ -55,6 +55,73 @@ T.test("lines of plain and gzip'd files", function()
   T.raises("^/tmp: Is a directory", data.lines, "/tmp")
 end)
 
+-- text in units of `size` bytes
+local function wide(text, size, order)
+  local out = {}
+  for _, c in utf8.codes(text) do
+    out[#out + 1] = (order .. "I" .. size):pack(c)
+  end
+  return table.concat(out)
+end
+
+T.test("UTF-16 and UTF-32 are told by name, with and without a mark, plain and gzip'd; the mark of UTF-8 is skipped", function()
+  local text = '[{"a": 1}]\n{"a": "\u{E9}"}\n'
+  for _, case in ipairs { { 2, "<", "UTF-16", "LE" }, { 2, ">", "UTF-16", "BE" }, { 4, "<", "UTF-32", "LE" }, { 4, ">", "UTF-32", "BE" } } do
+    local size, order, name, end_ = table.unpack(case)
+    for mark, told in pairs {
+      ["\u{FEFF}"] = ("the text is %s, as its byte order mark says; convert it: iconv -f %s -t UTF-8"):format(name, name),
+      [""] = ("the text is %s without a mark; convert it: iconv -f %s%s -t UTF-8"):format(name, name, end_),
+    } do
+      local bytes = wide(mark .. text, size, order)
+      local path, packed = file("w.txt", bytes), gz("z.txt", bytes)
+      for _, p in ipairs { path, packed } do
+        local want = p .. ":1: " .. told
+        for _, read in ipairs { data.read_jsonl, data.read_csv, data.hh_rlhf, data.humor_csv, data.metaaligner_csv } do
+          T.eq({ read(p) }, { nil, want, "FORMAT" })
+        end
+        T.eq(select(2, pcall(function()
+          drain(data.lines(p))
+        end)), want)
+      end
+      T.eq({ json.load(path) }, { nil, path .. ": " .. told, "FORMAT" })
+      T.eq({ data.dpo_json(path) }, { nil, path .. ": " .. told, "FORMAT" })
+      T.eq({ json.decode(bytes) }, { nil, told })
+      T.eq({ core.mark(bytes) }, { nil, told })
+    end
+  end
+  -- the marks alone
+  for _, mark in ipairs { "\xFF\xFE", "\xFE\xFF" } do
+    T.raises("x:1: the text is UTF%-16, as", function() drain(data.lines(file("x", mark))) end)
+  end
+  T.raises("x:1: the text is UTF%-32, as", function() drain(data.lines(file("x", "\xFF\xFE\0\0"))) end)
+  -- UTF-8 with its mark
+  T.eq(data.read_jsonl(file("a", "\u{FEFF}[1]\n[2]")), { { 1 }, { 2 } })
+  T.eq(data.read_csv(gz("a", "\u{FEFF}a,b\n1,2\n")), { { a = "1", b = "2" } })
+  T.eq(data.read_csv(file("a", '\u{FEFF}"a",b\n1,2\n')), { { a = "1", b = "2" } })
+  T.eq(json.load(file("a", "\u{FEFF}[1]")), { 1 })
+  T.eq(all(data.lines(file("a", "\u{FEFF}"))), {})
+  T.eq({ core.mark "\u{FEFF}x", core.mark "x", core.mark "" }, { 3, 0, 0 })
+  -- bytes that are no such text are handed on as before
+  for _, bytes in ipairs { "a\0bcdefgh", "\0abcdefgh", "\xFFab", "a\0\0b\0\0c\0\0d\0\0", "\xE9\0\xE9\0\xE9\0\xE9\0" } do
+    T.eq(all(data.lines(file("a", bytes))), { { 1, bytes } })
+  end
+end)
+
+T.test("recipes/tokenize.lua skips the mark of UTF-8 and tells UTF-16", function()
+  local child, tokenizer = require "child", require "mocl.tokenizer"
+  local tok = T.tmpdir() .. "/tokenizer.json"
+  assert(tokenizer.train({ "one two" }, { vocab_size = 260 }):save(tok))
+  local function ids(text, whole)
+    return child.mocl { "recipes/tokenize.lua", "tokenizer=" .. tok, "file=" .. file("t.txt", text), "whole=" .. whole }
+  end
+  for _, whole in ipairs { "true", "false" } do
+    T.eq(ids("\u{FEFF}one\ntwo\n", whole), (ids("one\ntwo\n", whole)))
+    local out, err, status = ids(wide("\u{FEFF}one\n", 2, "<"), whole)
+    T.eq({ out, status }, { "", 1 })
+    T.ok(err:find("t.txt: the text is UTF-16, as its byte order mark says; convert it: iconv", 1, true), err)
+  end
+end)
+
 T.test("a damaged gzip file names file and line", function()
   local parts = {}
   for i = 1, 20000 do
@@ -317,6 +384,23 @@ T.test("dpo_json", function()
   end
   T.eq({ #rows, turns }, { 300, 906 })
   T.eq(#data.dpo_json(T.shared "prefs/llamafactory/dpo_en_demo.json", { limit = 7 }), 7)
+end)
+
+T.test("dpo_json leaves out what hh_rlhf leaves out, and counts it", function()
+  local function entry(chosen, rejected)
+    return json.encode { conversations = { { from = "human", value = "hi" } }, chosen = { from = "gpt", value = chosen },
+      rejected = { from = "gpt", value = rejected } }
+  end
+  local path = file("d.json", "[" .. table.concat({ entry("1", "2"), entry("1", " 1\n"), entry("", "2"), entry("1", " \u{3000}"),
+    entry("", ""), entry("3", "4") }, ",") .. "]")
+  local rows, counts = data.dpo_json(path)
+  T.eq({ #rows, rows[1].chosen, rows[2].chosen }, { 2, "1", "3" })
+  T.eq(counts, { rows = 6, kept = 2, different_prompts = 0, identical = 1, empty_answers = 3 })
+  T.eq(#data.dpo_json(path, { limit = 2 }), 2)
+  T.eq(select(2, data.dpo_json(path, { limit = 1 })).rows, 1)
+  T.eq(data.dpo_json(path, { limit = 0 }), {})
+  T.fails("d.json: entry 1: the prompt is empty", data.dpo_json,
+    file("d.json", '[{"conversations":[{"from":"human","value":" "}],"chosen":{"value":"a"},"rejected":{"value":"b"}}]'))
 end)
 
 T.test("dpo_json names the entry that is malformed", function()

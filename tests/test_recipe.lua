@@ -58,8 +58,7 @@ local function rows(path)
   return list
 end
 
--- What must be equal in equal runs: every file but those with times and the command itself, with the run's own
--- directory (in adapter_config.json) taken out. Returns {name = hash or text}.
+-- What must be equal in equal runs: every file but those with times and the command itself. Returns {name = hash}.
 local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true,
   ["config.lua"] = true, ["report.html"] = true, SHA256SUMS = true, log = true }
 
@@ -71,8 +70,7 @@ local function files(dir)
       if fs.exists(dir .. path) == "directory" then
         walk(path)
       elseif not VARIES[name] then
-        found[path] = name == "adapter_config.json" and child.read(dir .. path):gsub(dir, "DIR", 1, true)
-          or assert(fs.sha256(dir .. path))
+        found[path] = assert(fs.sha256(dir .. path))
       end
     end
   end
@@ -193,7 +191,7 @@ T.test("checkpoints, samples and configuration can be read back", function()
     T.ok(preference.check(s.preference) and #s.rewards == 2 and s.prompt and s.response)
   end
   T.eq(assert(config.load(dir .. "/config.lua")).moc.iterations, 3)
-  T.ok(child.read(dir .. "/cmdline.txt"):find("preset=smoke", 1, true))
+  T.ok(child.read(dir .. "/cmdline.txt"):find "^mocl recipes/moc_hh.lua .*preset=smoke") -- the file that was run
   T.eq(fs.exists(dir .. "/lock"), nil)
   -- the policy answers in recipes/generate.lua
   local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
@@ -207,8 +205,7 @@ T.test("a complete run, run again: says so, prints the table, changes nothing", 
   local before = fs.sha256(r.dir .. "/timing.json")
   for _, resume in ipairs { {}, { "resume=auto" } } do
     local out = must("out=" .. r.dir, "preset=smoke", resume)
-    T.ok(out:find("^" .. r.dir:gsub("%p", "%%%0") .. " holds this run, complete"), out)
-    T.ok(out:find("hypervolume", 1, true), out)
+    T.eq(out, r.dir .. " holds this run, complete:\n" .. r.out) -- what it printed when it ended, answers and report too
   end
   T.eq(fs.sha256(r.dir .. "/timing.json"), before)
   local err = fails("holds a run with other options", "out=" .. r.dir, "preset=smoke", "ppo.lr=1e-3")

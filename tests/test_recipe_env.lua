@@ -102,7 +102,7 @@ T.test("a complete run is shown, not run again; other options are refused", func
   for _, recipe in ipairs { "fishwood", "fruit_tree" } do
     local r = smoke(recipe)
     local before = files(r.dir)
-    T.ok(must(recipe, "preset=smoke", "seeds=2", "out=" .. r.dir):find("holds this run, complete", 1, true))
+    T.eq(must(recipe, "preset=smoke", "seeds=2", "out=" .. r.dir), r.dir .. " holds this run, complete:\n\n" .. r.out)
     T.eq(files(r.dir), before)
     local _, err, status = run(recipe, "preset=smoke", "out=" .. r.dir)
     T.ok(status == 1 and err:find("seeds: 2 there, 1 now", 1, true), err)

@@ -9,6 +9,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lora = require "mocl.lora"
 local safetensors = require "mocl.safetensors"
+local tokenizer = require "mocl.tokenizer"
 local small = require "fixtures.llama.small"
 local transformer = require "mocl.transformer"
 
@@ -199,15 +200,6 @@ T.test("the run's own files, cut or nonsense", function()
   T.eq(fs.exists(dir .. "/lock"), nil)
 end)
 
-T.test("a file of rewards that changed under an interrupted run", function()
-  local path = T.tmpdir() .. "/rewards.lua"
-  assert(fs.write(path, [[local function f(p, r) local s = {} for i, x in ipairs(r) do s[i] = #x end return s end
-    return { humor = f, helpful = f }]]))
-  local dir = stopped("rewards=" .. path)
-  edit(path, function(s) return s .. "\n" end)
-  refused(dir, { path .. ": is not the file this run began with (sha256 " }, "rewards=" .. path)
-end)
-
 T.test("an adapter of another base", function()
   local dir = T.tmpdir() .. "/adapter"
   local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })
@@ -303,6 +295,62 @@ wait $pid]]):format(table.concat(list, " "), dir, dir, dir))
   T.eq(fs.exists(dir), nil, "nothing was made in its place")
 end)
 
+T.test("out= and resume= that can be no directory name the option", function()
+  for _, recipe in ipairs { "moc_hh", "fishwood", "fruit_tree" } do
+    local function told(text, ...)
+      local out, err, status = child.mocl { "recipes/" .. recipe .. ".lua", "preset=smoke", "quiet=true", ... }
+      T.eq(status, 1, out .. err)
+      T.eq(err:match ": (.*)\n$", text)
+    end
+    told("option out: is empty; give it a value, or leave it out", "out=")
+    told("option resume: is empty; give it a value, or leave it out", "resume=")
+    told("resume=/nowhere holds no run to continue", "resume=/nowhere")
+    told("/proc/x: No such file or directory\n/proc/x cannot be made: choose another out=", "out=/proc/x")
+    told("option threads: 100000 is above the maximum 256", "threads=100000")
+  end
+end)
+
+T.test("generate, tokenize and report name the option of a path that is wrong", function()
+  local dir = T.tmpdir()
+  local model, file = dir .. "/model", dir .. "/file"
+  assert(transformer.save(small.model { config = { vocab_size = 257 } }, model, {}))
+  assert(fs.write(file, "hello"))
+  assert(fs.write(dir .. "/bad.json", '{"a":'))
+  local tok = "tokenizer=" .. model .. "/tokenizer.json"
+  assert(tokenizer.train({ "hello" }, { vocab_size = 257, special_tokens = { "<s>" } }):save(model .. "/tokenizer.json"))
+  local function told(recipe, key, path, ...)
+    local out, err, status = child.mocl { "recipes/" .. recipe .. ".lua", key .. "=" .. path, ... }
+    T.eq(status, 1, out .. err)
+    T.ok(err:find(("option %s: "):format(key), 1, true), err)
+    T.ok(path == "" or err:find(path, 1, true), err)
+    T.ok(not err:find("traceback", 1, true), err)
+  end
+  for _, path in ipairs { "", dir .. "/nowhere", file .. "/below", dir .. "/bad.json" } do
+    told("generate", "model", path)
+    told("generate", "tokenizer", path, "model=" .. model)
+    told("generate", "adapter", path, "model=" .. model)
+    told("tokenize", "tokenizer", path, "file=" .. file)
+    told("report", "run", path)
+  end
+  for _, path in ipairs { "", dir .. "/nowhere", dir } do
+    told("tokenize", "file", path, tok)
+  end
+  local run = stopped()
+  assert(select(3, child.mocl(arguments(run))) == 0)
+  told("report", "front", dir .. "/nowhere/x.svg", "run=" .. run)
+end)
+
+T.test("text that standard output does not take ends with status 1", function()
+  local dir = T.tmpdir()
+  assert(transformer.save(small.model { config = { vocab_size = 257 } }, dir, {}))
+  assert(tokenizer.train({ "hello" }, { vocab_size = 257, special_tokens = { "<s>" } }):save(dir .. "/tokenizer.json"))
+  for _, arguments in ipairs { "recipes/tokenize.lua file=README.md tokenizer=", "recipes/generate.lua quiet=true max_new_tokens=2 model=" } do
+    local _, err, status = child.shell(('"$MOCL" %s%s > /dev/full'):format(arguments, dir))
+    T.eq(status, 1)
+    T.ok(err:find(": standard output: No space left on device\n$"), err)
+  end
+end)
+
 -- ---- options ----
 
 T.test("options that cannot go together cost nothing", function()
@@ -326,6 +374,28 @@ T.test("unknown and missing options of functions", function()
   T.raises("lm.train: option 'model' is missing", lm.train, {})
   T.raises("policy.new: unknown option 'max_new_token' %(did you mean 'max_new_tokens'%?%)", policy.new, { max_new_token = 1 })
   T.raises("policy.new: a table of options expected, got nil", policy.new)
+  -- each function checks its own arguments, and not what it calls
+  local model = small.model { config = { vocab_size = 260 } }
+  local tok = tokenizer.train({ "hello" }, { vocab_size = 258, special_tokens = { "<s>", "</s>" } })
+  local pol = policy.new { model = model, tokenizer = tok, max_new_tokens = 2 }
+  T.raises("policy.new: max_new_tokens is an integer of at least 1, got 0", policy.new, { model = model, tokenizer = tok,
+    max_new_tokens = 0 })
+  T.raises("^tests/[^ ]+ answer: a list of texts expected, got a string; for one text write { text }", function()
+    pol:answer("hello", { key = 1 })
+  end)
+  T.raises("answer: the list of texts is empty", pol.answer, pol, {}, { key = 1 })
+  T.raises("answer: text 2 is a number, not a string", pol.answer, pol, { "a", 3 }, { key = 1 })
+  T.raises("answer: option 'key' is missing", pol.answer, pol, { "a" }, {})
+  T.raises("answer: key is an integer such as rng.key gives, got a string", pol.answer, pol, { "a" }, { key = "x" })
+  T.raises("encode: a list of texts expected, got a string", pol.encode, pol, "a")
+  T.raises("measure: option 'p' is missing", pol.measure, pol, {})
+  T.raises("measure_all: unknown option 'prompt' %(did you mean 'prompts'%?%)", pol.measure_all, pol, { { 1 } }, { prompt = {} })
+  local judge = reward.model { trunk = model, tokenizer = tok }
+  T.raises("reward model, prompts: a list of texts expected, got a string", judge, "a", "b")
+  T.raises("reward model: 1 prompts, but 2 responses", judge, { "a" }, { "b", "c" })
+  T.raises("lm.encode: row 1 is not {prompt =, response =} with texts", lm.encode, tok, { "a" })
+  T.raises("model config: missing: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size$", transformer.new,
+    { vocab_size = 10 })
   T.raises("reward.model: unknown option 'tokeniser' %(did you mean 'tokenizer'%?%)", reward.model, { tokeniser = 1 })
   T.raises("unknown option '1'", reward.model, { 1 })
 end)

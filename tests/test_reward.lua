@@ -212,7 +212,7 @@ T.test("reward.call checks what a function returns", function()
   T.raises("^reward 'brief' returned a nil for 2 answers", call, nil)
   T.raises("^reward 'brief' returned %-?nan for answer 1 %(\"one\"%)$", call, { 0 / 0, 1 })
   T.raises("^reward 'brief' returned inf for answer 1", call, { math.huge, 1 })
-  T.raises("^reward 'brief' returned x for answer 2 %(\"two", call, { 1, "x" })
+  T.raises("^reward 'brief' returned the string \"x\" for answer 2; it must return a number$", call, { 1, "x" })
   T.raises("in the reward", reward.call, function()
     error("in the reward")
   end, "brief", {}, {})
@@ -221,13 +221,135 @@ T.test("reward.call checks what a function returns", function()
   end, "lengths", { "abc", "" }, { "", "de" }), { 3, 2 })
 end)
 
+T.test("reward.call: whatever is not a number for each answer is told in words", function()
+  local function told(text, result, answers)
+    T.raises(text, reward.call, function()
+      return result
+    end, "x", { "p", "p" }, answers or { "one", "two\xff\"" })
+  end
+  local list = "; it must return a list with one number each$"
+  told("^reward 'x' returned 0 values for 2 answers" .. list, {})
+  told("^reward 'x' returned 3 values for 2 answers" .. list, { 1, 2, 3 })
+  told("^reward 'x' returned a boolean for 2 answers" .. list, true)
+  told("^reward 'x' returned a string for 2 answers" .. list, "0.5")
+  told("^reward 'x' returned a thread for 2 answers" .. list, coroutine.create(print))
+  told("^reward 'x' returned a tensor of shape %(2,1%) for 2 answers" .. list, tensor.new { { 1 }, { 2 } })
+  told("^reward 'x' returned a tensor of shape %(3%) for 2 answers" .. list, tensor.new { 1, 2, 3 })
+  told("^reward 'x' returned a tensor of shape %(%) for 2 answers" .. list, tensor.new({ 1 }):sum())
+  local number = "; it must return a number$"
+  told("^reward 'x' returned the string \"0.5\" for answer 1" .. number, { "0.5", 1 })
+  told("^reward 'x' returned the string \"caf\u{FFFD}\" for answer 1" .. number, { "caf\xE9", 1 })
+  told("^reward 'x' returned the string \"7+%.%.%.\" for answer 1" .. number, { ("7"):rep(1000), 1 })
+  told("^reward 'x' returned the boolean false for answer 1" .. number, { false, true })
+  told("^reward 'x' returned a table for answer 1" .. number, { { 1 }, { 2 } })
+  told("^reward 'x' returned a tensor for answer 2" .. number, { 1, tensor.new { 2 } })
+  told("^reward 'x' returned nil for answer 2" .. number, setmetatable({ 1 }, { __len = function() return 2 end }))
+  told("^reward 'x' returned nan for answer 2 %(\"two\u{FFFD}\\\"\"%)$", { 1, -(0 / 0) })
+  told("^reward 'x' returned nan for answer 1", tensor.new { 0 / 0, 1 })
+  told("^reward 'x' returned %-inf for answer 1", { -math.huge, 1 })
+  told("^reward 'x' returned 9007199254740993, an integer that no floating point number equals for answer 1", { 2 ^ 53 // 1 | 1, 1 })
+  told("^reward 'x' returned 9223372036854775807, an integer", { math.maxinteger, 1 })
+  told("^reward 'x' returned 1e%+200, whose square is above every", { 1e200, 1 })
+  local function fine(result, want)
+    T.eq(reward.call(function() return result end, "x", { "p", "p" }, { "one", "two" }), want or result)
+  end
+  fine { 2 ^ 53 // 1 | 0, math.mininteger }
+  fine { 1 << 60, -1e150 }
+  fine(table.pack(1, 2), { 1, 2 })
+  fine(setmetatable({}, { __len = function() return 2 end, __index = function(_, i) return i / 2 end }), { .5, 1 })
+  fine(tensor.new({ 1, 2 }, { dtype = "i32" }), { 1, 2 })
+  T.eq(reward.call(function() return {} end, "x", {}, {}), {})
+end)
+
+T.test("reward.call: an error inside names the reward", function()
+  T.raises("^reward 'x': .*test_reward.lua:%d+: attempt to index a nil value", reward.call, function(p)
+    return p.x.y
+  end, "x", { "p" }, { "r" })
+  local ok, why = coroutine.resume(coroutine.create(function()
+    return reward.call(function(_, r)
+      coroutine.yield "in the middle" -- a host may run its own scheduler
+      return { #r[1] }
+    end, "x", { "p" }, { "r" })
+  end))
+  T.eq({ ok, why }, { true, "in the middle" })
+  local object = setmetatable({}, { __tostring = function() return "an object" end })
+  local _, got = pcall(reward.call, function() error(object) end, "x", { "p" }, { "r" })
+  T.ok(rawequal(got, object), "as it was raised")
+end)
+
+T.test("reward.call: a reward changes nothing but its own lists", function()
+  local prompts, responses, kept = { "p", "q" }, { "one", "two\xff" }, {}
+  local function spoil(p, r)
+    p[1], p[3], r[1], r[2] = "x", "y", nil, 7
+    table.insert(kept, p)
+    return { 1, 2 }
+  end
+  T.eq(reward.call(spoil, "spoil", prompts, responses), { 1, 2 })
+  T.eq({ prompts, responses }, { { "p", "q" }, { "one", "two\xff" } })
+  T.ok(not rawequal(kept[1], prompts))
+  -- one table for all calls
+  local buffer = {}
+  local function reuse(_, r)
+    for i = 1, #r do
+      buffer[i] = #r[i]
+    end
+    return buffer
+  end
+  local first = reward.call(reuse, "reuse", prompts, responses)
+  reward.call(reuse, "reuse", { "", "" }, { "longer", "longer" })
+  T.eq(first, { 3, 4 })
+end)
+
+T.test("reward.try calls each reward that is used once, before anything is trained", function()
+  local calls = {}
+  local function counted(name, result)
+    return function(p, r)
+      calls[#calls + 1] = name .. " " .. #p .. " " .. #r
+      return result
+    end
+  end
+  reward.try({ a = counted("a", { 1, 2 }), b = counted("b", { 1, 2 }), c = counted("c") }, { "b", "a", "model" }, { "p", "q", "r" })
+  T.eq(calls, { "b 2 2", "a 2 2" })
+  reward.try({ a = counted("a", { 1, 2 }) }, { "a" }, { "p" })
+  T.raises("^reward 'a' returned a nil for 2 answers.*\nfound by calling it on two answers before anything is trained$", reward.try,
+    { a = counted "a" }, { "a" }, { "p", "q" })
+  T.raises("returned nan for answer 2 %(\"\"%)", reward.try, { a = function(_, r) -- a mean over the words of an answer
+    return { 1 / 1, #r[2] / select(2, r[2]:gsub("%S+", "")) }
+  end }, { "a" }, { "p", "q" })
+end)
+
+T.test("comparisons that say nothing once they are cut are left out", function()
+  local long = ("y"):rep(30)
+  local model = new { max_tokens = 12 }
+  local same = { prompt = "p", chosen = long .. "a", rejected = long .. "b" } -- the 11 bytes that are left are the same
+  local short = { prompt = "p", chosen = "a", rejected = "b" }
+  local several = { prompt = "p", responses = { long .. "a", "a", long .. "b" }, comparisons = { { 1, 2 }, { 3, 1 }, { 2, 3 } } }
+  local rows, left_out = model:comparable { same, short, several, { prompt = "p", chosen = "a", rejected = "a" } }
+  T.eq(left_out, 3)
+  T.eq(#rows, 2)
+  T.ok(rawequal(rows[1], short), "others are not touched")
+  T.eq(rows[2], { prompt = "p", responses = several.responses, comparisons = { { 1, 2 }, { 2, 3 } } })
+  local losses = {}
+  T.eq(model:train { pairs = { same, short }, steps = 40, batch_size = 1, lr = 1e-2, seed = 0, purpose = "t", on_step = function(_, l)
+    losses[#losses + 1] = l
+  end }, 1)
+  for step = 20, 40 do
+    T.ok(losses[step] < .6, "none of them is log 2 for ever")
+  end
+  T.raises("trainer: none of 1 comparisons says anything: their answers are the same once cut to max_tokens=12", model.train,
+    model, { pairs = { same }, steps = 1, batch_size = 1, lr = 1e-2, seed = 0, purpose = "t" })
+end)
+
 T.test("reward.functions: a file that returns them", function()
   local path = T.tmpdir() .. "/f.lua"
   assert(fs.write(path, "return { a = function() return { 1 } end, b = setmetatable({}, { __call = function() return { 2 } end }) }"))
   local list = assert(reward.functions(path))
+  assert(fs.write(path, "\u{FEFF}return { a = print }"))
+  T.eq(assert(reward.functions(path)).a, print)
   T.eq(reward.call(list.a, "a", { "p" }, { "r" }), { 1 })
   T.eq(reward.call(list.b, "b", { "p" }, { "r" }), { 2 })
   for source, text in pairs {
+    ["\xFF\xFEr\0e\0t\0u\0r\0n\0"] = "f.lua: the text is UTF%-16, as its byte order mark says; convert it: iconv",
     ["return 3"] = "f.lua: returns a number, not a table of functions",
     [""] = "f.lua: returns a nil, not a table",
     ["return { short = 3 }"] = "f.lua: reward 'short' is a number, not a function",

@@ -403,6 +403,36 @@ T.test("a stage runs once and gives what JSON makes of its result", function()
   T.raises("metrics: 'x' is a table", run.metrics, run, { x = {} })
 end)
 
+T.test("checkpoint.write without keep, without a state", function()
+  local base = T.tmpdir() .. "/base"
+  local function write(step, state, keep)
+    return checkpoint.write(base, step, function(dir)
+      return fs.write(dir .. "/x", "text " .. step)
+    end, state, keep)
+  end
+  for step = 1, 4 do -- all stay
+    T.eq(write(step), base .. ("/checkpoint-%06d"):format(step))
+    local path, state = checkpoint.newest(base)
+    T.eq({ path, state.step, state.offsets }, { base .. ("/checkpoint-%06d"):format(step), step, {} })
+  end
+  T.eq(#checkpoint.entries(base), 5) -- and last
+  T.eq(fs.readlink(base .. "/last"), "checkpoint-000004")
+  write(4, { mine = 7 }) -- the same step again
+  T.eq(select(2, checkpoint.newest(base)).mine, 7)
+  for _, bad in ipairs { -1, 1.5, "2", false } do
+    T.raises("checkpoint.write: keep = .* is no number of checkpoints", write, 5, nil, bad)
+    T.raises("checkpoint.clean: keep = .* is no number of checkpoints", checkpoint.clean, base, bad)
+  end
+  T.raises("step = 1.5 is no whole number", write, 1.5)
+  T.raises("state.step = 6, but the step is 5", write, 5, { step = 6 })
+  T.eq(#checkpoint.entries(base), 5) -- nothing was written
+  checkpoint.clean(base)
+  T.eq(#checkpoint.entries(base), 5)
+  write(5, { offsets = { metrics = 3 } }, 2)
+  T.eq(checkpoint.entries(base), { "checkpoint-000004", "checkpoint-000005", "last" })
+  T.eq(select(2, checkpoint.newest(base)).offsets, { metrics = 3 })
+end)
+
 T.test("checkpoints: a failed write leaves the last one, keep is kept", function()
   local dir = T.tmpdir() .. "/a"
   local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir), keep = 3 }
@@ -489,7 +519,7 @@ end)
 
 T.test("a bar on a terminal rewrites its line", function()
   local out, time = {}, 0
-  local bar = progress.new { label = "moc", total = 4, terminal = true,
+  local bar = progress.new { label = "moc", total = 4, terminal = true, columns = function() return 80 end,
     write = function(s) out[#out + 1] = s end, now = function() return time end }
   for step = 1, 4 do
     time = time + 30
@@ -504,6 +534,24 @@ T.test("a bar on a terminal rewrites its line", function()
   for _, s in ipairs(out) do
     T.ok(#s < 90)
   end
+end)
+
+T.test("a bar is as wide as its terminal, also when that is resized", function()
+  local out, time, columns = {}, 0, 120
+  local bar = progress.new { label = "moc", total = 10, terminal = true, columns = function() return columns end,
+    write = function(s) out[#out + 1] = s end, now = function() return time end }
+  local function drawn(step)
+    time = time + 1
+    bar:update(step, ("é"):rep(300))
+    return utf8.len(out[#out]:match "^\r(.*)\27%[K$")
+  end
+  T.eq(drawn(1), 119)
+  columns = 200
+  T.eq(drawn(2), 199)
+  columns = 30
+  T.eq(drawn(3), 29)
+  columns = 1
+  T.eq(drawn(4), 1)
 end)
 
 T.test("a bar elsewhere writes few lines", function()

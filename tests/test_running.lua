@@ -90,6 +90,13 @@ T.test("normalize is equation 18", function()
   s:start { { 0, 10 }, { 4, 10 } }
   T.eq(s:normalize { 2, 10 }, { 1.0, 1.0 }, "a reward that never varies: the offset")
   T.eq(s:normalize({ 6, 10 }, { offset = 0.5 }), { 1.5, 0.5 })
+  -- a reward that did not vary: differences in its own units, nothing is divided by next to nothing
+  T.eq(s:normalize { 2, 12 }, { 1.0, 3.0 })
+  T.near(running.new({ n = 1 }):start({ { .1 }, { .1 }, { .1 } }):normalize { .9 }, { 1.8 }, 1e-15)
+  T.near(running.new({ n = 1 }):start({ { 0 }, { 2e-12 } }):normalize { 2e-12 }, { 1.5 }, 1e-12, "small is not constant")
+  T.eq({ running.unit(5, 0) }, { 1.0, false })
+  T.eq({ running.unit(5, 2) }, { 4, true })
+  T.eq({ running.unit(1e6, 1e-4) }, { 1.0, false }, "what is left of a constant by rounding")
   local row = { 1, 2 }
   T.ok(not rawequal(s:normalize(row), row) and row[1] == 1, "a new list")
   s:mean()[1] = 99
@@ -155,11 +162,28 @@ T.test("kl_controller: the floor, and fixed", function()
     c:update(0, 64)
   end
   T.eq(c:value(), 0.04)
-  T.eq(kl_controller.adaptive({ horizon = 1 }):update(0, 64), 0.0, "never negative")
+  T.near(kl_controller.adaptive({ horizon = 1 }):update(0, 64), 0.02, 1e-15, "a tenth of beta at least")
   local f = kl_controller.fixed { init_kl_coef = 0.3 }
   T.eq(f:update(100, 64), 0.3)
   T.eq(kl_controller.fixed():value(), 0.2)
   T.eq(kl_controller.fixed({ init_kl_coef = 0 }):value(), 0.0)
+end)
+
+T.test("kl_controller: with many answers a step beta stays positive and comes back", function()
+  -- TRL's rule where it holds: up to 4.5 horizons a step
+  T.near(kl_controller.adaptive({ horizon = 100 }):update(0, 400), 0.2 * (1 - 0.2 * 4), 1e-15)
+  for _, n in ipairs { 500, 501, 1000, 1e6 } do
+    local c = kl_controller.adaptive { horizon = 100 }
+    for _ = 1, 400 do -- beyond the smallest number, if nothing held it
+      c:update(0, n)
+      T.ok(c:value() > 0, n)
+    end
+    for _ = 1, 2000 do -- and beyond the greatest
+      c:update(1e9, n)
+      T.ok(c:value() < math.huge, n)
+    end
+    T.ok(c:value() > 1, n)
+  end
 end)
 
 T.test("kl_controller: a state through JSON", function()

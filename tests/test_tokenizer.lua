@@ -316,7 +316,7 @@ T.test("BART: what its post-processor adds", function()
   T.eq(tok:encode("Hello", { template = true, pair = "Hello" }), { 0, 31414, 2, 2, 31414, 2 })
   T.eq(tok:encode("Hello   <mask>"), { 31414, 50264 }) -- its lstrip takes the spaces
   T.eq(tok:decode({ 0, 31414, 2 }), "Hello")
-  T.raises("a pair needs template = true", tok.encode, tok, "a", { pair = "b" })
+  T.raises("a pair needs add_special_tokens = true", tok.encode, tok, "a", { pair = "b" })
 end)
 
 -- ---- llama2.c ----
@@ -507,7 +507,8 @@ T.test("json: BOS and EOS from the template, then from tokenizer_config.json", f
   T.eq(tok:bos_id(), nil)
   T.eq(tok:eos_id(), 3)
   write(dir .. "/tokenizer_config.json", '{"bos_token": "nope"}')
-  T.fails("tokenizer_config.json: bos_token 'nope' is not in the vocabulary", tokenizer.load, dir)
+  tok = assert(tokenizer.load(dir)) -- a new token, with the next id
+  T.eq({ tok:bos_id(), tok:vocab_size() }, { 8, 9 })
 end)
 
 T.test("json: what is not known is refused by name", function()
@@ -516,17 +517,17 @@ T.test("json: what is not known is refused by name", function()
   end
   refused("normalizer 'BertNormalizer' is not supported",
     { normalizer = '{"type": "BertNormalizer"}' })
-  refused("pre%-tokenizer 'Metaspace' is not supported", { pre = '{"type": "Metaspace"}' })
+  refused("pre%-tokenizer 'Whitespace' is not supported", { pre = '{"type": "Whitespace"}' })
   refused("decoder 'WordPiece' is not supported", { decoder = '{"type": "WordPiece"}' })
-  refused("post%-processor 'BertProcessing' is not supported",
-    { post = '{"type": "BertProcessing"}' })
+  refused("post%-processor 'Odd' is not supported", { post = '{"type": "Odd"}' })
+  refused("BertProcessing: 'cls' is not %[token, id%]", { post = '{"type": "BertProcessing"}' })
   refused("NFC has a field 'x' that is not supported", { normalizer = '{"type": "NFC", "x": 1}' })
   refused("behavior of Split 'Odd' is not supported",
     { pre = '{"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd", "invert": false}' })
-  refused("pattern does not compile", { normalizer =
+  refused("pattern uses %( without %) at character 1", { normalizer =
     '{"type": "Replace", "pattern": {"Regex": "("}, "content": ""}' })
-  refused("pattern uses \\h", { normalizer =
-    [[{"type": "Replace", "pattern": {"Regex": "\\h"}, "content": ""}]] })
+  refused("pattern uses \\X at character 2", { normalizer =
+    [[{"type": "Replace", "pattern": {"Regex": "a\\X"}, "content": ""}]] })
   refused("'Digits' after ByteLevel", { pre = [[{"type": "Sequence", "pretokenizers":
     [{"type": "ByteLevel"}, {"type": "Digits"}]}]] })
   refused("merge 0: 'z' is not in the vocabulary", { merges = '"a z"' })
@@ -687,13 +688,12 @@ T.test("decode_stream outlives its tokenizer only with a message", function()
   T.eq(tostring(tok), "tokenizer (released)")
 end)
 
-T.test("ids outside the vocabulary and wrong arguments raise", function()
+T.test("wrong arguments raise", function()
   local tok = tokenizer.train({}, { vocab_size = 258 })
-  T.raises("decode: id 258 is outside the vocabulary of 258 %(0 to 257%)", tok.decode, tok, { 258 })
-  T.raises("decode: id %-1 is outside", tok.decode, tok, { -1 })
-  T.raises("id 99999999999 is outside the vocabulary of 258", tok.decode, tok, { 99999999999 })
+  T.raises("decode: id %-1 is negative", tok.decode, tok, { -1 })
+  T.raises("decode: id %-99999999999 is negative", tok.decode, tok, { -99999999999 })
   T.raises("entry 2 is a string", tok.decode, tok, { 1, "2" })
-  T.raises("decode: id 300", function() tok:decode_stream():push(300) end)
+  T.raises("decode: id %-3", function() tok:decode_stream():push(-3) end)
   T.raises("unknown option 'boss' %(did you mean 'bos'", tok.encode, tok, "a", { boss = true })
   T.raises("bad option 'bos' %(boolean expected, got number%)", tok.encode, tok, "a", { bos = 1 })
   T.raises("encode_batch: entry 1 is a table", tok.encode_batch, tok, { {} })

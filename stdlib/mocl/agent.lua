@@ -5,6 +5,7 @@
 -- Two layouts. "concat": [observation, seen preference] -> A logits (and N values). "heads": seen preference -> A logits
 -- for each state, a head per state; it needs numbered states.
 
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
 local safetensors = require "mocl.safetensors"
@@ -70,10 +71,28 @@ function agent.new(o)
   return self
 end
 
---- What is trained: the actor's parameters, then the critic's.
+local function named(self, parts)
+  local list = {}
+  for _, part in ipairs(parts) do
+    for _, entry in ipairs(self[part] and self[part]:named_parameters(part .. ".") or {}) do
+      list[#list + 1] = entry
+    end
+  end
+  return list
+end
+
+--- What is trained as {name, tensor}: the actor's parameters, then the critic's.
+function Agent:named_parameters()
+  return named(self, { "actor", "critic" })
+end
+
+--- The same without names.
 function Agent:parameters()
-  local list = self.actor:parameters()
-  return self.critic and table.move(self.critic:parameters(), 1, #self.critic:parameters(), #list + 1, list) or list
+  local list = self:named_parameters()
+  for i, entry in ipairs(list) do
+    list[i] = entry[2]
+  end
+  return list
 end
 
 local function joined(a, b)
@@ -173,23 +192,19 @@ function Agent:average(factor)
   end)
 end
 
-local function named(self)
-  local list = {}
-  for _, part in ipairs { "actor", "mean", "critic" } do
-    for _, entry in ipairs(self[part] and self[part]:named_parameters(part .. ".") or {}) do
-      list[#list + 1] = entry
-    end
-  end
-  return list
-end
+local ALL = { "actor", "mean", "critic" }
 
 --- All weights as dir/agent.safetensors, and back.
 function Agent:save(dir)
-  local tensors = {}
-  for _, entry in ipairs(named(self)) do
+  local path, tensors = fs.join(dir, "agent.safetensors"), {}
+  for _, entry in ipairs(named(self, ALL)) do
     tensors[entry[1]] = entry[2]
   end
-  return safetensors.save(fs.join(dir, "agent.safetensors"), tensors)
+  local ok, message, code = finite.tensors(tensors, path)
+  if not ok then
+    return nil, message, code
+  end
+  return safetensors.save(path, tensors)
 end
 
 function Agent:load(dir)
@@ -198,7 +213,11 @@ function Agent:load(dir)
   if not tensors then
     return nil, message, code
   end
-  return transformer.copy_parameters(named(self), tensors, path)
+  local ok, why, kind = finite.tensors(tensors, path)
+  if not ok then
+    return nil, why, kind
+  end
+  return transformer.copy_parameters(named(self, ALL), tensors, path)
 end
 
 return agent

@@ -11,6 +11,7 @@
 -- Mistakes raise plain strings without position: they are the user's, not the recipe's.
 
 local text = require "mocl.config_text"
+local fs = require "mocl.fs"
 
 local config = {
   diff = text.diff,
@@ -107,11 +108,19 @@ local function check_value(option, kind, v, shown)
   return value
 end
 
+-- An option that may be unset means something else where it is empty: nothing, by mistake.
+local function check_filled(option, v)
+  if v == "" and option.optional then
+    fail("option %s: is empty; give it a value, or leave it out", option.key)
+  end
+end
+
 -- The value of an option from the text after '='. Unset (nil) is spelt nil where that is possible.
 local function value_from_text(option, word)
   if option.optional and word == "nil" then
     return nil
   end
+  check_filled(option, word)
   if option.kind ~= "list" then
     return check_value(option, option.kind, from_text(option.kind, word), "'" .. word .. "'")
   end
@@ -133,6 +142,7 @@ local function value_from_lua(option, v)
     end
     return nil
   end
+  check_filled(option, v)
   if option.kind ~= "list" then
     return check_value(option, option.kind, v, got_text(v))
   end
@@ -302,16 +312,19 @@ local function read_json(path, state)
 end
 
 local function merge_file(state, path)
+  local kind, reason = fs.exists(path)
   local t, err
-  if path:match("%.lua$") then
+  if not path:match "%.lua$" and not path:match "%.json$" then
+    fail("argument '@%s': expected a .lua or .json file", path)
+  elseif kind ~= "file" then
+    fail("argument '@%s': %s", path, reason or kind and "is a directory" or "No such file or directory")
+  elseif path:match("%.lua$") then
     t, err = config.load(path)
     if not t then
       fail("%s", err)
     end
-  elseif path:match("%.json$") then
-    t = read_json(path, state)
   else
-    fail("argument '@%s': expected a .lua or .json file", path)
+    t = read_json(path, state)
   end
   if type(t) ~= "table" then
     fail("%s: expected a table of options, got %s", path, got_text(t))
@@ -487,7 +500,7 @@ function config.common(schema)
     { "resume", nil, "auto or a directory: continue an interrupted run", type = "string" },
     { "seed", 0, "seed of everything random", min = 0 },
     { "device", "cpu", "where tensors live: cpu, cuda or cuda:N" },
-    { "threads", 0, "CPU threads, 0 = all; the results do not depend on it", min = 0 },
+    { "threads", 0, "CPU threads, 0 = all; the results do not depend on it", min = 0, max = 256 },
     { "memory_cap", 0.0, "GiB of the device's memory that may be used, 0 = all", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },

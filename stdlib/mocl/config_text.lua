@@ -201,6 +201,14 @@ function M.diff(a, b)
   return list
 end
 
+--- A value in a message, by a format for numbers or as tostring has it; nan without its sign, which depends on the machine.
+function M.shown(v, format)
+  if v ~= v then
+    return "nan"
+  end
+  return format and type(v) == "number" and format:format(v) or tostring(v)
+end
+
 M.text = plain_text
 M.sorted_keys = sorted_keys
 

@@ -3,6 +3,7 @@
 
 local metrics = require "mocl.metrics"
 local ppo = require "mocl.ppo"
+local running = require "mocl.running"
 
 local target = {}
 
@@ -21,7 +22,9 @@ local function shares(R)
   return rows
 end
 
--- R by equation 18's running statistics
+local LEAST_WITHIN = 0.01 -- of the deviation of all answers: where each preference always gets the same reward
+
+-- R by equation 18's running statistics. A reward that does not vary has R = offset for every answer.
 function target.standardise(self, raw, places)
   local o, rows = self.o, {}
   self.stats:update(raw)
@@ -36,13 +39,16 @@ function target.standardise(self, raw, places)
       end
     end
     self.within:update(residuals)
-    std = self.within:std()
+    local within = self.within:std()
+    for j, all in ipairs(std) do
+      std[j] = math.max(within[j], LEAST_WITHIN * all)
+    end
   end
   local offset = o.offset == "1" and 1 or 1 / self.n
   for i, row in ipairs(raw) do
     rows[i] = {}
     for j, x in ipairs(row) do
-      rows[i][j] = (x - mean[j]) / (2 * math.max(std[j], 1e-6)) + offset
+      rows[i][j] = (x - mean[j]) / running.unit(mean[j], std[j]) + offset
     end
   end
   return rows

@@ -16,6 +16,7 @@ local data = {
   hh_rlhf = prefs.hh_rlhf,
   humor_csv = prefs.humor_csv,
   metaaligner_csv = prefs.metaaligner_csv,
+  prompt_key = prefs.prompt_key,
 }
 
 local check_options, open_csv = prefs.check_options, prefs.open_csv
@@ -137,24 +138,47 @@ function data.shuffle(list, rng)
   return out
 end
 
---- split(list, fraction, rng) -> two new lists: round(fraction * #list) random entries, the others.
--- Both keep the order of the list, so the same rng gives the same split whatever is done with it.
-function data.split(list, fraction, rng)
+-- What entries of a list have in common that must not be on both sides of a split: their text, or the prompt.
+local function text_of(v)
+  if type(v) == "table" then
+    v = v.prompt or v.text
+  end
+  if type(v) == "table" and type(v[1]) == "table" and v[1].role then -- a prompt as a list of messages
+    local parts = {}
+    for i, m in ipairs(v) do
+      parts[i] = ("%s: %s"):format(m.role, prefs.prompt_key(tostring(m.content)))
+    end
+    v = table.concat(parts, "\n\n")
+  end
+  return type(v) == "string" and prefs.prompt_key(v) or nil
+end
+
+--- split(list, fraction, rng [, key]) -> two new lists: a random share of the entries, the others.
+-- Entries with the same text (a string, or the field prompt or text of a row; mocl.data.prompt_key says which texts are
+-- the same) come to the same side: round(fraction * n) of the n different ones are chosen. key(entry) says instead
+-- what must stay together (nil: the entry alone). Both lists keep the order of the list, so the same rng gives the same
+-- split whatever is done with it.
+function data.split(list, fraction, rng, key)
   if not (fraction >= 0 and fraction <= 1) then
     error(("split: fraction %s is not in 0..1"):format(fraction), 2)
   end
-  local order = {}
-  for i = 1, #list do
-    order[i] = i
+  local order, group_of, seen = {}, {}, {}
+  for i, v in ipairs(list) do
+    local k = (key or text_of)(v)
+    group_of[i] = k ~= nil and seen[k] or #order + 1
+    if k ~= nil then
+      seen[k] = group_of[i]
+    end
+    order[group_of[i]] = group_of[i]
   end
   order = data.shuffle(order, rng)
   local chosen = {}
-  for i = 1, math.floor(fraction * #list + 0.5) do
+  for i = 1, math.floor(fraction * #order + 0.5) do
     chosen[order[i]] = true
   end
   local first, rest = {}, {}
   for i, v in ipairs(list) do
-    local to = chosen[i] and first or rest
+    local to = chosen[group_of[i]] and first or rest
     to[#to + 1] = v
   end
   return first, rest

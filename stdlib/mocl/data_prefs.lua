@@ -168,6 +168,16 @@ local function strip(s)
   return rstrip(s:sub(at))
 end
 
+--- prompt_key(text) -> the text that counts when it is asked whether two prompts are the same: without white space at its
+-- ends and behind the marks of the speakers, and with one blank for each run of white space in between.
+function prefs.prompt_key(text)
+  local plain = text:gsub("[\xC2\xE1\xE2\xE3][\x80-\xBF][\x80-\xBF]?", function(c)
+    return SPACE[c] and " " or SPACE[c:sub(1, 2)] and " " .. c:sub(3) or nil
+  end)
+  plain = plain:gsub("[%s\x1c-\x1f]+", " "):gsub("^ ", ""):gsub(" $", "")
+  return (plain:gsub("%f[%w](Human:) ", "%1"):gsub("%f[%w](Assistant:) ", "%1"))
+end
+
 -- start of the last `mark` in `s`, or nil
 local function find_last(s, mark)
   local last
@@ -221,6 +231,19 @@ local FOLDERS = {
   helpful = { "helpful-base" },
   all = { "harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled" },
 }
+
+-- What every reader of preference pairs leaves out: nil, or the count to raise. Stripped answers.
+local function no_preference(chosen, rejected)
+  if chosen == "" or rejected == "" then
+    return "empty_answers"
+  elseif chosen == rejected then
+    return "identical"
+  end
+end
+
+local function new_counts()
+  return { rows = 0, kept = 0, different_prompts = 0, identical = 0, empty_answers = 0 }
+end
 
 local HH_OPTIONS = { split = "string", objective = "string", limit = "integer" }
 
@@ -278,10 +301,10 @@ local function hh_row(row)
     return nil, "the prompt is empty"
   elseif prompt ~= other then
     return false, "different_prompts"
-  elseif chosen == "" or rejected == "" then
-    return false, "empty_answers"
-  elseif chosen == rejected then
-    return false, "identical"
+  end
+  local reason = no_preference(chosen, rejected)
+  if reason then
+    return false, reason
   end
   return { prompt = prompt, chosen = chosen, rejected = rejected }
 end
@@ -299,8 +322,7 @@ function prefs.hh_rlhf(path, opts)
   if not files then
     return nil, err, code
   end
-  local out = {}
-  local counts = { rows = 0, kept = 0, different_prompts = 0, identical = 0, empty_answers = 0 }
+  local out, counts = {}, new_counts()
   for _, file in ipairs(files) do
     local reader, step, kind = prefs.open_jsonl(file)
     if not reader then
@@ -385,7 +407,7 @@ end
 
 local ROLES = { human = "user", gpt = "assistant", system = "system" }
 
--- one entry of a ShareGPT-style list -> row, or nil, reason
+-- one entry of a ShareGPT-style list -> row, or nil, reason, or false, the count to raise
 local function dpo_row(entry)
   local turns = type(entry) == "table" and entry.conversations
   if type(turns) ~= "table" then
@@ -410,11 +432,19 @@ local function dpo_row(entry)
     end
     row[side] = strip(answer.value)
   end
+  if not says_something(row.prompt) then
+    return nil, "the prompt is empty"
+  end
+  local reason = no_preference(row.chosen, row.rejected)
+  if reason then
+    return false, reason
+  end
   return row
 end
 
---- dpo_json(path, {limit=}) -> list of {prompt=, chosen=, rejected=, messages=} | fail
--- A ShareGPT-style list of {conversations, chosen, rejected}, as LLaMA-Factory has it.
+--- dpo_json(path, {limit=}) -> list of {prompt=, chosen=, rejected=, messages=}, counts | fail
+-- A ShareGPT-style list of {conversations, chosen, rejected}, as LLaMA-Factory has it. Pairs that hold no preference
+-- are left out and counted as hh_rlhf does; limit counts kept rows.
 function prefs.dpo_json(path, opts)
   prefs.check_options("dpo_json", opts, { limit = "integer" })
   local list, err, code = json.load(path)
@@ -423,15 +453,21 @@ function prefs.dpo_json(path, opts)
   elseif type(list) ~= "table" then
     return nil, path .. ": not a list", "FORMAT"
   end
-  local out = {}
-  for i = 1, math.min(#list, opts and opts.limit or #list) do
+  local out, counts = {}, new_counts()
+  for i = 1, #list do
+    if opts and opts.limit and #out >= opts.limit then
+      break
+    end
     local row, reason = dpo_row(list[i])
-    if not row then
+    if row == nil then
       return nil, ("%s: entry %d: %s"):format(path, i, reason), "FORMAT"
     end
-    out[i] = row
+    counts.rows = counts.rows + 1
+    reason = reason or "kept"
+    counts[reason] = counts[reason] + 1
+    out[#out + 1] = row or nil
   end
-  return out
+  return out, counts
 end
 
 return prefs

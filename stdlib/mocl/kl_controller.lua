@@ -1,7 +1,10 @@
 --- mocl.kl_controller: the weight of the KL penalty, fixed or adapted to a target as TRL does.
 -- Adaptive (Ziegler et al. 2019): e = clip(kl / target - 1, -0.2, 0.2);
--- beta <- max(min, beta * (1 + e * n_steps / horizon)). kl is the mean over sequences of the sum
--- over tokens, n_steps the number of sequences. It refuses a kl that is not finite.
+-- beta <- max(min, beta * max(1 + e * n_steps / horizon, 0.1)). kl is the mean over sequences of the
+-- sum over tokens, n_steps the number of sequences. TRL lacks the inner max: with more than 5
+-- horizons a step its factor is 0 or below, and a beta of 0 stays 0. It refuses a kl that is not finite.
+
+local shown = require("mocl.config_text").shown
 
 local kl_controller = {}
 
@@ -13,6 +16,8 @@ local DEFAULTS = {
   adaptive = { init_kl_coef = 0.2, target = 6.0, horizon = 10000.0, min = 0.0 },
   fixed = { init_kl_coef = 0.2 },
 }
+
+local LEAST_FACTOR = 0.1 -- of one update; below 4.5 horizons a step it is never reached
 
 local function is_finite(x)
   return type(x) == "number" and x == x and x ~= math.huge and x ~= -math.huge
@@ -27,7 +32,7 @@ local function make(kind, options)
     local positive = key == "target" or key == "horizon"
     if not is_finite(value) or value < 0 or (positive and value == 0) then
       error(("kl_controller.%s: %s is a finite number %s 0, got %s"):format(kind, key,
-        positive and "above" or "of at least", tostring(value)), 3)
+        positive and "above" or "of at least", shown(value)), 3)
     end
   end
   for key, default in pairs(DEFAULTS[kind]) do
@@ -54,14 +59,17 @@ end
 --- Returns the new value.
 function Controller:update(kl, n_steps)
   if not is_finite(kl) then
-    error("kl_controller: kl is " .. tostring(kl), 2)
+    error("kl_controller: kl is " .. shown(kl), 2)
   end
   if not is_finite(n_steps) or n_steps < 0 then
-    error("kl_controller: n_steps is a count, got " .. tostring(n_steps), 2)
+    error("kl_controller: n_steps is a count, got " .. shown(n_steps), 2)
   end
   if self.kind == "adaptive" then
     local e = math.max(-0.2, math.min(0.2, kl / self.target - 1))
-    self.beta = math.max(self.min, self.beta * (1 + e * n_steps / self.horizon))
+    local beta = math.max(self.min, self.beta * math.max(1 + e * n_steps / self.horizon, LEAST_FACTOR))
+    if is_finite(beta) and beta > 0 then -- else it went beyond the range of numbers, from where it could not return
+      self.beta = beta
+    end
   end
   return self.beta
 end

@@ -8,6 +8,7 @@
 --     local m = ppo:update(batch, control:problem(adv, batch, ...), returns, update)
 --   end
 
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn"
@@ -39,7 +40,8 @@ learner.OPTIONS = {
 local Learner = {}
 Learner.__index = Learner
 
---- learner.new(agent, options, {seed=, updates=, purpose="rollout"}): options by the names above.
+--- learner.new(agent, options, {seed=, updates=, purpose="rollout", lr_name="lr"}): options by the names above; lr_name is
+-- what errors call the step size.
 function learner.new(agent, options, run)
   local o = {}
   for _, row in ipairs(learner.OPTIONS) do
@@ -57,7 +59,7 @@ function learner.new(agent, options, run)
   end
   agent:average(0)
   return setmetatable({ agent = agent, o = o, seed = run.seed, updates = run.updates, purpose = run.purpose or "rollout",
-    optimizer = optim.adamw(agent:parameters(), { lr = o.lr }) }, Learner)
+    lr_name = run.lr_name or "lr", optimizer = optim.adamw(agent:named_parameters(), { lr = o.lr }) }, Learner)
 end
 
 --- Episodes under preferences, for an update (a number, from 1): rollout.episodes' batch with what training needs.
@@ -150,12 +152,8 @@ function learner.mean_values(batch)
   return nn.segment_mean(batch.values:clamp(0, nil), batch.response_offsets):totable()
 end
 
---- The epochs of update number `update`. problem:solve(ratio, cliprange) gives {advantage = [T], ...}, the weighted
--- advantage of each step with the gate of equation 10 at that ratio [T] (nil in the first epoch, where it is 1); the loss
--- is its clipped surrogate, the value error and the entropy. Returns metrics of the last epoch, and what solve gave in it.
-function Learner:update(batch, problem, returns, update)
+local function epochs(self, batch, problem, returns, left)
   local o, a, m, solved, old = self.o, self.agent, {}, nil, nil
-  local left = 1 - (update - 1) / self.updates
   for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
     local all = nn.rows(a:logits(batch.input), batch.rows):log_softmax():reshape(-1, 1)
@@ -169,22 +167,32 @@ function Learner:update(batch, problem, returns, update)
     if returns then
       local error_of = ppo.value_loss(values_of(a, batch), returns)
       loss = loss + error_of * o.vf_coef
-      m["ppo/loss/value"] = epoch == o.ppo_epochs and error_of:item() or nil
+      m["ppo/loss/value"] = epoch == o.ppo_epochs and finite.number(error_of:item(), "the critic's loss") or nil
     end
     self.optimizer:zero_grad()
     loss:backward()
+    if epoch == o.ppo_epochs then
+      m["ppo/loss/policy"] = finite.number(surrogate:mean():item(), "the policy's loss")
+      m["objective/entropy"] = finite.number(entropy:item(), "the entropy")
+      m["ppo/policy/clipfrac"] = clipped:mean():item()
+    end
     m["ppo/grad_norm"] = self.optimizer:step { lr = o.lr * left, max_grad_norm = o.max_grad_norm > 0 and o.max_grad_norm or nil }
     if epoch == 1 then
       m["ppo/first_ratio_error"] = (ratio - 1):abs():max():item()
-    end
-    if epoch == o.ppo_epochs then
-      m["ppo/loss/policy"], m["objective/entropy"] = surrogate:mean():item(), entropy:item()
-      m["ppo/policy/clipfrac"] = clipped:mean():item()
     end
   end
   a:average(o.average)
   m["ppo/learning_rate"] = o.lr * left
   return m, solved
+end
+
+--- The epochs of update number `update`. problem:solve(ratio, cliprange) gives {advantage = [T], ...}, the weighted
+-- advantage of each step with the gate of equation 10 at that ratio [T] (nil in the first epoch, where it is 1); the loss
+-- is its clipped surrogate, the value error and the entropy. Returns metrics of the last epoch, and what solve gave in it.
+-- The first loss or gradient that is not finite raises.
+function Learner:update(batch, problem, returns, update)
+  return finite.within("update " .. update, ("lower %s, which is %g"):format(self.lr_name, self.o.lr), epochs, self, batch, problem,
+    returns, 1 - (update - 1) / self.updates)
 end
 
 --- agent.safetensors and optimizer.safetensors in a directory, and back; failures raise.

@@ -288,7 +288,7 @@ function metrics.pearson(x, y)
   local mx, sx = metrics.mean_std(x)
   local my, sy = metrics.mean_std(y)
   if sx == 0 or sy == 0 then
-    return 0 / 0
+    return math.abs(0 / 0) -- without a sign, which would be shown
   end
   local s = 0
   if sx > 1e150 or sy > 1e150 then -- products would overflow

@@ -32,4 +32,20 @@ function options.check(what, given, required, optional)
   return given
 end
 
+--- options.texts(what, texts). Raises, at the caller of the function that calls it, unless it is a list of strings that is not
+-- empty.
+function options.texts(what, texts)
+  if type(texts) ~= "table" then
+    error(("%s: a list of texts expected, got a %s%s"):format(what, type(texts),
+      type(texts) == "string" and "; for one text write { text }" or ""), 3)
+  elseif #texts == 0 then
+    error(("%s: the list of texts is empty"):format(what), 3)
+  end
+  for i = 1, #texts do
+    if type(texts[i]) ~= "string" then
+      error(("%s: text %d is a %s, not a string"):format(what, i, type(texts[i])), 3)
+    end
+  end
+end
+
 return options

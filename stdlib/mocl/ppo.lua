@@ -4,6 +4,7 @@
 -- Token-level tensors are flat over the response tokens of a batch packed by transformer.pack; with N
 -- objectives they are [T, N].
 
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
@@ -83,6 +84,11 @@ function Heads:parameters()
   return list
 end
 
+--- The same as {name, tensor}, under the names they are saved with.
+function Heads:named_parameters()
+  return table.move(self.named, 1, #self.named, 1, {})
+end
+
 --- values [T, n] of hidden states [T, width]
 function Heads:forward(hidden)
   local columns = {}
@@ -95,16 +101,37 @@ function Heads:forward(hidden)
   return tensor.cat(columns, 2)
 end
 
+-- as safetensors.save and load, for tensors that must be finite
+local function save(path, tensors, meta)
+  local ok, message, code = finite.tensors(tensors, path)
+  if not ok then
+    return nil, message, code
+  end
+  return safetensors.save(path, tensors, meta)
+end
+
+local function load(path)
+  local tensors, meta, code = safetensors.load(path)
+  local ok, message, kind = tensors ~= nil, meta, code
+  if ok then
+    ok, message, kind = finite.tensors(tensors, path)
+  end
+  if not ok then
+    return nil, message, kind
+  end
+  return tensors, meta
+end
+
 function Heads:save(path)
   local tensors = {}
   for _, pair in ipairs(self.named) do
     tensors[pair[1]] = pair[2]
   end
-  return safetensors.save(path, tensors)
+  return save(path, tensors)
 end
 
 function Heads:load(path)
-  local tensors, message, code = safetensors.load(path)
+  local tensors, message, code = load(path)
   if not tensors then
     return nil, message, code
   end
@@ -121,11 +148,11 @@ function ppo.save_optimizer(opt, path)
       tensors[("%s.%05d"):format(which, i)] = t
     end
   end
-  return safetensors.save(path, tensors, { steps = tostring(opt:steps()) })
+  return save(path, tensors, { steps = tostring(opt:steps()) })
 end
 
 function ppo.load_optimizer(opt, path)
-  local tensors, meta, code = safetensors.load(path)
+  local tensors, meta, code = load(path)
   if not tensors then
     return nil, meta, code
   end

@@ -3,6 +3,7 @@
 -- Nothing is rescaled: a list that does not sum to 1 is refused, never normalised.
 
 local deck = require "mocl.deck"
+local shown = require("mocl.config_text").shown
 
 local preference = {
   EDGE = 0.25, -- share of random's draws on the edge in texts that teach a model what tags look like
@@ -13,7 +14,7 @@ local SUM_TOLERANCE = 1e-6
 local function show(p)
   local parts = {}
   for i, w in ipairs(p) do
-    parts[i] = type(w) == "number" and ("%.6g"):format(w) or tostring(w)
+    parts[i] = shown(w, "%.6g")
   end
   return "{" .. table.concat(parts, ", ") .. "}"
 end
@@ -36,7 +37,7 @@ function preference.check(p, level)
     sum = sum + w
   end
   if not (math.abs(sum - 1) <= SUM_TOLERANCE) then -- written so that nan is refused too
-    error(("preference %s sums to %.7g, not 1"):format(show(p), sum), level)
+    error(("preference %s sums to %s, not 1"):format(show(p), shown(sum, "%.7g")), level)
   end
   return p
 end

@@ -6,6 +6,8 @@
 --   bar:update(step, "reward 1.23 kl 2.1")
 --   bar:done()
 
+local sys = require "mocl.sys"
+
 local progress = {}
 
 local Bar = {}
@@ -15,28 +17,24 @@ local REDRAW_S = 0.1 -- on a terminal, seconds between two drawings
 local LINE_S = 10 -- elsewhere, seconds between two lines
 local CELLS = 20 -- characters of the bar
 
-local function clock()
-  local ok, sys = pcall(require, "mocl.sys")
-  return ok and sys.now or os.time
-end
-
 local function is_terminal()
   local term = os.getenv("TERM")
-  if not term or term == "dumb" then
-    return false
-  end
-  local ok, sys = pcall(require, "mocl.sys")
-  return ok and sys.isatty ~= nil and sys.isatty(2) or false
+  return term ~= nil and term ~= "dumb" and sys.isatty(2)
+end
+
+-- Of the terminal, now: a window may be resized at any time. COLUMNS is for terminals that do not say.
+local function terminal_columns()
+  return sys.columns(2) or math.tointeger(tonumber(os.getenv "COLUMNS")) or 80
 end
 
 --- opts: label, total (steps), start (0: the step a continued run begins after), quiet; and for
--- tests write (function of a string), terminal (boolean), now (function, seconds).
+-- tests write (function of a string), terminal (boolean), now (function, seconds), columns (function, width).
 function progress.new(opts)
   local terminal = opts.terminal
   if terminal == nil then
     terminal = is_terminal()
   end
-  local now = opts.now or clock()
+  local now = opts.now or sys.now
   return setmetatable({
     label = opts.label or "", total = opts.total, first = opts.start or 0, quiet = opts.quiet,
     terminal = terminal, now = now, began = now(), step = opts.start or 0,
@@ -44,7 +42,7 @@ function progress.new(opts)
       io.stderr:write(s)
       io.stderr:flush()
     end,
-    columns = math.max(20, tonumber(os.getenv("COLUMNS")) or 80),
+    columns = opts.columns or terminal_columns,
   }, Bar)
 end
 
@@ -89,7 +87,7 @@ local function draw(bar, text)
   local line = line_of(bar, text)
   bar.drawn_at, bar.drawn_step = bar.now(), bar.step
   if bar.terminal then
-    bar.write("\r" .. cut(line, bar.columns - 1) .. "\27[K")
+    bar.write("\r" .. cut(line, math.max(2, bar.columns()) - 1) .. "\27[K")
   else
     bar.write(line .. "\n")
   end

@@ -84,36 +84,44 @@ function results.rows(result, part)
   local rule = as_table(part.rule) or {}
   local raw, audit = as_table(part.rewards_raw), as_table(rule.rewards)
   local malformed = as_table(rule.malformed)
-  local header, rows = { "preference" }, {}
-  local function columns(suffix)
-    for _, name in ipairs(objectives) do
-      header[#header + 1] = name .. suffix
+  local header, rows, constant, known = { "preference" }, {}, {}, {}
+  for _, name in ipairs(as_table(result.constant) or {}) do
+    constant[name] = true
+  end
+  for j = 1, #objectives do
+    known[j] = audit ~= nil and as_table(audit[1]) ~= nil and is_number(audit[1][j]) or nil
+  end
+  local function columns(suffix, wanted)
+    for j, name in ipairs(objectives) do
+      if not wanted or wanted[j] then
+        header[#header + 1] = name .. (suffix == "" and constant[name] and " (own unit)" or suffix)
+      end
     end
   end
   columns("")
   if raw then
     columns(" (raw)")
   end
-  if audit then
-    columns(" (rule)")
-  end
+  columns(" (rule)", known) -- the rule does not know rewards of the user's own
   if malformed then
     header[#header + 1] = "malformed"
   end
   local function add(label, rewards, raw_row, audit_row, bad)
     local row, at = { label }, 1
-    local function fill(values, present)
-      if present then
-        for j = 1, #objectives do
+    local function fill(values, wanted)
+      for j = 1, #objectives do
+        if not wanted or wanted[j] then
           local v = as_table(values) and values[j]
-          row[at + j] = is_number(v) and v + 0.0 or nil
+          at = at + 1
+          row[at] = is_number(v) and v + 0.0 or nil
         end
-        at = at + #objectives
       end
     end
-    fill(rewards, true)
-    fill(raw_row, raw)
-    fill(audit_row, audit)
+    fill(rewards)
+    if raw then
+      fill(raw_row)
+    end
+    fill(audit_row, known)
     if malformed then
       row[at + 1] = is_number(bad) and bad + 0.0 or nil
     end

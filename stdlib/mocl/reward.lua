@@ -3,18 +3,18 @@
 -- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
 -- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
 
-local deck = require "mocl.deck"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
-local optim = require "mocl.optim.core"
-local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
+local text_core = require "mocl.data.core"
+local trainer = require "mocl.trainer"
 local transformer = require "mocl.transformer"
-local lm = require "mocl.lm"
 
 local reward = {}
 
@@ -40,10 +40,15 @@ end
 --- Token ids of prompts and responses, responses with EOS; what is over max_tokens is cut: prompts lose their
 -- beginning, responses their end.
 function Model:encode(prompts, responses)
+  options.texts("reward model, prompts", prompts)
+  options.texts("reward model, responses", responses)
+  if #prompts ~= #responses then
+    error(("reward model: %d prompts, but %d responses"):format(#prompts, #responses), 2)
+  end
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(responses[i], { eos = true })
-    local prompt = self.tokenizer:encode(prompts[i], { bos = true })
+    local prompt = lm.prompt(self.tokenizer, prompts[i])
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
       prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})
@@ -76,7 +81,9 @@ function Model:score(prompts, responses, batch_size)
     local scope <close> = tensor.scope()
     local last = math.min(#p, first + step - 1)
     local scores = tensor.no_grad(self.forward, self, table.move(p, first, last, 1, {}), table.move(r, first, last, 1, {}))
-    table.move(scores:totable(), 1, last - first + 1, first, out)
+    for i, score in ipairs(scores:totable()) do
+      out[first + i - 1] = finite.number(score, ("reward model: the score of answer %d"):format(first + i - 1))
+    end
   end
   return out
 end
@@ -127,28 +134,90 @@ function Model:loss(batch)
   return -margin:logsigmoid():mean(), margin
 end
 
---- Trains trunk and head; o: pairs (rows as for model:collate), steps, batch_size (rows), lr, seed, purpose,
--- on_step(step, loss, accuracy).
-function Model:train(o)
-  options.check("train", o, { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }, { "weight_decay", "on_step" })
-  local parameters = transformer.train_base(self.trunk)
-  self.head:requires_grad_()
-  parameters[#parameters + 1] = self.head
-  local order, cache = deck.new(rng.new(o.seed, o.purpose), o.pairs), {}
-  local opt <close> = optim.adamw(parameters, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } })
-  for step = 1, o.steps do
-    local scope <close> = tensor.scope()
-    local loss, margin = self:loss(self:collate(order:deal(o.batch_size), cache))
-    opt:zero_grad()
-    loss:backward()
-    opt:step { lr = o.lr * lm.schedule(step, math.max(1, o.steps // 20), o.steps), max_grad_norm = 1 }
-    if o.on_step then
-      o.on_step(step, loss:item(), margin:gt(0):mean():item())
+-- a key for two lists of ids to be compared by
+local function ids_key(ids)
+  return table.concat(ids, " ")
+end
+
+--- model:comparable(rows, cache) -> rows, count: without the comparisons whose answers are the same once they are cut
+-- to max_tokens, from which nothing can be learnt (their loss is log 2 for ever); count says how many there were. A row
+-- that has none of them is handed on as it is. cache as in model:collate.
+function Model:comparable(rows, cache)
+  local kept, left_out = {}, 0
+  for _, row in ipairs(rows) do
+    local ids, keys, comparisons = self:collate({ row }, cache), {}, {}
+    for i, response in ipairs(ids.responses) do
+      keys[i] = ids_key(response)
+    end
+    for c = 1, #ids.chosen do
+      if keys[ids.chosen[c]] ~= keys[ids.rejected[c]] then
+        comparisons[#comparisons + 1] = { ids.chosen[c], ids.rejected[c] }
+      end
+    end
+    local n = #ids.chosen - #comparisons
+    left_out = left_out + n
+    if n == 0 then
+      kept[#kept + 1] = row
+    elseif #comparisons > 0 then
+      kept[#kept + 1] = { prompt = row.prompt, responses = row.responses, comparisons = comparisons }
     end
   end
-  opt:zero_grad()
+  return kept, left_out
+end
+
+local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
+
+--- A mocl.trainer of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
+-- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
+-- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
+-- their number.
+function Model:trainer(o)
+  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
+  local cache = {}
+  local rows, left_out = self:comparable(o.pairs, cache)
+  if #rows == 0 then
+    error(("trainer: none of %d comparisons says anything: their answers are the same once cut to max_tokens=%d"):format(
+      left_out, self.max_tokens), 2)
+  end
+  transformer.train_base(self.trunk)
+  local parameters = self.trunk:named_parameters()
+  parameters[#parameters + 1] = { "score.weight", self.head:requires_grad_() }
+  local t = trainer.new {
+    name = o.purpose, parameters = parameters, rows = rows, steps = o.steps, batch_size = o.batch_size, lr = o.lr, seed = o.seed,
+    purpose = o.purpose, weight_decay = o.weight_decay, lr_name = o.lr_name,
+    loss = function(batch)
+      local loss, margin = self:loss(self:collate(batch, cache))
+      return loss, margin:gt(0):mean()
+    end,
+  }
+  t.left_out = left_out
+  return t
+end
+
+--- Marks the weights as no longer trained.
+function Model:freeze()
   transformer.train_base(self.trunk, false)
   self.head:requires_grad_(false)
+end
+
+--- Trains trunk and head; o: as for model:trainer, and on_step(step, loss, accuracy). The first loss, gradient or weight that
+-- is not finite raises. Returns trainer.left_out.
+function Model:train(o)
+  options.check("train", o, NEEDED, { "weight_decay", "lr_name", "on_step" })
+  local plain = {}
+  for key, v in pairs(o) do
+    plain[key] = key ~= "on_step" and v or nil
+  end
+  local t <close> = self:trainer(plain)
+  for step = 1, o.steps do
+    local loss, accuracy = t:step()
+    if o.on_step then
+      o.on_step(step, loss, accuracy)
+    end
+  end
+  t:finish()
+  self:freeze()
+  return t.left_out
 end
 
 --- Share of pairs whose chosen answer scores higher, with Wilson's 95 % interval: {accuracy, low, high, n}.
@@ -167,9 +236,13 @@ end
 
 --- model:save(dir) -> true | fail: the trunk as a Hugging Face directory and score_head.safetensors.
 function Model:save(dir)
-  local ok, message, code = transformer.save(self.trunk, dir)
+  local file = fs.join(dir, "score_head.safetensors")
+  local ok, message, code = finite.tensors({ { "score.weight", self.head } }, file)
   if ok then
-    ok, message, code = safetensors.save(fs.join(dir, "score_head.safetensors"), { ["score.weight"] = self.head },
+    ok, message, code = transformer.save(self.trunk, dir)
+  end
+  if ok then
+    ok, message, code = safetensors.save(file, { ["score.weight"] = self.head },
       { pool = self.pool, max_tokens = tostring(self.max_tokens) })
   end
   if not ok then
@@ -189,6 +262,10 @@ function reward.load(dir, tokenizer, opts)
   if not tensors then
     return nil, meta, kind
   end
+  local sound, bad_tensor, format = finite.tensors(tensors, file)
+  if not sound then
+    return nil, bad_tensor, format
+  end
   if not POOLS[meta.pool] or not math.tointeger(tonumber(meta.max_tokens)) then
     return nil, file .. ": no pool or max_tokens in its metadata", "FORMAT"
   end
@@ -203,9 +280,14 @@ end
 
 --- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
 function reward.functions(path)
+  local text = fs.read(path)
+  local mark, wide = text_core.mark(text or "")
+  if not mark then
+    return nil, ("%s: %s"):format(path, wide), "FORMAT"
+  end
   local chunk, why = loadfile(path)
   if not chunk then
-    return nil, why, "IO"
+    return nil, why, why:find("^cannot ") and "IO" or "FORMAT"
   end
   local ok, list = pcall(chunk)
   if not ok then
@@ -222,23 +304,95 @@ function reward.functions(path)
   return list
 end
 
---- Calls a reward of any kind and checks what comes back: one finite number per answer.
-function reward.call(f, name, prompts, responses)
-  local scores = f(prompts, responses)
+-- ---- calling rewards of any kind ----
+
+local LARGEST = 1e150 -- the square of a reward must be a finite number, for its deviation
+
+local function copy(list)
+  return table.move(list, 1, #list, 1, {})
+end
+
+-- a value that is no number, in words
+local function in_words(v)
+  if v == nil then
+    return "nil"
+  elseif type(v) == "string" then
+    return "the string " .. json.encode(#v > 60 and v:sub(1, 60) .. "..." or v, { replace_invalid = true })
+  elseif type(v) == "boolean" then
+    return "the boolean " .. tostring(v)
+  end
+  return "a " .. (tensor.is_tensor(v) and "tensor" or type(v))
+end
+
+-- why a number cannot be a reward, as words for what it is; or nil
+local function not_usable(s)
+  if s ~= s then
+    return "nan"
+  elseif math.type(s) == "integer" then
+    -- 2.0^63 itself has no integer, and math.maxinteger rounds to it
+    return math.tointeger(s + 0.0) ~= s and ("%d, an integer that no floating point number equals"):format(s) or nil
+  elseif math.abs(s) == math.huge then
+    return tostring(s)
+  end
+  return math.abs(s) > LARGEST and ("%g, whose square is above every floating point number"):format(s) or nil
+end
+
+-- what a reward gave for n answers, as a list of values that need not be numbers; raises where it is none
+local function as_list(scores, name, n)
+  local got
   if tensor.is_tensor(scores) then
-    scores = scores:totable()
+    local shape = scores.shape
+    if #shape == 1 and shape[1] == n then
+      return scores:totable()
+    end
+    got = ("a tensor of shape (%s)"):format(table.concat(shape, ","))
+  elseif type(scores) ~= "table" then
+    got = "a " .. type(scores)
+  elseif #scores ~= n then
+    got = #scores .. " values"
+  else
+    return scores
   end
-  if type(scores) ~= "table" or #scores ~= #responses then
-    error(("reward '%s' returned %s for %d answers; it must return a list with one number each"):format(name,
-      type(scores) == "table" and #scores .. " values" or "a " .. type(scores), #responses), 0)
+  error(("reward '%s' returned %s for %d answers; it must return a list with one number each"):format(name, got, n), 0)
+end
+
+--- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
+-- own, and so does the caller, so that neither can change what the other goes on with.
+function reward.call(f, name, prompts, responses)
+  local ok, scores = pcall(f, copy(prompts), copy(responses))
+  if not ok then
+    error(type(scores) == "string" and ("reward '%s': %s"):format(name, scores) or scores, 0)
   end
-  for i, s in ipairs(scores) do
-    if type(s) ~= "number" or s ~= s or math.abs(s) == math.huge then
-      error(("reward '%s' returned %s for answer %d (%s)"):format(name, tostring(s), i, json.encode(responses[i],
+  local list, out = as_list(scores, name, #responses), {}
+  for i = 1, #responses do
+    local s = list[i]
+    if type(s) ~= "number" then
+      error(("reward '%s' returned %s for answer %d; it must return a number"):format(name, in_words(s), i), 0)
+    end
+    local why = not_usable(s)
+    if why then
+      error(("reward '%s' returned %s for answer %d (%s)"):format(name, why, i, json.encode(responses[i],
         { replace_invalid = true })), 0)
     end
+    out[i] = s
   end
-  return scores
+  return out
+end
+
+-- An answer as a policy may give it, and the empty one, which a policy gives now and then.
+local TRIAL = { " Yes, gladly: begin with small steps, and ask again.", "" }
+
+--- Calls each reward once, on answers to two prompts (one is used twice if it is alone), so that a mistake in it costs
+-- no training. functions: a table by name; names: those that a run uses.
+function reward.try(functions, names, prompts)
+  for _, name in ipairs(names) do
+    if functions[name] then
+      local ok, why = pcall(reward.call, functions[name], name, { prompts[1], prompts[2] or prompts[1] }, TRIAL)
+      if not ok then
+        error(type(why) == "string" and ("%s\nfound by calling it on two answers before anything is trained"):format(why) or why, 0)
+      end
+    end
+  end
 end
 
 return reward

@@ -13,6 +13,8 @@ local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
+local run_cures = require "mocl.run_cures"
+local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
 local Run = {}
@@ -20,6 +22,8 @@ Run.__index = Run
 
 -- Options that may differ between the two halves of one run: the results do not depend on them.
 local VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" }
+
+Run.VOLATILE = VOLATILE
 
 local LOGS = { "metrics", "samples" } -- files NAME.jsonl
 
@@ -42,47 +46,23 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
--- What to do about an error, by the reason that the system gives. %s: the run's directory.
-local CURES = {
-  ["No space left on device"] = "free some space, then continue with resume=auto",
-  ["Disk quota exceeded"] = "free some space, then continue with resume=auto",
-  ["File too large"] = "raise the limit (ulimit -f), then continue with resume=auto",
-  ["Input/output error"] = "if the disk is sound again, continue with resume=auto",
-  ["Permission denied"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Operation not permitted"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Read-only file system"] = "make %s writable, then continue with resume=auto; or choose another out=",
-  ["Too many open files"] = "raise the limit (ulimit -n), then continue with resume=auto",
-  ["File name too long"] = "choose another out=",
-  ["Not a directory"] = "choose another out=",
-}
-
--- The same error with what to do about it, where that is known.
-local function with_cure(err, out)
-  if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
-    return err
+-- A process that the run's own has forked must not write it: both would go on with the same files.
+local function refuse_fork(run)
+  if run.pid ~= sys.getpid() then
+    error(("%s: this run belongs to process %d, which has forked this one; let that one write it"):format(run.out, run.pid), 0)
   end
-  for reason, cure in pairs(CURES) do
-    if err:sub(-#reason) == reason then
-      return ("%s\n%s"):format(err, cure:format(out))
-    end
-  end
-  if err:find(": No such file or directory$") and not fs.exists(out) then
-    return ("%s\nthe run's directory is gone: start again"):format(err)
-  elseif err:find("memory", 1, true) and (err:find("out of ", 1, true) or err:find("not enough", 1, true)) then
-    return err .. "\nwith more memory the run can be continued with resume=auto"
-  end
-  return err
 end
 
--- Calls f(...); an error leaves with its cure.
-local function guarded(out, f, ...)
+-- Calls f(run, ...); an error leaves with its cure.
+local function guarded(out, f, run, ...)
+  refuse_fork(run)
   local function pass(ok, ...)
     if not ok then
-      error(with_cure(..., out), 0)
+      error(run_cures.of(..., out), 0)
     end
     return ...
   end
-  return pass(pcall(f, ...))
+  return pass(pcall(f, run, ...))
 end
 
 -- Process id and start time as text, which together name a process; nil where there is no /proc.
@@ -114,21 +94,6 @@ local function finite(v)
   local copy = setmetatable({}, getmetatable(v)) -- json.array's
   for k, x in pairs(v) do
     copy[k] = finite(x)
-  end
-  return copy
-end
-
-local function without(cfg, keys)
-  local copy = {}
-  for k, v in pairs(cfg) do
-    copy[k] = type(v) == "table" and without(v, {}) or v
-  end
-  for _, key in ipairs(keys) do
-    local t = copy
-    for part in key:gmatch("([^.]+)%.") do
-      t = type(t) == "table" and t[part] or {}
-    end
-    t[key:match("[^.]+$")] = nil
   end
   return copy
 end
@@ -197,23 +162,60 @@ local function describe_environment(opts)
   return env
 end
 
--- Raises where the options in `path` (a config.lua) are not those of this run; `what` holds them.
-local function compare_options(run, path, what, cure)
-  local old = without(check(config.load(path)), run.volatile)
-  local diff = config.diff(old, without(run.cfg, run.volatile))
-  if #diff > 0 then
-    local lines = {}
-    for i, d in ipairs(diff) do
-      lines[i] = ("  %s: %s there, %s now"):format(d.key, config.text(d.a), config.text(d.b))
-    end
-    error(("%s with other options:\n%s\n%s"):format(what, table.concat(lines, "\n"), cure), 0)
+-- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"}, sorted.
+local function used_stages(run)
+  local list = {}
+  for name in pairs(run.stages) do
+    list[#list + 1] = { name, "is finished" }
   end
+  for _, base in ipairs(bases(run)) do
+    local name = base == run.out and run.main or base:match "[^/]+$"
+    if name and not run.stages[name] and checkpoint.any(base) then
+      list[#list + 1] = { name, "has checkpoints" }
+    end
+  end
+  table.sort(list, function(a, b)
+    return a[1] < b[1]
+  end)
+  return list
 end
 
--- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete".
+-- Raises where the options in `path` (a config.lua) are not those of this run but for ones that may change
+-- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
+local function compare_options(run, path, what, cure)
+  local used = not run.complete and used_stages(run) or nil
+  local changed, fixed = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  if #fixed > 0 then
+    error(("%s with other options:\n%s\n%s"):format(what, table.concat(fixed, "\n"), cure), 0)
+  end
+  return changed
+end
+
+-- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
+local function read_stages(path)
+  local stages = read_json(path)
+  local function refuse(name)
+    error(("%s: %s is not what a run writes there: put the file back, or start again with another out="):format(path, name), 0)
+  end
+  if type(stages) ~= "table" then
+    refuse "the whole"
+  end
+  for name, stage in pairs(stages) do
+    local ok = type(name) == "string" and type(stage) == "table" and type(stage.offsets) == "table"
+    for _, log in ipairs(LOGS) do
+      ok = ok and math.type(stage.offsets[log]) == "integer"
+    end
+    if not ok or type(stage.seconds) ~= "number" or type(stage.outputs or {}) ~= "table" then
+      refuse(("'%s'"):format(name))
+    end
+  end
+  return stages
+end
+
+-- Refuses a directory whose run is not this one; returns "fresh", "interrupted" or "complete", and the options of an
+-- interrupted run that have changed.
 local function inspect(run, opts, resume)
   local out, path = run.out, fs.join(run.out, "config.lua")
-  local complete = fs.exists(fs.join(out, "result.json"))
   if not fs.exists(path) then
     for _, name in ipairs(checkpoint.entries(out)) do
       if name == "result.json" or name == "metrics.jsonl" or name == "stages.json"
@@ -229,21 +231,25 @@ local function inspect(run, opts, resume)
     error(("%s holds a run of %s, not of %s: choose another out=, or delete it"):format(out,
       tostring(type(env) == "table" and env.recipe or nil), opts.recipe), 0)
   end
-  compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
-  if complete then
+  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil
+  local stages = fs.join(out, "stages.json")
+  run.stages = fs.exists(stages) and read_stages(stages) or {}
+  local changed = compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
+  if run.complete then
     return "complete"
   end
   if not resume then
     error(out .. " holds an interrupted run: continue it with resume=auto, or choose another out=",
       0)
   end
-  return "interrupted"
+  return "interrupted", changed
 end
 
 local function options_text(run)
-  return config.dump(without(run.cfg, run.volatile))
+  return config.dump(run_options.without(run.cfg, run.volatile))
 end
 
+-- What repeats the run: its command, environment and options. Inputs that are recorded stay.
 local function write_identity(run, opts)
   local info = opts.info or {}
   local words = { "mocl", shell_word(info.script or opts.recipe) }
@@ -251,7 +257,9 @@ local function write_identity(run, opts)
     words[#words + 1] = shell_word(a)
   end
   check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
+  local before = run.env or {}
   run.env = describe_environment(opts)
+  run.env.inputs, run.env.from = before.inputs, before.from
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
@@ -302,27 +310,6 @@ local function newest(run, base)
   return path, state
 end
 
--- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
-local function read_stages(path)
-  local stages = read_json(path)
-  local function refuse(name)
-    error(("%s: %s is not what a run writes there: put the file back, or start again with another out="):format(path, name), 0)
-  end
-  if type(stages) ~= "table" then
-    refuse "the whole"
-  end
-  for name, stage in pairs(stages) do
-    local ok = type(name) == "string" and type(stage) == "table" and type(stage.offsets) == "table"
-    for _, log in ipairs(LOGS) do
-      ok = ok and math.type(stage.offsets[log]) == "integer"
-    end
-    if not ok or type(stage.seconds) ~= "number" or type(stage.outputs or {}) ~= "table" then
-      refuse(("'%s'"):format(name))
-    end
-  end
-  return stages
-end
-
 -- Rows after the newest mark (a finished stage or a checkpoint) will be written again.
 local function rewind_to_newest(run)
   local offsets = { metrics = 0, samples = 0 }
@@ -348,14 +335,17 @@ end
 local function enter(run, opts, resume, home)
   local out = run.out
   refuse_if_in_use(out)
-  local found = inspect(run, opts, resume)
+  local found, changed = inspect(run, opts, resume)
   if found == "complete" then
-    run.complete = true
     run.env = read_json(fs.join(out, "env.json"))
     run.result = read_json(fs.join(out, "result.json"))
     return run
   end
-  check(fs.mkdir(out))
+  local made, reason = fs.mkdir(out)
+  if not made then
+    reason = run_cures.of(reason, out, true)
+    error(reason:find("out=", 1, true) and reason or ("%s\n%s cannot be made: choose another out="):format(reason, out), 0)
+  end
   lock(run)
   for _, base in ipairs(bases(run)) do
     checkpoint.clean(base)
@@ -365,9 +355,15 @@ local function enter(run, opts, resume, home)
   else
     run.resumed = true
     run.env = read_json(fs.join(out, "env.json"))
-    local path = fs.join(out, "stages.json")
-    run.stages = fs.exists(path) and read_stages(path) or {}
     rewind_to_newest(run)
+    for _, d in ipairs(changed) do -- a file that another one has replaced
+      if run.env.inputs and type(d.a) == "string" then
+        run.env.inputs[d.a] = nil
+      end
+    end
+    if #changed > 0 then
+      write_identity(run, opts)
+    end
   end
   if fs.dirname(out) == home and out ~= fs.join(home, "last") then
     check(fs.symlink_replace(out:match("[^/]+$"), fs.join(home, "last")))
@@ -378,7 +374,7 @@ end
 --- Opens or creates the directory of a run; see docs/run.md.
 -- opts: recipe, cfg, and optionally info (second result of config.parse), out, resume, quiet, keep,
 -- volatile_keys, platform (a table of facts for env.json), main (the stage whose checkpoints lie in
--- the run's own directory).
+-- the run's own directory), depends (the options that each stage depends on: mocl.run_options).
 function Run.open(opts)
   local cfg, resume = opts.cfg, opts.resume or opts.cfg.resume
   local home = fs.join("runs", opts.recipe)
@@ -389,7 +385,7 @@ function Run.open(opts)
     end
     out = resume
     if not fs.exists(fs.join(out, "config.lua")) then
-      error(out .. " holds no run to continue", 0)
+      error(("resume=%s holds no run to continue"):format(out), 0)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
@@ -398,9 +394,9 @@ function Run.open(opts)
     quiet = cfg.quiet or false
   end
   local run = setmetatable({
-    out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main,
+    out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
-    files = {}, stages = {}, started = sys.now(),
+    files = {}, stages = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -418,13 +414,26 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
-local function hash_input(self, path)
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
+    self.stages[name] = nil
+    checkpoint.remove(base_of(self, name))
+  end
+  write_json(self:path("stages.json"), self.stages)
+  rewind_to_newest(self)
+  io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
+    #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
+end
+
+local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then
-        hash_input(self, fs.join(path, name))
+        hash_input(self, fs.join(path, name), option)
       end
     end
     return
@@ -433,20 +442,26 @@ local function hash_input(self, path)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] then
+  elseif inputs[path] and not option then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
+  elseif inputs[path] then
+    local users = run_options.users(option, self.depends, used_stages(self))
+    if #users > 0 then
+      drop_stages(self, path, users)
+    end
   end
-  inputs[path] = hash
+  inputs[path] = hash -- last: if this process is killed above, the next one does it again
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises.
-function Run:hash_input(path)
-  return guarded(self.out, hash_input, self, path)
+-- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
+-- (mocl.run_options) are run again, and the others are kept.
+function Run:hash_input(path, option)
+  return guarded(self.out, hash_input, self, path, option)
 end
 
 -- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
@@ -468,14 +483,16 @@ local function line_of(row)
   return "{" .. table.concat(parts, ",") .. "}\n"
 end
 
+-- row: a table, or the text of a line
 local function append(run, name, row)
+  refuse_fork(run)
   local path = run:path(name .. ".jsonl")
   local f = run.files[name]
   if not f then
     f = check(io.open(path, "ab"))
     run.files[name] = f
   end
-  local ok, err = f:write(line_of(row))
+  local ok, err = f:write(type(row) == "string" and row or line_of(row))
   if ok then
     ok, err = f:flush()
   end
@@ -522,6 +539,11 @@ function Stage:latest()
   return self.run:latest(self.name)
 end
 
+--- Removes the checkpoints of the stage, where what it leaves takes their place.
+function Stage:clear()
+  checkpoint.remove(base_of(self.run, self.name))
+end
+
 --- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
 -- run goes on from them.
 function Stage:output(path)
@@ -546,12 +568,21 @@ local function reuse(run, name)
   return done.result or {}
 end
 
+-- Marks a stage as finished.
+local function record(run, name, result, outputs, seconds)
+  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = seconds, outputs = outputs }
+  write_json(run:path("stages.json"), run.stages)
+  run.stages = read_json(run:path("stages.json"))
+  return run.stages[name].result or {}
+end
+
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
   run.stage_name = name
   local ok, result = pcall(fn, stage)
   run.stage_name = nil
   if not ok then
+    run.failed_stage = name
     error(result, 0)
   end
   if type(result) == "table" and next(result) == nil then
@@ -561,11 +592,33 @@ local function execute(run, name, fn)
   for _, path in ipairs(stage.outputs) do
     outputs[path] = digest.of(run:path(path))
   end
-  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = sys.now() - started,
-    outputs = next(outputs) and outputs or nil }
-  write_json(run:path("stages.json"), run.stages)
-  run.stages = read_json(run:path("stages.json"))
-  return run.stages[name].result or {}
+  return record(run, name, result, next(outputs) and outputs or nil, sys.now() - started)
+end
+
+local function adopt(run, name, done, copy, logs)
+  local started = sys.now()
+  copy()
+  for path, hashes in pairs(done.outputs or {}) do
+    digest.verify(run:path(path), hashes, "what was copied")
+  end
+  for _, log in ipairs(LOGS) do
+    for _, line in ipairs(logs[log]) do
+      append(run, log, line)
+    end
+  end
+  record(run, name, done.result, done.outputs, sys.now() - started)
+end
+
+--- Makes a stage that another run finished one of this run, so that it will not run here (mocl.from_run). done: its entry in
+-- stages.json; copy() puts its outputs into this directory; logs: {metrics =, samples =} lists of lines.
+function Run:adopt(name, done, copy, logs)
+  guarded(self.out, adopt, self, name, done, copy, logs)
+end
+
+--- Sets a field of env.json.
+function Run:note(key, value)
+  self.env[key] = value
+  guarded(self.out, write_json, self:path("env.json"), self.env)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
@@ -585,6 +638,7 @@ end
 -- step and the sizes of the logs. Older ones beyond `keep` are deleted.
 -- stage: name of a stage with its own checkpoints, or nil for the run's.
 function Run:checkpoint(step, write, state, stage)
+  refuse_fork(self)
   local full = {}
   for k, v in pairs(state or {}) do
     full[k] = v
@@ -609,6 +663,7 @@ end
 -- continued run writes the same files as an uninterrupted one. Run.open does so by itself for the
 -- newest mark; this is for a recipe that goes back to an older one.
 function Run:rewind(state)
+  refuse_fork(self)
   truncate(self, state.offsets)
 end
 
@@ -633,6 +688,8 @@ local function finish(run, result, timing)
     local ok, drawn = pcall(page[2], run.out, { result = run.result })
     if ok and drawn then
       check(fs.write(run:path(page[1]), drawn))
+    elseif not ok and tostring(drawn):find "interrupted!$" then
+      error(drawn, 0)
     elseif not ok then
       io.stderr:write(run:path(page[1]), ": ", tostring(drawn), "\n")
     end
@@ -650,19 +707,26 @@ function Run:finish(result, timing)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
--- is fine.
+-- is fine. In a process forked from the run's own the directory stays taken.
 function Run:close()
   for name, f in pairs(self.files) do
     f:close()
     self.files[name] = nil
   end
-  if self.lock then
+  if self.lock and self.pid == sys.getpid() then
     fs.remove(self.lock)
-    self.lock = nil
   end
+  self.lock = nil
 end
 
-Run.__close = Run.close
+-- The error of a signal leaves with what to do next.
+Run.__close = function(run, err)
+  local signal = sys.interrupted()
+  if signal and type(err) == "string" and err:find "interrupted!$" and not run.complete then
+    io.stderr:write(("\n%s%s; continue with resume=auto\n"):format(signal, run.failed_stage and " in stage " .. run.failed_stage or ""))
+  end
+  run:close()
+end
 Run.__gc = Run.close
 
 return Run

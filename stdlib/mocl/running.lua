@@ -3,13 +3,15 @@
 -- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
 -- are not finite, so that one bad reward cannot spoil the statistics.
 
+local shown = require("mocl.config_text").shown
+
 local running = {}
 
 local Running = {}
 Running.__index = Running
 Running.__name = "mocl.running"
 
-local STD_FLOOR = 1e-8 -- a reward that never varies is normalised to the offset, not to 0/0
+local ROUNDING = 1e-9 -- a deviation below this share of the mean is what rounding leaves of a constant
 
 local function check(condition, level, format, ...)
   if not condition then
@@ -34,7 +36,16 @@ local function check_law(t, what)
   check(t.kind == "count" or t.kind == "ema", 3, "%s: kind is 'count' or 'ema', got '%s'", what,
     tostring(t.kind))
   check(is_finite(t.factor) and t.factor >= 0 and t.factor < 1, 3,
-    "%s: factor is in [0, 1), got %s", what, tostring(t.factor))
+    "%s: factor is in [0, 1), got %s", what, shown(t.factor))
+end
+
+--- running.unit(mean, std) -> what equation 18 divides by, 2 std, and true; or 1.0 and false for a reward that does not
+-- vary: it has no deviation to be measured in, so that its own unit stays.
+function running.unit(mean, std)
+  if std > ROUNDING * math.abs(mean) then
+    return 2 * std, true
+  end
+  return 1.0, false
 end
 
 local OPTIONS = { n = true, kind = true, factor = true }
@@ -69,7 +80,7 @@ local function batch(r, rows, what)
     check(type(row) == "table" and #row == r.n, 3, "%s: row %d has %s numbers, %d expected",
       what, i, type(row) == "table" and #row or "no", r.n)
     for k = 1, r.n do
-      check(is_finite(row[k]), 3, "%s: row %d, number %d is %s", what, i, k, tostring(row[k]))
+      check(is_finite(row[k]), 3, "%s: row %d, number %d is %s", what, i, k, shown(row[k]))
       mean[k] = mean[k] + row[k]
     end
   end
@@ -138,7 +149,8 @@ function Running:std()
   return list
 end
 
---- Equation 18: (x - mean) / (2 std) + offset, offset 1 by default; a new list.
+--- Equation 18: (x - mean) / (2 std) + offset, offset 1 by default; a new list. Numbers that did not vary are not
+-- divided: x - mean + offset.
 function Running:normalize(row, options)
   local offset = 1.0
   for key, value in pairs(options or {}) do
@@ -150,7 +162,7 @@ function Running:normalize(row, options)
     "normalize: a list of %d numbers expected", self.n)
   local list = {}
   for k = 1, self.n do
-    list[k] = (row[k] - self.means[k]) / (2 * math.max(self.vars[k] ^ 0.5, STD_FLOOR)) + offset
+    list[k] = (row[k] - self.means[k]) / running.unit(self.means[k], self.vars[k] ^ 0.5) + offset
   end
   return list
 end

@@ -4,6 +4,7 @@
 --   documents(r)                  texts for the tokenizer and the base model
 --   sft(r)                        rows {prompt, response}; prompts carry random preferences
 --   pairs(objective)              rows to train a reward model on (mocl.reward), and held-out pairs
+--   check(objective)              raises where there are too few pairs to train and test a reward model
 --   rule_correlation(objective, f)  agreement of a reward with the hidden rule; or nil
 --   audit(prompt, response)       value per objective under the hidden rule and malformed clauses; or nil
 -- Responses begin with a space, so that prompt .. response is the text.
@@ -17,14 +18,23 @@ local config_text = require "mocl.config_text"
 
 local sources = {}
 
---- The objectives of a run: known names, or ones the reward file brings. Raises with the nearest name.
+--- The objectives of a run: known names, or ones of the table `extra`, which the rewards file brings. Raises with the
+-- nearest name.
 function sources.check_objectives(names, known, extra)
-  local seen = {}
+  local seen, all, own = {}, table.move(known, 1, #known, 1, {}), {}
+  for name in pairs(extra) do
+    own[#own + 1] = name
+  end
+  table.sort(own)
+  for _, name in ipairs(own) do
+    all[#all + 1] = name
+  end
+  known = all
   if #names == 0 then
     error("objectives: at least one is needed; known here: " .. table.concat(known, ", "), 0)
   end
   for _, name in ipairs(names) do
-    local ok = extra[name] ~= nil
+    local ok = false
     for _, k in ipairs(known) do
       ok = ok or k == name
     end
@@ -59,6 +69,7 @@ function sources.assistant(o)
     return task:comparisons(rng.new(o.seed, "comparisons " .. objective), objective, o.comparisons, o.answers),
       task:pairs(rng.new(o.seed, "test pairs " .. objective), objective, o.test_pairs, "test")
   end
+  function source.check() end
   function source.audit(prompt, response)
     return task:score(prompt, response)
   end
@@ -76,50 +87,88 @@ function sources.assistant(o)
   return source
 end
 
---- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
--- prompt_chars (longer prompts are not answered or trained on; reward models see them, cut at the front),
--- held_out (share of the rows kept for evaluation).
-function sources.hh_rlhf(o)
-  local train, test, prompts = {}, {}, { train = {}, test = {} }
-  local known = { "harmless", "helpful" }
-  local source = { known = known, counts = {} }
-  if not fs.exists(o.path) then
-    error(o.path .. ": No such file or directory", 0)
+-- Bytes are no measure of a text in another script than Latin.
+local function characters(text)
+  return utf8.len(text) or #text
+end
+
+-- HH-RLHF's rows by objective, shuffled; sets source.counts.
+local function hh_rows(source, o)
+  local rows = {}
+  if fs.exists(o.path) ~= "directory" then
+    error(("data=%s: %s"):format(o.path, fs.exists(o.path) and "is a file; the directory of HH-RLHF's files is expected"
+      or "No such file or directory"), 0)
   end
-  for _, objective in ipairs(known) do
-    local rows, counts = data.hh_rlhf(o.path, { objective = objective, split = "test" })
-    if not rows then
-      error(counts, 0)
+  for _, objective in ipairs(source.known) do
+    local list, counts = data.hh_rlhf(o.path, { objective = objective, split = "test" })
+    if not list then
+      error("data=" .. counts, 0)
     end
     source.counts[objective] = counts
-    rng.new(o.seed, "split " .. objective):shuffle(rows)
-    local cut = #rows - math.floor(#rows * o.held_out)
-    for i, row in ipairs(rows) do
+    rng.new(o.seed, "split " .. objective):shuffle(list)
+    for _, row in ipairs(list) do
       row.chosen, row.rejected = " " .. row.chosen, " " .. row.rejected
-      if #row.prompt <= o.prompt_chars then
-        table.insert(i <= cut and prompts.train or prompts.test, row.prompt)
+      row.key = data.prompt_key(row.prompt)
+    end
+    rows[objective] = list
+  end
+  return rows
+end
+
+-- The set of prompts (keys) that are held out: of each file's different prompts a share, the last ones. It is one set
+-- for all files, so that nothing trains on a prompt that an objective holds out, whichever file has it too.
+local function held_out(rows, known, share)
+  local held = {}
+  for _, objective in ipairs(known) do
+    local keys, seen, missing = {}, {}, 0
+    for _, row in ipairs(rows[objective]) do
+      if not seen[row.key] then
+        seen[row.key] = true
+        keys[#keys + 1] = row.key
+        missing = missing - (held[row.key] and 1 or 0)
       end
     end
-    train[objective], test[objective] = table.move(rows, 1, cut, 1, {}), table.move(rows, cut + 1, #rows, 1, {})
-  end
-  if #prompts.train < 50 or #prompts.test < 5 then
-    error(("%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters"):format(o.path,
-      #prompts.train, #prompts.test, o.prompt_chars), 0)
-  end
-  source.train_prompts, source.test_prompts = prompts.train, prompts.test
-  local held = {} -- a held-out prompt may be another row's too: nothing trains on it
-  for _, list in pairs(test) do
-    for _, row in ipairs(list) do
-      held[row.prompt] = true
+    missing = missing + math.floor(#keys * share)
+    for k = #keys, 1, -1 do
+      if missing > 0 and not held[keys[k]] then
+        held[keys[k]] = true
+        missing = missing - 1
+      end
     end
+  end
+  return held
+end
+
+--- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
+-- prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
+-- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files).
+function sources.hh_rlhf(o)
+  local known = { "harmless", "helpful" }
+  local source = { known = known, counts = {} }
+  local rows = hh_rows(source, o)
+  local held = held_out(rows, known, o.held_out)
+  local train, test, seen = {}, {}, {}
+  source.train_prompts, source.test_prompts = {}, {}
+  for _, objective in ipairs(known) do
+    train[objective], test[objective] = {}, {}
+    for _, row in ipairs(rows[objective]) do
+      local out = held[row.key]
+      table.insert((out and test or train)[objective], row)
+      if not seen[row.key] and characters(row.prompt) <= o.prompt_chars then
+        seen[row.key] = true -- a prompt is answered alike often however many pairs it has
+        table.insert(out and source.test_prompts or source.train_prompts, row.prompt)
+      end
+    end
+  end
+  if #source.train_prompts < 50 or #source.test_prompts < 5 then
+    error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; "
+      .. "at least 50 and 5 different ones are needed"):format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
   end
   -- rows to train on, in a fixed order
   local function each(f)
     for _, objective in ipairs(known) do
       for _, row in ipairs(train[objective]) do
-        if not held[row.prompt] then
-          f(row)
-        end
+        f(row)
       end
     end
   end
@@ -133,18 +182,24 @@ function sources.hh_rlhf(o)
     return texts
   end
   function source.sft(r)
-    local rows = {}
+    local list = {}
     each(function(row)
-      if #row.prompt <= o.prompt_chars then
-        rows[#rows + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)), response = row.chosen }
+      if characters(row.prompt) <= o.prompt_chars then
+        list[#list + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)), response = row.chosen }
       end
     end)
-    return rows
+    return list
   end
-  function source.pairs(objective)
+  function source.check(objective)
     if not train[objective] then
       error(("objective '%s' has no pairs in %s; known there: harmless, helpful"):format(objective, o.path), 0)
+    elseif #train[objective] < 10 or #test[objective] < 1 then
+      error(("data=%s: objective '%s' has only %d pairs to train a reward model on and %d to test it with; "
+        .. "at least 10 and 1 are needed"):format(o.path, objective, #train[objective], #test[objective]), 0)
     end
+  end
+  function source.pairs(objective)
+    source.check(objective)
     return train[objective], test[objective]
   end
   function source.audit() end

@@ -4,24 +4,76 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
+local Run = require "mocl.run"
+local from_run = require "mocl.from_run"
+local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
 local metrics = require "mocl.metrics"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.progress"
+local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
+local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
 local stages = {}
 
+-- What each stage depends on (mocl.run_options). What comes before a stage is not repeated: it is finished by then.
+local DEPENDS = {
+  tokenizer = { "seed", "data", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  base = { "documents", "model", "base" },
+  sft = { "model", "sft" },
+  ["reward-*"] = { "reward" },
+  ["sft-answers"] = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+}
+
+--- What the stages here and those of `more` depend on, for Run.open.
+function stages.depends(more)
+  local all = {}
+  for _, part in ipairs { DEPENDS, more } do
+    for name, keys in pairs(part) do
+      all[name] = keys
+    end
+  end
+  return all
+end
+
+--- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
+stages.VOLATILE = { "from", "save_every" }
+
+local PATHS = { "data" } -- options that name files
+local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
+
+--- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
+-- have no function; raises in words where it cannot (mocl.from_run).
+function stages.from_run(cfg, functions, depends)
+  local names = { "tokenizer", "base", "sft" }
+  for _, objective in ipairs(cfg.objectives) do
+    names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
+  end
+  local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
+  table.move(Run.VOLATILE, 1, #Run.VOLATILE, #volatile + 1, volatile)
+  return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+    neutral = ONLY_SAID })
+end
+
 --- A status line for a stage of the run.
 function stages.bar(ctx, label, total, start)
   return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
+end
+
+-- A line on stderr, unless the run is quiet.
+local function say(ctx, text)
+  if not ctx.run.quiet then
+    io.stderr:write(text, "\n")
+  end
 end
 
 --- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
@@ -60,6 +112,13 @@ function stages.check(cfg)
       m.hidden_size // m.heads)
   elseif cfg.ppo.max_new_tokens + 2 > m.positions then
     fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
+  end
+  if cfg.lora.layers > m.layers then
+    fail("lora.layers=%d: the model has model.layers=%d", cfg.lora.layers, m.layers)
+  end
+  if #cfg.objectives > 3 then
+    fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
+      table.concat(cfg.objectives, ","))
   end
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
@@ -123,6 +182,26 @@ function stages.fit_prompts(ctx)
   end
 end
 
+-- The steps of a mocl.trainer as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text)
+  local t <close> = training.new {
+    run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
+    save = function(dir) trainer:save(dir) end,
+    state = function() return { trainer = trainer:state() } end,
+  }
+  if t.dir then
+    trainer:load(t.dir, t.state.trainer)
+  end
+  for step = t.done + 1, trainer.steps do
+    local loss, accuracy = trainer:step()
+    t:step(step, row(loss, accuracy), text(loss, accuracy))
+  end
+  local mean = trainer:finish()
+  t:finish()
+  return mean
+end
+
 --- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
@@ -130,17 +209,19 @@ function stages.language_model(ctx, name, from, options, rows)
   run:stage(name, function(stage)
     local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
-    local line = stages.bar(ctx, name, options.steps)
-    local loss = lm.train {
-      model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, seed = cfg.seed,
+    transformer.train_base(model)
+    local trainer <close> = lm.trainer {
+      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      on_step = function(step, value)
-        stage:metrics { step = step, ["loss/" .. name] = value }
-        line:update(step, ("loss %.3f"):format(value))
-      end,
+      lr_name = name .. ".lr",
     }
-    line:done()
+    local loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end)
     assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    stage:clear()
     stage:output(name)
     return { loss = loss }
   end)
@@ -167,20 +248,33 @@ local function train_reward_model(ctx, name)
     local pairs_train, pairs_test = ctx.source.pairs(name)
     local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
     local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
-    local line = stages.bar(ctx, "reward " .. name, cfg.reward.steps)
-    model:train {
+    local compared, ties = model:comparable(pairs_test)
+    if #compared == 0 then
+      error(("reward model '%s': no held-out pair is left to test it with:\n"
+        .. "the answers of all %d are the same once they are cut to model.positions=%d tokens"):format(name, ties, model.max_tokens), 0)
+    end
+    local trainer <close> = model:trainer {
       pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
-      purpose = "reward " .. name,
-      on_step = function(step, loss, accuracy)
-        stage:metrics { step = step, ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
-        line:update(step, ("loss %.3f accuracy %.2f"):format(loss, accuracy))
-      end,
+      purpose = "reward " .. name, lr_name = "reward.lr",
     }
-    local held = model:accuracy(pairs_test)
+    if trainer.left_out + ties > 0 then
+      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
+        .. "their two answers are the same once they are cut to model.positions=%d tokens"):format(name, trainer.left_out, ties, model.max_tokens))
+    end
+    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+      return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+    end, function(loss, accuracy)
+      return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
+    end)
+    model:freeze()
+    local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    line:done(("held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(held.accuracy, held.low, held.high, held.n,
-      held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    if not run.quiet then
+      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
+        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    end
     assert(model:save(run:path("reward-" .. name)))
+    stage:clear()
     stage:output("reward-" .. name)
     return held
   end)
@@ -241,17 +335,48 @@ local function keep_samples(ctx, name, list)
   end
 end
 
--- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way
+-- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way, or
+-- as many units of a reward that did not vary
 local function histograms(rows, statistics)
-  local out = {}
+  local out, constant = {}, policy.constant(statistics)
   for j = 1, #statistics.mean do
     local column = {}
     for i, row in ipairs(rows) do
       column[i] = policy.normalize(row, statistics)[j]
     end
-    out[j] = metrics.histogram(column, -5, 7, 120)
+    local middle = constant and constant[j] and statistics.mean[j] or 1
+    out[j] = metrics.histogram(column, middle - 6, middle + 6, 120)
   end
   return out
+end
+
+-- Means over the preferences, null where the rule does not know the objective.
+local function rule_means(rows)
+  local out = {}
+  for j, first in ipairs(rows[1]) do
+    out[j] = first
+    if first ~= json.null then
+      out[j] = 0
+      for _, row in ipairs(rows) do
+        out[j] = out[j] + row[j] / #rows
+      end
+    end
+  end
+  return out
+end
+
+-- The names of objectives whose reward was the same for every answer of the SFT model, which is said; nil where none
+-- was.
+local function constant_objectives(ctx, statistics)
+  local names, flags = {}, policy.constant(statistics)
+  for j, r in ipairs(flags and ctx.rewards or {}) do
+    if flags[j] then
+      names[#names + 1] = r.name
+      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: there is no deviation to normalise by, so its "
+        .. "figures stay raw,\nand what no answer earns is hard to learn"):format(r.name, statistics.mean[j]))
+    end
+  end
+  return #names > 0 and names or nil
 end
 
 --- The SFT model's own answers: the statistics that every figure is given in (equation 18, frozen; 1 = the SFT
@@ -274,6 +399,7 @@ function stages.sft_answers(ctx)
       stats.mean[j], stats.std[j] = metrics.mean_std(column)
     end
     ctx.sft = { statistics = stats }
+    local constant = constant_objectives(ctx, stats)
     keep_samples(ctx, "sft", list)
     local f = policy.figures(ctx.grid, list, stats)
     local figures = {
@@ -281,10 +407,10 @@ function stages.sft_answers(ctx)
       mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
     }
     if f.rule then
-      figures.rule = { rewards = metrics.mean_rows(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
+      figures.rule = { rewards = f.rule.rewards and rule_means(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
         hypervolume = f.rule.hypervolume }
     end
-    return { statistics = stats, start = start, figures = figures, histograms = histograms(all, stats) }
+    return { statistics = stats, constant = constant, start = start, figures = figures, histograms = histograms(all, stats) }
   end)
 end
 
@@ -304,6 +430,7 @@ function stages.evaluation(ctx)
     for _, m in ipairs(list) do
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
     end
+    figures.constant = ctx.sft.constant
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and n > 1 and preference.unseen_groups(n) or {}) do
       local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true)
@@ -313,6 +440,20 @@ function stages.evaluation(ctx)
     end
     return figures
   end)
+end
+
+local function one_line(text) -- an untrained model's bytes need not be text
+  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
+end
+
+--- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
+function stages.show(run)
+  local shown = run.stages.evaluation.result.shown
+  io.write "\nanswers of the trained policy\n"
+  for i, p in ipairs(run.result.preferences) do
+    io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
+  end
+  io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
 end
 
 return stages

@@ -1,7 +1,7 @@
 --- mocl.training: what surrounds the updates of a training loop: its status line, metrics, checkpoints when they are due
 -- and at an interruption, and the way back from the newest one. The loop itself stays in the recipe.
 --
---   local t = training.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
+--   local t <close> = training.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
 --     save = function(dir) ... end, state = function() return { ... } end }
 --   for update = t.done + 1, 60 do
 --     ...
@@ -41,16 +41,21 @@ function training.options(rows, prefix, defaults, left_out)
   return list
 end
 
---- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table} -> t. t.dir
--- and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish a
--- signal ends the run after the update it comes in.
+--- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table, unit="update"} -> t.
+-- t.dir and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish, or
+-- to the end of a `<close>` variable, a signal ends the run after the update it comes in; unit is what messages call one.
 function training.new(o)
   local dir, state = o.stage:latest()
   local done = state and state.step or 0
-  sys.on_interrupt "flag"
   return setmetatable({ run = o.run, stage = o.stage, total = o.total, save_every = o.save_every, save = o.save, describe = o.state,
-    dir = dir, state = state, done = done,
+    unit = o.unit or "update", dir = dir, state = state, done = done, mode = sys.on_interrupt "flag",
     line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Training)
+end
+
+local function stop_here(self, signal, n)
+  self.run:close()
+  io.stderr:write(("\n%s after %s %d; continue with resume=auto\n"):format(signal, self.unit, n))
+  os.exit(signal == "SIGTERM" and 143 or 130, true)
 end
 
 --- Ends update number n: row goes to metrics.jsonl, text to the status line. Ends the process after a signal.
@@ -63,15 +68,28 @@ function Training:step(n, row, text)
     self.stage:checkpoint(n, self.save, self.describe())
   end
   if stop then
-    self.run:close()
-    io.stderr:write(("\n%s after update %d; continue with resume=auto\n"):format(stop, n))
-    os.exit(stop == "SIGTERM" and 143 or 130, true)
+    stop_here(self, stop, n)
   end
 end
 
+--- Ends the loop. A signal that came behind the last update's look for one ends the process now.
 function Training:finish()
+  local stop = sys.interrupted()
+  if stop then
+    stop_here(self, stop, self.total)
+  end
   self.line:done()
-  sys.on_interrupt "raise"
+  self:close()
 end
+
+-- Back to what a signal did before. Twice is fine.
+function Training:close()
+  if self.mode then
+    sys.on_interrupt(self.mode)
+    self.mode = nil
+  end
+end
+
+Training.__close = Training.close
 
 return training

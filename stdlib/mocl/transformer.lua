@@ -6,83 +6,23 @@
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
 local core = require "mocl.transformer.core"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local safetensors = require "mocl.safetensors"
+local model_config = require "mocl.model_config"
+local model_files = require "mocl.model_files"
+local model_keys = require "mocl.model_keys"
 local tensor = require "mocl.tensor"
 
 local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
 
--- config.json keys that decide the architecture: name -> default where it may be missing
-local KEYS = {
-  "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-  "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
-}
-
---- The part of a Hugging Face config.json that mocl uses; nil, message where it asks for something mocl
--- does not compute.
-local function read_config(path)
-  local text, message, code = fs.read(path)
-  if not text then
-    return nil, message, code
-  end
-  local all, bad = json.decode(text)
-  if type(all) ~= "table" then
-    return nil, path .. ": " .. (bad or "not a JSON object"), "FORMAT"
-  end
-  local function refuse(key, value, supported)
-    return nil, ("%s: %s = %s is not supported (%s)"):format(path, key, tostring(value), supported), "FORMAT"
-  end
-  if all.model_type ~= "llama" then
-    return refuse("model_type", all.model_type, "llama")
-  elseif all.hidden_act and all.hidden_act ~= "silu" then
-    return refuse("hidden_act", all.hidden_act, "silu")
-  elseif all.attention_bias or all.mlp_bias then
-    return refuse("attention_bias or mlp_bias", true, "false")
-  elseif all.rope_scaling and all.rope_scaling ~= json.null then
-    return refuse("rope_scaling", "a table", "null")
-  end
-  local config = {}
-  for _, key in ipairs(KEYS) do
-    local v = all[key]
-    if v ~= nil and v ~= json.null then
-      config[key] = v
-    end
-  end
-  local ok, why = pcall(core.check, config)
-  if not ok then
-    return nil, path .. ": " .. why, "FORMAT"
-  end
-  return config, all
-end
-
-local function shards(dir)
-  local index = fs.join(dir, "model.safetensors.index.json")
-  if fs.exists(index) ~= "file" then
-    return { "model.safetensors" }
-  end
-  local text, message, code = fs.read(index)
-  if not text then
-    return nil, message, code
-  end
-  local map = json.decode(text)
-  if type(map) ~= "table" or type(map.weight_map) ~= "table" then
-    return nil, index .. ": no weight_map", "FORMAT"
-  end
-  local seen, list = {}, {}
-  for _, file in pairs(map.weight_map) do
-    if not seen[file] then
-      seen[file] = true
-      list[#list + 1] = file
-    end
-  end
-  table.sort(list)
-  return list
-end
+-- model -> list of the ids that end its answers, where its files say so
+local ends = setmetatable({}, { __mode = "k" })
 
 --- Copies the tensors of `from` (name -> tensor) into the parameters of the same names; every parameter
--- must be there with its shape. Returns true, or nil, message.
-function transformer.copy_parameters(named, from, where)
+-- must be there with its shape, and no tensor may be left over but those of which may_stay(name, tensor) is true. Returns
+-- true, or nil, message.
+function transformer.copy_parameters(named, from, where, may_stay)
   local missing, used = {}, {}
   for _, pair in ipairs(named) do
     local name, to = pair[1], pair[2]
@@ -101,8 +41,8 @@ function transformer.copy_parameters(named, from, where)
   if #missing > 0 then
     return nil, ("%s: %d of %d tensors are missing, the first is '%s'"):format(where, #missing, #named, missing[1]), "FORMAT"
   end
-  for name in pairs(from) do
-    if not used[name] and not name:find("rotary_emb", 1, true) and name ~= "lm_head.weight" then
+  for name, t in pairs(from) do
+    if not used[name] and not (may_stay and may_stay(name, t)) then
       return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(where, name), "FORMAT"
     end
   end
@@ -131,43 +71,70 @@ local function check_sizes(config, tensors, dir)
   return true
 end
 
+-- What a file may hold besides the parameters: buffers of old checkpoints, and the head once more where it is the embedding.
+local function is_known_extra(config, tensors)
+  return function(name, t)
+    if name == "lm_head.weight" and config.tie_word_embeddings then
+      local embedding = tensors["model.embed_tokens.weight"]
+      return table.concat(t.shape, ",") == table.concat(embedding.shape, ",")
+        and tensor.no_grad(function() return (t:to("f32") - embedding:to("f32")):abs():max():item() end) == 0
+    end
+    return name:find "%.rotary_emb%.inv_freq$" ~= nil
+  end
+end
+
 --- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
 -- dtype, which may be "bf16" on cuda.
 function transformer.load(dir, opts)
   opts = opts or {}
-  local config, all, code = read_config(fs.join(dir, "config.json"))
-  if not config then
-    return nil, all, code
+  local read, message, code = model_config.read(dir)
+  if not read then
+    return nil, message, code
   end
-  local files, message, why = shards(dir)
-  if not files then
-    return nil, message, why
+  local tensors
+  tensors, message, code = model_files.load(dir, { device = opts.device })
+  if not tensors then
+    return nil, message, code
   end
-  local tensors = {}
-  for _, file in ipairs(files) do
-    local part, bad, kind = safetensors.load(fs.join(dir, file), { device = opts.device })
-    if not part then
-      return nil, bad, kind
-    end
-    for name, t in pairs(part) do
-      tensors[name] = t
-    end
-  end
-  local fits, reason, which = check_sizes(config, tensors, dir)
-  if not fits then
-    return nil, reason, which
-  end
-  local model = core.new(config, { device = opts.device, dtype = opts.dtype })
-  local ok, bad, kind = transformer.copy_parameters(model:named_parameters(), tensors, dir)
+  local ok
+  ok, message, code = check_sizes(read.config, tensors, dir)
   if not ok then
-    return nil, bad, kind
+    return nil, message, code
   end
-  return model, all
+  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
+  local may_stay = is_known_extra(read.config, tensors)
+  ok, message, code = transformer.copy_parameters(model:named_parameters(), tensors, dir, may_stay)
+  if not ok then
+    return nil, message, code
+  end
+  ends[model] = read.eos
+  return model, read.all
 end
 
---- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
--- names; `extra` are further keys of config.json (bos_token_id, ...).
-function transformer.save(model, dir, extra)
+--- The ids that end an answer of a model that was loaded: those of generation_config.json or config.json; nil where the
+-- files do not say.
+function transformer.eos_ids(model)
+  return ends[model] and table.move(ends[model], 1, #ends[model], 1, {})
+end
+
+local function same_list(a, b)
+  return (a and table.concat(a, ",")) == (b and table.concat(b, ","))
+end
+
+-- Whether two configurations are the same, or false and the first key that differs.
+local function same_config(a, b)
+  for _, key in ipairs(model_keys.SHAPE) do
+    if a[key] ~= b[key] then
+      return false, key
+    end
+  end
+  return true
+end
+
+-- The text of config.json for a model, and the ids that end its answers or nil. Raises where `extra` would make the files
+-- another model.
+local function config_text(model, path, extra)
+  local shape = model:config()
   local config = model:config()
   config.model_type = "llama"
   config.architectures = { "LlamaForCausalLM" }
@@ -175,19 +142,71 @@ function transformer.save(model, dir, extra)
   config.attention_bias = false
   config.mlp_bias = false
   config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
+  if ends[model] then
+    local list = ends[model]
+    config.eos_token_id = #list == 1 and list[1] or #list > 1 and list or json.null
+  end
   for k, v in pairs(extra or {}) do
     config[k] = v
   end
+  local text = json.encode(config, { indent = 2 }) .. "\n"
+  local again, message = model_config.check(path, json.decode(text))
+  local same, key = false, nil
+  if again then
+    same, key = same_config(again.config, shape)
+  end
+  if not same then
+    error("transformer.save: with these extra keys the files would not be this model: " .. (message or key .. " differs"), 3)
+  end
+  return text, again.eos
+end
+
+-- generation_config.json would replace the ids that end an answer, so an old one is brought into line.
+local function update_generation(dir, generation, eos)
+  if not generation or not eos or same_list(generation.eos, eos) then
+    return true
+  end
+  generation.all.eos_token_id = #eos == 1 and eos[1] or #eos > 1 and json.array(eos) or json.null
+  return fs.write(model_config.generation_path(dir), json.encode(generation.all, { indent = 2 }) .. "\n")
+end
+
+--- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
+-- names; `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
+-- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
+function transformer.save(model, dir, extra)
+  local path = fs.join(dir, "config.json")
+  local text, eos = config_text(model, path, extra)
   local tensors = {}
   for _, pair in ipairs(model:named_parameters()) do
     tensors[pair[1]] = pair[2]
   end
-  local ok, message, code = fs.mkdir(dir)
+  local ok, message, code = finite.tensors(tensors, dir)
   if ok then
-    ok, message, code = safetensors.save(fs.join(dir, "model.safetensors"), tensors, { format = "pt" })
+    ok, message, code = fs.mkdir(dir)
+  end
+  local generation
+  if ok then
+    generation, message, code = model_config.generation(dir, model:config().vocab_size)
+  end
+  if generation == nil then
+    return nil, message, code
+  end
+  -- the old config.json may stay until the end only where it says the same of the new weights
+  local before = nil
+  if fs.exists(path) then
+    local old = model_config.read(dir)
+    if not old or not same_config(old.config, model:config()) or eos and not same_list(old.eos, eos) then
+      before = function()
+        return fs.remove(path)
+      end
+    end
+  end
+  ok, message, code = model_files.save(dir, tensors, before)
+  if ok then
+    ok, message, code = update_generation(dir, generation, eos)
   end
   if ok then
-    ok, message, code = fs.write(fs.join(dir, "config.json"), json.encode(config, { indent = 2 }) .. "\n")
+    ok, message, code = fs.write(path, text)
   end
   if not ok then
     return nil, message, code
@@ -221,6 +240,7 @@ function transformer.clone(model)
     from[pair[1]] = pair[2]
   end
   assert(transformer.copy_parameters(copy:named_parameters(), from, "clone"))
+  ends[copy] = ends[model]
   return copy
 end
 

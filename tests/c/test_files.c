@@ -347,7 +347,8 @@ static void test_header_errors(void) {
         const char *message;
     } bad[] = {
         {"", 0, "does not begin with '{'"},
-        {" {}", 0, "does not begin with '{'"},
+        {"  ", 0, "does not begin with '{'"},
+        {"\xEF\xBB\xBF{}", 0, "does not begin with '{'"},
         {"[]", 0, "does not begin with '{'"},
         {"{", 0, "header: byte"},
         {"{}x", 0, "header: byte"},
@@ -372,12 +373,29 @@ static void test_header_errors(void) {
         {"{\"a\":{\"dtype\":\"F64\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0,
          "overflows"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", 4,
-         "header: byte"},
+         "not a pair"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
          "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6,
          "tensor 'b': overlaps tensor 'a'"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
          "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "duplicate"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+         "tensor 'a': a duplicate name, whose two descriptions differ"},
+        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "duplicate"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"data_offsets\":[0,1]}}", 1, "duplicate"},
+        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' is there twice"},
+        {"{\"__metadata__\":null,\"__metadata__\":{}}", 0, "'__metadata__' is there twice"},
+        {"{\"__metadata__\":{\"k\":null}}", 0, "'__metadata__': 'k' is not a string"},
+        {"{\"__metadata__\":{\"k\":1,\"k\":2}}", 0, "'__metadata__': 'k' is not a string"},
+        {"{\"__metadata__\":[],\"a\\u0000\":1}", 0, "'__metadata__' is not an object"},
+        {"{\"__metadata__\":{\"k\\u0000\":\"1\"}} x", 0, "header: byte"},
+        {"{\"k\\u0000\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},}", 0, "header: byte"},
+        {"{\"k\\u0000\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", 0, "header: byte"},
+        {"{\"k\\u0000\":}", 0, "header: byte"},
+        {"{\"k\\u0000\" 1}", 0, "header: byte"},
+        {"{\"k\\u0000", 0, "header: byte"},
+        {"{\"k\\u0000\":1 2}", 0, "header: byte"},
         {"{\"__metadata__\":1}", 0, "'__metadata__' is not an object"},
         {"{\"__metadata__\":{\"k\":1}}", 0, "'__metadata__': 'k' is not a string"},
     };
@@ -639,7 +657,7 @@ static void test_hostile(void) {
 static void test_conformance(void) {
     static const struct {
         const char *file;
-        size_t n; /* tensors; 99: must be refused */
+        size_t n; /* tensors */
         const char *name, *dtype;
     } cases[] = {
         {"hf-literals/test_serialization__0", 1, "attn.0", "F32"},
@@ -650,8 +668,8 @@ static void test_conformance(void) {
         {"hf-literals/test_empty_shapes_allowed__0", 1, "test", "I32"},
         {"hf-literals/test_deserialization__0", 1, "test", "I32"},
         {"hf-literals/test_whitespace_padded_header__0", 0, NULL, NULL},
-        /* the format's library takes this one, its README forbids it: the README counts */
-        {"hf-literals/test_whitespace_leading_padded_header__0", 99, NULL, NULL},
+        /* its README forbids this one, its library takes it */
+        {"hf-literals/test_whitespace_leading_padded_header__0", 0, NULL, NULL},
         {"hf-literals/test_zero_sized_tensor__0", 1, "test", "I32"},
         {"swift-transformers/tensor-1d-int32", 1, "embedding", "I32"},
         {"swift-transformers/tensor-2d-float64", 1, "embedding", "F64"},
@@ -672,10 +690,6 @@ static void test_conformance(void) {
         }
         mocl_safetensors *s;
         mocl_status st = mocl_safetensors_open(ctx, &s, path);
-        if (cases[i].n == 99) {
-            CHECK(st == MOCL_E_FORMAT && says("does not begin with '{'"));
-            continue;
-        }
         CHECK(st == MOCL_OK && s->n == cases[i].n);
         if (!s) continue;
         if (cases[i].name) {

@@ -1,0 +1,291 @@
+/* llora.c - the adapters of a model, and module mocl.lora.core: the regular expressions by which PEFT's files name layers */
+#include "lmodel.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ltensor.h"
+#include "modules.h"
+
+/* The model at 1, to be changed: no call around this one may be working on its adapters, as a callback's caller does. */
+static mocl_model *check_idle(lua_State *L, const char *what) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    if (moclL_inuse(L, m)) luaL_error(L, "%s: the model is at work in a call that has not ended; call it afterwards", what);
+    return m;
+}
+
+static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
+                                                           "gate_proj", "up_proj", "down_proj", NULL};
+
+/* A list of block numbers, from 0 as in PEFT, at the top of the stack -> one bool per block, in a userdata
+** that takes its place. */
+static const bool *check_blocks(lua_State *L, const mocl_model *m) {
+    int list = lua_gettop(L);
+    luaL_checktype(L, list, LUA_TTABLE);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+    if (n == 0) luaL_error(L, "layers_to_transform is empty: name at least one layer, counted from 0, or leave it out for all");
+    bool *blocks = lua_newuserdatauv(L, (size_t)m->config.layers * sizeof *blocks, 0);
+    memset(blocks, 0, (size_t)m->config.layers * sizeof *blocks);
+    for (lua_Integer i = 1; i <= n; i++) {
+        int is_integer;
+        lua_rawgeti(L, list, i);
+        lua_Integer l = lua_tointegerx(L, -1, &is_integer);
+        if (!is_integer || l < 0 || l >= m->config.layers)
+            luaL_error(L, "layers_to_transform: '%s' is no layer of this model (0 to %d)", luaL_tolstring(L, -1, NULL),
+                       (int)m->config.layers - 1);
+        blocks[l] = true;
+        lua_pop(L, 1);
+    }
+    lua_replace(L, list);
+    return blocks;
+}
+
+/* A rank and an alpha for one linear layer. */
+static mocl_adapter_plan check_plan(lua_State *L, lua_Integer rank, double alpha) {
+    if (rank < 1 || rank > 4096) luaL_error(L, "lora: r = %I is outside 1 .. 4096", rank);
+    return (mocl_adapter_plan){.rank = rank, .alpha = alpha};
+}
+
+static void linear_name(char *to, size_t room, int64_t l, int which) {
+    snprintf(to, room, "model.layers.%lld.%s", (long long)l, mocl_model_linear_name(which));
+}
+
+/* {["model.layers.0.self_attn.q_proj"] = {r=, alpha=}, ...} at the top of the stack: each linear layer for itself */
+static void plan_modules(lua_State *L, const mocl_model *m, mocl_adapter_plan *plan) {
+    int modules = lua_gettop(L);
+    lua_newtable(L); /* the names there are */
+    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+        static const char *const fields[] = {"r", "alpha", NULL};
+        char name[64];
+        linear_name(name, sizeof name, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS));
+        lua_pushboolean(L, true);
+        lua_setfield(L, modules + 1, name);
+        if (lua_getfield(L, modules, name) != LUA_TNIL) {
+            int one = lua_gettop(L);
+            luaL_checktype(L, one, LUA_TTABLE);
+            moclL_checkoptions(L, one, fields);
+            lua_Integer rank = moclL_optfield_integer(L, one, "r", 0);
+            plan[i] = check_plan(L, rank, moclL_optfield_number(L, one, "alpha", (double)rank));
+        }
+        lua_pop(L, 1);
+    }
+    for (lua_pushnil(L); lua_next(L, modules); lua_pop(L, 1)) {
+        lua_pushvalue(L, -2);
+        if (lua_rawget(L, modules + 1) == LUA_TNIL)
+            luaL_error(L, "modules: '%s' is no linear layer of a block of this model", luaL_tolstring(L, -3, NULL));
+        lua_pop(L, 1);
+    }
+    lua_settop(L, modules);
+}
+
+/* the same rank and alpha for the linears that target_modules and layers_to_transform name */
+static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *plan) {
+    const bool *blocks = NULL;
+    unsigned targets = 0;
+    mocl_adapter_plan one = check_plan(L, moclL_optfield_integer(L, 2, "r", 16), moclL_optfield_number(L, 2, "alpha", 32));
+    if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "target_modules") == LUA_TNIL) {
+        targets = (1u << MOCL_LINEARS) - 1;
+    } else {
+        luaL_checktype(L, -1, LUA_TTABLE);
+        for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
+            lua_geti(L, -1, i);
+            const char *name = luaL_checkstring(L, -1);
+            int which = 0;
+            while (target_names[which] && strcmp(target_names[which], name) != 0) which++;
+            if (!target_names[which])
+                luaL_error(L, "unknown target module '%s' (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)", name);
+            targets |= 1u << which;
+            lua_pop(L, 1);
+        }
+    }
+    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "layers_to_transform") != LUA_TNIL) blocks = check_blocks(L, m);
+    for (int64_t l = 0; l < m->config.layers; l++)
+        for (int i = 0; i < MOCL_LINEARS; i++)
+            if ((!blocks || blocks[l]) && targets >> i & 1) plan[l * MOCL_LINEARS + i] = one;
+}
+
+/* m:add_lora{r=16, alpha=32, target_modules={...all}, layers_to_transform={...all}, dropout=0, use_rslora=false, key=0},
+** or with modules={name = {r=, alpha=}} in place of the first four */
+int moclL_model_add_lora(lua_State *L) {
+    static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "use_rslora",
+                                          "modules", "key", NULL};
+    mocl_model *m = check_idle(L, "add_lora");
+    lua_settop(L, 2);
+    moclL_checkoptions(L, 2, options);
+    double dropout = moclL_optfield_number(L, 2, "dropout", 0);
+    bool rslora = moclL_optfield_boolean(L, 2, "use_rslora", false);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
+    size_t bytes = (size_t)(m->config.layers * MOCL_LINEARS) * sizeof(mocl_adapter_plan);
+    mocl_adapter_plan *plan = lua_newuserdatauv(L, bytes, 0); /* 3 */
+    memset(plan, 0, bytes);
+    if (!lua_isnil(L, 2) && lua_getfield(L, 2, "modules") != LUA_TNIL) {
+        luaL_checktype(L, -1, LUA_TTABLE);
+        for (int i = 0; i < 5; i++) {
+            if (i == 2) continue; /* dropout */
+            if (lua_getfield(L, 2, options[i]) != LUA_TNIL)
+                return luaL_error(L, "%s: leave it out where modules says which layers have an adapter, and of which rank",
+                                  options[i]);
+            lua_pop(L, 1);
+        }
+        plan_modules(L, m, plan);
+    } else {
+        plan_targets(L, m, plan);
+    }
+    MOCLL_CALL(L, mocl_model_add_lora(m, plan, dropout, rslora, key));
+    return 0;
+}
+
+int moclL_model_drop_lora(lua_State *L) {
+    mocl_model_drop_lora(check_idle(L, "drop_lora"));
+    return 0;
+}
+
+int moclL_model_merge_lora(lua_State *L) {
+    mocl_status st = mocl_model_merge_lora(check_idle(L, "merge_lora"));
+    return st ? moclL_raise(L, st) : 0;
+}
+
+/* The linear layers that have an adapter are some linears of some blocks, all of one rank and alpha: *like is one of them,
+** and *blocks counts the blocks. */
+static bool is_even(const mocl_model *m, const mocl_block_weights **like, int64_t *blocks) {
+    *like = NULL;
+    *blocks = 0;
+    for (int64_t l = 0; l < m->config.layers; l++) {
+        const mocl_block_weights *b = &m->block[l];
+        if (!mocl_model_adapted(m, l)) continue;
+        if (!*like) *like = b;
+        ++*blocks;
+        const mocl_adapter *first = NULL;
+        for (int i = 0; i < MOCL_LINEARS && !first; i++)
+            if ((*like)->adapter[i].a) first = &(*like)->adapter[i];
+        for (int i = 0; i < MOCL_LINEARS; i++) {
+            const mocl_adapter *ad = &b->adapter[i];
+            if (!ad->a != !(*like)->adapter[i].a) return false;
+            if (ad->a && (ad->a->shape[0] != first->a->shape[0] || ad->alpha != first->alpha)) return false;
+        }
+    }
+    return true;
+}
+
+static void set_rank(lua_State *L, const mocl_adapter *ad) {
+    lua_pushinteger(L, ad->a->shape[0]);
+    lua_setfield(L, -2, "r");
+    lua_pushnumber(L, ad->alpha);
+    lua_setfield(L, -2, "alpha");
+}
+
+static void push_modules(lua_State *L, const mocl_model *m) {
+    lua_newtable(L);
+    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+        const mocl_adapter *ad = &m->block[i / MOCL_LINEARS].adapter[i % MOCL_LINEARS];
+        char name[64];
+        if (!ad->a) continue;
+        linear_name(name, sizeof name, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS));
+        lua_createtable(L, 0, 2);
+        set_rank(L, ad);
+        lua_setfield(L, -2, name);
+    }
+}
+
+/* m:lora() -> the options of add_lora that make this adapter, or nil: r, alpha, target_modules, and layers_to_transform where
+** not all layers have adapters; modules in their place where ranks or alphas differ, or the set is no such one. use_rslora
+** stands there where it is true. */
+int moclL_model_lora(lua_State *L) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    const mocl_block_weights *like;
+    int64_t n;
+    if (m->lora_rank == 0) return 0;
+    lua_createtable(L, 0, 5);
+    lua_pushnumber(L, m->lora_dropout);
+    lua_setfield(L, -2, "dropout");
+    if (m->lora_rslora) {
+        lua_pushboolean(L, true);
+        lua_setfield(L, -2, "use_rslora");
+    }
+    if (!is_even(m, &like, &n)) {
+        push_modules(L, m);
+        lua_setfield(L, -2, "modules");
+        return 1;
+    }
+    lua_newtable(L);
+    for (int i = 0; like && i < MOCL_LINEARS; i++) {
+        if (!like->adapter[i].a) continue;
+        lua_insert(L, -2);
+        set_rank(L, &like->adapter[i]);
+        lua_insert(L, -2);
+        lua_pushstring(L, target_names[i]);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    }
+    lua_setfield(L, -2, "target_modules");
+    if (n == m->config.layers) return 1;
+    lua_newtable(L);
+    for (int64_t l = 0; l < m->config.layers; l++) {
+        if (!mocl_model_adapted(m, l)) continue;
+        lua_pushinteger(L, l);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    }
+    lua_setfield(L, -2, "layers_to_transform");
+    return 1;
+}
+
+/* ---- names by regular expressions ---- */
+
+#define REGEX_CLASS "mocl.lora.regex"
+#define MATCH_CLASS "mocl.lora.match"
+
+static void free_regex(void *code) { pcre2_code_free(code); }
+static void free_match(void *match) { pcre2_match_data_free(match); }
+
+/* Pushes the pcre2 error `code` as a failure of the pattern. */
+static int fail_pattern(lua_State *L, int code) {
+    PCRE2_UCHAR why[128];
+    pcre2_get_error_message(code, why, sizeof why);
+    luaL_pushfail(L);
+    lua_pushstring(L, (const char *)why);
+    return 2;
+}
+
+/* find_names(pattern, names, whole) -> {[i] = true, or the text of the group named idx, for the names i that the pattern matches
+** from their first byte, and where whole to the last}, or nil, reason */
+static int lora_find_names(lua_State *L) {
+    size_t n;
+    int code;
+    PCRE2_SIZE at;
+    const char *pattern = luaL_checklstring(L, 1, &n);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    uint32_t flags = PCRE2_UTF | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C | (lua_toboolean(L, 3) ? PCRE2_ENDANCHORED : 0);
+    lua_settop(L, 2);
+    void **regex = moclL_pushowner(L, REGEX_CLASS); /* 3 */
+    *regex = pcre2_compile((PCRE2_SPTR)pattern, n, flags, &code, &at, NULL);
+    if (!*regex) return fail_pattern(L, code);
+    void **match = moclL_pushowner(L, MATCH_CLASS); /* 4 */
+    *match = pcre2_match_data_create_from_pattern(*regex, NULL);
+    if (!*match) return moclL_raise(L, mocl_nomem(moclL_ctx(L), n));
+    int group = pcre2_substring_number_from_name(*regex, (PCRE2_SPTR)"idx");
+    lua_newtable(L); /* 5 */
+    for (lua_Integer i = 1, names = (lua_Integer)lua_rawlen(L, 2); i <= names; i++) {
+        size_t length;
+        lua_rawgeti(L, 2, i);
+        const char *name = luaL_checklstring(L, -1, &length);
+        int rc = pcre2_match(*regex, (PCRE2_SPTR)name, length, 0, 0, *match, NULL);
+        if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) return fail_pattern(L, rc);
+        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(*match);
+        if (rc > group && group > 0 && range[2 * group] != PCRE2_UNSET)
+            lua_pushlstring(L, name + range[2 * group], range[2 * group + 1] - range[2 * group]);
+        else lua_pushboolean(L, rc > 0);
+        if (rc > 0) lua_rawseti(L, 5, i);
+        else lua_pop(L, 1);
+        lua_pop(L, 1);
+    }
+    return 1;
+}
+
+int moclL_open_lora_core(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}}, functions[] = {{"find_names", lora_find_names}, {NULL, NULL}};
+    moclL_newclass(L, REGEX_CLASS, none, free_regex);
+    moclL_newclass(L, MATCH_CLASS, none, free_match);
+    moclL_newlib(L, functions);
+    return 1;
+}

@@ -1,0 +1,17 @@
+/* lmodel.h - what lmodel.c and llora.c share: the model object, and its methods for adapters */
+#ifndef MOCL_LMODEL_H
+#define MOCL_LMODEL_H
+
+#include <lua.h>
+
+#include "model.h"
+
+/* The model at idx; raises where it is another value. */
+mocl_model *moclL_checkmodel(lua_State *L, int idx);
+
+int moclL_model_add_lora(lua_State *L);
+int moclL_model_drop_lora(lua_State *L);
+int moclL_model_lora(lua_State *L);
+int moclL_model_merge_lora(lua_State *L);
+
+#endif

@@ -1,0 +1,212 @@
+--- mocl.from_run: stages that another run has finished, taken over by a new one of the same recipe (from=RUN).
+-- What is taken has the bytes that the new run would have made itself, so it is refused where an option that these
+-- stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
+
+local config = require "mocl.config"
+local digest = require "mocl.digest"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local run_options = require "mocl.run_options"
+
+local from_run = {}
+
+local Source = {}
+Source.__index = Source
+
+local CHUNK = 1 << 20 -- bytes that are copied at a time
+
+local function check(ok, err)
+  if not ok then
+    error(err, 0)
+  end
+  return ok
+end
+
+local function sorted(t)
+  local keys = {}
+  for k in pairs(t) do
+    keys[#keys + 1] = k
+  end
+  table.sort(keys)
+  return keys
+end
+
+-- The value of an option by its name with dots.
+local function option(cfg, key)
+  for part in key:gmatch "[^.]+" do
+    cfg = type(cfg) == "table" and cfg[part] or nil
+  end
+  return cfg
+end
+
+-- Hashes of the files that a recorded input had, by name below it; nil where none were recorded.
+local function recorded(inputs, path)
+  local found, below = {}, path:gsub("(.)/+$", "%1") .. "/"
+  for name, hash in pairs(inputs or {}) do
+    if name == path then
+      found[""] = hash
+    elseif name:sub(1, #below) == below then
+      found[name:sub(#below + 1)] = hash
+    end
+  end
+  return next(found) and found or nil
+end
+
+-- A file of which two sets of hashes differ, or nil.
+local function differing(a, b)
+  for _, set in ipairs { a, b } do
+    for _, name in ipairs(sorted(set)) do
+      if a[name] ~= b[name] then
+        return name
+      end
+    end
+  end
+end
+
+-- Lines for the options and files that differ and that one of the stages, or the whole run, depends on.
+local function differences(source, o)
+  local lines, paths = {}, {}
+  for _, key in ipairs(o.paths) do
+    paths[key] = true
+  end
+  local function matters(key)
+    for _, other in ipairs(o.neutral) do
+      if other == key then
+        return false
+      end
+    end
+    local named = false
+    for name, keys in pairs(o.depends) do
+      named = named or run_options.covers(keys, key)
+      for _, stage in ipairs(o.stages) do
+        if run_options.of({ [name] = keys }, stage) and run_options.covers(keys, key) then
+          return true
+        end
+      end
+    end
+    return not named
+  end
+  local function add(...)
+    lines[#lines + 1] = ("  %s: %s there, %s now"):format(...)
+  end
+  local old, new = run_options.without(source.cfg, o.volatile), run_options.without(o.cfg, o.volatile)
+  for _, d in ipairs(config.diff(old, new)) do
+    if matters(d.key) and not paths[d.key] then
+      add(d.key, config.text(d.a), config.text(d.b))
+    end
+  end
+  for _, key in ipairs(o.paths) do -- the same files may lie elsewhere, and others in the same place
+    local a, b = option(old, key) or "", option(new, key) or ""
+    if matters(key) and (a ~= "" or b ~= "") then
+      local had = a ~= "" and recorded(source.env.inputs, a)
+      if a == "" or b == "" or not had then
+        if a ~= b then
+          add(key, a == "" and "empty" or a, b == "" and "empty" or b)
+        end
+      else
+        local name = differing(had, digest.of(b))
+        if name then
+          lines[#lines + 1] = ("  %s: %s is not the file that run read"):format(key, name == "" and b or fs.join(b, name))
+        end
+      end
+    end
+  end
+  return lines
+end
+
+--- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it cannot.
+-- o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile (options that never
+-- matter), paths (options that name files, which are compared by what is in them) and neutral (options that a group above
+-- covers and no stage uses).
+function from_run.open(path, o)
+  local function fail(fmt, ...)
+    error(("from=%s%s"):format(path, fmt:format(...)), 0)
+  end
+  local function read(name)
+    local value, err = json.load(fs.join(path, name))
+    if type(value) ~= "table" then
+      fail(": %s", err or name .. " is not what a run writes there")
+    end
+    return value
+  end
+  if not fs.exists(fs.join(path, "config.lua")) then
+    fail(": holds no run; name the directory of one, or leave from= out")
+  end
+  local source = setmetatable({ path = path, env = read "env.json", names = o.stages }, Source)
+  source.cfg = check(config.load(fs.join(path, "config.lua")))
+  if source.env.recipe ~= o.recipe then
+    fail(" holds a run of %s, not of %s", tostring(source.env.recipe), o.recipe)
+  elseif source.env.mocl ~= require "mocl"._VERSION then
+    fail(" was made by mocl %s, this is %s, which may make other models of the same options: leave from= out",
+      tostring(source.env.mocl), require "mocl"._VERSION)
+  end
+  source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
+  for _, name in ipairs(o.stages) do
+    if type(source.stages[name]) ~= "table" then
+      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
+        fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
+    end
+  end
+  local lines = differences(source, o)
+  if #lines > 0 then
+    fail(" made stages %s with other options:\n%s\ngive them their values there, or leave from= out", table.concat(o.stages, ", "),
+      table.concat(lines, "\n"))
+  end
+  for _, name in ipairs(o.stages) do
+    for output, hashes in pairs(source.stages[name].outputs or {}) do
+      digest.verify(fs.join(path, output), hashes, ("what stage '%s' of the run of from= wrote, put it back or leave from= out"):format(name))
+    end
+  end
+  return source
+end
+
+local function copy(from, to)
+  check(fs.mkdir(fs.dirname(to)))
+  local input <close> = check(io.open(from, "rb"))
+  local output <close> = check(io.open(to, "wb"))
+  for bytes in function() return input:read(CHUNK) end do
+    local ok, err = output:write(bytes)
+    check(ok, err and to .. ": " .. err)
+  end
+  local ok, err = output:close()
+  check(ok, err and to .. ": " .. err)
+end
+
+-- The lines of a log that a stage wrote.
+local function rows_of(path, name)
+  local lines = {}
+  if fs.exists(path) then
+    local f <close> = check(io.open(path, "rb"))
+    for line in f:lines "L" do
+      local row = json.decode(line)
+      if type(row) == "table" and row.stage == name then
+        lines[#lines + 1] = line
+      end
+    end
+  end
+  return lines
+end
+
+--- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json of the new
+-- run gets `from`: the directory, and the hashes of all that was taken.
+function Source:give(run)
+  local outputs = {}
+  for _, name in ipairs(self.names) do
+    outputs[name] = self.stages[name].outputs
+  end
+  run:note("from", { run = self.path, mocl = self.env.mocl, stages = outputs })
+  for _, name in ipairs(self.names) do
+    if not run.stages[name] then
+      run:adopt(name, self.stages[name], function()
+        for output, hashes in pairs(self.stages[name].outputs or {}) do
+          for file in pairs(hashes) do
+            local from, to = fs.join(self.path, output), run:path(output)
+            copy(file == "" and from or fs.join(from, file), file == "" and to or fs.join(to, file))
+          end
+        end
+      end, { metrics = rows_of(fs.join(self.path, "metrics.jsonl"), name), samples = rows_of(fs.join(self.path, "samples.jsonl"), name) })
+    end
+  end
+end
+
+return from_run

@@ -1,0 +1,97 @@
+--- mocl.run_options: which options of a run may differ when it is continued.
+-- An option is fixed once a stage has used it. A table says what each stage depends on, in names of options or of their
+-- groups; a name that ends in * stands for all stages that begin so:
+--
+--   { tokenizer = { "tokenizer", "documents" }, base = { "base", "model" }, ["reward-*"] = { "reward" } }
+--
+-- An option that no stage names belongs to the whole run and stays as it was.
+
+local config = require "mocl.config"
+
+local run_options = {}
+
+--- A copy of nested options without some keys ("threads", "ppo.lr").
+function run_options.without(cfg, keys)
+  local copy = {}
+  for k, v in pairs(cfg) do
+    copy[k] = type(v) == "table" and run_options.without(v, {}) or v
+  end
+  for _, key in ipairs(keys) do
+    local t = copy
+    for part in key:gmatch("([^.]+)%.") do
+      t = type(t) == "table" and t[part] or {}
+    end
+    t[key:match("[^.]+$")] = nil
+  end
+  return copy
+end
+
+--- What a stage depends on: its entry in the table, or that of the pattern which fits it; nil where there is none.
+function run_options.of(depends, stage)
+  for name, keys in pairs(depends) do
+    if name == stage or name:sub(-1) == "*" and stage:sub(1, #name - 1) == name:sub(1, -2) then
+      return keys
+    end
+  end
+end
+
+--- Whether a list of options and groups names an option.
+function run_options.covers(keys, key)
+  for _, k in ipairs(keys) do
+    if k == key or key:sub(1, #k + 1) == k .. "." then
+      return true
+    end
+  end
+  return false
+end
+
+--- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
+-- {stage, how}. Otherwise false and the reason, in words that follow the option; empty for one of the whole run.
+function run_options.may_change(key, depends, used)
+  local named = false
+  for _, keys in pairs(depends) do
+    named = named or run_options.covers(keys, key)
+  end
+  if not named then
+    return false, ""
+  end
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      return false, (" (stage '%s' %s with it)"):format(u[1], u[2])
+    end
+  end
+  return true
+end
+
+--- The names of those of the used stages that depend on an option, sorted.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+--- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
+function run_options.compare(old, new, volatile, depends, used)
+  local changed, fixed = {}, {}
+  for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
+    local may, reason = false, ""
+    if used then
+      may, reason = run_options.may_change(d.key, depends, used)
+    end
+    if may then
+      changed[#changed + 1] = d
+    else
+      fixed[#fixed + 1] = ("  %s: %s there, %s now%s"):format(d.key, config.text(d.a), config.text(d.b), reason)
+    end
+  end
+  return changed, fixed
+end
+
+return run_options

@@ -1,0 +1,100 @@
+-- policy.normalize and policy.figures: the units of figures, rewards that do not vary, and the audit of the rule
+
+local T = require "t"
+local Control = require "mocl.control"
+local json = require "mocl.json"
+local policy = require "mocl.policy"
+local results = require "mocl.report_results"
+
+local GRID = { { 0, 1 }, { .5, .5 }, { 1, 0 } }
+
+-- measurements as policy:measure gives them
+local function measured(raw, o)
+  local list = {}
+  for i, row in ipairs(raw) do
+    list[i] = { raw = row, std = o and o.std or { .5, 2 }, length = 5, rule = o and o.rule and o.rule[i], malformed = o and o.rule and .5 }
+  end
+  return list
+end
+
+local VARIES = { mean = { 1, 10 }, std = { .5, 2 } }
+
+T.test("equation 18 with fixed statistics: 1 is the mean they were taken at", function()
+  T.eq(policy.normalize({ 1, 10 }, VARIES), { 1, 1 })
+  T.eq(policy.normalize({ 2, 6 }, VARIES), { 2, 0 })
+  T.eq(policy.constant(VARIES), nil)
+  local f = policy.figures(GRID, measured { { 1, 14 }, { 1.5, 12 }, { 2, 10 } }, VARIES)
+  T.eq(f.rewards, { { 1, 2 }, { 1.5, 1.5 }, { 2, 1 } })
+  T.eq(f.rewards_std, { { .5, .5 }, { .5, .5 }, { .5, .5 } })
+  T.eq({ f.reference_point, f.tau_reference }, { { 0, 0 }, { -2, -2 } })
+  T.near(f.hypervolume, 2 + .5 * 1.5 + .5 * 1, 1e-12)
+  T.eq({ f.kendall_tau, f.rule }, { 1, nil })
+end)
+
+T.test("small units are units: nothing is cut off at an absolute size", function()
+  T.near(policy.normalize({ 3e-9 }, { mean = { 1e-9 }, std = { 1e-9 } }), { 2 }, 1e-12)
+  T.near(policy.normalize({ 3e12 }, { mean = { 1e12 }, std = { 1e12 } }), { 2 }, 1e-12)
+end)
+
+T.test("a reward that did not vary: raw figures, and nothing is divided by next to nothing", function()
+  for mean, std in pairs { [0] = 0, [-7] = 0, [.1] = 1.4e-17, [1e6] = 1e-10 } do -- what rounding leaves of a constant too
+    local statistics = { mean = { mean, 10 }, std = { std, 2 } }
+    T.eq(policy.constant(statistics), { true, false })
+    T.eq(policy.normalize({ .75, 10 }, statistics), { .75, 1 })
+    -- nothing was learnt: the hypervolume is that of the other objective
+    local f = policy.figures(GRID, measured({ { mean, 14 }, { mean, 12 }, { mean, 10 } }, { std = { 0, 2 } }), statistics)
+    T.near(f.hypervolume, 2, 1e-9)
+    T.eq(f.rewards[1], { mean, 2 })
+    -- the reward came to be earned: 9 of 10 times, in its own unit
+    f = policy.figures(GRID, measured({ { mean, 14 }, { mean + .5, 12 }, { mean + .9, 10 } }, { std = { .3, 2 } }), statistics)
+    T.eq({ f.rewards[3], f.rewards_std[3] }, { { mean + .9, 1 }, { .3, .5 } })
+    T.near(f.hypervolume, 2 + .5 * 1.5 + .4, 1e-9)
+    T.near({ f.reference_point[1], f.tau_reference[1] }, { mean - 1, mean - 3 }, 1e-12)
+    T.eq({ f.kendall_tau, f.beyond_reference }, { 1, 0 })
+  end
+end)
+
+T.test("rewards of one's own have no values under the rule", function()
+  local null = json.null
+  local f = policy.figures(GRID, measured({ { 1, 14 }, { 1, 12 }, { 1, 10 } },
+    { rule = { { null, 2 }, { null, 1 }, { null, 0 } } }), VARIES)
+  T.eq(f.rule, { rewards = { { null, 2 }, { null, 1 }, { null, 0 } }, malformed = { .5, .5, .5 }, hypervolume = 2 })
+  local header, rows = results.rows({ objectives = { "brief", "humor" }, constant = { "brief" } }, f)
+  T.eq(header, { "preference", "brief (own unit)", "humor", "brief (raw)", "humor (raw)", "humor (rule)", "malformed" })
+  T.eq(rows[1], { "0, 1", 1, 2, 1, 14, 2, .5 })
+  -- none that the rule knows
+  f = policy.figures(GRID, measured({ { 1, 14 }, { 1, 12 }, { 1, 10 } }, { rule = { { null, null }, { null, null }, { null, null } } }), VARIES)
+  T.eq(f.rule, { malformed = { .5, .5, .5 } })
+  header = results.rows({ objectives = { "brief", "long" } }, f)
+  T.eq(header, { "preference", "brief", "long", "brief (raw)", "long (raw)", "malformed" })
+end)
+
+-- ---- while training ----
+
+local PLACES = { 1, 1, 2, 2 }
+
+T.test("control: a reward that does not vary is the offset for every answer", function()
+  for _, spread in ipairs { "total", "within" } do
+    for _, kind in ipairs { "ema", "count" } do
+      local control = Control.new({ spread = spread, running = kind }, 2, { { .2, .8 }, { .8, .2 } }, { { .1, 0 }, { .1, 4 }, { .1, 2 } })
+      for step = 1, 50 do
+        for _, row in ipairs(control:observe({ { .1, step % 2 }, { .1, 3 }, { .1, 2 }, { .1, 5 } }, PLACES)) do
+          T.near(row[1], .5, 1e-9, spread)
+          T.ok(math.abs(row[2]) < 10)
+        end
+      end
+      -- and one answer that earns it at last
+      local R = control:observe({ { 1.1, 1 }, { .1, 3 }, { .1, 2 }, { .1, 5 } }, PLACES)
+      T.ok(R[1][1] > R[2][1] and R[1][1] < 10, R[1][1])
+    end
+  end
+end)
+
+T.test("control: a reward that varies between preferences alone", function()
+  local control = Control.new({ spread = "within" }, 2, { { .2, .8 }, { .8, .2 } }, { { 0, 0 }, { 1, 4 }, { 0, 2 }, { 1, 1 } })
+  for step = 1, 3000 do -- the deviation within a preference decays to nothing
+    for _, row in ipairs(control:observe({ { 0, step % 2 }, { 0, 3 }, { 1, 2 }, { 1, 5 } }, PLACES)) do
+      T.ok(math.abs(row[1]) < 101, ("%g in step %d"):format(row[1], step))
+    end
+  end
+end)

@@ -1,0 +1,94 @@
+-- what may change when a run is continued (mocl.run_options, Run.open{depends=}), and where its stages go on
+
+local T = require "t"
+local config = require "mocl.config"
+local fs = require "mocl.fs"
+local Run = require "mocl.run"
+local run_options = require "mocl.run_options"
+
+local schema = config.common { { "base.lr", 0.5, "" }, { "base.steps", 4, "" }, { "reward.lr", 0.5, "" }, { "moc.lr", 0.5, "" },
+  { "file", "", "" } }
+local DEPENDS = { base = { "base" }, ["reward-*"] = { "reward" }, moc = { "moc", "file" } }
+
+-- Three stages, each of which says with which options it ran; stop raises in that stage, "moc/1" after a checkpoint.
+local function run(dir, stop, ...)
+  local cfg, info = config.parse(schema, { [0] = "demo.lua", "out=" .. dir, ... }, { recipe = "demo" })
+  local r <close> = Run.open { recipe = "demo", cfg = cfg, info = info, main = "moc", depends = DEPENDS }
+  if cfg.file ~= "" then
+    r:hash_input(cfg.file, "file")
+  end
+  for _, name in ipairs { "base", "reward-a", "moc" } do
+    r:stage(name, function(stage)
+      if stop == name then
+        error("stopped", 0)
+      elseif stop == name .. "/1" then
+        stage:checkpoint(1, function() end, {})
+        error("stopped", 0)
+      end
+      return { base = cfg.base.lr, reward = cfg.reward.lr, moc = cfg.moc.lr }
+    end)
+  end
+  r:finish { recipe = "demo" }
+  return r
+end
+
+T.test("an option may change until a stage that depends on it has left something", function()
+  local function told(stop, option, text)
+    local dir = T.tmpdir() .. "/run"
+    T.raises("^stopped$", run, dir, stop)
+    local ok, got = pcall(run, dir, nil, "resume=auto", option)
+    if not text then
+      T.ok(ok, got)
+      local key = option:match "^%a+"
+      T.eq(got.stages.moc.result[key], 0.25)
+      T.eq(assert(config.load(dir .. "/config.lua"))[key].lr, 0.25, "config.lua repeats the run")
+      T.ok(assert(fs.read(dir .. "/cmdline.txt")):find(option, 1, true))
+      return
+    end
+    T.ok(not ok and got:find(text, 1, true), got)
+  end
+  told("base", "base.lr=0.25")
+  told("base", "moc.lr=0.25")
+  told("reward-a", "base.lr=0.25", "base.lr: 0.5 there, 0.25 now (stage 'base' is finished with it)")
+  told("reward-a", "reward.lr=0.25")
+  told("moc", "reward.lr=0.25", "reward.lr: 0.5 there, 0.25 now (stage 'reward-a' is finished with it)")
+  told("moc", "moc.lr=0.25")
+  told("moc/1", "moc.lr=0.25", "moc.lr: 0.5 there, 0.25 now (stage 'moc' has checkpoints with it)")
+  told("base", "seed=7", "seed: 0 there, 7 now\n")
+end)
+
+T.test("a complete run has the options that it has", function()
+  local dir = T.tmpdir() .. "/run"
+  run(dir)
+  T.raises("moc.lr: 0.5 there, 0.25 now", run, dir, nil, "moc.lr=0.25", "resume=auto")
+end)
+
+T.test("an input may change as the option may that names it", function()
+  local path, other = T.tmpdir() .. "/a", T.tmpdir() .. "/b"
+  assert(fs.write(path, "1"))
+  assert(fs.write(other, "2"))
+  for _, case in ipairs { { "moc" }, { "moc/1", true } } do
+    local dir = T.tmpdir() .. "/run"
+    assert(fs.write(path, "1"))
+    T.raises("^stopped$", run, dir, case[1], "file=" .. path)
+    assert(fs.write(path, "3"))
+    local ok, got = pcall(run, dir, nil, "resume=auto", "file=" .. path)
+    if case[2] then
+      T.ok(not ok and got:find("is not the file this run began with", 1, true), got)
+    else
+      T.ok(ok, got)
+      T.eq(got.env.inputs, { [path] = assert(fs.sha256(path)) })
+    end
+  end
+  local dir = T.tmpdir() .. "/run"
+  T.raises("^stopped$", run, dir, "moc", "file=" .. path)
+  T.eq(run(dir, nil, "resume=auto", "file=" .. other).env.inputs, { [other] = assert(fs.sha256(other)) })
+end)
+
+T.test("names of options, groups and stages", function()
+  T.ok(run_options.covers({ "ppo" }, "ppo.lr") and run_options.covers({ "ppo.lr" }, "ppo.lr"))
+  T.ok(not run_options.covers({ "ppo" }, "ppo_lr") and not run_options.covers({ "ppo.lr" }, "ppo"))
+  T.eq(run_options.of(DEPENDS, "reward-humor"), { "reward" })
+  T.eq(run_options.of(DEPENDS, "reward"), nil)
+  T.eq(run_options.without({ a = 1, b = { c = 2, d = 3 } }, { "a", "b.c", "x.y" }), { b = { d = 3 } })
+end)
