@@ -85,10 +85,10 @@ local function ranges(rows, n)
 end
 
 --- Points that another is better than by more than noise: no worse in any objective, and in at least one better by more than
--- margin times the range of that objective over all points, by more than a fifth of margin times its size (where nothing is
+-- margin times the range of that objective over all points, by more than a tenth of margin times its size (where nothing is
 -- traded the range is noise) and, with standard errors, by more than three of the difference.
 function metrics.dominated(points, options)
-  local margin, errors = 0.05, nil
+  local margin, errors = 0.1, nil
   check(is_list(points), "dominated: points must be a list, got %s", type(points))
   for key, value in pairs(options or {}) do
     check(key == "margin" or key == "errors", "dominated: unknown option '%s' (margin, errors)", tostring(key))
@@ -113,7 +113,7 @@ function metrics.dominated(points, options)
       for j = 1, n do
         local gap = q[j] - p[j]
         behind = behind or gap < 0
-        if gap > margin * math.max(width[j], size[j] / 5) and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
+        if gap > margin * math.max(width[j], size[j] / 10) and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
           clear, ahead = true, ahead + gap / width[j]
         end
       end
