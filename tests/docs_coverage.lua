@@ -46,6 +46,7 @@ M.undocumented = {
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.transformer.core"] = "the C side of mocl.transformer, which exports it",
+  ["mocl.run_lock"] = "the file lock of a run directory; run.md says what it is for",
   ["mocl.run_cures"] = "parts of mocl.run",
   ["mocl.run_options"] = "parts of mocl.run; run.md says which options may change",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
@@ -77,7 +78,7 @@ M.pages = {
   ["mocl.env.deep_sea_treasure"] = "env",
   ["mocl.env.fishwood"] = "env",
   ["mocl.env.fruit_tree"] = "env",
-  ["mocl.finite"] = "running",
+  ["mocl.finite"] = "numerics",
   ["mocl.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
@@ -102,6 +103,7 @@ M.pages = {
   ["mocl.tasks.assistant"] = "task",
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.text_table"] = "report",
+  ["mocl.trainer"] = "transformer",
   ["mocl.training"] = "env",
 }
 

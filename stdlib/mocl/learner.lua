@@ -195,15 +195,21 @@ function Learner:update(batch, problem, returns, update)
     returns, 1 - (update - 1) / self.updates)
 end
 
+local function check(ok, message)
+  if not ok then
+    error(message, 0)
+  end
+end
+
 --- agent.safetensors and optimizer.safetensors in a directory, and back; failures raise.
 function Learner:save(dir)
-  assert(self.agent:save(dir))
-  assert(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  check(self.agent:save(dir))
+  check(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
 end
 
 function Learner:load(dir)
-  assert(self.agent:load(dir))
-  assert(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  check(self.agent:load(dir))
+  check(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
 end
 
 return learner

@@ -173,6 +173,7 @@ end
 --- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
 -- names; `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
+-- Weights that are not finite are refused before anything is written.
 function transformer.save(model, dir, extra)
   local path = fs.join(dir, "config.json")
   local text, eos = config_text(model, path, extra)
@@ -181,9 +182,10 @@ function transformer.save(model, dir, extra)
     tensors[pair[1]] = pair[2]
   end
   local ok, message, code = finite.tensors(tensors, dir)
-  if ok then
-    ok, message, code = fs.mkdir(dir)
+  if not ok then
+    return nil, message, code
   end
+  ok, message, code = fs.mkdir(dir)
   local generation
   if ok then
     generation, message, code = model_config.generation(dir, model:config().vocab_size)
