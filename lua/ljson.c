@@ -86,7 +86,8 @@ static json_t *parse(lua_State *L, const char *text, size_t n, double *infinity)
     *box = v;
     if (v && !has_zero_byte(text, n, &error)) return v;
     luaL_pushfail(L);
-    lua_pushfstring(L, "line %d column %d: %s", error.line, error.column, error.text);
+    if (error.line > 0) lua_pushfstring(L, "line %d column %d: %s", error.line, error.column, error.text);
+    else lua_pushstring(L, error.text);
     return NULL;
 }
 

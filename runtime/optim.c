@@ -113,8 +113,7 @@ static mocl_status refuse_gradient(mocl_optim *o, double norm) {
                          o->name[i] ? o->name[i] : which, mocl_shape_text(shape, g->ndim, g->shape),
                          mocl_number_text(number, bad.value), mocl_place_text(place, g, bad.at));
     }
-    return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%s); nothing was changed",
-                     mocl_number_text(number, norm));
+    return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%g); nothing was changed", mocl_shown(norm));
 }
 
 /* The numbers of a step that weights and moments cannot hold. */
@@ -122,10 +121,10 @@ static mocl_status check_size(mocl_optim *o, double lr, double norm) {
     bool adam = o->kind == MOCL_OPTIM_ADAMW;
     double size = adam ? lr / (1 - pow(o->beta1, (double)o->steps + 1)) : lr;
     if (!(size <= REAL_MAX && lr * o->weight_decay <= REAL_MAX))
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights would not be finite after a step of lr = %g; nothing was changed", lr);
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights are not finite after a step of lr = %g; nothing was changed", lr);
     if (adam && norm > sqrt(REAL_MAX))
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g would not be finite as Adam's second "
-                         "moment; nothing was changed, max_grad_norm clips it", norm);
+        return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g is not finite as Adam's second moment; "
+                         "nothing was changed, max_grad_norm clips it", norm);
     return MOCL_OK;
 }
 

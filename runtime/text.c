@@ -175,11 +175,10 @@ mocl_status mocl_lines_next(mocl_lines *l, const char **line, size_t *n, size_t 
 
 size_t mocl_utf8_mark(const char *p, size_t n) { return n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; }
 
-/* Are the first characters, 4 if there are so many, ASCII in units of `size` bytes, with the byte that is not zero at place `at` of each? */
+/* Are the first 4 characters ASCII in units of `size` bytes, with the byte that is not zero at place `at` of each? */
 static bool ascii_units(const char *p, size_t n, size_t size, size_t at) {
-    size_t units = n / size < 4 ? n / size : 4;
-    if (units == 0) return false;
-    for (size_t i = 0; i < units * size; i++) {
+    if (n < 4 * size) return false;
+    for (size_t i = 0; i < 4 * size; i++) {
         unsigned char byte = (unsigned char)p[i];
         if (i % size == at ? byte == 0 || byte > 0x7F : byte != 0) return false;
     }

@@ -172,12 +172,17 @@ bool mocl_tok_prefixes(const mocl_tokenizer *t);
 
 /* ---- added tokens ---- */
 
+/* What added a token: the tokenizer's file or added_tokens_decoder, with all its flags;
+** added_tokens.json, with its id alone; or a key that names it. */
+typedef enum tok_origin { TOK_BY_FLAGS, TOK_BY_ID, TOK_BY_NAME } tok_origin;
+
 typedef struct tok_added {
     mocl_text content; /* in t->added_text, once finished */
     mocl_text match;   /* what to look for: content, or content normalized */
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
     bool in_text; /* recognised in texts */
+    tok_origin origin;
 } tok_added;
 
 /* The first added token of this kind at or after `from`: *which NULL if there is none, else its

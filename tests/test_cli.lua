@@ -126,6 +126,7 @@ T.test("errors go to stderr with a traceback, status 1", function()
   T.ok(err:find("mocl: (command line):1: unexpected symbol near '='", 1, true), err)
   T.eq(status, 1)
   -- a place in a file that was read is no place in the code
+  local _
   _, err, status = shell [[printf '{"a": [1,\n2' > x.json; printf 'local _, m = require("mocl.json").load("x.json") error(m, 0)' > s.lua
     "$MOCL" s.lua]]
   T.ok(err:find "^[^\n]*mocl: x.json: line 2[^\n]*\n$" or err:find "^[^\n]*mocl: x.json:2[^\n]*\n$", err)

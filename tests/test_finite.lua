@@ -1,10 +1,19 @@
 -- NaN and infinity: generation, losses, steps of an optimiser, scores and files stop at the first one and say where
 
 local T = require "t"
+local agent = require "mocl.agent"
 local finite = require "mocl.finite"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local lm = require "mocl.lm"
+local lora = require "mocl.lora"
 local optim = require "mocl.optim"
+local ppo = require "mocl.ppo"
+local reward = require "mocl.reward"
+local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
+local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
 local NAN, INF = 0 / 0, math.huge
@@ -62,7 +71,8 @@ for _, device in ipairs(T.devices) do
     for _, value in ipairs { NAN, INF, -INF } do
       for _, o in ipairs { { temperature = 0 }, { temperature = 1, key = 1 }, { temperature = 1, key = 1, top_k = 3 },
         { temperature = 0, max_new_tokens = 1 } } do
-        told("generate: the logits of prompt 1 at token 1 are not finite: weight 'lm_head.weight' is %-?%a+ at %[%d,%d+%]", o, head(value))
+        told("generate: the logits of prompt 1 at token 1 are not finite: weight 'lm_head.weight' is %-?%a+ at %[2,8%]",
+          o, head(value))
       end
     end
     -- a token whose state is NaN once it has been drawn: the row that draws it first, at the step behind it
@@ -138,11 +148,168 @@ for _, device in ipairs(T.devices) do
       opt:step { max_grad_norm = 1 }
       T.eq(p:nonfinite(), nil)
     end
-    told("step: weights would not be finite after a step of lr = 1e%+38", "adamw", 1, { lr = 1e38 }) -- the first is 10 lr
-    told("step: weights would not be finite after a step of lr = 1e%+39", "sgd", 1, { lr = 1e39 })
-    told("step: the square of a gradient of norm 1e%+20 would not be finite", "adamw", 1e20)
+    told("step: weights are not finite after a step of lr = 1e%+38", "adamw", 1, { lr = 1e38 }) -- the first is 10 lr
+    told("step: weights are not finite after a step of lr = 1e%+39", "sgd", 1, { lr = 1e39 })
+    told("step: the square of a gradient of norm 1e%+20 is not finite", "adamw", 1e20)
   end)
 end
+
+-- ---- losses ----
+
+local function training(device, o)
+  local model = small.model { device = device }
+  transformer.train_base(model)
+  local prompts, responses = {}, {}
+  for i = 1, 12 do
+    prompts[i], responses[i] = { 1, i }, { i + 1, i + 2, 3 }
+  end
+  local all = { model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, steps = 40, batch_size = 4,
+    lr = 1e-2, seed = 1, purpose = "base" }
+  for k, v in pairs(o or {}) do
+    all[k] = v
+  end
+  return model, all
+end
+
+local function weights(model)
+  local list = {}
+  for i, pair in ipairs(model:named_parameters()) do
+    list[i] = pair[2]:totable()
+  end
+  return list
+end
+
+for _, device in ipairs(T.devices) do
+  T.test("lm.train stops at the first number that is not finite, on " .. device, function()
+    local seen = 0
+    local model, o = training(device, { lr = 1e10, on_step = function(step, loss)
+      seen = step
+      T.ok(loss == loss)
+    end })
+    local ok, err = pcall(lm.train, o)
+    T.ok(not ok and err:find(("^base: step %d: .*not finite.*; lower lr, which is 1e%%+10$"):format(seen + 1)), err)
+    T.eq(finite.tensors(model:named_parameters(), "w"), true, "the weights of the last good step")
+    -- a NaN that is there before: the weights are as they were
+    model, o = training(device, { lr_name = "base.lr" })
+    poison(model, "model.layers.1.mlp.up_proj.weight", 5, NAN)
+    local before = T.show(weights(model))
+    T.raises("^base: step 1: the loss is not finite %(nan%); lower base.lr, which is 0.01$", lm.train, o)
+    T.eq(T.show(weights(model)), before)
+    T.raises("lm.evaluate: the loss of rows 1 to 4 is not finite %(nan%)", lm.evaluate, model, o.prompts, o.responses, 4)
+  end)
+end
+
+T.test("a trainer that is saved after any step goes on with the same bits; a poisoned one is not saved", function()
+  local model, o = training("cpu", { steps = 9 })
+  local whole = lm.train(o)
+  local want = weights(model)
+  for _, at in ipairs { 1, 4, 8, 9 } do
+    local dir = T.tmpdir()
+    local _, first = training("cpu", { steps = 9 })
+    local t <close> = lm.trainer(first)
+    for _ = 1, at do
+      t:step()
+    end
+    t:save(dir)
+    local state = json.decode(json.encode(t:state()))
+    local again, second = training("cpu", { steps = 9 })
+    local u <close> = lm.trainer(second)
+    u:load(dir, state)
+    T.eq(u.done, at)
+    for _ = u.done + 1, u.steps do
+      u:step()
+    end
+    T.eq(u:finish(), whole)
+    T.eq(weights(again), want)
+  end
+  model, o = training "cpu"
+  local t <close> = lm.trainer(o)
+  t:step()
+  poison(model, "model.norm.weight", 3, INF)
+  local dir = T.tmpdir()
+  local text = "base: step 1: after the step: tensor 'model.norm.weight' is not finite: 1 of 12 values are nan or infinite, the first is inf at %[3%]; lower lr"
+  T.raises(text, t.save, t, dir)
+  T.raises(text, t.finish, t)
+  T.eq(fs.list(dir), {})
+end)
+
+T.test("a reward model: training, scores, accuracy", function()
+  local tok = tokenizer.train({ ("abcdefgh "):rep(20) }, { vocab_size = 270, special_tokens = { "<s>", "</s>" } })
+  local function made()
+    local trunk = small.model { config = { vocab_size = tok:vocab_size() } }
+    return reward.model { trunk = trunk, tokenizer = tok }, trunk
+  end
+  local pairs_list = {}
+  for i = 1, 8 do
+    local a, b = ("c"):rep(i), ("d"):rep(i)
+    pairs_list[i] = { prompt = "ab", chosen = i % 2 == 0 and a or b, rejected = i % 2 == 0 and b or a } -- nothing to learn
+  end
+  local o = { pairs = pairs_list, steps = 30, batch_size = 4, lr = 1e30, seed = 1, purpose = "reward kind", lr_name = "reward.lr" }
+  T.raises("^reward kind: step %d+: .*not finite.*; lower reward.lr, which is 1e%+30$", made().train, (made()), o)
+  local model, trunk = made()
+  poison(trunk, "model.norm.weight", 1, NAN)
+  T.raises("^reward model: the score of answer 1 is not finite %(nan%)$", model, { "a" }, { "b" })
+  T.raises("not finite", model.accuracy, model, pairs_list)
+  model = made()
+  tensor.no_grad(model.head.fill_, model.head, INF)
+  T.raises("the score of answer 1 is not finite", model, { "a" }, { "b" })
+  local dir = T.tmpdir() .. "/model"
+  local ok, message = model:save(dir)
+  T.eq(ok, nil)
+  T.ok(message:find("score_head.safetensors: tensor 'score.weight' is not finite: 12 of 12 values", 1, true), message)
+  T.eq(fs.exists(dir), nil)
+end)
+
+-- ---- files ----
+
+T.test("what is not finite is neither saved as a model, adapter, head, moment or agent, nor loaded as one", function()
+  local dir = T.tmpdir()
+  local function told(text, ok, message, code)
+    T.eq({ ok, code }, { nil, "FORMAT" })
+    T.ok(message:find(text .. ".* is not finite: 1 of %d+ values are nan or infinite"), message)
+  end
+  -- writes a NaN into a tensor of a file
+  local function damage(path, name)
+    local tensors, meta = assert(safetensors.load(path))
+    local list = tensors[name]:flatten():totable()
+    list[1] = NAN
+    tensors[name] = tensor.new(list):reshape(tensors[name].shape)
+    assert(safetensors.save(path, tensors, meta))
+  end
+  local model = small.adapter(small.model())
+  assert(lora.save(model, dir .. "/adapter"))
+  local name = "model.layers.0.self_attn.q_proj.lora_B.weight"
+  damage(dir .. "/adapter/adapter_model.safetensors", "base_model.model." .. name)
+  told("adapter_model.safetensors: tensor 'base_model.model." .. name, lora.load(small.model(), dir .. "/adapter"))
+  poison(model, name, 1, NAN, true)
+  told("tensor 'base_model.model." .. name, lora.save(model, dir .. "/none"))
+  told("tensor 'model.norm.weight'", transformer.save(poison(small.model(), "model.norm.weight", 1, NAN), dir .. "/none"))
+  T.eq(fs.exists(dir .. "/none"), nil)
+  local heads = ppo.value_heads(1, 4, { key = 1 })
+  assert(heads:save(dir .. "/heads"))
+  damage(dir .. "/heads", "v_head.0.2.bias")
+  told("heads: tensor 'v_head.0.2.bias'", heads:load(dir .. "/heads"))
+  tensor.no_grad(heads:parameters()[4].fill_, heads:parameters()[4], NAN)
+  told("heads: tensor 'v_head.0.2.bias'", heads:save(dir .. "/heads"))
+  local p = tensor.ones({ 3 }, { requires_grad = true })
+  local opt = optim.adamw { p }
+  p:sum():backward()
+  opt:step()
+  assert(ppo.save_optimizer(opt, dir .. "/opt"))
+  damage(dir .. "/opt", "second.00001")
+  told("opt: tensor 'second.00001'", ppo.load_optimizer(opt, dir .. "/opt"))
+  local moment = opt:state().first[1]
+  moment:narrow(1, 1, 1):fill_(INF)
+  told("opt2: tensor 'first.00001'", ppo.save_optimizer(opt, dir .. "/opt2"))
+  T.eq(fs.exists(dir .. "/opt2"), nil)
+  local a = agent.new { env = require("mocl.env.fishwood").new {}, hidden = { 4 }, key = 1 }
+  assert(a:save(dir))
+  damage(dir .. "/agent.safetensors", "actor.1.weight")
+  told("agent.safetensors: tensor 'actor.1.weight'", a:load(dir))
+  local w = a:parameters()[1]
+  tensor.no_grad(function() w:narrow(1, 1, 1):narrow(2, 1, 1):fill_(NAN) end)
+  told("agent.safetensors: tensor 'actor.1.weight'", a:save(dir))
+end)
 
 T.test("what is not finite is said in one way", function()
   T.eq(finite.number(1.5, "the loss"), 1.5)

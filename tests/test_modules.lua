@@ -113,9 +113,9 @@ T.test("a stock lua5.4 has all of mocl, whatever it required first", function()
 local lm = require "mocl.lm"
 local mocl = require "mocl"
 print(mocl._VERSION, mocl == package.loaded.mocl, mocl.lm == lm, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())
-package.preload["mocl.lora"] = function() return "own" end -- stays, whatever is opened later
+package.preload["mocl.svg_front"] = function() return "own" end -- stays, whatever is opened later
 require "mocl.fs"
-print(require "mocl.lora")]])
+print(require "mocl.svg_front")]])
   T.eq(out, require("mocl")._VERSION .. "\ttrue\ttrue\traise\tnil\nown\t:preload:\n", err)
   -- the first example needs no change there
   out, err = child.shell(stock() .. " examples/01_tensor.lua")

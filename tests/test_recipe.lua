@@ -282,7 +282,7 @@ T.test("SIGTERM during moc: status 143, the same", function()
 end)
 
 T.test("SIGINT while the base model trains: status 130, the same", function()
-  interrupted("INT", 130, '"stage":"base","step":5}', "interrupted!")
+  interrupted("INT", 130, '"stage":"base","step":5}', "SIGINT after step %d+; continue with resume=auto")
 end)
 
 T.test("SIGKILL between checkpoints: rewound to the last one, the same", function()

@@ -200,15 +200,6 @@ T.test("the run's own files, cut or nonsense", function()
   T.eq(fs.exists(dir .. "/lock"), nil)
 end)
 
-T.test("a file of rewards that changed under an interrupted run", function()
-  local path = T.tmpdir() .. "/rewards.lua"
-  assert(fs.write(path, [[local function f(p, r) local s = {} for i, x in ipairs(r) do s[i] = #x end return s end
-    return { humor = f, helpful = f }]]))
-  local dir = stopped("rewards=" .. path)
-  edit(path, function(s) return s .. "\n" end)
-  refused(dir, { path .. ": is not the file this run began with (sha256 " }, "rewards=" .. path)
-end)
-
 T.test("an adapter of another base", function()
   local dir = T.tmpdir() .. "/adapter"
   local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })
@@ -276,7 +267,7 @@ end)
 
 T.test("a run directory that is removed while the run goes on", function()
   local dir = T.tmpdir() .. "/run"
-  local list = arguments(dir, "base.steps=1000000")
+  local list = arguments(dir, "base.steps=1000000", "save_every=1000000")
   for i, a in ipairs(list) do
     list[i] = child.quote(a)
   end
@@ -286,7 +277,9 @@ await grep '"step":3}' %s/metrics.jsonl
 mv %s %s.gone
 kill -TERM $pid
 wait $pid]]):format(table.concat(list, " "), dir, dir, dir))
-  T.eq(status, 143, err) -- while it trains, nothing is written but the log, which is open
+  T.eq(status, 1, err) -- the checkpoint that a signal asks for cannot be written
+  T.ok(err:find(": No such file or directory\nthe run's directory is gone: start again", 1, true), err)
+  T.ok(not err:find("traceback", 1, true), err)
   T.eq(fs.exists(dir), nil)
   -- in the stage that saves
   local run = stopped()

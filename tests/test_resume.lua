@@ -85,6 +85,40 @@ T.test("an input may change as the option may that names it", function()
   T.eq(run(dir, nil, "resume=auto", "file=" .. other).env.inputs, { [other] = assert(fs.sha256(other)) })
 end)
 
+T.test("redo=STAGE runs that stage and the later ones again, with the options that are given now", function()
+  local function told(stop, redo, ran, ...)
+    local dir = T.tmpdir() .. "/run"
+    if stop then
+      T.raises("^stopped$", run, dir, stop)
+    else
+      run(dir)
+    end
+    local r = run(dir, nil, "resume=auto", "redo=" .. redo, "base.lr=0.25", "reward.lr=0.25", "moc.lr=0.25", ...)
+    local got = {}
+    for name, stage in pairs(r.stages) do
+      got[name] = stage.result.moc == 0.25
+    end
+    T.eq(got, ran)
+    T.eq(fs.exists(dir .. "/checkpoint-000001"), nil)
+    T.ok(r.complete)
+  end
+  local all = { base = true, ["reward-a"] = true, moc = true }
+  told("moc/1", "base", all)
+  told(nil, "base", all) -- of a complete run too
+  local dir = T.tmpdir() .. "/run"
+  T.raises("^stopped$", run, dir, "moc/1")
+  T.raises("choose another directory with out=, or delete it; or run stage 'reward%-a' and what follows it again: resume=auto redo=reward%-a$",
+    run, dir, nil, "resume=auto", "moc.lr=0.25", "reward.lr=0.25")
+  T.raises("with other options.*or delete it$", run, dir, nil, "resume=auto", "moc.lr=0.25", "seed=3")
+  T.raises("base.lr: 0.5 there, 0.25 now %(stage 'base' is finished with it%)", run, dir, nil, "resume=auto", "redo=moc", "base.lr=0.25")
+  T.raises("redo=mok: .* has no such stage; it has base, reward%-a, moc$", run, dir, nil, "resume=auto", "redo=mok")
+  T.raises("redo=moc goes with resume=auto", run, dir, nil, "redo=moc")
+  T.eq(fs.exists(dir .. "/checkpoint-000001"), "directory", "nothing was taken away")
+  local r = run(dir, nil, "resume=auto", "redo=moc", "moc.lr=0.25")
+  T.eq({ r.stages.base.result.moc, r.stages.moc.result.moc }, { 0.5, 0.25 })
+  T.ok(run(T.tmpdir() .. "/run", nil, "resume=auto", "redo=moc").complete, "where nothing is, it starts")
+end)
+
 T.test("names of options, groups and stages", function()
   T.ok(run_options.covers({ "ppo" }, "ppo.lr") and run_options.covers({ "ppo.lr" }, "ppo.lr"))
   T.ok(not run_options.covers({ "ppo" }, "ppo_lr") and not run_options.covers({ "ppo.lr" }, "ppo"))

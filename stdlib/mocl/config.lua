@@ -498,6 +498,7 @@ function config.common(schema)
   local rows = {
     { "out", nil, "directory of the run, runs/<recipe>/default if unset", type = "string" },
     { "resume", nil, "auto or a directory: continue an interrupted run", type = "string" },
+    { "redo", nil, "with resume: this stage and those that ran after it run again", type = "string" },
     { "seed", 0, "seed of everything random", min = 0 },
     { "device", "cpu", "where tensors live: cpu, cuda or cuda:N" },
     { "threads", 0, "CPU threads, 0 = all; the results do not depend on it", min = 0, max = 256 },

@@ -177,11 +177,17 @@ function ppo.load_optimizer(opt, path)
   return true
 end
 
---- A PEFT directory with value_heads.safetensors and optimizer.safetensors beside it.
+local function check(ok, message)
+  if not ok then
+    error(message, 0)
+  end
+end
+
+--- A PEFT directory with value_heads.safetensors and optimizer.safetensors beside it; failures raise.
 function ppo.save(dir, o)
-  assert(lora.save(o.model, dir, { base_model_name_or_path = o.base }))
-  assert(o.heads:save(fs.join(dir, "value_heads.safetensors")))
-  assert(ppo.save_optimizer(o.optimizer, fs.join(dir, "optimizer.safetensors")))
+  check(lora.save(o.model, dir, { base_model_name_or_path = o.base }))
+  check(o.heads:save(fs.join(dir, "value_heads.safetensors")))
+  check(ppo.save_optimizer(o.optimizer, fs.join(dir, "optimizer.safetensors")))
 end
 
 -- ---- tensors from rows of numbers ----

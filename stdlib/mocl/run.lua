@@ -10,9 +10,11 @@
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local digest = require "mocl.digest"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local report = require "mocl.report"
+local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
@@ -21,7 +23,7 @@ local Run = {}
 Run.__index = Run
 
 -- Options that may differ between the two halves of one run: the results do not depend on them.
-local VOLATILE = { "keep", "memory_cap", "out", "quiet", "resume", "threads" }
+local VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "threads" }
 
 Run.VOLATILE = VOLATILE
 
@@ -46,38 +48,28 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
--- Calls f(...); an error leaves with its cure.
-local function guarded(out, f, ...)
+-- A process that the run's own has forked must not write it: both would go on with the same files.
+local function refuse_fork(run)
+  if run.pid ~= sys.getpid() then
+    error(("%s: this run belongs to process %d, which has forked this one; let that one write it"):format(run.out, run.pid), 0)
+  end
+end
+
+-- Calls f(run, ...); an error leaves with its cure.
+local function guarded(out, f, run, ...)
+  refuse_fork(run)
   local function pass(ok, ...)
     if not ok then
       error(run_cures.of(..., out), 0)
     end
     return ...
   end
-  return pass(pcall(f, ...))
-end
-
--- Process id and start time as text, which together name a process; nil where there is no /proc.
-local function process(pid)
-  local f = io.open("/proc/" .. pid .. "/stat", "rb")
-  local stat = f and f:read("a")
-  if f then
-    f:close()
-  end
-  if not stat then
-    return nil
-  end
-  local id, rest = stat:match("^(%d+) .*%) (.*)$")
-  local fields = {}
-  for field in rest:gmatch("%S+") do
-    fields[#fields + 1] = field
-  end
-  return id, id .. " " .. fields[20] -- the fields after the name begin with the third
+  return pass(pcall(f, run, ...))
 end
 
 -- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
 -- of a constant) must not cost a run its end.
-local function finite(v)
+local function null_for_nan(v)
   if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
     return json.null
   elseif type(v) ~= "table" then
@@ -85,7 +77,7 @@ local function finite(v)
   end
   local copy = setmetatable({}, getmetatable(v)) -- json.array's
   for k, x in pairs(v) do
-    copy[k] = finite(x)
+    copy[k] = null_for_nan(x)
   end
   return copy
 end
@@ -112,28 +104,6 @@ local function bases(run)
   return list
 end
 
--- The directory has a file `lock` while a process writes it. One left by a killed process does not
--- count, and neither does one where processes cannot be told apart (no /proc).
-local function refuse_if_in_use(out)
-  local held = fs.read(fs.join(out, "lock"))
-  local pid = held and held:match("^(%d+) ")
-  if pid and pid ~= process("self") then
-    local _, other = process(pid)
-    if other and other .. "\n" == held then
-      error(("%s: in use by process %s"):format(out, pid), 0)
-    end
-  end
-end
-
-local function lock(run)
-  local _, me = process("self")
-  if me then
-    local path = fs.join(run.out, "lock")
-    run.lock = path -- first: a write that fails at its very end leaves the file
-    check(fs.write(path, me .. "\n"))
-  end
-end
-
 local function describe_environment(opts)
   local cfg, info = opts.cfg, opts.info or {}
   local changed = {}
@@ -154,20 +124,20 @@ local function describe_environment(opts)
   return env
 end
 
--- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"}, sorted.
+-- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"} in the order they ran.
 local function used_stages(run)
   local list = {}
-  for name in pairs(run.stages) do
-    list[#list + 1] = { name, "is finished" }
+  for name, stage in pairs(run.stages) do
+    list[#list + 1] = { name, "is finished", stage.order or 0 }
   end
   for _, base in ipairs(bases(run)) do
     local name = base == run.out and run.main or base:match "[^/]+$"
-    if name and not run.stages[name] and checkpoint.any(base) then
-      list[#list + 1] = { name, "has checkpoints" }
+    if name and not run.stages[name] and not run.forgotten[name] and checkpoint.any(base) then
+      list[#list + 1] = { name, "has checkpoints", math.huge }
     end
   end
   table.sort(list, function(a, b)
-    return a[1] < b[1]
+    return a[3] < b[3] or a[3] == b[3] and a[1] < b[1]
   end)
   return list
 end
@@ -176,14 +146,31 @@ end
 -- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
 local function compare_options(run, path, what, cure)
   local used = not run.complete and used_stages(run) or nil
-  local changed, fixed = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  local changed, fixed, again = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
   if #fixed > 0 then
-    error(("%s with other options:\n%s\n%s"):format(what, table.concat(fixed, "\n"), cure), 0)
+    error(("%s with other options:\n%s\n%s%s"):format(what, table.concat(fixed, "\n"), cure,
+      again and ("; or run stage '%s' and what follows it again: resume=auto redo=%s"):format(again, again) or ""), 0)
   end
   return changed
 end
 
--- stages.json: {name = {result =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
+-- redo=STAGE: that stage and those that ran after it are forgotten, as if they had not run.
+local function forget(run, name)
+  local used, from = used_stages(run), nil
+  local names = {}
+  for i, u in ipairs(used) do
+    names[i] = u[1]
+    from = from or u[1] == name and i or nil
+  end
+  if not from and not run_options.of(run.depends, name) then
+    error(("redo=%s: %s has no such stage; it has %s"):format(name, run.out, #names > 0 and table.concat(names, ", ") or "none yet"), 0)
+  end
+  for i = from or #used + 1, #used do
+    run.stages[names[i]], run.forgotten[names[i]] = nil, true
+  end
+end
+
+-- stages.json: {name = {result =, order =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
 local function read_stages(path)
   local stages = read_json(path)
   local function refuse(name)
@@ -223,9 +210,15 @@ local function inspect(run, opts, resume)
     error(("%s holds a run of %s, not of %s: choose another out=, or delete it"):format(out,
       tostring(type(env) == "table" and env.recipe or nil), opts.recipe), 0)
   end
-  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil
-  local stages = fs.join(out, "stages.json")
+  local redo, stages = opts.cfg.redo, fs.join(out, "stages.json")
+  if redo and not resume then
+    error(("redo=%s goes with resume=auto"):format(redo), 0)
+  end
+  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil and not redo
   run.stages = fs.exists(stages) and read_stages(stages) or {}
+  if redo then
+    forget(run, redo)
+  end
   local changed = compare_options(run, path, out .. " holds a run", "choose another directory with out=, or delete it")
   if run.complete then
     return "complete"
@@ -323,10 +316,24 @@ local function rewind_to_newest(run)
   truncate(run, offsets)
 end
 
+-- Takes away what the forgotten stages left, so that a run that is stopped meanwhile is still one without them.
+local function clear_forgotten(run)
+  if next(run.forgotten) == nil then
+    return
+  elseif fs.exists(run:path "result.json") then
+    check(fs.remove(run:path "result.json"))
+  end
+  write_json(run:path "stages.json", run.stages)
+  for name in pairs(run.forgotten) do
+    checkpoint.remove(base_of(run, name))
+  end
+  run.forgotten = {}
+end
+
 -- The part of Run.open that touches the directory.
 local function enter(run, opts, resume, home)
   local out = run.out
-  refuse_if_in_use(out)
+  run_lock.check(out)
   local found, changed = inspect(run, opts, resume)
   if found == "complete" then
     run.env = read_json(fs.join(out, "env.json"))
@@ -338,7 +345,11 @@ local function enter(run, opts, resume, home)
     reason = run_cures.of(reason, out, true)
     error(reason:find("out=", 1, true) and reason or ("%s\n%s cannot be made: choose another out="):format(reason, out), 0)
   end
-  lock(run)
+  local text
+  run.lock, text = run_lock.of(out)
+  if run.lock then
+    check(fs.write(run.lock, text))
+  end
   for _, base in ipairs(bases(run)) do
     checkpoint.clean(base)
   end
@@ -347,6 +358,7 @@ local function enter(run, opts, resume, home)
   else
     run.resumed = true
     run.env = read_json(fs.join(out, "env.json"))
+    clear_forgotten(run)
     rewind_to_newest(run)
     for _, d in ipairs(changed) do -- a file that another one has replaced
       if run.env.inputs and type(d.a) == "string" then
@@ -388,7 +400,7 @@ function Run.open(opts)
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
-    files = {}, stages = {}, started = sys.now(),
+    files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -406,6 +418,19 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
+    self.stages[name] = nil
+    checkpoint.remove(base_of(self, name))
+  end
+  write_json(self:path("stages.json"), self.stages)
+  rewind_to_newest(self)
+  io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
+    #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
+end
+
 local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
@@ -421,18 +446,24 @@ local function hash_input(self, path, option)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] and not (option and run_options.may_change(option, self.depends, used_stages(self))) then
+  elseif inputs[path] and not option then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
+  elseif inputs[path] then
+    local users = run_options.users(option, self.depends, used_stages(self))
+    if #users > 0 then
+      drop_stages(self, path, users)
+    end
   end
-  inputs[path] = hash
+  inputs[path] = hash -- last: if this process is killed above, the next one does it again
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises, unless it is the value of an option that may change (mocl.run_options).
+-- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
+-- (mocl.run_options) are run again, and the others are kept.
 function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
@@ -458,6 +489,7 @@ end
 
 -- row: a table, or the text of a line
 local function append(run, name, row)
+  refuse_fork(run)
   local path = run:path(name .. ".jsonl")
   local f = run.files[name]
   if not f then
@@ -542,7 +574,11 @@ end
 
 -- Marks a stage as finished.
 local function record(run, name, result, outputs, seconds)
-  run.stages[name] = { result = finite(result), offsets = sizes(run), seconds = seconds, outputs = outputs }
+  local order = 1
+  for _, stage in pairs(run.stages) do
+    order = math.max(order, (stage.order or 0) + 1)
+  end
+  run.stages[name] = { result = null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
   write_json(run:path("stages.json"), run.stages)
   run.stages = read_json(run:path("stages.json"))
   return run.stages[name].result or {}
@@ -555,6 +591,11 @@ local function execute(run, name, fn)
   run.stage_name = nil
   if not ok then
     run.failed_stage = name
+    if finite.is_error(result) then
+      result = ("%s\nstage '%s' is not finished; %s"):format(result, name, checkpoint.any(base_of(run, name))
+        and ("its last checkpoint stays; with other options it begins again: resume=auto redo=%s"):format(name)
+        or "with other options continue with resume=auto")
+    end
     error(result, 0)
   end
   if type(result) == "table" and next(result) == nil then
@@ -610,6 +651,7 @@ end
 -- step and the sizes of the logs. Older ones beyond `keep` are deleted.
 -- stage: name of a stage with its own checkpoints, or nil for the run's.
 function Run:checkpoint(step, write, state, stage)
+  refuse_fork(self)
   local full = {}
   for k, v in pairs(state or {}) do
     full[k] = v
@@ -634,11 +676,12 @@ end
 -- continued run writes the same files as an uninterrupted one. Run.open does so by itself for the
 -- newest mark; this is for a recipe that goes back to an older one.
 function Run:rewind(state)
+  refuse_fork(self)
   truncate(self, state.offsets)
 end
 
 local function finish(run, result, timing)
-  local text = json.encode(finite(result), { indent = 2 }) .. "\n"
+  local text = json.encode(null_for_nan(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds
@@ -677,16 +720,16 @@ function Run:finish(result, timing)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
--- is fine.
+-- is fine. In a process forked from the run's own the directory stays taken.
 function Run:close()
   for name, f in pairs(self.files) do
     f:close()
     self.files[name] = nil
   end
-  if self.lock then
+  if self.lock and self.pid == sys.getpid() then
     fs.remove(self.lock)
-    self.lock = nil
   end
+  self.lock = nil
 end
 
 -- The error of a signal leaves with what to do next.

@@ -46,7 +46,8 @@ function run_options.covers(keys, key)
 end
 
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
--- {stage, how}. Otherwise false and the reason, in words that follow the option; empty for one of the whole run.
+-- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of the whole
+-- run), and the first stage that used it.
 function run_options.may_change(key, depends, used)
   local named = false
   for _, keys in pairs(depends) do
@@ -58,19 +59,45 @@ function run_options.may_change(key, depends, used)
   for _, u in ipairs(used) do
     local keys = run_options.of(depends, u[1])
     if not keys or run_options.covers(keys, key) then
-      return false, (" (stage '%s' %s with it)"):format(u[1], u[2])
+      return false, (" (stage '%s' %s with it)"):format(u[1], u[2]), u[1]
     end
   end
   return true
 end
 
+--- The names of those of the used stages that depend on an option, sorted.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+-- which of two stages ran first
+local function earlier(used, a, b)
+  for _, u in ipairs(used) do
+    if u[1] == a or u[1] == b then
+      return u[1]
+    end
+  end
+end
+
 --- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
+-- Third, the stage to run again with all that follow if the options are to be as they are now; nil where that does not help.
 function run_options.compare(old, new, volatile, depends, used)
-  local changed, fixed = {}, {}
+  local changed, fixed, again = {}, {}, nil
   for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
-    local may, reason = false, ""
+    local may, reason, stage = false, "", nil
     if used then
-      may, reason = run_options.may_change(d.key, depends, used)
+      may, reason, stage = run_options.may_change(d.key, depends, used)
+    end
+    if not may and again ~= false then
+      again = stage and earlier(used, again or stage, stage) or false
     end
     if may then
       changed[#changed + 1] = d
@@ -78,7 +105,7 @@ function run_options.compare(old, new, volatile, depends, used)
       fixed[#fixed + 1] = ("  %s: %s there, %s now%s"):format(d.key, config.text(d.a), config.text(d.b), reason)
     end
   end
-  return changed, fixed
+  return changed, fixed, again or nil
 end
 
 return run_options

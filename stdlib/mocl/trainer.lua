@@ -24,6 +24,14 @@ local trainer = {}
 local Trainer = {}
 Trainer.__index = Trainer
 
+-- as assert, without a place in the code: what fails is a file
+local function check(ok, message)
+  if not ok then
+    error(message, 0)
+  end
+  return ok
+end
+
 --- Warm-up to 1, then linear to 0 at `total`: the factor of step (from 1).
 function trainer.schedule(step, warmup, total)
   if step <= warmup then
@@ -76,17 +84,14 @@ function Trainer:step()
   return within(self, self.done + 1, take, self.done + 1)
 end
 
-local function check_weights(self, where)
-  local ok, message = finite.tensors(self.named, where)
-  if not ok then
-    error(message, 0)
-  end
+local function check_weights(self)
+  check(finite.tensors(self.named, "after the step"))
 end
 
 --- Drops the gradients; a weight that is not finite raises. Returns the mean loss of the last tenth of the steps.
 function Trainer:finish()
   self.optimizer:zero_grad()
-  within(self, self.done, check_weights, "after the step")
+  within(self, self.done, check_weights)
   return self.tail / math.max(1, self.tail_n)
 end
 
@@ -97,9 +102,9 @@ function Trainer:save(dir)
   for _, pair in ipairs(self.named) do
     tensors[pair[1]] = pair[2]
   end
-  within(self, self.done, check_weights, "after the step")
-  assert(safetensors.save(fs.join(dir, "parameters.safetensors"), tensors))
-  assert(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  within(self, self.done, check_weights)
+  check(safetensors.save(fs.join(dir, "parameters.safetensors"), tensors))
+  check(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
 end
 
 function Trainer:state()
@@ -108,9 +113,9 @@ end
 
 function Trainer:load(dir, state)
   local path = fs.join(dir, "parameters.safetensors")
-  local tensors = assert(safetensors.load(path))
-  assert(transformer.copy_parameters(self.named, tensors, path))
-  assert(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  local tensors = check(safetensors.load(path))
+  check(transformer.copy_parameters(self.named, tensors, path))
+  check(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
   self.order:restore(state.order)
   self.done, self.tail, self.tail_n = state.done, state.tail, state.tail_n
 end

@@ -11,6 +11,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
+local model_keys = require "mocl.model_keys"
 local tensor = require "mocl.tensor"
 
 local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
@@ -120,9 +121,10 @@ local function same_list(a, b)
   return (a and table.concat(a, ",")) == (b and table.concat(b, ","))
 end
 
+-- Whether two configurations are the same, or false and the first key that differs.
 local function same_config(a, b)
-  for key, value in pairs(b) do
-    if a[key] ~= value then
+  for _, key in ipairs(model_keys.SHAPE) do
+    if a[key] ~= b[key] then
       return false, key
     end
   end
@@ -171,6 +173,7 @@ end
 --- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
 -- names; `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
+-- Weights that are not finite are refused before anything is written.
 function transformer.save(model, dir, extra)
   local path = fs.join(dir, "config.json")
   local text, eos = config_text(model, path, extra)
@@ -179,9 +182,10 @@ function transformer.save(model, dir, extra)
     tensors[pair[1]] = pair[2]
   end
   local ok, message, code = finite.tensors(tensors, dir)
-  if ok then
-    ok, message, code = fs.mkdir(dir)
+  if not ok then
+    return nil, message, code
   end
+  ok, message, code = fs.mkdir(dir)
   local generation
   if ok then
     generation, message, code = model_config.generation(dir, model:config().vocab_size)
