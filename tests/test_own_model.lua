@@ -71,7 +71,7 @@ T.test("from: the bytes of a whole run with these options, and env.json says wha
   T.eq(trained_here(err)[1], "sft statistics", err)
   failures.same(dir, other)
   local env = assert(json.load(dir .. "/env.json"))
-  T.eq({ env.from.run, env.from.mocl }, { first, require("mocl")._VERSION })
+  T.eq({ env.from.run, env.from.mocl }, { fs.realpath(first), require("mocl")._VERSION })
   T.eq(env.from.stages.sft.sft["model.safetensors"], fs.sha256(first .. "/sft/model.safetensors"))
   T.ok(env.from.stages["reward-humor"] and env.from.stages.base and env.from.stages.tokenizer)
   -- run again it is complete, with from= or without
@@ -94,6 +94,16 @@ T.test("from: a run that stopped after it took its stages goes on, from a direct
   end
   assert(fs.write(dir .. "/stages.json", json.encode(stages)))
   assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  must(dir, "resume=auto", "from=" .. moved)
+  failures.same(dir, whole())
+  -- one that had begun to train its SFT model takes a finished one, and keeps no checkpoint of its own
+  assert(os.execute(("rm -rf '%s'; cp -a '%s' '%s'"):format(dir, moved, dir)))
+  for _, name in ipairs { "result.json", "timing.json", "report.html", "front.svg" } do
+    fs.remove(dir .. "/" .. name)
+  end
+  stages.sft, stages["reward-humor"], stages["reward-helpful"] = nil, nil, nil
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'; cp -a '%s/last/' '%s/sft/checkpoint-000002'"):format(dir, dir, moved, dir)))
   must(dir, "resume=auto", "from=" .. moved)
   failures.same(dir, whole())
 end)
@@ -313,6 +323,7 @@ T.test("options of one's own model that cannot go together cost nothing", functi
   own_refused("objective 'humor'", "objectives=long,humor")
   own_refused("init=/nowhere/config.json: No such file or directory", "init=/nowhere")
   own_refused("option init: " .. m.init .. ": holds no tokenizer", "tokenizer=")
+  own_refused("; tokenizer= names one that lies elsewhere", "tokenizer=")
   own_refused("option tokenizer: /nowhere: No such file or directory", "tokenizer=/nowhere")
   own_refused("prompts=/nowhere: No such file or directory", "prompts=/nowhere")
   own_refused("prompts=" .. T.tmp_root .. ": ", "prompts=" .. T.tmp_root)

@@ -191,7 +191,7 @@ function Source:give(run)
   for _, name in ipairs(self.names) do
     outputs[name] = self.stages[name].outputs
   end
-  run:note("from", { run = self.path, mocl = self.env.mocl, stages = outputs })
+  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

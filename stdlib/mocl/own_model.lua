@@ -78,7 +78,10 @@ end
 --- The tokenizer; raises in words.
 function own_model.tokenizer(cfg)
   local tok, message = tokenizer.load(own_model.tokenizer_path(cfg))
-  return tok or fail("option %s: %s", cfg.tokenizer.path ~= "" and "tokenizer" or "init", message)
+  if not tok and cfg.tokenizer.path ~= "" then
+    fail("option tokenizer: %s", message)
+  end
+  return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
 end
 
 -- Files that a tokenizer may consist of.
