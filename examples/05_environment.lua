@@ -6,31 +6,37 @@ local Agent, Control, env = require "mocl.agent", require "mocl.control", requir
 local fs, learner, preference = require "mocl.fs", require "mocl.learner", require "mocl.preference"
 local rollout, svg_front, tensor = require "mocl.rollout", require "mocl.svg_front", require "mocl.tensor"
 
--- a courier between three towns, 30 rides: a ride to another town mostly brings a parcel there, waiting seldom
+-- a courier between three towns, 30 rides: a ride to another town brings a parcel there more often than waiting does
 local courier = env.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
   reset = function() return 0 end,
   step = function(at, to, rng)
     local reward = { 0, 0, 0 }
-    reward[to + 1] = rng:uniform() < (to == at and 0.3 or 0.8) and 1 or 0
+    reward[to + 1] = rng:uniform() < (to == at and 0.6 or 0.8) and 1 or 0
     return to, reward
   end }
 
-local grid, agent = preference.grid(3), Agent.new { env = courier, hidden = { 32, 32 }, key = 1 }
-local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9 }, { seed = 1, updates = 80 })
-for update = 1, 80 do -- Algorithm 1 with episodes in place of answers
+local environment, options = courier, {} -- of mocl.control: the defaults suit rewards of any sign and size
+local N, updates = #environment.objectives, 160
+local grid, agent = preference.grid(N), Agent.new { env = environment, hidden = { 32, 32 }, key = 1 }
+local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9 }, { seed = 1, updates = updates })
+local control = Control.new(options, N, grid)
+for update = 1, updates do -- Algorithm 1 with episodes in place of answers
   local scope <close> = tensor.scope()
   local batch = ppo:rollout(grid, update)
-  local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3, scale = 3.0 }, 3, #grid)
   control:observe(batch.returns, batch.places)
   local adv, returns = ppo:advantages(batch)
   ppo:update(batch, control:problem(adv, batch, batch.prefs, batch.places), returns, update)
 end
 
-local means = rollout.statistics(rollout.episodes(agent, grid, { episodes = 200, seed = 2, purpose = "evaluation", averaged = true }))
+local means, _, errors = rollout.statistics(rollout.episodes(agent, grid, { episodes = 200, seed = 2, purpose = "evaluation", averaged = true }))
 local points = {}
 for k, r in ipairs(means) do
   print(("preference %.2f %.2f %.2f   parcels %5.2f %5.2f %5.2f"):format(grid[k][1], grid[k][2], grid[k][3], r[1], r[2], r[3]))
   points[k] = { x = r[1], y = r[2], label = ("%.1f"):format(grid[k][1]) }
+end
+local warning = Control.warning(options, grid, means, errors)
+if warning then
+  print("warning: " .. warning)
 end
 assert(fs.mkdir "runs")
 local picture = svg_front.draw { title = "north and east", xlabel = "north", ylabel = "east", points = points, reference = { 0, 0 } }

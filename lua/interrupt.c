@@ -16,8 +16,18 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "mocl.h"
+
+/* In a child of fork nobody is left to end what another thread had begun. */
+static void wait_for_interrupters(moclL_host *h) {
+    if (getpid() != h->pid) {
+        h->pid = getpid();
+        atomic_store(&h->hooking, 0);
+    }
+    while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
+}
 
 /* Adding nothing to `hooking` orders this free with the interrupter's adding one: either it comes before, then the
 ** interrupter no longer sees what was unlinked before this free; or after, then this sees `hooking`. A handler that
@@ -38,8 +48,7 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
         return NULL;
     }
     if (p) {
-        if (atomic_fetch_add(&h->hooking, 0))
-            while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
+        if (atomic_fetch_add(&h->hooking, 0)) wait_for_interrupters(h);
         free(p);
     }
     return NULL;

@@ -125,7 +125,8 @@ int moclL_model_add_lora(lua_State *L) {
         for (int i = 0; i < 5; i++) {
             if (i == 2) continue; /* dropout */
             if (lua_getfield(L, 2, options[i]) != LUA_TNIL)
-                return luaL_error(L, "%s: leave it out where modules says which layers have an adapter, and of which rank", options[i]);
+                return luaL_error(L, "%s: leave it out where modules says which layers have an adapter, and of which rank",
+                                  options[i]);
             lua_pop(L, 1);
         }
         plan_modules(L, m, plan);

@@ -87,8 +87,8 @@ static int tokenizer_save(lua_State *L) {
 /* *pair receives the second text and stays on the stack with the options table */
 static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
                            mocl_text *pair) {
-    static const char *const known[] = {
-        "bos", "eos", "special", "add_special_tokens", "template", "pair", NULL};
+    static const char *const known[] = {"bos",      "eos",  "special", "add_special_tokens",
+                                        "template", "pair", NULL};
     moclL_checkoptions(L, idx, known);
     /* template is the older name of add_special_tokens */
     *o = (mocl_tokenizer_encode_options){
@@ -97,7 +97,8 @@ static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options 
         .with_template = moclL_optfield_boolean(L, idx, "add_special_tokens", false) ||
                          moclL_optfield_boolean(L, idx, "template", false)};
     /* left out, it is as the tokenizer's files say: both defaults then differ */
-    if (moclL_optfield_boolean(L, idx, "special", true) == moclL_optfield_boolean(L, idx, "special", false))
+    if (moclL_optfield_boolean(L, idx, "special", true) ==
+        moclL_optfield_boolean(L, idx, "special", false))
         o->special = moclL_optfield_boolean(L, idx, "special", true) ? 1 : -1;
     if (!moclL_optfield_string(L, idx, "pair", NULL)) return;
     lua_getfield(L, idx, "pair");
@@ -156,8 +157,7 @@ static int tokenizer_encode_batch(lua_State *L) {
 static int32_t check_id(lua_State *L, int idx, const char *what) {
     int is_integer;
     lua_Integer id = moclL_tointeger(L, idx, &is_integer);
-    if (!is_integer)
-        luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
+    if (!is_integer) luaL_error(L, "%s is a %s, expected an integer", what, luaL_typename(L, idx));
     if (id < 0) luaL_error(L, "decode: id %I is negative", id);
     return id > INT32_MAX ? INT32_MAX : (int32_t)id;
 }

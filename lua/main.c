@@ -293,10 +293,11 @@ int main(int argc, char **argv) {
         puts("mocl " MOCL_VERSION);
         return EXIT_SUCCESS;
     }
-    mocl_options o = {.size = sizeof o, .ignore_env = (c.flags & HAS_NOENV) != 0};
+    char reason[256] = "";
+    mocl_options o = {.size = sizeof o, .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
     mocl_ctx *ctx = mocl_open(&o);
     if (!ctx) {
-        mocl_complain("cannot open: not enough memory", true);
+        mocl_complain(reason, true);
         return EXIT_FAILURE;
     }
     moclL_host *h = ctx->host;

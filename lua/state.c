@@ -2,12 +2,15 @@
 **
 ** Every function that may raise runs inside a protected call; its error becomes text in the host.
 */
+#define _GNU_SOURCE
 #include "state.h"
 
+#include <dlfcn.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mocl.h"
 #include "modules.h"
@@ -104,15 +107,58 @@ static void close_host(moclL_host *h) {
     free(h);
 }
 
+/* Another library of the process may bring a Lua of its own whose functions go before ours. Calls nothing whose meaning has
+** changed between the versions. */
+static int check_core(lua_State *L) {
+    luaL_checkversion(L);
+    return 0;
+}
+
+static void give_reason(const mocl_options *o, const char *reason) {
+    if (o->error && o->error_bytes) snprintf(o->error, o->error_bytes, "%s", reason ? reason : "not enough memory");
+}
+
+/* Do two functions of Lua come from one library? Lua 5.1 has luaL_newstate and no lua_pcallk. */
+static bool one_library(void (*a)(void), void (*b)(void)) {
+    Dl_info of_a, of_b;
+    return !dladdr(*(void **)&a, &of_a) || !dladdr(*(void **)&b, &of_b) || of_a.dli_fbase == of_b.dli_fbase;
+}
+
+static lua_State *new_state(const mocl_options *o) {
+    if (!one_library((void (*)(void))luaL_newstate, (void (*)(void))lua_pcallk)) {
+        give_reason(o, "two versions of Lua are in this process, and one that is not 5.4 goes before the other; load the library "
+                       "that brings it without RTLD_GLOBAL");
+        return NULL;
+    }
+    lua_State *L = luaL_newstate();
+    if (!L) {
+        give_reason(o, NULL);
+        return NULL;
+    }
+    lua_pushcclosure(L, check_core, 0);
+    if (!lua_pcallk(L, 0, 0, 0, 0, NULL)) return L;
+    char reason[256];
+    snprintf(reason, sizeof reason, "the Lua in this process is not the one mocl was built with, Lua 5.4 (%s); load the library "
+             "that brings it without RTLD_GLOBAL", lua_tolstring(L, -1, NULL));
+    give_reason(o, reason);
+    lua_close(L);
+    return NULL;
+}
+
 mocl_ctx *mocl_open(const mocl_options *opts) {
     mocl_options o = {0};
     if (opts) {
         if (opts->size < sizeof opts->size) return NULL;
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     }
+    if (o.error && o.error_bytes) o.error[0] = '\0';
     moclL_host *h = calloc(1, sizeof *h);
-    if (!h) return NULL;
-    h->L = luaL_newstate();
+    if (!h) {
+        give_reason(&o, NULL);
+        return NULL;
+    }
+    h->pid = getpid();
+    h->L = new_state(&o);
     if (!h->L) {
         free(h);
         return NULL;
@@ -123,6 +169,7 @@ mocl_ctx *mocl_open(const mocl_options *opts) {
     lua_pushcfunction(h->L, open_state);
     lua_pushlightuserdata(h->L, &o);
     if (lua_pcall(h->L, 1, 0, 0)) {
+        give_reason(&o, lua_tostring(h->L, -1));
         close_host(h);
         return NULL;
     }

@@ -6,6 +6,7 @@
 #define MOCLL_STATE_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "moclL.h"
 
@@ -15,6 +16,7 @@ enum { MOCLL_MAX_RUNNING = 400 };
 typedef struct moclL_host {
     mocl_ctx *ctx;  /* owned by the Lua state */
     lua_State *L;   /* owned */
+    pid_t pid;      /* of the process that opened it, or of the child of fork that goes on with it */
     char *error;    /* text of the last failure, owned, NULL before the first */
     char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
     size_t refused; /* bytes of the last allocation for Lua that failed */

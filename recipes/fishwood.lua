@@ -41,8 +41,9 @@ local schema = {
 }
 -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
 for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3 }, Control.OF_A_GRID),
-  training.options(learner.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, lam = 0.8, average = 0.9 }),
+  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3,
+    scale = 1.0, floor = 0.0, negative = true, interior = 0.0 }, Control.OF_A_GRID),
+  training.options(learner.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, lam = 0.8, average = 0.9, scale_rewards = false }),
 } do
   table.move(rows, 1, #rows, #schema + 1, schema)
 end
@@ -99,13 +100,17 @@ if run.complete then
   return show(run.result)
 end
 
+local function options_of(method)
+  return setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control })
+end
+
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
 
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
     local agent = new_agent(seed)
     local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
-    local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), 2, K)
+    local control = Control.new(options_of(method), 2, K)
     local preferences = preference.deck(rng.new(seed, "preferences"), grid)
     local log
     local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
@@ -136,7 +141,7 @@ end
 
 -- ---- figures of a policy under a list of preferences ----
 
-local function exact(agent, preferences)
+local function exact(agent, preferences, options)
   local f = { preferences = preferences, rewards = {}, share_error = { max = 0.0, mean = 0.0 }, monotone = true }
   for k, probabilities in ipairs(agent:probabilities(preferences, true)) do
     local r = fishwood.expected_return(probabilities, cfg)
@@ -146,7 +151,7 @@ local function exact(agent, preferences)
     f.share_error.mean = f.share_error.mean + off / #preferences
     f.monotone = f.monotone and (k == 1 or r[1] > f.rewards[k - 1][1])
   end
-  f.reference_point, f.tau_reference = { 0, 0 }, { -2, -2 }
+  f.reference_point, f.tau_reference, f.warning = { 0, 0 }, { -2, -2 }, Control.warning(options, preferences, f.rewards)
   f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point, { strict = true })
   f.mean_pairwise_distance = metrics.mean_pairwise_distance(f.rewards)
   local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })
@@ -159,8 +164,9 @@ local function evaluate(method, seed)
   return run:stage("evaluation-" .. method .. "-" .. seed, function()
     local agent = new_agent(seed)
     assert(agent:load(assert(run:latest(method .. "-" .. seed), "no checkpoint of the policy")))
-    local f = exact(agent, grid)
-    f.c, f.unseen = trained.c, { groups = { exact(agent, unseen) } }
+    local options = options_of(method)
+    local f = exact(agent, grid, options)
+    f.c, f.unseen = trained.c, { groups = { exact(agent, unseen, options) } }
     f.rewards_sampled, f.rewards_std = rollout.statistics(rollout.episodes(agent, grid, { episodes = cfg.eval.episodes, seed = seed,
       purpose = "evaluation", averaged = true }))
     return f

@@ -50,10 +50,11 @@ local schema = {
 }
 -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
 for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0 },
+  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0,
+    floor = 0.0, negative = true, interior = 0.0 },
     Control.OF_A_GRID),
   training.options(learner.OPTIONS, "ppo.", { preferences = 24, episodes = 20, baseline = "group", ppo_epochs = 12, lr = 5e-3,
-    entropy = 0.1 }),
+    entropy = 0.1, scale_rewards = false }),
 } do
   table.move(rows, 1, #rows, #schema + 1, schema)
 end

@@ -5,8 +5,9 @@
 -- model: a Hugging Face directory; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the model's own
 -- directory if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty
 -- prompt is the BOS token alone. Standard output gets the text and nothing else, as its tokens come; with n > 1 the
--- texts, when all are there, with a line --- between them. A text ends with the EOS token, a new BOS token, a stop
--- text (which is part of it) or max_new_tokens. Same seed, same texts.
+-- texts, when all are there, with a line --- between them. A text ends with one of the end tokens of the model's files
+-- (the tokenizer's EOS token where they name none), a new BOS token, a stop text (which is part of it; it may be a special
+-- token, which is not printed) or max_new_tokens. Same seed, same texts.
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
@@ -59,7 +60,7 @@ end
 local shape = model:config()
 check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
   :format(tok:vocab_size(), shape.vocab_size))
-local bos, eos = tok:bos_id(), tok:eos_id()
+local bos, eos = tok:bos_id(), transformer.eos_ids(model) or tok:eos_id()
 local prompt = lm.prompt(tok, cfg.prompt)
 check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
   :format(#prompt, shape.max_position_embeddings))
@@ -72,23 +73,36 @@ local function out(text)
   check(ok, ok or "standard output: " .. message)
 end
 
--- one per text: what the prompt and its answer are so far
-local streams, texts, longest = {}, {}, 0
-local prompts, skip = {}, nil
+local longest = 0
 for _, text in ipairs(cfg.stop) do
   longest = math.max(longest, #text)
 end
-for row = 1, cfg.n do
-  local stream, pieces = tok:decode_stream(), {}
+
+-- A text as it grows: with special tokens, or without them as it is printed. Stop texts are looked for in both.
+local function growing(skip_special)
+  local stream, pieces = tok:decode_stream { skip_special = skip_special }, {}
   for i, id in ipairs(prompt) do
     pieces[i] = stream:push(id)
   end
-  streams[row], texts[row], prompts[row] = stream, table.concat(pieces), prompt
-  skip = #texts[row] -- stop texts in the prompt do not count
+  local text = table.concat(pieces)
+  return { stream = stream, text = text, from = #text } -- stop texts in the prompt do not count
 end
 
-local function add(row, piece)
-  texts[row] = texts[row] .. piece
+local function add(t, piece)
+  local before = #t.text
+  t.text = t.text .. piece
+  for _, text in ipairs(cfg.stop) do
+    t.stopped = t.stopped or t.text:find(text, math.max(t.from, before - longest) + 1, true) ~= nil
+  end
+end
+
+local printed, whole, prompts = {}, {}, {}
+for row = 1, cfg.n do
+  printed[row], whole[row], prompts[row] = growing(true), growing(false), prompt
+end
+
+local function print_piece(row, piece)
+  add(printed[row], piece)
   if cfg.n == 1 then
     out(piece)
   end
@@ -98,28 +112,24 @@ local function on_token(row, id)
   if id == bos then
     return true
   end
-  local before = #texts[row]
-  add(row, streams[row]:push(id))
-  for _, text in ipairs(cfg.stop) do
-    if texts[row]:find(text, math.max(skip, before - longest) + 1, true) then
-      return true
-    end
-  end
+  print_piece(row, printed[row].stream:push(id))
+  add(whole[row], whole[row].stream:push(id))
+  return printed[row].stopped or whole[row].stopped
 end
 
 if cfg.n == 1 then
-  out(texts[1])
+  out(printed[1].text)
 end
 local started = sys.now()
 local made = model:generate(prompts, {
   max_new_tokens = cfg.max_new_tokens, temperature = cfg.temperature, top_k = cfg.top_k, top_p = cfg.top_p, eos = eos,
-  key = rng.key(cfg.seed, "generate"), on_token = on_token,
+  vocab_size = tok:vocab_size(), key = rng.key(cfg.seed, "generate"), on_token = on_token,
 })
 local seconds = sys.now() - started
 for row = 1, cfg.n do
-  add(row, streams[row]:flush())
+  print_piece(row, printed[row].stream:flush())
   if cfg.n > 1 then
-    out((row > 1 and "\n---\n" or "") .. texts[row])
+    out((row > 1 and "\n---\n" or "") .. printed[row].text)
   end
 end
 if not cfg.quiet then

@@ -101,7 +101,7 @@ local schema = {
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
   { "hh.prompt_chars", 260, "HH-RLHF: longer prompts are left out", min = 20 },
 }
-table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0 }), 1, #Control.OPTIONS, #schema + 1, schema)
+table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }), 1, #Control.OPTIONS, #schema + 1, schema)
 
 local cfg, info = config.parse(config.common(schema), args, {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
@@ -315,6 +315,14 @@ end) -- lines 11 and 12
 local trained = assert(run:latest(), "no checkpoint of the policy")
 assert(lora.load(model, trained))
 local figures = stages.evaluation(ctx)
+local errors = {} -- standard errors of the mean rewards
+for i, row in ipairs(figures.rewards_std) do
+  errors[i] = {}
+  for j, std in ipairs(row) do
+    errors[i][j] = std / cfg.eval.answers ^ 0.5
+  end
+end
+figures.warning = Control.warning(cfg.control, figures.preferences, figures.rewards, errors)
 local result = { recipe = "moc_hh", method = cfg.control.c == "one" and "conditioned_linear" or "moc", seed = seed, device = device,
   training_samples = cfg.moc.iterations * cfg.ppo.batch_size, objectives = cfg.objectives, sft = ctx.sft.figures, kl = outcome.kl,
   c = outcome.c, reward_models = ctx.checks, trade_off = embedded and cfg.trade_off or nil }

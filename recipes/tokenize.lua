@@ -25,6 +25,8 @@ for _, key in ipairs { "tokenizer", "file" } do
   end
 end
 
+local text_marks = require "mocl.data.core"
+
 local function check(value, message)
   if not value then
     error(message, 0)
@@ -52,7 +54,17 @@ local function written(ok, message)
   check(ok, ok or "standard output: " .. message)
 end
 
+local first = true
+
 local function show(text)
+  if first then
+    first = false
+    local mark, why = text_marks.mark(text)
+    if not mark then
+      error(("%s: %s"):format(cfg.file, why), 0)
+    end
+    text = text:sub(mark + 1)
+  end
   written(io.write(table.concat(tok:encode(text, options), " "), "\n"))
 end
 

@@ -8,6 +8,8 @@
 */
 #include "hypervolume.h"
 
+#include "dominance.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,86 +30,33 @@ static mocl_status check(mocl_ctx *ctx, int64_t n, int d, const double *points) 
     return MOCL_OK;
 }
 
-/* a row and where it came from; sorting moves these, not the rows */
-typedef struct row {
-    const double *q;
-    int64_t index;
-    int d;
-} row;
-
-/* descending, first objective first; equal rows by index */
-static int by_first(const void *pa, const void *pb) {
-    const row *a = pa, *b = pb;
-    for (int k = 0; k < a->d; k++) {
-        if (a->q[k] != b->q[k]) return a->q[k] > b->q[k] ? -1 : 1;
-    }
-    return (a->index > b->index) - (a->index < b->index);
-}
-
-/* descending, last objective first */
-static int by_last(const void *pa, const void *pb) {
-    const row *a = pa, *b = pb;
-    for (int k = a->d - 1; k >= 0; k--) {
-        if (a->q[k] != b->q[k]) return a->q[k] > b->q[k] ? -1 : 1;
-    }
-    return (a->index > b->index) - (a->index < b->index);
-}
-
-static bool covers(const double *a, const double *b, int d) { /* a >= b everywhere */
-    for (int k = 0; k < d; k++) {
-        if (a[k] < b[k]) return false;
-    }
-    return true;
-}
-
-/* Keeps, in place, the rows that no other dominates; returns how many. Rows are sorted by_first: a
-** row can only be dominated by an earlier one. */
-static int64_t keep_nondominated(row *rows, int64_t n, int d) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const double *q = rows[i].q;
-        bool dominated = false;
-        if (d <= 2) { /* in order: the last row kept has the largest second objective so far */
-            const double *p = kept ? rows[kept - 1].q : NULL;
-            dominated = p && p[d - 1] >= q[d - 1] && (p[0] != q[0] || p[d - 1] != q[d - 1]);
-        } else {
-            for (int64_t j = 0; j < kept && !dominated; j++) {
-                const double *p = rows[j].q;
-                dominated = covers(p, q, d) && !covers(q, p, d);
-            }
-        }
-        if (!dominated) rows[kept++] = rows[i];
-    }
-    return kept;
-}
-
 static int ascending(const void *pa, const void *pb) {
     int64_t a = *(const int64_t *)pa, b = *(const int64_t *)pb;
     return (a > b) - (a < b);
 }
 
-static mocl_status new_rows(mocl_ctx *ctx, row **out, int64_t n, int d, const double *points) {
+static mocl_status new_rows(mocl_ctx *ctx, mocl_row **out, int64_t n, int d, const double *points) {
     size_t bytes;
     *out = NULL;
     if (!mocl_mul((size_t)n, sizeof **out, &bytes)) return mocl_nomem(ctx, SIZE_MAX);
     *out = mocl_alloc(ctx, bytes);
     if (!*out) return mocl_nomem(ctx, bytes);
-    for (int64_t i = 0; i < n; i++) (*out)[i] = (row){points + i * d, i, d};
+    for (int64_t i = 0; i < n; i++) (*out)[i] = (mocl_row){points + i * d, i, d};
     return MOCL_OK;
 }
 
 mocl_status mocl_nondominated(mocl_ctx *ctx, int64_t n, int d, const double *points, int64_t *index,
                               int64_t *count) {
-    row *rows;
+    mocl_row *rows;
     *count = 0;
     MOCL_TRY(check(ctx, n, d, points));
     MOCL_TRY(new_rows(ctx, &rows, n, d, points));
-    qsort(rows, (size_t)n, sizeof *rows, by_first);
-    *count = keep_nondominated(rows, n, d);
+    qsort(rows, (size_t)n, sizeof *rows, mocl_row_by_first);
+    mocl_status st = mocl_keep_nondominated(ctx, rows, n, d, count);
     for (int64_t i = 0; i < *count; i++) index[i] = rows[i].index;
     mocl_free(rows);
     qsort(index, (size_t)*count, sizeof *index, ascending);
-    return MOCL_OK;
+    return st;
 }
 
 /* -- volumes -- */
@@ -174,14 +123,14 @@ static int add_limited(double *set, int m, int c, const double *a, const double 
     double *q = set + (size_t)m * c;
     for (int k = 0; k < c; k++) q[k] = a[k] < b[k] ? a[k] : b[k];
     for (int j = 0; j < m; j++) {
-        if (covers(set + (size_t)j * c, q, c - 1)) return m; /* the last number of j is not less */
+        if (mocl_row_covers(set + (size_t)j * c, q, c - 1)) return m; /* the last number of j is not less */
     }
     int from = m; /* rows with the same last number: these it may cover */
     while (from > 0 && set[(size_t)from * c - 1] == q[c - 1]) from--;
     int kept = from;
     for (int j = from; j < m; j++) {
         double *p = set + (size_t)j * c;
-        if (covers(q, p, c - 1)) continue;
+        if (mocl_row_covers(q, p, c - 1)) continue;
         if (kept != j) memcpy(set + (size_t)kept * c, p, (size_t)c * sizeof *p);
         kept++;
     }
@@ -222,8 +171,8 @@ static mocl_status volume_of(sweep *s, int d, int m, double *out) {
     return mocl_poll(s->ctx);
 }
 
-/* rows sorted by_last, not dominated, no copies */
-static mocl_status volume_of_rows(mocl_ctx *ctx, const row *rows, int m, int d, double *out) {
+/* rows sorted by_last, not dominated, no copies; not three objectives */
+static mocl_status volume_of_rows(mocl_ctx *ctx, const mocl_row *rows, int m, int d, double *out) {
     *out = 0;
     if (m == 0) return MOCL_OK;
     if (d == 1) {
@@ -251,14 +200,114 @@ static mocl_status volume_of_rows(mocl_ctx *ctx, const row *rows, int m, int d, 
     for (int i = 0; i < m; i++) {
         memcpy(s.level[d].points + (size_t)i * d, rows[i].q, (size_t)d * sizeof(double));
     }
-    mocl_status st = MOCL_OK;
-    if (d == 3) {
-        *out = volume3(&s, s.level[3].points, m);
-    } else {
-        st = volume_of(&s, d, m, out);
-    }
+    mocl_status st = volume_of(&s, d, m, out);
     mocl_free(block);
     return st;
+}
+
+/* -- three objectives: a sweep whose staircase is a set of places that finds its neighbours in a few steps -- */
+
+/* A set of integers below some n: a bit for each, and above each 64 bits of a level one bit of the next that says whether any of
+** them is set. Six bits of a place are settled at each level, so that 11 suffice for 64. */
+typedef struct place_set {
+    uint64_t *level[11];
+    int levels;
+} place_set;
+
+static void place_insert(place_set *s, uint64_t i) {
+    for (int l = 0; l < s->levels; l++, i >>= 6) s->level[l][i >> 6] |= UINT64_C(1) << (i & 63);
+}
+
+static void place_remove(place_set *s, uint64_t i) {
+    for (int l = 0; l < s->levels; l++, i >>= 6) {
+        s->level[l][i >> 6] &= ~(UINT64_C(1) << (i & 63));
+        if (s->level[l][i >> 6]) return;
+    }
+}
+
+/* the nearest member above i (up) or below it, or -1 */
+static int64_t place_next(const place_set *s, uint64_t i, bool up) {
+    for (int l = 0; l < s->levels; l++, i >>= 6) {
+        uint64_t bit = i & 63, word = s->level[l][i >> 6];
+        word &= up ? ~UINT64_C(0) << bit << 1 : (UINT64_C(1) << bit) - 1;
+        if (!word) continue;
+        i = (i & ~UINT64_C(63)) | (uint64_t)(up ? __builtin_ctzll(word) : 63 - __builtin_clzll(word));
+        while (l-- > 0) {
+            word = s->level[l][i];
+            i = i << 6 | (uint64_t)(up ? __builtin_ctzll(word) : 63 - __builtin_clzll(word));
+        }
+        return (int64_t)i;
+    }
+    return -1;
+}
+
+typedef struct step {
+    double x, y;
+    int64_t row;
+} step;
+
+/* ascending by x, then by y */
+static int by_step(const void *pa, const void *pb) {
+    const step *a = pa, *b = pb;
+    if (a->x != b->x) return a->x < b->x ? -1 : 1;
+    if (a->y != b->y) return a->y < b->y ? -1 : 1;
+    return (a->row > b->row) - (a->row < b->row);
+}
+
+/* The area that step `at` adds to a staircase, which loses the steps that it covers; -1 where a step covers it. */
+static double climb(place_set *set, const step *steps, int64_t at) {
+    double x = steps[at].x, y = steps[at].y, right = x, area = 0;
+    int64_t next = place_next(set, (uint64_t)at, true), before = place_next(set, (uint64_t)at, false);
+    double height = next >= 0 ? steps[next].y : 0;
+    if (height >= y) return -1;
+    while (before >= 0 && steps[before].y <= y) {
+        area += (right - steps[before].x) * (y - height);
+        right = steps[before].x;
+        height = steps[before].y;
+        place_remove(set, (uint64_t)before);
+        before = place_next(set, (uint64_t)before, false);
+    }
+    place_insert(set, (uint64_t)at);
+    return area + (right - (before >= 0 ? steps[before].x : 0)) * (y - height);
+}
+
+/* Rows sorted by_last, dominated ones and copies among them: a row comes after all that cover it, so that what the staircase
+** takes is the front. O(m log m). */
+static mocl_status volume_of_three(mocl_ctx *ctx, const mocl_row *rows, int64_t m, double *out, int64_t *front) {
+    *out = 0;
+    *front = 0;
+    if (m == 0) return MOCL_OK;
+    place_set set = {.levels = 0};
+    size_t words = 0, bytes, width = (size_t)m;
+    do {
+        width = (width + 63) / 64;
+        words += width;
+        set.levels++;
+    } while (width > 1);
+    if (!mocl_mul((size_t)m, sizeof(step) + sizeof(int64_t), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
+    bytes += words * sizeof(uint64_t);
+    step *steps = mocl_alloc(ctx, bytes);
+    if (!steps) return mocl_nomem(ctx, bytes);
+    int64_t *place = (int64_t *)(steps + m); /* of each row among the steps */
+    uint64_t *bits = (uint64_t *)(place + m);
+    memset(bits, 0, words * sizeof *bits);
+    width = (size_t)m;
+    for (int l = 0; l < set.levels; l++) {
+        set.level[l] = bits;
+        width = (width + 63) / 64;
+        bits += width;
+    }
+    for (int64_t i = 0; i < m; i++) steps[i] = (step){rows[i].q[0], rows[i].q[1], i};
+    qsort(steps, (size_t)m, sizeof *steps, by_step);
+    for (int64_t i = 0; i < m; i++) place[steps[i].row] = i;
+    for (int64_t i = 0; i < m; i++) {
+        double area = climb(&set, steps, place[i]);
+        if (area < 0) continue;
+        *out += rows[i].q[2] * area;
+        ++*front;
+    }
+    mocl_free(steps);
+    return MOCL_OK;
 }
 
 /* q = points - reference, without the rows that reach below it; *m receives how many are left.
@@ -311,15 +360,21 @@ mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *poin
     }
     double *q =
         mocl_alloc(ctx, bytes); /* one row more than points: shift writes before it counts */
-    row *rows = NULL;
+    mocl_row *rows = NULL;
     int64_t m = 0;
     int exponent = 0;
     mocl_status st = MOCL_OK;
     if (!q) return mocl_nomem(ctx, bytes);
     MOCL_GOTO(shift(ctx, n, d, points, reference, q, &m, &info->beyond, &exponent), done);
     MOCL_GOTO(new_rows(ctx, &rows, m, d, q), done);
-    qsort(rows, (size_t)m, sizeof *rows, by_first);
-    m = keep_nondominated(rows, m, d);
+    if (d == 3) {
+        qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_last);
+        MOCL_GOTO(volume_of_three(ctx, rows, m, out, &info->front), done);
+        *out = ldexp(*out, exponent);
+        goto done;
+    }
+    qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_first);
+    MOCL_GOTO(mocl_keep_nondominated(ctx, rows, m, d, &m), done);
     int64_t distinct = 0;
     for (int64_t i = 0; i < m; i++) { /* copies are neighbours */
         if (!distinct || memcmp(rows[distinct - 1].q, rows[i].q, (size_t)d * sizeof *q) != 0) {
@@ -327,10 +382,14 @@ mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *poin
         }
     }
     info->front = distinct;
-    qsort(rows, (size_t)distinct, sizeof *rows, by_last);
+    qsort(rows, (size_t)distinct, sizeof *rows, mocl_row_by_last);
     MOCL_GOTO(volume_of_rows(ctx, rows, (int)distinct, d, out), done);
     *out = ldexp(*out, exponent);
 done:
+    if (!st && (isinf(*out) || (*out == 0 && info->front > 0))) {
+        st = mocl_fail(ctx, MOCL_E_ARG, "hypervolume: the volume is %s the range of a float: scale the objectives",
+                       isinf(*out) ? "beyond" : "below");
+    }
     mocl_free(rows);
     mocl_free(q);
     return st;

@@ -20,6 +20,12 @@ static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER; /* of the allocator's 
 static json_malloc_t real_malloc;
 static _Thread_local bool refused; /* an allocation of this thread's parse failed */
 
+static void hold_guard(void) { pthread_mutex_lock(&guard); }
+static void drop_guard(void) { pthread_mutex_unlock(&guard); }
+/* a child of fork finds the guard free and jansson's allocator its own, whatever other threads were doing */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void watch_forks(void) { pthread_atfork(hold_guard, drop_guard, drop_guard); }
+
 static void *watched_malloc(size_t n) {
     void *p = real_malloc(n);
     if (!p) refused = true;
@@ -30,6 +36,7 @@ static mocl_status parse(mocl_ctx *ctx, json_t **out, const char *text, size_t n
     json_free_t real_free;
     *out = NULL;
     if (!mocl_may_alloc(ctx)) return mocl_nomem(ctx, n);
+    pthread_once(&once, watch_forks);
     pthread_mutex_lock(&guard);
     json_get_alloc_funcs(&real_malloc, &real_free);
     json_set_alloc_funcs(watched_malloc, real_free);

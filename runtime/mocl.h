@@ -36,12 +36,15 @@ typedef struct mocl_options {
     size_t size;
     int n_threads;  /* threads for CPU kernels; 0 = one per CPU available */
     int ignore_env; /* 1 = LUA_PATH, LUA_CPATH, MOCL_STDLIB, MOCL_RECIPES and MOCL_BLAS are not read */
+    char *error;    /* error_bytes of the caller's, where mocl_open says why it returns NULL; or NULL */
+    size_t error_bytes;
 } mocl_options;
 
 /* Version of the library, e.g. "0.1.0"; compare it with MOCL_VERSION, the one compiled against. */
 MOCL_API const char *mocl_version(void);
 
-/* A new context, or NULL if memory ran out or opts->size is wrong. opts may be NULL. */
+/* A new context, or NULL if memory ran out, opts->size is wrong, or another version of Lua in the process goes before ours
+** (a library that brings one was loaded with RTLD_GLOBAL). opts may be NULL. */
 MOCL_API mocl_ctx *mocl_open(const mocl_options *opts);
 
 /* Closes the state and frees all that belongs to it. NULL is fine. */

@@ -4,7 +4,8 @@
 ** The reader checks everything before it hands out a pointer and refuses what the format forbids: a
 ** header that is no JSON object or is over 100 MB, unknown dtypes, shapes that do not fit their bytes, overlaps, holes, and a
 ** file that is longer or shorter than its tensors. As the format's own library it takes blanks around the header, metadata that
-** is null, and names with "\u0000". A name that is there twice is refused where its descriptions differ. Failures: "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
+** is null, and names with "\u0000". A name that is there twice is refused where its descriptions differ. Failures:
+** "path: reason" or "path: tensor 'x': reason". Little-endian machines only.
 */
 #ifndef MOCL_SAFETENSORS_H
 #define MOCL_SAFETENSORS_H

@@ -5,6 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+int mocl_compare_numbers(mocl_number a, mocl_number b) {
+    if (!a.is_integer && !b.is_integer) return (a.x > b.x) - (a.x < b.x);
+    if (a.is_integer && b.is_integer) return (a.i > b.i) - (a.i < b.i);
+    if (b.is_integer) return -mocl_compare_numbers(b, a);
+    if (b.x >= 0x1p63) return -1;
+    if (b.x < -0x1p63) return 1;
+    double whole = floor(b.x);
+    int64_t i = (int64_t)whole;
+    if (a.i != i) return a.i > i ? 1 : -1;
+    return whole < b.x ? -1 : 0;
+}
+
 typedef struct pair {
     double x, y;
 } pair;
@@ -153,32 +165,49 @@ mocl_status mocl_kendall_tau(mocl_ctx *ctx, mocl_p_method method, int64_t n, con
     return MOCL_OK;
 }
 
+/* Where squares would overflow or vanish the differences are taken of halves, scaled by a power of two, which is exact. */
 static double distance(const double *a, const double *b, int d) {
     double s = 0;
     for (int k = 0; k < d; k++) s += (a[k] - b[k]) * (a[k] - b[k]);
-    return sqrt(s);
+    if (s > 1e-280 && s < 1e300) return sqrt(s);
+    double largest = 0;
+    for (int k = 0; k < d; k++) largest = fmax(largest, fabs(a[k] / 2 - b[k] / 2));
+    if (largest == 0) return sqrt(s); /* 0, or the difference of two numbers at the end of the range */
+    int e = ilogb(largest);
+    s = 0;
+    for (int k = 0; k < d; k++) {
+        double x = ldexp(a[k] / 2 - b[k] / 2, -e);
+        s += x * x;
+    }
+    return ldexp(sqrt(s), e + 1);
 }
 
 double mocl_mean_pairwise_distance(int64_t n, int d, const double *points) {
-    double sum = 0;
-    for (int64_t i = 1; i < n; i++) {
-        double row = 0;
-        for (int64_t j = 0; j < i; j++) row += distance(points + i * d, points + j * d, d);
-        sum += row;
+    double pairs = 0.5 * (double)n * (double)(n - 1);
+    if (n < 2) return 0;
+    for (double unit = 1;; unit = pairs) { /* a sum that overflows is taken of parts of the mean */
+        double sum = 0;
+        for (int64_t i = 1; i < n; i++) {
+            double row = 0;
+            for (int64_t j = 0; j < i; j++) row += distance(points + i * d, points + j * d, d) / unit;
+            sum += row;
+        }
+        if (isfinite(sum) || unit == pairs) return unit == 1 ? sum / pairs : sum;
     }
-    return n < 2 ? 0 : sum / (0.5 * (double)n * (double)(n - 1));
 }
 
 double mocl_igd(int64_t n, int d, const double *points, int64_t m, const double *front) {
-    double sum = 0;
-    for (int64_t j = 0; j < m; j++) {
-        double nearest = INFINITY;
-        for (int64_t i = 0; i < n; i++) {
-            nearest = fmin(nearest, distance(points + i * d, front + j * d, d));
+    for (double unit = 1;; unit = (double)m) {
+        double sum = 0;
+        for (int64_t j = 0; j < m; j++) {
+            double nearest = INFINITY;
+            for (int64_t i = 0; i < n; i++) {
+                nearest = fmin(nearest, distance(points + i * d, front + j * d, d));
+            }
+            sum += nearest / unit;
         }
-        sum += nearest;
+        if (isfinite(sum) || unit == (double)m) return unit == 1 ? sum / (double)m : sum;
     }
-    return sum / (double)m;
 }
 
 double mocl_epsilon(int64_t n, int d, const double *points, int64_t m, const double *front) {

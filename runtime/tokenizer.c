@@ -28,13 +28,12 @@ void mocl_tokenizer_free(mocl_tokenizer *t) {
     mocl_tok_steps_free(&t->decoder);
     mocl_tok_steps_free(&t->whole);
     mocl_tok_merge_free(t->merge);
-    void *const memory[] = {t->index_id,  t->token,        t->piece,     t->piece_bytes.p,
-                            t->special,   t->added_text.p, t->added,     t->pairs.slot,
-                            t->single,    t->pair,         t->source.p,  t->text[0].p,
-                            t->text[1].p, t->text[2].p,    t->text[3].p, t->spelled.p,
-                            t->decoded.p, t->step[0].p,    t->step[1].p, t->words.p,
-                            t->out.p,     t->more_words.p, t->side[0].p, t->side[1].p,
-                            t->side[2].p};
+    void *const memory[] = {
+        t->index_id,     t->token,        t->piece,      t->piece_bytes.p, t->special,
+        t->added_text.p, t->added,        t->pairs.slot, t->single,        t->pair,
+        t->source.p,     t->text[0].p,    t->text[1].p,  t->text[2].p,     t->text[3].p,
+        t->spelled.p,    t->decoded.p,    t->step[0].p,  t->step[1].p,     t->words.p,
+        t->out.p,        t->more_words.p, t->side[0].p,  t->side[1].p,     t->side[2].p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_free(t);
 }
@@ -175,10 +174,10 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
     return MOCL_OK;
 }
 
-/* Without a pre-tokenizer, or with one for spaces alone, a text may be one word. Where no merge makes "x ", something and then a
-** space, both sides of each such place are merged independently and may be cut there: so the
-** cache works.
-*/
+/* Without a pre-tokenizer, or with one for spaces alone, a text may be one word. Where no merge
+*makes
+** "x ", something and then a space, both sides of each such place are merged independently and may
+** be cut there: so the cache works. */
 static bool can_cut(const mocl_tokenizer *t) {
     uint32_t index;
     size_t m = (size_t)t->n_space;
@@ -313,7 +312,8 @@ static mocl_status encode_text(mocl_ctx *ctx, mocl_tokenizer *t, bool no_special
         const tok_added *added;
         size_t start = n, end = n;
         mocl_tok_added_find(t, false, no_special, s, n, at, &added, &start, &end);
-        MOCL_TRY(encode_segment(ctx, t, at ? TOK_SEGMENT : TOK_TEXT, no_special, s + at, start - at));
+        MOCL_TRY(
+            encode_segment(ctx, t, at ? TOK_SEGMENT : TOK_TEXT, no_special, s + at, start - at));
         if (added) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, added->id));
         at = end;
     }
@@ -362,7 +362,8 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
 
 /* ---- decode ---- */
 
-/* *known: the id is a token. A model may have more rows than its tokenizer has ids, so that one from
+/* *known: the id is a token. A model may have more rows than its tokenizer has ids, so that one
+*from
 ** above the vocabulary is no mistake of the caller, and is no text. */
 static mocl_status check_decode(mocl_ctx *ctx, const mocl_tokenizer *t, int32_t id, bool *known) {
     *known = id >= 0 && id < t->n_vocab && t->token[id].p;

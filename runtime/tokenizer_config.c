@@ -15,10 +15,9 @@
 #include "file.h"
 #include "json.h"
 
-const char *const mocl_tok_side_name[TOK_SIDES] = {
-    [TOK_SIDE_CONFIG] = "tokenizer_config.json",
-    [TOK_SIDE_MAP] = "special_tokens_map.json",
-    [TOK_SIDE_ADDED] = "added_tokens.json"};
+const char *const mocl_tok_side_name[TOK_SIDES] = {[TOK_SIDE_CONFIG] = "tokenizer_config.json",
+                                                   [TOK_SIDE_MAP] = "special_tokens_map.json",
+                                                   [TOK_SIDE_ADDED] = "added_tokens.json"};
 
 /* ---- keys ---- */
 
@@ -30,9 +29,9 @@ enum { N_NAMED = sizeof named / sizeof *named };
 /* lists of special tokens without a name (extra_special_tokens may also be an object) */
 static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
 
-static const char *const honoured[] = {"added_tokens_decoder", "add_bos_token",  "add_eos_token",
-                                       "add_prefix_space",     "legacy",         "split_special_tokens",
-                                       "tokenizer_class",      "sp_model_kwargs"};
+static const char *const honoured[] = {
+    "added_tokens_decoder", "add_bos_token",   "add_eos_token",  "add_prefix_space", "legacy",
+    "split_special_tokens", "tokenizer_class", "sp_model_kwargs"};
 
 /* Keys that change neither the ids nor the text of the tokenizers that mocl reads. */
 static const char *const without_effect[] = {
@@ -73,8 +72,8 @@ static bool in(const char *key, const char *const *list, size_t n) {
 /* any other name of a special token, as the tokenizers of models with images have them */
 static bool is_token_name(const char *key, const json_t *v) {
     size_t n = strlen(key);
-    return n > 6 && strcmp(key + n - 6, "_token") == 0 && !IN(key, named) &&
-           !IN(key, honoured) && (json_is_string(v) || json_is_object(v));
+    return n > 6 && strcmp(key + n - 6, "_token") == 0 && !IN(key, named) && !IN(key, honoured) &&
+           (json_is_string(v) || json_is_object(v));
 }
 
 static bool asks_nothing(const json_t *v) {
@@ -129,8 +128,8 @@ static char *beside(mocl_ctx *ctx, const char *path, const char *name) {
 static mocl_status read_side(mocl_ctx *ctx, tok_config *c, int side) {
     json_error_t e;
     MOCL_TRY(mocl_file_read(ctx, c->path[side], &c->data[side], &c->n[side]));
-    mocl_status st = mocl_json_parse(ctx, &c->root[side], c->data[side], c->n[side],
-                                     JSON_REJECT_DUPLICATES, &e);
+    mocl_status st =
+        mocl_json_parse(ctx, &c->root[side], c->data[side], c->n[side], JSON_REJECT_DUPLICATES, &e);
     if (st == MOCL_E_FORMAT)
         return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", c->path[side], e.line, e.column,
                          e.text);
@@ -236,12 +235,12 @@ static tok_added *find_added(mocl_tokenizer *t, mocl_text s) {
 static mocl_status conflict(tokens *k, const tok_added *a, long long id, long long other,
                             const char *why) {
     return mocl_fail(k->ctx, MOCL_E_FORMAT, "%s: the token '%.*s' has the id %lld here and %lld %s",
-                     mocl_path_tail(k->c->path[k->side]), (int)(a->content.n > 60 ? 60 : a->content.n),
-                     a->content.p, id, other, why);
+                     mocl_path_tail(k->c->path[k->side]),
+                     (int)(a->content.n > 60 ? 60 : a->content.n), a->content.p, id, other, why);
 }
 
 /* A token with an id of its own, -1 = the next one. Flags of a token that is there are replaced.
-*/
+ */
 static mocl_status put(tokens *k, const tok_added *a, int64_t id) {
     mocl_tokenizer *t = k->t;
     tok_added *there = find_added(t, a->content);
@@ -272,17 +271,20 @@ static mocl_status put(tokens *k, const tok_added *a, int64_t id) {
     return mocl_tok_add_added(k->ctx, t, k->c->path[k->side], &new);
 }
 
-/* a token that a key calls special; where it is there already its other flags stay */
-static mocl_status put_special(tokens *k, const char *key, const json_t *v) {
+/* A token that a key calls special; listed: in a list, which overrides no flag that a file states.
+*Of
+** two keys that name the same new token the later one says its flags. */
+static mocl_status put_special(tokens *k, const char *key, const json_t *v, bool listed) {
     tok_added a;
     MOCL_TRY(read_token(k, key, v, true, &a));
-    tok_added *there = find_added(k->t, a.content);
-    if (there) {
-        there->special = there->in_text = true;
-        return MOCL_OK;
-    }
     a.special = true;
-    return put(k, &a, -1);
+    a.origin = TOK_BY_NAME;
+    tok_added *there = find_added(k->t, a.content);
+    if (!there || there->origin == TOK_BY_NAME) return put(k, &a, -1);
+    there->in_text = true;
+    if (there->origin == TOK_BY_ID) there->normalized = false;
+    if (there->origin == TOK_BY_ID || !listed) there->special = true;
+    return MOCL_OK;
 }
 
 typedef struct numbered {
@@ -328,7 +330,8 @@ static mocl_status put_numbered(tokens *k, const json_t *o, bool decoder) {
     for (size_t i = 0; i < n && !st; i++) {
         tok_added a = {.content = {list[i].key, strlen(list[i].key)},
                        .normalized = true,
-                       .in_text = true};
+                       .in_text = true,
+                       .origin = TOK_BY_ID};
         a.match = a.content;
         if (decoder) st = read_token(k, list[i].key, list[i].token, false, &a);
         if (!st && a.content.n == 0)
@@ -345,7 +348,7 @@ static mocl_status put_others(tokens *k) {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)root, key, v) {
-        if (is_token_name(key, v)) MOCL_TRY(put_special(k, key, v));
+        if (is_token_name(key, v)) MOCL_TRY(put_special(k, key, v, false));
     }
     for (size_t i = 0; i < 2; i++) {
         const json_t *list = json_object_get(root, lists[i]);
@@ -353,9 +356,9 @@ static mocl_status put_others(tokens *k) {
         if (!json_is_array(list) && !(i == 1 && json_is_object(list)))
             return refuse(k->ctx, k->c->path[k->side], lists[i], list, "a list of tokens");
         for (size_t j = 0; j < json_array_size(list); j++)
-            MOCL_TRY(put_special(k, lists[i], json_array_get(list, j)));
+            MOCL_TRY(put_special(k, lists[i], json_array_get(list, j), true));
         json_object_foreach((json_t *)(json_is_object(list) ? list : NULL), key, v) {
-            if (!json_is_null(v)) MOCL_TRY(put_special(k, key, v));
+            if (!json_is_null(v)) MOCL_TRY(put_special(k, key, v, false));
         }
     }
     return MOCL_OK;
@@ -373,7 +376,7 @@ mocl_status mocl_tok_config_tokens(mocl_ctx *ctx, const tok_config *c, mocl_toke
     for (size_t i = 0; i < N_NAMED; i++) {
         bool null;
         const json_t *v = named_token(c, named[i], &k.side, &null);
-        if (v) MOCL_TRY(put_special(&k, named[i], v));
+        if (v) MOCL_TRY(put_special(&k, named[i], v, false));
     }
     for (k.side = TOK_SIDE_CONFIG; k.side <= TOK_SIDE_MAP; k.side++)
         if (k.side == TOK_SIDE_CONFIG || !decoder) MOCL_TRY(put_others(&k));
@@ -423,7 +426,8 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
     }
     for (int side = 0; side < TOK_SIDES; side++) {
         t->side_there[side] = c->root[side] != NULL;
-        if (c->root[side]) MOCL_TRY(mocl_tok_bytes_add(ctx, &t->side[side], c->data[side], c->n[side]));
+        if (c->root[side])
+            MOCL_TRY(mocl_tok_bytes_add(ctx, &t->side[side], c->data[side], c->n[side]));
     }
     return MOCL_OK;
 }

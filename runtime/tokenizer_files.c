@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "file.h"
+#include "text.h"
 #include "tokenizer_config.h"
 
 /* in the order in which a directory is searched */
@@ -44,8 +45,8 @@ static char *join(mocl_ctx *ctx, const char *directory, const char *name) {
 
 static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                              const char *data, size_t n) {
-    size_t at = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-    while (at < n && strchr(" \t\r\n", data[at])) at++;
+    size_t at = mocl_utf8_mark(data, n);
+    while (at < n && memchr(" \t\r\n", data[at], 4)) at++;
     if (ends_with(path, ".bin")) return mocl_tok_load_bin(ctx, out, path, data, n);
     bool model = ends_with(path, ".model");
     if (!model && !ends_with(path, ".json") && !(at < n && data[at] == '{'))
@@ -121,8 +122,8 @@ typedef struct saving {
 
 static mocl_status would_change(saving *s, const char *path, const char *why) {
     return mocl_fail(s->ctx, MOCL_E_FORMAT,
-                     "%s: %s; remove this file, or save to another directory",
-                     mocl_path_tail(path), why);
+                     "%s: %s; remove this file, or save to another directory", mocl_path_tail(path),
+                     why);
 }
 
 /* a file that a load of the directory finds before the one that is saved */
@@ -130,9 +131,9 @@ static mocl_status check_before(saving *s, const char *directory) {
     for (int i = 0; i < N_NAMES && file_names[i].source != s->t->source_kind; i++) {
         char *name = join(s->ctx, directory, file_names[i].name);
         if (!name) return mocl_nomem(s->ctx, strlen(directory));
-        mocl_status st =
-            exists(name) ? would_change(s, name, "would be loaded in place of what is saved")
-                         : MOCL_OK;
+        mocl_status st = exists(name)
+                             ? would_change(s, name, "would be loaded in place of what is saved")
+                             : MOCL_OK;
         mocl_free(name);
         MOCL_TRY(st);
     }
@@ -143,8 +144,10 @@ static mocl_status check_ending(saving *s) {
     bool bin = ends_with(s->path, ".bin"), model = ends_with(s->path, ".model");
     tok_source source = s->t->source_kind;
     if (bin == (source == TOK_SOURCE_BIN) && model == (source == TOK_SOURCE_MODEL)) return MOCL_OK;
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: this tokenizer is a '%s', and could not be loaded "
-                     "by this name; name it so", mocl_path_tail(s->path),
+    return mocl_fail(s->ctx, MOCL_E_FORMAT,
+                     "%s: this tokenizer is a '%s' and could not be loaded by this name; end the "
+                     "name so, or make the directory first",
+                     mocl_path_tail(s->path),
                      source == TOK_SOURCE_BIN     ? ".bin"
                      : source == TOK_SOURCE_MODEL ? ".model"
                                                   : ".json");
@@ -165,9 +168,9 @@ static mocl_status check_side(saving *s, int side) {
     const char *path = s->side[side];
     if (!exists(path) || (s->directory && content(s, side))) return MOCL_OK;
     MOCL_TRY(mocl_file_read(s->ctx, path, &data, &n));
-    const tok_bytes *same = s->t->side_there[side]     ? &s->t->side[side]
+    const tok_bytes *same = s->t->side_there[side]    ? &s->t->side[side]
                             : side == TOK_SIDE_CONFIG ? &s->made
-                                                       : NULL;
+                                                      : NULL;
     bool equal = same && same->n == n && memcmp(same->p, data, n) == 0;
     mocl_free(data);
     return equal ? MOCL_OK

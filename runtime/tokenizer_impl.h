@@ -117,6 +117,7 @@ typedef struct tok_step {
     tok_bytes pattern;     /* REPLACE, SPLIT: what to find, literal unless regex is set */
     tok_bytes content;     /* PREPEND, REPLACE: text; STRIP, METASPACE: the character */
     pcre2_code *regex;     /* owned */
+    pcre2_code *exact;     /* owned; NULL, or what to take where mocl_unicode_newer is true */
     pcre2_match_data *match;
 } tok_step;
 
@@ -130,9 +131,19 @@ void mocl_tok_steps_free(tok_steps *steps);
 mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind, tok_step **out);
 /* Translates the pattern from Oniguruma's dialect and compiles it; MOCL_E_FORMAT if it cannot. */
 mocl_status mocl_tok_step_compile(mocl_ctx *ctx, tok_step *step, const char *pattern, size_t n);
-/* First match at or after `from`; *found false if there is none. A match may be empty. */
-mocl_status mocl_tok_step_find(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n,
-                               size_t from, size_t *start, size_t *end, bool *found);
+
+/* All matches of a REPLACE or SPLIT step in s (valid UTF-8), from the left, in the order and number
+** of the reference: a match may be empty, but not where the one before ended. */
+typedef struct tok_search {
+    const tok_step *step;
+    const pcre2_code *regex; /* NULL: the literal of the step */
+    const char *s;
+    size_t n, from, last; /* where to look on, where the last match ended */
+} tok_search;
+
+tok_search mocl_tok_search(const tok_step *step, const char *s, size_t n);
+mocl_status mocl_tok_search_next(mocl_ctx *ctx, tok_search *q, size_t *start, size_t *end,
+                                 bool *found);
 
 extern const char mocl_tok_gpt2_pattern[]; /* of GPT-2's ByteLevel pre-tokenizer */
 extern const char mocl_tok_own_pattern[];  /* the same with each digit alone */
@@ -161,12 +172,17 @@ bool mocl_tok_prefixes(const mocl_tokenizer *t);
 
 /* ---- added tokens ---- */
 
+/* What added a token: the tokenizer's file or added_tokens_decoder, with all its flags;
+** added_tokens.json, with its id alone; or a key that names it. */
+typedef enum tok_origin { TOK_BY_FLAGS, TOK_BY_ID, TOK_BY_NAME } tok_origin;
+
 typedef struct tok_added {
     mocl_text content; /* in t->added_text, once finished */
     mocl_text match;   /* what to look for: content, or content normalized */
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
     bool in_text; /* recognised in texts */
+    tok_origin origin;
 } tok_added;
 
 /* The first added token of this kind at or after `from`: *which NULL if there is none, else its

@@ -10,6 +10,7 @@
 
 #include "file.h"
 #include "json.h"
+#include "text.h"
 #include "tokenizer_config.h"
 
 static mocl_status fail(tok_reader *r, const char *text) {
@@ -22,7 +23,9 @@ static mocl_status fail(tok_reader *r, const char *text) {
 ** Such an escape is written anew as a character of private use that the text does not hold, and
 ** strings and keys are turned back after parsing. */
 
-static bool is_zero_escape(const char *s, size_t n) { return n >= 6 && memcmp(s, "\\u0000", 6) == 0; }
+static bool is_zero_escape(const char *s, size_t n) {
+    return n >= 6 && memcmp(s, "\\u0000", 6) == 0;
+}
 
 static bool contains(const char *s, size_t n, const char *what, size_t m) {
     for (const char *p = s, *end = s + n; (p = memchr(p, what[0], (size_t)(end - p))) != NULL; p++)
@@ -96,16 +99,15 @@ static mocl_status show_strings(mocl_ctx *ctx, const tok_mark *mark, json_t *v, 
     return MOCL_OK;
 }
 
-static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n, tok_mark *mark,
-                         json_t **out) {
+static mocl_status parse(mocl_ctx *ctx, const char *path, const char *data, size_t n,
+                         tok_mark *mark, json_t **out) {
     json_error_t e;
     char *copy;
     size_t n_copy;
     *out = NULL;
     MOCL_TRY(hide_zeros(ctx, data, n, &copy, &n_copy, mark));
-    mocl_status st = copy
-                         ? mocl_json_parse(ctx, out, copy, n_copy, JSON_REJECT_DUPLICATES, &e)
-                         : mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
+    mocl_status st = copy ? mocl_json_parse(ctx, out, copy, n_copy, JSON_REJECT_DUPLICATES, &e)
+                          : mocl_json_parse(ctx, out, data, n, JSON_REJECT_DUPLICATES, &e);
     mocl_free(copy);
     if (st == MOCL_E_FORMAT)
         return mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
@@ -348,7 +350,7 @@ static mocl_status read_root(tok_reader *r, const json_t *root, const tok_config
     MOCL_TRY(mocl_tok_config_tokens(r->ctx, config, t));
     MOCL_TRY(mocl_tok_finish(r->ctx, t, r->path)); /* while root holds the texts it copies */
     guess_ends(t);
-    t->template_of_file = t->n_single > 0;
+    t->template_of_file = t->n_single > 1;
     MOCL_TRY(mocl_tok_config_finish(r->ctx, config, t));
     return mocl_tok_default_template(r->ctx, t);
 }
@@ -375,21 +377,14 @@ mocl_status mocl_tok_load_json(mocl_ctx *ctx, mocl_tokenizer **out, const char *
 
 /* ---- vocab.json + merges.txt ---- */
 
-/* why a text that begins so is none in UTF-8, or NULL */
-static const char *other_encoding(const char *s, size_t n) {
-    bool wide = n >= 2 && (memcmp(s, "\xff\xfe", 2) == 0 || memcmp(s, "\xfe\xff", 2) == 0 ||
-                           s[0] == '\0' || s[1] == '\0');
-    return wide ? "the text is UTF-16; save it as UTF-8" : NULL;
-}
-
 /* the lines of merges.txt as [left, right, ...]; a first line "#version" is skipped */
 static mocl_status read_lines(tok_reader *r, const char *data, size_t n, mocl_text *merge,
                               size_t *n_merge) {
     size_t line = 0;
     *n_merge = 0;
-    const char *wide = other_encoding(data, n);
+    const char *wide = mocl_text_wide(data, n);
     if (wide) return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s", r->path, wide);
-    for (size_t at = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; at < n;) {
+    for (size_t at = mocl_utf8_mark(data, n); at < n;) {
         const char *s = data + at, *end = memchr(s, '\n', n - at);
         size_t len = end ? (size_t)(end - s) : n - at;
         at += len + 1;

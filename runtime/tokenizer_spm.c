@@ -308,7 +308,8 @@ static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     return mocl_tok_add_added(ctx, t, path, &a);
 }
 
-/* Which texts get a space in front. tokenizer_config.json: add_prefix_space overrides the model's own
+/* Which texts get a space in front. tokenizer_config.json: add_prefix_space overrides the model's
+*own
 ** setting; legacy (true if absent, as in transformers 4) says that every text between two added
 ** tokens gets one, else only the first. */
 static mocl_status prefix_of(mocl_ctx *ctx, const tok_config *config, const model_spec *spec,
@@ -329,6 +330,15 @@ static mocl_status prefix_of(mocl_ctx *ctx, const tok_config *config, const mode
     return MOCL_OK;
 }
 
+/* "aGVsbG8= 0": the first line of the .model of tiktoken, as Llama 3 has it */
+static bool is_tiktoken(const char *s, size_t n) {
+    size_t i = 0;
+    while (i < n && (memchr("+/=", s[i], 3) || (s[i] >= 'A' && s[i] <= 'Z') ||
+                     (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9')))
+        i++;
+    return i > 0 && i + 2 < n && s[i] == ' ' && s[i + 1] == '0' && s[i + 2] == '\n';
+}
+
 static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
                               size_t n, const tok_config *config, float *score) {
     model_spec spec = {.type = 1,
@@ -340,6 +350,11 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
                        .eos = 2};
     mocl_text in = {data, n};
     int64_t id = 0;
+    if (is_tiktoken(data, n))
+        return mocl_fail(ctx, MOCL_E_FORMAT,
+                         "%s: a vocabulary of tiktoken, which is not supported; use the "
+                         "tokenizer.json of the same model",
+                         path);
     for (field f; in.n > 0;) {
         if (!next_field(&in, &f)) return malformed(ctx, path);
         if (f.number <= 3 && f.wire != 2) return malformed(ctx, path);

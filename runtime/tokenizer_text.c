@@ -7,6 +7,7 @@
 #include <utf8proc.h>
 
 #include "tokenizer_impl.h"
+#include "unicode.h"
 
 void mocl_tok_steps_free(tok_steps *steps) {
     for (size_t i = 0; i < steps->n; i++) {
@@ -14,6 +15,7 @@ void mocl_tok_steps_free(tok_steps *steps) {
         mocl_free(s->pattern.p);
         mocl_free(s->content.p);
         pcre2_code_free(s->regex);
+        pcre2_code_free(s->exact);
         pcre2_match_data_free(s->match);
     }
     mocl_free(steps->p);
@@ -34,12 +36,14 @@ mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind ki
 
 /* ---- normalizer ---- */
 
-static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
-                                tok_bytes *out) {
+/* appends the form of s, which no barrier is in */
+static mocl_status put_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
+                            tok_bytes *out) {
     int options = UTF8PROC_STABLE;
     options |= kind == TOK_NFC || kind == TOK_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     if (kind == TOK_NFKC || kind == TOK_NFKD) options |= UTF8PROC_COMPAT;
     utf8proc_uint8_t *form = NULL;
+    if (n == 0) return MOCL_OK;
     if (!mocl_may_alloc(ctx)) return mocl_nomem(ctx, n);
     utf8proc_ssize_t m = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &form,
                                       (utf8proc_option_t)options);
@@ -49,6 +53,24 @@ static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s
     mocl_status st = mocl_tok_bytes_add(ctx, out, form, (size_t)m);
     free(form);
     return st;
+}
+
+/* The reference's tables are older than utf8proc's: to them a newer character neither decomposes,
+** joins a neighbour nor moves. So the text is normalized between such characters. */
+static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
+                                tok_bytes *out) {
+    size_t start = 0;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        size_t len = (size_t)mocl_tok_utf8(s + i, n - i, &c);
+        if (c >= 0x300 && mocl_unicode_form_barrier(c)) {
+            MOCL_TRY(put_form(ctx, kind, s + start, i - start, out));
+            MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + i, len));
+            start = i + len;
+        }
+        i += len;
+    }
+    return put_form(ctx, kind, s + start, n - start, out);
 }
 
 static mocl_status lowercase(mocl_ctx *ctx, const char *s, size_t n, tok_bytes *out) {
@@ -61,30 +83,22 @@ static mocl_status lowercase(mocl_ctx *ctx, const char *s, size_t n, tok_bytes *
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, "i\xcc\x87", 3));
             continue;
         }
-        len = mocl_tok_utf8_put((uint32_t)utf8proc_tolower((utf8proc_int32_t)c), low);
+        len = mocl_tok_utf8_put(mocl_unicode_lower(c), low);
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, low, (size_t)len));
     }
     return MOCL_OK;
 }
 
-static size_t character_at(const char *s, size_t n, size_t i) {
-    uint32_t c;
-    int len = i < n ? mocl_tok_utf8(s + i, n - i, &c) : 0;
-    return len > 0 ? (size_t)len : 1;
-}
-
 mocl_status mocl_tok_replace(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n,
                              tok_bytes *out) {
-    size_t at = 0, from = 0;
-    while (from <= n) {
-        size_t start, end;
-        bool found;
-        MOCL_TRY(mocl_tok_step_find(ctx, step, s, n, from, &start, &end, &found));
+    tok_search q = mocl_tok_search(step, s, n);
+    size_t at = 0, start, end;
+    for (bool found;;) {
+        MOCL_TRY(mocl_tok_search_next(ctx, &q, &start, &end, &found));
         if (!found) break;
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + at, start - at));
         MOCL_TRY(mocl_tok_bytes_add(ctx, out, step->content.p, step->content.n));
         at = end;
-        from = end > start ? end : end + character_at(s, n, end);
     }
     return at < n ? mocl_tok_bytes_add(ctx, out, s + at, n - at) : MOCL_OK;
 }
@@ -140,17 +154,17 @@ static mocl_status add_piece(mocl_ctx *ctx, tok_spans *out, size_t start, size_t
     return mocl_tok_spans_add(ctx, out, start, end - start);
 }
 
-/* What the pieces of one span become; pieces come in order and alternate freely. */
+/* What the pieces of one span become. They come in order; a match may be empty and still parts its
+** neighbours. */
 typedef struct splitter {
     tok_spans *out;
     size_t first; /* out->n when the span began */
     tok_behavior behavior;
-    bool any, last; /* a piece came before; it was a match */
+    bool last; /* the piece before was a match */
 } splitter;
 
 static mocl_status split_piece(mocl_ctx *ctx, splitter *sp, size_t start, size_t end, bool match) {
     bool have = sp->out->n > sp->first, glue = false;
-    if (end <= start) return MOCL_OK;
     switch (sp->behavior) {
         case TOK_REMOVED:
             if (match) return MOCL_OK;
@@ -168,34 +182,31 @@ static mocl_status split_piece(mocl_ctx *ctx, splitter *sp, size_t start, size_t
             break;
     }
     sp->last = match;
-    return add_piece(ctx, sp->out, start, end, glue);
+    if (!glue) return mocl_tok_spans_add(ctx, sp->out, start, end - start);
+    sp->out->p[sp->out->n - 1].n += end - start;
+    return MOCL_OK;
 }
 
 static mocl_status split_span(mocl_ctx *ctx, const tok_step *step, const char *s, tok_span span,
                               tok_spans *out) {
-    splitter sp = {out, out->n, step->behavior, false, false};
-    const char *p = s + span.start;
-    size_t at = 0, from = 0, n = span.n, last_end = SIZE_MAX;
-    while (from <= n) {
-        size_t start, end;
-        bool found;
-        MOCL_TRY(mocl_tok_step_find(ctx, step, p, n, from, &start, &end, &found));
+    splitter sp = {out, out->n, step->behavior, false};
+    tok_search q = mocl_tok_search(step, s + span.start, span.n);
+    size_t at = 0, start, end;
+    for (bool found;;) {
+        MOCL_TRY(mocl_tok_search_next(ctx, &q, &start, &end, &found));
         if (!found) break;
-        if (start == end && end == last_end) { /* an empty match right behind a match */
-            from = end + character_at(p, n, end);
-            last_end = SIZE_MAX;
-            continue;
-        }
-        MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + start, step->flag));
+        if (start > at)
+            MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + start, step->flag));
         MOCL_TRY(split_piece(ctx, &sp, span.start + start, span.start + end, !step->flag));
-        at = last_end = from = end;
+        at = end;
     }
-    return split_piece(ctx, &sp, span.start + at, span.start + n, step->flag);
-}
-
-static bool is_number(uint32_t c) {
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+    if (span.n > at)
+        MOCL_TRY(split_piece(ctx, &sp, span.start + at, span.start + span.n, step->flag));
+    size_t kept = sp.first;
+    for (size_t i = sp.first; i < out->n; i++)
+        if (out->p[i].n) out->p[kept++] = out->p[i];
+    out->n = kept;
+    return MOCL_OK;
 }
 
 static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, tok_span span,
@@ -205,7 +216,7 @@ static mocl_status split_digits(mocl_ctx *ctx, bool one_by_one, const char *s, t
     for (size_t i = span.start; i < end;) {
         uint32_t c;
         size_t len = (size_t)mocl_tok_utf8(s + i, end - i, &c);
-        bool digit = is_number(c);
+        bool digit = mocl_unicode_is_number(c);
         bool glue = out->n > first && digit == last && !(digit && one_by_one);
         MOCL_TRY(add_piece(ctx, out, i, i + len, glue));
         last = digit;
@@ -335,61 +346,6 @@ mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, co
 
 /* ---- added tokens ---- */
 
-static bool is_space(uint32_t c) {
-    if (c >= 9 && c <= 13) return true;
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return c == 0x85 || k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL ||
-           k == UTF8PROC_CATEGORY_ZP;
-}
-
-/* word characters of Unicode 15.1 and 16.0, which utf8proc 2.8 does not know; in order */
-static const uint32_t newer_words[][2] = {
-    {0x897, 0x897}, {0x1c89, 0x1c8a}, {0xa7cb, 0xa7cd}, {0xa7da, 0xa7dc}, {0x105c0, 0x105f3},
-    {0x10d40, 0x10d65}, {0x10d69, 0x10d6d}, {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4},
-    {0x10efc, 0x10efc}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
-    {0x11390, 0x113b5}, {0x113b7, 0x113c0}, {0x113c2, 0x113c2}, {0x113c5, 0x113c5},
-    {0x113c7, 0x113ca}, {0x113cc, 0x113d3}, {0x113e1, 0x113e2}, {0x116d0, 0x116e3},
-    {0x11bc0, 0x11be0}, {0x11bf0, 0x11bf9}, {0x11f5a, 0x11f5a}, {0x13460, 0x143fa},
-    {0x16100, 0x16139}, {0x16d40, 0x16d6c}, {0x16d70, 0x16d79}, {0x18cff, 0x18cff},
-    {0x1ccf0, 0x1ccf9}, {0x1e5d0, 0x1e5fa}, {0x2ebf0, 0x2ee5d}};
-
-static bool is_newer_word(uint32_t c) {
-    size_t low = 0, high = sizeof newer_words / sizeof *newer_words;
-    while (low < high) {
-        size_t i = (low + high) / 2;
-        if (c > newer_words[i][1])
-            low = i + 1;
-        else
-            high = i;
-    }
-    return low < sizeof newer_words / sizeof *newer_words && c >= newer_words[low][0];
-}
-
-/* \w of Rust's patterns: letters, marks, decimal digits, connectors, the two joiners, and the symbols
-** that are alphabetic (letters in circles and squares) */
-static bool is_word(uint32_t c) {
-    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
-        (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
-        (c >= 0x1f170 && c <= 0x1f189))
-        return true;
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-        case UTF8PROC_CATEGORY_LU:
-        case UTF8PROC_CATEGORY_LL:
-        case UTF8PROC_CATEGORY_LT:
-        case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO:
-        case UTF8PROC_CATEGORY_MN:
-        case UTF8PROC_CATEGORY_MC:
-        case UTF8PROC_CATEGORY_ME:
-        case UTF8PROC_CATEGORY_ND:
-        case UTF8PROC_CATEGORY_NL:
-        case UTF8PROC_CATEGORY_PC:
-            return true;
-        default:
-            return is_newer_word(c);
-    }
-}
-
 /* start of the character that ends at `end`, or `end` if none does */
 static size_t before(const char *s, size_t end, uint32_t *c) {
     for (size_t len = 1; len <= 4 && len <= end; len++)
@@ -416,16 +372,19 @@ void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_speci
             continue;
         }
         size_t first = i, last = i + a->match.n;
-        if (a->single_word && ((before(s, first, &c) < first && is_word(c)) ||
-                               (last < n && mocl_tok_utf8(s + last, n - last, &c) && is_word(c)))) {
+        if (a->single_word &&
+            ((before(s, first, &c) < first && mocl_unicode_is_word(c)) ||
+             (last < n && mocl_tok_utf8(s + last, n - last, &c) && mocl_unicode_is_word(c)))) {
             i = last - 1;
             continue;
         }
         if (a->lstrip)
-            for (size_t p; first > from && (p = before(s, first, &c)) < first && is_space(c);)
+            for (size_t p;
+                 first > from && (p = before(s, first, &c)) < first && mocl_unicode_is_space(c);)
                 first = p < from ? from : p;
         if (a->rstrip)
-            for (int len; last < n && (len = mocl_tok_utf8(s + last, n - last, &c)) && is_space(c);)
+            for (int len; last < n && (len = mocl_tok_utf8(s + last, n - last, &c)) &&
+                          mocl_unicode_is_space(c);)
                 last += (size_t)len;
         *which = a;
         *start = first;

@@ -10,7 +10,8 @@
 #include "tokenizer_impl.h"
 
 static const char qwen2_pattern[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 typedef struct writer {
@@ -112,7 +113,7 @@ mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_byt
     MOCL_TRY(raw(&w, "{\n \"version\": \"1.0\",\n \"truncation\": null,\n \"padding\": null,\n"));
     MOCL_TRY(added_tokens(&w, recipe));
     MOCL_TRY(raw(&w, recipe->kind == TOK_RECIPE_QWEN2 ? " \"normalizer\": {\"type\": \"NFC\"},\n"
-                                                       : " \"normalizer\": null,\n"));
+                                                      : " \"normalizer\": null,\n"));
     MOCL_TRY(pre_tokenizer(&w, recipe->kind));
     MOCL_TRY(raw(&w,
                  " \"post_processor\": null,\n \"decoder\": {\"type\": \"ByteLevel\", "

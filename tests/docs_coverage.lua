@@ -36,6 +36,9 @@ M.undocumented = {
   ["mocl.control_target"] = "parts of mocl.control",
   ["mocl.data_prefs"] = "parts of mocl.data, which exports them",
   ["mocl.digest"] = "hashes inside run directories; run.md says where they are",
+  ["mocl.model_config"] = "parts of mocl.transformer; compatibility.md says what they read",
+  ["mocl.model_files"] = "parts of mocl.transformer; compatibility.md says what they read",
+  ["mocl.model_keys"] = "data of mocl.transformer; compatibility.md has them as a table",
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
@@ -76,7 +79,7 @@ M.pages = {
   ["mocl.env.deep_sea_treasure"] = "env",
   ["mocl.env.fishwood"] = "env",
   ["mocl.env.fruit_tree"] = "env",
-  ["mocl.finite"] = "running",
+  ["mocl.finite"] = "numerics",
   ["mocl.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.init"] = "../README",
@@ -102,6 +105,7 @@ M.pages = {
   ["mocl.tasks.assistant"] = "task",
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.text_table"] = "report",
+  ["mocl.trainer"] = "transformer",
   ["mocl.training"] = "env",
 }
 

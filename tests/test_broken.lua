@@ -153,6 +153,28 @@ test("tokenizer.json", function(dir)
   end)
 end)
 
+test("the files beside a tokenizer", function(dir)
+  assert(tokenizer.train({ "the cat sat" }, { vocab_size = 258 }):save(dir .. "/tokenizer.json"))
+  local flags = '"lstrip": true, "rstrip": false, "normalized": false, "special": true'
+  for name, text in pairs {
+    ["tokenizer_config.json"] = ('{"added_tokens_decoder": {"0": {"content": "<s>", %s}, "258": {"content": "<p>", %s}}, ' ..
+      '"bos_token": "<s>", "add_bos_token": true, "extra_special_tokens": ["<q>"], "model_max_length": 1e30}'):format(flags, flags),
+    ["special_tokens_map.json"] = '{"bos_token": {"content": "<s>", "lstrip": false}, "additional_special_tokens": ["<p>", "<q>"]}',
+    ["added_tokens.json"] = '{"<p>": 258, "<q>": 259}',
+  } do
+    assert(fs.write(dir .. "/" .. name, text))
+    broken(name, dir .. "/" .. name, function()
+      local t, message = tokenizer.load(dir)
+      if t then
+        t:decode(t:encode("the <p> cat<q>", { add_special_tokens = true }))
+        t:release()
+      end
+      return t, message
+    end)
+    assert(fs.remove(dir .. "/" .. name))
+  end
+end)
+
 test("JSON and the state of a checkpoint", function(dir)
   local path = checkpoint.write(dir, 3, function(d)
     return fs.write(d .. "/w", "1")

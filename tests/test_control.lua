@@ -5,6 +5,7 @@ local Control = require "mocl.control"
 local config = require "mocl.config"
 local minnorm = require "mocl.minnorm"
 local ppo = require "mocl.ppo"
+local rng = require "mocl.rng"
 local target = require "mocl.control_target"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
@@ -17,13 +18,22 @@ local START = { { 0, 10 }, { 2, 14 }, { 4, 6 }, { -2, 10 } } -- means 1 and 10
 -- four answers of 3, 2, 1 and 3 tokens under preferences 1, 2, 1, 3 of the grid
 local GRID = { { .2, .8 }, { .5, .5 }, { .9, .1 } }
 
+-- equation 12 as printed, reading A, where options do not say otherwise
+local AS_PRINTED = { range = false, phi = .02, floor = 0, scale = 1, negative = true, interior = 0 }
+
 local function new(options, grid)
   local schema = {}
   for i, row in ipairs(Control.OPTIONS) do
     schema[i] = row
   end
-  local words = {}
+  local words, all = {}, {}
+  for k, v in pairs(AS_PRINTED) do
+    all[k] = v
+  end
   for k, v in pairs(options or {}) do
+    all[k] = v
+  end
+  for k, v in pairs(all) do
     words[#words + 1] = k .. "=" .. tostring(v)
   end
   return Control.new((config.parse(schema, words)), 2, grid or GRID, START)
@@ -226,7 +236,8 @@ end)
 T.test("a problem gives what solve gives, for every pool, gate and kind of R", function()
   local ratio, seen = tensor.new { 1.5, .5, 1.1, .5, 1.5, .95, 1.5, .5, .7 }, {}
   for _, pool in ipairs { "batch", "preference", "sample", "token" } do
-    for _, change in ipairs { {}, { statistic = "sample" }, { statistic = "batch" }, { floor = .4, scale = 2 }, { c = "one" }, { phi = 1e6 } } do
+    for _, change in ipairs { {}, { statistic = "sample" }, { statistic = "batch" }, { floor = .4, scale = 2 }, { c = "one" }, { phi = 1e6 },
+      { negative = false, floor = .3, scale = 3 }, { negative = false, interior = .1, range = true } } do
       local options = { phi = 0, pool = pool }
       for k, v in pairs(change) do
         options[k] = v
@@ -293,6 +304,98 @@ T.test("range: Rbar on the grid's own range, from the mean where an objective ha
   local d = (R[1][1] - (R[1][1] + R[2][1]) / 2) / half - (R[1][2] - (R[1][2] + R[2][2]) / 2) / math.max(R[1][2] - R[2][2], .5)
   T.near(target.differences(control, { GRID[1] }, { 1 })[1][1], -(d - (.2 - .8)) / 2, 1e-12)
   T.raises("the option range needs the grid's preferences", Control.new, { range = true }, 2, 3)
+  T.eq(Control.new({}, 2, 3).o.range, false) -- by default only where it can be
+  T.eq(Control.new({}, 2, GRID).o.range, true)
+end)
+
+T.test("range of shares: what the grid reaches of each objective's share", function()
+  local control = Control.new({ share = true, phi = 0, factor = 0, least_range = .1, scale = 1 }, 2, GRID)
+  control:observe({ { 20, 60 }, { 30, 30 }, { 24, 16 } }, { 1, 2, 3 }) -- shares of the first: .25, .5, .6
+  local minus_b = target.differences(control, GRID, { 1, 2, 3 })
+  for k, share in ipairs { .25, .5, .6 } do
+    local want = GRID[k][1] - ((share - .425) / .35 + .5) -- the second share is 1 minus it
+    T.near(minus_b[k], { want, -want }, 1e-12)
+  end
+end)
+
+T.test("no weight falls below floor p_j, and the weights sum to c", function()
+  local r, raised = rng.new(3, "weights"), 0
+  for trial = 1, 120 do
+    local n, floor, interior = r:integer(2, 4), trial % 3 * .25, trial % 2 * .1
+    local grid = { r:dirichlet(n), r:dirichlet(n), {} }
+    for j = 1, n do
+      grid[3][j] = j == 1 and 1 or 0 -- a corner
+    end
+    local share = trial % 5 == 0
+    local control = Control.new({ share = share, phi = 0, floor = floor, interior = interior, scale = r:uniform() * 6,
+      pool = ({ "preference", "batch", "sample", "token" })[1 + trial % 4], statistic = trial % 7 == 0 and "sample" or "group" }, n, grid)
+    local raw, gated = {}, {}
+    for i = 1, 4 do
+      raw[i] = {}
+      for j = 1, n do
+        raw[i][j] = share and r:uniform() or 10 ^ r:integer(-2, 3) * r:normal()
+      end
+    end
+    for t = 1, 9 do
+      gated[t] = {}
+      for j = 1, n do
+        gated[t][j] = r:normal()
+      end
+    end
+    local prefs = { grid[1], grid[2], grid[1], grid[3] }
+    control:observe(raw, PLACES)
+    local s = control:solve(tensor.new(gated), batch(), prefs, PLACES)
+    local c, weights = s.c:totable(), s.w:totable()
+    for i, answer in ipairs(s.answers) do
+      raised = raised + (answer.c > floor and answer.c < 1 and 1 or 0)
+      for t = FIRST[i], LAST[i] do
+        local sum = 0
+        for j, p in ipairs(prefs[i]) do
+          local least = floor * ((1 - interior) * p + interior / n)
+          T.ok(weights[t][j] >= least - 1e-5, ("trial %d: weight %g of objective %d, at least %g"):format(trial, weights[t][j], j, least))
+          sum = sum + weights[t][j]
+        end
+        T.near(sum, c[t], 1e-4)
+        T.ok(c[t] >= floor - 1e-6 and c[t] > 0 and c[t] <= 1)
+      end
+    end
+  end
+  T.ok(raised > 100, raised .. " cases between")
+end)
+
+T.test("without negative weights a share out of reach does not push every reward down", function()
+  -- two objectives that both want action 1: the share of the first is .5 whatever is done, and p asks for 1
+  local function weights(options)
+    options.share, options.factor, options.pool, options.phi, options.scale = true, 0.0, "batch", 1e-3, 3.0
+    local p = { 1, 0 }
+    local control = Control.new(options, 2, 1)
+    control:observe({ { 3, 3 }, { 1, 1 }, { 2, 2 }, { 2, 2 } }, { 1, 1, 1, 1 })
+    local adv = {}
+    for t = 1, 9 do
+      adv[t] = { t <= 3 and 1 or -1, t <= 3 and 1.5 or -1.5 } -- the first answer is the better one in both
+    end
+    return control:solve(tensor.new(adv), batch(), { p, p, p, p }, { 1, 1, 1, 1 }).w:totable()[1]
+  end
+  local w = weights { negative = true, floor = 0.0, interior = 0.0 }
+  T.ok(w[1] * 1 + w[2] * 1.5 < 1e-6, "as printed the better answer is not made likelier")
+  w = weights {}
+  T.ok(w[1] * 1 + w[2] * 1.5 > .5 and w[1] > 0 and w[2] > 0, "by default it is")
+end)
+
+T.test("a warning where a preference is dominated names the option", function()
+  local grid = { { 1, 0 }, { .5, .5 }, { 0, 1 } }
+  local old = { { 6.7, 1.2 }, { 34, 21 }, { 0, 39 } }
+  local text = Control.warning({ negative = true, floor = 0.0 }, grid, old)
+  T.ok(text:find("preference 1, 0 (6.7, 1.2) are dominated by those under 0.5, 0.5 (34, 21): ", 1, true), text)
+  T.ok(text:find("control.scale=3, control.floor=0", 1, true) and text:find("set control.negative=false", 1, true), text)
+  T.ok(Control.warning({}, grid, old):find("raise control.floor %(0.25%)"))
+  T.ok(Control.warning({ c = "one" }, grid, old):find("train longer$"))
+  T.ok(Control.warning({}, grid, { { 1, 1 }, { 34, 21 }, { 0, 0 } }):find("and under 1 more preferences too"))
+  T.eq(Control.warning({}, grid, { { 34, 21 }, { 20, 30 }, { 0, 39 } }), nil)
+  T.eq(Control.warning({}, grid, { { 33.9, 21 }, { 34, 21.1 }, { 0, 39 } }), nil, "less than the margin")
+  T.eq(Control.warning({}, grid, old, { { 30, 20 }, { 30, 20 }, { 1, 1 } }), nil, "less than the noise")
+  local results = require "mocl.report_results"
+  T.ok(results.summary({ objectives = { "a", "b" }, preferences = grid, rewards = old, warning = text }):find("\nwarning: the rewards under", 1, true))
 end)
 
 T.test("state and restore: the second half is that of one whole", function()

@@ -102,8 +102,23 @@ T.test("UTF-16 and UTF-32 are told by name, with and without a mark, plain and g
   T.eq(all(data.lines(file("a", "\u{FEFF}"))), {})
   T.eq({ core.mark "\u{FEFF}x", core.mark "x", core.mark "" }, { 3, 0, 0 })
   -- bytes that are no such text are handed on as before
-  for _, bytes in ipairs { "a\0b", "\0a\0b", "a\0b\0c", "\xFFab", "a\0\0b\0\0c\0\0d\0\0", "\xE9\0\xE9\0\xE9\0\xE9\0" } do
+  for _, bytes in ipairs { "a\0bcdefgh", "\0abcdefgh", "\xFFab", "a\0\0b\0\0c\0\0d\0\0", "\xE9\0\xE9\0\xE9\0\xE9\0" } do
     T.eq(all(data.lines(file("a", bytes))), { { 1, bytes } })
+  end
+end)
+
+T.test("recipes/tokenize.lua skips the mark of UTF-8 and tells UTF-16", function()
+  local child, tokenizer = require "child", require "mocl.tokenizer"
+  local tok = T.tmpdir() .. "/tokenizer.json"
+  assert(tokenizer.train({ "one two" }, { vocab_size = 260 }):save(tok))
+  local function ids(text, whole)
+    return child.mocl { "recipes/tokenize.lua", "tokenizer=" .. tok, "file=" .. file("t.txt", text), "whole=" .. whole }
+  end
+  for _, whole in ipairs { "true", "false" } do
+    T.eq(ids("\u{FEFF}one\ntwo\n", whole), (ids("one\ntwo\n", whole)))
+    local out, err, status = ids(wide("\u{FEFF}one\n", 2, "<"), whole)
+    T.eq({ out, status }, { "", 1 })
+    T.ok(err:find("t.txt: the text is UTF-16, as its byte order mark says; convert it: iconv", 1, true), err)
   end
 end)
 

@@ -382,7 +382,7 @@ T.test("learner: advantages against the plain formulas, one scale for all object
     end
     return rows
   end
-  local group = learner.new(agent, { episodes = 3, baseline = "group" }, { seed = 1, updates = 1 })
+  local group = learner.new(agent, { episodes = 3, baseline = "group", scale_rewards = false }, { seed = 1, updates = 1 })
   local batch = group:rollout(P, 1)
   local rows = {}
   for i = 1, batch.n do
@@ -401,7 +401,7 @@ T.test("learner: advantages against the plain formulas, one scale for all object
   end
   T.near(group:advantages(batch):totable(), scaled(rows), 1e-5)
 
-  local critic = learner.new(agent, { episodes = 3, gamma = 0.9, lam = 0.5 }, { seed = 1, updates = 1 })
+  local critic = learner.new(agent, { episodes = 3, gamma = 0.9, lam = 0.5, scale_rewards = false }, { seed = 1, updates = 1 })
   batch = critic:rollout(P, 1)
   local adv, returns = critic:advantages(batch)
   local V, want, targets = batch.values:totable(), {}, {}
@@ -445,7 +445,8 @@ T.test("learner: the ratio is 1 in the first epoch, and one objective is learned
 end)
 
 T.test("control: shares of the raw rewards in place of equation 18", function()
-  local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3 }, 2, 2)
+  local control = Control.new({ share = true, factor = 0.0, pool = "batch", phi = 1e-3, scale = 1.0, floor = 0.0, negative = true,
+    interior = 0.0 }, 2, 2)
   T.raises("unknown option 'shares'", Control.new, { shares = true }, 2, 2)
   local raw = { { 30, 10 }, { 10, 30 }, { 5, 0 }, { 5, 10 } }
   T.eq(control:observe(raw, { 1, 1, 2, 2 }), raw)

@@ -2,7 +2,10 @@
 
 local T = require "t"
 local child = require "child"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
 local nn = require "mocl.nn.core"
+local policy = require "mocl.policy"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
@@ -201,6 +204,103 @@ T.test("eos ends a row and is part of it", function()
   T.raises("eos 29 is outside the vocabulary of 29", model.generate, model, PROMPTS, { eos = 29 })
 end)
 
+for _, device in ipairs(T.devices) do
+  T.test("each id of a list ends a row, on " .. device, function()
+    local model = small.model { device = device }
+    local free, options = tokens(model, { temperature = 0, max_new_tokens = 16 }), { temperature = 0, max_new_tokens = 16 }
+    local ends = { free[1][5], free[2][3], 28 }
+    local is_end = {}
+    for _, id in ipairs(ends) do
+      is_end[id] = true
+    end
+    options.eos = ends
+    local g = model:generate(PROMPTS, options)
+    for i, ids in ipairs(free) do
+      local at
+      for j = #ids, 1, -1 do
+        at = is_end[ids[j]] and j or at
+      end
+      T.eq(g.tokens[i], table.move(ids, 1, at or #ids, 1, {}))
+      T.eq(g.finished[i], at ~= nil)
+    end
+    options.eos = {}
+    T.eq((model:generate(PROMPTS, options)).tokens, free)
+    options.eos = { ends[1] }
+    local one = model:generate(PROMPTS, options)
+    options.eos = ends[1]
+    T.eq(model:generate(PROMPTS, options), one)
+    options.eos, options.suppress_first = ends, 16 -- none of them is drawn
+    for _, ids in ipairs((model:generate(PROMPTS, options)).tokens) do
+      T.eq(#ids, 16)
+      for _, id in ipairs(ids) do
+        T.ok(not is_end[id])
+      end
+    end
+    T.raises("eos 29 is outside the vocabulary of 29", model.generate, model, PROMPTS, { eos = { 1, 29 } })
+    T.raises("eos %-2 is outside the vocabulary of 29", model.generate, model, PROMPTS, { eos = { 1, -2 } })
+    T.raises("bad option 'eos' %(a token id or a list of ids expected, got string%)", model.generate, model, PROMPTS, { eos = "1" })
+    T.raises("bad option 'eos' %(a token id or a list of ids expected, got number%)", model.generate, model, PROMPTS, { eos = { 1.5 } })
+    T.raises("bad option 'eos' %(a token id or a list of ids expected, got boolean%)", model.generate, model, PROMPTS, { eos = true })
+    T.raises("eos 99999999999 is no token id", model.generate, model, PROMPTS, { eos = { 99999999999 } })
+  end)
+end
+
+-- a model with more rows of the embedding and the head than `model` has, which are likelier than all others
+local function padded(model, vocab)
+  local config, from, was = model:config(), {}, model:config().vocab_size
+  config.vocab_size = vocab
+  local wide = transformer.new(config, { device = model:device(), key = 77 })
+  for _, pair in ipairs(model:named_parameters()) do
+    from[pair[1]] = pair[2]
+  end
+  tensor.no_grad(function()
+    for _, pair in ipairs(wide:named_parameters()) do
+      local to, t = pair[2], from[pair[1]]
+      if to.shape[1] == vocab then
+        to:copy_(to * 9)
+        to:narrow(1, 1, was):copy_(t)
+      else
+        to:copy_(t)
+      end
+    end
+  end)
+  return wide
+end
+
+T.test("ids at and above vocab_size are never drawn, and the others as if the vocabulary ended there", function()
+  local answers = {}
+  for _, device in ipairs { "cpu", "fake" } do
+    local model = small.model { device = device }
+    local wide, prompts = padded(model, 41), {}
+    for k = 1, 37 do
+      prompts[k] = PROMPTS[k % #PROMPTS + 1]
+    end
+    for i, o in ipairs { { temperature = .7, key = 3, eos = 6 }, { temperature = 0 }, { key = 5, top_k = 9, top_p = .8 },
+      { key = 4, top_k = 35 }, { key = 6, eos = { 3, 4 }, suppress_first = 12 } } do
+      o.max_new_tokens = 12
+      local free = (wide:generate(prompts, o)).tokens
+      T.ok(not pcall(function()
+        for _, ids in ipairs(free) do
+          T.ok(math.max(table.unpack(ids)) < 29)
+        end
+      end), "without the limit they are drawn")
+      local want = model:generate(prompts, o)
+      o.vocab_size = 29
+      T.eq((model:generate(prompts, o)).tokens, want.tokens) -- which is no limit here
+      local g, logp = wide:generate(prompts, o)
+      T.eq(g.tokens, want.tokens)
+      if not o.suppress_first then -- log-probabilities stay those of the whole vocabulary, to the bit
+        T.eq(head_logp(wide, prompts, g.tokens, { temperature = o.temperature ~= 0 and o.temperature or 1 }):totable(), logp:totable())
+      end
+      T.eq({ g.tokens, logp:totable() }, answers[i] or { g.tokens, logp:totable() })
+      answers[i] = { g.tokens, logp:totable() }
+      T.eq((wide:generate({ PROMPTS[1] }, o)).tokens[1], (model:generate({ PROMPTS[1] }, o)).tokens[1])
+    end
+    T.raises("vocab_size = 42 is outside 1 .. 41, the model's", wide.generate, wide, PROMPTS, { vocab_size = 42 })
+    T.raises("vocab_size = %-1 is outside", wide.generate, wide, PROMPTS, { vocab_size = -1 })
+  end
+end)
+
 T.test("suppress_first keeps eos out of the first tokens", function()
   local model = small.model()
   local first = tokens(model, { temperature = 0, max_new_tokens = 1 }, { PROMPTS[1] })[1][1]
@@ -388,6 +488,145 @@ T.test("generate.lua: an adapter, and a text of whole characters from a byte voc
     end
   end
   T.eq(with, tok:decode(ids))
+end)
+
+-- A directory with a model whose answers have many special tokens, its tokenizer, the model and its greedy ids.
+local function chatty()
+  local dir, special = T.tmpdir(), { "<s>", "</s>" }
+  for i = 3, 40 do
+    special[i] = ("<|%d|>"):format(i)
+  end
+  local tok = tokenizer.train({ "abc abd" }, { vocab_size = 296, special_tokens = special })
+  local model = small.model { key = 7, config = { vocab_size = 296 } }
+  tensor.no_grad(function()
+    local head = model:head():narrow(1, 1, 40)
+    head:copy_(head * 1.3)
+  end)
+  assert(transformer.save(model, dir))
+  assert(tok:save(dir .. "/tokenizer.json"))
+  local made = model:generate({ tok:encode("ab", { bos = tok:bos_id() ~= nil }) }, { temperature = 0, max_new_tokens = 30 })
+  return dir, tok, model, made.tokens[1]
+end
+
+local function set(dir, file, change)
+  local path = dir .. "/" .. file
+  local all = fs.exists(path) and assert(json.load(path)) or {}
+  for k, v in pairs(change) do
+    all[k] = v
+  end
+  assert(fs.write(path, json.encode(all)))
+end
+
+T.test("generate.lua: a text ends with any id of the files' eos_token_id, and with a stop text that is a special token", function()
+  local dir, tok, _, ids = chatty()
+  local function text(...)
+    local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=30",
+      "quiet=true", ... }
+    T.eq(status, 0, err)
+    return out
+  end
+  -- the text up to and with the id at place `at`
+  local function upto(at)
+    local prompt = tok:encode("ab", { bos = tok:bos_id() ~= nil })
+    return tok:decode(table.move(ids, 1, at, #prompt + 1, prompt))
+  end
+  local at -- of a special token that is there for the first time, behind some text
+  for i, id in ipairs(ids) do
+    local seen = false
+    for j = 1, i - 1 do
+      seen = seen or ids[j] == id
+    end
+    if not at and not seen and id > 2 and id < 40 and i > 3 and upto(i) ~= upto(2) then
+      at = i
+    end
+  end
+  T.ok(at and at < 30, "the fixture")
+  local whole = text()
+  T.ok(#whole > #upto(at))
+  T.eq(text("stop=" .. tok:id_to_token(ids[at])), upto(at))
+  T.eq(text("stop=nowhere," .. tok:id_to_token(ids[at])), upto(at))
+  T.eq(text("stop=" .. tok:id_to_token(41)), whole) -- a token that does not come
+  set(dir, "config.json", { eos_token_id = { 1, ids[at] } })
+  T.eq(text(), upto(at))
+  set(dir, "config.json", { eos_token_id = 1 })
+  T.eq(text(), whole)
+  set(dir, "generation_config.json", { eos_token_id = { 1, ids[at] } })
+  T.eq(text(), upto(at))
+  set(dir, "config.json", { eos_token_id = ids[at] })
+  set(dir, "generation_config.json", { eos_token_id = 1 }) -- which replaces config.json's
+  T.eq(text(), whole)
+end)
+
+T.test("mocl.policy: answers end with each end token, and have no ids that the tokenizer lacks", function()
+  local dir, tok, model, ids = chatty()
+  local actor = policy.new { model = model, tokenizer = tok, max_new_tokens = 30, temperature = 0 }
+  local function answer(m)
+    actor.model = m
+    local _, made = actor:answer({ "ab" }, { key = 1 })
+    return made.tokens[1]
+  end
+  local whole, at = answer(model), nil
+  for i = #whole, 2, -1 do
+    at = whole[i] ~= tok:eos_id() and i or at
+  end
+  set(dir, "config.json", { eos_token_id = { 7, whole[at] } })
+  local cut = answer((assert(transformer.load(dir))))
+  T.eq(cut[#cut], whole[at])
+  T.ok(#cut <= at)
+  set(dir, "config.json", { eos_token_id = 7 }) -- the tokenizer's ends it all the same
+  T.ok(#ids == 30)
+  local wide = padded(model, 320)
+  for key = 1, 3 do
+    actor.model, actor.temperature = wide, 1
+    local texts, made = actor:answer({ "ab", "b", "a" }, { key = key })
+    T.eq(#texts, 3)
+    for _, list in ipairs(made.tokens) do
+      T.ok(math.max(table.unpack(list)) < 296)
+    end
+  end
+end)
+
+T.test("generate.lua: a model with more rows than the tokenizer has ids", function()
+  local dir, tok, model = chatty()
+  assert(transformer.save(padded(model, 320), dir))
+  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "n=5", "max_new_tokens=30", "quiet=true" }
+  T.eq(status, 0, err)
+  T.eq(select(2, out:gsub("\n%-%-%-\n", "")), 4)
+  T.eq(tok:vocab_size(), 296)
+end)
+
+T.test("generate.lua: in front of the prompt goes what the tokenizer's files say", function()
+  local dir = T.tmpdir()
+  local vocab = {}
+  for b = 0, 255 do -- GPT-2's characters of the bytes 0 to 255, as ids 0 to 255
+    vocab[b + 1] = ("%s: %d"):format(json.encode(tokenizer.train({}, { vocab_size = 256, special_tokens = {} }):id_to_token(b)), b)
+  end
+  local file = [[{"added_tokens": [{"id": 256, "content": "<|endoftext|>", "special": true}], "normalizer": null, "pre_tokenizer":
+    {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": %s, "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "vocab": {%s}, "merges": []}}]]
+  local template = [[{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"x": {"id": "x", "ids": [256], "tokens": ["x"]}}}]]
+  local model = small.model { config = { vocab_size = 257 } }
+  assert(transformer.save(model, dir))
+  assert(fs.write(dir .. "/tokenizer_config.json", '{"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}'))
+  local seen = {}
+  for i, case in ipairs { { "null", {} }, { '{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false}', {} },
+    { template, { 256 } } } do
+    assert(fs.write(dir .. "/tokenizer.json", file:format(case[1], table.concat(vocab, ", "))))
+    local tok = assert(tokenizer.load(dir))
+    T.eq(tok:bos_id(), 256)
+    local prompt = case[2]
+    for _, id in ipairs(tok:encode("ab")) do
+      prompt[#prompt + 1] = id
+    end
+    local g = model:generate({ prompt }, { max_new_tokens = 12, temperature = 0, eos = 256 })
+    local out, err = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=12",
+      "quiet=true" }
+    T.eq(out, "ab" .. tok:decode(g.tokens[1]), err)
+    seen[i] = out
+  end
+  T.eq(seen[1], seen[2])
+  T.ok(seen[1] ~= seen[3], "the beginning makes a difference")
 end)
 
 T.test("generate.lua: mistakes", function()

@@ -1,6 +1,8 @@
 local T = require "t"
+local config = require "mocl.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local tokenizer = require "mocl.tokenizer"
 
 T.test("values decode to Lua", function()
   T.eq(json.decode('{"a": [1, 2.5, "x", true, false], "b": {"c": -3}}'),
@@ -74,9 +76,16 @@ T.test("a byte order mark is skipped, UTF-16 is named", function()
     T.fails("^the text is UTF%-16.*convert it: iconv %-f UTF%-16.* %-t UTF%-8", json.decode, text)
   end
   T.fails("the text is UTF%-32", json.decode, "\xFF\xFE\0\0{\0\0\0}\0\0\0")
-  local path = T.tmpdir() .. "/a.json"
+  local path = T.tmpdir() .. "/a.json" -- every reader of files goes the same way: options, tokenizers
+  local spec = { { "steps", 1, "steps" } }
+  assert(fs.write(path, "\xEF\xBB\xBF" .. '{"steps": 7}'))
+  T.eq(config.parse(spec, { "@" .. path }, { recipe = "x" }).steps, 7)
+  assert(tokenizer.train({}, { vocab_size = 258 }):save(path))
+  assert(fs.write(path, "\xEF\xBB\xBF" .. fs.read(path)))
+  T.eq(assert(tokenizer.load(path)):vocab_size(), 258)
   assert(fs.write(path, "\xFF\xFE{\0}\0"))
   T.fails("a.json: the text is UTF%-16", json.load, path)
+  T.fails("a.json:.*the text is UTF%-16", tokenizer.load, path)
 end)
 
 T.test("floats are written short and read back equal", function()

@@ -121,7 +121,8 @@ T.test("options of add_lora for single layers", function()
   T.raises("no layer is named", model.add_lora, model, { modules = {} })
   T.raises("alpha = nan is no finite number", model.add_lora, model, { alpha = 0 / 0 })
   for name, value in pairs { r = 4, alpha = 2, target_modules = { "q_proj" }, layers_to_transform = { 0 } } do
-    T.raises("^" .. name .. ": leave it out where modules", model.add_lora, model, { modules = { [q] = { r = 2 } }, [name] = value })
+    T.raises("^" .. name .. ": leave it out where modules", model.add_lora, model,
+      { modules = { [q] = { r = 2 } }, [name] = value })
   end
   T.eq(model:lora(), nil)
 end)
@@ -156,7 +157,8 @@ T.test("every key of PEFT 0.21.2 that asks for more is refused by name, and leav
     { "peft_type", "IA3" }, { "peft_type", "ADALORA" }, { "peft_type", json.null }, { "use_new_maths", true }, { "new_scale", 2 },
     { "new_list", { "x" } }, { "enable_lora", { true, false } },
     -- of another kind than PEFT writes
-    { "r", 0 }, { "r", 2.5 }, { "r", "4" }, { "lora_alpha", "8" }, { "lora_dropout", 1 }, { "use_rslora", "yes" }, { "target_modules", 3 },
+    { "r", 0 }, { "r", 2.5 }, { "r", "4" }, { "lora_alpha", "8" }, { "lora_dropout", 1 }, { "use_rslora", "yes" },
+    { "target_modules", 3 },
     { "target_modules", { 1 } }, { "rank_pattern", { q_proj = 0 } }, { "rank_pattern", { q_proj = "4" } },
     { "alpha_pattern", { q_proj = "4" } }, { "layers_to_transform", { "1" } }, { "layers_pattern", "layers" },
     { "exclude_modules", { 1 } },
@@ -170,7 +172,8 @@ T.test("every key of PEFT 0.21.2 that asks for more is refused by name, and leav
     T.eq(model:lora(), nil, ask[1])
   end
   local model, dir = with { init_lora_weights = "pissa" }
-  T.fails("takes a part out of the base weights: save it in PEFT with path_initial_model_for_weight_conversion", lora.load, model, dir)
+  T.fails("takes a part out of the base weights: save it in PEFT with path_initial_model_for_weight_conversion", lora.load,
+    model, dir)
 end)
 
 T.test("keys that change nothing load, and so do unknown ones that are off", function()
@@ -182,7 +185,8 @@ T.test("keys that change nothing load, and so do unknown ones that are off", fun
     megatron_core = "megatron.core", qalora_group_size = 32, runtime_config = { ephemeral_gpu_offload = true },
     eva_config = { rho = 1 }, corda_config = { corda_method = "kpm" }, loftq_config = { loftq_bits = 4 },
     lora_ga_config = { scale = "unit" }, ensure_weight_tying = true, base_model_name_or_path = "x/y", task_type = json.null,
-    use_dora = false, bias = "none", modules_to_save = json.null, trainable_token_indices = json.array(), rank_pattern = json.null,
+    use_dora = false, bias = "none", modules_to_save = json.null, trainable_token_indices = json.array(),
+    rank_pattern = json.null,
     new_flag = false, new_table = {}, new_text = "", new_null = json.null, init_lora_weights = json.null,
   }
   for name, value in pairs(same) do
@@ -204,16 +208,19 @@ T.test("target_modules and patterns that mocl cannot follow", function()
   refused("names no linear layer of a model of 3 layers", { target_modules = { "c_attn" } })
   refused("names no linear layer", { target_modules = { "q_proj" }, layers_to_transform = { 3 } })
   refused("names no linear layer", { exclude_modules = "model.*" })
-  refused("layers_to_transform = 1 is not supported %(only beside a list", { target_modules = ".*q_proj", layers_to_transform = 1 })
+  refused("layers_to_transform = 1 is not supported %(only beside a list",
+    { target_modules = ".*q_proj", layers_to_transform = 1 })
   refused("layers_pattern = .?layers.? is not supported %(only beside layers_to_transform", { layers_pattern = "layers" })
   refused("not a regular expression: missing closing paren", { target_modules = "(.*q_proj" })
   refused("rank_pattern = .?%(.? is not supported", { rank_pattern = { ["("] = 2 } })
   -- Python reads each otherwise, or not at all
-  for _, pattern in ipairs { "\\p{L}*q_proj", ".*\\Kq_proj", "(*F)|.*q_proj", "(?|.*q_proj)", ".*(?R)?q_proj", "[[:alpha:].0-9_]*q_proj",
+  for _, pattern in ipairs { "\\p{L}*q_proj", ".*\\Kq_proj", "(*F)|.*q_proj", "(?|.*q_proj)", ".*(?R)?q_proj",
+    "[[:alpha:].0-9_]*q_proj",
     ".{,99}q_proj", ".*\\v*q_proj", "\\Q.*\\Eq_proj", "(?<x>.*)q_proj", ".*\\x{71}_proj", ".*\\hq_proj" } do
     refused("in a regular expression is not", { target_modules = pattern })
   end
-  for _, pattern in ipairs { ".*\\x71_proj", "(?P<a>model).*\\.q_proj", "(?:.*)q_proj", "[^]]*q_proj", ".*[\\w]_proj(?<!v_proj)(?<=q_proj)",
+  for _, pattern in ipairs { ".*\\x71_proj", "(?P<a>model).*\\.q_proj", "(?:.*)q_proj", "[^]]*q_proj",
+    ".*[\\w]_proj(?<!v_proj)(?<=q_proj)",
     "(model)\\.(l).*\\2f_attn\\.q_proj|.*q_proj" } do
     local model, dir = with { target_modules = pattern }
     assert(lora.load(model, dir))
@@ -229,8 +236,8 @@ T.test("a tensor that no adapter uses, and one that is missing, are refused by n
     local model = peft.base()
     local tensors = peft.tensors(model, modules)
     tensors["base_model.model." .. name] = tensor.zeros { 4, 16 }
-    T.fails("tensor 'base_model.model." .. name:gsub("%p", "%%%0") .. "' belongs to no layer that has an adapter", lora.load, model,
-      directory(config, tensors))
+    T.fails("tensor 'base_model.model." .. name:gsub("%p", "%%%0") .. "' belongs to no layer that has an adapter", lora.load,
+      model, directory(config, tensors))
     T.eq(model:lora(), nil)
   end
   local model = peft.base()
@@ -240,6 +247,34 @@ T.test("a tensor that no adapter uses, and one that is missing, are refused by n
   T.fails("is %(4,16%), the model needs %(5,16%)", lora.load, model, directory({ peft_type = "LORA", r = 5,
     target_modules = config.target_modules }, peft.tensors(model, modules)))
   T.eq(model:lora(), nil)
+end)
+
+T.test("tensors in other dtypes, numbers that are none, and no safetensors file", function()
+  local modules = { ["model.layers.0.self_attn.q_proj"] = { 4 } }
+  local config = { peft_type = "LORA", r = 4, target_modules = { "layers.0.self_attn.q_proj" } }
+  local model, plain = peft.base(), peft.base()
+  local tensors = peft.tensors(model, modules)
+  assert(lora.load(plain, directory(config, tensors)))
+  local half = {}
+  for name, t in pairs(tensors) do
+    half[name] = t:to "bf16"
+  end
+  assert(lora.load(model, directory(config, half)))
+  T.near(last_hidden(model), last_hidden(plain), .05)
+  local info, before = model:lora(), last_hidden(model)
+  for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
+    local name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    tensors[name]:fill_(0)
+    tensors[name]:narrow(1, 3, 1):fill_(bad)
+    T.fails("adapter_model.safetensors: tensor '" .. name:gsub("%p", "%%%0") .. "' is not finite: 4 of 64", lora.load, model,
+      directory(config, tensors))
+    T.eq(model:lora(), info)
+    T.eq(last_hidden(model), before)
+  end
+  local dir = directory(config, tensors)
+  assert(fs.rename(dir .. "/adapter_model.safetensors", dir .. "/adapter_model.bin"))
+  T.fails("No such file or directory %(adapter_model.bin is not read: save the adapter in PEFT as safetensors%)", lora.load, model,
+    dir)
 end)
 
 T.test("a failed load leaves an adapter whose layers differ", function()
@@ -270,7 +305,8 @@ T.test("the base's path in a saved adapter leads to no other run", function()
   -- mocl itself goes by the hash of the weights
   local dir, other = root .. "/run/moc/policy", peft.base()
   tensor.no_grad(other:head().fill_, other:head(), 1)
-  T.fails("belongs to another base %(../../sft%): its weights have sha256 %x+, this model's %x+; load that base", lora.load, other, dir)
+  T.fails("belongs to another base %(../../sft%): its weights have sha256 %x+, this model's %x+; load that base",
+    lora.load, other, dir)
 end)
 
 T.test("a merged adapter saved in place of its base loads as what was merged", function()

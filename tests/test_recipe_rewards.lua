@@ -168,3 +168,52 @@ T.test("pairs whose answers are the same once they are cut are left out and coun
   local held = assert(json.load(run .. "/result.json")).reward_models.harmless
   T.eq(held.n, 6 - tonumber(test))
 end)
+
+-- a reward that is right for `calls` calls and then is not
+local function breaks_after(calls, wrong)
+  return ([[n = (n or 0) + (i == 1 and 1 or 0) s[i] = #x if n > %d then %s end]]):format(calls, wrong)
+end
+
+T.test("a corrected file of rewards goes on from the stages in which it was not used", function()
+  local right = "s[i] = #x"
+  local file = rewards_file { brief = right }
+  local fresh = T.tmpdir() .. "/run"
+  must(fresh, "rewards=" .. file, "objectives=brief,humor")
+  -- calls: one before the training, 11 + 11 for the SFT model's answers, one an iteration, 11 at the end
+  for calls, dropped in pairs { [5] = false, [23] = "sft-answers", [24] = "moc, sft-answers", [27] = "moc, sft-answers" } do
+    local dir = T.tmpdir() .. "/run"
+    rewards_file({ brief = breaks_after(calls, "s[i] = 0 / 0") }, file)
+    local out, err, status = start(dir, "rewards=" .. file, "objectives=brief,humor")
+    T.eq(status, 1, out .. err)
+    T.ok(err:find("reward 'brief' returned nan for answer 1", 1, true), err)
+    local before = {}
+    for _, name in ipairs { "tokenizer.json", "base/model.safetensors", "sft/model.safetensors", "reward-humor/model.safetensors" } do
+      before[name] = io.popen(("stat -c '%%i %%y' '%s/%s'"):format(dir, name)):read("a")
+    end
+    rewards_file({ brief = right }, file)
+    local _, told_err = must(dir, "rewards=" .. file, "objectives=brief,humor")
+    for name, stat in pairs(before) do
+      T.eq(io.popen(("stat -c '%%i %%y' '%s/%s'"):format(dir, name)):read("a"), stat, name .. " is kept")
+    end
+    local told = told_err:match("rewards.lua has changed since this run used it: ([^\n]*)\n")
+    T.eq(told, dropped and ((dropped:find(",") and "the stages %s are" or "stage '%s' is"):format(dropped) .. " run again, the others are kept") or nil, err)
+    for _, name in ipairs { "result.json", "samples.jsonl", "metrics.jsonl" } do
+      T.eq(child.read(dir .. "/" .. name), child.read(fresh .. "/" .. name), name)
+    end
+    T.eq(assert(json.load(dir .. "/env.json")).inputs[file], assert(fs.sha256(file)))
+  end
+end)
+
+T.test("data that changed under an interrupted run are refused as before", function()
+  local dir = hh_files(function(_, i)
+    return "good " .. i, "bad"
+  end)
+  local run = T.tmpdir() .. "/run"
+  local file = rewards_file { brief = breaks_after(5, "error('here')") }
+  local _, err, status = start(run, "data=" .. dir, "rewards=" .. file, "objectives=brief,harmless")
+  T.ok(status == 1 and err:find("reward 'brief': ", 1, true) and err:find(": here", 1, true), err)
+  local path = dir .. "/helpful-base.test.jsonl"
+  assert(fs.write(path, assert(fs.read(path)) .. "\n"))
+  _, err, status = start(run, "data=" .. dir, "rewards=" .. file, "objectives=brief,harmless")
+  T.ok(status == 1 and err:find(path .. ": is not the file this run began with", 1, true), err)
+end)

@@ -213,15 +213,6 @@ T.test("the run's own files, cut or nonsense", function()
   T.eq(fs.exists(dir .. "/lock"), nil)
 end)
 
-T.test("a file of rewards that changed under an interrupted run", function()
-  local path = T.tmpdir() .. "/rewards.lua"
-  assert(fs.write(path, [[local function f(p, r) local s = {} for i, x in ipairs(r) do s[i] = #x end return s end
-    return { humor = f, helpful = f }]]))
-  local dir = stopped("rewards=" .. path)
-  edit(path, function(s) return s .. "\n" end)
-  refused(dir, { path .. ": is not the file this run began with (sha256 " }, "rewards=" .. path)
-end)
-
 T.test("an adapter of another base", function()
   local dir = T.tmpdir() .. "/adapter"
   local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })

@@ -403,6 +403,36 @@ T.test("a stage runs once and gives what JSON makes of its result", function()
   T.raises("metrics: 'x' is a table", run.metrics, run, { x = {} })
 end)
 
+T.test("checkpoint.write without keep, without a state", function()
+  local base = T.tmpdir() .. "/base"
+  local function write(step, state, keep)
+    return checkpoint.write(base, step, function(dir)
+      return fs.write(dir .. "/x", "text " .. step)
+    end, state, keep)
+  end
+  for step = 1, 4 do -- all stay
+    T.eq(write(step), base .. ("/checkpoint-%06d"):format(step))
+    local path, state = checkpoint.newest(base)
+    T.eq({ path, state.step, state.offsets }, { base .. ("/checkpoint-%06d"):format(step), step, {} })
+  end
+  T.eq(#checkpoint.entries(base), 5) -- and last
+  T.eq(fs.readlink(base .. "/last"), "checkpoint-000004")
+  write(4, { mine = 7 }) -- the same step again
+  T.eq(select(2, checkpoint.newest(base)).mine, 7)
+  for _, bad in ipairs { -1, 1.5, "2", false } do
+    T.raises("checkpoint.write: keep = .* is no number of checkpoints", write, 5, nil, bad)
+    T.raises("checkpoint.clean: keep = .* is no number of checkpoints", checkpoint.clean, base, bad)
+  end
+  T.raises("step = 1.5 is no whole number", write, 1.5)
+  T.raises("state.step = 6, but the step is 5", write, 5, { step = 6 })
+  T.eq(#checkpoint.entries(base), 5) -- nothing was written
+  checkpoint.clean(base)
+  T.eq(#checkpoint.entries(base), 5)
+  write(5, { offsets = { metrics = 3 } }, 2)
+  T.eq(checkpoint.entries(base), { "checkpoint-000004", "checkpoint-000005", "last" })
+  T.eq(select(2, checkpoint.newest(base)).offsets, { metrics = 3 })
+end)
+
 T.test("checkpoints: a failed write leaves the last one, keep is kept", function()
   local dir = T.tmpdir() .. "/a"
   local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir), keep = 3 }

@@ -16,7 +16,8 @@ local function entry(name, dtype, shape, from, to)
 end
 
 T.test("names with a zero byte, null metadata and blanks in front load as in the format's library", function()
-  local header = ' \n{"__metadata__":null,' .. entry("a\\u0000b", "U8", "1", 0, 1) .. "," .. entry("a\\u0000c", "U8", "1", 1, 2) .. "}"
+  local header = ' \n{"__metadata__":null,'
+    .. entry("a\\u0000b", "U8", "1", 0, 1) .. "," .. entry("a\\u0000c", "U8", "1", 1, 2) .. "}"
   local tensors, meta = assert(safetensors.load(file(header, "\5\6")))
   T.eq({ tensors["a\0b"]:totable(), tensors["a\0c"]:totable(), tensors.a == nil }, { { 5 }, { 6 }, true })
   T.eq(meta, {})
@@ -50,7 +51,8 @@ T.test("a shape that no tensor can have is a failure, not an error", function()
     T.fails("x.safetensors: tensor 'a': the product of its shape overflows", safetensors.load,
       file("{" .. entry("a", "F16", shape, 0, 0) .. "}"))
   end
-  T.fails("is F16 with 9 dimensions, which mocl does not hold", safetensors.load, file("{" .. entry("a", "F16", "0,1,1,1,1,1,1,1,1", 0, 0) .. "}"))
+  T.fails("is F16 with 9 dimensions, which mocl does not hold", safetensors.load,
+    file("{" .. entry("a", "F16", "0,1,1,1,1,1,1,1,1", 0, 0) .. "}"))
   T.fails("not a size", safetensors.load, file("{" .. entry("a", "F32", "0,9223372036854775808", 0, 0) .. "}"))
   T.eq(assert(safetensors.load(file("{" .. entry("a", "F16", "2,0,3", 0, 0) .. "}"))).a.shape, { 2, 0, 3 })
   T.raises("too large", tensor.zeros, { 0, 1 << 62, 4 })
@@ -58,7 +60,8 @@ T.test("a shape that no tensor can have is a failure, not an error", function()
 end)
 
 T.test("dtypes that mocl does not hold are refused by name, unless they are left out", function()
-  for name, bytes in pairs { BOOL = 2, F4 = 1, F8_E5M2 = 2, F8_E4M3 = 2, F8_E8M0 = 2, F8_E4M3FNUZ = 2, F8_E5M2FNUZ = 2, I16 = 4, U16 = 4,
+  for name, bytes in pairs { BOOL = 2, F4 = 1, F8_E5M2 = 2, F8_E4M3 = 2, F8_E8M0 = 2, F8_E4M3FNUZ = 2, F8_E5M2FNUZ = 2, I16 = 4,
+    U16 = 4,
     U32 = 8, C64 = 16, U64 = 16 } do
     local path = file("{" .. entry("a", name, "2", 0, bytes) .. "}", ("\0"):rep(bytes))
     T.fails("tensor 'a' is " .. name .. " with 1 dimensions, which mocl does not hold", safetensors.load, path)

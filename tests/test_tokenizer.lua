@@ -524,10 +524,10 @@ T.test("json: what is not known is refused by name", function()
   refused("NFC has a field 'x' that is not supported", { normalizer = '{"type": "NFC", "x": 1}' })
   refused("behavior of Split 'Odd' is not supported",
     { pre = '{"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd", "invert": false}' })
-  refused("pattern does not compile", { normalizer =
+  refused("pattern uses %( without %) at character 1", { normalizer =
     '{"type": "Replace", "pattern": {"Regex": "("}, "content": ""}' })
-  refused("pattern uses \\h", { normalizer =
-    [[{"type": "Replace", "pattern": {"Regex": "\\h"}, "content": ""}]] })
+  refused("pattern uses \\X at character 2", { normalizer =
+    [[{"type": "Replace", "pattern": {"Regex": "a\\X"}, "content": ""}]] })
   refused("'Digits' after ByteLevel", { pre = [[{"type": "Sequence", "pretokenizers":
     [{"type": "ByteLevel"}, {"type": "Digits"}]}]] })
   refused("merge 0: 'z' is not in the vocabulary", { merges = '"a z"' })

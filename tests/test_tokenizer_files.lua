@@ -122,6 +122,11 @@ T.test("add_special_tokens: the post-processor, else add_bos_token, else nothing
   local bert = { post = '{"type": "BertProcessing", "sep": ["<", 6], "cls": ["<s>", 5]}' }
   T.eq({ ids(("{%s}"):format(names), bert) }, { { 5, 2, 6 }, { 5, 0, 6, 1, 6 } })
   T.eq({ ids(('{%s, "add_bos_token": false}'):format(names), bert) }, { { 5, 2, 6 }, { 5, 0, 6, 1, 6 } })
+  -- what transformers 5 writes where nothing is added
+  local none = { post = '{"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": ' ..
+    '[{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": {}}' }
+  T.eq({ ids(("{%s}"):format(names), none) }, { { 2 }, { 0, 1 } })
+  T.eq({ ids(('{%s, "add_bos_token": true}'):format(names), none) }, { { 5, 2 }, { 5, 0, 5, 1 } })
   -- the option's older name
   local tok = assert(load { ["tokenizer.json"] = byte_json(bert) })
   T.eq(tok:encode("ab", { template = true }), { 5, 2, 6 })
@@ -290,6 +295,8 @@ T.test("a SentencePiece model with the files of transformers", function()
   T.eq(assert(tok '{"eos_token": "</s>", "add_eos_token": true}'):encode("a", { add_special_tokens = true }), { 1, A, 2 })
   T.fails("sp_model_kwargs is not supported", tok, '{"sp_model_kwargs": {"nbest_size": 3}}')
   T.ok(tok '{"sp_model_kwargs": {}}')
+  T.fails("tokenizer.model: a vocabulary of tiktoken, which is not supported; use the tokenizer.json", load,
+    { ["tokenizer.model"] = "IQ== 0\nIg== 1\n" })
   T.fails("the token '<p>' has the id 270 here", tok, '{"added_tokens_decoder": {"270": "<p>"}}')
 end)
 

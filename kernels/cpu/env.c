@@ -8,11 +8,17 @@
 ** half. A thread takes a piece by lowering the ticket with compare-and-swap. It succeeds only while that job
 ** still has pieces, so the job's other fields cannot have been replaced since they were read, and the
 ** caller need not wait for idle workers to look away before it starts the next job.
+**
+** A child that fork made has none of the threads, and what the pool says of them is not so there. It is told by a page that
+** the system empties in a child; the pool then begins anew at the first job, and its end waits for nobody.
 */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "cpu.h"
 
@@ -37,8 +43,17 @@ struct mk_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     int threads; /* with the caller */
+    int wanted;  /* the threads it was opened with; a child may get fewer */
+    _Atomic int *mine; /* in a page of its own: 1, and 0 in a child; NULL where the system has no such pages */
+    pid_t pid;         /* tells a child there */
     struct share share[];
 };
+
+enum { PAGE = 4096 };
+
+static int in_child(struct mk_pool *p) {
+    return p->mine ? !atomic_load_explicit(p->mine, memory_order_relaxed) : getpid() != p->pid;
+}
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -141,24 +156,55 @@ static void run_job(struct mk_pool *p, int64_t base, int64_t count, mk_piece fn,
     }
 }
 
+/* Locks and threads, as many of those wanted as there can be; nonzero where the locks cannot be made. */
+static int start(struct mk_pool *p) {
+    if (pthread_mutex_init(&p->lock, NULL)) return 1;
+    if (pthread_cond_init(&p->wake, NULL)) {
+        pthread_mutex_destroy(&p->lock);
+        return 1;
+    }
+    for (p->threads = 1; p->threads < p->wanted; p->threads++) {
+        struct share *own = &p->share[p->threads];
+        own->pool = p;
+        if (pthread_create(&own->thread, NULL, work, own)) break;
+    }
+    return 0;
+}
+
+/* In a child: as at the beginning. The parent's locks are left as they are. */
+static int start_in_child(struct mk_pool *p) {
+    for (int k = 0; k < p->wanted; k++) atomic_store(&p->share[k].ticket, 0);
+    atomic_store(&p->job, 0);
+    atomic_store(&p->sleepers, 0);
+    atomic_store(&p->stop, 0);
+    atomic_store(&p->busy, 0);
+    if (start(p)) return 1;
+    if (p->mine) atomic_store(p->mine, 1);
+    p->pid = getpid();
+    return 0;
+}
+
+static void pool_free(struct mk_pool *p) {
+    if (!in_child(p)) {
+        atomic_store(&p->stop, 1);
+        wake_all(p);
+        for (int k = 1; k < p->threads; k++) pthread_join(p->share[k].thread, NULL);
+        pthread_cond_destroy(&p->wake);
+        pthread_mutex_destroy(&p->lock);
+    }
+    if (p->mine) munmap((void *)p->mine, PAGE);
+    free(p);
+}
+
 void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg) {
     struct mk_pool *p = e->pool;
-    if (n <= 1 || !p || atomic_exchange(&p->busy, 1)) {
+    if (n <= 1 || !p || (in_child(p) && start_in_child(p)) || atomic_exchange(&p->busy, 1)) {
         for (int64_t i = 0; i < n; i++) fn(arg, i);
         return;
     }
     for (int64_t base = 0; base < n; base += PIECES_MAX)
         run_job(p, base, mk_min(n - base, PIECES_MAX), fn, arg);
     atomic_store(&p->busy, 0);
-}
-
-static void pool_free(struct mk_pool *p) {
-    atomic_store(&p->stop, 1);
-    wake_all(p);
-    for (int k = 1; k < p->threads; k++) pthread_join(p->share[k].thread, NULL);
-    pthread_cond_destroy(&p->wake);
-    pthread_mutex_destroy(&p->lock);
-    free(p);
 }
 
 int mk_env_open(mk_env *e, int n_threads) {
@@ -168,23 +214,25 @@ int mk_env_open(mk_env *e, int n_threads) {
     struct mk_pool *p = aligned_alloc(64, bytes);
     if (!p) return MK_NOMEM;
     memset(p, 0, bytes);
-    if (pthread_mutex_init(&p->lock, NULL)) {
+    p->wanted = n_threads;
+    p->pid = getpid();
+#ifdef MADV_WIPEONFORK
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED && madvise(page, PAGE, MADV_WIPEONFORK) == 0) {
+        p->mine = page;
+        atomic_store(p->mine, 1);
+    } else if (page != MAP_FAILED) {
+        munmap(page, PAGE);
+    }
+#endif
+    if (start(p)) {
+        if (p->mine) munmap((void *)p->mine, PAGE);
         free(p);
         return MK_NOMEM;
     }
-    if (pthread_cond_init(&p->wake, NULL)) {
-        pthread_mutex_destroy(&p->lock);
-        free(p);
+    if (p->threads < n_threads) {
+        pool_free(p);
         return MK_NOMEM;
-    }
-    p->threads = 1;
-    for (; p->threads < n_threads; p->threads++) {
-        struct share *own = &p->share[p->threads];
-        own->pool = p;
-        if (pthread_create(&own->thread, NULL, work, own)) {
-            pool_free(p);
-            return MK_NOMEM;
-        }
     }
     e->pool = p;
     return MK_OK;

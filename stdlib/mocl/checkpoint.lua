@@ -118,14 +118,22 @@ function checkpoint.remove(base)
   end
 end
 
--- `last` points to `name`, and all but it and the newest `keep` go.
+-- Raises unless keep is a number of checkpoints, or nil: all of them.
+local function check_keep(name, keep)
+  if keep ~= nil and (math.type(keep) ~= "integer" or keep < 0) then
+    error(("%s: keep = %s is no number of checkpoints; give a whole number, or leave it out to keep all"):format(name,
+      tostring(keep)), 3)
+  end
+end
+
+-- `last` points to `name`, and all but it and the newest `keep` go; none where keep is nil.
 local function settle(base, keep, name)
   local last = fs.join(base, "last")
   if fs.readlink(last) ~= name then
     check(fs.symlink_replace(name, last))
   end
   local names = names_in(base)
-  for i = 1, #names - keep do
+  for i = 1, keep and #names - keep or 0 do
     if names[i] ~= name then
       discard(base, names[i])
     end
@@ -133,9 +141,20 @@ local function settle(base, keep, name)
 end
 
 --- Writes base/checkpoint-%06d: write(dir) puts files into it, state (a table) becomes state.json.
--- `last` then points to it, and all but the newest `keep` are deleted. Returns the path; a failure
--- raises "path: reason" (or what write raised) and leaves the older checkpoints as they were.
+-- `last` then points to it, and all but the newest `keep` are deleted; without keep all stay. Returns the path; a failure
+-- raises "path: reason" (or what write raised) and leaves the older checkpoints as they were. What newest needs of a state
+-- is added where it is missing: step, and offsets without an entry.
 function checkpoint.write(base, step, write, state, keep)
+  check_keep("checkpoint.write", keep)
+  if math.type(step) ~= "integer" or step < 0 then
+    error(("checkpoint.write: step = %s is no whole number from 0"):format(tostring(step)), 2)
+  elseif state and state.step ~= nil and state.step ~= step then
+    error(("checkpoint.write: state.step = %s, but the step is %d"):format(tostring(state.step), step), 2)
+  end
+  local full = { step = step, offsets = {} }
+  for k, v in pairs(state or {}) do
+    full[k] = v
+  end
   local name = ("checkpoint-%06d"):format(step)
   local dir, tmp = fs.join(base, name), fs.join(base, "." .. name .. ".tmp")
   local ok, err = pcall(function()
@@ -148,7 +167,7 @@ function checkpoint.write(base, step, write, state, keep)
     if done == nil and reason or done == false then
       error(reason or tmp .. ": not written", 0)
     end
-    local text = json.encode(state, { indent = 2 }) .. "\n"
+    local text = json.encode(full, { indent = 2 }) .. "\n"
     check(fs.write(fs.join(tmp, STATE), text))
     check(fs.write(fs.join(tmp, SUMS), digest.text(digest.of(tmp))))
     sync_tree(tmp)
@@ -168,6 +187,7 @@ end
 --- Removes what a killed process left below base: unfinished checkpoints and files. With keep, `last` points to the
 -- newest checkpoint then, and all but the newest `keep` are deleted.
 function checkpoint.clean(base, keep)
+  check_keep("checkpoint.clean", keep)
   for _, name in ipairs(check(fs.list(base))) do
     if name:match("^%.checkpoint%-%d+%.tmp$") or name:match("^%.checkpoint%-%d+%.old%.tmp$")
       or name:match("^%.mocl%-%d+%-%d+%.tmp$") then

@@ -24,7 +24,7 @@ end
 
 local LEAST_WITHIN = 0.01 -- of the deviation of all answers: where each preference always gets the same reward
 
--- R by equation 18's running statistics. A reward that does not vary has R = offset for every answer, and pulls nowhere.
+-- R by equation 18's running statistics. A reward that does not vary has R = offset for every answer.
 function target.standardise(self, raw, places)
   local o, rows = self.o, {}
   self.stats:update(raw)
@@ -54,7 +54,8 @@ function target.standardise(self, raw, places)
   return rows
 end
 
--- b = R - p of answer i (equation 5), or its reading with the grid's range mapped and the mean over j removed
+-- b = R - p of answer i (equation 5). With the grid's range it is mapped; there, and where no weight may be negative, it
+-- loses its mean over j, so that the weights sum to c.
 local function difference(self, i, place, p, batch_mean, middle, half)
   local o, b, R = self.o, {}, nil
   if o.statistic == "group" then
@@ -72,7 +73,7 @@ local function difference(self, i, place, p, batch_mean, middle, half)
     b[j] = r - p[j]
     centre = centre + b[j] / self.n
   end
-  if o.range then
+  if o.range or not o.negative then
     for j = 1, self.n do
       b[j] = b[j] - centre
     end
@@ -82,9 +83,9 @@ end
 
 -- Mean of Rbar_j over the preferences, among those that were dealt, where objective j has the greatest weight (sign 1) or the
 -- least (sign -1)
-local function mean_at_end(self, j, sign)
+local function mean_at_end(self, means, j, sign)
   local most, sum, n = -math.huge, 0, 0
-  for place, m in ipairs(self.mean) do
+  for place, m in ipairs(means) do
     if m then
       local w = sign * self.grid[place][j]
       if w > most then
@@ -102,24 +103,42 @@ end
 -- greatest mean would do without noise, but of several means that are alike one is the least by chance, and the others
 -- would seem to be above the end.
 local function grid_range(self)
-  local middle, half = {}, {}
+  local middle, half, means = {}, {}, self.mean
+  if self.o.share then
+    means = {}
+    for place, m in ipairs(self.mean) do
+      means[place] = m and shares(m)
+    end
+  end
   for j = 1, self.n do
-    local lo, hi = mean_at_end(self, j, -1), mean_at_end(self, j, 1)
+    local lo, hi = mean_at_end(self, means, j, -1), mean_at_end(self, means, j, 1)
     middle[j], half[j] = (lo + hi) / 2, math.max(hi - lo, self.o.least_range) / 2
   end
   return middle, half
 end
 
---- Per answer: -scale b, zeros where the indicator is off; and whether it is on. Answers to one preference have one b, unless
--- each answer has its own R.
-function target.differences(self, prefs, places)
+-- The smallest c with w_j = c p_j + (1 - c) minus_b_j >= floor p_j for every j. Where minus_b_j is negative that is
+-- (floor p_j - minus_b_j) / (p_j - minus_b_j); it is at least floor, and 1 where p_j is 0.
+local function least_c(floor, p, minus_b)
+  local least = 0.0
+  for j, x in ipairs(minus_b) do
+    if x < 0 then
+      least = math.max(least, (floor * p[j] - x) / (p[j] - x))
+    end
+  end
+  return least
+end
+
+--- Per answer: -scale b, zeros where the indicator is off; whether it is on; and the smallest c that leaves no weight below
+-- floor p_j (0 where negative weights are allowed). Answers to one preference have one b, unless each answer has its own R.
+function target.differences(self, prefs, places, weights)
   local o, n = self.o, self.n
   local batch_mean = metrics.mean_rows(self.R)
   local middle, half
   if o.range then
     middle, half = grid_range(self)
   end
-  local minus_b, violated, groups = {}, {}, {}
+  local minus_b, violated, least, groups = {}, {}, {}, {}
   for i, p in ipairs(prefs) do
     local group = groups[p]
     if not group or group.place ~= places[i] or o.statistic == "sample" then
@@ -131,12 +150,12 @@ function target.differences(self, prefs, places)
       for j = 1, n do
         b[j] = on and -o.scale * b[j] or 0.0
       end
-      group = { place = places[i], b = b, violated = on }
+      group = { place = places[i], b = b, violated = on, least = o.negative and 0.0 or least_c(o.floor, (weights or prefs)[i], b) }
       groups[p] = group
     end
-    minus_b[i], violated[i] = group.b, group.violated
+    minus_b[i], violated[i], least[i] = group.b, group.violated, group.least
   end
-  return minus_b, violated
+  return minus_b, violated, least
 end
 
 return target

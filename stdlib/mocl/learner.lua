@@ -10,6 +10,7 @@
 
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local metrics = require "mocl.metrics"
 local nn = require "mocl.nn"
 local optim = require "mocl.optim.core"
 local ppo = require "mocl.ppo"
@@ -29,6 +30,7 @@ learner.OPTIONS = {
   { "gamma", 0.99, "discount of the advantages", min = 0, max = 1 },
   { "lam", 0.95, "GAE lambda", min = 0, max = 1 },
   { "baseline", "critic", "advantages: GAE with the critic, or return minus the mean of the other episodes", choices = { "critic", "group" } },
+  { "scale_rewards", true, "rewards of each objective are divided by the deviation of its returns in the batch" },
   { "entropy", 0.0, "weight of the entropy at the start; it falls to 0 on a straight line", min = 0 },
   { "epsilon", 0.0, "share of actions drawn uniformly while training", min = 0, max = 1 },
   { "max_grad_norm", 0.0, "clip of the gradient norm; 0: none", min = 0 },
@@ -100,21 +102,42 @@ local function values_of(agent, batch)
   return nn.rows(nn.rows(agent:values(batch.input), batch.rows), batch.step_rows)
 end
 
+-- What the rewards of each objective are divided by: the deviation of its returns in the batch, or, where they do not
+-- vary, their size.
+local function deviations(batch)
+  local scale = {}
+  for j = 1, #batch.returns[1] do
+    local column = {}
+    for i, row in ipairs(batch.returns) do
+      column[i] = row[j]
+    end
+    local mean, std = metrics.mean_std(column)
+    local size = math.abs(mean)
+    scale[j] = std > 1e-6 * size and std or size > 0 and size or 1.0
+  end
+  return scale
+end
+
 --- Advantages [T, N], one per objective and step, divided by their common root mean square; and the returns that the
 -- critic learns (nil without one).
 function Learner:advantages(batch)
   local o, adv, returns = self.o, nil, nil
+  local scale = o.scale_rewards and tensor.new(deviations(batch), { device = self.agent.device }):unsqueeze(1)
+  local function rewards_of(rows)
+    local r = tensor.new(rows, { device = self.agent.device })
+    return scale and r / scale or r
+  end
   if o.baseline == "group" then
     local n, N = batch.n // o.episodes, self.agent.env.n
-    local by_preference = tensor.new(batch.returns, { device = self.agent.device }):reshape(n, o.episodes, N)
+    local by_preference = rewards_of(batch.returns):reshape(n, o.episodes, N)
     local rows = (by_preference - by_preference:mean(2):unsqueeze(2)) * (o.episodes / (o.episodes - 1)) -- mean of the others
     adv = nn.segment_expand(rows:reshape(batch.n, N), batch.response_offsets)
   else
     local values = tensor.no_grad(function()
       return values_of(self.agent, batch)
     end)
-    batch.values = values
-    adv, returns = ppo.gae(tensor.new(batch.rewards, { device = self.agent.device }), values, batch.response_offsets,
+    batch.values = scale and values * scale or values
+    adv, returns = ppo.gae(rewards_of(batch.rewards), values, batch.response_offsets,
       { gamma = o.gamma, lam = o.lam })
   end
   return adv * (adv:square():mean() + 1e-12):rsqrt(), returns

@@ -6,6 +6,7 @@
 --   assert(lora.save(model, "out/adapter", { base_model_name_or_path = "runs/x/sft" }))
 
 local finite = require "mocl.finite"
+local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lora_config = require "mocl.lora_config"
@@ -111,7 +112,10 @@ local function fill(model, file, tensors, meta, config, any_base)
   if not plain then
     return nil, reason, code
   end
-  local copied, message, kind = transformer.copy_parameters(model:named_parameters(true), plain, file)
+  local copied, message, kind = finite.tensors(tensors, file)
+  if copied then
+    copied, message, kind = transformer.copy_parameters(model:named_parameters(true), plain, file)
+  end
   if not copied then
     return nil, message, kind
   end
@@ -140,7 +144,8 @@ function lora.load(model, dir, opts)
   local file = fs.join(dir, "adapter_model.safetensors")
   local tensors, meta, kind = safetensors.load(file, { device = model:device() })
   if not tensors then
-    return nil, meta, kind
+    local pickled = not fs.exists(file) and fs.exists(fs.join(dir, "adapter_model.bin"))
+    return nil, pickled and meta .. " (adapter_model.bin is not read: save the adapter in PEFT as safetensors)" or meta, kind
   end
   local sound, bad_tensor, format = finite.tensors(tensors, file)
   if not sound then
@@ -150,7 +155,9 @@ function lora.load(model, dir, opts)
   for _, pair in ipairs(model:named_parameters(true)) do
     kept[pair[1]] = pair[2]
   end
-  local ok, err = pcall(model.add_lora, model, { modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora })
+  local ok, err = pcall(model.add_lora, model, {
+    modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora,
+  })
   if not ok then
     return nil, path .. ": " .. tostring(err), "FORMAT"
   end

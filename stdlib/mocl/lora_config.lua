@@ -18,7 +18,8 @@ local LISTS = {
   },
   neutral = {
     task_type = { "CAUSAL_LM" }, bias = { "none" }, fan_in_fan_out = { false }, modules_to_save = { keys.EMPTY },
-    use_dora = { false }, use_qalora = { false }, lora_bias = { false }, use_bdlora = { false }, layer_replication = { keys.EMPTY },
+    use_dora = { false }, use_qalora = { false }, lora_bias = { false }, use_bdlora = { false },
+    layer_replication = { keys.EMPTY },
     trainable_token_indices = { keys.EMPTY }, target_parameters = { keys.EMPTY }, megatron_config = { keys.EMPTY },
     alora_invocation_tokens = { false }, arrow_config = { false }, kasa_config = { false }, monteclora_config = { false },
     velora_config = { false },

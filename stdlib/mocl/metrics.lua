@@ -34,6 +34,16 @@ local function check_rows(rows, n, what)
   end
 end
 
+-- the number v as a float; an integer that floats do not hold would become another number, and is refused
+local function exact(v, what, i)
+  if math.type(v) == "integer" and math.tointeger(v + 0.0) ~= v then
+    error(("%s %d is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values"):format(what, i, v), 3)
+  elseif type(v) ~= "number" then
+    error(("%s %d is a %s, not a number"):format(what, i, type(v)), 3)
+  end
+  return v + 0.0
+end
+
 --- Equation 24 as the angle from the second axis towards the first, seen from the reference:
 -- atan2(r1 - ref1, r2 - ref2). The arctangent of the quotient is the same where r1 > ref1 and wraps
 -- elsewhere.
@@ -43,7 +53,8 @@ function metrics.projection(points, reference)
   local scores, beyond = {}, 0
   for i, r in ipairs(points) do
     check(is_list(r) and #r == 2, "projection: point %d needs 2 objectives", i)
-    local a, b = r[1] - reference[1], r[2] - reference[2]
+    local a = exact(r[1], "projection: first objective of point", i) - exact(reference[1], "projection: reference", 1)
+    local b = exact(r[2], "projection: second objective of point", i) - exact(reference[2], "projection: reference", 2)
     scores[i] = math.atan(a, b)
     if a < 0 or b < 0 then
       beyond = beyond + 1
@@ -58,6 +69,60 @@ local function column(rows, k)
     c[i] = rows[i][k]
   end
   return c
+end
+
+-- the greatest entry of each column less the least
+local function ranges(rows, n)
+  local width = {}
+  for j = 1, n do
+    local lo, hi = math.huge, -math.huge
+    for _, row in ipairs(rows) do
+      lo, hi = math.min(lo, row[j]), math.max(hi, row[j])
+    end
+    width[j] = hi - lo
+  end
+  return width
+end
+
+--- Points that another is better than by more than noise: no worse in any objective, and in at least one better by more than
+-- margin times the range of that objective over all points and, with standard errors, by more than three of the difference.
+function metrics.dominated(points, options)
+  local margin, errors = 0.05, nil
+  check(is_list(points), "dominated: points must be a list, got %s", type(points))
+  for key, value in pairs(options or {}) do
+    check(key == "margin" or key == "errors", "dominated: unknown option '%s' (margin, errors)", tostring(key))
+    margin, errors = key == "margin" and value or margin, key == "errors" and value or errors
+  end
+  check(type(margin) == "number" and margin >= 0, "dominated: margin is %s (a number from 0 expected)", tostring(margin))
+  local n = is_list(points[1]) and #points[1] or 0
+  check_rows(points, n, "dominated: point")
+  check(not errors or is_list(errors) and #errors == #points, "dominated: errors needs a row for each of %d points", #points)
+  check_rows(errors or {}, n, "dominated: row of errors")
+  for i, p in ipairs(points) do
+    for j = 1, n do
+      check(type(p[j]) == "number" and p[j] - p[j] == 0, "dominated: point %d, objective %d is %s, not a finite number", i, j,
+        tostring(p[j]))
+    end
+  end
+  local width, list = ranges(points, n), {}
+  for i, p in ipairs(points) do
+    local most, by = 0, nil -- how far ahead the best of those that dominate p is, in ranges
+    for k, q in ipairs(points) do
+      local behind, clear, ahead = false, false, 0
+      for j = 1, n do
+        local gap = q[j] - p[j]
+        behind = behind or gap < 0
+        if gap > margin * width[j] and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
+          clear, ahead = true, ahead + gap / width[j]
+        end
+      end
+      if clear and not behind and ahead > most then
+        most, by = ahead, k
+      end
+    end
+    list[#list + 1] = by and { index = i, by = by } or nil
+  end
+  return list
 end
 
 --- How well rewards follow preferences, by rank. Two objectives: tau of the first weight against
@@ -116,7 +181,7 @@ function metrics.amvs(r, p)
   check(is_list(r) and is_list(p) and #r == #p, "amvs: two lists of one length expected")
   local s = 0
   for j = 1, #r do
-    s = s + (r[j] - p[j]) ^ 2
+    s = s + (exact(r[j], "amvs: reward", j) - exact(p[j], "amvs: preference", j)) ^ 2
   end
   return s
 end
@@ -125,7 +190,7 @@ end
 local function unit(a, which)
   local largest, s = 0, 0
   for j = 1, #a do
-    largest = math.max(largest, math.abs(a[j]))
+    largest = math.max(largest, math.abs(exact(a[j], "nvd: vector " .. which .. ", entry", j)))
   end
   if not (largest > 0 and largest < math.huge) then
     error(("nvd: vector %s has no direction"):format(which), 3)
@@ -154,8 +219,8 @@ function metrics.mean_rows(rows)
   local mean = {}
   for j = 1, #rows[1] do
     mean[j] = 0
-    for _, row in ipairs(rows) do
-      mean[j] = mean[j] + row[j] / #rows
+    for i, row in ipairs(rows) do
+      mean[j] = mean[j] + exact(row[j], "mean_rows: an entry of row", i) / #rows
     end
   end
   return mean
@@ -164,9 +229,18 @@ end
 --- Mean and population standard deviation.
 function metrics.mean_std(list)
   check(is_list(list) and #list > 0, "mean_std: a list that is not empty expected")
-  local n, sum, squares = #list, 0, 0
+  local n, sum, squares, largest = #list, 0.0, 0.0, 0.0
   for i = 1, n do
-    sum = sum + list[i]
+    local v = exact(list[i], "mean_std: entry", i)
+    sum, largest = sum + v, math.max(largest, math.abs(v))
+  end
+  if largest > 1e150 and largest < math.huge then -- squares would overflow
+    local scaled = {}
+    for i = 1, n do
+      scaled[i] = list[i] / largest
+    end
+    local mean, std = metrics.mean_std(scaled)
+    return mean * largest, std * largest
   end
   local mean = sum / n
   for i = 1, n do
@@ -187,11 +261,11 @@ function metrics.histogram(list, low, high, bins)
   for b = 1, bins do
     h.counts[b] = 0
   end
-  local sum = 0
+  local sum = 0.0
   for i = 1, #list do
     local v = list[i]
     check(type(v) == "number" and v == v, "histogram: entry %d is %s", i, tostring(v))
-    sum = sum + v
+    sum = sum + exact(v, "histogram: entry", i)
     if v < low then
       h.below = h.below + 1
     elseif v >= high then
@@ -216,10 +290,17 @@ function metrics.pearson(x, y)
     return math.abs(0 / 0) -- without a sign, which would be shown
   end
   local s = 0
-  for i = 1, #x do
-    s = s + (x[i] - mx) * (y[i] - my)
+  if sx > 1e150 or sy > 1e150 then -- products would overflow
+    for i = 1, #x do
+      s = s + (x[i] / sx - mx / sx) * (y[i] / sy - my / sy) / #x
+    end
+  else
+    for i = 1, #x do
+      s = s + (x[i] - mx) * (y[i] - my)
+    end
+    s = s / #x / sx / sy
   end
-  return math.max(-1.0, math.min(1.0, s / #x / sx / sy))
+  return math.max(-1.0, math.min(1.0, s))
 end
 
 --- Wilson's score interval, 95 %, of a share of successes among n.

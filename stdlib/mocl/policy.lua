@@ -10,6 +10,7 @@ local reward = require "mocl.reward"
 local rng = require "mocl.rng"
 local running = require "mocl.running"
 local tensor = require "mocl.tensor"
+local transformer = require "mocl.transformer"
 
 local policy = {}
 
@@ -38,6 +39,18 @@ function Policy:encode(texts)
   return prompts
 end
 
+-- The ids that end an answer: the tokenizer's, behind which the answers of a training end, and those of the model's files.
+local function ends(self)
+  local list, eos = transformer.eos_ids(self.model) or {}, self.tokenizer:eos_id()
+  for _, id in ipairs(list) do
+    if id == eos then
+      return list
+    end
+  end
+  list[#list + 1] = eos
+  return list
+end
+
 --- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
 function Policy:answer(texts, o)
   options.texts("answer", texts)
@@ -48,7 +61,8 @@ function Policy:answer(texts, o)
   local prompts = self:encode(texts)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
-    eos = self.tokenizer:eos_id(), key = o.key, adapter = o.adapter ~= false,
+    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
+    adapter = o.adapter ~= false,
   })
   local responses = {}
   for i, ids in ipairs(g.tokens) do
@@ -158,7 +172,8 @@ function policy.constant(statistics)
   return any and list or nil
 end
 
--- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows none.
+-- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows
+-- none.
 local function audit(measured, n)
   local rule, points = { malformed = {} }, {}
   for i, m in ipairs(measured) do

@@ -51,6 +51,9 @@ local function result_section(result)
       out[#out + 1] = "<h3>" .. escape(m.name) .. "</h3>\n"
     end
     out[#out + 1] = rewards_table(result, m.part) .. figures_table(m.part)
+    if type(m.part.warning) == "string" then
+      out[#out + 1] = '<p class="sub">Warning: ' .. escape(m.part.warning) .. "</p>\n"
+    end
   end
   local groups = as_table(result.unseen) and as_table(result.unseen.groups) or {}
   if #groups > 0 then

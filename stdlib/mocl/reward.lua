@@ -12,6 +12,7 @@ local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
+local text_core = require "mocl.data.core"
 local trainer = require "mocl.trainer"
 local transformer = require "mocl.transformer"
 
@@ -138,9 +139,9 @@ local function ids_key(ids)
   return table.concat(ids, " ")
 end
 
---- model:comparable(rows, cache) -> rows, count: without the comparisons whose answers are the same once they are cut to
--- max_tokens, from which nothing can be learnt (their loss is log 2 for ever); count says how many there were. A row that
--- has none of them is handed on as it is. cache as in model:collate.
+--- model:comparable(rows, cache) -> rows, count: without the comparisons whose answers are the same once they are cut
+-- to max_tokens, from which nothing can be learnt (their loss is log 2 for ever); count says how many there were. A row
+-- that has none of them is handed on as it is. cache as in model:collate.
 function Model:comparable(rows, cache)
   local kept, left_out = {}, 0
   for _, row in ipairs(rows) do
@@ -168,14 +169,15 @@ local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
 --- A mocl.trainer of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
 -- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
--- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is their number.
+-- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
+-- their number.
 function Model:trainer(o)
   options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
   local cache = {}
   local rows, left_out = self:comparable(o.pairs, cache)
   if #rows == 0 then
-    error(("trainer: none of %d comparisons can be learnt from: their two answers are the same once they are cut to max_tokens=%d")
-      :format(left_out, self.max_tokens), 2)
+    error(("trainer: none of %d comparisons says anything: their answers are the same once cut to max_tokens=%d"):format(
+      left_out, self.max_tokens), 2)
   end
   transformer.train_base(self.trunk)
   local parameters = self.trunk:named_parameters()
@@ -278,6 +280,11 @@ end
 
 --- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
 function reward.functions(path)
+  local text = fs.read(path)
+  local mark, wide = text_core.mark(text or "")
+  if not mark then
+    return nil, ("%s: %s"):format(path, wide), "FORMAT"
+  end
   local chunk, why = loadfile(path)
   if not chunk then
     return nil, why, why:find("^cannot ") and "IO" or "FORMAT"

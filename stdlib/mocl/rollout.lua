@@ -128,11 +128,11 @@ function rollout.episodes(agent, preferences, o)
   return batch
 end
 
---- The mean and the standard deviation of the returns of a batch, one row per preference.
+--- The mean and the standard deviation of the returns of a batch, and the standard error of the mean, one row per preference.
 function rollout.statistics(batch)
-  local means, stds, episodes = {}, {}, batch.n // #batch.preferences
+  local means, stds, errors, episodes = {}, {}, {}, batch.n // #batch.preferences
   for k = 1, #batch.preferences do
-    means[k], stds[k] = {}, {}
+    means[k], stds[k], errors[k] = {}, {}, {}
     for j = 1, #batch.returns[1] do
       local sum, squares = 0.0, 0.0
       for i = (k - 1) * episodes + 1, k * episodes do
@@ -141,10 +141,10 @@ function rollout.statistics(batch)
       for i = (k - 1) * episodes + 1, k * episodes do
         squares = squares + (batch.returns[i][j] - sum) ^ 2 / episodes
       end
-      means[k][j], stds[k][j] = sum, squares ^ 0.5
+      means[k][j], stds[k][j], errors[k][j] = sum, squares ^ 0.5, (squares / episodes) ^ 0.5
     end
   end
-  return means, stds
+  return means, stds, errors
 end
 
 return rollout

@@ -44,15 +44,23 @@ local function write_json(path, value)
   check(fs.write(path, json.encode(value, { indent = 2, replace_invalid = true }) .. "\n"))
 end
 
--- Calls f(...); an error leaves with its cure.
-local function guarded(out, f, ...)
+-- A process that the run's own has forked must not write it: both would go on with the same files.
+local function refuse_fork(run)
+  if run.pid ~= sys.getpid() then
+    error(("%s: this run belongs to process %d, which has forked this one; let that one write it"):format(run.out, run.pid), 0)
+  end
+end
+
+-- Calls f(run, ...); an error leaves with its cure.
+local function guarded(out, f, run, ...)
+  refuse_fork(run)
   local function pass(ok, ...)
     if not ok then
       error(run_cures.of(..., out), 0)
     end
     return ...
   end
-  return pass(pcall(f, ...))
+  return pass(pcall(f, run, ...))
 end
 
 -- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
@@ -360,7 +368,7 @@ function Run.open(opts)
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     set = run_options.set(opts.info),
     complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
-    files = {}, stages = {}, forgotten = {}, started = sys.now(),
+    files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -378,6 +386,19 @@ function Run:seconds()
   return sys.now() - self.started
 end
 
+-- Takes back what stages made with an input that has changed since, so that they run again, and says which. Files that such
+-- a stage wrote are written over.
+local function drop_stages(self, path, names)
+  for _, name in ipairs(names) do
+    self.stages[name] = nil
+    checkpoint.remove(base_of(self, name))
+  end
+  write_json(self:path("stages.json"), self.stages)
+  rewind_to_newest(self)
+  io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
+    #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
+end
+
 local function hash_input(self, path, option)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
@@ -393,18 +414,24 @@ local function hash_input(self, path, option)
   local inputs = self.env.inputs or {}
   if inputs[path] == hash then
     return hash
-  elseif inputs[path] and not (option and run_options.may_change(option, self.depends, used_stages(self))) then
+  elseif inputs[path] and not option then
     error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
       inputs[path]), 0)
+  elseif inputs[path] then
+    local users = run_options.users(option, self.depends, used_stages(self))
+    if #users > 0 then
+      drop_stages(self, path, users)
+    end
   end
-  inputs[path] = hash
+  inputs[path] = hash -- last: if this process is killed above, the next one does it again
   self.env.inputs = inputs
   write_json(self:path("env.json"), self.env)
   return hash
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises, unless it is the value of an option that may change (mocl.run_options).
+-- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
+-- (mocl.run_options) are run again, and the others are kept.
 function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
@@ -430,6 +457,7 @@ end
 
 -- row: a table, or the text of a line
 local function append(run, name, row)
+  refuse_fork(run)
   local path = run:path(name .. ".jsonl")
   local f = run.files[name]
   if not f then
@@ -592,6 +620,7 @@ end
 -- step and the sizes of the logs. Older ones beyond `keep` are deleted.
 -- stage: name of a stage with its own checkpoints, or nil for the run's.
 function Run:checkpoint(step, write, state, stage)
+  refuse_fork(self)
   local full = {}
   for k, v in pairs(state or {}) do
     full[k] = v
@@ -616,6 +645,7 @@ end
 -- continued run writes the same files as an uninterrupted one. Run.open does so by itself for the
 -- newest mark; this is for a recipe that goes back to an older one.
 function Run:rewind(state)
+  refuse_fork(self)
   truncate(self, state.offsets)
 end
 
@@ -659,16 +689,16 @@ function Run:finish(result, timing)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
--- is fine.
+-- is fine. In a process forked from the run's own the directory stays taken.
 function Run:close()
   for name, f in pairs(self.files) do
     f:close()
     self.files[name] = nil
   end
-  if self.lock then
+  if self.lock and self.pid == sys.getpid() then
     fs.remove(self.lock)
-    self.lock = nil
   end
+  self.lock = nil
 end
 
 -- The error of a signal leaves with what to do next.

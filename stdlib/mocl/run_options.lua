@@ -68,6 +68,19 @@ function run_options.may_change(key, depends, used)
   return true
 end
 
+--- The names of those of the used stages that depend on an option, sorted.
+function run_options.users(key, depends, used)
+  local names = {}
+  for _, u in ipairs(used) do
+    local keys = run_options.of(depends, u[1])
+    if not keys or run_options.covers(keys, key) then
+      names[#names + 1] = u[1]
+    end
+  end
+  table.sort(names)
+  return names
+end
+
 --- The options that differ, a list of {key, a, b}. set: the keys that are not at their defaults now, a set, or nil. An option that
 -- the old ones do not have, and that is at its default now, came with a later version and does what was done without it.
 function run_options.diff(old, new, volatile, set)

@@ -161,8 +161,8 @@ function sources.hh_rlhf(o)
     end
   end
   if #source.train_prompts < 50 or #source.test_prompts < 5 then
-    error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; at least 50 and 5 different ones are needed")
-      :format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
+    error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; "
+      .. "at least 50 and 5 different ones are needed"):format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
   end
   -- rows to train on, in a fixed order
   local function each(f)
@@ -194,8 +194,8 @@ function sources.hh_rlhf(o)
     if not train[objective] then
       error(("objective '%s' has no pairs in %s; known there: harmless, helpful"):format(objective, o.path), 0)
     elseif #train[objective] < 10 or #test[objective] < 1 then
-      error(("data=%s: objective '%s' has only %d pairs to train a reward model on and %d to test it with; at least 10 and 1 are needed")
-        :format(o.path, objective, #train[objective], #test[objective]), 0)
+      error(("data=%s: objective '%s' has only %d pairs to train a reward model on and %d to test it with; "
+        .. "at least 10 and 1 are needed"):format(o.path, objective, #train[objective], #test[objective]), 0)
     end
   end
   function source.pairs(objective)

@@ -290,16 +290,16 @@ local function train_reward_model(ctx, name)
     local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
     local compared, ties = model:comparable(pairs_test)
     if #compared == 0 then
-      error(("reward model '%s': no held-out pair is left to test it with: the answers of all %d are the same once they are cut to model.positions=%d tokens")
-        :format(name, ties, model.max_tokens), 0)
+      error(("reward model '%s': no held-out pair is left to test it with:\n"
+        .. "the answers of all %d are the same once they are cut to model.positions=%d tokens"):format(name, ties, model.max_tokens), 0)
     end
     local trainer <close> = model:trainer {
       pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
       purpose = "reward " .. name, lr_name = "reward.lr",
     }
     if trainer.left_out + ties > 0 then
-      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out: their two answers are the same once they are cut to model.positions=%d tokens")
-        :format(name, trainer.left_out, ties, model.max_tokens))
+      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
+        .. "their two answers are the same once they are cut to model.positions=%d tokens"):format(name, trainer.left_out, ties, model.max_tokens))
     end
     train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
       return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
@@ -405,14 +405,15 @@ local function rule_means(rows)
   return out
 end
 
--- The names of objectives whose reward was the same for every answer of the SFT model, which is said; nil where none was.
+-- The names of objectives whose reward was the same for every answer of the SFT model, which is said; nil where none
+-- was.
 local function constant_objectives(ctx, statistics)
   local names, flags = {}, policy.constant(statistics)
   for j, r in ipairs(flags and ctx.rewards or {}) do
     if flags[j] then
       names[#names + 1] = r.name
-      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: there is no deviation to normalise by, so its figures stay in its own unit, and what no answer earns is hard to learn")
-        :format(r.name, statistics.mean[j]))
+      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: there is no deviation to normalise by, so its "
+        .. "figures stay raw,\nand what no answer earns is hard to learn"):format(r.name, statistics.mean[j]))
     end
   end
   return #names > 0 and names or nil

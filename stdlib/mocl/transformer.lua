@@ -11,6 +11,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
+local model_keys = require "mocl.model_keys"
 local tensor = require "mocl.tensor"
 
 local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
@@ -120,9 +121,10 @@ local function same_list(a, b)
   return (a and table.concat(a, ",")) == (b and table.concat(b, ","))
 end
 
+-- Whether two configurations are the same, or false and the first key that differs.
 local function same_config(a, b)
-  for key, value in pairs(b) do
-    if a[key] ~= value then
+  for _, key in ipairs(model_keys.SHAPE) do
+    if a[key] ~= b[key] then
       return false, key
     end
   end

@@ -102,7 +102,8 @@ static void test_members(void) {
     for (int byte = 1; byte < 256; byte++) {
         file[size] = (char)byte;
         put(file, size + 1);
-        CHECK(read_all(text, &n) == MOCL_E_FORMAT && n == ONE + TWO && says(byte == 0x1F ? "ends too early" : "neither gzip nor"));
+        const char *reason = byte == 0x1F ? "ends too early" : "neither gzip nor";
+        CHECK(read_all(text, &n) == MOCL_E_FORMAT && n == ONE + TWO && says(reason));
     }
     static const char *const behind[] = {"\x1F\x8C", "\x1Fx", "a plain text\n", "PK\3\4", "\xEF\xBB\xBF"};
     for (size_t i = 0; i < sizeof behind / sizeof *behind; i++) {
@@ -213,6 +214,41 @@ static void test_headers(void) {
     CHECK(!mocl_safetensors_bits("F8_E4M3FN") && !mocl_safetensors_bits("C128") && !mocl_safetensors_bits("f32"));
 }
 
+/* A header that is gone through member by member, with memory failing at each allocation, and with each byte replaced: it is
+** read or refused, and nothing is read outside of it (for the sanitizers). */
+static void test_singly(void) {
+    static const char header[] = "{\"__metadata__\":{\"k\":\"1\",\"k\":\"[2\\u0000\"},"
+                                 "\"n\\u0000x\":{\"dtype\":\"U8\",\"shape\":[1,1],\"data_offsets\":[1,2]},"
+                                 "\"n\" : {\"dtype\":\"I8\",\"shape\":[],\"data_offsets\":[0,1],\"more\":[{},\"]\"]} }";
+    static const char values[] = "\x01\"}],0:\\n";
+    char text[sizeof header];
+    mocl_safetensors *s;
+    int64_t before = ctx->allocations;
+    CHECK(!open_header(&s, header, 2) && s->n == 2 && s->n_metadata == 1 && s->metadata[0].value_bytes == 3);
+    mocl_safetensors_close(s);
+    for (int64_t i = 0, all = ctx->allocations - before; i < all; i++) {
+        mocl_fail_after(ctx, i);
+        CHECK(open_header(&s, header, 2) == MOCL_E_NOMEM && !s);
+        mocl_fail_after(ctx, -1);
+    }
+    int opened = 0, refused = 0, other = 0;
+    for (size_t at = 0; at < sizeof header - 1; at++) {
+        for (size_t v = 0; v < sizeof values - 1; v++) {
+            memcpy(text, header, sizeof header);
+            text[at] = values[v];
+            mocl_status st = open_header(&s, text, 2);
+            if (!st) opened++;
+            else if (st == MOCL_E_FORMAT && !s && says("x.gz: ")) refused++;
+            else other++;
+            mocl_safetensors_close(s);
+        }
+        memcpy(text, header, sizeof header); /* and cut */
+        text[at] = '\0';
+        other += open_header(&s, text, 2) != MOCL_E_FORMAT;
+    }
+    CHECK(opened > 50 && refused > 500 && other == 0);
+}
+
 int main(void) {
     if (mocl_ctx_new(&ctx, 1) || !mkdtemp(tmp)) {
         printf("no context or no temporary directory\n");
@@ -223,6 +259,7 @@ int main(void) {
     test_borders();
     test_no_memory();
     test_headers();
+    test_singly();
     CHECK(mocl_dir_remove_tree(ctx, tmp) == MOCL_OK);
     mocl_ctx_free(ctx);
     printf("%d passed, %d failed, 0 skipped\n", passed, failed);
