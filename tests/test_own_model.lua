@@ -1,4 +1,5 @@
--- from=RUN, which takes stages of another run, and init=, tokenizer=, prompts=, sft.data=: a model of one's own in recipes/moc_hh.lua
+-- from=RUN, which takes stages of another run, and init=, tokenizer=, prompts=, sft.data=: a model of one's own in
+-- recipes/moc_hh.lua
 
 local T = require "t"
 local checkpoint = require "mocl.checkpoint"
@@ -188,7 +189,8 @@ end)
 -- ---- a model of one's own ----
 
 local own
--- {init =, tokenizer =, prompts =, rewards =, sft =}: paths; a vocabulary that is padded, and two tokens that end an answer
+-- {init =, tokenizer =, prompts =, rewards =, sft =}: paths; a vocabulary that is padded, and two tokens that end an
+-- answer
 local function mine()
   if own then
     return own
