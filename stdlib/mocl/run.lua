@@ -345,10 +345,9 @@ end
 -- a stage wrote are written over.
 local function drop_stages(self, path, names)
   for _, name in ipairs(names) do
-    self.stages[name] = nil
-    checkpoint.remove(base_of(self, name))
+    self.stages[name], self.forgotten[name] = nil, true
   end
-  write_json(self:path("stages.json"), self.stages)
+  clear_forgotten(self)
   rewind_to_newest(self)
   io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
@@ -501,6 +500,7 @@ end
 
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
+  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
   copy()
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
