@@ -20,6 +20,7 @@ local kl_controller = require "mocl.kl_controller"
 local lora = require "mocl.lora"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
+local own_model = require "mocl.own_model"
 local policy = require "mocl.policy"
 local ppo = require "mocl.ppo"
 local preference = require "mocl.preference"
@@ -34,7 +35,8 @@ local transformer = require "mocl.transformer"
 
 -- files of HH-RLHF come with a model of their own size
 local args = table.move(arg, 0, #arg, 0, {})
-if table.concat(args, " "):find("data=[^%s]") and not table.concat(args, " "):find("preset=") then
+local words = "\n" .. table.concat(args, "\n")
+if words:find "\ndata=[^\n]" and not words:find "\npreset=" then
   table.insert(args, 1, "preset=hh")
 end
 
@@ -44,6 +46,9 @@ local schema = {
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
   { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
+  { "init", "", "Hugging Face directory of a model in place of the base model that is trained" },
+  { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's directory", alias = "tokenizer" },
+  { "prompts", "", "with init and rewards: file of prompts, one a line, or objects with a \"prompt\" in a .jsonl" },
   { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -62,6 +67,7 @@ local schema = {
   { "reward.lr", 2e-3, "peak step size", min = 0 },
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
   { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
+  { "sft.data", "", "a .jsonl file of {prompt, response} to train the SFT model on; with prompts and without it none is trained" },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
   { "sft.steps", 1000, "steps", min = 1 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
@@ -120,6 +126,7 @@ local cfg, info = config.parse(config.common(schema), args, {
 -- ---- what the run is about ----
 
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
+own_model.fill(cfg, info.given)
 stages.check(cfg)
 stages.open_device(cfg)
 local functions, no_functions = {}, nil
@@ -129,13 +136,16 @@ if cfg.rewards ~= "" then
     error("rewards: " .. no_functions, 0)
   end
 end
-local embedded = cfg.data == ""
-local source = embedded and data_sources.assistant {
+local embedded = cfg.data == "" and cfg.prompts == ""
+local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = seed, held_out = 0.1 } or embedded and data_sources.assistant {
   seed = seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
   sft = cfg.sft.examples, comparisons = cfg.reward.prompts, answers = cfg.reward.answers, test_pairs = math.max(50, cfg.reward.prompts // 5),
 } or data_sources.hh_rlhf {
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
+if cfg.sft.data ~= "" then
+  source.sft = own_model.answers(cfg.sft.data, N, source.test_prompts)
+end
 data_sources.check_objectives(cfg.objectives, source.known, functions)
 for _, name in ipairs(cfg.objectives) do
   if not functions[name] then
@@ -145,18 +155,16 @@ end
 reward.try(functions, cfg.objectives, source.train_prompts)
 
 local depends = stages.depends { moc = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
-local given = cfg.from and stages.from_run(cfg, functions, depends)
+local given = cfg.from and stages.from_run(cfg, info, functions, depends)
 
 local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main = "moc", platform = sys.env(),
   depends = depends, volatile_keys = stages.VOLATILE,
-  out = not cfg.out and not embedded and "runs/moc_hh/hh-rlhf" or nil }
+  out = not cfg.out and cfg.data ~= "" and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n")
   return stages.show(run)
 end
-if not embedded then
-  run:hash_input(cfg.data)
-end
+stages.hash_inputs(run, cfg)
 if cfg.rewards ~= "" then
   run:hash_input(cfg.rewards, "rewards")
 end

@@ -126,17 +126,16 @@ T.test("errors go to stderr with a traceback, status 1", function()
   T.ok(err:find("mocl: (command line):1: unexpected symbol near '='", 1, true), err)
   T.eq(status, 1)
   -- a place in a file that was read is no place in the code
-  local _
-  _, err, status = shell [[printf '{"a": [1,\n2' > x.json; printf 'local _, m = require("mocl.json").load("x.json") error(m, 0)' > s.lua
+  out, err, status = shell [[printf '{"a": [1,\n2' > x.json; printf 'local _, m = require("mocl.json").load("x.json") error(m, 0)' > s.lua
     "$MOCL" s.lua]]
   T.ok(err:find "^[^\n]*mocl: x.json: line 2[^\n]*\n$" or err:find "^[^\n]*mocl: x.json:2[^\n]*\n$", err)
-  _, err, status = shell [[echo 'error("a.csv:2: the columns are wrong", 0)' > s.lua; "$MOCL" s.lua]]
+  out, err, status = shell [[echo 'error("a.csv:2: the columns are wrong", 0)' > s.lua; "$MOCL" s.lua]]
   T.ok(err:find "^[^\n]*mocl: a.csv:2: the columns are wrong\n$", err)
   T.eq(status, 1)
   -- one in a function that has ended, and in mocl's own code
-  _, err = shell [[echo 'local ok, m = pcall(function() error "bad" end) error(m, 0)' > s.lua; "$MOCL" s.lua]]
+  out, err = shell [[echo 'local ok, m = pcall(function() error "bad" end) error(m, 0)' > s.lua; "$MOCL" s.lua]]
   T.ok(err:find("s.lua:1: bad\nstack traceback:", 1, true), err)
-  _, err = shell [["$MOCL" -e 'error("stdlib/mocl/x.lua:3: bad", 0)']]
+  out, err = shell [["$MOCL" -e 'error("stdlib/mocl/x.lua:3: bad", 0)']]
   T.ok(err:find("stdlib/mocl/x.lua:3: bad\nstack traceback:", 1, true), err)
   out, err, status = shell([["$MOCL" -e 'error {}']])
   T.eq(out, "")

@@ -156,6 +156,22 @@ T.test("files of options", function()
   T.eq(rawget(cfg, "limit"), nil)
 end)
 
+T.test("an alias, and what was given", function()
+  local schema = { { "tok.path", "", "a path", alias = "tok" }, { "tok.size", 3, "entries" }, { "lr", 0.5, "step" } }
+  local meta = { presets = { p = { lr = 1.0, tok = { size = 4 } } } }
+  local cfg, info = config.parse(schema, { "tok=x", "preset=p" }, meta)
+  T.eq({ cfg.tok.path, cfg.tok.size, cfg.lr, info.given }, { "x", 4, 1.0, { "tok.path" } })
+  local path = T.tmpdir() .. "/o.lua"
+  assert(require "mocl.fs".write(path, 'return { tok = { path = "y", size = 5 } }'))
+  cfg, info = config.parse(schema, { "@" .. path, "lr=2" }, meta)
+  T.eq({ cfg.tok.path, cfg.tok.size, info.given }, { "y", 5, { "lr", "tok.path", "tok.size" } })
+  assert(require "mocl.fs".write(path, 'return { tok = "z" }'))
+  T.eq(config.parse(schema, { "@" .. path }, meta).tok.path, "z")
+  T.eq(load(config.dump(cfg))().tok, { path = "y", size = 5 })
+  T.raises("unknown option 'to'", config.parse, schema, { "to=1" }, meta)
+  T.raises("option tok.path has the alias lr, which is an option too", config.parse, { { "tok.path", "", "p", alias = "lr" }, { "lr", 1, "l" } })
+end)
+
 T.test("files of options: errors name the file", function()
   local function fails(pattern, name, text)
     local path = write_file(name, text)

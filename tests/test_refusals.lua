@@ -118,6 +118,19 @@ T.test("the checkpoint of a run with other objectives or options", function()
   end
 end)
 
+T.test("options that a run of an earlier version did not have", function()
+  local dir, data = stopped(), T.shared "prefs/hh-rlhf/LICENSE":match "^(.*)/"
+  edit(dir .. "/config.lua", function(s)
+    local out, n = s:gsub('\n  trade_off = "rising",', "")
+    T.eq(n, 1)
+    return out
+  end)
+  refused(dir, { "  trade_off: unset there, equal now" }, "trade_off=equal")
+  refused(dir, { "  data: empty there, " .. data .. " now" }, "data=" .. data, "objectives=harmless,helpful")
+  local _, err, status = child.mocl(arguments(dir))
+  T.eq(status, 0, err)
+end)
+
 T.test("tensors of another model under the right names", function()
   local other = stopped "model.hidden_size=16"
   for name, text in pairs {

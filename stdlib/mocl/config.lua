@@ -179,7 +179,7 @@ local function list_kind(list)
   return kind
 end
 
--- One schema row to an option {key, default, doc, kind, list_of, optional, min, max, choices}.
+-- One schema row to an option {key, default, doc, kind, list_of, optional, min, max, choices, alias}.
 local function compile_row(row, index)
   local key, default = row[1], row[2]
   if type(key) ~= "string" or ("." .. key):gsub("%.[%a_][%w_]*", "") ~= "" then
@@ -191,7 +191,7 @@ local function compile_row(row, index)
   if key == "preset" then
     fail("config schema: the key 'preset' is reserved")
   end
-  local option = { key = key, doc = row[3], min = row.min, max = row.max, choices = row.choices,
+  local option = { key = key, doc = row[3], min = row.min, max = row.max, choices = row.choices, alias = row.alias,
     optional = default == nil }
   local kind = row.type
   if row.list_of or type(default) == "table" then
@@ -221,10 +221,18 @@ local function compile(schema)
     options[i], names[i] = option, option.key
     by_key[option.key] = option
   end
+  for _, option in ipairs(options) do
+    if option.alias then
+      if by_key[option.alias] then
+        fail("config schema: option %s has the alias %s, which is an option too", option.key, option.alias)
+      end
+      by_key[option.alias] = option
+    end
+  end
   for _, key in ipairs(names) do
     local parent = key:match("^(.*)%.[^.]*$")
     while parent do
-      if by_key[parent] then
+      if by_key[parent] and by_key[parent].key == parent then
         fail("config schema: %s is an option and a group (%s)", parent, key)
       end
       parent = parent:match("^(.*)%.[^.]*$")
@@ -252,14 +260,15 @@ local function merge(state, t, prefix)
   end)
   for _, k in ipairs(keys) do
     local key, v = prefix .. tostring(k), t[k]
-    if type(v) == "table" and not state.by_key[key] and state.groups[key] then
+    if type(v) == "table" and state.groups[key] then
       merge(state, v, key .. ".")
     else
       local option = find(state, key)
       if v == state.null then
         v = nil
       end
-      state.values[key] = value_from_lua(option, v)
+      state.values[option.key] = value_from_lua(option, v)
+      state.given[option.key] = true
     end
   end
 end
@@ -441,7 +450,7 @@ end
 function config.parse(schema, arg, meta)
   meta = meta or {}
   local options, by_key, names = compile(schema)
-  local state = { options = options, by_key = by_key, names = names, values = {}, groups = {} }
+  local state = { options = options, by_key = by_key, names = names, values = {}, groups = {}, given = {} }
   for _, option in ipairs(options) do
     state.values[option.key] = option.default
     local group = option.key:match("^(.*)%.[^.]*$")
@@ -464,13 +473,16 @@ function config.parse(schema, arg, meta)
   end
   if preset then
     apply_preset(state, meta.presets or {}, preset)
+    state.given = {}
   end
   for _, a in ipairs(arg or {}) do
     local key, word = a:match("^([^=]+)=(.*)$")
     if a:sub(1, 1) == "@" then
       merge_file(state, a:sub(2))
     elseif key and key ~= "preset" then
-      state.values[key] = value_from_text(find(state, key), word)
+      local option = find(state, key)
+      state.values[option.key] = value_from_text(option, word)
+      state.given[option.key] = true
     end
   end
 
@@ -485,6 +497,7 @@ function config.parse(schema, arg, meta)
     script = meta.script or arg and arg[0],
     preset = preset,
     arg = table.move(arg or {}, 1, #(arg or {}), 1, {}),
+    given = sorted_keys(state.given),
     changed = changed_from(options, function(key)
       return state.values[key]
     end),

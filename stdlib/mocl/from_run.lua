@@ -86,13 +86,10 @@ local function differences(source, o)
     end
     return not named
   end
-  local function add(...)
-    lines[#lines + 1] = ("  %s: %s there, %s now"):format(...)
-  end
   local old, new = run_options.without(source.cfg, o.volatile), run_options.without(o.cfg, o.volatile)
-  for _, d in ipairs(config.diff(old, new)) do
+  for _, d in ipairs(run_options.diff(old, new, {}, o.set)) do
     if matters(d.key) and not paths[d.key] then
-      add(d.key, config.text(d.a), config.text(d.b))
+      lines[#lines + 1] = run_options.line(d)
     end
   end
   for _, key in ipairs(o.paths) do -- the same files may lie elsewhere, and others in the same place
@@ -101,7 +98,7 @@ local function differences(source, o)
       local had = a ~= "" and recorded(source.env.inputs, a)
       if a == "" or b == "" or not had then
         if a ~= b then
-          add(key, a == "" and "empty" or a, b == "" and "empty" or b)
+          lines[#lines + 1] = run_options.line { key = key, a = a, b = b }
         end
       else
         local name = differing(had, digest.of(b))
@@ -114,10 +111,10 @@ local function differences(source, o)
   return lines
 end
 
---- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it cannot.
--- o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile (options that never
--- matter), paths (options that name files, which are compared by what is in them) and neutral (options that a group above
--- covers and no stage uses).
+--- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it
+-- cannot. o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile
+-- (options that never matter), set (run_options.set of the new run), paths (options that name files, which are
+-- compared by what is in them) and neutral (options that a group above covers and no stage uses).
 function from_run.open(path, o)
   local function fail(fmt, ...)
     error(("from=%s%s"):format(path, fmt:format(...)), 0)
@@ -140,17 +137,17 @@ function from_run.open(path, o)
     fail(" was made by mocl %s, this is %s, which may make other models of the same options: leave from= out",
       tostring(source.env.mocl), require "mocl"._VERSION)
   end
+  local lines = differences(source, o)
+  if #lines > 0 then
+    fail(" made stages %s with other options:\n%s\ngive them their values there, or leave from= out", table.concat(o.stages, ", "),
+      table.concat(lines, "\n"))
+  end
   source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
   for _, name in ipairs(o.stages) do
     if type(source.stages[name]) ~= "table" then
       fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
         fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
     end
-  end
-  local lines = differences(source, o)
-  if #lines > 0 then
-    fail(" made stages %s with other options:\n%s\ngive them their values there, or leave from= out", table.concat(o.stages, ", "),
-      table.concat(lines, "\n"))
   end
   for _, name in ipairs(o.stages) do
     for output, hashes in pairs(source.stages[name].outputs or {}) do
@@ -187,14 +184,14 @@ local function rows_of(path, name)
   return lines
 end
 
---- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json of the new
--- run gets `from`: the directory, and the hashes of all that was taken.
+--- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json
+-- of the new run gets `from`: the directory, and the hashes of all that was taken.
 function Source:give(run)
   local outputs = {}
   for _, name in ipairs(self.names) do
     outputs[name] = self.stages[name].outputs
   end
-  run:note("from", { run = self.path, mocl = self.env.mocl, stages = outputs })
+  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

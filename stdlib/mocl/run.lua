@@ -16,18 +16,15 @@ local json = require "mocl.json"
 local report = require "mocl.report"
 local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
+local run_logs = require "mocl.run_logs"
+local run_identity = require "mocl.run_identity"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
 local Run = {}
 Run.__index = Run
 
--- Options that may differ between the two halves of one run: the results do not depend on them.
-local VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "threads" }
-
-Run.VOLATILE = VOLATILE
-
-local LOGS = { "metrics", "samples" } -- files NAME.jsonl
+local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
 
 local function check(ok, err)
   if ok == nil or ok == false then
@@ -67,25 +64,6 @@ local function guarded(out, f, run, ...)
   return pass(pcall(f, run, ...))
 end
 
--- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
--- of a constant) must not cost a run its end.
-local function null_for_nan(v)
-  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-    return json.null
-  elseif type(v) ~= "table" then
-    return v
-  end
-  local copy = setmetatable({}, getmetatable(v)) -- json.array's
-  for k, x in pairs(v) do
-    copy[k] = null_for_nan(x)
-  end
-  return copy
-end
-
-local function shell_word(s)
-  return s:find("[^%w_@%%+=:,./-]") and "'" .. s:gsub("'", "'\\''") .. "'" or s
-end
-
 -- The directory that holds the checkpoints of a stage: of the main stage it is the run's own.
 local function base_of(run, stage)
   return stage and stage ~= run.main and fs.join(run.out, stage) or run.out
@@ -102,26 +80,6 @@ local function bases(run)
     end
   end
   return list
-end
-
-local function describe_environment(opts)
-  local cfg, info = opts.cfg, opts.info or {}
-  local changed = {}
-  for _, c in ipairs(info.changed or {}) do
-    changed[c.key] = { value = config.text(c.value), default = config.text(c.default) }
-  end
-  local env = {
-    recipe = opts.recipe,
-    preset = info.preset,
-    mocl = require("mocl")._VERSION,
-    lua = _VERSION,
-    device = cfg.device,
-    seed = cfg.seed,
-    threads = cfg.threads,
-    platform = opts.platform,
-    changed = next(changed) and changed or nil,
-  }
-  return env
 end
 
 -- What the stages have left so far: a list of {stage, "is finished" or "has checkpoints"} in the order they ran.
@@ -146,7 +104,7 @@ end
 -- (mocl.run_options); `what` holds them. Returns what has changed: a list of {key, a, b}.
 local function compare_options(run, path, what, cure)
   local used = not run.complete and used_stages(run) or nil
-  local changed, fixed, again = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used)
+  local changed, fixed, again = run_options.compare(check(config.load(path)), run.cfg, run.volatile, run.depends, used, run.set)
   if #fixed > 0 then
     error(("%s with other options:\n%s\n%s%s"):format(what, table.concat(fixed, "\n"), cure,
       again and ("; or run stage '%s' and what follows it again: resume=auto redo=%s"):format(again, again) or ""), 0)
@@ -236,49 +194,13 @@ end
 
 -- What repeats the run: its command, environment and options. Inputs that are recorded stay.
 local function write_identity(run, opts)
-  local info = opts.info or {}
-  local words = { "mocl", shell_word(info.script or opts.recipe) }
-  for _, a in ipairs(info.arg or {}) do
-    words[#words + 1] = shell_word(a)
-  end
-  check(fs.write(fs.join(run.out, "cmdline.txt"), table.concat(words, " ") .. "\n"))
+  check(fs.write(fs.join(run.out, "cmdline.txt"), run_identity.command(opts) .. "\n"))
   local before = run.env or {}
-  run.env = describe_environment(opts)
+  run.env = run_identity.environment(opts)
   run.env.inputs, run.env.from = before.inputs, before.from
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
-end
-
-local function sizes(run)
-  local offsets = {}
-  for _, name in ipairs(LOGS) do
-    local f = run.files[name]
-    if f then
-      offsets[name] = f:seek("end")
-    else
-      local path = fs.join(run.out, name .. ".jsonl")
-      offsets[name] = fs.exists(path) and check(fs.size(path)) or 0
-    end
-  end
-  return offsets
-end
-
-local function truncate(run, offsets)
-  for _, name in ipairs(LOGS) do
-    local path, want = fs.join(run.out, name .. ".jsonl"), offsets[name] or 0
-    if run.files[name] then
-      run.files[name]:close()
-      run.files[name] = nil
-    end
-    local size = fs.exists(path) and check(fs.size(path)) or 0
-    if size < want then
-      error(("%s: has %d bytes, had %d at the checkpoint: put it back, or start again with another out="):format(path, size,
-        want), 0)
-    elseif size > want then
-      check(fs.truncate(path, want))
-    end
-  end
 end
 
 -- The newest checkpoint, which must be one of this run.
@@ -399,7 +321,8 @@ function Run.open(opts)
   end
   local run = setmetatable({
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
-    complete = false, resumed = false, volatile = table.move(VOLATILE, 1, #VOLATILE, 1, {}),
+    set = run_options.set(opts.info),
+    complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
     files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
@@ -422,10 +345,9 @@ end
 -- a stage wrote are written over.
 local function drop_stages(self, path, names)
   for _, name in ipairs(names) do
-    self.stages[name] = nil
-    checkpoint.remove(base_of(self, name))
+    self.stages[name], self.forgotten[name] = nil, true
   end
-  write_json(self:path("stages.json"), self.stages)
+  clear_forgotten(self)
   rewind_to_newest(self)
   io.stderr:write(("%s has changed since this run used it: %s run again, the others are kept\n"):format(path,
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
@@ -468,41 +390,9 @@ function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
 
--- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
-local function line_of(row)
-  local parts = {}
-  local keys = {}
-  for k in pairs(row) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  for i, k in ipairs(keys) do
-    local v = row[k]
-    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-      v = json.null
-    end
-    -- models answer bytes that need not be UTF-8
-    parts[i] = json.encode(k) .. ":" .. json.encode(v, { replace_invalid = true })
-  end
-  return "{" .. table.concat(parts, ",") .. "}\n"
-end
-
--- row: a table, or the text of a line
 local function append(run, name, row)
   refuse_fork(run)
-  local path = run:path(name .. ".jsonl")
-  local f = run.files[name]
-  if not f then
-    f = check(io.open(path, "ab"))
-    run.files[name] = f
-  end
-  local ok, err = f:write(type(row) == "string" and row or line_of(row))
-  if ok then
-    ok, err = f:flush()
-  end
-  if not ok then
-    error(path .. ": " .. err, 0)
-  end
+  run_logs.append(run, name, row)
 end
 
 --- Appends one flat object to metrics.jsonl: numbers by name, step, and time in seconds if the
@@ -578,7 +468,7 @@ local function record(run, name, result, outputs, seconds)
   for _, stage in pairs(run.stages) do
     order = math.max(order, (stage.order or 0) + 1)
   end
-  run.stages[name] = { result = null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
+  run.stages[name] = { result = run_logs.null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
   write_json(run:path("stages.json"), run.stages)
   run.stages = read_json(run:path("stages.json"))
   return run.stages[name].result or {}
@@ -610,6 +500,7 @@ end
 
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
+  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
   copy()
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
@@ -681,7 +572,7 @@ function Run:rewind(state)
 end
 
 local function finish(run, result, timing)
-  local text = json.encode(null_for_nan(result), { indent = 2 }) .. "\n"
+  local text = json.encode(run_logs.null_for_nan(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds

@@ -8,7 +8,10 @@
 
 local config = require "mocl.config"
 
-local run_options = {}
+local run_options = {
+  -- options that may always differ between the two halves of one run: the results do not depend on them
+  VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "threads" },
+}
 
 --- A copy of nested options without some keys ("threads", "ppo.lr").
 function run_options.without(cfg, keys)
@@ -46,8 +49,8 @@ function run_options.covers(keys, key)
 end
 
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
--- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of the whole
--- run), and the first stage that used it.
+-- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of
+-- the whole run), and the first stage that used it.
 function run_options.may_change(key, depends, used)
   local named = false
   for _, keys in pairs(depends) do
@@ -65,7 +68,7 @@ function run_options.may_change(key, depends, used)
   return true
 end
 
---- The names of those of the used stages that depend on an option, sorted.
+--- The names of those of the used stages that depend on an option, in their order.
 function run_options.users(key, depends, used)
   local names = {}
   for _, u in ipairs(used) do
@@ -74,8 +77,41 @@ function run_options.users(key, depends, used)
       names[#names + 1] = u[1]
     end
   end
-  table.sort(names)
   return names
+end
+
+--- The options that differ, a list of {key, a, b}. set: the keys that are not at their defaults now, a set, or nil.
+-- An option that the old ones do not have, and that is at its default now, came with a later version and does what
+-- was done without it.
+function run_options.diff(old, new, volatile, set)
+  local list = {}
+  for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
+    if d.a ~= nil or not set or set[d.key] then
+      list[#list + 1] = d
+    end
+  end
+  return list
+end
+
+--- The keys that info.changed of config.parse lists, as a set; nil where there is no info.
+function run_options.set(info)
+  if info and info.changed then
+    local set = {}
+    for _, c in ipairs(info.changed) do
+      set[c.key] = true
+    end
+    return set
+  end
+end
+
+local function said(v)
+  local text = config.text(v)
+  return text == "" and "empty" or text
+end
+
+--- A line on an option that differs.
+function run_options.line(d, reason)
+  return ("  %s: %s there, %s now%s"):format(d.key, said(d.a), said(d.b), reason or "")
 end
 
 -- which of two stages ran first
@@ -87,11 +123,12 @@ local function earlier(used, a, b)
   end
 end
 
---- The options that differ: those that may, as {key, a, b}, and lines of text for those that may not. used nil: none may.
--- Third, the stage to run again with all that follow if the options are to be as they are now; nil where that does not help.
-function run_options.compare(old, new, volatile, depends, used)
+--- The options that differ (run_options.diff): those that may, and lines of text for those that may not. used nil:
+-- none may. Third, the stage to run again with all that follow if the options are to be as they are now; nil where
+-- that does not help.
+function run_options.compare(old, new, volatile, depends, used, set)
   local changed, fixed, again = {}, {}, nil
-  for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
+  for _, d in ipairs(run_options.diff(old, new, volatile, set)) do
     local may, reason, stage = false, "", nil
     if used then
       may, reason, stage = run_options.may_change(d.key, depends, used)
@@ -102,7 +139,7 @@ function run_options.compare(old, new, volatile, depends, used)
     if may then
       changed[#changed + 1] = d
     else
-      fixed[#fixed + 1] = ("  %s: %s there, %s now%s"):format(d.key, config.text(d.a), config.text(d.b), reason)
+      fixed[#fixed + 1] = run_options.line(d, reason)
     end
   end
   return changed, fixed, again or nil

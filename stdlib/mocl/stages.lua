@@ -4,18 +4,19 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
-local Run = require "mocl.run"
 local from_run = require "mocl.from_run"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
 local metrics = require "mocl.metrics"
+local own_model = require "mocl.own_model"
 local policy = require "mocl.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.progress"
 local report = require "mocl.report"
 local reward = require "mocl.reward"
 local rng = require "mocl.rng"
+local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
@@ -26,7 +27,7 @@ local stages = {}
 
 -- What each stage depends on (mocl.run_options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
-  tokenizer = { "seed", "data", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
   ["reward-*"] = { "reward" },
@@ -48,20 +49,30 @@ end
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
 stages.VOLATILE = { "from", "save_every" }
 
-local PATHS = { "data" } -- options that name files
+local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
 
 --- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
 -- have no function; raises in words where it cannot (mocl.from_run).
-function stages.from_run(cfg, functions, depends)
-  local names = { "tokenizer", "base", "sft" }
+function stages.from_run(cfg, info, functions, depends)
+  local names = { "tokenizer", cfg.init == "" and "base" or "sft", cfg.init == "" and "sft" or nil }
   for _, objective in ipairs(cfg.objectives) do
     names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
   end
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
-  table.move(Run.VOLATILE, 1, #Run.VOLATILE, #volatile + 1, volatile)
+  table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+    set = run_options.set(info),
     neutral = ONLY_SAID })
+end
+
+--- Records the files that options name (mocl.run).
+function stages.hash_inputs(run, cfg)
+  for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
+    if path ~= "" then
+      run:hash_input(path)
+    end
+  end
 end
 
 --- A status line for a stage of the run.
@@ -105,9 +116,10 @@ function stages.check(cfg)
   local function fail(fmt, ...)
     error(fmt:format(...), 0)
   end
-  if m.hidden_size % m.heads ~= 0 then
+  local own = cfg.init ~= "" -- its shape is what it is
+  if not own and m.hidden_size % m.heads ~= 0 then
     fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
-  elseif m.hidden_size // m.heads % 2 ~= 0 then
+  elseif not own and m.hidden_size // m.heads % 2 ~= 0 then
     fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
       m.hidden_size // m.heads)
   elseif cfg.ppo.max_new_tokens + 2 > m.positions then
@@ -123,14 +135,25 @@ function stages.check(cfg)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
-  local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
-  if not ok then
-    error(message, 0)
+  if not own then
+    local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+    if not ok then
+      error(message, 0)
+    end
   end
 end
 
---- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size.
+--- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
+-- tokenizer are copied into the directory tokenizer. Sets ctx.tok.
 function stages.tokenizer(ctx)
+  if ctx.cfg.init ~= "" then
+    ctx.run:stage("tokenizer", function(stage)
+      own_model.copy_tokenizer(ctx.cfg, ctx.run:path "tokenizer")
+      stage:output "tokenizer"
+    end)
+    ctx.tok = assert(tokenizer.load(ctx.run:path "tokenizer"))
+    return
+  end
   local path = ctx.run:path "tokenizer.json"
   ctx.run:stage("tokenizer", function(stage)
     local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
@@ -164,7 +187,7 @@ function stages.fit_prompts(ctx)
   for _, list in ipairs { "train_prompts", "test_prompts" } do
     local kept = {}
     for _, prompt in ipairs(ctx.source[list]) do
-      local tokens = 1 + #ctx.tok:encode(preference.relabel(prompt, p)) -- BOS in front
+      local tokens = #lm.prompt(ctx.tok, preference.relabel(prompt, p))
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
         ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
@@ -180,6 +203,11 @@ function stages.fit_prompts(ctx)
     end
     ctx.source[list] = kept
   end
+end
+
+-- What a saved model says of its tokenizer; one's own says it itself.
+local function ids_of(ctx)
+  return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
 -- The steps of a mocl.trainer as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
@@ -202,12 +230,12 @@ local function train(ctx, stage, label, trainer, row, text)
   return mean
 end
 
---- Trains a language model and saves it as directory `name`: from the model saved as `from`, or from random
+--- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
-    local model = from and assert(transformer.load(run:path(from), { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and assert(transformer.load(from, { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
     transformer.train_base(model)
     local trainer <close> = lm.trainer {
@@ -220,25 +248,37 @@ function stages.language_model(ctx, name, from, options, rows)
     end, function(value)
       return ("loss %.3f"):format(value)
     end)
-    assert(transformer.save(model, run:path(name), { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() }))
+    assert(transformer.save(model, run:path(name), ids_of(ctx)))
     stage:clear()
     stage:output(name)
     return { loss = loss }
   end)
 end
 
---- The base model from the source's documents, the SFT model from its examples.
+--- The base model from the source's documents, or one's own (init=); the SFT model from that and the source's examples, where
+-- it has some.
 function stages.base_and_sft(ctx)
   local cfg, source = ctx.cfg, ctx.source
-  stages.language_model(ctx, "base", nil, cfg.base, function()
-    local rows = {}
-    for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
-      rows[i] = { response = text }
-    end
-    return rows
-  end)
-  stages.language_model(ctx, "sft", "base", cfg.sft, function()
-    return source.sft(rng.new(cfg.seed, "sft"))
+  local from = cfg.init
+  if from == "" then
+    from = ctx.run:path "base"
+    stages.language_model(ctx, "base", nil, cfg.base, function()
+      local rows = {}
+      for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
+        rows[i] = { response = text }
+      end
+      return rows
+    end)
+  end
+  if source.sft then
+    stages.language_model(ctx, "sft", from, cfg.sft, function()
+      return source.sft(rng.new(cfg.seed, "sft"))
+    end)
+    return
+  end
+  ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
+    assert(transformer.save(assert(transformer.load(from, { device = cfg.device })), ctx.run:path "sft", ids_of(ctx)))
+    stage:output "sft"
   end)
 end
 

@@ -1,0 +1,362 @@
+-- from=RUN, which takes stages of another run, and init=, tokenizer=, prompts=, sft.data=: a model of one's own in
+-- recipes/moc_hh.lua
+
+local T = require "t"
+local checkpoint = require "mocl.checkpoint"
+local child = require "child"
+local config = require "mocl.config"
+local failures = require "failures"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local small = require "fixtures.llama.small"
+local tokenizer = require "mocl.tokenizer"
+local transformer = require "mocl.transformer"
+
+local function run(dir, ...)
+  local list = failures.arguments(dir)
+  table.insert(list, 1, "recipes/moc_hh.lua")
+  for _, a in ipairs { ... } do
+    list[#list + 1] = a
+  end
+  return child.mocl(list)
+end
+
+local function must(dir, ...)
+  local out, err, status = run(dir, ...)
+  T.eq(status, 0, err)
+  return out
+end
+
+-- Refused, with all of the texts and no traceback, and without a directory.
+local function refused(texts, ...)
+  local dir = T.tmpdir() .. "/run"
+  local out, err, status = run(dir, ...)
+  T.eq(status, 1, out .. err)
+  for _, text in ipairs(type(texts) == "table" and texts or { texts }) do
+    T.ok(err:find(text, 1, true), err)
+  end
+  T.ok(not err:find("traceback", 1, true), err)
+  T.eq(fs.exists(dir), nil, err)
+end
+
+local function fresh()
+  return T.tmpdir() .. "/run"
+end
+
+-- A whole run, made once per set of options.
+local made = {}
+local function whole(...)
+  local key = table.concat({ ... }, " ")
+  if not made[key] then
+    made[key] = fresh()
+    must(made[key], ...)
+  end
+  return made[key]
+end
+
+-- ---- from= ----
+
+-- stages that were run here and not taken
+local function trained_here(err)
+  local list = {}
+  for name in err:gmatch "%f[^\n\0](%S[%w ]*) 1/" do
+    list[#list + 1] = name
+  end
+  return list
+end
+
+T.test("from: the bytes of a whole run with these options, and env.json says what was taken", function()
+  local first, other = whole(), whole "control.c=one"
+  local dir = fresh()
+  local _, err, status = run(dir, "control.c=one", "from=" .. first, "quiet=false")
+  T.eq(status, 0, err)
+  T.eq(trained_here(err)[1], "sft statistics", err)
+  failures.same(dir, other)
+  local env = assert(json.load(dir .. "/env.json"))
+  T.eq({ env.from.run, env.from.mocl }, { fs.realpath(first), require("mocl")._VERSION })
+  T.eq(env.from.stages.sft.sft["model.safetensors"], fs.sha256(first .. "/sft/model.safetensors"))
+  T.ok(env.from.stages["reward-humor"] and env.from.stages.base and env.from.stages.tokenizer)
+  -- run again it is complete, with from= or without
+  for _, more in ipairs { {}, { "from=" .. first } } do
+    T.ok(must(dir, "control.c=one", table.unpack(more)):find("holds this run, complete", 1, true))
+  end
+end)
+
+T.test("from: a run that stopped after it took its stages goes on, from a directory that was moved", function()
+  local moved = T.tmpdir() .. "/moved"
+  assert(os.execute(("cp -a '%s' '%s'"):format(whole(), moved)))
+  local dir = fresh()
+  must(dir, "from=" .. moved)
+  for _, name in ipairs { "result.json", "timing.json", "report.html", "front.svg" } do
+    fs.remove(dir .. "/" .. name)
+  end
+  local stages = assert(json.load(dir .. "/stages.json"))
+  for name in pairs(stages) do
+    stages[name] = name:find "^[tbs]" and name ~= "sft-answers" and stages[name] or nil
+  end
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  must(dir, "resume=auto", "from=" .. moved)
+  failures.same(dir, whole())
+  -- one that had begun to train its SFT model takes a finished one, and keeps no checkpoint of its own
+  assert(os.execute(("rm -rf '%s'; cp -a '%s' '%s'"):format(dir, moved, dir)))
+  for _, name in ipairs { "result.json", "timing.json", "report.html", "front.svg" } do
+    fs.remove(dir .. "/" .. name)
+  end
+  stages.sft, stages["reward-humor"], stages["reward-helpful"] = nil, nil, nil
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  checkpoint.write(dir .. "/sft", 1, function(to)
+    return fs.write(to .. "/config.lua", assert(fs.read(dir .. "/config.lua")))
+  end, { step = 1, recipe = "moc_hh", offsets = stages.base.offsets }, 2)
+  must(dir, "resume=auto", "from=" .. moved)
+  failures.same(dir, whole())
+end)
+
+T.test("from: refused where options of its stages differ, with names and both values", function()
+  local first = whole()
+  refused({ "from=" .. first .. " made stages tokenizer, base, sft, reward-humor, reward-helpful with other options:",
+    "  base.steps: 1 there, 2 now", "  seed: 0 there, 3 now", "  reward.lr: 0.002 there, 0.5 now", "  tokenizer.vocab_size: 300 there, 310 now",
+    "leave from= out" }, "from=" .. first, "base.steps=2", "seed=3", "reward.lr=0.5", "tokenizer.vocab_size=310")
+  refused("  objectives: humor,helpful there, helpful,humor now", "from=" .. first, "objectives=helpful,humor")
+  -- options of later stages, and those that are only said, may differ
+  must(fresh(), "from=" .. first, "ppo.lr=1e-3", "eval.answers=2", "reward.min_accuracy=0.9", "lora.r=2")
+  -- reward models that are not needed may have been made with other options
+  local path = T.tmpdir() .. "/r.lua"
+  assert(fs.write(path, [[local function f(p, r) local s = {} for i, x in ipairs(r) do s[i] = #x end return s end
+    return { humor = f, helpful = f }]]))
+  must(fresh(), "from=" .. first, "reward.lr=0.5", "rewards=" .. path)
+  -- and a run without them cannot give them
+  refused({ ": stage 'reward-humor' is not finished there (finished: base, evaluation, moc, sft, sft-answers, tokenizer)",
+    "that run did not need it" }, "from=" .. whole("rewards=" .. path))
+end)
+
+T.test("from: what holds no such run, and files that changed", function()
+  local first = whole()
+  refused({ "from=/nowhere: holds no run", "leave from= out" }, "from=/nowhere")
+  refused("option from: is empty", "from=")
+  local dir = T.tmpdir() .. "/copy"
+  local function copy()
+    assert(os.execute(("rm -rf '%s'; cp -a '%s' '%s'"):format(dir, first, dir)))
+  end
+  local function edit(name, f)
+    assert(fs.write(dir .. "/" .. name, f(assert(fs.read(dir .. "/" .. name)))))
+  end
+  copy()
+  edit("env.json", function(s) return (s:gsub('"moc_hh"', '"fishwood"')) end)
+  refused("from=" .. dir .. " holds a run of fishwood, not of moc_hh", "from=" .. dir)
+  copy()
+  edit("env.json", function(s) return (s:gsub('"mocl": "[^"]*"', '"mocl": "0.0.9"')) end)
+  refused({ "was made by mocl 0.0.9, this is " .. require("mocl")._VERSION, "leave from= out" }, "from=" .. dir)
+  copy()
+  edit("sft/model.safetensors", function(s) return s:sub(1, -2) .. string.char(s:byte(-1) ~ 1) end)
+  refused({ "sft/model.safetensors: is not what stage 'sft' of the run of from= wrote", "(sha256 " }, "from=" .. dir)
+  copy()
+  assert(fs.remove(dir .. "/stages.json"))
+  assert(fs.remove(dir .. "/result.json"))
+  refused({ ": stage 'tokenizer' is not finished there (finished: )", "finish it with resume=auto first" }, "from=" .. dir)
+end)
+
+local function hh(change)
+  local dir = T.tmpdir()
+  for _, name in ipairs { "harmless-base", "helpful-base" } do
+    local lines = {}
+    for i = 1, 60 do
+      lines[i] = json.encode { chosen = ("\n\nHuman: %s question %d?\n\nAssistant: a good answer %d"):format(name, i, i),
+        rejected = ("\n\nHuman: %s question %d?\n\nAssistant: %s"):format(name, i, change or "no") }
+    end
+    assert(fs.write(("%s/%s.test.jsonl"):format(dir, name), table.concat(lines, "\n") .. "\n"))
+  end
+  return dir
+end
+
+T.test("from: HH-RLHF's files are compared by what is in them", function()
+  local function same(dir)
+    return "objectives=harmless,helpful", "data=" .. dir
+  end
+  local data, moved = hh(), hh()
+  local first, dir = fresh(), fresh()
+  must(first, same(data))
+  must(dir, "from=" .. first, same(moved))
+  for _, name in ipairs { "result.json", "metrics.jsonl", "samples.jsonl", "reward-helpful/model.safetensors" } do
+    T.eq(fs.sha256(dir .. "/" .. name), fs.sha256(first .. "/" .. name), name)
+  end
+  local changed = hh "never"
+  refused({ "data: " .. changed .. "/harmless-base.test.jsonl is not the file that run read" }, "from=" .. first, same(changed))
+  refused({ "  data: " .. data .. " there, empty now" }, "from=" .. first)
+end)
+
+-- ---- a model of one's own ----
+
+local own
+-- {init =, tokenizer =, prompts =, rewards =, sft =}: paths; a vocabulary that is padded, and two tokens that end an
+-- answer
+local function mine()
+  if own then
+    return own
+  end
+  local dir = T.tmpdir()
+  own = { init = dir .. "/model", tokenizer = dir .. "/tok/tokenizer.json", prompts = dir .. "/prompts.txt", rewards = dir .. "/r.lua",
+    sft = dir .. "/sft.jsonl" }
+  assert(fs.mkdir(dir .. "/tok"))
+  local texts, lines, rows = {}, {}, {}
+  for i = 1, 40 do
+    texts[i] = ("question %d about the sea? an answer of %d words"):format(i, i)
+    lines[i] = ("question %d about the sea?"):format(i % 30) -- some come twice
+    rows[i] = json.encode { prompt = lines[i], response = "an answer of some words" }
+  end
+  local tok = tokenizer.train(texts, { vocab_size = 290, special_tokens = { "<s>", "</s>" } })
+  assert(tok:save(own.tokenizer))
+  local model = small.model { config = { vocab_size = tok:vocab_size() + 14, max_position_embeddings = 80 } }
+  assert(transformer.save(model, own.init, { eos_token_id = { tok:eos_id(), 7 } }))
+  assert(fs.write(own.prompts, table.concat(lines, "\n") .. "\n\n"))
+  assert(fs.write(own.sft, table.concat(rows, "\n") .. "\n"))
+  assert(fs.write(own.rewards, [[local function of(f) return function(p, r) local s = {} for i, x in ipairs(r) do s[i] = f(x) end return s end end
+    return { long = of(function(x) return #x end), vowels = of(function(x) return select(2, x:gsub("[aeiou]", "")) end) }]]))
+  return own
+end
+
+-- The options of a run with it; those of failures.arguments that speak of a base model are left out.
+local function own_arguments(dir, ...)
+  local m, list = mine(), { "recipes/moc_hh.lua", "preset=smoke", "quiet=true", "out=" .. dir, "sft.steps=2", "sft.batch_size=2",
+    "ppo.batch_size=4", "ppo.ppo_epochs=2", "moc.iterations=2", "moc.save_every=1", "eval.answers=2", "eval.unseen_answers=0",
+    "ppo.max_new_tokens=3", "objectives=long,vowels" }
+  for _, key in ipairs { "init", "tokenizer", "prompts", "rewards" } do
+    list[#list + 1] = key .. "=" .. m[key]
+  end
+  for _, a in ipairs { ... } do
+    list[#list + 1] = a
+  end
+  return list
+end
+
+local function own_run(dir, ...)
+  local out, err, status = child.mocl(own_arguments(dir, ...))
+  T.eq(status, 0, err)
+  return out
+end
+
+local function own_refused(text, ...)
+  local dir = fresh()
+  local out, err, status = child.mocl(own_arguments(dir, ...))
+  T.eq(status, 1, out .. err)
+  T.ok(err:find(text, 1, true), err)
+  T.ok(not err:find("traceback", 1, true), err)
+  T.eq(fs.exists(dir), nil)
+end
+
+T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base or an SFT stage", function()
+  local m, dir = mine(), fresh()
+  local out = own_run(dir)
+  T.ok(out:find("<R1> 0.30 <R2> 0.70 question ", 1, true), out)
+  local before, after = assert(transformer.load(m.init)), assert(transformer.load(dir .. "/sft"))
+  T.eq(after:hash(), before:hash(), "the model as it is")
+  T.eq(transformer.eos_ids(after), transformer.eos_ids(before))
+  T.eq(fs.exists(dir .. "/base"), nil)
+  T.eq(fs.read(dir .. "/tokenizer/tokenizer.json"), fs.read(m.tokenizer))
+  local options = assert(config.load(dir .. "/config.lua"))
+  T.eq({ options.model.hidden_size, options.model.layers, options.model.positions, options.tokenizer.path },
+    { before:config().hidden_size, before:config().num_hidden_layers, 80, m.tokenizer })
+  local inputs = assert(json.load(dir .. "/env.json")).inputs
+  for _, path in ipairs { m.init .. "/model.safetensors", m.tokenizer, m.prompts, m.rewards } do
+    T.eq(inputs[path], fs.sha256(path), path)
+  end
+  T.ok(out:find "vowels", out)
+  -- the policy answers in generate.lua
+  local text, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
+    "tokenizer=" .. dir .. "/tokenizer", "prompt=<R1> 0.30 <R2> 0.70 question 3", "max_new_tokens=3", "quiet=true" }
+  T.eq(status, 0, err)
+  T.ok(text:find("question 3", 1, true), text)
+  -- the same bytes again, with the stages of this one, and with resume=auto after it
+  local again = fresh()
+  own_run(again, "from=" .. dir)
+  failures.same(dir, again)
+end)
+
+T.test("init with sft.data: the SFT model learns from its rows, not from held-out prompts", function()
+  local m, dir = mine(), fresh()
+  own_run(dir, "sft.data=" .. m.sft, "model.positions=64")
+  T.ok(assert(transformer.load(dir .. "/sft")):hash() ~= assert(transformer.load(m.init)):hash())
+  T.eq(assert(config.load(dir .. "/config.lua")).model.positions, 64)
+  -- sft.data= is not data=, which would bring the preset of HH-RLHF
+  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192 } do
+    local shown = child.mocl { "recipes/moc_hh.lua", argument, "--print-config" }
+    T.eq(shown:match "positions = (%d+)", tostring(positions), argument)
+  end
+  local own_model = require "mocl.own_model"
+  local source = own_model.prompts { path = m.prompts, seed = 0, held_out = 0.1 }
+  T.eq({ #source.train_prompts, #source.test_prompts }, { 27, 3 }) -- 30 different ones
+  local held = {}
+  for _, prompt in ipairs(source.test_prompts) do
+    held[prompt] = true
+  end
+  local rows = own_model.answers(m.sft, 2, source.test_prompts)(require "mocl.rng".new(0, "sft"))
+  T.ok(#rows >= 30 and #rows < 40)
+  for _, row in ipairs(rows) do
+    local prompt = row.prompt:match "^<R1> %d%.%d%d <R2> %d%.%d%d (.*)$"
+    T.ok(prompt and not held[prompt], row.prompt)
+    T.eq(row.response, " an answer of some words")
+  end
+end)
+
+T.test("init with the embedded task and with prompts in a .jsonl", function()
+  local m, dir = mine(), fresh()
+  local path = T.tmpdir() .. "/p.jsonl"
+  local lines = {}
+  for i = 1, 12 do
+    lines[i] = json.encode { prompt = ("line\nbreak %d"):format(i) }
+  end
+  assert(fs.write(path, table.concat(lines, "\n")))
+  own_run(dir, "prompts=" .. path)
+  T.ok(assert(fs.read(dir .. "/samples.jsonl")):find("line\\nbreak", 1, true))
+  local list = { "recipes/moc_hh.lua", "preset=smoke", "quiet=true", "out=" .. fresh(), "init=" .. m.init, "tokenizer=" .. m.tokenizer,
+    "model.positions=80", "sft.examples=20", "sft.steps=1", "reward.prompts=20", "reward.steps=1", "moc.iterations=1", "eval.answers=1",
+    "eval.unseen_answers=0", "ppo.batch_size=4", "ppo.max_new_tokens=2" }
+  local out, err, status = child.mocl(list)
+  T.eq(status, 0, err)
+  T.ok(out:find("humor", 1, true))
+end)
+
+T.test("options of one's own model that cannot go together cost nothing", function()
+  local m = mine()
+  own_refused("base.steps: with init= there is no base model to train; leave it out", "base.steps=3")
+  own_refused("model.layers: with init= there is no base model to train; leave it out", "model.layers=3")
+  own_refused("tokenizer.vocab_size: with init=", "tokenizer.vocab_size=300")
+  own_refused("model.positions=100: the model of init= has a context of 80", "model.positions=100")
+  own_refused("both say where prompts come from", "data=" .. hh())
+  own_refused("prompts= needs init=", "init=")
+  own_refused("prompts= needs rewards=FILE.lua", "rewards=")
+  own_refused("objective 'humor'", "objectives=long,humor")
+  own_refused("init=/nowhere/config.json: No such file or directory", "init=/nowhere")
+  own_refused("option init: " .. m.init .. ": holds no tokenizer", "tokenizer=")
+  own_refused("; tokenizer= names one that lies elsewhere", "tokenizer=")
+  own_refused("option tokenizer: /nowhere: No such file or directory", "tokenizer=/nowhere")
+  own_refused("prompts=/nowhere: No such file or directory", "prompts=/nowhere")
+  own_refused("prompts=" .. T.tmp_root .. ": ", "prompts=" .. T.tmp_root)
+  own_refused("sft.data=/nowhere: No such file or directory", "sft.data=/nowhere")
+  own_refused(('sft.data=%s:1: an object with the texts "prompt" and "response" expected'):format(m.prompts), "sft.data=" .. m.prompts)
+  local path = T.tmpdir() .. "/few.txt"
+  assert(fs.write(path, ("again\n"):rep(20) .. "other\n"))
+  own_refused("prompts=" .. path .. ": holds 2 different prompts; at least 10 are needed", "prompts=" .. path)
+  assert(fs.write(path .. ".jsonl", '{"prompt": "a"}\n{"text": "b"}\n'))
+  own_refused(('prompts=%s.jsonl:2: an object with a text "prompt" expected'):format(path), "prompts=" .. path .. ".jsonl")
+  refused("tokenizer= needs init=", "tokenizer=" .. m.tokenizer)
+  local wide = T.tmpdir() .. "/wide.json"
+  local tok = tokenizer.train({ child.read "README.md" }, { vocab_size = 400, special_tokens = { "<s>", "</s>" } })
+  assert(tok:save(wide))
+  own_refused(("the tokenizer has %d ids, the model of init= only 302: they do not belong together"):format(tok:vocab_size()),
+    "tokenizer=" .. wide)
+end)
+
+T.test("stories260K as one's own model", function()
+  local dir, out = T.shared("weights/stories260K/hf-derived/config.json"):match "^(.*)/", fresh()
+  local prompts = T.tmpdir() .. "/p.txt"
+  local lines = {}
+  for i = 1, 20 do
+    lines[i] = ("Once upon a time, %d children"):format(i)
+  end
+  assert(fs.write(prompts, table.concat(lines, "\n")))
+  own_run(out, "init=" .. dir, "tokenizer=" .. T.shared "weights/stories260K/tok512.bin", "prompts=" .. prompts, "ppo.max_new_tokens=12")
+  local answer = assert(json.load(out .. "/stages.json")).evaluation.result.shown[1].response
+  T.ok(answer:find "%l%l%l" and utf8.len(answer), answer)
+end)
