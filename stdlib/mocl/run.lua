@@ -594,13 +594,17 @@ end
 --- Makes a stage that another run finished one of this run, so that it will not run here (mocl.from_run). done: its entry in
 -- stages.json; copy() puts its outputs into this directory; logs: {metrics =, samples =} lists of lines.
 function Run:adopt(name, done, copy, logs)
-  guarded(self, adopt, self, name, done, copy, logs)
+  guarded(self.out, adopt, self, name, done, copy, logs)
+end
+
+local function note(run, key, value)
+  run.env[key] = value
+  write_json(run:path("env.json"), run.env)
 end
 
 --- Sets a field of env.json.
 function Run:note(key, value)
-  self.env[key] = value
-  guarded(self, write_json, self:path("env.json"), self.env)
+  guarded(self.out, note, self, key, value)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
