@@ -68,7 +68,7 @@ function run_options.may_change(key, depends, used)
   return true
 end
 
---- The names of those of the used stages that depend on an option, sorted.
+--- The names of those of the used stages that depend on an option, in their order.
 function run_options.users(key, depends, used)
   local names = {}
   for _, u in ipairs(used) do
@@ -77,7 +77,6 @@ function run_options.users(key, depends, used)
       names[#names + 1] = u[1]
     end
   end
-  table.sort(names)
   return names
 end
 
