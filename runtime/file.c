@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file_hash.h"
+
 enum { TEMPORARY_NAMES = 1000 }; /* names tried: each was left by a killed process */
 
 const char *mocl_path_tail(const char *path) {
@@ -142,6 +144,7 @@ struct mocl_writer {
     char *path;      /* as the caller named it, for messages */
     char *target;    /* where the file goes: path with symbolic links followed */
     char *temporary; /* NULL until the temporary file is there */
+    mocl_passing hash;
 };
 
 void mocl_writer_abort(mocl_writer *w) {
@@ -211,6 +214,7 @@ mocl_status mocl_writer_begin(mocl_ctx *ctx, mocl_writer **out, const char *path
     }
     MOCL_GOTO(open_directory(ctx, w->target, path, &w->directory), failed);
     MOCL_GOTO(open_temporary(w, exists ? &old : NULL), failed);
+    mocl_passing_begin(&w->hash, ctx, NULL);
     *out = w;
     return MOCL_OK;
 failed:
@@ -224,6 +228,7 @@ mocl_status mocl_writer_append(mocl_writer *w, const void *data, size_t n) {
         ssize_t put = write(w->fd, p, n > INT_MAX ? INT_MAX : n);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return mocl_file_fail(w->ctx, w->path);
+        mocl_passing_add(&w->hash, p, (size_t)put);
         p += put;
         n -= (size_t)put;
     }
@@ -233,7 +238,8 @@ mocl_status mocl_writer_append(mocl_writer *w, const void *data, size_t n) {
 mocl_status mocl_writer_commit(mocl_writer *w) {
     mocl_status st = MOCL_OK;
     int fd = w->fd;
-    if (fsync(fd)) {
+    struct stat written;
+    if (fsync(fd) || fstat(fd, &written)) {
         st = mocl_file_fail(w->ctx, w->path);
         goto done;
     }
@@ -249,6 +255,7 @@ mocl_status mocl_writer_commit(mocl_writer *w) {
     mocl_free(w->temporary); /* the name is gone: nothing left to unlink */
     w->temporary = NULL;
     st = sync_fd(w->ctx, w->directory, w->path);
+    if (!st) mocl_passing_written(&w->hash, w->ctx, &written, w->target);
 done:
     mocl_writer_abort(w);
     return st;

@@ -163,7 +163,7 @@ function checkpoint.write(base, step, write, state, keep)
       check(fs.remove_tree(tmp))
     end
     check(fs.mkdir(tmp))
-    local done, reason = write(tmp)
+    local done, reason = digest.in_passing(write, tmp)
     if done == nil and reason or done == false then
       error(reason or tmp .. ": not written", 0)
     end

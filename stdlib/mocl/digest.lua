@@ -11,6 +11,18 @@ local function check(ok, err)
   return ok
 end
 
+--- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, safetensors, lines of texts) are
+-- hashed in passing, so that digest.of and fs.sha256 need not read them again.
+function digest.in_passing(fn, ...)
+  fs.hash_in_passing(true)
+  local results = table.pack(pcall(fn, ...))
+  fs.hash_in_passing(false)
+  if not results[1] then
+    error(results[2], 0)
+  end
+  return table.unpack(results, 2, results.n)
+end
+
 --- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative
 -- to it). Raises "path: reason".
 function digest.of(path)

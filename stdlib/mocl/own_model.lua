@@ -4,6 +4,7 @@
 -- template must be in it.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
@@ -106,7 +107,7 @@ end
 
 -- fs.read and data.jsonl raise "FILE: reason"; here with the option in front.
 local function rows_of(option, path)
-  local ok, rows = pcall(function()
+  local ok, rows = pcall(digest.in_passing, function()
     local list = {}
     if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
       for row, line in data.jsonl(path) do

@@ -353,15 +353,17 @@ local function drop_stages(self, path, names)
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
 end
 
-local function hash_input(self, path, option)
+local function hash_input(self, path, option, later)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then
-        hash_input(self, fs.join(path, name), option)
+        hash_input(self, fs.join(path, name), option, later)
       end
     end
+    return
+  elseif later and later(path) then
     return
   end
   local hash = check(fs.sha256(path))
@@ -385,9 +387,10 @@ end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
 -- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
--- (mocl.run_options) are run again, and the others are kept.
-function Run:hash_input(path, option)
-  return guarded(self.out, hash_input, self, path, option)
+-- (mocl.run_options) are run again, and the others are kept. later, a function of a path, may leave files out until they are
+-- read in any case.
+function Run:hash_input(path, option, later)
+  return guarded(self.out, hash_input, self, path, option, later)
 end
 
 local function append(run, name, row)

@@ -10,6 +10,7 @@
 -- Responses begin with a space, so that prompt .. response is the text.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
 local preference = require "mocl.preference"
@@ -100,7 +101,7 @@ local function hh_rows(source, o)
       or "No such file or directory"), 0)
   end
   for _, objective in ipairs(source.known) do
-    local list, counts = data.hh_rlhf(o.path, { objective = objective, split = "test" })
+    local list, counts = digest.in_passing(data.hh_rlhf, o.path, { objective = objective, split = "test" })
     if not list then
       error("data=" .. counts, 0)
     end

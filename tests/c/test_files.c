@@ -17,7 +17,7 @@
 #include "dir.h"
 #include "file.h"
 #include "safetensors.h"
-#include "sha256.h"
+#include "file_hash.h"
 #include "text.h"
 
 static mocl_ctx *ctx;
@@ -216,8 +216,8 @@ static void test_sha256(void) {
     check_hash("aaaaaaaaaa", 100000,
                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     char hex[MOCL_SHA256_HEX];
-    CHECK(mocl_sha256_file(ctx, in_tmp("none"), hex) == MOCL_E_IO);
-    CHECK(mocl_sha256_file(ctx, tmp, hex) == MOCL_E_IO && says("Is a directory"));
+    CHECK(mocl_file_hash(ctx, in_tmp("none"), hex) == MOCL_E_IO);
+    CHECK(mocl_file_hash(ctx, tmp, hex) == MOCL_E_IO && says("Is a directory"));
 }
 
 /* ---- text ---- */
@@ -493,8 +493,8 @@ static void test_write(void) {
     mocl_safetensors_pair swapped[] = {pairs[1], pairs[0]};
     CHECK(mocl_safetensors_write(ctx, again, reversed, N_SOURCES, swapped, 2) == MOCL_OK);
     char one[MOCL_SHA256_HEX] = "1", two[MOCL_SHA256_HEX] = "2";
-    mocl_sha256_file(ctx, path, one);
-    mocl_sha256_file(ctx, again, two);
+    mocl_file_hash(ctx, path, one);
+    mocl_file_hash(ctx, again, two);
     CHECK(strcmp(one, two) == 0);
 }
 
