@@ -74,7 +74,8 @@ void **moclL_pushowner(lua_State *L, const char *name);
 void moclL_stress(lua_State *L);
 void *moclL_checkowner(lua_State *L, int idx, const char *name);
 
-/* Edit distance based suggestion: the nearest of n names, or NULL if none is near. */
+/* What a misspelt word may have meant: the nearest of n names, at most a third of the word's letters away, or one, or NULL. A name
+** with dots whose last part is the word counts as the word. */
 const char *moclL_nearest(const char *word, const char *const *names, int n);
 
 #endif

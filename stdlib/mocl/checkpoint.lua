@@ -3,18 +3,12 @@
 -- deleted: whatever fails in between, the one before stays usable. SHA256SUMS in it (as sha256sum -c reads it) tells
 -- later whether it is still what was written.
 
+local check = require "mocl.failure".check
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 
 local checkpoint = {}
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
 
 --- The step of a directory name checkpoint-NNNNNN; nil for other names.
 function checkpoint.step_of(name)

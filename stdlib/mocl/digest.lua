@@ -1,15 +1,9 @@
 --- mocl.digest: SHA-256 hashes of files, to notice later that one is not the same.
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 
 local digest = {}
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
 
 --- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, safetensors, lines of texts) are
 -- hashed in passing, so that digest.of and fs.sha256 need not read them again.

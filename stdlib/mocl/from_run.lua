@@ -2,6 +2,7 @@
 -- What is taken has the bytes that the new run would have made itself, so it is refused where an option that these
 -- stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
@@ -14,13 +15,6 @@ local Source = {}
 Source.__index = Source
 
 local CHUNK = 1 << 20 -- bytes that are copied at a time
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
 
 local function sorted(t)
   local keys = {}

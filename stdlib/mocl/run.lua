@@ -7,6 +7,7 @@
 --   local sft = run:stage("sft", function(stage) ... return { loss = 1.2 } end)
 --   run:finish(result)
 
+local check = require "mocl.failure".check
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local digest = require "mocl.digest"
@@ -25,13 +26,6 @@ local Run = {}
 Run.__index = Run
 
 local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
-
-local function check(ok, err)
-  if ok == nil or ok == false then
-    error(err, 0)
-  end
-  return ok
-end
 
 local function read_json(path)
   local value, err = json.decode(check(fs.read(path)))

@@ -13,9 +13,9 @@ local data = require "mocl.data"
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
+local options = require "mocl.options"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
-local config_text = require "mocl.config_text"
 
 local sources = {}
 
@@ -40,7 +40,7 @@ function sources.check_objectives(names, known, extra)
       ok = ok or k == name
     end
     if not ok then
-      local near = config_text.nearest(name, known)
+      local near = options.nearest(name, known)
       error(("unknown objective '%s'%s; known here: %s"):format(name, near and (" (did you mean '%s'?)"):format(near) or "",
         table.concat(known, ", ")), 0)
     end
