@@ -22,6 +22,8 @@ static void drop_dead(moclL_calls *c, uintptr_t at) {
     if (n < c->n_frames) end_calls(c, n);
 }
 
+void moclL_dropcalls(lua_State *L) { drop_dead(moclL_calls_of(L), here()); }
+
 /* upvalue 1: the function of the binding; 2: the state's calls */
 static int call(lua_State *L) {
     moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
