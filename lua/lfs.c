@@ -178,6 +178,11 @@ static int fs_write(lua_State *L) {
     return done(L, mocl_file_write_atomic(moclL_ctx(L), path, data, n));
 }
 
+static int fs_copy(lua_State *L) {
+    const char *from = check_path(L, 1), *to = check_path(L, 2);
+    return done(L, mocl_file_copy(moclL_ctx(L), from, to));
+}
+
 static int fs_sha256(lua_State *L) {
     char hex[MOCL_SHA256_HEX];
     mocl_status st = mocl_file_hash(moclL_ctx(L), check_path(L, 1), hex);
@@ -243,6 +248,7 @@ static int fs_join(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"basename", fs_basename},
+                                     {"copy", fs_copy},
                                      {"cwd", fs_cwd},
                                      {"dirname", fs_dirname},
                                      {"exists", fs_exists},

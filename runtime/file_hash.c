@@ -2,13 +2,12 @@
 #define _GNU_SOURCE
 #include "file_hash.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "file.h" /* mocl_file_fail */
+#include "file.h" /* mocl_file_fail, mocl_file_read_some */
 
 enum {
     REMEMBERED = 256,        /* files; the oldest is forgotten for one more */
@@ -107,11 +106,10 @@ void mocl_passing_written(mocl_passing *p, mocl_ctx *ctx, const struct stat *wri
 static mocl_status hash_all(mocl_ctx *ctx, int fd, const char *path, mocl_passing *p) {
     for (;;) {
         char piece[1 << 15];
-        ssize_t got = read(fd, piece, sizeof piece);
+        size_t got;
+        MOCL_TRY(mocl_file_read_some(ctx, fd, path, piece, sizeof piece, &got));
         if (got == 0) return MOCL_OK;
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return mocl_file_fail(ctx, path);
-        mocl_passing_add(p, piece, (size_t)got);
+        mocl_passing_add(p, piece, got);
         MOCL_TRY(mocl_poll(ctx));
     }
 }

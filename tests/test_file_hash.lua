@@ -2,6 +2,7 @@
 
 local T = require "t"
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
@@ -118,4 +119,29 @@ T.test("what was not read or written whole is not taken for known", function()
   fs.hash_in_passing(false)
   T.eq(fs.sha256(path .. ".again"), want)
   T.raises("boolean expected", fs.hash_in_passing)
+end)
+
+T.test("fs.copy: the bytes, hashed on both sides; a failure leaves nothing", function()
+  local dir = T.tmpdir()
+  local from, to = dir .. "/from", dir .. "/to"
+  assert(fs.write(from, ("0123456789abcdef"):rep(9 << 16)))
+  wait()
+  digest.in_passing(function() assert(fs.copy(from, to)) end)
+  local a, b
+  T.ok(bytes_read(function() a, b = fs.sha256(from), fs.sha256(to) end) < SIZE)
+  T.eq(a, b)
+  T.ok(assert(fs.read(from)) == assert(fs.read(to)))
+  T.fails("none: No such file or directory", fs.copy, dir .. "/none", dir .. "/new")
+  T.fails("Is a directory", fs.copy, dir, dir .. "/new")
+  T.fails("no/such: No such file or directory", fs.copy, from, dir .. "/no/such")
+  T.eq(fs.list(dir), { "from", "to" })
+end)
+
+T.test("nothing is hashed in passing after a failure", function()
+  local path = T.tmpdir() .. "/x"
+  T.raises("^stopped$", digest.in_passing, error, "stopped", 0)
+  T.eq({ digest.in_passing(function(...) return ..., nil, 3 end, 1) }, { 1, nil, 3 })
+  local size = 9 << 20
+  assert(fs.write(path, ("x"):rep(size)))
+  T.ok(bytes_read(function() fs.sha256(path) end) >= size)
 end)

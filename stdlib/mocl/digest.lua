@@ -5,7 +5,7 @@ local fs = require "mocl.fs"
 
 local digest = {}
 
---- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, safetensors, lines of texts) are
+--- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, fs.copy, safetensors, lines) are
 -- hashed in passing, so that digest.of and fs.sha256 need not read them again.
 function digest.in_passing(fn, ...)
   fs.hash_in_passing(true)

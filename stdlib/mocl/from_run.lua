@@ -14,7 +14,6 @@ local from_run = {}
 local Source = {}
 Source.__index = Source
 
-local CHUNK = 1 << 20 -- bytes that are copied at a time
 
 local function sorted(t)
   local keys = {}
@@ -153,14 +152,7 @@ end
 
 local function copy(from, to)
   check(fs.mkdir(fs.dirname(to)))
-  local input <close> = check(io.open(from, "rb"))
-  local output <close> = check(io.open(to, "wb"))
-  for bytes in function() return input:read(CHUNK) end do
-    local ok, err = output:write(bytes)
-    check(ok, err and to .. ": " .. err)
-  end
-  local ok, err = output:close()
-  check(ok, err and to .. ": " .. err)
+  check(fs.copy(from, to))
 end
 
 -- The lines of a log that a stage wrote.

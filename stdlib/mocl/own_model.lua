@@ -97,11 +97,11 @@ function own_model.copy_tokenizer(cfg, dir)
   if fs.exists(path) == "directory" then
     for _, name in ipairs(FILES) do
       if fs.exists(fs.join(path, name)) == "file" then
-        assert(fs.write(fs.join(dir, name), assert(fs.read(fs.join(path, name)))))
+        assert(fs.copy(fs.join(path, name), fs.join(dir, name)))
       end
     end
   else
-    assert(fs.write(fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or "")), assert(fs.read(path))))
+    assert(fs.copy(path, fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or ""))))
   end
 end
 
