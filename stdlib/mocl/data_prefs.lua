@@ -7,6 +7,7 @@ local core = require "mocl.data.core"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local options = require "mocl.options"
+local sorted_keys = require "mocl.config_text".sorted_keys
 
 local prefs = {}
 
@@ -16,12 +17,7 @@ local HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 --- Raises unless each option is known and of its type. known: name -> type.
 function prefs.check_options(name, opts, known)
-  local names = {}
-  for k in pairs(known) do
-    names[#names + 1] = k
-  end
-  table.sort(names)
-  for key, value in pairs(options.check(name, opts or {}, {}, names, 1)) do
+  for key, value in pairs(options.check(name, opts or {}, {}, sorted_keys(known), 1)) do
     local want, got = known[key], math.type(value) or type(value)
     if got ~= want then
       error(("%s: bad option '%s' (%s expected, got %s)"):format(name, key, want, got), 3)

@@ -8,21 +8,12 @@ local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local run_options = require "mocl.run_options"
+local sorted_keys = require "mocl.config_text".sorted_keys
 
 local from_run = {}
 
 local Source = {}
 Source.__index = Source
-
-
-local function sorted(t)
-  local keys = {}
-  for k in pairs(t) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  return keys
-end
 
 -- The value of an option by its name with dots.
 local function option(cfg, key)
@@ -48,7 +39,7 @@ end
 -- A file of which two sets of hashes differ, or nil.
 local function differing(a, b)
   for _, set in ipairs { a, b } do
-    for _, name in ipairs(sorted(set)) do
+    for _, name in ipairs(sorted_keys(set)) do
       if a[name] ~= b[name] then
         return name
       end
@@ -138,7 +129,7 @@ function from_run.open(path, o)
   source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
   for _, name in ipairs(o.stages) do
     if type(source.stages[name]) ~= "table" then
-      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
+      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted_keys(source.stages), ", "),
         fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
     end
   end

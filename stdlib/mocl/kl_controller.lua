@@ -5,7 +5,9 @@
 -- horizons a step its factor is 0 or below, and a beta of 0 stays 0. It refuses a kl that is not finite.
 
 local check_options = require "mocl.options".check
-local shown = require("mocl.config_text").shown
+local config_text = require "mocl.config_text"
+
+local shown, sorted_keys = config_text.shown, config_text.sorted_keys
 
 local kl_controller = {}
 
@@ -24,11 +26,9 @@ local function is_finite(x)
   return type(x) == "number" and x == x and x ~= math.huge and x ~= -math.huge
 end
 
-local NAMES = { adaptive = { "init_kl_coef", "target", "horizon", "min" }, fixed = { "init_kl_coef" } }
-
 local function make(kind, options)
   local c = setmetatable({ kind = kind }, Controller)
-  for key, value in pairs(check_options("kl_controller." .. kind, options or {}, {}, NAMES[kind])) do
+  for key, value in pairs(check_options("kl_controller." .. kind, options or {}, {}, sorted_keys(DEFAULTS[kind]))) do
     local positive = key == "target" or key == "horizon"
     if not is_finite(value) or value < 0 or (positive and value == 0) then
       error(("kl_controller.%s: %s is a finite number %s 0, got %s"):format(kind, key,

@@ -9,6 +9,7 @@ local fs = require "mocl.fs"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
+local covers = require "mocl.run_options".covers
 local tokenizer = require "mocl.tokenizer"
 
 local own_model = {}
@@ -20,15 +21,6 @@ end
 -- Options that speak of a base model that is trained here.
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
-
-local function covers(keys, key)
-  for _, k in ipairs(keys) do
-    if k == key or key:sub(1, #k + 1) == k .. "." then
-      return true
-    end
-  end
-  return false
-end
 
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
