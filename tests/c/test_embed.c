@@ -47,7 +47,7 @@ static void test_values(void) {
     CHECK(mocl_get_number(ctx, "nothing", &x) == MOCL_FAILED && x == 42);
     CHECK(strstr(mocl_error(ctx), "'nothing' is a nil, not a number") != NULL);
     CHECK(mocl_get_number(ctx, "no.such.table", &x) == MOCL_FAILED);
-    CHECK(strstr(mocl_error(ctx), "'no' is nil") != NULL);
+    CHECK(strstr(mocl_error(ctx), "'no' is nil, not a table") != NULL);
     CHECK(mocl_get_string(ctx, "config") == NULL);
     CHECK(mocl_call(ctx, "f", (double[]){3, 4}, 2, (double[3]){0}, 3) == MOCL_FAILED);
     CHECK(strstr(mocl_error(ctx), "result 3 of 'f' is a nil, not a number") != NULL);
@@ -63,7 +63,7 @@ static void test_errors(void) {
     CHECK(strstr(mocl_error(ctx), "code:1: bang\nstack traceback:") != NULL);
     CHECK(mocl_dostring(ctx, "error(setmetatable({}, {__tostring = function() return 'own' end}))",
                         NULL) == MOCL_FAILED);
-    CHECK(strcmp(mocl_error(ctx), "own") == 0);
+    CHECK(strstr(mocl_error(ctx), "own\nstack traceback:\n") == mocl_error(ctx));
     CHECK(mocl_dostring(ctx, "error()", NULL) == MOCL_FAILED);
     CHECK(strstr(mocl_error(ctx), "(error object is a nil value)") != NULL);
     CHECK(mocl_dofile(ctx, "no/such/file.lua") == MOCL_FAILED);
