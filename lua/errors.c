@@ -1,8 +1,8 @@
 /* errors.c - what is shown of an error that nobody catches: its text, and the stack where it was raised.
 **
-** The handler of a protected call runs where the error is raised, so it sees that stack, as long as nobody on the way catches
-** the error and raises it again. The library does not: it adds words with mocl.on_error, which finds the text with its
-** traceback behind it. A coroutine has a stack of its own, which is kept as text when it dies.
+** The handler of a protected call runs where the error is raised, so it sees that stack, as long as nobody on the way
+** catches the error and raises it again. The library does not: it adds words with mocl.on_error, which finds the text with
+** its traceback behind it. A coroutine has a stack of its own, which is kept as text when it dies.
 */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -61,11 +61,11 @@ static bool raised_by_itself(lua_State *L, int level) {
     return !f || (f != h->raises[0] && f != h->raises[1]);
 }
 
-/* Is the place where a message was raised of use to who reads it, on the stack of L from `level` on? Not so where code said
-** by error(message, 0) or assert that the message is complete: one for the user of a script, not for its author, as an option
-** that is wrong, or a place in a file that was read ("x.json:3:7: ..."). It is of use where the message begins with a place in the
-** code that runs ("chunk:line: ..."), or in mocl's own; where no code chose so; where a chunk is stripped of the places; and
-** where the code is neither the script that runs nor mocl's but called by mocl, as a reward. */
+/* Is the place where a message was raised of use to who reads it, on the stack of L from `level` on? Not where code has
+** said by error(message, 0) that the message is complete, one for the user of a script and not for its author: an option
+** that is wrong, or a place in a file that was read ("x.json:3:7: ..."). It is of use where the message begins with a place
+** in the code that runs ("chunk:line: ..."), or in mocl's own; where no code chose so; where a chunk is stripped of its
+** places; and where the code is neither the script that runs nor mocl's but called by mocl, as a reward. */
 static bool wants_trace(lua_State *L, int level, const char *message) {
     enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
     const char *raiser = NULL; /* source of the innermost function in Lua */
@@ -137,40 +137,43 @@ static void push_text(lua_State *L, int idx) {
 
 /* ---- stacks of coroutines that died ---- */
 
-/* registry: the stack of the last coroutine that died of an error, {error value, stack, type of the value}, with weak values: the
-** error may hold tensors */
+/* registry: the stack of the last coroutine that died of an error, {error value, stack, type of the value, whether the stack
+** is of use}, with weak values: the error may hold tensors */
 static const char died_key = 'd';
-enum { VALUE = 1, STACK, TYPE };
+enum { VALUE = 1, STACK, TYPE, WANTED };
 
-/* Pushes the kept stack if it belongs to the error at idx; else nothing. */
-static bool push_kept(lua_State *L, int idx) {
+/* Is the error at idx the one at `kept`? A message may have got a place in front, from assert or coroutine.wrap. */
+static bool same_error(lua_State *L, int idx, int kept) {
+    size_t n, m;
+    if (lua_type(L, idx) != LUA_TSTRING) return lua_rawequal(L, idx, kept);
+    const char *message = lua_tolstring(L, idx, &n), *end = lua_tolstring(L, kept, &m);
+    if (n == m || m == 0) return lua_rawequal(L, idx, kept);
+    return n > m + 2 && strcmp(message + n - m, end) == 0 && strncmp(message + n - m - 2, ": ", 2) == 0;
+}
+
+/* Pushes the kept stack if it belongs to the error at idx, and says in *wanted whether it is of use; else pushes nothing. */
+static bool push_kept(lua_State *L, int idx, bool *wanted) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &died_key);
     int kept = lua_gettop(L);
     lua_rawgeti(L, kept, TYPE);
     lua_rawgeti(L, kept, VALUE);
-    bool same = lua_tointeger(L, -2) == lua_type(L, idx) && lua_type(L, -1) == lua_type(L, idx)
-                && (lua_isnil(L, idx) || lua_rawequal(L, -1, idx)) && lua_rawgeti(L, kept, STACK) == LUA_TSTRING;
-    if (same) lua_replace(L, kept);
+    int type = lua_type(L, idx);
+    bool same = lua_tointeger(L, -2) == type && lua_type(L, -1) == type && lua_rawgeti(L, kept, STACK) == LUA_TSTRING
+                && same_error(L, idx, kept + 2);
+    *wanted = false;
+    if (same) {
+        lua_rawgeti(L, kept, WANTED);
+        *wanted = lua_toboolean(L, -1);
+        lua_pop(L, 1);
+        lua_replace(L, kept);
+    }
     lua_settop(L, same ? kept : kept - 1);
     return same;
 }
 
-static void set_kept(lua_State *L, int idx, int stack) {
-    luaL_checkstack(L, 4, NULL);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &died_key);
-    lua_pushvalue(L, idx);
-    lua_rawseti(L, -2, VALUE);
-    lua_pushinteger(L, stack ? lua_type(L, idx) : LUA_TNONE);
-    lua_rawseti(L, -2, TYPE);
-    if (stack) lua_pushvalue(L, stack);
-    else lua_pushnil(L);
-    lua_rawseti(L, -2, STACK);
-    lua_pop(L, 1);
-}
-
 /* Pushes the frames of a stack as lines, each with '\n' in front; after those that are kept for the error at idx. */
 static void push_frames(lua_State *L, int idx, lua_State *of, int level) {
-    bool kept = push_kept(L, idx);
+    bool wanted, kept = push_kept(L, idx, &wanted);
     if (kept) lua_pushliteral(L, "\n\t(a coroutine, resumed by)");
     luaL_traceback(L, of, NULL, level);
     lua_pushstring(L, lua_tostring(L, -1) + sizeof TRACE - 2); /* it begins without a '\n' */
@@ -182,40 +185,46 @@ static void push_frames(lua_State *L, int idx, lua_State *of, int level) {
 static int keep(lua_State *L) {
     lua_State *co = lua_tothread(L, 2);
     const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
+    bool wanted, known;
     lua_settop(L, 2);
-    bool known = push_kept(L, 1);
+    known = push_kept(L, 1, &wanted);
     lua_settop(L, 2);
-    if (known || !message || (!strstr(message, TRACE) && wants_trace(co, 0, message))) {
-        push_frames(L, 1, co, 0);
-        set_kept(L, 1, 3);
-        lua_pushboolean(L, true);
-        return 1;
-    }
-    set_kept(L, 1, 0);
+    wanted = (known && wanted) || !message || wants_trace(co, 0, message);
+    push_frames(L, 1, co, 0); /* 3 */
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &died_key);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, 4, VALUE);
+    lua_pushvalue(L, 3);
+    lua_rawseti(L, 4, STACK);
+    lua_pushinteger(L, lua_type(L, 1));
+    lua_rawseti(L, 4, TYPE);
+    lua_pushboolean(L, wanted);
+    lua_rawseti(L, 4, WANTED);
     return 0;
 }
 
-bool moclL_keep_stack(lua_State *L, lua_State *co) {
-    if (lua_status(co) == LUA_ERRMEM || !lua_checkstack(L, 6)) return false;
+void moclL_keep_stack(lua_State *L, lua_State *co) {
+    if (lua_status(co) == LUA_ERRMEM || !lua_checkstack(L, 6)) return;
     lua_pushcfunction(L, keep);
     lua_pushvalue(L, -2);
     lua_pushthread(co);
     lua_xmove(co, L, 1);
-    bool kept = lua_pcall(L, 2, 1, 0) == LUA_OK && lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return kept;
+    if (lua_pcall(L, 2, 0, 0)) lua_pop(L, 1);
 }
 
 /* arg: the error */
 static int rename_kept(lua_State *L) {
     lua_settop(L, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &died_key);
-    if (lua_rawgeti(L, -1, STACK) == LUA_TSTRING) set_kept(L, 1, 3);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, 2, VALUE);
+    lua_pushinteger(L, lua_type(L, 1));
+    lua_rawseti(L, 2, TYPE);
     return 0;
 }
 
 void moclL_rename_stack(lua_State *L) {
-    if (!lua_checkstack(L, 4)) return;
+    if (!lua_checkstack(L, 6)) return;
     lua_pushcfunction(L, rename_kept);
     lua_pushvalue(L, -2);
     if (lua_pcall(L, 1, 0, 0)) lua_pop(L, 1);
@@ -234,9 +243,10 @@ static int add_traceback(lua_State *L) {
         return 1;
     }
     if (message && strstr(message, TRACE)) return 1; /* somebody added words to it on its way */
-    bool kept = push_kept(L, 1);
+    bool wanted;
+    push_kept(L, 1, &wanted);
     lua_settop(L, 1);
-    bool wanted = kept || !message || wants_trace(L, 1, message);
+    wanted = wanted || !message || wants_trace(L, 1, message);
     if (message) lua_pushvalue(L, 1);
     else push_text(L, 1);
     if (!wanted) return 1;
@@ -275,7 +285,7 @@ void moclL_open_errors(lua_State *L) {
         h->raises[i] = lua_tocfunction(L, -1);
         lua_pop(L, 1);
     }
-    lua_createtable(L, TYPE, 0);
+    lua_createtable(L, WANTED, 0);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");

@@ -61,7 +61,11 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
     lua_Debug at;
     int level = 0; /* of the innermost function in Lua, where C functions called each other */
-    for (luaL_where(L, level); !lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at); luaL_where(L, level)) lua_pop(L, 1);
+    luaL_where(L, level);
+    while (!lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at)) {
+        lua_pop(L, 1);
+        luaL_where(L, level);
+    }
     lua_pushstring(L, ctx->message);
     mocl_clear(ctx);
     lua_concat(L, 2);
@@ -190,12 +194,12 @@ static int coroutine_resume(lua_State *L) {
 
 static int wrapped(lua_State *L) {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-    bool kept = false, lives = lua_status(co) <= LUA_YIELD;
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L));
     if (n >= 0) return n;
     int status = lua_status(co);
     if (status > LUA_YIELD) { /* it failed: its <close> variables are open */
-        kept = lives && moclL_keep_stack(L, co);
+        if (lives) moclL_keep_stack(L, co);
         status = close_thread(L, co);
         lua_xmove(co, L, 1);
     }
@@ -204,7 +208,7 @@ static int wrapped(lua_State *L) {
         lua_insert(L, -2);
         lua_concat(L, 2);
     }
-    if (kept) moclL_rename_stack(L);
+    if (lives && status > LUA_YIELD) moclL_rename_stack(L);
     return lua_error(L);
 }
 

@@ -351,8 +351,8 @@ static int generated_gc(lua_State *L) {
 
 static void close_generation(void *p) { mocl_generation_close(p); }
 
-/* Generates with a call of the function at index fn for each token. What it raises leaves through here: the generation, at the
-** top of the stack, is closed then by Lua. */
+/* Generates with a call of the function at index fn for each token. What it raises leaves through here: Lua closes the
+** generation, at the top of the stack, then. */
 static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
                                      const mocl_generate_options *o) {
     mocl_generation **generation = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);

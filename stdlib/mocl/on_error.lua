@@ -3,9 +3,9 @@
 --   local words <close> = on_error.words(function(text) return path .. ": " .. text end)
 --   return f(...) -- an error in here leaves with the words
 --
--- The error is not caught: whoever handles it outside sees the stack where it was raised, and a value that is no text stays
--- what it is. The handler of a protected call has run before the variable is closed, so the text may have a traceback behind
--- it; that stays behind the words. An interruption leaves as it is.
+-- The error is not caught: whoever handles it outside sees the stack where it was raised, and a value that is no text
+-- stays what it is. The handler of a protected call has run before the variable is closed, so the text may have a traceback
+-- behind it; that stays behind the words. An interruption leaves as it is.
 
 local on_error = {}
 
@@ -28,8 +28,9 @@ function Words:__close(err)
   end
 end
 
---- on_error.words(change) -> a value for a `<close>` variable. change(text) -> the text with which an error leaves the block,
--- and true if it says all that its reader needs, who gave an option or has a disk that is full: then there is no traceback.
+--- on_error.words(change) -> a value for a `<close>` variable. change(text) -> the text with which an error leaves the
+-- block, and true if it says all that its reader needs, who gave an option or has a disk that is full: then there is no
+-- traceback.
 function on_error.words(change)
   return setmetatable({ change = change }, Words)
 end
