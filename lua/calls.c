@@ -63,7 +63,7 @@ void moclL_hold(lua_State *L, void *object, moclL_free free_fn) {
         moclL_held *held = mocl_realloc(moclL_ctx(L), c->held, (size_t)capacity * sizeof *held);
         if (!held) {
             if (free_fn) free_fn(object);
-            moclL_raise(L, MOCL_E_NOMEM);
+            moclL_raise(L, mocl_nomem(moclL_ctx(L), (size_t)capacity * sizeof *held));
             return;
         }
         c->held = held;

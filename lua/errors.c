@@ -1,13 +1,14 @@
 /* errors.c - what is shown of an error that nobody catches: its text, and the stack where it was raised.
 **
 ** The handler of a protected call runs where the error is raised, so it sees that stack, as long as nobody on the way
-** catches the error and raises it again. The library does not: it adds words with mocl.on_error, which finds the text with
-** its traceback behind it. A coroutine has a stack of its own, which is kept as text when it dies.
+** catches the error and raises it again. The library does not: it adds words with mocl.on_error, which finds the text
+** with its traceback behind it. A coroutine has a stack of its own, which is kept as text when it dies.
 */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <string.h>
 
+#include "mocl.h"
 #include "state.h"
 
 static const char TRACE[] = "\nstack traceback:"; /* as luaL_traceback begins it */
@@ -62,10 +63,11 @@ static bool raised_by_itself(lua_State *L, int level) {
 }
 
 /* Is the place where a message was raised of use to who reads it, on the stack of L from `level` on? Not where code has
-** said by error(message, 0) that the message is complete, one for the user of a script and not for its author: an option
-** that is wrong, or a place in a file that was read ("x.json:3:7: ..."). It is of use where the message begins with a place
-** in the code that runs ("chunk:line: ..."), or in mocl's own; where no code chose so; where a chunk is stripped of its
-** places; and where the code is neither the script that runs nor mocl's but called by mocl, as a reward. */
+** said by error(message, 0) that the message is complete, one for the user of a script and not for its author: an
+** option that is wrong, or a place in a file that was read ("x.json:3:7: ..."). It is of use where the message begins
+** with a place in the code that runs ("chunk:line: ..."), or in mocl's own; where no code chose so; where a chunk is
+** stripped of its places; and where the code is neither the script that runs nor mocl's but called by mocl, as a
+** reward. */
 static bool wants_trace(lua_State *L, int level, const char *message) {
     enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
     const char *raiser = NULL; /* source of the innermost function in Lua */
@@ -137,8 +139,8 @@ static void push_text(lua_State *L, int idx) {
 
 /* ---- stacks of coroutines that died ---- */
 
-/* registry: the stack of the last coroutine that died of an error, {error value, stack, type of the value, whether the stack
-** is of use}, with weak values: the error may hold tensors */
+/* registry: the stack of the last coroutine that died of an error, {error value, stack, type of the value, whether the
+** stack is of use}, with weak values: the error may hold tensors */
 static const char died_key = 'd';
 enum { VALUE = 1, STACK, TYPE, WANTED };
 
@@ -151,7 +153,8 @@ static bool same_error(lua_State *L, int idx, int kept) {
     return n > m + 2 && strcmp(message + n - m, end) == 0 && strncmp(message + n - m - 2, ": ", 2) == 0;
 }
 
-/* Pushes the kept stack if it belongs to the error at idx, and says in *wanted whether it is of use; else pushes nothing. */
+/* Pushes the kept stack if it belongs to the error at idx, and says in *wanted whether it is of use; else pushes
+** nothing. */
 static bool push_kept(lua_State *L, int idx, bool *wanted) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &died_key);
     int kept = lua_gettop(L);
@@ -203,13 +206,20 @@ static int keep(lua_State *L) {
     return 0;
 }
 
+/* lua_pcall(L, n, 0, 0) that drops an error, but for an interruption, which is to come again */
+static void call_quietly(lua_State *L, int n) {
+    if (lua_pcall(L, n, 0, 0) == LUA_OK) return;
+    if (lua_type(L, -1) == LUA_TSTRING && moclL_is_interruption(lua_tostring(L, -1))) mocl_interrupt(moclL_host_of(L)->ctx);
+    lua_pop(L, 1);
+}
+
 void moclL_keep_stack(lua_State *L, lua_State *co) {
-    if (lua_status(co) == LUA_ERRMEM || !lua_checkstack(L, 6)) return;
+    if (lua_status(co) == LUA_ERRMEM || !lua_checkstack(L, 6) || !lua_checkstack(co, 1)) return;
     lua_pushcfunction(L, keep);
     lua_pushvalue(L, -2);
     lua_pushthread(co);
     lua_xmove(co, L, 1);
-    if (lua_pcall(L, 2, 0, 0)) lua_pop(L, 1);
+    call_quietly(L, 2);
 }
 
 /* arg: the error */
@@ -227,7 +237,7 @@ void moclL_rename_stack(lua_State *L) {
     if (!lua_checkstack(L, 6)) return;
     lua_pushcfunction(L, rename_kept);
     lua_pushvalue(L, -2);
-    if (lua_pcall(L, 1, 0, 0)) lua_pop(L, 1);
+    call_quietly(L, 1);
 }
 
 /* ---- protected calls ---- */

@@ -58,8 +58,8 @@ const char *moclL_errortext(lua_State *L, char buf[MOCLL_ERROR_BYTES]);
 
 /* Does the text of an error, with or without a traceback, say that it is an interruption? */
 bool moclL_is_interruption(const char *message);
-/* A coroutine has died of the error on top of L's stack: keeps its stack as text for whoever shows that error, until the
-** next one dies. Raises nothing. */
+/* A coroutine has died of the error on top of L's stack: keeps its stack as text for whoever shows that error, until
+** the next one dies. Raises nothing. */
 void moclL_keep_stack(lua_State *L, lua_State *co);
 /* What was kept last belongs to the error on top of the stack, which has taken the place of the coroutine's. */
 void moclL_rename_stack(lua_State *L);

@@ -126,8 +126,9 @@ typedef struct mocl_generated {
 /* prompts: host arrays; row b is tokens[offsets[b]] .. tokens[offsets[b + 1] - 1], not empty */
 mocl_status mocl_model_generate(mocl_generated *out, mocl_model *m, int64_t rows, const int32_t *offsets,
                                 const int32_t *tokens, const mocl_generate_options *options);
-/* The same, one token at a time, for a caller that looks at each and may leave at any. `out` and what `eos` of the options
-** points to live as long as the generation; close it whatever open returned (*generation may be NULL then), and free `out`. */
+/* The same, one token at a time, for a caller that looks at each and may leave at any. `out` and what `eos` of the
+** options points to live as long as the generation; close it whatever open returned (*generation may be NULL then), and
+** free `out`. */
 typedef struct mocl_generation mocl_generation;
 mocl_status mocl_generation_open(mocl_generation **generation, mocl_generated *out, mocl_model *m, int64_t rows,
                                  const int32_t *offsets, const int32_t *tokens, const mocl_generate_options *options);

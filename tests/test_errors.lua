@@ -143,7 +143,8 @@ end)
 
 -- ---- what the program shows ----
 
--- Runs the script s.lua of a directory with these files; its standard error, and the lines of it in which each text stands.
+-- Runs the script s.lua in a directory with these files; its standard error without the program's name, its status and
+-- what it printed.
 local function script(text, files, arguments)
   local dir = T.tmpdir()
   for name, content in pairs(files or {}) do

@@ -4,8 +4,8 @@
 --   return f(...) -- an error in here leaves with the words
 --
 -- The error is not caught: whoever handles it outside sees the stack where it was raised, and a value that is no text
--- stays what it is. The handler of a protected call has run before the variable is closed, so the text may have a traceback
--- behind it; that stays behind the words. An interruption leaves as it is.
+-- stays what it is. The handler of a protected call has run before the variable is closed, so the text may have a
+-- traceback behind it; that stays behind the words. An interruption leaves as it is.
 
 local on_error = {}
 
