@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calls.h"
 #include "mocl.h"
 #include "state.h"
 
@@ -273,6 +274,7 @@ int moclL_call(lua_State *L, int n_args, int n_results) {
     lua_insert(L, base);
     int status = lua_pcall(L, n_args, n_results, base);
     lua_remove(L, base);
+    if (status) moclL_dropcalls(L);
     return status;
 }
 
