@@ -5,16 +5,16 @@ local fs = require "mocl.fs"
 
 local digest = {}
 
+local OFF = setmetatable({}, { __close = function()
+  fs.hash_in_passing(false)
+end })
+
 --- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, fs.copy, safetensors, lines) are
 -- hashed in passing, so that digest.of and fs.sha256 need not read them again.
 function digest.in_passing(fn, ...)
   fs.hash_in_passing(true)
-  local results = table.pack(pcall(fn, ...))
-  fs.hash_in_passing(false)
-  if not results[1] then
-    error(results[2], 0)
-  end
-  return table.unpack(results, 2, results.n)
+  local _ <close> = OFF
+  return fn(...)
 end
 
 --- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative
