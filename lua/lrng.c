@@ -73,7 +73,7 @@ static int rng_shuffle(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    for (lua_Integer i = luaL_len(L, 2); i > 1; i--) {
+    for (lua_Integer i = moclL_len(L, 2); i > 1; i--) {
         lua_Integer j = 1 + (lua_Integer)mocl_rng_below(r, (uint64_t)i);
         lua_geti(L, 2, i);
         lua_geti(L, 2, j); /* stack: r, list, list[i], list[j] */
@@ -87,7 +87,7 @@ static int rng_shuffle(lua_State *L) {
 static int rng_choice(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, 2);
+    lua_Integer n = moclL_len(L, 2);
     luaL_argcheck(L, n > 0, 2, "the list is empty");
     lua_geti(L, 2, 1 + (lua_Integer)mocl_rng_below(r, (uint64_t)n));
     return 1;
@@ -110,7 +110,7 @@ static double get_weight(lua_State *L, lua_Integer i) {
 static int rng_weighted(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, 2), last = 0;
+    lua_Integer n = moclL_len(L, 2), last = 0;
     double sum = 0, reached = 0;
     for (lua_Integer i = 1; i <= n; i++) {
         double w = get_weight(L, i);

@@ -84,6 +84,13 @@ static const char *check_text(lua_State *L, int idx) {
     return text;
 }
 
+/* the call goes on using the characters of the string at idx: a finalizer may take it out of its table */
+static void keep_text(lua_State *L, int idx) {
+    lua_pushvalue(L, idx);
+    moclL_holdstring(L);
+    lua_pop(L, 1);
+}
+
 static mocl_status fill_from_device(mocl_ctx *ctx, void *user, size_t offset, void *buffer, size_t n) {
     mocl_tensor *t = user;
     (void)ctx;
@@ -106,21 +113,28 @@ static int safetensors_save(lua_State *L) {
     size_t i = 0;
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         mocl_tensor *t = moclL_totensor(L, -1);
+        if (i == n) return luaL_error(L, "save: the table of tensors changed while it was read"); /* by a finalizer */
         if (lua_type(L, -2) != LUA_TSTRING || !t) return luaL_error(L, "save: the table must map names to tensors");
         mocl_tensor **c = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
         list[i] = (mocl_safetensors_source){.name = check_text(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,
                                             .shape = (*c)->shape, .fill = fill_from_device, .user = *c};
         lua_rawseti(L, 6, (lua_Integer)++i);
+        keep_text(L, -2);
     }
+    if (i != n) return luaL_error(L, "save: the table of tensors changed while it was read");
     i = 0;
     if (n_meta)
         for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1), i++) {
             if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
                 return luaL_error(L, "save: metadata must map strings to strings");
+            if (i == n_meta) return luaL_error(L, "save: the metadata changed while it was read");
             meta[i] = (mocl_safetensors_pair){.key = check_text(L, -2), .value = check_text(L, -1)};
+            keep_text(L, -2);
+            keep_text(L, -1);
         }
     lua_pushboolean(L, 1);
+    if (i != n_meta) return luaL_error(L, "save: the metadata changed while it was read");
     return moclL_result(L, mocl_safetensors_write(moclL_ctx(L), path, list, n, meta, n_meta), 1);
 }
 
