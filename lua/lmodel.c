@@ -289,8 +289,8 @@ static int transformer_pack(lua_State *L) {
 static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
     lua_getfield(L, idx, name);
     mocl_tensor *t = moclL_totensor(L, -1);
-    if (!t || t->dtype != MK_I32)
-        luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' is no i32 tensor", name));
+    if (!t) luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' %s", name, moclL_notensor(L, -1)));
+    else if (t->dtype != MK_I32) luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' is no i32 tensor", name));
     return t; /* the value stays on the stack */
 }
 
@@ -309,11 +309,11 @@ static int model_forward(lua_State *L) {
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "rows") != LUA_TNIL) { /* the value stays on the stack */
         pass.rows = moclL_totensor(L, -1);
-        if (!pass.rows) return luaL_error(L, "forward: rows must be an i32 tensor, got %s", luaL_typename(L, -1));
+        if (!pass.rows) return luaL_error(L, "forward: option 'rows' %s", moclL_notensor(L, -1));
     }
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
         pass.hidden = moclL_totensor(L, -1);
-        if (!pass.hidden) return luaL_error(L, "forward: hidden must be a tensor, got %s", luaL_typename(L, -1));
+        if (!pass.hidden) return luaL_error(L, "forward: option 'hidden' %s", moclL_notensor(L, -1));
     }
     pass.start = moclL_optfield_integer(L, 3, "start", LUA_MININTEGER);
     if (!pass.hidden != (pass.start == LUA_MININTEGER))

@@ -27,7 +27,7 @@ static mocl_tensor **parameter_list(lua_State *L, int *n) {
             lua_remove(L, -2);
         }
         list[i - 1] = moclL_totensor(L, -1);
-        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor", i));
+        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I %s", i, moclL_notensor(L, -1)));
         lua_pop(L, 1);
     }
     *n = (int)count;

@@ -114,7 +114,8 @@ static int safetensors_save(lua_State *L) {
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         mocl_tensor *t = moclL_totensor(L, -1);
         if (i == n) return luaL_error(L, "save: the table of tensors changed while it was read"); /* by a finalizer */
-        if (lua_type(L, -2) != LUA_TSTRING || !t) return luaL_error(L, "save: the table must map names to tensors");
+        if (lua_type(L, -2) != LUA_TSTRING) return luaL_error(L, "save: the table must map names to tensors");
+        if (!t) return luaL_error(L, "save: the table must map names to tensors: '%s' %s", lua_tostring(L, -2), moclL_notensor(L, -1));
         mocl_tensor **c = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
         list[i] = (mocl_safetensors_source){.name = check_text(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,

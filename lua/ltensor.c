@@ -56,6 +56,12 @@ mocl_tensor *moclL_totensor(lua_State *L, int idx) {
     return box ? hold(L, *box) : NULL;
 }
 
+const char *moclL_notensor(lua_State *L, int idx) {
+    if (to_box(L, idx)) return "was released";
+    if (luaL_testudata(L, idx, MOCL_TENSOR_CLASS)) return "is a copy of the bytes of a tensor, as from another thread";
+    return lua_pushfstring(L, "is a %s, not a tensor", luaL_typename(L, idx));
+}
+
 static size_t live_bytes(mocl_ctx *ctx) {
     size_t live = 0;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
@@ -164,7 +170,10 @@ mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base) {
         moclL_pushtensorref(L, given);
         return given;
     }
-    if (!given) luaL_checktype(L, idx, LUA_TTABLE);
+    if (!given && !lua_istable(L, idx)) {
+        if (luaL_testudata(L, idx, MOCL_TENSOR_CLASS)) moclL_checktensor(L, idx); /* raises */
+        luaL_typeerror(L, idx, "table or i32 tensor");
+    }
     int64_t n = given ? mocl_tensor_numel(given) : moclL_len(L, idx);
     int32_t *host = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *host, 0);
     if (given) {
@@ -517,7 +526,7 @@ static int tensor_len(lua_State *L) {
 
 static int tensor_backward(lua_State *L) {
     static const char *const options[] = {"retain_graph", NULL};
-    mocl_tensor *t = moclL_checktensor(L, 1), *seed = moclL_totensor(L, 2);
+    mocl_tensor *t = moclL_checktensor(L, 1), *seed = lua_isuserdata(L, 2) ? moclL_checktensor(L, 2) : NULL;
     int opts = seed ? 3 : 2;
     moclL_checkoptions(L, opts, options);
     mocl_status st = mocl_tensor_backward(t, seed, moclL_optfield_boolean(L, opts, "retain_graph", false));

@@ -246,7 +246,7 @@ static mocl_tensor **check_list(lua_State *L, int *n) {
     for (lua_Integer i = 1; i <= count; i++) {
         lua_geti(L, 1, i);
         list[i - 1] = moclL_totensor(L, -1);
-        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor (or was released)", i));
+        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I %s", i, moclL_notensor(L, -1)));
         lua_pop(L, 1); /* the call keeps it */
     }
     *n = (int)count;

@@ -171,7 +171,7 @@ T.test("states of some rows alone: the same bits, the same gradients", function(
   end
   local none = transformer.pack({ { 4, 9 }, { 1 } }, { {}, {} })
   T.eq(model:forward(none, { rows = none.rows }).shape, { 0, model:config().hidden_size })
-  T.raises("rows must be an i32 tensor, got table", model.forward, model, batch, { rows = { 1 } })
+  T.raises("option 'rows' is a table, not a tensor", model.forward, model, batch, { rows = { 1 } })
   T.raises("index 40", model.forward, model, batch, { rows = tensor.new({ 40 }, { dtype = "i32" }) })
 end)
 
