@@ -182,8 +182,8 @@ end
 S["mocl.transformer.core.pack"] = function(w)
   return { { { 1, 2 }, { 3 } }, { { 4 }, { 5, 6 } }, w.options {} }
 end
-S["mocl.lora.core.find_names"] = function()
-  return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33" }, true }
+S["mocl.lora.core.find_names"] = function(w)
+  return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33", w.text "a4" }, true }
 end
 none("it is freed by the function that makes it, and no script gets hold of one", [[mocl.generated:__gc]])
 none("no script gets hold of its object", "mocl:_inside_no_grad:__close")
@@ -227,10 +227,10 @@ each(K .. "__len " .. K .. "__tostring " .. K .. "bos_id " .. K .. "eos_id " .. 
   return { w.tokenizer() }
 end)
 S[K .. "encode"] = function(w)
-  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true } }
+  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, pair = w.text "ab" } }
 end
 S[K .. "encode_batch"] = function(w)
-  return { w.tokenizer(), { "a bab", "", "ab" .. "ab" }, { bos = true } }
+  return { w.tokenizer(), { w.text "a bab", "", w.text "ba" }, { bos = true } }
 end
 S[K .. "decode"] = function(w)
   return { w.tokenizer(), { 67, 68, 0 }, { skip_special = true } }
@@ -258,8 +258,8 @@ end
 S["mocl.tokenizer.load"] = function(w)
   return { w.file("tok.json", w.tokenizer_text()) }
 end
-S["mocl.tokenizer.train"] = function()
-  return { { "ab ab", "abc" }, { vocab_size = 260, special_tokens = { "<s>", "</s>" } } }
+S["mocl.tokenizer.train"] = function(w)
+  return { { w.text "ab ab", w.text "abc" }, { vocab_size = 260, special_tokens = { "<s>", w.text "</s>" } } }
 end
 
 -- ---- files ----
@@ -274,7 +274,7 @@ each("mocl.data.core.csv mocl.data.core.lines", function(w)
   return { w.file("x.csv", "a,b\n1,2\n") }
 end)
 S["mocl.safetensors.save"] = function(w)
-  return { w.dir .. "/x.safetensors", { a = w.t { 2 }, b = w.t { 2, 3 } }, { key = "text" } }
+  return { w.dir .. "/x.safetensors", { a = w.t { 2 }, [w.text "b"] = w.t { 2, 3 } }, { key = w.text "text", [w.text "key"] = "" } }
 end
 S.raw["mocl.safetensors.save"] = true -- maps of names, which are written as they are
 S["mocl.safetensors.load"] = function(w)
@@ -287,8 +287,8 @@ S["mocl.safetensors.load"] = function(w)
     end,
   } }
 end
-S["mocl.json.encode"] = function()
-  return { { a = { 1, 2, 3 }, b = "text", c = { d = 1.5 } }, { indent = 1 } }
+S["mocl.json.encode"] = function(w)
+  return { { a = { 1, 2, 3 }, b = w.text "text", c = { d = 1.5 }, [w.text "d"] = { e = 1 } }, { indent = 1 } }
 end
 S["mocl.json.save"] = function(w)
   return { w.dir .. "/x.json", { a = { 1, 2, 3 } }, { indent = 1 } }
@@ -403,6 +403,19 @@ S.acts = {
   ["mocl.tensor.scope"] = { function(s)
     pcall(s.close, s)
   end },
+  table = {
+    function(t)
+      for k in pairs(t) do
+        t[k] = nil
+      end
+    end,
+    function(t)
+      for i = 1, 40 do
+        t[#t + 1] = t[1] or i
+        t["name " .. i] = t.a or "text"
+      end
+    end,
+  },
 }
-S.shows = { ["mocl.tensor"] = true, ["mocl.optim"] = true, ["mocl.tokenizer.stream"] = true }
+S.shows = { table = true, ["mocl.tensor"] = true, ["mocl.optim"] = true, ["mocl.tokenizer.stream"] = true }
 return S
