@@ -17,7 +17,7 @@ for _, stress in ipairs { "0", "1" } do
     local out, err, status = child.mocl({ "tests/release_check.lua" }, "MOCL_GC_STRESS=" .. stress)
     T.eq(status, 0, out:sub(-2000) .. err:sub(1, 3000))
     local functions, calls = out:match "(%d+) functions, (%d+) calls, 0 failures"
-    T.ok(tonumber(functions) > 180 and tonumber(calls) > 5000, out)
+    T.ok(tonumber(functions) > 180 and tonumber(calls) > 4000, out)
   end)
 end
 
