@@ -11,16 +11,15 @@
 
 #define RNG "mocl.rng"
 
-static mocl_rng *check_rng(lua_State *L) { return luaL_checkudata(L, 1, RNG); }
+static mocl_rng *check_rng(lua_State *L) { return moclL_checkbox(L, 1, RNG); }
 
 /* new(seed, purpose) -> r */
 static int rng_new(lua_State *L) {
     lua_Integer seed = luaL_checkinteger(L, 1);
     size_t n;
     const char *purpose = luaL_checklstring(L, 2, &n);
-    mocl_rng *r = lua_newuserdatauv(L, sizeof *r, 0);
+    mocl_rng *r = moclL_newbox(L, sizeof *r, 0, RNG);
     *r = mocl_rng_make((uint64_t)seed, purpose, n);
-    luaL_setmetatable(L, RNG);
     return 1;
 }
 
