@@ -282,8 +282,8 @@ local function live()
   return tensor.memory().tensors
 end
 
--- One call with operand `which` released at moment k, or the n-th of its other acts done; returns the number of moments, the
--- result, the number of operands, and the number of other acts.
+-- One call with operand `which` released at moment k, or the n-th of its other acts done; act 0: it is released, and an error
+-- ends the call. Returns the number of moments, the result, the number of operands, and the number of other acts.
 local function try(name, way, which, k, want, n)
   w.seed = 0
   moment, at, act = 0, -1, nil
@@ -294,6 +294,9 @@ local function try(name, way, which, k, want, n)
   local acts = S.acts[class] or {}
   act = object and function()
     (n and acts[n] or let_go)(object)
+    if n == 0 then
+      error "released on purpose"
+    end
   end
   at = act and k or -1
   local result = ways[way](functions[name], arguments)
@@ -336,7 +339,7 @@ for _, name in ipairs(names) do
             for k = 1, moments do
               if k <= 5 or k == moments or k % 9 == 0 and k < 60 then -- not all: an array has a moment for each entry
                 local _, _, _, n_acts = try(name, way, which, k, want)
-                for i = 1, (k <= 3 or k == moments) and n_acts or 0 do
+                for i = way == "finalizer" and 1 or 0, (k <= 3 or k == moments) and n_acts or 0 do
                   try(name, way, which, k, want, i)
                 end
               end

@@ -350,6 +350,33 @@ T.test("no_grad passes on arguments, results and errors, also across yields", fu
   T.eq(tensor.is_grad_enabled(), true)
 end)
 
+-- ---- the other setting that is begun and ended ----
+
+T.test("trainings in several coroutines: what a signal does is as before once the last has ended, in whatever order", function()
+  local sys, training = require "mocl.sys", require "mocl.training"
+  local function start()
+    return training.new { run = { quiet = true }, stage = { latest = function() end }, label = "x", total = 1 }
+  end
+  local function mode()
+    local now = sys.on_interrupt "raise"
+    sys.on_interrupt(now)
+    return now
+  end
+  local before = mode()
+  T.eq(before, "raise")
+  local a, b = start(), start()
+  T.eq(mode(), "flag")
+  a:close()
+  a:close()
+  T.eq(mode(), "flag")
+  b:close()
+  T.eq(mode(), before)
+  start() -- nobody closes it
+  collectgarbage()
+  collectgarbage()
+  T.eq(mode(), before)
+end)
+
 -- ---- scopes and operations ----
 
 T.test("a scope that is closed in the middle of an operation leaves what the operation works on and makes", function()
