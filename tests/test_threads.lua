@@ -13,7 +13,7 @@ local function hosts()
   if not f then
     T.skip("no " .. library)
   end
-  local sanitized = f:read "a":find("__asan_init", 1, true)
+  local sanitized = f:read "a":find "__[at]san_init"
   f:close()
   return sanitized and { '"$MOCL"' } or { '"$MOCL"', "lua5.4" }
 end
