@@ -55,8 +55,8 @@ static mocl_status parse(mocl_ctx *ctx, json_t **out, const char *text, size_t n
 /* ---- numbers beyond 64 bits and beyond doubles ----
 **
 ** jansson refuses both. They are written anew, each in its own bytes, so that the places in messages stay those of
-** the text: an integer with the 17 digits that tell a double, "12345678901234567e4"; what is beyond the range of doubles as
-** "9e307" or another such number that the text does not hold otherwise. */
+** the text: an integer with the 17 digits that tell a double, "12345678901234567e4"; what is beyond the range of
+** doubles as "9e307" or another such number that the text does not hold otherwise. */
 
 enum { DIGITS = 17, LEAST = 19 /* digits of an integer beyond 64 bits */, EXPONENTS = 308 };
 
@@ -74,7 +74,8 @@ static char *digits_end(char *p, const char *end) {
     return p;
 }
 
-/* The next number at or behind *at, outside of strings; false where there is none. digits receives its bytes and a zero. */
+/* The next number at or behind *at, outside of strings; false where there is none. digits receives its bytes and a
+** zero. */
 static bool next_number(char **at, const char *end, char *digits, number *out) {
     char *p = *at;
     for (bool quoted = false; p < end && (quoted || !is_digit(p, end)); p++) {
@@ -139,13 +140,13 @@ static void write_integer(number *v) {
 static void mark_used(bool used[EXPONENTS], double value) {
     char text[40];
     if (!(value >= 9e100) || isinf(value)) return;
-    snprintf(text, sizeof text, "%.16e", value); /* 9e100 and the like may print as 8.99..: both neighbours are marked */
+    snprintf(text, sizeof text, "%.16e", value); /* 9e100 may print as 8.99e100 or so: both neighbours are marked */
     int x = atoi(strchr(text, 'e') + 1);
     for (int i = x - 1; i <= x + 1; i++)
         if (i < EXPONENTS) used[i] = true;
 }
 
-/* Rewrites the numbers of the n bytes at text. False: nothing is to be done, or there is no number left for infinity. */
+/* Rewrites the numbers of the n bytes at text. False: nothing is to be done, or no number is left for infinity. */
 static bool rewrite(char *text, size_t n, char *digits, double *infinity) {
     bool used[EXPONENTS] = {false}, any = false, infinite = false;
     int exponent = EXPONENTS - 1;

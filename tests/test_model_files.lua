@@ -1,4 +1,5 @@
--- directories of models as other programs write them: configurations key by key, indexes, weights, and saves that replace
+-- directories of models as other programs write them: configurations key by key, indexes, weights, and saves that
+-- replace
 
 local T = require "t"
 local fs = require "mocl.fs"
@@ -311,7 +312,7 @@ T.test("a byte order mark, UTF-16 and long integers in the files of a model", fu
   assert(fs.write(dir .. "/config.json", (text:gsub("^{", '{"max_length": 1000000000000000019884624838656, "top_k": 1e999,'))))
   T.ok(transformer.load(dir))
   assert(fs.write(dir .. "/config.json", "\xFF\xFE" .. text:gsub(".", "%0\0")))
-  T.fails("config.json: line 1 column 1: the text is UTF%-16", transformer.load, dir)
+  T.fails("config.json: the text is UTF%-16", transformer.load, dir)
   for value, pattern in pairs { ["1e999"] = "rope_theta must be positive and finite", ["99999999999999999999999"] = "^config" } do
     assert(fs.write(dir .. "/config.json", (text:gsub('"rope_theta": [^,\n]*', '"rope_theta": ' .. value))))
     local model, message = transformer.load(dir)

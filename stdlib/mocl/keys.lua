@@ -74,8 +74,9 @@ local function sorted(all)
 end
 
 --- keys.check(path, all, lists, prefix) -> true | fail. lists: honoured, a list of names the reader looks at itself;
--- neutral, name -> list of the values that ask for nothing, which may be empty; without_effect, name -> the reason. null asks for nothing,
--- whatever the key. prefix stands before the key in messages: "rope_scaling." for an object inside.
+-- neutral, name -> list of the values that ask for nothing, which may be empty; without_effect, name -> the reason.
+-- null asks for nothing, whatever the key. prefix stands before the key in messages: "rope_scaling." for an object
+-- inside.
 function keys.check(path, all, lists, prefix)
   local honoured = {}
   for _, key in ipairs(lists.honoured or {}) do

@@ -1,5 +1,5 @@
---- mocl.model_config: config.json and generation_config.json of a model's directory. What would ask for another model than
--- mocl computes is refused by name, and so is what two living versions of transformers read as two models.
+--- mocl.model_config: config.json and generation_config.json of a model's directory. What would ask for another model
+-- than mocl computes is refused by name, and so is what two living versions of transformers read as two models.
 
 local core = require "mocl.transformer.core"
 local fs = require "mocl.fs"
@@ -159,8 +159,9 @@ end
 
 -- ---- the files ----
 
---- model_config.check(path, all) -> {config =, all =, eos =} | fail: what config.json at `path`, decoded as `all`, asks for.
--- config: all keys of transformer.new; eos: list of the ids that end an answer, or nil where it does not say.
+--- model_config.check(path, all) -> {config =, all =, eos =} | fail: what config.json at `path`, decoded as `all`,
+-- asks for. config: all keys of transformer.new; eos: list of the ids that end an answer, or nil where it does not
+-- say.
 function model_config.check(path, all)
   local lists, defaults = model_keys.CONFIG[all.model_type], model_keys.DEFAULTS[all.model_type]
   if not lists then
@@ -202,8 +203,8 @@ function model_config.check(path, all)
   return { config = config, all = all, eos = eos }
 end
 
---- model_config.generation(dir, vocab) -> {all =, eos =} or false where there is no generation_config.json | fail. vocab: how
--- many ids the model has.
+--- model_config.generation(dir, vocab) -> {all =, eos =} or false where there is no generation_config.json | fail.
+-- vocab: how many ids the model has.
 function model_config.generation(dir, vocab)
   local path = model_config.generation_path(dir)
   if fs.exists(path) ~= "file" then

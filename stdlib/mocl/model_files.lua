@@ -67,8 +67,8 @@ local function load_file(path, opts)
   return tensors
 end
 
---- model_files.load(dir, {device=}) -> name -> tensor | fail. model.safetensors, or without it the shards of the index, the
--- order of transformers. Every value is checked.
+--- model_files.load(dir, {device=}) -> name -> tensor | fail. model.safetensors, or without it the shards of the
+-- index, the order of transformers. Every value is checked.
 function model_files.load(dir, opts)
   local single, index = fs.join(dir, SINGLE), fs.join(dir, INDEX)
   if fs.exists(single) or fs.exists(index) ~= "file" then
@@ -120,9 +120,10 @@ local function remove_shards(dir)
   return true
 end
 
---- model_files.save(dir, tensors, before) -> true | fail: writes model.safetensors, which from then on is what load reads, and
--- removes an index and its shards. Stopped at any point, the directory has the old weights or the new ones. before, a
--- function, is called when the new ones are on the disk and still under another name; its failure ends the save.
+--- model_files.save(dir, tensors, before) -> true | fail: writes model.safetensors, which from then on is what load
+-- reads, and removes an index and its shards. Stopped at any point, the directory has the old weights or the new
+-- ones. before, a function, is called when the new ones are on the disk and still under another name; its failure
+-- ends the save.
 function model_files.save(dir, tensors, before)
   local single = fs.join(dir, SINGLE)
   local path = before and (fs.realpath(single) or single) .. ".new" or single

@@ -107,7 +107,8 @@ local HONOURED = {
   "rope_scaling", "sliding_window", table.unpack(model_keys.SHAPE),
 }
 
---- config.json by model_type. Llama has biases where the keys ask for them; Mistral has none and does not read the keys.
+--- config.json by model_type. Llama has biases where the keys ask for them; Mistral has none and does not read the
+-- keys.
 model_keys.CONFIG = {
   llama = {
     honoured = HONOURED, without_effect = CONFIG_WITHOUT_EFFECT,

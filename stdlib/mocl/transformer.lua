@@ -19,9 +19,9 @@ local transformer = { check = core.check, new = core.new, batch = core.batch, pa
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })
 
---- Copies the tensors of `from` (name -> tensor) into the parameters of the same names; every parameter
--- must be there with its shape, and no tensor may be left over but those of which may_stay(name, tensor) is true. Returns
--- true, or nil, message.
+--- Copies the tensors of `from` (name -> tensor) into the parameters of the same names; every parameter must be there
+-- with its shape, and no tensor may be left over but those of which may_stay(name, tensor) is true. Returns true, or
+-- nil, message.
 function transformer.copy_parameters(named, from, where, may_stay)
   local missing, used = {}, {}
   for _, pair in ipairs(named) do
@@ -71,7 +71,8 @@ local function check_sizes(config, tensors, dir)
   return true
 end
 
--- What a file may hold besides the parameters: buffers of old checkpoints, and the head once more where it is the embedding.
+-- What a file may hold besides the parameters: buffers of old checkpoints, and the head once more where it is the
+-- embedding.
 local function is_known_extra(config, tensors)
   return function(name, t)
     if name == "lm_head.weight" and config.tie_word_embeddings then
@@ -131,8 +132,8 @@ local function same_config(a, b)
   return true
 end
 
--- The text of config.json for a model, and the ids that end its answers or nil. Raises where `extra` would make the files
--- another model.
+-- The text of config.json for a model, and the ids that end its answers or nil. Raises where `extra` would make the
+-- files another model.
 local function config_text(model, path, extra)
   local shape = model:config()
   local config = model:config()
@@ -170,8 +171,8 @@ local function update_generation(dir, generation, eos)
   return fs.write(model_config.generation_path(dir), json.encode(generation.all, { indent = 2 }) .. "\n")
 end
 
---- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's
--- names; `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
+--- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's names;
+-- `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
 -- Weights that are not finite are refused before anything is written.
 function transformer.save(model, dir, extra)
