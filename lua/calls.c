@@ -46,10 +46,11 @@ static bool runs(lua_State *L, const moclL_calls *c, int unrecorded) {
 
 /* drops the calls that an error has left */
 static void drop_dead(lua_State *L, moclL_calls *c, int unrecorded) {
-    if (c->n_frames == 0) return;
-    luaL_checkstack(L, 2, NULL);
+    if (c->n_frames == 0 || !lua_checkstack(L, 2)) return;
     while (c->n_frames > 0 && !runs(L, c, unrecorded)) end_calls(c, c->n_frames - 1);
 }
+
+void moclL_dropcalls(lua_State *L) { drop_dead(L, moclL_calls_of(L), 0); }
 
 /* upvalue 1: the function of the binding; 2: the state's calls; 3: the table of threads */
 static int call(lua_State *L) {
@@ -57,6 +58,9 @@ static int call(lua_State *L) {
     drop_dead(L, c, 1);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
     if (c->no_grad) moclL_update_grad(L);
+    /* Room for the finalizers of a collection that makes room (moclL_makeroom): one whose call found no memory for the stack of
+    ** Lua would be lost, and with it what it frees. Where there is no memory now, the function may still get on. */
+    (void)lua_checkstack(L, 3 * LUA_MINSTACK);
     int depth = c->n_frames;
     if (L != c->main) {
         lua_pushthread(L);
@@ -110,7 +114,7 @@ void moclL_keep(lua_State *L, moclL_calls *c, void *object, moclL_free free_fn) 
         moclL_held *held = mocl_realloc(c->ctx, c->held, (size_t)capacity * sizeof *held);
         if (!held) {
             if (free_fn) free_fn(object);
-            moclL_raise(L, MOCL_E_NOMEM);
+            moclL_raise(L, mocl_nomem(c->ctx, (size_t)capacity * sizeof *held));
             return;
         }
         c->held = held;
