@@ -32,13 +32,12 @@ static int safetensors_load(lua_State *L) {
     moclL_checkoptions(L, 2, options);
     mocl_ctx *ctx = moclL_ctx(L);
     mocl_device *dev = moclL_optdevice(L, 2);
-    if (lua_isnil(L, 2)) lua_pushnil(L);
-    else lua_getfield(L, 2, "only"); /* 3 */
-    if (!lua_isnil(L, 3)) luaL_checktype(L, 3, LUA_TFUNCTION);
+    if (!moclL_optfield_function(L, 2, "only")) lua_pushnil(L); /* 3 */
     mocl_safetensors **file = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
     mocl_status st = mocl_safetensors_open(ctx, file, path);
     if (st) return moclL_result(L, st, 0);
-    lua_newtable(L); /* 5 */
+    moclL_pushguard(L, "only of safetensors.load"); /* 5 */
+    lua_newtable(L); /* 6 */
     for (size_t i = 0; i < (*file)->n; i++) {
         const mocl_safetensors_entry *e = &(*file)->entries[i];
         mk_dtype dtype = MK_DTYPE_COUNT;
@@ -61,14 +60,14 @@ static int safetensors_load(lua_State *L) {
         lua_pushlstring(L, e->name, e->name_bytes);
         mocl_tensor **t = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
-        lua_rawset(L, 5);
+        lua_rawset(L, 6);
     }
-    lua_newtable(L); /* 6 */
+    lua_newtable(L); /* 7 */
     for (size_t i = 0; i < (*file)->n_metadata; i++) {
         const mocl_safetensors_text *pair = &(*file)->metadata[i];
         lua_pushlstring(L, pair->key, pair->key_bytes);
         lua_pushlstring(L, pair->value, pair->value_bytes);
-        lua_rawset(L, 6);
+        lua_rawset(L, 7);
     }
     mocl_safetensors *s = *file;
     *file = NULL;

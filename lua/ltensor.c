@@ -63,6 +63,15 @@ const char *moclL_notensor(lua_State *L, int idx) {
     return lua_pushfstring(L, "is a %s, not a tensor", luaL_typename(L, idx));
 }
 
+mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name) {
+    if (lua_isnoneornil(L, idx)) lua_pushnil(L);
+    else lua_getfield(L, idx, name);
+    mocl_tensor *t = moclL_totensor(L, -1);
+    if (!t && luaL_testudata(L, -1, MOCL_TENSOR_CLASS)) luaL_error(L, "bad option '%s' (tensor %s)", name, moclL_notensor(L, -1));
+    if (!t && !lua_isnil(L, -1)) moclL_badoption(L, name, "tensor");
+    return t;
+}
+
 static size_t live_bytes(mocl_ctx *ctx) {
     size_t live = 0;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)

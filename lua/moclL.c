@@ -37,6 +37,23 @@ static int ctx_gc(lua_State *L) {
     return 0;
 }
 
+#define GUARD_CLASS "mocl.callback"
+
+/* An error that says it of a C call gets the name of the call; a traceback behind it stays. */
+static int guard_close(lua_State *L) {
+    static const char lua_text[] = "attempt to yield across a C-call boundary", other[] = "attempt to yield from outside a coroutine";
+    const char *what = *(const char **)lua_touserdata(L, 1);
+    const char *text = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+    const char *at = text ? strstr(text, lua_text) : NULL;
+    size_t n = sizeof lua_text - 1;
+    if (text && !at) at = strstr(text, other), n = sizeof other - 1;
+    if (!at) return 0;
+    lua_pushlstring(L, text, (size_t)(at - text));
+    lua_pushfstring(L, "%s cannot yield: C code waits for it; note what it needs and yield afterwards%s", what, at + n);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
 /* Makes the context on first call. It is the first userdata of the state, so that lua_close
 ** finalizes it last. */
 void moclL_openctx(lua_State *L, int n_threads) {
@@ -56,6 +73,10 @@ void moclL_openctx(lua_State *L, int n_threads) {
     if (blas && !strcmp(blas, "openblas")) c->ctx->blas = MK_BLAS_OPENBLAS;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
     moclL_calls_open(L, c);
+    luaL_newmetatable(L, GUARD_CLASS);
+    lua_pushcfunction(L, guard_close);
+    lua_setfield(L, -2, "__close");
+    lua_pop(L, 1);
 }
 
 int moclL_raise(lua_State *L, mocl_status status) {
@@ -134,7 +155,7 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]) {
     }
 }
 
-static bool is_callable(lua_State *L, int idx) {
+bool moclL_iscallable(lua_State *L, int idx) {
     if (lua_isfunction(L, idx)) return true;
     if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
     lua_pop(L, 1);
@@ -142,7 +163,7 @@ static bool is_callable(lua_State *L, int idx) {
 }
 
 void moclL_checkcallable(lua_State *L, int idx) {
-    if (!is_callable(L, idx)) luaL_typeerror(L, idx, "function");
+    if (!moclL_iscallable(L, idx)) luaL_typeerror(L, idx, "function");
 }
 
 lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer) {
@@ -160,13 +181,13 @@ static bool push_field(lua_State *L, int idx, const char *name) {
     return lua_getfield(L, idx, name) != LUA_TNIL;
 }
 
-static void bad_option(lua_State *L, const char *name, const char *expected) {
-    luaL_error(L, "bad option '%s' (%s expected, got %s)", name, expected, luaL_typename(L, -1));
+int moclL_badoption(lua_State *L, const char *name, const char *expected) {
+    return luaL_error(L, "bad option '%s' (%s expected, got %s)", name, expected, luaL_typename(L, -1));
 }
 
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def) {
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TNUMBER) bad_option(L, name, "number");
+        if (lua_type(L, -1) != LUA_TNUMBER) moclL_badoption(L, name, "number");
         def = lua_tonumber(L, -1);
     }
     lua_pop(L, 1);
@@ -177,7 +198,7 @@ lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_
     if (push_field(L, idx, name)) {
         int is_integer;
         lua_Integer v = moclL_tointeger(L, -1, &is_integer);
-        if (!is_integer) bad_option(L, name, "integer");
+        if (!is_integer) moclL_badoption(L, name, "integer");
         def = v;
     }
     lua_pop(L, 1);
@@ -186,17 +207,35 @@ lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_
 
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def) {
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TBOOLEAN) bad_option(L, name, "boolean");
+        if (lua_type(L, -1) != LUA_TBOOLEAN) moclL_badoption(L, name, "boolean");
         def = lua_toboolean(L, -1);
     }
     lua_pop(L, 1);
     return def;
 }
 
+bool moclL_optfield_table(lua_State *L, int idx, const char *name) {
+    if (push_field(L, idx, name)) {
+        if (!lua_istable(L, -1)) moclL_badoption(L, name, "table");
+        return true;
+    }
+    lua_pop(L, 1);
+    return false;
+}
+
+bool moclL_optfield_function(lua_State *L, int idx, const char *name) {
+    if (push_field(L, idx, name)) {
+        if (!moclL_iscallable(L, -1)) moclL_badoption(L, name, "function");
+        return true;
+    }
+    lua_pop(L, 1);
+    return false;
+}
+
 const char *moclL_optfield_lstring(lua_State *L, int idx, const char *name, const char *def, size_t *n) {
     if (n && def) *n = strlen(def);
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TSTRING) bad_option(L, name, "string");
+        if (lua_type(L, -1) != LUA_TSTRING) moclL_badoption(L, name, "string");
         def = lua_tolstring(L, -1, n);
         moclL_holdstring(L);
     }
@@ -302,4 +341,11 @@ lua_Integer moclL_len(lua_State *L, int idx) {
     lua_Integer n = luaL_len(L, idx);
     if (n < 0 || n >= INT_MAX) luaL_error(L, "a list with %I entries", n);
     return n;
+}
+
+void moclL_pushguard(lua_State *L, const char *what) {
+    const char **guard = lua_newuserdatauv(L, sizeof *guard, 0);
+    *guard = what;
+    luaL_setmetatable(L, GUARD_CLASS);
+    lua_toclose(L, -1);
 }

@@ -51,7 +51,8 @@ int moclL_raise(lua_State *L, mocl_status status);
 ** else raises. */
 int moclL_result(lua_State *L, mocl_status status, int n_results);
 
-/* Raises unless the value at idx is a function or an object with __call. */
+/* Is the value at idx a function or an object with __call? The other one raises where it is not. */
+bool moclL_iscallable(lua_State *L, int idx);
 void moclL_checkcallable(lua_State *L, int idx);
 
 /* Raise unless each key of the table at idx (nil or none is fine) is in the NULL-terminated list;
@@ -65,6 +66,11 @@ lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
+/* Raises "bad option 'name' (EXPECTED expected, got TYPE)" for the value on top of the stack. */
+int moclL_badoption(lua_State *L, const char *name, const char *expected);
+/* Push the table or what can be called and return true; false, with nothing pushed, where there is none. */
+bool moclL_optfield_table(lua_State *L, int idx, const char *name);
+bool moclL_optfield_function(lua_State *L, int idx, const char *name);
 /* The string lives until the running call ends. */
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
 const char *moclL_optfield_lstring(lua_State *L, int idx, const char *name, const char *def, size_t *n); /* *n: its bytes */
@@ -88,6 +94,10 @@ void *moclL_newbox(lua_State *L, size_t bytes, int n_values, const char *name);
 void *moclL_testbox(lua_State *L, int idx, const char *name);
 void *moclL_checkbox(lua_State *L, int idx, const char *name);
 bool moclL_isown(lua_State *L, int idx); /* is the full userdata at idx such a one, of any class? */
+
+/* Pushes a value that is closed when the function returns or fails. A callback called meanwhile by lua_call cannot yield, and the
+** error of one that tries says so of `what`: "on_token of generate". */
+void moclL_pushguard(lua_State *L, const char *what);
 
 /* The length of the list at idx. Lists are read by this and lua_geti everywhere, so that an object with __len and __index is one.
 ** Each entry is asked for once, and no length twice: the second answer may differ. */

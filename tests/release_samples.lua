@@ -186,7 +186,7 @@ S["mocl.lora.core.find_names"] = function(w)
   return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33", w.text "a4" }, true }
 end
 none("it is freed by the function that makes it, and no script gets hold of one", [[mocl.generated:__gc]])
-none("no script gets hold of its object", "mocl:_inside_no_grad:__close")
+none("no script gets hold of its object", "mocl:_inside_no_grad:__close mocl.callback:__close")
 
 -- ---- optimisers ----
 

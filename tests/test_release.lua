@@ -99,6 +99,25 @@ T.test("a tensor with its gradient, an optimiser and its parameters, released by
   T.eq(live(), before)
 end)
 
+T.test("a callback that yields: the error names the call that cannot, and leaves nothing", function()
+  local safetensors = require "mocl.safetensors"
+  local model <close> = small.adapter(small.model { config = { num_hidden_layers = 1 } })
+  local before = live()
+  local path = T.tmpdir() .. "/x.safetensors"
+  local x <close> = tensor.ones { 2 }
+  assert(safetensors.save(path, { x = x }))
+  local function generate(f)
+    return model:generate({ { 1 } }, { max_new_tokens = 2, on_token = f })
+  end
+  for _, call in ipairs { coroutine.wrap, function(f) return f end } do
+    T.raises("on_token of generate cannot yield: C code waits for it", call(generate), coroutine.yield)
+    T.raises("only of safetensors.load cannot yield: C code waits for it", call(safetensors.load), path, { only = coroutine.yield })
+  end
+  T.raises("^[^\n]*: mine$", generate, function() error "mine" end)
+  x:release()
+  T.eq(live(), before)
+end)
+
 -- ---- calls that ended by an error ----
 
 -- f one pcall, one metamethod or one coroutine deeper than where it is called
