@@ -35,6 +35,10 @@ bool moclL_makeroom(lua_State *L, mocl_status st);
         if (call_status_) return moclL_raise(L, call_status_);     \
     } while (0)
 
+/* What the soft limit of live bytes is at first, and at least. */
+#define MOCLL_LIMIT_FLOOR ((size_t)1 << 30)
+int moclL_tensor_release(lua_State *L);
+
 /* 1-based or negative dimension at idx to 0-based; raises where it is outside 1 .. ndim */
 int moclL_checkdim(lua_State *L, int idx, int ndim);
 /* Sizes from a table at idx, or from the integers at idx and above; returns their number. */
