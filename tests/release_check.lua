@@ -1,9 +1,10 @@
---- release_check.lua [NAME] - whatever is released while a function of mocl runs, it ends on the old value or says so.
+--- release_check.lua [NAME [all]] - whatever is released while a function of mocl runs, it ends on the old value or says so.
 -- Every C function that mocl registers is called as release_samples.lua has it, once for each operand and each moment at which
 -- a script can run inside it: a finalizer at the k-th collection (the collector is set to collect wherever it may), a
 -- metamethod of an option table or list at the k-th access, a callback at the k-th call. Beside a release the other things that
 -- such code may do to an operand are tried (acts in release_samples.lua). Alone in its process, as the
--- collector is slow where there is much to mark. Prints what went wrong, and the number of functions and calls; exit status
+-- collector is slow where there is much to mark. An array has a moment for each entry, so that not all of them are tried, but with
+-- `all` those of short calls. Prints what went wrong, and the number of functions and calls; exit status
 -- 1 where something did. tests/test_release.lua runs it; under the address sanitizer what is used after it was freed ends it.
 
 local dir = arg[0]:match("^(.*)/[^/]*$")
@@ -11,6 +12,7 @@ package.path = dir .. "/?.lua"
 
 local S = require "release_samples"
 local only = arg[1] ~= "" and arg[1] or nil
+local all = arg[2] == "all"
 local scratch = assert(os.tmpname())
 os.remove(scratch)
 
@@ -337,9 +339,9 @@ for _, name in ipairs(names) do
           local moments = try(name, way, 0, 0, want) -- also: a proxy is as good as a table
           for which = 1, n do
             for k = 1, moments do
-              if k <= 5 or k == moments or k % 9 == 0 and k < 60 then -- not all: an array has a moment for each entry
+              if k <= 5 or k == moments or k % 9 == 0 and k < 60 or all and n < 9 and k < 25 then
                 local _, _, _, n_acts = try(name, way, which, k, want)
-                for i = way == "finalizer" and 1 or 0, (k <= 3 or k == moments) and n_acts or 0 do
+                for i = way == "finalizer" and 1 or 0, (k <= 3 or k == moments or all and n < 9 and k < 25) and n_acts or 0 do
                   try(name, way, which, k, want, i)
                 end
               end

@@ -274,7 +274,7 @@ each("mocl.data.core.csv mocl.data.core.lines", function(w)
   return { w.file("x.csv", "a,b\n1,2\n") }
 end)
 S["mocl.safetensors.save"] = function(w)
-  return { w.dir .. "/x.safetensors", { a = w.t { 2 }, [w.text "b"] = w.t { 2, 3 } }, { key = w.text "text", [w.text "key"] = "" } }
+  return { w.dir .. "/x.safetensors", { [w.text "a"] = w.t { 2 }, [w.text "b"] = w.t { 2, 3 }, [w.text "c"] = w.t { 1 } }, { key = w.text "text", [w.text "key"] = "" } }
 end
 S.raw["mocl.safetensors.save"] = true -- maps of names, which are written as they are
 S["mocl.safetensors.load"] = function(w)
