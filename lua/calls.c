@@ -3,8 +3,8 @@
 
 #include "lscope.h"
 
-/* registry: the threads in which the recorded calls run, by the number of the record, held weakly; the main thread is not
-** among them. */
+/* registry: the threads in which the recorded calls run, by the number of the record, held weakly; the main thread is
+** not among them. */
 static const char threads_key = 't';
 
 /* ends the innermost calls until n are left */
@@ -19,8 +19,9 @@ static void end_calls(moclL_calls *c, int n) {
 
 static int call(lua_State *L);
 
-/* Does the innermost recorded call still run? Those of a thread that do are the first ones recorded for it, so there have to be
-** as many functions of bindings on the thread's stack as records. `unrecorded` such functions of L have no record yet. */
+/* Does the innermost recorded call still run? Those of a thread that do are the first ones recorded for it, so there
+** have to be as many functions of bindings on the thread's stack as records. `unrecorded` such functions of L have no
+** record yet. */
 static bool runs(lua_State *L, const moclL_calls *c, int unrecorded) {
     enum { LEVELS = 200 }; /* a call further out is taken to run: lua_getstack takes a time that grows with the level */
     lua_State *thread = c->frame[c->n_frames - 1].thread;
@@ -123,8 +124,8 @@ void moclL_keep(lua_State *L, moclL_calls *c, void *object, moclL_free free_fn) 
     c->held[c->n_held++] = (moclL_held){object, free_fn};
 }
 
-/* registry: the strings of the running calls, those of the n-th in list n. A list that no call uses any more is emptied when
-** the next call of its depth keeps a string. */
+/* registry: the strings of the running calls, those of the n-th in list n. A list that no call uses any more is
+** emptied when the next call of its depth keeps a string. */
 static const char strings_key = 's';
 
 void moclL_holdstring(lua_State *L) {

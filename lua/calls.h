@@ -1,7 +1,7 @@
 /* calls.h - the calls of bindings that are running in a Lua state, and what they work on: see moclL_setfuncs in moclL.h.
 **
-** A call that an error leaves by longjmp cannot say so. Lua knows: the records of a thread whose functions no longer run
-** are those of calls that are gone (drop_dead in calls.c).
+** A call that an error leaves by longjmp cannot say so. Lua knows: the records of a thread whose functions no longer
+** run are those of calls that are gone (drop_dead in calls.c).
 */
 #ifndef MOCLL_CALLS_H
 #define MOCLL_CALLS_H

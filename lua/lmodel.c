@@ -160,8 +160,8 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or 0) row i is
-** the first list's row followed by the second's, which begins at middle[i]. */
+/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
+** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
 typedef struct ragged {
     int64_t n, total, room;
     int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
@@ -393,8 +393,8 @@ static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
 }
 
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
-** rows. on_token(row, id) returns true to end the row after this token. */
+** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat
+** over the rows. on_token(row, id) returns true to end the row after this token. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
                                           "suppress_first", "vocab_size", "on_token", NULL};

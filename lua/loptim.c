@@ -9,8 +9,8 @@ static void free_optim(void *o) { mocl_optim_free(o); }
 
 static mocl_optim *check_optim(lua_State *L) { return moclL_checkowner(L, 1, OPTIM_CLASS); }
 
-/* The tensors of the list at 1 as a C array left on the stack, and above it a table of the names that there are. An entry is a
-** tensor, or a pair {name, tensor} as named_parameters gives them. */
+/* The tensors of the list at 1 as a C array left on the stack, and above it a table of the names that there are. An
+** entry is a tensor, or a pair {name, tensor} as named_parameters gives them. */
 static mocl_tensor **parameter_list(lua_State *L, int *n) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_Integer count = moclL_len(L, 1);

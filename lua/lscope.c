@@ -4,8 +4,8 @@
 #include "calls.h"
 #include "ltensor.h"
 
-/* registry: tables with weak keys. open: thread -> the list of its innermost open scope; off: thread -> how many calls of
-** no_grad it is in. A thread that is collected takes its entries with it. */
+/* registry: tables with weak keys. open: thread -> the list of its innermost open scope; off: thread -> how many calls
+** of no_grad it is in. A thread that is collected takes its entries with it. */
 static const char open_key = 'o', off_key = 'g';
 static const char count_key = 'n'; /* registry: number of scopes opened so far */
 
@@ -45,8 +45,8 @@ static void push_own(lua_State *L) {
     lua_remove(L, -2);
 }
 
-/* Pushes the list of the last scope numbered below `below` that holds here, opened by another thread; nil if there is none. *any
-** becomes false where no thread has one. */
+/* Pushes the list of the last scope numbered below `below` that holds here, opened by another thread; nil if there is
+** none. *any becomes false where no thread has one. */
 static void push_inherited(lua_State *L, lua_Integer below, bool *any) {
     *any = false;
     lua_pushnil(L);
@@ -113,7 +113,8 @@ int moclL_scope_new(lua_State *L) {
     return 1;
 }
 
-/* Takes the list at index 2 out of the chain that it is in; leaves the stack as it was. True if it was a chain's innermost. */
+/* Takes the list at index 2 out of the chain that it is in; leaves the stack as it was. True if it was a chain's
+** innermost. */
 static bool unlink_list(lua_State *L) {
     bool innermost = false;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &open_key); /* 3 */
@@ -155,8 +156,8 @@ static bool is_innermost(lua_State *L) {
     return !inside;
 }
 
-/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since may be
-** in use, so its tensors are left to the collector. */
+/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since
+** may be in use, so its tensors are left to the collector. */
 static int scope_gc(lua_State *L) {
     int *open = moclL_testbox(L, 1, SCOPE_CLASS);
     if (!open || !*open) return 0;
@@ -167,8 +168,8 @@ static int scope_gc(lua_State *L) {
     return 0;
 }
 
-/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc. A tensor that a
-** running call is making is left to the collector. */
+/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc. A tensor
+** that a running call is making is left to the collector. */
 static int scope_close(lua_State *L) {
     int *open = moclL_checkbox(L, 1, SCOPE_CLASS);
     if (!*open) return 0;

@@ -1,5 +1,5 @@
-/* ltensor.c - module mocl.tensor: making tensors and looking at them. Their userdata is in ltensor_box.c, the operations are in
-** ltensor_ops.c.
+/* ltensor.c - module mocl.tensor: making tensors and looking at them. Their userdata is in ltensor_box.c, the
+** operations are in ltensor_ops.c.
 */
 #include "ltensor.h"
 

@@ -1,5 +1,5 @@
-/* ltensor_box.c - the userdata of a tensor: what checks take, its memory policy (pressure, retry; scopes are in lscope.c), and how it
-** is freed.
+/* ltensor_box.c - the userdata of a tensor: what checks take, its memory policy (pressure, retry; scopes are in
+** lscope.c), and how it is freed.
 */
 #include "calls.h"
 #include "lscope.h"

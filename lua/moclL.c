@@ -249,8 +249,8 @@ const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const
 
 /* ---- userdata that hold a pointer ---- */
 
-/* Its first user value says of which state it is. Libraries that hand values to other threads copy the bytes of a userdata, and
-** may give the copy a metatable by its name (luv); they do not copy user values. */
+/* Its first user value says of which state it is. Libraries that hand values to other threads copy the bytes of a
+** userdata, and may give the copy a metatable by its name (luv); they do not copy user values. */
 void *moclL_newbox(lua_State *L, size_t bytes, int n_values, const char *name) {
     void *box = lua_newuserdatauv(L, bytes, 1 + n_values);
     memset(box, 0, bytes);
@@ -281,8 +281,8 @@ void *moclL_checkbox(lua_State *L, int idx, const char *name) {
     return box;
 }
 
-/* __gc, __close and :release() are this one function: take the pointer, clear it, free it, or leave that to a running call
-** that works on it. A copy of its bytes has nothing to free. Upvalue 1 is the free function, upvalue 2 the class. */
+/* __gc, __close and :release() are this one function: take the pointer, clear it, free it, or leave that to a running
+** call that works on it. A copy of its bytes has nothing to free. Upvalue 1 is the free function, upvalue 2 the class. */
 static int owner_release(lua_State *L) {
     const char *name = lua_tostring(L, lua_upvalueindex(2));
     luaL_checkudata(L, 1, name);

@@ -1,11 +1,12 @@
---- release_check.lua [NAME [all]] - whatever is released while a function of mocl runs, it ends on the old value or says so.
--- Every C function that mocl registers is called as release_samples.lua has it, once for each operand and each moment at which
--- a script can run inside it: a finalizer at the k-th collection (the collector is set to collect wherever it may), a
--- metamethod of an option table or list at the k-th access, a callback at the k-th call. Beside a release the other things that
--- such code may do to an operand are tried (acts in release_samples.lua). Alone in its process, as the
--- collector is slow where there is much to mark. An array has a moment for each entry, so that not all of them are tried, but with
--- `all` those of short calls. Prints what went wrong, and the number of functions and calls; exit status
--- 1 where something did. tests/test_release.lua runs it; under the address sanitizer what is used after it was freed ends it.
+--- release_check.lua [NAME [all]] - whatever is released while a function runs, it ends on the old value or says so.
+-- Every C function that mocl registers is called as release_samples.lua has it, once for each operand and each moment
+-- at which a script can run inside it: a finalizer at the k-th collection (the collector is set to collect wherever it
+-- may), a metamethod of an option table or list at the k-th access, a callback at the k-th call. Beside a release the
+-- other things that such code may do to an operand are tried (acts in release_samples.lua). Alone in its process, as
+-- the collector is slow where there is much to mark. An array has a moment for each entry, so that not all of them are
+-- tried, but with `all` those of short calls. Prints what went wrong, and the number of functions and calls; exit
+-- status 1 where something did. tests/test_release.lua runs it; under the address sanitizer what is used after it was
+-- freed ends it.
 
 local dir = arg[0]:match("^(.*)/[^/]*$")
 package.path = dir .. "/?.lua"
@@ -284,8 +285,9 @@ local function live()
   return tensor.memory().tensors
 end
 
--- One call with operand `which` released at moment k, or the n-th of its other acts done; act 0: it is released, and an error
--- ends the call. Returns the number of moments, the result, the number of operands, and the number of other acts.
+-- One call with operand `which` released at moment k, or the n-th of its other acts done; act 0: it is released, and
+-- an error ends the call. Returns the number of moments, the result, the number of operands, and the number of other
+-- acts.
 local function try(name, way, which, k, want, n)
   w.seed = 0
   moment, at, act = 0, -1, nil

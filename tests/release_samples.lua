@@ -1,7 +1,7 @@
 --- release_samples: a call of every function that mocl's C code registers, for release_check.lua.
--- samples[name](w) -> the arguments; w makes fresh operands. Options and lists are given as proxies too, unless the name is
--- in samples.raw. `w.hook` is a callback. samples.none: functions that work on nothing that can be released, each with the
--- reason; samples.methods: names that every class of owners has.
+-- samples[name](w) -> the arguments; w makes fresh operands. Options and lists are given as proxies too, unless the
+-- name is in samples.raw. `w.hook` is a callback. samples.none: functions that work on nothing that can be released,
+-- each with the reason; samples.methods: names that every class of owners has.
 
 local S = { raw = {}, none = {}, methods = { "release", "__close", "__gc" } }
 
@@ -274,7 +274,8 @@ each("mocl.data.core.csv mocl.data.core.lines", function(w)
   return { w.file("x.csv", "a,b\n1,2\n") }
 end)
 S["mocl.safetensors.save"] = function(w)
-  return { w.dir .. "/x.safetensors", { [w.text "a"] = w.t { 2 }, [w.text "b"] = w.t { 2, 3 }, [w.text "c"] = w.t { 1 } }, { key = w.text "text", [w.text "key"] = "" } }
+  local tensors = { [w.text "a"] = w.t { 2 }, [w.text "b"] = w.t { 2, 3 }, [w.text "c"] = w.t { 1 } }
+  return { w.dir .. "/x.safetensors", tensors, { key = w.text "text", [w.text "key"] = "" } }
 end
 S.raw["mocl.safetensors.save"] = true -- maps of names, which are written as they are
 S["mocl.safetensors.load"] = function(w)
@@ -358,8 +359,8 @@ end
 
 -- ---- what else may be done to an operand meanwhile ----
 
--- By class. The function ends as without it, but what is done to an object of the classes in S.shows shows in the result, which
--- may be an error that says so.
+-- By class. The function ends as without it, but what is done to an object of the classes in S.shows shows in the
+-- result, which may be an error that says so.
 S.acts = {
   ["mocl.tensor"] = { function(t)
     t:zero_grad()

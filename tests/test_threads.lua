@@ -1,5 +1,5 @@
--- one mocl.so in several threads of a process, each with a state of its own, and what is handed from one to another: with luv and
--- cqueues, where they are installed for this Lua
+-- one mocl.so in several threads of a process, each with a state of its own, and what is handed from one to another:
+-- with luv and cqueues, where they are installed for this Lua
 
 local T = require "t"
 local child = require "child"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # tsan.sh - what the thread sanitizer watches: kernels in several threads, two states at once, interruptions from
-# another thread, threads of luv and cqueues that load mocl.so, and some of the tests in Lua. It ends the program with a status where it found a race.
+# another thread, threads of luv and cqueues that load mocl.so, and some of the tests in Lua. It ends the program with
+# a status where it found a race.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . tests/parts.sh
