@@ -15,6 +15,7 @@ static moclL_host *host;
 static pthread_t main_thread;
 static timer_t again; /* sends SIGINT to look whether an interruption has arrived */
 static bool have_timer;
+static volatile sig_atomic_t looks; /* how often it has */
 static bool pipe_ignored; /* whoever started the program ignores SIGPIPE */
 
 moclL_host *mocl_program_host(void) { return host; }
@@ -24,22 +25,25 @@ static void end_by(int number) {
     raise(number); /* takes effect when the handler returns */
 }
 
-static void look_again_soon(void) {
-    const struct itimerspec soon = {.it_value = {.tv_nsec = 300 * 1000 * 1000}};
-    if (have_timer) timer_settime(again, 0, &soon, NULL);
+/* The first look finds out whether the interruption arrived at all, the second whether code that catches all errors swallowed it. */
+static void look_again(bool first) {
+    const struct itimerspec soon = {.it_value = {.tv_nsec = 300 * 1000 * 1000}}, late = {.it_value = {.tv_sec = 1}};
+    looks = !first;
+    if (have_timer) timer_settime(again, 0, first ? &soon : &late, NULL);
 }
 
 static void on_signal(int number, siginfo_t *info, void *context) {
     (void)context;
     int saved = errno;
     if (info->si_code == SI_TIMER) {
-        if (moclL_undelivered(host)) end_by(atomic_load(&host->signal));
+        if (looks ? moclL_unanswered(host) : moclL_undelivered(host)) end_by(atomic_load(&host->signal));
+        else if (!looks) look_again(false);
     } else if (!pthread_equal(pthread_self(), main_thread)) {
         pthread_kill(main_thread, number); /* so that what the main thread waits for ends too */
     } else if (!mocl_repl_signal(number)) {
         switch (moclL_signal(host, number)) {
         case MOCLL_END: end_by(number); break;
-        case MOCLL_LOOK_AGAIN: look_again_soon(); break;
+        case MOCLL_LOOK_AGAIN: look_again(true); break;
         case MOCLL_GO_ON: break;
         }
     }

@@ -82,10 +82,10 @@ function Training:finish()
   self:close()
 end
 
--- Back to what a signal did before. Twice is fine.
-function Training:close()
+-- Back to what a signal did before. Twice is fine. A signal that has raised the error on its way is not forgotten.
+function Training:close(err)
   if self.mode then
-    sys.on_interrupt(self.mode)
+    sys.on_interrupt(self.mode, err ~= nil)
     self.mode = nil
   end
 end
