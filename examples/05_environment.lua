@@ -18,7 +18,7 @@ local courier = env.new { name = "courier", objectives = { "north", "east", "wes
 local environment, options = courier, {} -- of mocl.control: the defaults suit rewards of any sign and size
 local N, updates = #environment.objectives, 160
 local grid, agent = preference.grid(N), Agent.new { env = environment, hidden = { 32, 32 }, key = 1 }
-local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9 }, { seed = 1, updates = updates })
+local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9, entropy = 5e-3 }, { seed = 1, updates = updates })
 local control = Control.new(options, N, grid)
 for update = 1, updates do -- Algorithm 1 with episodes in place of answers
   local scope <close> = tensor.scope()

@@ -6,8 +6,8 @@
 
 #include "moclL.h"
 
-/* name, and the name with _ for . in moclL_open_<id> (as preloaded) and luaopen_mocl_<id> (exported by mocl.so): one line
-** per module, sorted */
+/* name, and the name with _ for . in moclL_open_<id> (as preloaded) and luaopen_mocl_<id> (exported by mocl.so):
+** one line per module, sorted */
 #define MOCL_MODULES(X) \
     X("mocl.data.core", data_core) \
     X("mocl.env.core", env_core) \
@@ -32,7 +32,8 @@ MOCL_MODULES(MOCL_DECLARE_OPENER)
 ** context; more than once is fine. Pushes nothing. */
 void moclL_openmodules(lua_State *L);
 
-/* For a stock Lua, whichever module it requires first: opens the others for require too and pushes the module of that name. */
+/* For a stock Lua, whichever module it requires first: opens the others for require too and pushes the module of that
+** name. */
 int moclL_openmodule(lua_State *L, const char *name);
 
 /* The embedded Lua modules (build/embed.c); the list ends with a NULL name. */

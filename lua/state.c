@@ -26,8 +26,8 @@ static bool ends_with(const char *s, const char *end) {
 
 static bool begins_with(const char *s, const char *start) { return strncmp(s, start, strlen(start)) == 0; }
 
-/* Does the message begin with a place in the code that runs ("chunk:line: ..."), or in mocl's own? One that does not was raised
-** for the user of a script, not for its author: an option, or a place in a file that was read ("x.json:3:7: ..."). */
+/* Does the message begin with a place in the code that runs ("chunk:line: ..."), or in mocl's own? One that does not was
+** raised for the user of a script, not for its author: an option, or a place in a file that was read ("x.json:3:7: ..."). */
 static bool has_place(lua_State *L, const char *message) {
     enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
     lua_Debug ar;

@@ -246,12 +246,12 @@ typedef struct step {
     int64_t row;
 } step;
 
-/* ascending by x, then by y */
+/* ascending by x, then by y; of equal ones the row that comes first in the sweep is last, so that it covers the others */
 static int by_step(const void *pa, const void *pb) {
     const step *a = pa, *b = pb;
     if (a->x != b->x) return a->x < b->x ? -1 : 1;
     if (a->y != b->y) return a->y < b->y ? -1 : 1;
-    return (a->row > b->row) - (a->row < b->row);
+    return (a->row < b->row) - (a->row > b->row);
 }
 
 /* The area that step `at` adds to a staircase, which loses the steps that it covers; -1 where a step covers it. */

@@ -4,11 +4,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-typedef struct lower_run {
-    uint32_t first, last;
-    int32_t delta; /* the lower case of c is c + delta */
-} lower_run;
-
 #include "unicode_tables.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

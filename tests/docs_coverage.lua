@@ -46,6 +46,7 @@ M.undocumented = {
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.transformer.core"] = "the C side of mocl.transformer, which exports it",
+  ["mocl.run_logs"] = "the logs of a run; run.md says what is in them",
   ["mocl.run_lock"] = "the file lock of a run directory; run.md says what it is for",
   ["mocl.run_cures"] = "parts of mocl.run",
   ["mocl.run_identity"] = "parts of mocl.run",

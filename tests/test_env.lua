@@ -430,6 +430,28 @@ T.test("learner: advantages against the plain formulas, one scale for all object
   T.raises("needs at least 2 episodes", learner.new, agent, { episodes = 1, baseline = "group" }, { seed = 1, updates = 1 })
 end)
 
+T.test("learner: with scale_rewards the size of an objective does not matter", function()
+  local function advantages(size, offset, baseline)
+    local spec = line()
+    local step = spec.step
+    spec.step = function(s, a, stream)
+      local after, reward, done = step(s, a, stream)
+      return after, { reward[1] * size, reward[2] * 1.0 + (offset or 0) }, done
+    end
+    local agent = Agent.new { env = env.new(spec), hidden = { 8 }, key = 2 }
+    local l = learner.new(agent, { episodes = 3, baseline = baseline }, { seed = 1, updates = 1 })
+    return (l:advantages(l:rollout({ { 0.3, 0.7 }, { 0.8, 0.2 } }, 1))):totable()
+  end
+  for _, baseline in ipairs { "group", "critic" } do
+    local plain = advantages(1, 0, baseline)
+    T.near(advantages(1000, 0, baseline), plain, 1e-4)
+    T.near(advantages(1e-6, 0, baseline), plain, 1e-4)
+  end
+  for _, row in ipairs(advantages(0, 0, "group")) do -- one that is always 0
+    T.eq(row[1], 0.0)
+  end
+end)
+
 T.test("learner: the ratio is 1 in the first epoch, and one objective is learned", function()
   local agent = Agent.new { env = env.new(line()), hidden = { 16 }, key = 2 }
   local l = learner.new(agent, { episodes = 8, lr = 2e-2, max_grad_norm = 1 }, { seed = 1, updates = 40 })

@@ -2,6 +2,7 @@
 
 local T = require "t"
 local child = require "child"
+local metrics = require "mocl.metrics"
 
 local run = {}
 
@@ -32,13 +33,18 @@ run["04_rewards.lua"] = function(out)
 end
 
 run["05_environment.lua"] = function(out)
-  local n, worst = 0, 0
+  local preferences, parcels = {}, {}
   for p1, p2, p3, r1, r2, r3 in out:gmatch("preference ([%d.]+) ([%d.]+) ([%d.]+)   parcels +([%d.]+) +([%d.]+) +([%d.]+)") do
-    local sum = r1 + r2 + r3
-    n, worst = n + 1, math.max(worst, math.abs(r1 / sum - p1), math.abs(r2 / sum - p2), math.abs(r3 / sum - p3))
+    local p, r = { tonumber(p1), tonumber(p2), tonumber(p3) }, { tonumber(r1), tonumber(r2), tonumber(r3) }
+    preferences[#preferences + 1], parcels[#parcels + 1] = p, r
+    for j = 1, 3 do
+      T.ok(p[j] < 1 or r[j] > 0.9 * 18, "all the time in one town brings 18 parcels")
+    end
   end
-  T.eq(n, 13)
-  T.ok(worst < .12, ("shares of the parcels are off by %.2f"):format(worst))
+  T.eq(#parcels, 13)
+  T.ok(not out:find "warning", out)
+  local tau = metrics.controllability(preferences, parcels).kendall_tau
+  T.ok(tau > 0.85, ("tau %.2f"):format(tau))
   T.ok(child.read("runs/05_environment.svg"):find("^<svg xmlns"))
 end
 

@@ -89,13 +89,7 @@ local PAGMO = "conformance/hypervolume/pagmo2/testcases/"
 for _, name in ipairs {
   "c_max_t100_d2_n128", "c_max_t100_d3_n128", "c_max_t1_d3_n2048", "c_max_t1_d5_n1024",
 } do
-  T.test("mean_rows", function()
-  T.eq(metrics.mean_rows { { 1, 4 }, { 3, 8 } }, { 2.0, 6.0 })
-  T.raises("not empty", metrics.mean_rows, {})
-  T.raises("row 2", metrics.mean_rows, { { 1, 2 }, { 3 } })
-end)
-
-T.test("hypervolume: pagmo " .. name, function()
+  T.test("hypervolume: pagmo " .. name, function()
     local fronts = pagmo_fronts(T.shared(PAGMO .. name))
     T.ok(#fronts >= 1)
     for t, front in ipairs(fronts) do
@@ -281,6 +275,81 @@ T.test("nondominated: 200,000 points in the plane", function()
   end
   local list = metrics.nondominated(points)
   T.ok(#list >= 100000 - 100, "the line x + y = 1: " .. #list)
+end)
+
+T.test("three objectives: large sets against slow definitions, with ties, copies and flat objectives", function()
+  local r = rng.new(9, "three")
+  for trial = 1, 24 do
+    local d, n, points = trial <= 16 and 3 or 4, trial % 8 == 0 and 700 or 150, {}
+    local kind = trial % 4
+    for i = 1, n do
+      local p, square = {}, 0
+      for k = 1, d do
+        p[k] = kind == 0 and r:integer(1, 4) / 4 or kind == 1 and r:uniform() or math.abs(r:normal())
+        square = square + p[k] ^ 2
+      end
+      for k = 1, d do
+        p[k] = kind >= 2 and p[k] / square ^ .5 or p[k]
+      end
+      points[i] = kind == 3 and i > 20 and points[r:integer(1, i - 1)] or p -- copies
+      if trial % 5 == 0 then
+        points[i][1] = .5
+      end
+    end
+    local want = {}
+    for i, q in ipairs(points) do
+      local dominated = false
+      for _, p in ipairs(points) do
+        local as_good, better = true, false
+        for k = 1, d do
+          as_good, better = as_good and p[k] >= q[k], better or p[k] > q[k]
+        end
+        dominated = dominated or as_good and better
+      end
+      want[#want + 1] = not dominated and i or nil
+    end
+    T.eq(metrics.nondominated(points), want, "trial " .. trial)
+    -- volume: slices between neighbouring values of the last objective, each of one objective less
+    local levels, volume = {}, 0
+    for i, p in ipairs(points) do
+      levels[i] = p[d]
+    end
+    table.sort(levels)
+    for i, level in ipairs(levels) do
+      local below = i > 1 and levels[i - 1] or 0
+      if level > below and (d == 3 or n < 200) then
+        local slice = {}
+        for _, p in ipairs(points) do
+          slice[#slice + 1] = p[d] >= level and { table.unpack(p, 1, d - 1) } or nil
+        end
+        volume = volume + (level - below) * metrics.hypervolume(slice, constant(d - 1, 0))
+      end
+    end
+    if d == 3 or n < 200 then
+      local got, info = metrics.hypervolume(points, constant(d, 0))
+      T.near(got / volume, 1, 1e-12, "trial " .. trial)
+      local distinct, seen = 0, {}
+      for _, i in ipairs(want) do
+        local key = table.concat(points[i], " ")
+        distinct = distinct + (seen[key] and 0 or 1)
+        seen[key] = true
+      end
+      T.eq(info.front, distinct)
+    end
+  end
+end)
+
+T.test("40,000 points on a sphere in three objectives: no square of their number", function()
+  local r, points = rng.new(10, "sphere"), {}
+  for i = 1, 40000 do
+    local x, y, z = math.abs(r:normal()), math.abs(r:normal()), math.abs(r:normal())
+    local length = (x * x + y * y + z * z) ^ .5
+    points[i] = { x / length, y / length, z / length }
+  end
+  local volume, info = metrics.hypervolume(points, { 0, 0, 0 })
+  T.ok(volume > .50 and volume < math.pi / 6, volume) -- an eighth of the ball
+  T.ok(info.front > 39990)
+  T.eq(#metrics.nondominated(points), info.front)
 end)
 
 T.test("kendall_tau: R's values without ties", function()
@@ -582,6 +651,12 @@ T.test("histogram: counts, edges, what lies outside", function()
   T.raises("bins is 0", metrics.histogram, { 1 }, 0, 1, 0)
   T.raises("the range 1 to 1 is empty", metrics.histogram, { 1 }, 1, 1, 3)
   T.raises("entry 2 is .*nan", metrics.histogram, { 1, 0 / 0 }, 0, 1, 3)
+end)
+
+T.test("mean_rows", function()
+  T.eq(metrics.mean_rows { { 1, 4 }, { 3, 8 } }, { 2.0, 6.0 })
+  T.raises("not empty", metrics.mean_rows, {})
+  T.raises("row 2", metrics.mean_rows, { { 1, 2 }, { 3 } })
 end)
 
 T.test("mean_std, pearson, wilson", function()

@@ -1,6 +1,8 @@
--- from=RUN, which takes stages of another run, and init=, tokenizer=, prompts=, sft.data=: a model of one's own in recipes/moc_hh.lua
+-- from=RUN, which takes stages of another run, and init=, tokenizer=, prompts=, sft.data=: a model of one's own in
+-- recipes/moc_hh.lua
 
 local T = require "t"
+local checkpoint = require "mocl.checkpoint"
 local child = require "child"
 local config = require "mocl.config"
 local failures = require "failures"
@@ -71,7 +73,7 @@ T.test("from: the bytes of a whole run with these options, and env.json says wha
   T.eq(trained_here(err)[1], "sft statistics", err)
   failures.same(dir, other)
   local env = assert(json.load(dir .. "/env.json"))
-  T.eq({ env.from.run, env.from.mocl }, { first, require("mocl")._VERSION })
+  T.eq({ env.from.run, env.from.mocl }, { fs.realpath(first), require("mocl")._VERSION })
   T.eq(env.from.stages.sft.sft["model.safetensors"], fs.sha256(first .. "/sft/model.safetensors"))
   T.ok(env.from.stages["reward-humor"] and env.from.stages.base and env.from.stages.tokenizer)
   -- run again it is complete, with from= or without
@@ -94,6 +96,19 @@ T.test("from: a run that stopped after it took its stages goes on, from a direct
   end
   assert(fs.write(dir .. "/stages.json", json.encode(stages)))
   assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  must(dir, "resume=auto", "from=" .. moved)
+  failures.same(dir, whole())
+  -- one that had begun to train its SFT model takes a finished one, and keeps no checkpoint of its own
+  assert(os.execute(("rm -rf '%s'; cp -a '%s' '%s'"):format(dir, moved, dir)))
+  for _, name in ipairs { "result.json", "timing.json", "report.html", "front.svg" } do
+    fs.remove(dir .. "/" .. name)
+  end
+  stages.sft, stages["reward-humor"], stages["reward-helpful"] = nil, nil, nil
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  checkpoint.write(dir .. "/sft", 1, function(to)
+    return fs.write(to .. "/config.lua", assert(fs.read(dir .. "/config.lua")))
+  end, { step = 1, recipe = "moc_hh", offsets = stages.base.offsets }, 2)
   must(dir, "resume=auto", "from=" .. moved)
   failures.same(dir, whole())
 end)
@@ -174,7 +189,8 @@ end)
 -- ---- a model of one's own ----
 
 local own
--- {init =, tokenizer =, prompts =, rewards =, sft =}: paths; a vocabulary that is padded, and two tokens that end an answer
+-- {init =, tokenizer =, prompts =, rewards =, sft =}: paths; a vocabulary that is padded, and two tokens that end an
+-- answer
 local function mine()
   if own then
     return own
@@ -313,6 +329,7 @@ T.test("options of one's own model that cannot go together cost nothing", functi
   own_refused("objective 'humor'", "objectives=long,humor")
   own_refused("init=/nowhere/config.json: No such file or directory", "init=/nowhere")
   own_refused("option init: " .. m.init .. ": holds no tokenizer", "tokenizer=")
+  own_refused("; tokenizer= names one that lies elsewhere", "tokenizer=")
   own_refused("option tokenizer: /nowhere: No such file or directory", "tokenizer=/nowhere")
   own_refused("prompts=/nowhere: No such file or directory", "prompts=/nowhere")
   own_refused("prompts=" .. T.tmp_root .. ": ", "prompts=" .. T.tmp_root)

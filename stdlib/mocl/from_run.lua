@@ -111,10 +111,10 @@ local function differences(source, o)
   return lines
 end
 
---- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it cannot.
--- o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile (options that never
--- matter), set (run_options.set of the new run), paths (options that name files, which are compared by what is in them) and neutral (options that a group above
--- covers and no stage uses).
+--- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it
+-- cannot. o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile
+-- (options that never matter), set (run_options.set of the new run), paths (options that name files, which are
+-- compared by what is in them) and neutral (options that a group above covers and no stage uses).
 function from_run.open(path, o)
   local function fail(fmt, ...)
     error(("from=%s%s"):format(path, fmt:format(...)), 0)
@@ -184,14 +184,14 @@ local function rows_of(path, name)
   return lines
 end
 
---- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json of the new
--- run gets `from`: the directory, and the hashes of all that was taken.
+--- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json
+-- of the new run gets `from`: the directory, and the hashes of all that was taken.
 function Source:give(run)
   local outputs = {}
   for _, name in ipairs(self.names) do
     outputs[name] = self.stages[name].outputs
   end
-  run:note("from", { run = self.path, mocl = self.env.mocl, stages = outputs })
+  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

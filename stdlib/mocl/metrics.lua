@@ -71,23 +71,24 @@ local function column(rows, k)
   return c
 end
 
--- the greatest entry of each column less the least
+-- of each column the greatest entry less the least, and the greatest size
 local function ranges(rows, n)
-  local width = {}
+  local width, size = {}, {}
   for j = 1, n do
     local lo, hi = math.huge, -math.huge
     for _, row in ipairs(rows) do
       lo, hi = math.min(lo, row[j]), math.max(hi, row[j])
     end
-    width[j] = hi - lo
+    width[j], size[j] = hi - lo, math.max(math.abs(lo), math.abs(hi))
   end
-  return width
+  return width, size
 end
 
 --- Points that another is better than by more than noise: no worse in any objective, and in at least one better by more than
--- margin times the range of that objective over all points and, with standard errors, by more than three of the difference.
+-- margin times the range of that objective over all points, by more than a tenth of margin times its size (where nothing is
+-- traded the range is noise) and, with standard errors, by more than three of the difference.
 function metrics.dominated(points, options)
-  local margin, errors = 0.05, nil
+  local margin, errors = 0.1, nil
   check(is_list(points), "dominated: points must be a list, got %s", type(points))
   for key, value in pairs(options or {}) do
     check(key == "margin" or key == "errors", "dominated: unknown option '%s' (margin, errors)", tostring(key))
@@ -104,7 +105,7 @@ function metrics.dominated(points, options)
         tostring(p[j]))
     end
   end
-  local width, list = ranges(points, n), {}
+  local list, width, size = {}, ranges(points, n)
   for i, p in ipairs(points) do
     local most, by = 0, nil -- how far ahead the best of those that dominate p is, in ranges
     for k, q in ipairs(points) do
@@ -112,7 +113,7 @@ function metrics.dominated(points, options)
       for j = 1, n do
         local gap = q[j] - p[j]
         behind = behind or gap < 0
-        if gap > margin * width[j] and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
+        if gap > margin * math.max(width[j], size[j] / 10) and (not errors or gap > 3 * (errors[i][j] ^ 2 + errors[k][j] ^ 2) ^ 0.5) then
           clear, ahead = true, ahead + gap / width[j]
         end
       end

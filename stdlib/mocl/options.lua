@@ -32,8 +32,8 @@ function options.check(what, given, required, optional)
   return given
 end
 
---- options.texts(what, texts). Raises, at the caller of the function that calls it, unless it is a list of strings that is not
--- empty.
+--- options.texts(what, texts). Raises, at the caller of the function that calls it, unless it is a list of strings
+-- that is not empty.
 function options.texts(what, texts)
   if type(texts) ~= "table" then
     error(("%s: a list of texts expected, got a %s%s"):format(what, type(texts),

@@ -1,6 +1,7 @@
---- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH prompts=FILE.
--- The model is a Hugging Face directory and takes the place of the base model that a run trains itself; what the run would
--- have asked of that one (model.*, base.*) comes from it. Nothing of the text is added to: a chat template is the author's.
+--- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
+-- prompts=FILE. The model is a Hugging Face directory and takes the place of the base model that a run trains itself;
+-- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
+-- template must be in it.
 
 local data = require "mocl.data"
 local fs = require "mocl.fs"
@@ -28,9 +29,9 @@ local function covers(keys, key)
   return false
 end
 
---- Checks the options of a model of one's own, and sets those of the trained one (cfg.model, cfg.tokenizer.vocab_size) to
--- what it is; model.positions may be smaller than its context. given: the names of the options that the user set.
--- Raises in words.
+--- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
+-- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
+-- options that the user set. Raises in words.
 function own_model.fill(cfg, given)
   if cfg.prompts ~= "" and cfg.data ~= "" then
     fail("prompts=%s data=%s: both say where prompts come from; leave one out", cfg.prompts, cfg.data)
@@ -78,7 +79,10 @@ end
 --- The tokenizer; raises in words.
 function own_model.tokenizer(cfg)
   local tok, message = tokenizer.load(own_model.tokenizer_path(cfg))
-  return tok or fail("option %s: %s", cfg.tokenizer.path ~= "" and "tokenizer" or "init", message)
+  if not tok and cfg.tokenizer.path ~= "" then
+    fail("option tokenizer: %s", message)
+  end
+  return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
 end
 
 -- Files that a tokenizer may consist of.
@@ -128,8 +132,8 @@ local function no_pairs(objective)
   fail("objective '%s' needs a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
 end
 
---- A source (mocl.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file (either
--- may be gzip'd). o: path, seed, held_out (share of the different prompts that are kept for evaluation).
+--- A source (mocl.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file
+-- (either may be gzip'd). o: path, seed, held_out (share of the different prompts that are kept for evaluation).
 function own_model.prompts(o)
   local list, seen = {}, {}
   for _, entry in ipairs(rows_of("prompts", o.path)) do
@@ -150,9 +154,9 @@ function own_model.prompts(o)
   }
 end
 
---- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random preferences
--- for n objectives in front of the prompts. Where neither has white space at the seam a space comes between. Rows of held-out
--- prompts (a list of texts) are left out.
+--- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
+-- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
+-- between. Rows of held-out prompts (a list of texts) are left out.
 function own_model.answers(path, n, held_out)
   local held, rows = {}, {}
   for _, prompt in ipairs(held_out) do

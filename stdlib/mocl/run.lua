@@ -16,6 +16,7 @@ local json = require "mocl.json"
 local report = require "mocl.report"
 local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
+local run_logs = require "mocl.run_logs"
 local run_identity = require "mocl.run_identity"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
@@ -23,7 +24,7 @@ local sys = require "mocl.sys"
 local Run = {}
 Run.__index = Run
 
-local LOGS = { "metrics", "samples" } -- files NAME.jsonl
+local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
 
 local function check(ok, err)
   if ok == nil or ok == false then
@@ -61,21 +62,6 @@ local function guarded(out, f, run, ...)
     return ...
   end
   return pass(pcall(f, run, ...))
-end
-
--- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
--- of a constant) must not cost a run its end.
-local function null_for_nan(v)
-  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-    return json.null
-  elseif type(v) ~= "table" then
-    return v
-  end
-  local copy = setmetatable({}, getmetatable(v)) -- json.array's
-  for k, x in pairs(v) do
-    copy[k] = null_for_nan(x)
-  end
-  return copy
 end
 
 -- The directory that holds the checkpoints of a stage: of the main stage it is the run's own.
@@ -215,37 +201,6 @@ local function write_identity(run, opts)
   write_json(fs.join(run.out, "env.json"), run.env)
   -- last: this file says that the directory holds a run
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
-end
-
-local function sizes(run)
-  local offsets = {}
-  for _, name in ipairs(LOGS) do
-    local f = run.files[name]
-    if f then
-      offsets[name] = f:seek("end")
-    else
-      local path = fs.join(run.out, name .. ".jsonl")
-      offsets[name] = fs.exists(path) and check(fs.size(path)) or 0
-    end
-  end
-  return offsets
-end
-
-local function truncate(run, offsets)
-  for _, name in ipairs(LOGS) do
-    local path, want = fs.join(run.out, name .. ".jsonl"), offsets[name] or 0
-    if run.files[name] then
-      run.files[name]:close()
-      run.files[name] = nil
-    end
-    local size = fs.exists(path) and check(fs.size(path)) or 0
-    if size < want then
-      error(("%s: has %d bytes, had %d at the checkpoint: put it back, or start again with another out="):format(path, size,
-        want), 0)
-    elseif size > want then
-      check(fs.truncate(path, want))
-    end
-  end
 end
 
 -- The newest checkpoint, which must be one of this run.
@@ -435,41 +390,9 @@ function Run:hash_input(path, option)
   return guarded(self.out, hash_input, self, path, option)
 end
 
--- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
-local function line_of(row)
-  local parts = {}
-  local keys = {}
-  for k in pairs(row) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  for i, k in ipairs(keys) do
-    local v = row[k]
-    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
-      v = json.null
-    end
-    -- models answer bytes that need not be UTF-8
-    parts[i] = json.encode(k) .. ":" .. json.encode(v, { replace_invalid = true })
-  end
-  return "{" .. table.concat(parts, ",") .. "}\n"
-end
-
--- row: a table, or the text of a line
 local function append(run, name, row)
   refuse_fork(run)
-  local path = run:path(name .. ".jsonl")
-  local f = run.files[name]
-  if not f then
-    f = check(io.open(path, "ab"))
-    run.files[name] = f
-  end
-  local ok, err = f:write(type(row) == "string" and row or line_of(row))
-  if ok then
-    ok, err = f:flush()
-  end
-  if not ok then
-    error(path .. ": " .. err, 0)
-  end
+  run_logs.append(run, name, row)
 end
 
 --- Appends one flat object to metrics.jsonl: numbers by name, step, and time in seconds if the
@@ -545,7 +468,7 @@ local function record(run, name, result, outputs, seconds)
   for _, stage in pairs(run.stages) do
     order = math.max(order, (stage.order or 0) + 1)
   end
-  run.stages[name] = { result = null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
+  run.stages[name] = { result = run_logs.null_for_nan(result), order = order, offsets = sizes(run), seconds = seconds, outputs = outputs }
   write_json(run:path("stages.json"), run.stages)
   run.stages = read_json(run:path("stages.json"))
   return run.stages[name].result or {}
@@ -577,6 +500,7 @@ end
 
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
+  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
   copy()
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
@@ -595,10 +519,14 @@ function Run:adopt(name, done, copy, logs)
   guarded(self.out, adopt, self, name, done, copy, logs)
 end
 
+local function note(run, key, value)
+  run.env[key] = value
+  write_json(run:path("env.json"), run.env)
+end
+
 --- Sets a field of env.json.
 function Run:note(key, value)
-  self.env[key] = value
-  guarded(self.out, write_json, self:path("env.json"), self.env)
+  guarded(self.out, note, self, key, value)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
@@ -648,7 +576,7 @@ function Run:rewind(state)
 end
 
 local function finish(run, result, timing)
-  local text = json.encode(null_for_nan(result), { indent = 2 }) .. "\n"
+  local text = json.encode(run_logs.null_for_nan(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
     all.phases[name] = s.seconds

@@ -18,7 +18,8 @@ local CURES = {
   ["Not a directory"] = "choose another out=",
 }
 
---- The same error with what to do about it, where that is known. out: the directory of the run; new: the directory was not there before.
+--- The same error with what to do about it, where that is known. out: the directory of the run; new: the directory
+-- was not there before.
 function run_cures.of(err, out, new)
   if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
     return err

@@ -49,8 +49,8 @@ function run_options.covers(keys, key)
 end
 
 --- Whether an option may change: a stage depends on it, and no stage that does is among the used ones, a list of
--- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of the whole
--- run), and the first stage that used it.
+-- {stage, how} in the order they ran. Otherwise false, the reason in words that follow the option (empty for one of
+-- the whole run), and the first stage that used it.
 function run_options.may_change(key, depends, used)
   local named = false
   for _, keys in pairs(depends) do
@@ -80,8 +80,9 @@ function run_options.users(key, depends, used)
   return names
 end
 
---- The options that differ, a list of {key, a, b}. set: the keys that are not at their defaults now, a set, or nil. An option that
--- the old ones do not have, and that is at its default now, came with a later version and does what was done without it.
+--- The options that differ, a list of {key, a, b}. set: the keys that are not at their defaults now, a set, or nil.
+-- An option that the old ones do not have, and that is at its default now, came with a later version and does what
+-- was done without it.
 function run_options.diff(old, new, volatile, set)
   local list = {}
   for _, d in ipairs(config.diff(run_options.without(old, volatile), run_options.without(new, volatile))) do
@@ -122,8 +123,9 @@ local function earlier(used, a, b)
   end
 end
 
---- The options that differ (run_options.diff): those that may, and lines of text for those that may not. used nil: none may.
--- Third, the stage to run again with all that follow if the options are to be as they are now; nil where that does not help.
+--- The options that differ (run_options.diff): those that may, and lines of text for those that may not. used nil:
+-- none may. Third, the stage to run again with all that follow if the options are to be as they are now; nil where
+-- that does not help.
 function run_options.compare(old, new, volatile, depends, used, set)
   local changed, fixed, again = {}, {}, nil
   for _, d in ipairs(run_options.diff(old, new, volatile, set)) do
