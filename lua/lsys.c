@@ -8,10 +8,10 @@
 **
 ** Signals reach a script only in the mocl executable, which catches them. In mode "raise" (the
 ** default) each raises "interrupted!"; in mode "message" too, but a program that it ends shows that word alone, without
-** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted, to be
-** polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was noted, unless
-** `keep` says that an error may be on its way that a signal has raised. A signal that comes after one that raised ends the
-** program, unless the script has set a mode, or polled in mode "flag", since then.
+** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted,
+** to be polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was
+** noted, unless `keep` says that an error may be on its way that a signal has raised. A signal that comes after one that
+** raised ends the program, unless the script has set a mode, or polled in mode "flag", since then.
 */
 #define _GNU_SOURCE
 #include <sched.h>

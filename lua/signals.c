@@ -25,7 +25,8 @@ static void end_by(int number) {
     raise(number); /* takes effect when the handler returns */
 }
 
-/* The first look finds out whether the interruption arrived at all, the second whether code that catches all errors swallowed it. */
+/* The first look finds out whether the interruption arrived at all, the second whether code that catches all errors
+** swallowed it. */
 static void look_again(bool first) {
     const struct itimerspec soon = {.it_value = {.tv_nsec = 300 * 1000 * 1000}}, late = {.it_value = {.tv_sec = 1}};
     looks = !first;

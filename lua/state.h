@@ -65,13 +65,13 @@ void moclL_enter(moclL_host *h, lua_State *co);
 void moclL_leave(moclL_host *h);
 
 /* Async-signal-safe: a signal arrived. The first one interrupts the script or, in flag mode, is only noted for
-** sys.interrupted(), and the second one interrupts. What the caller should do: nothing; take the signal's default action, since
-** a signal has interrupted the script before and it has neither ended nor acknowledged it; or, after the second one in flag mode,
-** look again with moclL_undelivered soon and with moclL_unanswered a little later. */
+** sys.interrupted(), and the second one interrupts. What the caller should do: nothing; take the signal's default
+** action, since a signal has interrupted the script before and it has neither ended nor acknowledged it; or, after the
+** second one in flag mode, look again with moclL_undelivered soon and with moclL_unanswered a little later. */
 typedef enum moclL_verdict { MOCLL_GO_ON, MOCLL_END, MOCLL_LOOK_AGAIN } moclL_verdict;
 moclL_verdict moclL_signal(moclL_host *host, int signal_number);
-/* Async-signal-safe: has an interruption not reached the script yet? Did it reach it, and does the script neither end nor say
-** that it knows? */
+/* Async-signal-safe: has an interruption not reached the script yet? Or has it, and the script neither ended nor
+** acknowledged it? */
 bool moclL_undelivered(const moclL_host *host);
 bool moclL_unanswered(const moclL_host *host);
 /* The script knows of the interruption that reached it: the next signal is a first one again. */

@@ -1,14 +1,15 @@
---- docs/guide/lua-libraries.md: each block of code marked `<!-- run NEEDS -->` is a program (Lua, or a shell command with mocl on its
--- path) that prints the ```text block behind it, in a directory with the section's blocks marked `<!-- file NAME -->`. NEEDS
--- are modules, programs ($busted), or `server`. And a run whose rewards use such libraries.
+--- docs/guide/lua-libraries.md: each block of code marked `<!-- run NEEDS -->` is a program (Lua, or a shell command with
+-- mocl on its path) that prints the ```text block behind it, in a directory with the section's blocks marked
+-- `<!-- file NAME -->`. NEEDS are modules, programs ($busted), or `server`. And a run whose rewards use such libraries.
 
 local T = require "t"
 local child = require "child"
 local docs = require "docs_coverage"
 local fs = require "mocl.fs"
 
-local PACKAGE = { ["luasql.sqlite3"] = "lua-sql-sqlite3", ["pl.pretty"] = "lua-penlight", busted = "lua-busted", luacheck = "lua-check",
-  luaunit = "lua-unit", socket = "lua-socket" }
+-- where it is not lua-MODULE
+local PACKAGE = { ["luasql.sqlite3"] = "lua-sql-sqlite3", ["pl.pretty"] = "lua-penlight", luacheck = "lua-check",
+  luaunit = "lua-unit", setsid = "util-linux" }
 
 -- The server of the section on HTTP: three requests, or 20 seconds without one.
 local SERVER = [[
@@ -42,7 +43,8 @@ for _ = 1, 3 do
 end
 ]]
 
--- The blocks of the page in their order: { section =, line =, kind = "file" or "run", words =, language =, text =, want = }
+-- The blocks of the page in their order: { section =, line =, kind = "file", "run" or "shown", words =, language =,
+-- text =, want = }
 local function blocks(page)
   local list, section, mark, open, line = {}, nil, nil, nil, 0
   for l in (page .. "\n"):gmatch "(.-)\n" do
@@ -57,7 +59,8 @@ local function blocks(page)
       open = {}
       list[#list].want = open
     elseif l:match "^```%l+$" then
-      open = { section = section, line = line, kind = mark and mark.kind or "shown", words = mark and mark.words, language = l:sub(4) }
+      open = { section = section, line = line, language = l:sub(4), kind = mark and mark.kind or "shown",
+        words = mark and mark.words }
       list[#list + 1] = open
     elseif l:match "^## " then
       section = l:sub(4)
@@ -77,7 +80,7 @@ local function has(need)
   if there[need] == nil then
     local _, _, status
     if need:sub(1, 1) == "$" then
-      _, _, status = child.shell("command -v " .. need:sub(2))
+      _, _, status = child.shell(need:sub(2) .. " --version")
     else
       _, _, status = child.mocl { "-e", ("require %q"):format(need) }
     end
@@ -101,7 +104,8 @@ end
 
 -- What changes from run to run.
 local function steady(text)
-  return docs.trimmed(text:gsub("127%.0%.0%.1:%d+", "127.0.0.1:PORT"):gsub("(# Started on )[^\n]*", "%1DATE"):gsub("%d+%.%d+ seconds", "TIME seconds"))
+  text = text:gsub("127%.0%.0%.1:%d+", "127.0.0.1:PORT"):gsub("(# Started on )[^\n]*", "%1DATE")
+  return docs.trimmed(text:gsub("%d+%.%d+ seconds", "TIME seconds"))
 end
 
 local function run(block, files)
@@ -118,7 +122,8 @@ REWARD_SERVER=http://127.0.0.1:$(cat port); export REWARD_SERVER
 ]] or ""
   local command = block.language == "sh" and "timeout 60 sh snippet.sh" or "timeout 60 mocl snippet.lua"
   local out, err, status = child.shell(([[
-MOCL=$(readlink -f "$MOCL"); MOCL_DIR=$(dirname "$MOCL"); cd %s; mkdir bin; ln -s "$MOCL" bin/mocl; PATH=$PWD/bin:$PATH; export PATH MOCL_DIR
+MOCL=$(readlink -f "$MOCL"); MOCL_DIR=$(dirname "$MOCL"); cd %s
+mkdir bin; ln -s "$MOCL" bin/mocl; PATH=$PWD/bin:$PATH; export PATH MOCL_DIR
 %s%s%s; status=$?
 %s
 exit $status]]):format(dir, child.AWAIT, server, command, server ~= "" and "wait $pid" or ""))
@@ -146,7 +151,8 @@ end
 
 T.test("the blocks of the page are found, and a wrong one fails", function()
   T.ok(ran >= 12, "blocks: " .. ran)
-  local found = blocks "## A\n<!-- file x.lua -->\n```lua\nreturn 5\n```\n\n<!-- run -->\n```lua\nprint(require 'x')\n```\n\n```text\n6\n```\n"
+  local found = blocks("## A\n<!-- file x.lua -->\n```lua\nreturn 5\n```\n\n"
+    .. "<!-- run -->\n```lua\nprint(require 'x')\n```\n\n```text\n6\n```\n")
   T.eq({ #found, found[1].words, found[2].kind, found[2].want[1] }, { 2, "x.lua", "run", "6" })
   local ok, message = pcall(run, found[2], { found[1] })
   T.ok(not ok and message:find('got "5', 1, true), message)
@@ -190,7 +196,8 @@ T.test("a signal while rewards wait in libraries: a checkpoint, and the run goes
     local dir = T.tmpdir()
     assert(fs.write(dir .. "/rewards.lua", (REWARDS:gsub("SIGNAL", signal))))
     local command = ([[MOCL=$(readlink -f "$MOCL"); RECIPE=$(readlink -f recipes/moc_hh.lua); cd %s
-"$MOCL" "$RECIPE" preset=smoke quiet=true out=run rewards=rewards.lua documents=40 base.steps=4 sft.examples=20 eval.answers=2 resume=auto]]):format(dir)
+"$MOCL" "$RECIPE" preset=smoke quiet=true out=run rewards=rewards.lua documents=40 base.steps=4 sft.examples=20 \
+  eval.answers=2 resume=auto]]):format(dir)
     local _, err, status = child.shell(command)
     if signal ~= "0" then
       T.eq(status, signal == "INT" and 130 or 143, err)

@@ -7,16 +7,19 @@ local READY = 'io.open("ready", "w"):close() '
 
 --- Runs code in the program, and the shell commands `steps` beside it, with its number in $pid.
 local function beside(code, steps)
-  return child.shell(('MOCL=$(readlink -f "$MOCL"); cd "$(mktemp -d)"\n%s"$MOCL" -e %s & pid=$!\nawait test -e ready\n%s\nwait $pid'):format(child.AWAIT,
-    child.quote(code), steps))
+  return child.shell(([[MOCL=$(readlink -f "$MOCL"); cd %s
+%s"$MOCL" -e %s & pid=$!
+await test -e ready
+%s
+wait $pid]]):format(T.tmpdir(), child.AWAIT, child.quote(code), steps))
 end
 
 local function has(name)
   return select(3, child.mocl { "-e", ("require %q"):format(name) }) == 0
 end
 
---- Runs all of a table of codes side by side. Each gets two signals, `gap` seconds (1.1) from each other, and must be there after
--- the first and gone after the second. Returns what happened to each: a line, and the exit status.
+--- Runs all of a table of codes side by side. Each gets two signals, `gap` seconds (1.1) from each other, and must be
+-- there after the first and gone after the second. Returns what happened to each: a line, and the exit status.
 local function pressed_twice(codes, signal, gap)
   local dir, parts, got = T.tmpdir(), { child.AWAIT, "MOCL=$(readlink -f \"$MOCL\")\n" }, {}
   for name, code in pairs(codes) do
@@ -51,7 +54,8 @@ local FOREVER = {
   hook = "debug.sethook(function() debug.sethook() " .. READY .. "while true do end end, 'c') print(1)",
   message_handler = "xpcall(error, function() " .. READY .. "while true do end end)",
   pcalls = "while true do pcall(function() " .. READY .. "while true do end end) end",
-  pcalls_in_a_coroutine = "coroutine.wrap(function() while true do pcall(function() " .. READY .. "while true do end end) end end)()",
+  pcalls_in_a_coroutine = "coroutine.wrap(function() while true do pcall(function() " .. READY
+    .. "while true do end end) end end)()",
 }
 -- the same inside libraries
 local LIBRARIES = {
@@ -66,16 +70,16 @@ local LIBRARIES = {
       .. "while true do end end) end) uv.run()",
   } },
   { "cqueues", codes = {
-    pcalls_in_a_loop = [[local cq = require "cqueues".new() cq:wrap(function() while true do pcall(function() ]] .. READY
-      .. "while true do end end) end end) cq:loop()",
+    pcalls_in_a_loop = [[local cq = require "cqueues".new() cq:wrap(function() while true do pcall(function() ]]
+      .. READY .. "while true do end end) end end) cq:loop()",
   } },
   { "luasql.sqlite3", codes = {
     query = 'local c = require "luasql.sqlite3".sqlite3():connect ":memory:" ' .. READY .. [[c:execute(
       "with recursive n(x) as (select 1 union all select x + 1 from n) select count(*) from n")]],
   } },
   { "lpeg", codes = {
-    match = 'local l = require "lpeg" local p = l.P { l.P "a" * l.V(1) * l.P "b" + l.P "a" * l.V(1) * l.P "c" + l.P "a" } ' .. READY
-      .. 'p:match(("a"):rep(60))',
+    match = 'local l = require "lpeg" local p = l.P { l.P "a" * l.V(1) * "b" + l.P "a" * l.V(1) * "c" + "a" } '
+      .. READY .. 'p:match(("a"):rep(60))',
   } },
 }
 
@@ -116,15 +120,18 @@ end)
 T.test("a script that has caught an interruption and says so is interrupted again", function()
   local out, err, status = beside([[local sys = require "mocl.sys"
     for i = 1, 2 do
-      print(pcall(function() io.open("ready" .. i, "w"):close() if i == 1 then ]] .. READY .. [[end while true do end end))
+      print(pcall(function()
+        io.open("ready" .. i, "w"):close() if i == 1 then ]] .. READY .. [[end while true do end
+      end))
       sys.on_interrupt "raise"
     end]], "kill -INT $pid; await test -e ready2; sleep 0.2; kill -INT $pid")
-  T.eq({ out, status }, { ("false\t(command line):3: interrupted!\n"):rep(2), 0 }, err)
+  T.eq({ out, status }, { ("false\t(command line):4: interrupted!\n"):rep(2), 0 }, err)
 end)
 
 T.test("a second signal in an update of a training loop: its status, and how to go on", function()
   for signal, status in pairs { INT = 130, TERM = 143 } do
-    local out, err, got = beside([[local config, Run, training = require "mocl.config", require "mocl.run", require "mocl.training"
+    local out, err, got = beside([[
+      local config, Run, training = require "mocl.config", require "mocl.run", require "mocl.training"
       local cfg, info = config.parse(config.common {}, { "out=run", "quiet=true" }, { recipe = "x" })
       local run <close> = Run.open { recipe = "x", cfg = cfg, info = info, main = "main" }
       run:stage("main", function(stage)
