@@ -104,6 +104,8 @@ void moclL_acknowledge(moclL_host *h) {
     if (!h->ctx->interrupt) atomic_store(&h->raised, false);
 }
 
+bool moclL_notes_next(const moclL_host *h) { return atomic_load(&h->flag_mode) && !atomic_load(&h->signal); }
+
 bool moclL_unanswered(const moclL_host *h) { return atomic_load(&h->raised); }
 
 bool moclL_undelivered(const moclL_host *h) { return atomic_load(&h->raised) && atomic_load(&h->ctx->interrupt); }

@@ -113,6 +113,7 @@ static int sys_on_interrupt(lua_State *L) {
         }
         atomic_store(&h->flag_mode, mode == FLAG);
         if (mode != FLAG) h->plain_interrupt = mode == MESSAGE;
+        if (h->look) h->look();
     }
     lua_pushstring(L, modes[before]);
     return 1;

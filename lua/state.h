@@ -39,7 +39,7 @@ typedef struct moclL_host {
     atomic_int signal;      /* the last one, 0 = none */
     atomic_int signal_ms;   /* when it came */
     atomic_bool raised;     /* it interrupted the script, which has neither ended nor acknowledged it */
-    void (*look)(void);     /* of the executable: looks after its signals where a script polls; or NULL */
+    void (*look)(void);     /* of the executable: looks after its signals where a script polls or sets a mode; or NULL */
 } moclL_host;
 
 /* Every thread of a state made by mocl_open has its host in Lua's extra space. */
@@ -74,6 +74,8 @@ moclL_verdict moclL_signal(moclL_host *host, int signal_number);
 ** acknowledged it? */
 bool moclL_undelivered(const moclL_host *host);
 bool moclL_unanswered(const moclL_host *host);
+/* Async-signal-safe: will the next signal only be noted? */
+bool moclL_notes_next(const moclL_host *host);
 /* The script knows of the interruption that reached it: the next signal is a first one again. */
 void moclL_acknowledge(moclL_host *host);
 
