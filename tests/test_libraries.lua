@@ -1,5 +1,5 @@
---- docs/guide/lua-libraries.md: each block of code marked `<!-- run NEEDS -->` is a program (Lua, or a shell command with
--- mocl on its path) that prints the ```text block behind it, in a directory with the section's blocks marked
+--- docs/guide/lua-libraries.md: each block of code marked `<!-- run NEEDS -->` is a program (Lua, or a shell command
+-- with mocl on its path) that prints the ```text block behind it, in a directory with the section's blocks marked
 -- `<!-- file NAME -->`. NEEDS are modules, programs ($busted), or `server`. And a run whose rewards use such libraries.
 
 local T = require "t"
@@ -122,8 +122,8 @@ REWARD_SERVER=http://127.0.0.1:$(cat port); export REWARD_SERVER
 ]] or ""
   local command = block.language == "sh" and "timeout 60 sh snippet.sh" or "timeout 60 mocl snippet.lua"
   local out, err, status = child.shell(([[
-MOCL=$(readlink -f "$MOCL"); MOCL_DIR=$(dirname "$MOCL"); cd %s
-mkdir bin; ln -s "$MOCL" bin/mocl; PATH=$PWD/bin:$PATH; export PATH MOCL_DIR
+MOCL=$(readlink -f "$MOCL"); MOCL_DIR=$(dirname "$MOCL"); MOCL_RECIPES=$(readlink -f recipes); cd %s
+mkdir bin; ln -s "$MOCL" bin/mocl; PATH=$PWD/bin:$PATH; export PATH MOCL_DIR MOCL_RECIPES
 %s%s%s; status=$?
 %s
 exit $status]]):format(dir, child.AWAIT, server, command, server ~= "" and "wait $pid" or ""))

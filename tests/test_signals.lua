@@ -137,7 +137,8 @@ T.test("a second signal in an update of a training loop: its status, and how to 
       run:stage("main", function(stage)
         local t <close> = training.new { run = run, stage = stage, label = "main", total = 9, save_every = 1 }
         ]] .. READY .. [[while true do end
-      end)]], ("kill -%s $pid; sleep 0.2; kill -%s $pid; wait $pid; s=$?; ls run; cat err >&2; exit $s"):format(signal, signal))
+      end)]], ([[kill -%s $pid; sleep 0.2; kill -%s $pid
+wait $pid; s=$?; ls run; cat err >&2; exit $s]]):format(signal, signal))
     T.eq(got, status, err)
     T.ok(err:find("SIG" .. signal .. " in stage main; continue with resume=auto", 1, true), err)
     T.ok(not out:find "lock", out)
@@ -145,8 +146,8 @@ T.test("a second signal in an update of a training loop: its status, and how to 
 end)
 
 T.test("a signal that is only noted cuts no read; the next one does", function()
-  local code = FLAG .. [[local p = io.popen "exec 2>/dev/null; while ! test -e go; do sleep 0.01; done; echo whole" ]] .. READY
-    .. [[local text = p:read "a" print(text == "whole\n", p:close(), require "mocl.sys".interrupted()) ]]
+  local code = FLAG .. [[local p = io.popen "exec 2>/dev/null; while ! test -e go; do sleep 0.01; done; echo whole" ]]
+    .. READY .. [[local text = p:read "a" print(text == "whole\n", p:close(), require "mocl.sys".interrupted()) ]]
   local out, err, status = beside(code, "kill -TERM $pid; sleep 0.2; touch go")
   T.eq({ out, status }, { "true\ttrue\tSIGTERM\n", 143 }, err)
   out, err, status = beside(code, "kill -TERM $pid; sleep 0.2; kill -TERM $pid; await grep interrupted err; touch go")
