@@ -128,6 +128,22 @@ T.test("a script that has caught an interruption and says so is interrupted agai
   T.eq({ out, status }, { ("false\t(command line):4: interrupted!\n"):rep(2), 0 }, err)
 end)
 
+T.test("each statement of the interactive mode is interrupted for itself; a second signal ends the mode", function()
+  local dir = T.tmpdir()
+  local loop = 'io.open("ready%d", "w"):close() while true do end\n'
+  local f <close> = assert(io.open(dir .. "/in", "w"))
+  f:write(loop:format(1), loop:format(2), 'print "here"\n',
+    'pcall(function() io.open("ready3", "w"):close() while true do end end) ',
+    'io.open("ready4", "w"):close() while true do pcall(function() while true do end end) end\n')
+  f:flush()
+  local out, err, status = child.shell(child.AWAIT .. ([[MOCL=$(readlink -f "$MOCL"); cd %s; "$MOCL" -i <in & pid=$!
+for i in 1 2 3 4; do await test -e ready$i; sleep 0.2; kill -INT $pid; done
+wait $pid]]):format(dir))
+  T.eq(status, 130, err)
+  T.ok(out:find("\nhere\n", 1, true), out)
+  T.eq(select(2, err:gsub("stdin:1: interrupted!", "")), 2, err)
+end)
+
 T.test("a second signal in an update of a training loop: its status, and how to go on", function()
   for signal, status in pairs { INT = 130, TERM = 143 } do
     local out, err, got = beside([[
@@ -165,15 +181,14 @@ T.test("a Ctrl-C that ended a command of os.execute reaches the script, in flag 
     "true\tnil\texit\t130\nnil\tsignal\t15\n")
 end)
 
-T.test("a single SIGTERM ends what it does not reach, after five seconds", function()
-  if not T.slow then
-    T.skip "it waits; make slow runs it"
-  end
-  local _, err, status = beside(FOREVER.backtracking, "sleep 0.2; kill -TERM $pid")
-  T.eq(status, 143, err)
-  _, err, status = beside(READY .. [[io.popen "sleep 60 >/dev/null 2>&1":read "a"]], "kill -TERM $pid")
-  T.eq(status, 143, err)
-end)
+if T.slow then
+  T.test("a single SIGTERM ends what it does not reach, after five seconds", function()
+    local _, err, status = beside(FOREVER.backtracking, "sleep 0.2; kill -TERM $pid")
+    T.eq(status, 143, err)
+    _, err, status = beside(READY .. [[io.popen "sleep 60 >/dev/null 2>&1":read "a"]], "kill -TERM $pid")
+    T.eq(status, 143, err)
+  end)
+end
 
 T.test("an interruption of an operation inside a finalizer reaches the script", function()
   local _, err, status = beside("setmetatable({}, { __gc = function() " .. READY .. [[
