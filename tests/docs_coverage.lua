@@ -142,8 +142,8 @@ M.hidden_classes = {
 --- Names of the pages, without docs/ and .md, README as ../README.
 function M.all_pages()
   local list = { "../README" }
-  for _, file in ipairs(lines_of("ls '" .. M.path "docs" .. "'")) do
-    list[#list + 1] = file:match("^(.*)%.md$")
+  for _, file in ipairs(lines_of("cd '" .. M.path "docs" .. "' && find . -name '*.md' | LC_ALL=C sort")) do
+    list[#list + 1] = file:match("^%./(.*)%.md$")
   end
   return list
 end

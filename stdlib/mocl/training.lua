@@ -93,13 +93,14 @@ function Training:finish()
   self:close()
 end
 
--- Back to what a signal did before the first of those that are open. Twice is fine.
-function Training:close()
+-- Back to what a signal did before the first of those that are open. Twice is fine. A signal that has raised the error on its
+-- way is not forgotten.
+function Training:close(err)
   if self.open then
     self.open = false
     n_open = n_open - 1
     if n_open == 0 then
-      sys.on_interrupt(mode_before)
+      sys.on_interrupt(mode_before, err ~= nil)
     end
   end
 end
