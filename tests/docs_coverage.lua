@@ -133,6 +133,7 @@ M.hidden_classes = {
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
+  ["mocl.callback"] = "held while a callback is called",
   ["mocl.generation"] = "held while a callback looks at tokens",
   ["mocl.generated"] = "held while a result is built",
 }
