@@ -4,8 +4,9 @@
 # The patterns of Split and Replace are run by Oniguruma. For a lone \w it asks one table of properties for characters
 # below 256, and for the class [\w] it uses ranges that come from Unicode's data. The two differ for superscript two,
 # three and one and for the three vulgar fractions, U+00B2, B3, B9, BC, BD and BE: \w takes them for parts of a word
-# and [\w] does not. So "\w+|[^\w\s]+", which is how the documentation describes the Whitespace pre-tokenizer, matches
-# them on both sides, and a Split with this very pattern differs from Whitespace, which uses another engine.
+# and [\w] does not. They therefore match both halves of "\w+|[^\w\s]+", the pattern by which the documentation
+# describes the Whitespace pre-tokenizer; a Split with this very pattern keeps them in the word, and Whitespace, which
+# uses another engine, cuts them off.
 #
 # One would expect \w and [\w] to be the same set, and \w and [^\w] never to hold the same character.
 #
