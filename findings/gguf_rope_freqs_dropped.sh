@@ -14,7 +14,7 @@
 #   read from GGUF against that model without scaling     0
 #   rope_parameters after reading                         {'rope_theta': 10000.0, 'rope_type': 'default'}
 set -eu
-set -- gguf==0.19.0 transformers==5.24.0 torch==2.15.0
+set -- gguf==0.19.0 transformers==5.24.0 accelerate==1.15.0 torch==2.15.0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
