@@ -14,7 +14,9 @@
 
 #include <lualib.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +31,30 @@ static void wait_for_interrupters(moclL_host *h) {
     while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
 }
 
+/* the number of the spare block at p, or -1 */
+static int spare_at(const moclL_host *h, const void *p) {
+    uintptr_t first = (uintptr_t)h->spare, at = (uintptr_t)p;
+    return at >= first && at < first + sizeof h->spare ? (int)((at - first) / MOCLL_SPARE_BYTES) : -1;
+}
+
+static void *take_spare(moclL_host *h, size_t bytes) {
+    for (int i = 0; bytes <= MOCLL_SPARE_BYTES && i < MOCLL_SPARES; i++) {
+        if (h->spare_taken[i]) continue;
+        h->spare_taken[i] = true;
+        return h->spare[i];
+    }
+    return NULL;
+}
+
+/* moclL_realloc for a block that is a spare one */
+static void *leave_spare(moclL_host *h, int i, size_t old_bytes, size_t bytes) {
+    void *fresh = bytes > MOCLL_SPARE_BYTES ? malloc(bytes) : bytes ? h->spare[i] : NULL;
+    if (fresh && fresh != h->spare[i]) memcpy(fresh, h->spare[i], old_bytes);
+    if (fresh != h->spare[i] && (fresh || !bytes)) h->spare_taken[i] = false;
+    if (!fresh && bytes) h->refused = bytes;
+    return fresh;
+}
+
 /* Adding nothing to `hooking` orders this free with the interrupter's adding one: either it comes before, then the
 ** interrupter no longer sees what was unlinked before this free; or after, then this sees `hooking`. A handler that
 ** runs on this thread ends before we go on, so the loop waits for other threads only. */
@@ -40,9 +66,12 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
         h->refusing = !h->refusing && ++h->objects % (64 * h->stress) == 0;
         if (h->refusing) return NULL;
     }
+    int spare = p ? spare_at(h, p) : -1;
+    if (spare >= 0) return leave_spare(h, spare, old_bytes, bytes);
     if (bytes > 0) {
         void *fresh = realloc(p, bytes);
         if (fresh) return fresh;
+        if (!p && h->making_room && (fresh = take_spare(h, bytes))) return fresh;
         if (p && bytes <= old_bytes) return p; /* Lua relies on it that a block can shrink */
         h->refused = bytes;
         return NULL;
@@ -59,10 +88,12 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     mocl_ctx *ctx = moclL_host_of(L)->ctx;
     lua_sethook(L, NULL, 0, 0);
     if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
-    luaL_where(L, 0);
-    if (!lua_tostring(L, -1)[0]) { /* in a C function: the line that called it */
+    lua_Debug at;
+    int level = 0; /* of the innermost function in Lua, where C functions called each other */
+    luaL_where(L, level);
+    while (!lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at)) {
         lua_pop(L, 1);
-        luaL_where(L, 1);
+        luaL_where(L, level);
     }
     lua_pushstring(L, ctx->message);
     mocl_clear(ctx);
@@ -177,8 +208,10 @@ static lua_State *check_thread(lua_State *L) {
 
 static int coroutine_resume(lua_State *L) {
     lua_State *co = check_thread(L);
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L) - 1);
     if (n < 0) {
+        if (lives && lua_status(co) > LUA_YIELD) moclL_keep_stack(L, co);
         lua_pushboolean(L, 0);
         lua_insert(L, -2);
         return 2;
@@ -190,10 +223,12 @@ static int coroutine_resume(lua_State *L) {
 
 static int wrapped(lua_State *L) {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L));
     if (n >= 0) return n;
     int status = lua_status(co);
-    if (status != LUA_OK && status != LUA_YIELD) { /* it failed: its <close> variables are open */
+    if (status > LUA_YIELD) { /* it failed: its <close> variables are open */
+        if (lives) moclL_keep_stack(L, co);
         status = close_thread(L, co);
         lua_xmove(co, L, 1);
     }
@@ -202,6 +237,7 @@ static int wrapped(lua_State *L) {
         lua_insert(L, -2);
         lua_concat(L, 2);
     }
+    if (lives && status > LUA_YIELD) moclL_rename_stack(L);
     return lua_error(L);
 }
 

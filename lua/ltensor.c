@@ -10,6 +10,7 @@
 #include "lscope.h"
 #include "modules.h"
 #include "philox.h"
+#include "state.h"
 
 static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
 
@@ -37,6 +38,15 @@ mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
 
 mocl_tensor *moclL_totensor(lua_State *L, int idx) {
     mocl_tensor **box = luaL_testudata(L, idx, MOCL_TENSOR_CLASS);
+    return box ? hold(L, *box) : NULL;
+}
+
+mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name) {
+    if (lua_isnoneornil(L, idx)) lua_pushnil(L);
+    else lua_getfield(L, idx, name);
+    mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
+    if (box && !*box) luaL_error(L, "bad option '%s' (tensor was released)", name);
+    if (!box && !lua_isnil(L, -1)) moclL_badoption(L, name, "tensor");
     return box ? hold(L, *box) : NULL;
 }
 
@@ -80,8 +90,11 @@ void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
 
 bool moclL_makeroom(lua_State *L, mocl_status st) {
     mocl_ctx *ctx = moclL_ctx(L);
+    moclL_host *h = ctx->host;
     if (st != MOCL_E_NOMEM) return false;
+    if (h) h->making_room = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
+    if (h) h->making_room = false;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
         if (ctx->device[i]) mocl_device_flush(ctx->device[i]);
     mocl_clear(ctx);
