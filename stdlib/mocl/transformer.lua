@@ -1,4 +1,5 @@
---- mocl.transformer: Llama-style decoders: making, loading and saving them (Hugging Face directories).
+--- mocl.transformer: Llama-style decoders: making, loading and saving them (Hugging Face directories; GGUF files are
+-- loaded alone).
 -- The model object, ragged batches and generation are C (mocl.transformer.core).
 --
 --   local transformer = require "mocl.transformer"
@@ -8,6 +9,7 @@
 local core = require "mocl.transformer.core"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local gguf_model = require "mocl.gguf_model"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
@@ -85,9 +87,17 @@ local function is_known_extra(config, tensors)
 end
 
 --- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
--- dtype, which may be "bf16" on cuda.
+-- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.gguf reads.
 function transformer.load(dir, opts)
   opts = opts or {}
+  if fs.exists(dir) == "file" then
+    local model, found, code = gguf_model.load(dir, opts)
+    if not model then
+      return nil, found, code
+    end
+    ends[model] = found.eos
+    return model, found.all
+  end
   local read, message, code = model_config.read(dir)
   if not read then
     return nil, message, code
