@@ -274,12 +274,14 @@ static mocl_status put_added(source *s, json_t *root) {
     return MOCL_OK;
 }
 
+/* A token that a key names is special for transformers. As for llama.cpp, its type alone makes it one, but for BOS and EOS:
+** files exist whose padding is an ordinary "!". */
 static mocl_status fill_config(source *s, json_t *root) {
     const mocl_gguf_value *chat;
     int failed = 0;
     MOCL_TRY(get(s, "tokenizer.chat_template", MOCL_GGUF_STRING, &chat));
     for (int i = 0; i < N_NAMED; i++) {
-        if (s->id[i] >= 0) {
+        if (s->id[i] >= 0 && (i <= EOS || s->type[s->id[i]] != NORMAL)) {
             MOCL_TRY(check_text(s, (size_t)s->id[i]));
             mocl_text name = s->token[s->id[i]];
             failed |= json_object_set_new(root, named[i].name, json_stringn(name.p, name.n));
