@@ -4,6 +4,7 @@
 ** tokenizer_config.json, which are made in memory and loaded. So a tokenizer from a GGUF file has no code of its own, and saving it
 ** writes these files.
 */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,8 +195,32 @@ static mocl_status read_scores(source *s, size_t n) {
     for (size_t i = 0; i < n; i++) {
         at = mocl_gguf_read(&v, scores->element, at);
         s->score[i] = v.type == MOCL_GGUF_F32 ? (float)v.real : (float)v.integer;
+        if (!isfinite(s->score[i]))
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: the score of token %zu is not finite", mocl_path_tail(s->path), i);
     }
     return MOCL_OK;
+}
+
+static mocl_status check_spellings(source *s) {
+    tok_map seen = {0};
+    mocl_status st = MOCL_OK;
+    for (size_t i = 0; i < s->n && !st; i++) {
+        mocl_text t = s->token[i];
+        uint32_t index;
+        bool added = true;
+        /* an empty token has an entry too, so that the places are the ids */
+        char empty[32];
+        if (!t.p) t = (mocl_text){empty, (size_t)snprintf(empty, sizeof empty, "\n%zu", i)};
+        st = mocl_tok_map_add(s->ctx, &seen, t.p, t.n, &index, &added);
+        if (!st && !added)
+            st = mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokens %u and %zu are both '%.*s'", mocl_path_tail(s->path), index, i,
+                           (int)(t.n > 60 ? 60 : t.n), t.p);
+        if (!st && s->llama && s->type[i] == BYTE && mocl_tok_hex_byte(t.p, t.n) < 0)
+            st = mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: token %zu is a byte by its type and is spelled '%.*s', not like <0x0A>",
+                           mocl_path_tail(s->path), i, (int)(t.n > 60 ? 60 : t.n), t.p);
+    }
+    mocl_tok_map_free(&seen);
+    return st;
 }
 
 static mocl_status read_tokens(source *s) {
@@ -216,6 +241,7 @@ static mocl_status read_tokens(source *s) {
         if (v.text_bytes) s->token[i] = (mocl_text){v.text, v.text_bytes};
     }
     MOCL_TRY(read_types(s, n));
+    MOCL_TRY(check_spellings(s));
     return s->llama ? read_scores(s, n) : MOCL_OK;
 }
 

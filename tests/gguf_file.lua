@@ -72,4 +72,61 @@ function gguf_file.bytes(keys, tensors)
   return gguf_file.raw(k, t, tensors and table.concat(data))
 end
 
+local LAYER = { ["input_layernorm"] = "attn_norm", ["self_attn.q_proj"] = "attn_q", ["self_attn.k_proj"] = "attn_k",
+  ["self_attn.v_proj"] = "attn_v", ["self_attn.o_proj"] = "attn_output", ["post_attention_layernorm"] = "ffn_norm",
+  ["mlp.gate_proj"] = "ffn_gate", ["mlp.up_proj"] = "ffn_up", ["mlp.down_proj"] = "ffn_down" }
+local TOP = { ["model.embed_tokens"] = "token_embd", ["model.norm"] = "output_norm", ["lm_head"] = "output" }
+
+-- Rows of heads as llama.cpp has them: the halves of a head alternate.
+local function interleaved(rows, heads)
+  local size, out = #rows // heads, {}
+  for h = 0, heads - 1 do
+    for i = 0, size // 2 - 1 do
+      out[#out + 1] = rows[h * size + i + 1]
+      out[#out + 1] = rows[h * size + size // 2 + i + 1]
+    end
+  end
+  return out
+end
+
+--- Keys and tensors, lists as for bytes(), of a model of mocl.transformer as llama.cpp would have it, in f32.
+function gguf_file.model(model)
+  local c, tensors = model:config(), {}
+  for _, pair in ipairs(model:named_parameters()) do
+    local module, values = pair[1]:match "^(.*)%.weight$", pair[2]:totable()
+    local layer, rest = module:match "^model%.layers%.(%d+)%.(.*)$"
+    local name = layer and ("blk.%s.%s"):format(layer, LAYER[rest]) or TOP[module]
+    if name:find "attn_[qk]$" then
+      values = interleaved(values, name:find "q$" and c.num_attention_heads or c.num_key_value_heads)
+    end
+    for i, row in ipairs(values) do
+      values[i] = type(row) == "table" and gguf_file.floats(row) or string.pack("<f", row)
+    end
+    tensors[#tensors + 1] = { name .. ".weight", pair[2].shape, "F32", table.concat(values) }
+  end
+  local keys = {
+    { "general.architecture", "string", "llama" }, { "llama.context_length", "u32", c.max_position_embeddings },
+    { "llama.embedding_length", "u32", c.hidden_size }, { "llama.block_count", "u32", c.num_hidden_layers },
+    { "llama.feed_forward_length", "u32", c.intermediate_size }, { "llama.attention.head_count", "u32", c.num_attention_heads },
+    { "llama.attention.head_count_kv", "u32", c.num_key_value_heads }, { "llama.rope.dimension_count", "u32", c.head_dim },
+    { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
+    { "llama.attention.layer_norm_rms_epsilon", "f32", c.rms_norm_eps }, { "llama.rope.freq_base", "f32", c.rope_theta },
+    { "llama.vocab_size", "u32", c.vocab_size },
+  }
+  return keys, tensors
+end
+
+--- Sets a key of such a list, or takes it out where kind is nil.
+function gguf_file.set(keys, name, kind, value)
+  for i, key in ipairs(keys) do
+    if key[1] == name then
+      table.remove(keys, i)
+      break
+    end
+  end
+  if kind then
+    keys[#keys + 1] = { name, kind, value }
+  end
+end
+
 return gguf_file

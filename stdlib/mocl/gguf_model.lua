@@ -36,14 +36,16 @@ end
 
 -- A float of the file as the shortest decimal that rounds to it: 1e-05 for 9.9999997473788e-06.
 local function shortest(v)
-  local short = tonumber(("%.7g"):format(v)) + 0.0
-  return string.unpack("<f", string.pack("<f", short)) == v and short or v
+  local short = tonumber(("%.7g"):format(v)) -- nil for a NaN or an infinity
+  return short and string.unpack("<f", string.pack("<f", short)) == v and short + 0.0 or v
 end
 
 -- Of a number for each layer only one is left where all are the same.
 local function of_layers(path, key, value)
   if type(value) ~= "table" then
     return value
+  elseif #value == 0 then
+    return refuse(path, key, value, "a number, or one for each layer")
   end
   for _, v in ipairs(value) do
     if v ~= value[1] then
