@@ -6,6 +6,7 @@ local file = require "gguf_file"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
+local own_model = require "mocl.own_model"
 local small = require "fixtures.llama.small"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
@@ -487,6 +488,24 @@ T.test("mistakes in a tokenizer are told by key", function()
 end)
 
 -- ---- both ----
+
+T.test("init= takes a GGUF file: its sizes, and a tokenizer of its own", function()
+  local keys, tensors = file.model(small.model { config = { vocab_size = #bpe + 3 } })
+  for _, key in ipairs(bpe_keys()) do
+    keys[#keys + 1] = key
+  end
+  local path = put(keys, tensors)
+  local cfg = { init = path, prompts = "", data = "", rewards = "", tokenizer = { path = "" }, model = {} }
+  own_model.fill(cfg, {})
+  T.eq(cfg.model, { hidden_size = 12, layers = 2, heads = 4, intermediate_size = 20, positions = 40 })
+  T.eq(cfg.tokenizer.vocab_size, #bpe + 3)
+  local dir = T.tmpdir() .. "/tokenizer"
+  own_model.copy_tokenizer(cfg, dir)
+  T.eq(assert(tokenizer.load(dir)):encode(TEXTS[1]), bpe:encode(TEXTS[1]))
+  file.set(keys, "llama.expert_count", "u32", 8)
+  cfg.init = put(keys, tensors)
+  T.raises("^init=.*x.gguf: llama.expert_count = 8 is not supported", own_model.fill, cfg, {})
+end)
 
 T.test("the recipe generates from one file", function()
   local model = transformer.new { vocab_size = #bpe + 4, hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 16,

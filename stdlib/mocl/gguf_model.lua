@@ -272,6 +272,18 @@ function gguf_model.read(file)
   return { config = config, all = out, eos = eos or nil }
 end
 
+--- gguf_model.describe(path) -> what gguf_model.read returns | fail, without the weights.
+function gguf_model.describe(path)
+  local file, message, code = gguf.open(path)
+  if not file then
+    return nil, message, code
+  end
+  local read
+  read, message, code = gguf_model.read(file)
+  file:close()
+  return read, message, code
+end
+
 local function copy_weights(file, model, wanted, device)
   for _, pair in ipairs(model:named_parameters()) do
     local w = wanted[pair[1]]
