@@ -8,6 +8,7 @@ local json = require "mocl.json"
 local lm = require "mocl.lm"
 local own_model = require "mocl.own_model"
 local small = require "fixtures.llama.small"
+local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
@@ -488,6 +489,28 @@ T.test("mistakes in a tokenizer are told by key", function()
 end)
 
 -- ---- both ----
+
+T.test("without memory, at each place, loading fails and leaves nothing behind", function()
+  local keys, tensors = file.model(small.model { config = { vocab_size = #bpe } })
+  for _, key in ipairs(bpe_keys()) do
+    keys[#keys + 1] = key
+  end
+  local both, pieces = put(keys, tensors), put(spm_keys())
+  for name, f in pairs { model = function() return transformer.load(both) end, bpe = function() return tokenizer.load(both) end,
+    pieces = function() return tokenizer.load(pieces) end } do
+    local n, step, done = 0, 1, false
+    repeat
+      tensor.fail_after(n)
+      local ok, got, message = pcall(f)
+      tensor.fail_after(-1)
+      done = ok and got ~= nil
+      T.ok(done or tostring(ok and message or got):find "memory", ("%s: %d: %s"):format(name, n, tostring(ok and message or got)))
+      n = n + step
+      step = n > 100 and n // 12 or 1 -- the places of a loop are alike
+    until done
+    T.ok(n > 8, name)
+  end
+end)
 
 T.test("init= takes a GGUF file: its sizes, and a tokenizer of its own", function()
   local keys, tensors = file.model(small.model { config = { vocab_size = #bpe + 3 } })
