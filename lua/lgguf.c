@@ -143,7 +143,51 @@ static int gguf_dequantize(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"dequantize", gguf_dequantize}, {"is", gguf_is}, {"open", gguf_open}, {NULL, NULL}};
+/* The string field of the table on top of the stack, without a zero byte; it lives until the running call ends. */
+static const char *field_text(lua_State *L, const char *field) {
+    size_t n;
+    lua_getfield(L, -1, field);
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (!text || strlen(text) != n) luaL_error(L, "save: the %s of a tensor is no text", field);
+    moclL_holdstring(L);
+    lua_pop(L, 1);
+    return text;
+}
+
+/* save(path, keys, number of keys, list of {name =, type =, tensor =, heads =}) -> true | fail. keys: bytes as in a file. */
+static int gguf_save(lua_State *L) {
+    size_t key_bytes;
+    const char *path = luaL_checkstring(L, 1), *keys = luaL_checklstring(L, 2, &key_bytes);
+    lua_Integer n_keys = luaL_checkinteger(L, 3);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    lua_settop(L, 4);
+    size_t n = (size_t)lua_rawlen(L, 4);
+    mocl_gguf_source *list = lua_newuserdatauv(L, (n ? n : 1) * sizeof *list, 0); /* 5 */
+    lua_createtable(L, (int)n, 0); /* 6: keeps contiguous copies alive */
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 4, (lua_Integer)i + 1);
+        list[i].name = field_text(L, "name");
+        const char *type = field_text(L, "type");
+        list[i].format = mocl_gguf_format_named(type);
+        if (!list[i].format) return luaL_error(L, "save: type '%s' is unknown", type);
+        lua_getfield(L, -1, "heads");
+        list[i].heads = lua_tointeger(L, -1);
+        lua_pop(L, 1);
+        lua_getfield(L, -1, "tensor");
+        mocl_tensor *t = moclL_totensor(L, -1);
+        if (!t) return luaL_error(L, "save: '%s' is no tensor", list[i].name);
+        mocl_tensor **c = moclL_pushtensor(L);
+        MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
+        list[i].t = *c;
+        lua_rawseti(L, 6, (lua_Integer)i + 1);
+        lua_pop(L, 2);
+    }
+    lua_pushboolean(L, 1);
+    return moclL_result(L, mocl_gguf_write(moclL_ctx(L), path, keys, key_bytes, (size_t)n_keys, list, n), 1);
+}
+
+static const luaL_Reg functions[] = {{"dequantize", gguf_dequantize}, {"is", gguf_is}, {"open", gguf_open},
+                                     {"save", gguf_save},             {NULL, NULL}};
 static const luaL_Reg methods[] = {{"header", file_header},   {"keys", file_keys},   {"tensor", file_tensor},
                                    {"tensors", file_tensors}, {"value", file_value}, {NULL, NULL}};
 

@@ -39,6 +39,8 @@ typedef struct mocl_gguf_format {
     uint32_t values, bytes;
     /* one block to its values, in 32-bit arithmetic; NULL: mocl does not read this format */
     void (*unpack)(const unsigned char *block, mk_real *out);
+    /* the reverse, with the bytes of llama.cpp; NULL: mocl does not write it */
+    void (*pack)(const mk_real *in, unsigned char *block);
 } mocl_gguf_format;
 
 /* NULL if unknown */
@@ -111,6 +113,22 @@ const mocl_gguf_tensor *mocl_gguf_find_tensor(const mocl_gguf *g, const char *na
 ** and *out has them in the order of Hugging Face, one half behind the other. MOCL_E_FORMAT where mocl does not read the format; `path`
 ** starts the message. */
 mocl_status mocl_gguf_load(mocl_tensor **out, mocl_device *dev, const char *path, const mocl_gguf_tensor *t, int64_t heads);
+
+/* ---- writing (gguf_write.c) ---- */
+
+typedef struct mocl_gguf_source {
+    const char *name;               /* UTF-8, each once */
+    const mocl_gguf_format *format; /* its pack is there */
+    mocl_tensor *t;                 /* f32 or bf16, contiguous, 1 to 4 dimensions, rows of whole blocks */
+    int64_t heads;                  /* as in mocl_gguf_load: above 0, rows are put into llama.cpp's order */
+} mocl_gguf_source;
+
+/* Writes a file of version 3 with alignment 32, atomically (file.h), the tensors in the order of the list. keys: n_keys
+** keys with their values as they stand in a file, in key_bytes bytes. Wrong arguments are MOCL_E_ARG. */
+mocl_status mocl_gguf_write(mocl_ctx *ctx, const char *path, const char *keys, size_t key_bytes, size_t n_keys,
+                            const mocl_gguf_source *list, size_t n);
+
+/* ---- names ---- */
 
 /* "u32", "array"; "" if out of range */
 const char *mocl_gguf_type_name(mocl_gguf_type type);

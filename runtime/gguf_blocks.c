@@ -4,6 +4,7 @@
 ** llama.cpp, so that the values have its bits (the build has no contraction to fused operations): products first, then the offset.
 ** Comments: d, m are scales and offsets in f16; q the packed integers, "low" the lower four bits of a byte.
 */
+#include <math.h>
 #include <string.h>
 
 #include "gguf.h"
@@ -23,6 +24,23 @@ static float half(const unsigned char *p) {
     if (exponent) return bits_to_float(sign | (exponent + 112) << 23 | fraction << 13);
     float f = (float)fraction * 0x1p-24f;
     return sign ? -f : f;
+}
+
+static void put_half(unsigned char *p, float f) {
+    uint32_t bits, h;
+    memcpy(&bits, &f, 4);
+    uint32_t sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) h = 0x7e00;                                     /* NaN */
+    else if (bits >= 0x477ff000) h = 0x7c00;                               /* rounds to 65536 or more */
+    else if (bits >= 0x38800000) h = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - 0x1c000;
+    else {                                                                 /* adding 1/2 rounds to multiples of 2^-24 */
+        float sum = bits_to_float(bits) + 0.5f;
+        memcpy(&h, &sum, 4);
+        h -= 0x3f000000;
+    }
+    p[0] = (unsigned char)((sign | h) & 255);
+    p[1] = (unsigned char)((sign | h) >> 8);
 }
 
 /* half of 2^(e - 127), e 0 to 255: the scale of MXFP4, whose table holds twice the values */
@@ -56,6 +74,23 @@ static void unpack_f64(const unsigned char *p, mk_real *out) {
 static void unpack_f16(const unsigned char *p, mk_real *out) { *out = half(p); }
 
 static void unpack_bf16(const unsigned char *p, mk_real *out) { *out = bits_to_float((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24); }
+
+static void pack_f32(const mk_real *in, unsigned char *p) {
+    float f = (float)*in;
+    memcpy(p, &f, 4);
+}
+
+static void pack_f16(const mk_real *in, unsigned char *p) { put_half(p, (float)*in); }
+
+static void pack_bf16(const mk_real *in, unsigned char *p) {
+    float f = (float)*in;
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) bits |= 0x400000; /* a NaN that stays one */
+    else bits += 0x7fff + (bits >> 16 & 1);
+    p[0] = (unsigned char)(bits >> 16);
+    p[1] = (unsigned char)(bits >> 24);
+}
 
 /* ---- 32 values a block ---- */
 
@@ -102,6 +137,15 @@ static void unpack_q5_1(const unsigned char *p, mk_real *out) { /* d, m, h[4], q
 static void unpack_q8_0(const unsigned char *p, mk_real *out) { /* d, signed q[32] */
     float d = half(p);
     for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)p[2 + i];
+}
+
+/* the scale makes the largest value 127; values are divided by it before it is rounded to f16 */
+static void pack_q8_0(const mk_real *in, unsigned char *p) {
+    float most = 0;
+    for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf((float)in[i]));
+    float d = most / 127, inverse = d != 0 ? 1 / d : 0;
+    put_half(p, d);
+    for (int i = 0; i < 32; i++) p[2 + i] = (unsigned char)(int8_t)roundf((float)in[i] * inverse);
 }
 
 /* n values through a table of 16, two a byte: value n / 2 + i is in the high half of q[i] */
@@ -223,18 +267,40 @@ static void unpack_tq2_0(const unsigned char *p, mk_real *out) { /* q[64], d */
 /* ---- the formats ---- */
 
 static const mocl_gguf_format formats[] = {
-    {0, "F32", 1, 4, unpack_f32},           {1, "F16", 1, 2, unpack_f16},           {2, "Q4_0", 32, 18, unpack_q4_0},
-    {3, "Q4_1", 32, 20, unpack_q4_1},       {6, "Q5_0", 32, 22, unpack_q5_0},       {7, "Q5_1", 32, 24, unpack_q5_1},
-    {8, "Q8_0", 32, 34, unpack_q8_0},       {9, "Q8_1", 32, 40, NULL},              {10, "Q2_K", 256, 84, unpack_q2_k},
-    {11, "Q3_K", 256, 110, unpack_q3_k},    {12, "Q4_K", 256, 144, unpack_q4_k},    {13, "Q5_K", 256, 176, unpack_q5_k},
-    {14, "Q6_K", 256, 210, unpack_q6_k},    {15, "Q8_K", 256, 292, NULL},           {16, "IQ2_XXS", 256, 66, NULL},
-    {17, "IQ2_XS", 256, 74, NULL},          {18, "IQ3_XXS", 256, 98, NULL},         {19, "IQ1_S", 256, 50, NULL},
-    {20, "IQ4_NL", 32, 18, unpack_iq4_nl},  {21, "IQ3_S", 256, 110, NULL},          {22, "IQ2_S", 256, 82, NULL},
-    {23, "IQ4_XS", 256, 136, unpack_iq4_xs}, {24, "I8", 1, 1, NULL},                {25, "I16", 1, 2, NULL},
-    {26, "I32", 1, 4, NULL},                {27, "I64", 1, 8, NULL},                {28, "F64", 1, 8, unpack_f64},
-    {29, "IQ1_M", 256, 56, NULL},           {30, "BF16", 1, 2, unpack_bf16},        {34, "TQ1_0", 256, 54, unpack_tq1_0},
-    {35, "TQ2_0", 256, 66, unpack_tq2_0},   {39, "MXFP4", 32, 17, unpack_mxfp4},    {40, "NVFP4", 64, 36, unpack_nvfp4},
-    {41, "Q1_0", 128, 18, NULL}};
+    {0, "F32", 1, 4, unpack_f32, pack_f32},
+    {1, "F16", 1, 2, unpack_f16, pack_f16},
+    {2, "Q4_0", 32, 18, unpack_q4_0, NULL},
+    {3, "Q4_1", 32, 20, unpack_q4_1, NULL},
+    {6, "Q5_0", 32, 22, unpack_q5_0, NULL},
+    {7, "Q5_1", 32, 24, unpack_q5_1, NULL},
+    {8, "Q8_0", 32, 34, unpack_q8_0, pack_q8_0},
+    {9, "Q8_1", 32, 40, NULL, NULL},
+    {10, "Q2_K", 256, 84, unpack_q2_k, NULL},
+    {11, "Q3_K", 256, 110, unpack_q3_k, NULL},
+    {12, "Q4_K", 256, 144, unpack_q4_k, NULL},
+    {13, "Q5_K", 256, 176, unpack_q5_k, NULL},
+    {14, "Q6_K", 256, 210, unpack_q6_k, NULL},
+    {15, "Q8_K", 256, 292, NULL, NULL},
+    {16, "IQ2_XXS", 256, 66, NULL, NULL},
+    {17, "IQ2_XS", 256, 74, NULL, NULL},
+    {18, "IQ3_XXS", 256, 98, NULL, NULL},
+    {19, "IQ1_S", 256, 50, NULL, NULL},
+    {20, "IQ4_NL", 32, 18, unpack_iq4_nl, NULL},
+    {21, "IQ3_S", 256, 110, NULL, NULL},
+    {22, "IQ2_S", 256, 82, NULL, NULL},
+    {23, "IQ4_XS", 256, 136, unpack_iq4_xs, NULL},
+    {24, "I8", 1, 1, NULL, NULL},
+    {25, "I16", 1, 2, NULL, NULL},
+    {26, "I32", 1, 4, NULL, NULL},
+    {27, "I64", 1, 8, NULL, NULL},
+    {28, "F64", 1, 8, unpack_f64, NULL},
+    {29, "IQ1_M", 256, 56, NULL, NULL},
+    {30, "BF16", 1, 2, unpack_bf16, pack_bf16},
+    {34, "TQ1_0", 256, 54, unpack_tq1_0, NULL},
+    {35, "TQ2_0", 256, 66, unpack_tq2_0, NULL},
+    {39, "MXFP4", 32, 17, unpack_mxfp4, NULL},
+    {40, "NVFP4", 64, 36, unpack_nvfp4, NULL},
+    {41, "Q1_0", 128, 18, NULL, NULL}};
 
 const mocl_gguf_format *mocl_gguf_format_of(uint32_t id) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)

@@ -6,6 +6,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.gguf"
 local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
+local mocl_tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
 
 local function put(bytes)
@@ -33,7 +34,7 @@ end
 -- ---- formats ----
 
 T.test("blocks of random bytes become the values of gguf 0.19, to the bit", function()
-  local cases, n = assert(json.load "tests/fixtures/gguf/blocks.json"), 0
+  local cases, n = assert(json.load "tests/fixtures/gguf/blocks.json").unpack, 0
   for name, case in pairs(cases) do
     T.ok(hex(gguf.dequantize(name, unhex(case.bytes))) == case.values, name)
     n = n + 1
@@ -234,6 +235,102 @@ T.test("types that mocl does not read are told when a tensor is asked for", func
   local f = assert(gguf.open(put(file.bytes({}, { { "a", { 256 }, "IQ2_XXS", ("\0"):rep(66) }, { "b", { 2 }, "I16", "abcd" } }))))
   T.fails("x.gguf: tensor 'a' is stored as IQ2_XXS, which mocl does not read; llama%-quantize makes another type", f.tensor, f, "a")
   T.fails("tensor 'b' is stored as I16", f.tensor, f, "b")
+end)
+
+-- ---- writing ----
+
+T.test("what is written has the bytes of the test's own writer, and comes back", function()
+  local list = { { "a.u8", "u8", 200 }, { "a.i64", "i64", -5 }, { "a.f", "f32", 0.25 }, { "a.t", "string", "x\0y" }, { "a.b", "bool", true },
+    { "a.l", "array of string", { "p", "" } }, { "a.e", "array of u16", {} }, { "general.alignment", "u32", 32 } }
+  local path = T.tmpdir() .. "/y.gguf"
+  local data = mocl_tensor.new { { 1, 2 }, { 3, 4 } }
+  for _, device in ipairs(T.devices) do
+    assert(gguf.save(path, { metadata = list, tensors = { { name = "w", tensor = data:to(device) }, { name = "v", tensor = data:t():to(device), type = "F32" } } }))
+    local plain = {}
+    for i, k in ipairs(list) do
+      plain[i] = { k[1], k[2]:gsub("^array of (.*)$", "[%1]"), k[3] }
+    end
+    for i, k in ipairs(plain) do
+      plain[i] = { k[1], k[2], list[i][3] }
+    end
+    T.ok(assert(fs.read(path)) == file.bytes(plain, { { "w", { 2, 2 }, "F32", file.floats { 1, 2, 3, 4 } }, { "v", { 2, 2 }, "F32", file.floats { 1, 3, 2, 4 } } }))
+  end
+  local f = assert(gguf.open(path))
+  for _, key in ipairs(list) do
+    T.eq({ f.metadata[key[1]], f:type(key[1]) }, { key[3], key[2] })
+  end
+  T.eq(f:type "a.none", nil)
+  f:close()
+  assert(gguf.save(path, {}))
+  T.eq(#assert(gguf.open(path)).keys, 0)
+end)
+
+T.test("heads are put into llama.cpp's order and come back", function()
+  local path, rows = T.tmpdir() .. "/y.gguf", mocl_tensor.arange(0, 16):reshape(8, 2)
+  assert(gguf.save(path, { tensors = { { name = "q", tensor = rows, heads = 2 }, { name = "p", tensor = rows } } }))
+  local f = assert(gguf.open(path))
+  T.eq(f:tensor("q"):select(2, 1):totable(), { 0, 4, 2, 6, 8, 12, 10, 14 })
+  T.eq(f:tensor("q", { heads = 2 }):totable(), rows:totable())
+  T.eq(f:tensor("p"):totable(), rows:totable())
+end)
+
+T.test("values are rounded as llama.cpp rounds them", function()
+  local path = T.tmpdir() .. "/y.gguf"
+  local function stored(kind, values)
+    assert(gguf.save(path, { tensors = { { name = "w", tensor = mocl_tensor.new { values }, type = kind } } }))
+    return assert(gguf.open(path)):tensor("w"):flatten():totable()
+  end
+  T.eq(stored("F16", { 1 + 2.0 ^ -11, 1 + 3 * 2.0 ^ -11, 2.0 ^ -24, 2.0 ^ -25, 65504, 65519, -65520 }), { 1, 1 + 2.0 ^ -9, 2.0 ^ -24, 0, 65504, 65504, -math.huge })
+  T.eq(stored("BF16", { 1 + 2.0 ^ -8, 1 + 3 * 2.0 ^ -8, -3 }), { 1, 1 + 2.0 ^ -6, -3 })
+  local values = {}
+  for i = 1, 32 do
+    values[i] = i == 5 and -127 or i - 10.5 -- halves go away from zero
+  end
+  local got = stored("Q8_0", values)
+  T.eq({ got[1], got[5], got[10], got[11], got[32] }, { -10, -127, -1, 1, 22 })
+  T.eq(stored("Q8_0", mocl_tensor.zeros({ 32 }):totable()), mocl_tensor.zeros({ 32 }):totable())
+  for kind, case in pairs(assert(json.load "tests/fixtures/gguf/blocks.json").pack) do
+    local list, bytes = {}, unhex(case.bytes)
+    for at = 1, #case.values, 8 do
+      list[#list + 1] = (string.unpack("<f", unhex(case.values:sub(at, at + 7))))
+    end
+    stored(kind, list)
+    T.ok(assert(fs.read(path)):sub(-#bytes - -#bytes % 32, -1):sub(1, #bytes) == bytes, kind)
+  end
+end)
+
+T.test("what cannot be written raises before there is a file", function()
+  local path = T.tmpdir() .. "/y.gguf"
+  local function metadata(pattern, ...)
+    T.raises(pattern, gguf.save, path, { metadata = { ... } })
+  end
+  metadata("key 'a': type 'u128' is unknown", { "a", "u128", 1 })
+  metadata("key 'a': type 'array of array of u8' is unknown", { "a", "array of array of u8", {} })
+  metadata("key 'a' of type 'u8': .*overflow", { "a", "u8", 256 })
+  metadata("key 'a' of type 'u32': .*overflow", { "a", "u32", -1 })
+  metadata("key 'a' of type 'bool': a boolean is needed", { "a", "bool", 1 })
+  metadata("key 'a' of type 'array of string': ", { "a", "array of string", { {} } })
+  metadata("key 'a' is there twice", { "a", "u8", 1 }, { "a", "u8", 1 })
+  metadata("a key has no name", { "", "u8", 1 })
+  metadata("a key has no name, or one that is not plain text", { "a\0b", "u8", 1 })
+  metadata("general.alignment is 32", { "general.alignment", "u32", 64 })
+  local function tensors(pattern, ...)
+    T.raises(pattern, gguf.save, path, { tensors = { ... } })
+  end
+  local row = mocl_tensor.zeros { 2, 16 }
+  tensors("tensor 'a' is there twice", { name = "a", tensor = row }, { name = "a", tensor = row })
+  tensors("a tensor has no name", { name = "\255", tensor = row })
+  tensors("rows of 16 values, which do not fill blocks of 32 %(Q8_0%); write it as F16", { name = "a", tensor = row, type = "Q8_0" })
+  tensors("mocl does not write type Q4_K", { name = "a", tensor = row, type = "Q4_K" })
+  tensors("type 'Q4' is unknown", { name = "a", tensor = row, type = "Q4" })
+  tensors("must have 1 to 4 dimensions, values, and the dtype f32 or bf16", { name = "a", tensor = row:to "i32" })
+  tensors("must have 1 to 4 dimensions", { name = "a", tensor = mocl_tensor.zeros { 2, 0 } })
+  tensors("2 rows, which are not 2 heads of an even size", { name = "a", tensor = row, heads = 2 })
+  tensors("unknown option 'kind'", { name = "a", tensor = row, kind = "F16" })
+  tensors("'a' is no tensor", { name = "a", tensor = 1 })
+  T.raises("unknown option 'tensor'", gguf.save, path, { tensor = {} })
+  T.eq(fs.exists(path), nil)
+  T.fails("No such file", gguf.save, "/nonexistent/y.gguf", {})
 end)
 
 -- ---- split files ----

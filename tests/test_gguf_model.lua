@@ -4,6 +4,7 @@ local T = require "t"
 local child = require "child"
 local file = require "gguf_file"
 local fs = require "mocl.fs"
+local gguf = require "mocl.gguf"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
 local own_model = require "mocl.own_model"
@@ -34,6 +35,29 @@ local function find(tensors, name)
       return t, i
     end
   end
+end
+
+local TEXTS = { "the cat sat on 12345 mats, don't you?", "the dog's 678 logs  and\n\nmore   cats", "I'LL see ½ the caté" }
+local bpe = tokenizer.train(TEXTS, { vocab_size = 300, special_tokens = { "<s>", "</s>", "<u>", "<c>" } })
+
+-- Keys of the tokenizer that was trained here: <u> is defined by the user, the others control tokens.
+local function bpe_keys(change)
+  local path = T.tmpdir() .. "/tokenizer.json"
+  assert(bpe:save(path))
+  local tokens, types = {}, {}
+  for id = 0, #bpe - 1 do
+    tokens[id + 1], types[id + 1] = bpe:id_to_token(id), id == 2 and 4 or id < 4 and 3 or 1
+  end
+  local keys = {
+    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" }, { "tokenizer.ggml.tokens", "[string]", tokens },
+    { "tokenizer.ggml.token_type", "[i32]", types }, { "tokenizer.ggml.merges", "[string]", assert(json.load(path)).model.merges },
+    { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.eos_token_id", "u32", 1 },
+    { "tokenizer.ggml.padding_token_id", "u32", 10 },
+  }
+  if change then
+    change(keys, tokens, types)
+  end
+  return keys
 end
 
 -- ---- models ----
@@ -86,6 +110,51 @@ T.test("weights in f16, bf16 and Q8_0 become f32", function()
       end
     end
   end
+end)
+
+T.test("a model that is written loads again: the same weights in F32, near ones in the other types", function()
+  local model = transformer.new { vocab_size = 64, hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2,
+    intermediate_size = 64, max_position_embeddings = 48, rms_norm_eps = 1e-6, rope_theta = 5e5 }
+  local batch = transformer.batch { { 1, 5, 9, 28, 3, 14 } }
+  local want, path = model:forward(batch), T.tmpdir() .. "/y.gguf"
+  for kind, far in pairs { F32 = 0, F16 = 2e-3, BF16 = 2e-2, Q8_0 = 5e-2 } do
+    T.eq(transformer.save_gguf(model, path, { type = kind }), true)
+    local again = assert(transformer.load(path))
+    T.eq(again:config(), model:config())
+    T.eq(again:hash() == model:hash(), kind == "F32")
+    local d = (again:forward(batch) - want):abs():max():item()
+    T.ok(d <= far and (d > 0) == (far > 0), kind .. " " .. d)
+  end
+  -- a tokenizer beside it, and the ends of answers
+  local from = put(bpe_keys())
+  local keys = {}
+  local f = assert(gguf.open(from))
+  for _, key in ipairs(f.keys) do
+    keys[#keys + 1] = { key, f:type(key), f.metadata[key] }
+  end
+  assert(transformer.save_gguf(model, path, { metadata = keys }))
+  T.eq(assert(tokenizer.load(path)):encode(TEXTS[1]), bpe:encode(TEXTS[1]))
+  local again = assert(transformer.load(path))
+  T.eq(transformer.eos_ids(again), { 1 })
+  assert(transformer.save_gguf(again, path))
+  T.eq(transformer.eos_ids(assert(transformer.load(path))), { 1 })
+end)
+
+T.test("a model that the file would not be is not written", function()
+  local path = T.tmpdir() .. "/y.gguf"
+  local model = small.model()
+  T.raises("type 'Q4_0' is not one of F32, F16, BF16, Q8_0", transformer.save_gguf, model, path, { type = "Q4_0" })
+  T.raises("unknown option 'dtype'", transformer.save_gguf, model, path, { dtype = "F16" })
+  T.fails("y.gguf: tensor 'token_embd.weight' has rows of 12 values, and Q8_0 needs a multiple of 32; use type = \"F16\"", transformer.save_gguf,
+    model, path, { type = "Q8_0" })
+  local w = model:named_parameters()[1][2]
+  tensor.no_grad(w.copy_, w, w * 0 + 70000)
+  T.fails("tensor 'token_embd.weight' has the value 70000, which f16 does not hold; use type = \"BF16\"", transformer.save_gguf, model, path,
+    { type = "F16" })
+  tensor.no_grad(w.copy_, w, w * 0 / 0)
+  T.fails("is not finite", transformer.save_gguf, model, path)
+  T.raises("the model has an adapter.*merge_lora", transformer.save_gguf, small.adapter(small.model()), path)
+  T.eq(fs.exists(path), nil)
 end)
 
 T.test("ends of answers are those of the metadata, each once", function()
@@ -198,29 +267,6 @@ T.test("missing, left-over, misshapen and damaged tensors are told by llama.cpp'
 end)
 
 -- ---- byte-level BPE ----
-
-local TEXTS = { "the cat sat on 12345 mats, don't you?", "the dog's 678 logs  and\n\nmore   cats", "I'LL see ½ the caté" }
-local bpe = tokenizer.train(TEXTS, { vocab_size = 300, special_tokens = { "<s>", "</s>", "<u>", "<c>" } })
-
--- Keys of the tokenizer that was trained here: <u> is defined by the user, the others control tokens.
-local function bpe_keys(change)
-  local path = T.tmpdir() .. "/tokenizer.json"
-  assert(bpe:save(path))
-  local tokens, types = {}, {}
-  for id = 0, #bpe - 1 do
-    tokens[id + 1], types[id + 1] = bpe:id_to_token(id), id == 2 and 4 or id < 4 and 3 or 1
-  end
-  local keys = {
-    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" }, { "tokenizer.ggml.tokens", "[string]", tokens },
-    { "tokenizer.ggml.token_type", "[i32]", types }, { "tokenizer.ggml.merges", "[string]", assert(json.load(path)).model.merges },
-    { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.eos_token_id", "u32", 1 },
-    { "tokenizer.ggml.padding_token_id", "u32", 10 },
-  }
-  if change then
-    change(keys, tokens, types)
-  end
-  return keys
-end
 
 local function bpe_file(change)
   return put(bpe_keys(change))

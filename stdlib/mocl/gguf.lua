@@ -7,6 +7,7 @@
 --   file:close()
 
 local core = require "mocl.gguf.core"
+local options = require "mocl.options"
 
 local gguf = {}
 
@@ -134,6 +135,12 @@ function File:info(name)
   return self.by_name[name]
 end
 
+--- file:type(key) -> "u32", "array of string", ... or nil: of a value in the metadata.
+function File:type(key)
+  local part = self.parts[1] or error("type: the file was closed", 2)
+  return (select(2, part:value(key)))
+end
+
 --- file:tensor(name, {device="cpu", heads=0}) -> tensor | fail: f32, or the integer type it is stored in. heads: the
 -- rows are those of so many attention heads in the order of llama.cpp, and become those of Hugging Face.
 function File:tensor(name, opts)
@@ -150,6 +157,80 @@ function File:close()
     part:release()
   end
   self.parts = {}
+end
+
+-- ---- writing ----
+
+local TYPES = {
+  u8 = { 0, "<I1" }, i8 = { 1, "<i1" }, u16 = { 2, "<I2" }, i16 = { 3, "<i2" }, u32 = { 4, "<I4" }, i32 = { 5, "<i4" }, f32 = { 6, "<f" },
+  bool = { 7 }, string = { 8, "<s8" }, u64 = { 10, "<I8" }, i64 = { 11, "<i8" }, f64 = { 12, "<d" },
+}
+local ARRAY = 9
+
+local function pack_value(kind, value)
+  if kind == "bool" then
+    assert(type(value) == "boolean", "a boolean is needed")
+    return value and "\1" or "\0"
+  end
+  return string.pack(TYPES[kind][2], value)
+end
+
+-- A key as it stands in a file: {name, type, value}, type "u32" or "array of u32".
+local function pack_key(key)
+  local name, kind, value = key[1], key[2], key[3]
+  local element = kind:match "^array of (.*)$"
+  if not TYPES[element or kind] then
+    error(("save: key '%s': type '%s' is unknown"):format(name, kind), 3)
+  end
+  local ok, text = pcall(function()
+    if not element then
+      return string.pack("<I4", TYPES[kind][1]) .. pack_value(kind, value)
+    end
+    local parts = { string.pack("<I4I4I8", ARRAY, TYPES[element][1], #value) }
+    for i, v in ipairs(value) do
+      parts[i + 1] = pack_value(element, v)
+    end
+    return table.concat(parts)
+  end)
+  if not ok then
+    error(("save: key '%s' of type '%s': %s"):format(name, kind, text:gsub("^[^:]*:%d+: ", "")), 3)
+  end
+  return string.pack("<s8", name) .. text
+end
+
+-- Names that a reader would refuse.
+local function check_names(what, list, field)
+  local seen = {}
+  for _, entry in ipairs(list) do
+    local name = entry[field]
+    if type(name) ~= "string" or name == "" or name:find("\0", 1, true) or not utf8.len(name) then
+      error(("save: a %s has no name, or one that is not plain text"):format(what), 3)
+    elseif seen[name] then
+      error(("save: %s '%s' is there twice"):format(what, name), 3)
+    end
+    seen[name] = true
+  end
+end
+
+--- gguf.save(path, {metadata =, tensors =}) -> true | fail: writes a file of version 3, whole or not at all. metadata: a
+-- list of {name, type, value}, type "u32", "string", ... or "array of u32"; tensors: a list of {name =, tensor =, type =,
+-- heads =}, type "F32" (the default), "F16", "BF16" or "Q8_0", heads as in file:tensor.
+function gguf.save(path, what)
+  options.check("save", what, {}, { "metadata", "tensors" })
+  local metadata, tensors, keys, list = what.metadata or {}, what.tensors or {}, {}, {}
+  check_names("key", metadata, 1)
+  check_names("tensor", tensors, "name")
+  for i, key in ipairs(metadata) do
+    if key[1] == "general.alignment" and not (key[2] == "u32" and key[3] == 32) then
+      error("save: general.alignment is 32 in files that mocl writes, of type u32", 2)
+    end
+    keys[i] = pack_key(key)
+  end
+  for i, t in ipairs(tensors) do
+    options.check("save: a tensor", t, { "name", "tensor" }, { "type", "heads" })
+    list[i] = { name = t.name, tensor = t.tensor, type = t.type or "F32", heads = t.heads or 0 }
+  end
+  return core.save(path, table.concat(keys), #keys, list)
 end
 
 return gguf

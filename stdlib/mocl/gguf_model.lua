@@ -326,4 +326,76 @@ function gguf_model.load(path, opts)
   return model, read
 end
 
+-- ---- saving ----
+
+local FILE_TYPES = { F32 = 0, F16 = 1, Q8_0 = 7, BF16 = 32 } -- llama.cpp's numbers of whole files
+
+local function metadata_of(model, kind, eos, more)
+  local c = model:config()
+  local list = {
+    { "general.architecture", "string", "llama" }, { "general.type", "string", "model" }, { "general.alignment", "u32", 32 },
+    { "general.file_type", "u32", FILE_TYPES[kind] }, { "general.quantization_version", "u32", 2 },
+    { "llama.vocab_size", "u32", c.vocab_size }, { "llama.rope.dimension_count", "u32", c.head_dim },
+    { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
+  }
+  for _, row in ipairs(NUMBERS) do
+    list[#list + 1] = { "llama." .. row[1], row[3] == "float" and "f32" or "u32", c[row[2]] }
+  end
+  local given = {}
+  for _, key in ipairs(more) do
+    given[key[1]] = true
+    list[#list + 1] = key
+  end
+  if not given["tokenizer.ggml.model"] then
+    list[#list + 1] = { "tokenizer.ggml.model", "string", "none" }
+  end
+  for i, name in ipairs { "eos_token_id", "eot_token_id", "eom_token_id" } do
+    if eos and eos[i] and not given["tokenizer.ggml." .. name] then
+      list[#list + 1] = { "tokenizer.ggml." .. name, "u32", eos[i] }
+    end
+  end
+  return list
+end
+
+-- The largest f16 is 65504, and what is at least half a step above becomes an infinity.
+local function check_range(t, name, path)
+  local most = tensor.no_grad(function() return t:to("f32"):abs():max():item() end)
+  if most >= 65520 then
+    return nil, ("%s: tensor '%s' has the value %g, which f16 does not hold; use type = \"BF16\""):format(path, name, most), "FORMAT"
+  end
+  return true
+end
+
+--- gguf_model.save(model, path, {type="F32", eos=, metadata=}) -> true | fail. type: of matrices; vectors stay F32. eos:
+-- ids that end an answer; metadata: further keys, as in gguf.save.
+function gguf_model.save(model, path, opts)
+  local kind, list = opts.type or "F32", {}
+  if not FILE_TYPES[kind] then
+    error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
+  elseif #model:named_parameters(true) > 0 then
+    error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights", 3)
+  elseif opts.eos and #opts.eos > 3 then
+    return nil, ("%s: %d ids end an answer, and the metadata names at most 3"):format(path, #opts.eos), "FORMAT"
+  end
+  local named, wanted = model:named_parameters(), wanted_tensors(model:config())
+  local ok, message, code = finite.tensors(named, path)
+  if not ok then
+    return nil, message, code
+  end
+  for i, pair in ipairs(named) do
+    local w, t = wanted[pair[1]], pair[2]
+    list[i] = { name = w.name, tensor = t, type = t.ndim > 1 and kind or "F32", heads = w.heads }
+    if list[i].type == "F16" then
+      ok, message, code = check_range(t, w.name, path)
+    elseif list[i].type == "Q8_0" and t.shape[2] % 32 ~= 0 then
+      ok, message, code = nil, ("%s: tensor '%s' has rows of %d values, and Q8_0 needs a multiple of 32; use type = \"F16\""):format(path,
+        w.name, t.shape[2]), "FORMAT"
+    end
+    if not ok then
+      return nil, message, code
+    end
+  end
+  return gguf.save(path, { metadata = metadata_of(model, kind, opts.eos, opts.metadata or {}), tensors = list })
+end
+
 return gguf_model

@@ -14,6 +14,7 @@ local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
 local model_keys = require "mocl.model_keys"
+local options = require "mocl.options"
 local tensor = require "mocl.tensor"
 
 local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
@@ -225,6 +226,14 @@ function transformer.save(model, dir, extra)
     return nil, message, code
   end
   return true
+end
+
+--- transformer.save_gguf(model, path, {type="F32", metadata=}) -> true | fail: one file for llama.cpp, matrices as F32, F16,
+-- BF16 or Q8_0. metadata: a list of further keys as in gguf.save, such as those of a tokenizer. A model with an adapter
+-- raises: it must be merged first.
+function transformer.save_gguf(model, path, opts)
+  opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
+  return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
 
 --- The tensors of the model, in a fixed order: the base's, or the adapter's.
