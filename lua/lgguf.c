@@ -73,8 +73,10 @@ static int file_value(lua_State *L) {
     const mocl_gguf_key *key = strlen(name) == n ? mocl_gguf_find_key(g, name) : NULL;
     if (!key) return 0;
     push_value(L, &key->value);
-    if (key->value.type == MOCL_GGUF_ARRAY) lua_pushfstring(L, "array of %s", mocl_gguf_type_name(key->value.element));
-    else lua_pushstring(L, mocl_gguf_type_name(key->value.type));
+    if (key->value.type == MOCL_GGUF_ARRAY)
+        lua_pushfstring(L, "array of %s", mocl_gguf_type_name(key->value.element));
+    else
+        lua_pushstring(L, mocl_gguf_type_name(key->value.type));
     return 2;
 }
 
@@ -117,7 +119,8 @@ static int file_tensor(lua_State *L) {
     lua_Integer heads = moclL_optfield_integer(L, 4, "heads", 0);
     if (heads < 0) return luaL_error(L, "bad option 'heads' (%I is negative)", heads);
     const mocl_gguf_tensor *t = strlen(name) == n ? mocl_gguf_find_tensor(g, name) : NULL;
-    if (!t) return moclL_result(L, mocl_fail(moclL_ctx(L), MOCL_E_FORMAT, "%s: tensor '%.200s' is missing", path, name), 0);
+    if (!t)
+        return moclL_result(L, mocl_fail(moclL_ctx(L), MOCL_E_FORMAT, "%s: tensor '%.200s' is missing", path, name), 0);
     mocl_tensor **out = moclL_pushtensor(L);
     mocl_status st = mocl_gguf_load(out, dev, path, t, heads);
     if (st == MOCL_E_NOMEM && moclL_makeroom(L, st)) st = mocl_gguf_load(out, dev, path, t, heads);
@@ -131,8 +134,8 @@ static int gguf_dequantize(lua_State *L) {
     const mocl_gguf_format *format = mocl_gguf_format_named(name);
     if (!format || !format->unpack) return luaL_error(L, "dequantize: type '%s' is unknown or not read by mocl", name);
     if (n == 0 || n % format->bytes)
-        return luaL_error(L, "dequantize: %I bytes are not a number of blocks of %I bytes (%s)", (lua_Integer)n, (lua_Integer)format->bytes,
-                          name);
+        return luaL_error(L, "dequantize: %I bytes are not a number of blocks of %I bytes (%s)", (lua_Integer)n,
+                          (lua_Integer)format->bytes, name);
     mocl_gguf_tensor t = {.name = name, .format = format, .ndim = 1, .data = bytes, .bytes = n};
     t.numel = t.shape[0] = (int64_t)(n / format->bytes * format->values);
     mocl_device *dev;
@@ -154,7 +157,8 @@ static const char *field_text(lua_State *L, const char *field) {
     return text;
 }
 
-/* save(path, keys, number of keys, list of {name =, type =, tensor =, heads =}) -> true | fail. keys: bytes as in a file. */
+/* save(path, keys, number of keys, list of {name =, type =, tensor =, heads =}) -> true | fail. keys: bytes as in a
+** file. */
 static int gguf_save(lua_State *L) {
     size_t key_bytes;
     const char *path = luaL_checkstring(L, 1), *keys = luaL_checklstring(L, 2, &key_bytes);
@@ -163,7 +167,7 @@ static int gguf_save(lua_State *L) {
     lua_settop(L, 4);
     size_t n = (size_t)lua_rawlen(L, 4);
     mocl_gguf_source *list = lua_newuserdatauv(L, (n ? n : 1) * sizeof *list, 0); /* 5 */
-    lua_createtable(L, (int)n, 0); /* 6: keeps contiguous copies alive */
+    lua_createtable(L, (int)n, 0);                                                /* 6: keeps contiguous copies alive */
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 4, (lua_Integer)i + 1);
         list[i].name = field_text(L, "name");
@@ -186,8 +190,8 @@ static int gguf_save(lua_State *L) {
     return moclL_result(L, mocl_gguf_write(moclL_ctx(L), path, keys, key_bytes, (size_t)n_keys, list, n), 1);
 }
 
-static const luaL_Reg functions[] = {{"dequantize", gguf_dequantize}, {"is", gguf_is}, {"open", gguf_open},
-                                     {"save", gguf_save},             {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"dequantize", gguf_dequantize}, {"is", gguf_is}, {"open", gguf_open}, {"save", gguf_save}, {NULL, NULL}};
 static const luaL_Reg methods[] = {{"header", file_header},   {"keys", file_keys},   {"tensor", file_tensor},
                                    {"tensors", file_tensors}, {"value", file_value}, {NULL, NULL}};
 

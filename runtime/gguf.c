@@ -29,10 +29,10 @@ static const struct {
     const char *name;
     size_t bytes; /* of one value, the least where they differ */
 } types[MOCL_GGUF_TYPES] = {
-    [MOCL_GGUF_U8] = {"u8", 1},         [MOCL_GGUF_I8] = {"i8", 1},       [MOCL_GGUF_U16] = {"u16", 2},
-    [MOCL_GGUF_I16] = {"i16", 2},       [MOCL_GGUF_U32] = {"u32", 4},     [MOCL_GGUF_I32] = {"i32", 4},
-    [MOCL_GGUF_F32] = {"f32", 4},       [MOCL_GGUF_BOOL] = {"bool", 1},   [MOCL_GGUF_STRING] = {"string", 8},
-    [MOCL_GGUF_ARRAY] = {"array", 12},  [MOCL_GGUF_U64] = {"u64", 8},     [MOCL_GGUF_I64] = {"i64", 8},
+    [MOCL_GGUF_U8] = {"u8", 1},        [MOCL_GGUF_I8] = {"i8", 1},     [MOCL_GGUF_U16] = {"u16", 2},
+    [MOCL_GGUF_I16] = {"i16", 2},      [MOCL_GGUF_U32] = {"u32", 4},   [MOCL_GGUF_I32] = {"i32", 4},
+    [MOCL_GGUF_F32] = {"f32", 4},      [MOCL_GGUF_BOOL] = {"bool", 1}, [MOCL_GGUF_STRING] = {"string", 8},
+    [MOCL_GGUF_ARRAY] = {"array", 12}, [MOCL_GGUF_U64] = {"u64", 8},   [MOCL_GGUF_I64] = {"i64", 8},
     [MOCL_GGUF_F64] = {"f64", 8}};
 
 const char *mocl_gguf_type_name(mocl_gguf_type type) {
@@ -89,7 +89,8 @@ const unsigned char *mocl_gguf_read(mocl_gguf_value *out, mocl_gguf_type type, c
     out->element = (mocl_gguf_type)get32(at);
     out->count = get64(at + 4);
     out->at = at += 12;
-    if (out->element != MOCL_GGUF_STRING && out->element != MOCL_GGUF_ARRAY) return at + out->count * types[out->element].bytes;
+    if (out->element != MOCL_GGUF_STRING && out->element != MOCL_GGUF_ARRAY)
+        return at + out->count * types[out->element].bytes;
     mocl_gguf_value inner;
     for (uint64_t i = 0; i < out->count; i++) at = mocl_gguf_read(&inner, out->element, at);
     return at;
@@ -111,7 +112,8 @@ typedef struct reader {
 } reader;
 
 static mocl_status fail(reader *r, const char *reason) {
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s%s%s", mocl_path_tail(r->path), r->what, r->what[0] ? ": " : "", reason);
+    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s%s%s", mocl_path_tail(r->path), r->what, r->what[0] ? ": " : "",
+                     reason);
 }
 
 static mocl_status fail_cut(reader *r) {
@@ -138,7 +140,8 @@ static mocl_status read64(reader *r, uint64_t *out) {
 /* A number of things of at least `least` bytes each; refused where the rest of the file is too short for them. */
 static mocl_status check_count(reader *r, uint64_t n, size_t least, const char *things) {
     if (n <= left(r) / least) return MOCL_OK;
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s%s%llu %s do not fit into the %zu bytes that are left: the file is cut or damaged",
+    return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                     "%s: %s%s%llu %s do not fit into the %zu bytes that are left: the file is cut or damaged",
                      mocl_path_tail(r->path), r->what, r->what[0] ? ": " : "", (unsigned long long)n, things, left(r));
 }
 
@@ -175,7 +178,8 @@ static mocl_status read_name(reader *r, const char *kind, uint64_t i, const char
 
 static mocl_status check_type(reader *r, uint32_t type) {
     if (type < MOCL_GGUF_TYPES) return MOCL_OK;
-    return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: type %u is unknown (0 to %d are known): the file is damaged or of a newer format",
+    return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                     "%s: %s: type %u is unknown (0 to %d are known): the file is damaged or of a newer format",
                      mocl_path_tail(r->path), r->what, type, MOCL_GGUF_TYPES - 1);
 }
 
@@ -189,7 +193,8 @@ static mocl_status check_value(reader *r, mocl_gguf_type type, int depth) {
     if (type != MOCL_GGUF_ARRAY) {
         if (left(r) < types[type].bytes) return fail_cut(r);
         if (type == MOCL_GGUF_BOOL && *r->at > 1) return fail(r, "a truth value is neither 0 nor 1");
-        if (type == MOCL_GGUF_U64 && get64(r->at) > INT64_MAX) return fail(r, "a value is above 9223372036854775807, which mocl does not hold");
+        if (type == MOCL_GGUF_U64 && get64(r->at) > INT64_MAX)
+            return fail(r, "a value is above 9223372036854775807, which mocl does not hold");
         r->at += types[type].bytes;
         return MOCL_OK;
     }
@@ -209,8 +214,10 @@ static mocl_status read_key(reader *r, uint64_t i) {
     MOCL_TRY(read32(r, &type));
     MOCL_TRY(check_type(r, type));
     const unsigned char *start = r->at;
-    if (r->text) r->at = mocl_gguf_read(&key->value, (mocl_gguf_type)type, start);
-    else MOCL_TRY(check_value(r, (mocl_gguf_type)type, 0));
+    if (r->text)
+        r->at = mocl_gguf_read(&key->value, (mocl_gguf_type)type, start);
+    else
+        MOCL_TRY(check_value(r, (mocl_gguf_type)type, 0));
     return MOCL_OK;
 }
 
@@ -220,8 +227,8 @@ static mocl_status read_shape(reader *r, mocl_gguf_tensor *t) {
     MOCL_TRY(read32(r, &ndim));
     if (ndim == 0) return fail(r, "it has no dimensions");
     if (ndim > 4) {
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: it has %u dimensions, the format has at most 4", mocl_path_tail(r->path),
-                         r->what, ndim);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: it has %u dimensions, the format has at most 4",
+                         mocl_path_tail(r->path), r->what, ndim);
     }
     t->ndim = (int)ndim;
     t->numel = 1;
@@ -245,15 +252,19 @@ static mocl_status read_tensor(reader *r, uint64_t i) {
     MOCL_TRY(read32(r, &type));
     t->format = mocl_gguf_format_of(type);
     if (!t->format) {
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: its type %u is unknown: it was withdrawn or is newer than mocl; write the file "
-                                                "anew with a current llama.cpp, in another type", mocl_path_tail(r->path), r->what, type);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: %s: its type %u is unknown: it was withdrawn or is newer than mocl; write the file "
+                         "anew with a current llama.cpp, in another type",
+                         mocl_path_tail(r->path), r->what, type);
     }
     int64_t row = t->shape[t->ndim - 1];
     if (row % t->format->values) {
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: its rows have %lld values, which do not fill blocks of %u (%s)",
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: %s: its rows have %lld values, which do not fill blocks of %u (%s)",
                          mocl_path_tail(r->path), r->what, (long long)row, t->format->values, t->format->name);
     }
-    if (!mocl_mul((size_t)t->numel / t->format->values, t->format->bytes, &t->bytes)) return fail(r, "the product of its sizes overflows");
+    if (!mocl_mul((size_t)t->numel / t->format->values, t->format->bytes, &t->bytes))
+        return fail(r, "the product of its sizes overflows");
     MOCL_TRY(read64(r, &offset));
     t->data = (const void *)(uintptr_t)offset; /* of the data, until place_tensors */
     return MOCL_OK;
@@ -292,7 +303,8 @@ static mocl_status sort_names(reader *r) {
     if (g->n_tensors) qsort(g->tensors_by_name, g->n_tensors, sizeof *g->tensors_by_name, tensor_order);
     for (size_t i = 1; i < g->n_keys; i++)
         if (strcmp(g->keys_by_name[i - 1]->name, g->keys_by_name[i]->name) == 0)
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: key '%.200s' is there twice", mocl_path_tail(r->path), g->keys_by_name[i]->name);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: key '%.200s' is there twice", mocl_path_tail(r->path),
+                             g->keys_by_name[i]->name);
     for (size_t i = 1; i < g->n_tensors; i++)
         if (strcmp(g->tensors_by_name[i - 1]->name, g->tensors_by_name[i]->name) == 0)
             return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' is there twice", mocl_path_tail(r->path),
@@ -308,7 +320,8 @@ static mocl_status read_alignment(reader *r) {
     if (!key) return MOCL_OK;
     int64_t v = key->value.integer;
     if (key->value.type != MOCL_GGUF_U32 || v == 0 || (v & (v - 1)))
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: general.alignment (%s) is %lld, and must be a power of two of type u32",
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: general.alignment (%s) is %lld, and must be a power of two of type u32",
                          mocl_path_tail(r->path), types[key->value.type].name, (long long)v);
     r->g->alignment = (uint32_t)v;
     return MOCL_OK;
@@ -325,19 +338,23 @@ static mocl_status place_tensors(reader *r, const mocl_gguf_tensor **order) {
         uint64_t offset = (uint64_t)(uintptr_t)t->data;
         order[i] = t;
         if (offset % alignment)
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' begins at byte %llu of the data, which is no multiple of the "
-                                                    "alignment %u", mocl_path_tail(r->path), t->name, (unsigned long long)offset, g->alignment);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                             "%s: tensor '%.200s' begins at byte %llu of the data, which is no multiple of the "
+                             "alignment %u",
+                             mocl_path_tail(r->path), t->name, (unsigned long long)offset, g->alignment);
         if (offset > room || t->bytes > room - offset)
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' has %zu bytes from byte %llu of the data, which ends at byte "
-                                                    "%llu: the file is cut, get it again", mocl_path_tail(r->path), t->name, t->bytes,
-                             (unsigned long long)offset, (unsigned long long)room);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                             "%s: tensor '%.200s' has %zu bytes from byte %llu of the data, which ends at byte "
+                             "%llu: the file is cut, get it again",
+                             mocl_path_tail(r->path), t->name, t->bytes, (unsigned long long)offset,
+                             (unsigned long long)room);
         t->data = (const unsigned char *)g->map + start + offset;
     }
     if (g->n_tensors) qsort(order, g->n_tensors, sizeof *order, data_order);
     for (size_t i = 1; i < g->n_tensors; i++)
         if ((const unsigned char *)order[i]->data < (const unsigned char *)order[i - 1]->data + order[i - 1]->bytes)
-            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' overlaps tensor '%.200s'", mocl_path_tail(r->path),
-                             order[i]->name, order[i - 1]->name);
+            return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' overlaps tensor '%.200s'",
+                             mocl_path_tail(r->path), order[i]->name, order[i - 1]->name);
     return MOCL_OK;
 }
 
@@ -349,12 +366,14 @@ static mocl_status read_header(reader *r) {
     if (left(r) < HEADER_BYTES) return fail_cut(r);
     uint32_t version = get32(p + 4);
     if (version && (version & 0xffff) == 0) {
-        return fail(r, "a big-endian file, which mocl does not read; gguf-convert-endian of the Python package gguf makes a little-endian "
-                       "one of it");
+        return fail(r, "a big-endian file, which mocl does not read; gguf-convert-endian of the Python package gguf "
+                       "makes a little-endian one of it");
     }
     if (version != 2 && version != 3) {
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: GGUF version %u is not supported (2 and 3 are); write the file anew with a current "
-                                                "llama.cpp", mocl_path_tail(r->path), version);
+        return mocl_fail(r->ctx, MOCL_E_FORMAT,
+                         "%s: GGUF version %u is not supported (2 and 3 are); write the file anew with a current "
+                         "llama.cpp",
+                         mocl_path_tail(r->path), version);
     }
     r->g->version = version;
     r->n_tensors = get64(p + 8);
@@ -376,7 +395,8 @@ static mocl_status parse(reader *r) {
     g->tensors = r->tensors = mocl_calloc(ctx, n_tensors, sizeof *r->tensors);
     g->keys_by_name = mocl_calloc(ctx, n_keys, sizeof *g->keys_by_name);
     g->tensors_by_name = mocl_calloc(ctx, n_tensors, sizeof *g->tensors_by_name);
-    if (!g->keys || !g->tensors || !g->keys_by_name || !g->tensors_by_name) return mocl_nomem(ctx, n_tensors * sizeof *r->tensors);
+    if (!g->keys || !g->tensors || !g->keys_by_name || !g->tensors_by_name)
+        return mocl_nomem(ctx, n_tensors * sizeof *r->tensors);
     MOCL_TRY(read_all(r));
     g->text = r->text = mocl_alloc(ctx, r->text_bytes);
     if (!g->text) return mocl_nomem(ctx, r->text_bytes);
@@ -444,13 +464,15 @@ void mocl_gguf_close(mocl_gguf *g) {
 
 const mocl_gguf_key *mocl_gguf_find_key(const mocl_gguf *g, const char *name) {
     const mocl_gguf_key key = {.name = name}, *wanted = &key;
-    const mocl_gguf_key **found = g->n_keys ? bsearch(&wanted, g->keys_by_name, g->n_keys, sizeof wanted, key_order) : NULL;
+    const mocl_gguf_key **found =
+        g->n_keys ? bsearch(&wanted, g->keys_by_name, g->n_keys, sizeof wanted, key_order) : NULL;
     return found ? *found : NULL;
 }
 
 const mocl_gguf_tensor *mocl_gguf_find_tensor(const mocl_gguf *g, const char *name) {
     const mocl_gguf_tensor tensor = {.name = name}, *wanted = &tensor;
-    const mocl_gguf_tensor **found = g->n_tensors ? bsearch(&wanted, g->tensors_by_name, g->n_tensors, sizeof wanted, tensor_order) : NULL;
+    const mocl_gguf_tensor **found =
+        g->n_tensors ? bsearch(&wanted, g->tensors_by_name, g->n_tensors, sizeof wanted, tensor_order) : NULL;
     return found ? *found : NULL;
 }
 
@@ -459,7 +481,8 @@ bool mocl_gguf_is(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hold the caller */
     if (fd < 0) return false;
     struct stat info;
-    bool is = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && read(fd, start, 4) == 4 && memcmp(start, "GGUF", 4) == 0;
+    bool is =
+        fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && read(fd, start, 4) == 4 && memcmp(start, "GGUF", 4) == 0;
     close(fd);
     return is;
 }

@@ -1,11 +1,12 @@
 /* gguf.h - the GGUF format, versions 2 and 3: "GGUF", version, number of tensors, number of keys; the keys with their
 ** values; the descriptions of the tensors; the data, each tensor at a multiple of the alignment.
 **
-** The reader checks everything before it hands out a pointer and refuses, with "path: reason": files that end too early, big-endian
-** ones, lengths and counts that the file cannot hold, types that it does not know, keys and names that are there twice, are empty or
-** hold zero bytes, an alignment that is no power of two, tensors without or with more than 4 dimensions, with a size of 0, with rows
-** that do not fill their blocks, off the alignment, beyond the end of the file, or on top of each other. What it allocates is a small
-** multiple of the file's own size. Little-endian machines only.
+** The reader checks everything before it hands out a pointer and refuses, with "path: reason": files that end too
+** early, big-endian ones, lengths and counts that the file cannot hold, types that it does not know, keys and names
+** that are there twice, are empty or hold zero bytes, an alignment that is no power of two, tensors without or with
+** more than 4 dimensions, with a size of 0, with rows that do not fill their blocks, off the alignment, beyond the end
+** of the file, or on top of each other. What it allocates is a small multiple of the file's own size. Little-endian
+** machines only.
 */
 #ifndef MOCL_GGUF_H
 #define MOCL_GGUF_H
@@ -52,7 +53,8 @@ void mocl_gguf_dequantize(const mocl_gguf_format *format, const void *data, size
 /* ---- reading ---- */
 
 /* a value of the metadata; of the members the one that `type` says: `integer` for all integers (those of 64 bits
-** without sign are below 2^63), `truth`, `real`, or the bytes of a string; for an array `count` values of type `element` from `at` */
+** without sign are below 2^63), `truth`, `real`, or the bytes of a string; for an array `count` values of type
+** `element` from `at` */
 typedef struct mocl_gguf_value {
     mocl_gguf_type type;
     int64_t integer;
@@ -83,8 +85,8 @@ typedef struct mocl_gguf_tensor {
     int64_t numel;
 } mocl_gguf_tensor;
 
-/* All pointers live until close. Changing the file while it is open changes the data; cutting it makes reads of the lost
-** part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
+/* All pointers live until close. Changing the file while it is open changes the data; cutting it makes reads of the
+** lost part fault (SIGBUS): replace files by renaming, as mocl_writer does. */
 typedef struct mocl_gguf {
     uint32_t version;
     uint32_t alignment;
@@ -109,10 +111,11 @@ const mocl_gguf_key *mocl_gguf_find_key(const mocl_gguf *g, const char *name);
 const mocl_gguf_tensor *mocl_gguf_find_tensor(const mocl_gguf *g, const char *name);
 
 /* The tensor t on a device: f32, whatever format it is stored in, or the integer type that it has. heads above 0: t has
-** the rows of so many attention heads in llama.cpp's order, in which the two halves of a head alternate for the rotary embedding,
-** and *out has them in the order of Hugging Face, one half behind the other. MOCL_E_FORMAT where mocl does not read the format; `path`
-** starts the message. */
-mocl_status mocl_gguf_load(mocl_tensor **out, mocl_device *dev, const char *path, const mocl_gguf_tensor *t, int64_t heads);
+** the rows of so many attention heads in llama.cpp's order, in which the two halves of a head alternate for the rotary
+** embedding, and *out has them in the order of Hugging Face, one half behind the other. MOCL_E_FORMAT where mocl does
+** not read the format; `path` starts the message. */
+mocl_status mocl_gguf_load(mocl_tensor **out, mocl_device *dev, const char *path, const mocl_gguf_tensor *t,
+                           int64_t heads);
 
 /* ---- writing (gguf_write.c) ---- */
 

@@ -1,8 +1,9 @@
 /* gguf_blocks.c - the formats in which GGUF files store tensors, block by block.
 **
-** A block is a scale or several, and small integers packed into bytes. All arithmetic is in 32-bit floats in the order of
-** llama.cpp, so that the values have its bits (the build has no contraction to fused operations): products first, then the offset.
-** Comments: d, m are scales and offsets in f16; q the packed integers, "low" the lower four bits of a byte.
+** A block is a scale or several, and small integers packed into bytes. All arithmetic is in 32-bit floats in the order
+** of llama.cpp, so that the values have its bits (the build has no contraction to fused operations): products first,
+** then the offset. Comments: d, m are scales and offsets in f16; q the packed integers, "low" the lower four bits of a
+** byte.
 */
 #include <math.h>
 #include <string.h>
@@ -31,10 +32,13 @@ static void put_half(unsigned char *p, float f) {
     memcpy(&bits, &f, 4);
     uint32_t sign = bits >> 16 & 0x8000;
     bits &= 0x7fffffff;
-    if (bits > 0x7f800000) h = 0x7e00;                                     /* NaN */
-    else if (bits >= 0x477ff000) h = 0x7c00;                               /* rounds to 65536 or more */
-    else if (bits >= 0x38800000) h = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - 0x1c000;
-    else {                                                                 /* adding 1/2 rounds to multiples of 2^-24 */
+    if (bits > 0x7f800000)
+        h = 0x7e00; /* NaN */
+    else if (bits >= 0x477ff000)
+        h = 0x7c00; /* rounds to 65536 or more */
+    else if (bits >= 0x38800000)
+        h = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - 0x1c000;
+    else { /* adding 1/2 rounds to multiples of 2^-24 */
         float sum = bits_to_float(bits) + 0.5f;
         memcpy(&h, &sum, 4);
         h -= 0x3f000000;
@@ -73,7 +77,9 @@ static void unpack_f64(const unsigned char *p, mk_real *out) {
 
 static void unpack_f16(const unsigned char *p, mk_real *out) { *out = half(p); }
 
-static void unpack_bf16(const unsigned char *p, mk_real *out) { *out = bits_to_float((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24); }
+static void unpack_bf16(const unsigned char *p, mk_real *out) {
+    *out = bits_to_float((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24);
+}
 
 static void pack_f32(const mk_real *in, unsigned char *p) {
     float f = (float)*in;
@@ -86,8 +92,10 @@ static void pack_bf16(const mk_real *in, unsigned char *p) {
     float f = (float)*in;
     uint32_t bits;
     memcpy(&bits, &f, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) bits |= 0x400000; /* a NaN that stays one */
-    else bits += 0x7fff + (bits >> 16 & 1);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        bits |= 0x400000; /* a NaN that stays one */
+    else
+        bits += 0x7fff + (bits >> 16 & 1);
     p[0] = (unsigned char)(bits >> 16);
     p[1] = (unsigned char)(bits >> 24);
 }
@@ -158,10 +166,13 @@ static void from_table(const int8_t table[16], float d, const unsigned char *q, 
 
 static void unpack_iq4_nl(const unsigned char *p, mk_real *out) { from_table(iq4_values, half(p), p + 2, 32, out); }
 
-static void unpack_mxfp4(const unsigned char *p, mk_real *out) { from_table(fp4_values, power_half(p[0]), p + 1, 32, out); }
+static void unpack_mxfp4(const unsigned char *p, mk_real *out) {
+    from_table(fp4_values, power_half(p[0]), p + 1, 32, out);
+}
 
 static void unpack_nvfp4(const unsigned char *p, mk_real *out) { /* 64 values: scales[4], q[32] */
-    for (int part = 0; part < 4; part++) from_table(fp4_values, small_half(p[part]), p + 4 + 8 * part, 16, out + 16 * part);
+    for (int part = 0; part < 4; part++)
+        from_table(fp4_values, small_half(p[part]), p + 4 + 8 * part, 16, out + 16 * part);
 }
 
 /* ---- 256 values a block ---- */
@@ -222,7 +233,8 @@ static void unpack_q5_k(const unsigned char *p, mk_real *out) { /* d, m, scales[
     }
 }
 
-static void unpack_q6_k(const unsigned char *p, mk_real *out) { /* q[128], two high bits in [64], signed scales[16], d */
+static void unpack_q6_k(const unsigned char *p,
+                        mk_real *out) { /* q[128], two high bits in [64], signed scales[16], d */
     const unsigned char *high = p + 128, *scales = p + 192;
     float d = half(p + 208);
     for (int part = 0; part < 8; part++) {
@@ -261,46 +273,46 @@ static void unpack_tq1_0(const unsigned char *p, mk_real *out) { /* q[48] of fiv
 static void unpack_tq2_0(const unsigned char *p, mk_real *out) { /* q[64], d */
     float d = half(p + 64);
     for (int part = 0; part < 8; part++)
-        for (int i = 0; i < 32; i++) out[32 * part + i] = d * (float)((p[32 * (part / 4) + i] >> 2 * (part % 4) & 3) - 1);
+        for (int i = 0; i < 32; i++)
+            out[32 * part + i] = d * (float)((p[32 * (part / 4) + i] >> 2 * (part % 4) & 3) - 1);
 }
 
 /* ---- the formats ---- */
 
-static const mocl_gguf_format formats[] = {
-    {0, "F32", 1, 4, unpack_f32, pack_f32},
-    {1, "F16", 1, 2, unpack_f16, pack_f16},
-    {2, "Q4_0", 32, 18, unpack_q4_0, NULL},
-    {3, "Q4_1", 32, 20, unpack_q4_1, NULL},
-    {6, "Q5_0", 32, 22, unpack_q5_0, NULL},
-    {7, "Q5_1", 32, 24, unpack_q5_1, NULL},
-    {8, "Q8_0", 32, 34, unpack_q8_0, pack_q8_0},
-    {9, "Q8_1", 32, 40, NULL, NULL},
-    {10, "Q2_K", 256, 84, unpack_q2_k, NULL},
-    {11, "Q3_K", 256, 110, unpack_q3_k, NULL},
-    {12, "Q4_K", 256, 144, unpack_q4_k, NULL},
-    {13, "Q5_K", 256, 176, unpack_q5_k, NULL},
-    {14, "Q6_K", 256, 210, unpack_q6_k, NULL},
-    {15, "Q8_K", 256, 292, NULL, NULL},
-    {16, "IQ2_XXS", 256, 66, NULL, NULL},
-    {17, "IQ2_XS", 256, 74, NULL, NULL},
-    {18, "IQ3_XXS", 256, 98, NULL, NULL},
-    {19, "IQ1_S", 256, 50, NULL, NULL},
-    {20, "IQ4_NL", 32, 18, unpack_iq4_nl, NULL},
-    {21, "IQ3_S", 256, 110, NULL, NULL},
-    {22, "IQ2_S", 256, 82, NULL, NULL},
-    {23, "IQ4_XS", 256, 136, unpack_iq4_xs, NULL},
-    {24, "I8", 1, 1, NULL, NULL},
-    {25, "I16", 1, 2, NULL, NULL},
-    {26, "I32", 1, 4, NULL, NULL},
-    {27, "I64", 1, 8, NULL, NULL},
-    {28, "F64", 1, 8, unpack_f64, NULL},
-    {29, "IQ1_M", 256, 56, NULL, NULL},
-    {30, "BF16", 1, 2, unpack_bf16, pack_bf16},
-    {34, "TQ1_0", 256, 54, unpack_tq1_0, NULL},
-    {35, "TQ2_0", 256, 66, unpack_tq2_0, NULL},
-    {39, "MXFP4", 32, 17, unpack_mxfp4, NULL},
-    {40, "NVFP4", 64, 36, unpack_nvfp4, NULL},
-    {41, "Q1_0", 128, 18, NULL, NULL}};
+static const mocl_gguf_format formats[] = {{0, "F32", 1, 4, unpack_f32, pack_f32},
+                                           {1, "F16", 1, 2, unpack_f16, pack_f16},
+                                           {2, "Q4_0", 32, 18, unpack_q4_0, NULL},
+                                           {3, "Q4_1", 32, 20, unpack_q4_1, NULL},
+                                           {6, "Q5_0", 32, 22, unpack_q5_0, NULL},
+                                           {7, "Q5_1", 32, 24, unpack_q5_1, NULL},
+                                           {8, "Q8_0", 32, 34, unpack_q8_0, pack_q8_0},
+                                           {9, "Q8_1", 32, 40, NULL, NULL},
+                                           {10, "Q2_K", 256, 84, unpack_q2_k, NULL},
+                                           {11, "Q3_K", 256, 110, unpack_q3_k, NULL},
+                                           {12, "Q4_K", 256, 144, unpack_q4_k, NULL},
+                                           {13, "Q5_K", 256, 176, unpack_q5_k, NULL},
+                                           {14, "Q6_K", 256, 210, unpack_q6_k, NULL},
+                                           {15, "Q8_K", 256, 292, NULL, NULL},
+                                           {16, "IQ2_XXS", 256, 66, NULL, NULL},
+                                           {17, "IQ2_XS", 256, 74, NULL, NULL},
+                                           {18, "IQ3_XXS", 256, 98, NULL, NULL},
+                                           {19, "IQ1_S", 256, 50, NULL, NULL},
+                                           {20, "IQ4_NL", 32, 18, unpack_iq4_nl, NULL},
+                                           {21, "IQ3_S", 256, 110, NULL, NULL},
+                                           {22, "IQ2_S", 256, 82, NULL, NULL},
+                                           {23, "IQ4_XS", 256, 136, unpack_iq4_xs, NULL},
+                                           {24, "I8", 1, 1, NULL, NULL},
+                                           {25, "I16", 1, 2, NULL, NULL},
+                                           {26, "I32", 1, 4, NULL, NULL},
+                                           {27, "I64", 1, 8, NULL, NULL},
+                                           {28, "F64", 1, 8, unpack_f64, NULL},
+                                           {29, "IQ1_M", 256, 56, NULL, NULL},
+                                           {30, "BF16", 1, 2, unpack_bf16, pack_bf16},
+                                           {34, "TQ1_0", 256, 54, unpack_tq1_0, NULL},
+                                           {35, "TQ2_0", 256, 66, unpack_tq2_0, NULL},
+                                           {39, "MXFP4", 32, 17, unpack_mxfp4, NULL},
+                                           {40, "NVFP4", 64, 36, unpack_nvfp4, NULL},
+                                           {41, "Q1_0", 128, 18, NULL, NULL}};
 
 const mocl_gguf_format *mocl_gguf_format_of(uint32_t id) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)

@@ -1,5 +1,5 @@
-/* gguf_load.c - a tensor of a GGUF file as a tensor in memory, piece by piece, so that beside the result no second copy of it
-** stands in memory */
+/* gguf_load.c - a tensor of a GGUF file as a tensor in memory, piece by piece, so that beside the result no second copy
+** of it stands in memory */
 #include <string.h>
 
 #include "file.h" /* mocl_path_tail */
@@ -32,7 +32,8 @@ static mocl_status fill(mocl_tensor *out, const mocl_gguf_tensor *t, int64_t K, 
         size_t n = rows - r < (size_t)at_once ? rows - r : (size_t)at_once;
         MOCL_TRY(mocl_poll(dev->ctx));
         for (size_t i = 0; i < n; i++) {
-            const unsigned char *row = (const unsigned char *)t->data + (size_t)source_row((int64_t)(r + i), K) * row_bytes;
+            const unsigned char *row =
+                (const unsigned char *)t->data + (size_t)source_row((int64_t)(r + i), K) * row_bytes;
             mocl_gguf_dequantize(t->format, row, width, piece + i * width);
         }
         MOCL_TRY(mocl_device_upload(dev, mocl_real(out) + r * width, piece, n * width * sizeof *piece));
@@ -40,16 +41,21 @@ static mocl_status fill(mocl_tensor *out, const mocl_gguf_tensor *t, int64_t K, 
     return MOCL_OK;
 }
 
-mocl_status mocl_gguf_load(mocl_tensor **out, mocl_device *dev, const char *path, const mocl_gguf_tensor *t, int64_t heads) {
+mocl_status mocl_gguf_load(mocl_tensor **out, mocl_device *dev, const char *path, const mocl_gguf_tensor *t,
+                           int64_t heads) {
     mk_dtype dtype = integers(t->format);
     *out = NULL;
     if (heads > 0 && (t->ndim != 2 || t->shape[0] % (2 * heads)))
-        return mocl_fail(dev->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' has %lld rows, which are not %lld heads of an even size",
+        return mocl_fail(dev->ctx, MOCL_E_FORMAT,
+                         "%s: tensor '%.200s' has %lld rows, which are not %lld heads of an even size",
                          mocl_path_tail(path), t->name, (long long)t->shape[0], (long long)heads);
-    if (heads == 0 && dtype != MK_DTYPE_COUNT) return mocl_tensor_from_host(out, dev, dtype, t->ndim, t->shape, t->data);
+    if (heads == 0 && dtype != MK_DTYPE_COUNT)
+        return mocl_tensor_from_host(out, dev, dtype, t->ndim, t->shape, t->data);
     if (!t->format->unpack)
-        return mocl_fail(dev->ctx, MOCL_E_FORMAT, "%s: tensor '%.200s' is stored as %s, which mocl does not read; llama-quantize makes "
-                                                  "another type of the original file", mocl_path_tail(path), t->name, t->format->name);
+        return mocl_fail(dev->ctx, MOCL_E_FORMAT,
+                         "%s: tensor '%.200s' is stored as %s, which mocl does not read; llama-quantize makes "
+                         "another type of the original file",
+                         mocl_path_tail(path), t->name, t->format->name);
     int64_t width = t->shape[t->ndim - 1], at_once = width < PIECE ? PIECE / width : 1;
     if (at_once > t->numel / width) at_once = t->numel / width;
     mk_real *piece = mocl_calloc(dev->ctx, (size_t)(at_once * width), sizeof *piece);

@@ -31,14 +31,21 @@ static uint64_t bytes_of(const mocl_gguf_source *e) {
 
 static mocl_status check(mocl_ctx *ctx, const mocl_gguf_source *e) {
     const mocl_tensor *t = e->t;
-    if (t->ndim < 1 || t->ndim > 4 || mocl_tensor_numel(t) == 0 || !mocl_tensor_is_contiguous(t) || (t->dtype != MK_F32 && t->dtype != MK_BF16))
-        return mocl_fail(ctx, MOCL_E_ARG, "gguf: tensor '%.200s' must have 1 to 4 dimensions, values, and the dtype f32 or bf16", e->name);
-    if (!e->format->pack) return mocl_fail(ctx, MOCL_E_ARG, "gguf: mocl does not write type %s (F32, F16, BF16, Q8_0)", e->format->name);
+    if (t->ndim < 1 || t->ndim > 4 || mocl_tensor_numel(t) == 0 || !mocl_tensor_is_contiguous(t) ||
+        (t->dtype != MK_F32 && t->dtype != MK_BF16))
+        return mocl_fail(ctx, MOCL_E_ARG,
+                         "gguf: tensor '%.200s' must have 1 to 4 dimensions, values, and the dtype f32 or bf16",
+                         e->name);
+    if (!e->format->pack)
+        return mocl_fail(ctx, MOCL_E_ARG, "gguf: mocl does not write type %s (F32, F16, BF16, Q8_0)", e->format->name);
     if (t->shape[t->ndim - 1] % e->format->values)
-        return mocl_fail(ctx, MOCL_E_ARG, "gguf: tensor '%.200s' has rows of %lld values, which do not fill blocks of %u (%s); write it as F16",
-                         e->name, (long long)t->shape[t->ndim - 1], e->format->values, e->format->name);
+        return mocl_fail(
+            ctx, MOCL_E_ARG,
+            "gguf: tensor '%.200s' has rows of %lld values, which do not fill blocks of %u (%s); write it as F16",
+            e->name, (long long)t->shape[t->ndim - 1], e->format->values, e->format->name);
     if (e->heads > 0 && (t->ndim != 2 || t->shape[0] % (2 * e->heads)))
-        return mocl_fail(ctx, MOCL_E_ARG, "gguf: tensor '%.200s' has %lld rows, which are not %lld heads of an even size", e->name,
+        return mocl_fail(ctx, MOCL_E_ARG,
+                         "gguf: tensor '%.200s' has %lld rows, which are not %lld heads of an even size", e->name,
                          (long long)t->shape[0], (long long)e->heads);
     return MOCL_OK;
 }
@@ -71,8 +78,10 @@ static void widen(mk_real *values, size_t n) {
     }
 }
 
-/* rows first to first + n of the tensor in the order of the file; K: rows of a head, 0 = as they are, and n is then K */
-static mocl_status put_rows(saver *s, const mocl_gguf_source *e, int64_t first, int64_t n, int64_t K, mk_real *values, unsigned char *blocks) {
+/* rows first to first + n of the tensor in the order of the file; K: rows of a head, 0 = as they are, and n is then K
+** */
+static mocl_status put_rows(saver *s, const mocl_gguf_source *e, int64_t first, int64_t n, int64_t K, mk_real *values,
+                            unsigned char *blocks) {
     const mocl_tensor *t = e->t;
     int64_t width = t->shape[t->ndim - 1];
     size_t size = mocl_dtype_size(t->dtype), row_bytes = (size_t)width / e->format->values * e->format->bytes;
@@ -83,7 +92,8 @@ static mocl_status put_rows(saver *s, const mocl_gguf_source *e, int64_t first, 
         int64_t source = K ? r / 2 + r % 2 * (K / 2) : r;
         const mk_real *row = values + source * width;
         unsigned char *block = blocks + (size_t)r * row_bytes;
-        for (int64_t i = 0; i < width; i += e->format->values, block += e->format->bytes) e->format->pack(row + i, block);
+        for (int64_t i = 0; i < width; i += e->format->values, block += e->format->bytes)
+            e->format->pack(row + i, block);
     }
     return put(s, blocks, (size_t)n * row_bytes);
 }
@@ -105,7 +115,8 @@ static mocl_status put_tensor(saver *s, const mocl_gguf_source *e) {
     return st ? st : pad(s);
 }
 
-static mocl_status put_all(saver *s, const char *keys, size_t key_bytes, size_t n_keys, const mocl_gguf_source *list, size_t n) {
+static mocl_status put_all(saver *s, const char *keys, size_t key_bytes, size_t n_keys, const mocl_gguf_source *list,
+                           size_t n) {
     MOCL_TRY(put(s, "GGUF", 4));
     MOCL_TRY(put32(s, 3));
     MOCL_TRY(put64(s, n));

@@ -1,8 +1,8 @@
 /* tokenizer_gguf.c - the tokenizer in a GGUF file.
 **
-** It becomes what transformers would have had: kind "gpt2" a tokenizer.json, kind "llama" a SentencePiece model, each with a
-** tokenizer_config.json, which are made in memory and loaded. So a tokenizer from a GGUF file has no code of its own, and saving it
-** writes these files.
+** It becomes what transformers would have had: kind "gpt2" a tokenizer.json, kind "llama" a SentencePiece model, each
+** with a tokenizer_config.json, which are made in memory and loaded. So a tokenizer from a GGUF file has no code of its
+** own, and saving it writes these files.
 */
 #include <math.h>
 #include <stdio.h>
@@ -23,8 +23,8 @@ enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE 
 /* ---- keys ---- */
 
 static const char *const honoured[] = {
-    "tokenizer.ggml.model",         "tokenizer.ggml.pre",         TOKENS,
-    "tokenizer.ggml.scores",        "tokenizer.ggml.token_type",  "tokenizer.ggml.merges",
+    "tokenizer.ggml.model",         "tokenizer.ggml.pre",           TOKENS,
+    "tokenizer.ggml.scores",        "tokenizer.ggml.token_type",    "tokenizer.ggml.merges",
     "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix",
     "tokenizer.chat_template"};
 
@@ -48,9 +48,9 @@ static const struct {
 /* ids of the tokens with a name; the older spelling of the separator is the format's own */
 static const struct {
     const char *key, *name;
-} named[] = {{"tokenizer.ggml.bos_token_id", "bos_token"},       {"tokenizer.ggml.eos_token_id", "eos_token"},
-             {"tokenizer.ggml.unknown_token_id", "unk_token"},   {"tokenizer.ggml.seperator_token_id", "sep_token"},
-             {"tokenizer.ggml.padding_token_id", "pad_token"},   {"tokenizer.ggml.cls_token_id", "cls_token"},
+} named[] = {{"tokenizer.ggml.bos_token_id", "bos_token"},     {"tokenizer.ggml.eos_token_id", "eos_token"},
+             {"tokenizer.ggml.unknown_token_id", "unk_token"}, {"tokenizer.ggml.seperator_token_id", "sep_token"},
+             {"tokenizer.ggml.padding_token_id", "pad_token"}, {"tokenizer.ggml.cls_token_id", "cls_token"},
              {"tokenizer.ggml.mask_token_id", "mask_token"}};
 enum { BOS, EOS, UNK, N_NAMED = sizeof named / sizeof *named };
 
@@ -67,10 +67,10 @@ typedef struct source {
     const mocl_gguf *g;
     bool llama; /* kind "llama", else "gpt2" */
     const tok_pre *pre;
-    size_t n;         /* tokens, without the unused ones at the end */
-    mocl_text *token; /* by id; p NULL = empty */
-    uint8_t *type;    /* by id */
-    float *score;     /* by id; kind "llama" */
+    size_t n;            /* tokens, without the unused ones at the end */
+    mocl_text *token;    /* by id; p NULL = empty */
+    uint8_t *type;       /* by id */
+    float *score;        /* by id; kind "llama" */
     int32_t id[N_NAMED]; /* -1 = none */
     bool add_bos, add_eos, prefix;
     /* for kind "gpt2" */
@@ -89,13 +89,15 @@ static mocl_status check_keys(source *s) {
     for (size_t i = 0; i < s->g->n_keys; i++) {
         const char *key = s->g->keys[i].name;
         const mocl_gguf_value *v = &s->g->keys[i].value;
-        bool known = strncmp(key, "tokenizer.", 10) != 0 || strncmp(key, "tokenizer.chat_template.", 24) == 0 || IN(key, honoured) ||
-                     IN(key, without_effect);
+        bool known = strncmp(key, "tokenizer.", 10) != 0 || strncmp(key, "tokenizer.chat_template.", 24) == 0 ||
+                     IN(key, honoured) || IN(key, without_effect);
         for (size_t k = 0; k < N_NAMED && !known; k++) known = strcmp(key, named[k].key) == 0;
         for (size_t k = 0; k < sizeof neutral / sizeof *neutral; k++) {
             if (strcmp(key, neutral[k].key) != 0) continue;
             if (v->type != MOCL_GGUF_BOOL || v->truth != neutral[k].value)
-                return fail(s, key, neutral[k].value ? "is not true, which is not supported" : "is not false, which is not supported");
+                return fail(
+                    s, key,
+                    neutral[k].value ? "is not true, which is not supported" : "is not false, which is not supported");
             known = true;
         }
         if (!known) return fail(s, key, "is not supported (mocl does not know this key)");
@@ -108,8 +110,8 @@ static mocl_status get(source *s, const char *key, mocl_gguf_type type, const mo
     const mocl_gguf_key *k = mocl_gguf_find_key(s->g, key);
     *out = k ? &k->value : NULL;
     if (!k || k->value.type == type) return MOCL_OK;
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is of type %s, and must be of type %s", mocl_path_tail(s->path), key,
-                     mocl_gguf_type_name(k->value.type), mocl_gguf_type_name(type));
+    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is of type %s, and must be of type %s", mocl_path_tail(s->path),
+                     key, mocl_gguf_type_name(k->value.type), mocl_gguf_type_name(type));
 }
 
 static mocl_status get_flag(source *s, const char *key, bool def, bool *out) {
@@ -120,13 +122,14 @@ static mocl_status get_flag(source *s, const char *key, bool def, bool *out) {
 }
 
 /* An array of one of two types of element, of n values unless n is SIZE_MAX; NULL if absent. */
-static mocl_status get_array(source *s, const char *key, mocl_gguf_type a, mocl_gguf_type b, size_t n, const mocl_gguf_value **out) {
+static mocl_status get_array(source *s, const char *key, mocl_gguf_type a, mocl_gguf_type b, size_t n,
+                             const mocl_gguf_value **out) {
     MOCL_TRY(get(s, key, MOCL_GGUF_ARRAY, out));
     const mocl_gguf_value *v = *out;
     if (!v) return MOCL_OK;
     if (v->element != a && v->element != b)
-        return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is an array of type %s, and must be one of %s", mocl_path_tail(s->path), key,
-                         mocl_gguf_type_name(v->element), mocl_gguf_type_name(a));
+        return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is an array of type %s, and must be one of %s",
+                         mocl_path_tail(s->path), key, mocl_gguf_type_name(v->element), mocl_gguf_type_name(a));
     if (n != SIZE_MAX && v->count != n)
         return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s has %llu values, %s has %zu", mocl_path_tail(s->path), key,
                          (unsigned long long)v->count, TOKENS, n);
@@ -140,15 +143,17 @@ static mocl_status read_kind(source *s) {
     static const char *const kinds[] = {"gpt2", "llama"};
     MOCL_TRY(get(s, "tokenizer.ggml.model", MOCL_GGUF_STRING, &v));
     bool none = !v || (v->text_bytes == 4 && memcmp(v->text, "none", 4) == 0);
-    if (none) return fail(s, "tokenizer.ggml.model", v ? "is none: the file holds no tokenizer; load one from elsewhere"
-                                                       : "is missing: the file holds no tokenizer; load one from elsewhere");
+    if (none)
+        return fail(s, "tokenizer.ggml.model",
+                    v ? "is none: the file holds no tokenizer; load one from elsewhere"
+                      : "is missing: the file holds no tokenizer; load one from elsewhere");
     for (int i = 0; i < 2; i++) {
         if (v->text_bytes != strlen(kinds[i]) || memcmp(v->text, kinds[i], v->text_bytes) != 0) continue;
         s->llama = i == 1;
         return MOCL_OK;
     }
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokenizer.ggml.model = %.*s is not supported (gpt2, llama)", mocl_path_tail(s->path),
-                     (int)(v->text_bytes > 60 ? 60 : v->text_bytes), v->text);
+    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokenizer.ggml.model = %.*s is not supported (gpt2, llama)",
+                     mocl_path_tail(s->path), (int)(v->text_bytes > 60 ? 60 : v->text_bytes), v->text);
 }
 
 /* For kind "llama" llama.cpp does not read it. */
@@ -163,8 +168,10 @@ static mocl_status read_pre(source *s) {
         s->pre = mocl_tok_pre_named(v && n ? name : "default");
     }
     if (s->pre || s->llama) return MOCL_OK;
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokenizer.ggml.pre = %.*s is not supported (docs/gguf.md lists the names that are); use the "
-                                            "tokenizer.json of the same model", mocl_path_tail(s->path), (int)(n > 60 ? 60 : n), v->text);
+    return mocl_fail(s->ctx, MOCL_E_FORMAT,
+                     "%s: tokenizer.ggml.pre = %.*s is not supported (docs/gguf.md lists the names that are); use the "
+                     "tokenizer.json of the same model",
+                     mocl_path_tail(s->path), (int)(n > 60 ? 60 : n), v->text);
 }
 
 static mocl_status read_types(source *s, size_t n) {
@@ -177,8 +184,8 @@ static mocl_status read_types(source *s, size_t n) {
         if (!types) continue;
         at = mocl_gguf_read(&v, types->element, at);
         if (v.integer < 0 || v.integer > BYTE)
-            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: token %zu has type %lld, and 0 to 6 are known", mocl_path_tail(s->path), i,
-                             (long long)v.integer);
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: token %zu has type %lld, and 0 to 6 are known",
+                             mocl_path_tail(s->path), i, (long long)v.integer);
         s->type[i] = v.integer ? (uint8_t)v.integer : NORMAL;
     }
     return MOCL_OK;
@@ -196,7 +203,8 @@ static mocl_status read_scores(source *s, size_t n) {
         at = mocl_gguf_read(&v, scores->element, at);
         s->score[i] = v.type == MOCL_GGUF_F32 ? (float)v.real : (float)v.integer;
         if (!isfinite(s->score[i]))
-            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: the score of token %zu is not finite", mocl_path_tail(s->path), i);
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: the score of token %zu is not finite", mocl_path_tail(s->path),
+                             i);
     }
     return MOCL_OK;
 }
@@ -213,10 +221,11 @@ static mocl_status check_spellings(source *s) {
         if (!t.p) t = (mocl_text){empty, (size_t)snprintf(empty, sizeof empty, "\n%zu", i)};
         st = mocl_tok_map_add(s->ctx, &seen, t.p, t.n, &index, &added);
         if (!st && !added)
-            st = mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokens %u and %zu are both '%.*s'", mocl_path_tail(s->path), index, i,
-                           (int)(t.n > 60 ? 60 : t.n), t.p);
+            st = mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokens %u and %zu are both '%.*s'", mocl_path_tail(s->path),
+                           index, i, (int)(t.n > 60 ? 60 : t.n), t.p);
         if (!st && s->llama && s->type[i] == BYTE && mocl_tok_hex_byte(t.p, t.n) < 0)
-            st = mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: token %zu is a byte by its type and is spelled '%.*s', not like <0x0A>",
+            st = mocl_fail(s->ctx, MOCL_E_FORMAT,
+                           "%s: token %zu is a byte by its type and is spelled '%.*s', not like <0x0A>",
                            mocl_path_tail(s->path), i, (int)(t.n > 60 ? 60 : t.n), t.p);
     }
     mocl_tok_map_free(&seen);
@@ -229,8 +238,8 @@ static mocl_status read_tokens(source *s) {
     MOCL_TRY(get_array(s, TOKENS, MOCL_GGUF_STRING, MOCL_GGUF_STRING, SIZE_MAX, &tokens));
     if (!tokens || tokens->count == 0) return fail(s, TOKENS, "is missing or empty");
     if (tokens->count > TOK_MAX_ID + 1)
-        return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s has %llu tokens, at most %d are supported", mocl_path_tail(s->path), TOKENS,
-                         (unsigned long long)tokens->count, TOK_MAX_ID + 1);
+        return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s has %llu tokens, at most %d are supported",
+                         mocl_path_tail(s->path), TOKENS, (unsigned long long)tokens->count, TOK_MAX_ID + 1);
     size_t n = s->n = (size_t)tokens->count;
     s->token = mocl_calloc(s->ctx, n, sizeof *s->token);
     s->type = mocl_calloc(s->ctx, n, sizeof *s->type);
@@ -253,12 +262,13 @@ static mocl_status read_named(source *s) {
         s->id[i] = def < (int32_t)s->n ? def : -1;
         if (!k) continue;
         mocl_gguf_type type = k->value.type;
-        if (type == MOCL_GGUF_STRING || type == MOCL_GGUF_ARRAY || type == MOCL_GGUF_BOOL || type == MOCL_GGUF_F32 || type == MOCL_GGUF_F64)
-            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is of type %s, and must be an integer", mocl_path_tail(s->path), named[i].key,
-                             mocl_gguf_type_name(type));
+        if (type == MOCL_GGUF_STRING || type == MOCL_GGUF_ARRAY || type == MOCL_GGUF_BOOL || type == MOCL_GGUF_F32 ||
+            type == MOCL_GGUF_F64)
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is of type %s, and must be an integer",
+                             mocl_path_tail(s->path), named[i].key, mocl_gguf_type_name(type));
         if (k->value.integer < 0 || (uint64_t)k->value.integer >= s->n || !s->token[k->value.integer].p)
-            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s = %lld is no token: the vocabulary has %zu", mocl_path_tail(s->path),
-                             named[i].key, (long long)k->value.integer, s->n);
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s = %lld is no token: the vocabulary has %zu",
+                             mocl_path_tail(s->path), named[i].key, (long long)k->value.integer, s->n);
         s->id[i] = (int32_t)k->value.integer;
     }
     MOCL_TRY(get_flag(s, "tokenizer.ggml.add_bos_token", s->llama || (s->pre && s->pre->add_bos), &s->add_bos));
@@ -293,15 +303,16 @@ static mocl_status put_added(source *s, json_t *root) {
         if (!is_added(s, i)) continue;
         snprintf(id, sizeof id, "%zu", i);
         MOCL_TRY(check_text(s, i));
-        json_t *token = json_pack("{s:o,s:b,s:b,s:b,s:b,s:b}", "content", json_stringn(s->token[i].p, s->token[i].n), "lstrip", 0,
-                                  "normalized", 0, "rstrip", 0, "single_word", 0, "special", s->type[i] != USER_DEFINED);
+        json_t *token =
+            json_pack("{s:o,s:b,s:b,s:b,s:b,s:b}", "content", json_stringn(s->token[i].p, s->token[i].n), "lstrip", 0,
+                      "normalized", 0, "rstrip", 0, "single_word", 0, "special", s->type[i] != USER_DEFINED);
         if (!token || json_object_set_new(decoder, id, token)) return mocl_nomem(s->ctx, s->n);
     }
     return MOCL_OK;
 }
 
-/* A token that a key names is special for transformers. As for llama.cpp, its type alone makes it one, but for BOS and EOS:
-** files exist whose padding is an ordinary "!". */
+/* A token that a key names is special for transformers. As for llama.cpp, its type alone makes it one, but for BOS and
+** EOS: files exist whose padding is an ordinary "!". */
 static mocl_status fill_config(source *s, json_t *root) {
     const mocl_gguf_value *chat;
     int failed = 0;
@@ -321,10 +332,12 @@ static mocl_status fill_config(source *s, json_t *root) {
         failed |= json_object_set_new(root, "legacy", json_true());
         MOCL_TRY(put_added(s, root));
     }
-    if (chat && mocl_utf8_check(chat->text, chat->text_bytes) != chat->text_bytes) return fail(s, "tokenizer.chat_template", "is not UTF-8");
+    if (chat && mocl_utf8_check(chat->text, chat->text_bytes) != chat->text_bytes)
+        return fail(s, "tokenizer.chat_template", "is not UTF-8");
     if (chat) failed |= json_object_set_new(root, "chat_template", json_stringn(chat->text, chat->text_bytes));
     failed |= json_object_set_new(root, "clean_up_tokenization_spaces", json_false());
-    failed |= json_object_set_new(root, "tokenizer_class", json_string(s->llama ? "LlamaTokenizer" : "PreTrainedTokenizerFast"));
+    failed |= json_object_set_new(root, "tokenizer_class",
+                                  json_string(s->llama ? "LlamaTokenizer" : "PreTrainedTokenizerFast"));
     return failed ? mocl_nomem(s->ctx, s->n) : MOCL_OK;
 }
 
@@ -358,7 +371,8 @@ static mocl_status read_merges(source *s) {
         const char *space = v.text_bytes > 1 ? memchr(v.text + 1, ' ', v.text_bytes - 1) : NULL;
         size_t left = space ? (size_t)(space - v.text) : 0;
         if (left == 0 || left + 1 == v.text_bytes || mocl_utf8_check(v.text, v.text_bytes) != v.text_bytes)
-            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: merge %zu is not two tokens in UTF-8 and a space between", mocl_path_tail(s->path), i);
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: merge %zu is not two tokens in UTF-8 and a space between",
+                             mocl_path_tail(s->path), i);
         s->merge[2 * i] = (mocl_text){v.text, left};
         s->merge[2 * i + 1] = (mocl_text){space + 1, v.text_bytes - left - 1};
     }
@@ -378,9 +392,17 @@ static mocl_status load_gpt2(source *s, mocl_tokenizer **out, const tok_config *
         s->added[s->n_added++] = (int32_t)i;
     }
     const int32_t ends[] = {s->add_bos ? s->id[BOS] : -1, s->add_eos ? s->id[EOS] : -1};
-    tok_recipe recipe = {.token = s->token, .n_token = s->n, .special = s->added, .ordinary = s->ordinary, .n_special = s->n_added,
-                         .merge = s->merge, .n_merge = s->n_merge, .kind = TOK_RECIPE_PATTERNS, .ends = ends,
-                         .pattern = s->pre->pattern, .ignore_merges = s->pre->ignore_merges};
+    tok_recipe recipe = {.token = s->token,
+                         .n_token = s->n,
+                         .special = s->added,
+                         .ordinary = s->ordinary,
+                         .n_special = s->n_added,
+                         .merge = s->merge,
+                         .n_merge = s->n_merge,
+                         .kind = TOK_RECIPE_PATTERNS,
+                         .ends = ends,
+                         .pattern = s->pre->pattern,
+                         .ignore_merges = s->pre->ignore_merges};
     mocl_status st = mocl_tok_write_json(s->ctx, &recipe, &text);
     if (!st) st = mocl_tok_load_json(s->ctx, out, s->path, text.p, text.n, config);
     mocl_free(text.p);
@@ -409,8 +431,8 @@ static mocl_status put_bytes(source *s, tok_bytes *out, int field, const char *p
     return mocl_tok_bytes_add(s->ctx, out, p, n);
 }
 
-/* Piece number i. One that users defined is an ordinary piece here, and tokenizer_config.json has it looked for in texts; an
-** unused one has a spelling and is never found. */
+/* Piece number i. One that users defined is an ordinary piece here, and tokenizer_config.json has it looked for in
+** texts; an unused one has a spelling and is never found. */
 static mocl_status put_piece(source *s, tok_bytes *out, tok_bytes *piece, size_t i) {
     int type = s->type[i] == USER_DEFINED ? NORMAL : s->type[i] == UNUSED || !s->token[i].p ? CONTROL : s->type[i];
     char empty[32];
@@ -462,7 +484,8 @@ static mocl_status read_all(source *s) {
     MOCL_TRY(read_tokens(s));
     MOCL_TRY(read_named(s));
     if (!s->llama && s->prefix)
-        return fail(s, "tokenizer.ggml.add_space_prefix", "is true, which is not supported for tokenizer.ggml.model = gpt2");
+        return fail(s, "tokenizer.ggml.add_space_prefix",
+                    "is true, which is not supported for tokenizer.ggml.model = gpt2");
     return MOCL_OK;
 }
 

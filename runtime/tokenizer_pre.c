@@ -1,8 +1,9 @@
 /* tokenizer_pre.c - how llama.cpp cuts a text into words for byte-level BPE, by the name in tokenizer.ggml.pre.
 **
-** Each list of patterns is applied in turn: every match of a pattern is a word, and so is what lies between two matches; the next
-** pattern cuts these again. The patterns are those of the models; where llama.cpp has one in another form, its form. Names that
-** llama.cpp knows and that are not here need steps that mocl does not have, or belong to no decoder.
+** Each list of patterns is applied in turn: every match of a pattern is a word, and so is what lies between two
+** matches; the next pattern cuts these again. The patterns are those of the models; where llama.cpp has one in another
+** form, its form. Names that llama.cpp knows and that are not here need steps that mocl does not have, or belong to no
+** decoder.
 */
 #include <string.h>
 
@@ -14,9 +15,9 @@
 /* words with a character in front, numbers of `digits`, signs */
 #define WORDS(digits) CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" REST
 /* words cut where small letters are followed by capitals, with `end` behind them */
-#define HUMPS(end, digits)                                                                                   \
-    "[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))*((?=[\\p{L}])([^A-Z]))+" end                               \
-    "|[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))+((?=[\\p{L}])([^A-Z]))*" end "|" digits                   \
+#define HUMPS(end, digits)                                                                 \
+    "[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))*((?=[\\p{L}])([^A-Z]))+" end             \
+    "|[^\\r\\n\\p{L}\\p{N}]?((?=[\\p{L}])([^a-z]))+((?=[\\p{L}])([^A-Z]))*" end "|" digits \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" REST
 
 static const char *const standard[] = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]", NULL};
@@ -30,7 +31,8 @@ static const char *const gpt4o[] = {HUMPS(CONTRACTIONS "?", "\\p{N}{1,3}"), NULL
 static const char *const deepseek_v3[] = {
     "\\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
-    " ?[\\p{P}\\p{S}]+[\\r\\n]*|" REST, NULL};
+    " ?[\\p{P}\\p{S}]+[\\r\\n]*|" REST,
+    NULL};
 
 static const struct {
     const char *names; /* each between two spaces */
@@ -38,7 +40,8 @@ static const struct {
 } table[] = {
     {" default ", {standard, false, false}},
     {" gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert mpt olmo jais trillion "
-     "granite-docling exaone4 ", {gpt2, false, false}},
+     "granite-docling exaone4 ",
+     {gpt2, false, false}},
     {" smollm starcoder refact command-r codeshell exaone minerva-7b mellum2 ", {single_numbers, false, false}},
     {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano ", {llama3, true, true}},
     {" dbrx smaug-bpe ", {llama3, false, false}},

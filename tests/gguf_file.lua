@@ -2,13 +2,17 @@
 
 local gguf_file = {}
 
-local IDS = { u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, bool = 7, string = 8, array = 9, u64 = 10, i64 = 11, f64 = 12 }
-local PACK = { u8 = "<I1", i8 = "<i1", u16 = "<I2", i16 = "<i2", u32 = "<I4", i32 = "<i4", f32 = "<f", u64 = "<I8", i64 = "<i8",
+local IDS = { u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, bool = 7, string = 8, array = 9, u64 = 10,
+  i64 = 11, f64 = 12 }
+local PACK = { u8 = "<I1", i8 = "<i1", u16 = "<I2", i16 = "<i2", u32 = "<I4", i32 = "<i4", f32 = "<f", u64 = "<I8",
+  i64 = "<i8",
   f64 = "<d", string = "<s8" }
 
 --- Ids of the types of tensors, and bytes of a block and values in it.
-gguf_file.TYPES = { F32 = { 0, 4, 1 }, F16 = { 1, 2, 1 }, Q4_0 = { 2, 18, 32 }, Q8_0 = { 8, 34, 32 }, IQ2_XXS = { 16, 66, 256 },
-  I8 = { 24, 1, 1 }, I16 = { 25, 2, 1 }, I32 = { 26, 4, 1 }, I64 = { 27, 8, 1 }, F64 = { 28, 8, 1 }, BF16 = { 30, 2, 1 } }
+gguf_file.TYPES = { F32 = { 0, 4, 1 }, F16 = { 1, 2, 1 }, Q4_0 = { 2, 18, 32 }, Q8_0 = { 8, 34, 32 },
+  IQ2_XXS = { 16, 66, 256 },
+  I8 = { 24, 1, 1 }, I16 = { 25, 2, 1 }, I32 = { 26, 4, 1 }, I64 = { 27, 8, 1 }, F64 = { 28, 8, 1 },
+    BF16 = { 30, 2, 1 } }
 
 --- The bytes of a value: type "u32", or "[u32]" for an array of such.
 function gguf_file.value(kind, v)
@@ -44,7 +48,8 @@ end
 -- head: version, number of tensors, number of keys, where they are to be other ones.
 function gguf_file.raw(keys, tensors, data, alignment, head)
   head = head or {}
-  local text = "GGUF" .. string.pack("<I4I8I8", head[1] or 3, head[2] or #tensors, head[3] or #keys) .. table.concat(keys)
+  local text = "GGUF" .. string.pack("<I4I8I8", head[1] or 3, head[2] or #tensors, head[3] or #keys)
+    .. table.concat(keys)
     .. table.concat(tensors)
   return data and text .. ("\0"):rep(-#text % (alignment or 32)) .. data or text
 end
@@ -107,10 +112,13 @@ function gguf_file.model(model)
   local keys = {
     { "general.architecture", "string", "llama" }, { "llama.context_length", "u32", c.max_position_embeddings },
     { "llama.embedding_length", "u32", c.hidden_size }, { "llama.block_count", "u32", c.num_hidden_layers },
-    { "llama.feed_forward_length", "u32", c.intermediate_size }, { "llama.attention.head_count", "u32", c.num_attention_heads },
-    { "llama.attention.head_count_kv", "u32", c.num_key_value_heads }, { "llama.rope.dimension_count", "u32", c.head_dim },
+    { "llama.feed_forward_length", "u32", c.intermediate_size }, { "llama.attention.head_count", "u32",
+      c.num_attention_heads },
+    { "llama.attention.head_count_kv", "u32", c.num_key_value_heads },
+      { "llama.rope.dimension_count", "u32", c.head_dim },
     { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
-    { "llama.attention.layer_norm_rms_epsilon", "f32", c.rms_norm_eps }, { "llama.rope.freq_base", "f32", c.rope_theta },
+    { "llama.attention.layer_norm_rms_epsilon", "f32", c.rms_norm_eps },
+      { "llama.rope.freq_base", "f32", c.rope_theta },
     { "llama.vocab_size", "u32", c.vocab_size },
   }
   return keys, tensors

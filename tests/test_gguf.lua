@@ -67,7 +67,8 @@ T.test("halves, brain floats and doubles at their edges", function()
     end
     return gguf.dequantize(kind, table.concat(parts)):totable()
   end
-  T.eq(values("F16", "<I2", 0, 1, 0x3ff, 0x400, 0x7bff, 0xfc00, 0x8001), { 0.0, 2.0 ^ -24, 1023 * 2.0 ^ -24, 2.0 ^ -14, 65504.0,
+  T.eq(values("F16", "<I2", 0, 1, 0x3ff, 0x400, 0x7bff, 0xfc00, 0x8001),
+    { 0.0, 2.0 ^ -24, 1023 * 2.0 ^ -24, 2.0 ^ -14, 65504.0,
     -math.huge, -2.0 ^ -24 })
   T.eq(1 / values("F16", "<I2", 0x8000)[1], -math.huge)
   local nan = values("F16", "<I2", 0x7e01)[1]
@@ -84,12 +85,16 @@ end)
 T.test("every type of value, arrays in arrays, and tensors in PyTorch's order of sizes", function()
   for version = 2, 3 do
     local keys = {
-      { "a.u8", "u8", 255 }, { "a.i8", "i8", -128 }, { "a.u16", "u16", 65535 }, { "a.i16", "i16", -2 }, { "a.u32", "u32", 4294967295 },
-      { "a.i32", "i32", -3 }, { "a.u64", "u64", math.maxinteger }, { "a.i64", "i64", math.mininteger }, { "a.f32", "f32", 0.5 },
+      { "a.u8", "u8", 255 }, { "a.i8", "i8", -128 }, { "a.u16", "u16", 65535 }, { "a.i16", "i16", -2 },
+        { "a.u32", "u32", 4294967295 },
+      { "a.i32", "i32", -3 }, { "a.u64", "u64", math.maxinteger }, { "a.i64", "i64", math.mininteger },
+        { "a.f32", "f32", 0.5 },
       { "a.f64", "f64", 0.1 }, { "a.yes", "bool", true }, { "a.no", "bool", false }, { "a.text", "string", "x\0y" },
-      { "a.empty", "[u32]", {} }, { "a.texts", "[string]", { "", "b" } }, { "a.deep", "[[i8]]", { { 1, -1 }, {}, { 3 } } },
+      { "a.empty", "[u32]", {} }, { "a.texts", "[string]", { "", "b" } },
+        { "a.deep", "[[i8]]", { { 1, -1 }, {}, { 3 } } },
     }
-    local bytes = file.bytes(keys, { { "w", { 2, 3 }, "F32", file.floats { 1, 2, 3, 4, 5, 6 } }, { "i", { 2 }, "I64", string.pack("<i8i8", 7, -8) } })
+    local bytes = file.bytes(keys, { { "w", { 2, 3 }, "F32", file.floats { 1, 2, 3, 4, 5, 6 } },
+      { "i", { 2 }, "I64", string.pack("<i8i8", 7, -8) } })
     local f = assert(gguf.open(put(bytes:sub(1, 4) .. string.pack("<I4", version) .. bytes:sub(9))))
     T.eq({ f.version, f.alignment, #f.keys }, { version, 32, #keys })
     for i, key in ipairs(keys) do
@@ -102,8 +107,10 @@ T.test("every type of value, arrays in arrays, and tensors in PyTorch's order of
       n = n + 1
       T.eq(value, f.metadata[key])
     end
-    T.eq({ n, f.metadata["a.none"] == nil, f.metadata[1] == nil, f.metadata["a.u8\0"] == nil }, { #keys, true, true, true })
-    T.eq(f.tensors, { { name = "w", type = "F32", shape = { 2, 3 }, bytes = 24 }, { name = "i", type = "I64", shape = { 2 }, bytes = 16 } })
+    T.eq({ n, f.metadata["a.none"] == nil, f.metadata[1] == nil, f.metadata["a.u8\0"] == nil },
+      { #keys, true, true, true })
+    T.eq(f.tensors, { { name = "w", type = "F32", shape = { 2, 3 }, bytes = 24 },
+      { name = "i", type = "I64", shape = { 2 }, bytes = 16 } })
     T.eq(assert(f:tensor "w"):totable(), { { 1, 2, 3 }, { 4, 5, 6 } })
     T.eq({ f:tensor("i").dtype, f:tensor("i"):totable() }, { "i64", { 7, -8 } })
     T.fails("x.gguf: tensor 'v' is missing", f.tensor, f, "v")
@@ -146,33 +153,51 @@ T.test("what is wrong with a file is said with its path, reason and cure", funct
     { file.raw({ key("", "u8", 1) .. "   " }, {}), "key number 1: its name is empty" },
     { file.raw({ key("a\0b", "u8", 1) }, {}), "key number 1: its name contains a zero byte" },
     { file.raw({ key("a\255", "u8", 1) }, {}), "key number 1: its name is not UTF%-8" },
-    { file.raw({ string.pack("<I8", big) .. ("x"):rep(40) }, {}), "key number 1: 2305843009213693952 bytes of a string do not fit" },
+    { file.raw({ string.pack("<I8", big) .. ("x"):rep(40) }, {}),
+      "key number 1: 2305843009213693952 bytes of a string do not fit" },
     { file.raw({ string.pack("<s8I4", "a", 13) .. "    " }, {}), "key 'a': type 13 is unknown %(0 to 12 are known%)" },
     { file.raw({ string.pack("<s8I4I4I8", "a", 9, 99, 0) }, {}), "key 'a': type 99 is unknown" },
-    { file.raw({ string.pack("<s8I4I4I8", "a", 9, 10, big) }, {}), "key 'a': 2305843009213693952 values of an array do not fit" },
-    { file.raw({ string.pack("<s8I4I4I8", "a", 9, 8, 2) .. ("x"):rep(15) }, {}), "key 'a': 2 values of an array do not fit" },
+    { file.raw({ string.pack("<s8I4I4I8", "a", 9, 10, big) }, {}),
+      "key 'a': 2305843009213693952 values of an array do not fit" },
+    { file.raw({ string.pack("<s8I4I4I8", "a", 9, 8, 2) .. ("x"):rep(15) }, {}),
+      "key 'a': 2 values of an array do not fit" },
     { file.raw({ string.pack("<s8I4I4I8I8", "a", 9, 8, 1, 9) }, {}), "key 'a': 9 bytes of a string do not fit" },
     { file.raw({ string.pack("<s8I4B", "a", 7, 2) }, {}), "key 'a': a truth value is neither 0 nor 1" },
-    { file.raw({ string.pack("<s8I4I8", "a", 10, math.mininteger) }, {}), "key 'a': a value is above 9223372036854775807" },
-    { file.raw({ key("a", "[[[[[u8]]]]]", { { { { { 1 } } } } }) }, {}), "key 'a': arrays are nested more than 4 deep" },
+    { file.raw({ string.pack("<s8I4I8", "a", 10, math.mininteger) }, {}),
+      "key 'a': a value is above 9223372036854775807" },
+    { file.raw({ key("a", "[[[[[u8]]]]]", { { { { { 1 } } } } }) }, {}),
+      "key 'a': arrays are nested more than 4 deep" },
     { file.raw({}, { tensor("a", {}, "F32", 0) .. ("\0"):rep(9) }, FOUR), "tensor 'a': it has no dimensions" },
-    { file.raw({}, { tensor("a", { 1, 1, 1, 1, 4 }, "F32", 0) }, FOUR), "tensor 'a': it has 5 dimensions, the format has at most 4" },
+    { file.raw({}, { tensor("a", { 1, 1, 1, 1, 4 }, "F32", 0) }, FOUR),
+      "tensor 'a': it has 5 dimensions, the format has at most 4" },
     { file.raw({}, { tensor("a", { 4, 0 }, "F32", 0) }, FOUR), "tensor 'a': one of its sizes is 0" },
-    { file.raw({}, { tensor("a", { 1 << 31, 1 << 31, 2 }, "F32", 0) }, FOUR), "tensor 'a': the product of its sizes overflows" },
-    { file.raw({}, { tensor("a", { math.mininteger }, "F32", 0) }, FOUR), "tensor 'a': the product of its sizes overflows" },
+    { file.raw({}, { tensor("a", { 1 << 31, 1 << 31, 2 }, "F32", 0) }, FOUR),
+      "tensor 'a': the product of its sizes overflows" },
+    { file.raw({}, { tensor("a", { math.mininteger }, "F32", 0) }, FOUR),
+      "tensor 'a': the product of its sizes overflows" },
     { file.raw({}, { tensor("a", { 1 << 62 }, "F32", 0) }, FOUR), "tensor 'a'.* overflows" },
     { file.raw({}, { tensor("a", { 4 }, 4, 0) }, FOUR), "tensor 'a': its type 4 is unknown.*write the file anew" },
     { file.raw({}, { tensor("a", { 4 }, 4000000000, 0) }, FOUR), "tensor 'a': its type 4000000000 is unknown" },
-    { file.raw({}, { tensor("a", { 2, 16 }, "Q8_0", 0) }, ("\0"):rep(34)), "tensor 'a': its rows have 16 values, which do not fill blocks of 32 %(Q8_0%)" },
-    { file.raw({}, { tensor("a", { 4 }, "F32", 0), tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR .. FOUR .. FOUR), "tensor 'a' is there twice" },
-    { file.raw({}, { tensor("a", { 4 }, "F32", 0), tensor("b", { 4 }, "F32", 0) }, FOUR), "tensor 'b' overlaps tensor 'a'" },
-    { file.raw({}, { tensor("b", { 12 }, "F32", 0), tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR .. FOUR), "tensor 'a' overlaps tensor 'b'" },
-    { file.raw({}, { tensor("a", { 4 }, "F32", 16) }, FOUR .. FOUR), "tensor 'a' begins at byte 16 of the data, which is no multiple of the alignment 32" },
-    { file.raw({}, { tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR), "tensor 'a' has 16 bytes from byte 32 of the data, which ends at byte 32: the file is cut" },
-    { file.raw({}, { tensor("a", { 4 }, "F32", -32) }, FOUR), "tensor 'a' has 16 bytes from byte 18446744073709551584" },
-    { file.raw({}, { tensor("a", { 5 }, "F32", 0) }, FOUR), "tensor 'a' has 20 bytes from byte 0 of the data, which ends at byte 16" },
-    { file.raw({ key("general.alignment", "u32", 0) }, {}), "general.alignment %(u32%) is 0, and must be a power of two" },
-    { file.raw({ key("general.alignment", "u32", 24) }, {}), "general.alignment %(u32%) is 24, and must be a power of two" },
+    { file.raw({}, { tensor("a", { 2, 16 }, "Q8_0", 0) }, ("\0"):rep(34)),
+      "tensor 'a': its rows have 16 values, which do not fill blocks of 32 %(Q8_0%)" },
+    { file.raw({}, { tensor("a", { 4 }, "F32", 0), tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR .. FOUR .. FOUR),
+      "tensor 'a' is there twice" },
+    { file.raw({}, { tensor("a", { 4 }, "F32", 0), tensor("b", { 4 }, "F32", 0) }, FOUR),
+      "tensor 'b' overlaps tensor 'a'" },
+    { file.raw({}, { tensor("b", { 12 }, "F32", 0), tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR .. FOUR),
+      "tensor 'a' overlaps tensor 'b'" },
+    { file.raw({}, { tensor("a", { 4 }, "F32", 16) }, FOUR .. FOUR),
+      "tensor 'a' begins at byte 16 of the data, which is no multiple of the alignment 32" },
+    { file.raw({}, { tensor("a", { 4 }, "F32", 32) }, FOUR .. FOUR),
+      "tensor 'a' has 16 bytes from byte 32 of the data, which ends at byte 32: the file is cut" },
+    { file.raw({}, { tensor("a", { 4 }, "F32", -32) }, FOUR),
+      "tensor 'a' has 16 bytes from byte 18446744073709551584" },
+    { file.raw({}, { tensor("a", { 5 }, "F32", 0) }, FOUR),
+      "tensor 'a' has 20 bytes from byte 0 of the data, which ends at byte 16" },
+    { file.raw({ key("general.alignment", "u32", 0) }, {}),
+      "general.alignment %(u32%) is 0, and must be a power of two" },
+    { file.raw({ key("general.alignment", "u32", 24) }, {}),
+      "general.alignment %(u32%) is 24, and must be a power of two" },
     { file.raw({ key("general.alignment", "string", "32") }, {}), "general.alignment %(string%)" },
   }
   for i, case in ipairs(cases) do
@@ -186,15 +211,18 @@ T.test("what is wrong with a file is said with its path, reason and cure", funct
 end)
 
 T.test("another alignment, gaps and tensors in any order are read", function()
-  local path = put(file.raw({ key("general.alignment", "u32", 8) }, { tensor("b", { 2 }, "F32", 24), tensor("a", { 2 }, "F32", 0) },
+  local path = put(file.raw({ key("general.alignment", "u32", 8) },
+    { tensor("b", { 2 }, "F32", 24), tensor("a", { 2 }, "F32", 0) },
     file.floats { 1, 2, 9, 9, 9, 9, 3, 4 }, 8))
   local f = assert(gguf.open(path))
   T.eq({ f.alignment, f:tensor("a"):totable(), f:tensor("b"):totable() }, { 8, { 1, 2 }, { 3, 4 } })
 end)
 
 local function whole()
-  return file.bytes({ { "general.architecture", "string", "llama" }, { "a.list", "[string]", { "x", "yy" } }, { "a.deep", "[[u16]]", { { 1 }, { 2, 3 } } },
-    { "a.f", "f64", 1 }, { "a.flag", "bool", true } }, { { "w", { 2, 2 }, "F32", FOUR }, { "q", { 1, 32 }, "Q8_0", ("\1"):rep(34) } })
+  return file.bytes({ { "general.architecture", "string", "llama" }, { "a.list", "[string]", { "x", "yy" } },
+    { "a.deep", "[[u16]]", { { 1 }, { 2, 3 } } },
+    { "a.f", "f64", 1 }, { "a.flag", "bool", true } }, { { "w", { 2, 2 }, "F32", FOUR },
+      { "q", { 1, 32 }, "Q8_0", ("\1"):rep(34) } })
 end
 
 T.test("a file that is cut at any byte is refused", function()
@@ -232,20 +260,24 @@ T.test("a file with any byte changed is read or refused, and no more than that",
 end)
 
 T.test("types that mocl does not read are told when a tensor is asked for", function()
-  local f = assert(gguf.open(put(file.bytes({}, { { "a", { 256 }, "IQ2_XXS", ("\0"):rep(66) }, { "b", { 2 }, "I16", "abcd" } }))))
-  T.fails("x.gguf: tensor 'a' is stored as IQ2_XXS, which mocl does not read; llama%-quantize makes another type", f.tensor, f, "a")
+  local f = assert(gguf.open(put(file.bytes({}, { { "a", { 256 }, "IQ2_XXS", ("\0"):rep(66) },
+    { "b", { 2 }, "I16", "abcd" } }))))
+  T.fails("x.gguf: tensor 'a' is stored as IQ2_XXS, which mocl does not read; llama%-quantize makes another type",
+    f.tensor, f, "a")
   T.fails("tensor 'b' is stored as I16", f.tensor, f, "b")
 end)
 
 -- ---- writing ----
 
 T.test("what is written has the bytes of the test's own writer, and comes back", function()
-  local list = { { "a.u8", "u8", 200 }, { "a.i64", "i64", -5 }, { "a.f", "f32", 0.25 }, { "a.t", "string", "x\0y" }, { "a.b", "bool", true },
+  local list = { { "a.u8", "u8", 200 }, { "a.i64", "i64", -5 }, { "a.f", "f32", 0.25 }, { "a.t", "string", "x\0y" },
+    { "a.b", "bool", true },
     { "a.l", "array of string", { "p", "" } }, { "a.e", "array of u16", {} }, { "general.alignment", "u32", 32 } }
   local path = T.tmpdir() .. "/y.gguf"
   local data = mocl_tensor.new { { 1, 2 }, { 3, 4 } }
   for _, device in ipairs(T.devices) do
-    assert(gguf.save(path, { metadata = list, tensors = { { name = "w", tensor = data:to(device) }, { name = "v", tensor = data:t():to(device), type = "F32" } } }))
+    assert(gguf.save(path, { metadata = list, tensors = { { name = "w", tensor = data:to(device) },
+      { name = "v", tensor = data:t():to(device), type = "F32" } } }))
     local plain = {}
     for i, k in ipairs(list) do
       plain[i] = { k[1], k[2]:gsub("^array of (.*)$", "[%1]"), k[3] }
@@ -253,7 +285,8 @@ T.test("what is written has the bytes of the test's own writer, and comes back",
     for i, k in ipairs(plain) do
       plain[i] = { k[1], k[2], list[i][3] }
     end
-    T.ok(assert(fs.read(path)) == file.bytes(plain, { { "w", { 2, 2 }, "F32", file.floats { 1, 2, 3, 4 } }, { "v", { 2, 2 }, "F32", file.floats { 1, 3, 2, 4 } } }))
+    T.ok(assert(fs.read(path)) == file.bytes(plain, { { "w", { 2, 2 }, "F32", file.floats { 1, 2, 3, 4 } },
+      { "v", { 2, 2 }, "F32", file.floats { 1, 3, 2, 4 } } }))
   end
   local f = assert(gguf.open(path))
   for _, key in ipairs(list) do
@@ -280,7 +313,8 @@ T.test("values are rounded as llama.cpp rounds them", function()
     assert(gguf.save(path, { tensors = { { name = "w", tensor = mocl_tensor.new { values }, type = kind } } }))
     return assert(gguf.open(path)):tensor("w"):flatten():totable()
   end
-  T.eq(stored("F16", { 1 + 2.0 ^ -11, 1 + 3 * 2.0 ^ -11, 2.0 ^ -24, 2.0 ^ -25, 65504, 65519, -65520 }), { 1, 1 + 2.0 ^ -9, 2.0 ^ -24, 0, 65504, 65504, -math.huge })
+  T.eq(stored("F16", { 1 + 2.0 ^ -11, 1 + 3 * 2.0 ^ -11, 2.0 ^ -24, 2.0 ^ -25, 65504, 65519, -65520 }),
+    { 1, 1 + 2.0 ^ -9, 2.0 ^ -24, 0, 65504, 65504, -math.huge })
   T.eq(stored("BF16", { 1 + 2.0 ^ -8, 1 + 3 * 2.0 ^ -8, -3 }), { 1, 1 + 2.0 ^ -6, -3 })
   local values = {}
   for i = 1, 32 do
@@ -320,7 +354,8 @@ T.test("what cannot be written raises before there is a file", function()
   local row = mocl_tensor.zeros { 2, 16 }
   tensors("tensor 'a' is there twice", { name = "a", tensor = row }, { name = "a", tensor = row })
   tensors("a tensor has no name", { name = "\255", tensor = row })
-  tensors("rows of 16 values, which do not fill blocks of 32 %(Q8_0%); write it as F16", { name = "a", tensor = row, type = "Q8_0" })
+  tensors("rows of 16 values, which do not fill blocks of 32 %(Q8_0%); write it as F16",
+    { name = "a", tensor = row, type = "Q8_0" })
   tensors("mocl does not write type Q4_K", { name = "a", tensor = row, type = "Q4_K" })
   tensors("type 'Q4' is unknown", { name = "a", tensor = row, type = "Q4" })
   tensors("must have 1 to 4 dimensions, values, and the dtype f32 or bf16", { name = "a", tensor = row:to "i32" })
@@ -337,9 +372,11 @@ end)
 
 local function split(dir, change)
   local parts = {
-    { { { "general.name", "string", "whole" }, { "split.no", "u16", 0 }, { "split.count", "u16", 2 }, { "split.tensors.count", "i32", 2 } },
+    { { { "general.name", "string", "whole" }, { "split.no", "u16", 0 }, { "split.count", "u16", 2 },
+      { "split.tensors.count", "i32", 2 } },
       { { "a", { 4 }, "F32", FOUR } } },
-    { { { "split.no", "u16", 1 }, { "split.count", "u16", 2 }, { "split.tensors.count", "i32", 2 } }, { { "b", { 2 }, "F32", file.floats { 5, 6 } } } },
+    { { { "split.no", "u16", 1 }, { "split.count", "u16", 2 }, { "split.tensors.count", "i32", 2 } },
+      { { "b", { 2 }, "F32", file.floats { 5, 6 } } } },
   }
   if change then
     change(parts)
@@ -353,15 +390,19 @@ end
 T.test("a split file is opened by its first part", function()
   local dir = T.tmpdir()
   local f = assert(gguf.open(split(dir)))
-  T.eq({ #f.tensors, f:tensor("a"):totable(), f:tensor("b"):totable(), f.metadata["general.name"] }, { 2, { 1, 2, 3, 4 }, { 5, 6 }, "whole" })
+  T.eq({ #f.tensors, f:tensor("a"):totable(), f:tensor("b"):totable(), f.metadata["general.name"] },
+    { 2, { 1, 2, 3, 4 }, { 5, 6 }, "whole" })
   f:close()
-  T.fails("m%-00002%-of%-00002.gguf: is part 2 of 2 of a split file; open the first one, .*m%-00001%-of%-00002.gguf", gguf.open,
+  T.fails("m%-00002%-of%-00002.gguf: is part 2 of 2 of a split file; open the first one, .*m%-00001%-of%-00002.gguf",
+    gguf.open,
     dir .. "/m-00002-of-00002.gguf")
   assert(fs.write(dir .. "/other.gguf", assert(fs.read(dir .. "/m-00001-of-00002.gguf"))))
   T.fails("other.gguf: is part 1 of 2 of a split file, whose parts are found by names", gguf.open, dir .. "/other.gguf")
   T.fails("tensor 'a' is in another part too", gguf.open, split(dir, function(p) p[2][2][1][1] = "a" end))
-  T.fails("00002.gguf: split.no = 0, split.count = 2, where part 2 of 2 is expected", gguf.open, split(dir, function(p) p[2][1][1][3] = 0 end))
-  T.fails("split.tensors.count = 3, but the parts hold 2 tensors", gguf.open, split(dir, function(p) p[1][1][4][3] = 3 end))
+  T.fails("00002.gguf: split.no = 0, split.count = 2, where part 2 of 2 is expected", gguf.open,
+    split(dir, function(p) p[2][1][1][3] = 0 end))
+  T.fails("split.tensors.count = 3, but the parts hold 2 tensors", gguf.open,
+    split(dir, function(p) p[1][1][4][3] = 3 end))
   T.fails("split.count = 0 are no part of a split file", gguf.open, split(dir, function(p) p[1][1][3][3] = 0 end))
   local path = split(dir)
   assert(fs.remove(dir .. "/m-00002-of-00002.gguf"))

@@ -37,7 +37,8 @@ local function find(tensors, name)
   end
 end
 
-local TEXTS = { "the cat sat on 12345 mats, don't you?", "the dog's 678 logs  and\n\nmore   cats", "I'LL see ½ the caté" }
+local TEXTS = { "the cat sat on 12345 mats, don't you?", "the dog's 678 logs  and\n\nmore   cats",
+  "I'LL see ½ the caté" }
 local bpe = tokenizer.train(TEXTS, { vocab_size = 300, special_tokens = { "<s>", "</s>", "<u>", "<c>" } })
 
 -- Keys of the tokenizer that was trained here: <u> is defined by the user, the others control tokens.
@@ -49,8 +50,10 @@ local function bpe_keys(change)
     tokens[id + 1], types[id + 1] = bpe:id_to_token(id), id == 2 and 4 or id < 4 and 3 or 1
   end
   local keys = {
-    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" }, { "tokenizer.ggml.tokens", "[string]", tokens },
-    { "tokenizer.ggml.token_type", "[i32]", types }, { "tokenizer.ggml.merges", "[string]", assert(json.load(path)).model.merges },
+    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" },
+      { "tokenizer.ggml.tokens", "[string]", tokens },
+    { "tokenizer.ggml.token_type", "[i32]", types }, { "tokenizer.ggml.merges", "[string]",
+      assert(json.load(path)).model.merges },
     { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.eos_token_id", "u32", 1 },
     { "tokenizer.ggml.padding_token_id", "u32", 10 },
   }
@@ -68,7 +71,8 @@ T.test("a model comes back with the same weights, tied and untied", function()
     local again, config = assert(transformer.load(path))
     T.eq(again:config(), model:config())
     T.eq(again:hash(), model:hash())
-    T.eq({ config.model_type, config.hidden_size, config.rms_norm_eps }, { "llama", model:config().hidden_size, model:config().rms_norm_eps })
+    T.eq({ config.model_type, config.hidden_size, config.rms_norm_eps },
+      { "llama", model:config().hidden_size, model:config().rms_norm_eps })
     T.eq(transformer.eos_ids(again), nil)
     local dir = T.tmpdir() .. "/saved"
     assert(transformer.save(again, dir))
@@ -85,7 +89,8 @@ T.test("keys that may be missing mean what they mean in llama.cpp", function()
   local c, want = assert(transformer.load(path)):config(), model:config()
   want.rope_theta = 10000.0
   T.eq(c, want)
-  local wide = transformer.new { vocab_size = 8, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 4 }
+  local wide = transformer.new { vocab_size = 8, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2,
+    intermediate_size = 4 }
   local keys, tensors = file.model(wide)
   file.set(keys, "llama.attention.head_count_kv")
   file.set(keys, "llama.attention.key_length")
@@ -95,9 +100,11 @@ T.test("keys that may be missing mean what they mean in llama.cpp", function()
 end)
 
 T.test("weights in f16, bf16 and Q8_0 become f32", function()
-  local model = transformer.new { vocab_size = 8, hidden_size = 32, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 32 }
+  local model = transformer.new { vocab_size = 8, hidden_size = 32, num_hidden_layers = 1, num_attention_heads = 2,
+    intermediate_size = 32 }
   local keys, tensors = file.model(model)
-  local ones = { F16 = ("\0\x3c"):rep(1024), BF16 = ("\x80\x3f"):rep(1024), Q8_0 = ("\0\x3c" .. ("\1"):rep(32)):rep(32) }
+  local ones = { F16 = ("\0\x3c"):rep(1024), BF16 = ("\x80\x3f"):rep(1024),
+    Q8_0 = ("\0\x3c" .. ("\1"):rep(32)):rep(32) }
   for kind, bytes in pairs(ones) do
     for _, name in ipairs { "attn_q", "ffn_down" } do
       local t = find(tensors, "blk.0." .. name .. ".weight")
@@ -113,7 +120,8 @@ T.test("weights in f16, bf16 and Q8_0 become f32", function()
 end)
 
 T.test("a model that is written loads again: the same weights in F32, near ones in the other types", function()
-  local model = transformer.new { vocab_size = 64, hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2,
+  local model = transformer.new { vocab_size = 64, hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4,
+    num_key_value_heads = 2,
     intermediate_size = 64, max_position_embeddings = 48, rms_norm_eps = 1e-6, rope_theta = 5e5 }
   local batch = transformer.batch { { 1, 5, 9, 28, 3, 14 } }
   local want, path = model:forward(batch), T.tmpdir() .. "/y.gguf"
@@ -149,7 +157,8 @@ T.test("a model that the file would not be is not written", function()
     model, path, { type = "Q8_0" })
   local w = model:named_parameters()[1][2]
   tensor.no_grad(w.copy_, w, w * 0 + 70000)
-  T.fails("tensor 'token_embd.weight' has the value 70000, which f16 does not hold; use type = \"BF16\"", transformer.save_gguf, model, path,
+  T.fails("tensor 'token_embd.weight' has the value 70000, which f16 does not hold; use type = \"BF16\"",
+    transformer.save_gguf, model, path,
     { type = "F16" })
   tensor.no_grad(w.copy_, w, w * 0 / 0)
   T.fails("is not finite", transformer.save_gguf, model, path)
@@ -167,17 +176,22 @@ T.test("ends of answers are those of the metadata, each once", function()
   local model, config = assert(transformer.load(path))
   T.eq(transformer.eos_ids(model), { 2, 5 })
   T.eq({ config.eos_token_id, config.bos_token_id }, { { 2, 5 }, 1 })
-  T.fails("x.gguf: tokenizer.ggml.eos_token_id = 4096 is not supported %(an id below", transformer.load, (saved(function(keys)
+  T.fails("x.gguf: tokenizer.ggml.eos_token_id = 4096 is not supported %(an id below", transformer.load,
+    (saved(function(keys)
     file.set(keys, "tokenizer.ggml.eos_token_id", "u32", 4096)
   end)))
 end)
 
 T.test("every key is honoured, changes nothing, or is refused by name", function()
-  local harmless = { { "general.name", "string", "x" }, { "general.file_type", "u32", 1 }, { "general.base_model.0.name", "string", "x" },
-    { "general.tags", "[string]", { "a" } }, { "general.quantization_version", "u32", 1 }, { "llama.rope.scaling.type", "string", "none" },
-    { "llama.rope.scaling.factor", "f32", 1 }, { "llama.expert_count", "u32", 0 }, { "llama.attention.causal", "bool", true },
+  local harmless = { { "general.name", "string", "x" }, { "general.file_type", "u32", 1 },
+    { "general.base_model.0.name", "string", "x" },
+    { "general.tags", "[string]", { "a" } }, { "general.quantization_version", "u32", 1 },
+      { "llama.rope.scaling.type", "string", "none" },
+    { "llama.rope.scaling.factor", "f32", 1 }, { "llama.expert_count", "u32", 0 },
+      { "llama.attention.causal", "bool", true },
     { "llama.rope.scaling.original_context_length", "u32", 64 }, { "tokenizer.chat_template", "string", "{{ x }}" },
-    { "general.type", "string", "model" }, { "quantize.imatrix.file", "string", "x" }, { "general.sampling.top_k", "i32", 4 } }
+    { "general.type", "string", "model" }, { "quantize.imatrix.file", "string", "x" },
+      { "general.sampling.top_k", "i32", 4 } }
   local path, model = saved(function(keys)
     for _, key in ipairs(harmless) do
       keys[#keys + 1] = key
@@ -187,7 +201,8 @@ T.test("every key is honoured, changes nothing, or is refused by name", function
   local refused = {
     { "general.architecture", "string", "qwen2", "general.architecture = qwen2 is not supported %(llama%)" },
     { "general.architecture", "u32", 7, "general.architecture = 7 is not supported" },
-    { "general.type", "string", "adapter", "general.type = adapter is not supported %(model; this file is not a whole one%)" },
+    { "general.type", "string", "adapter",
+      "general.type = adapter is not supported %(model; this file is not a whole one%)" },
     { "llama.rope.scaling.type", "string", "yarn", "llama.rope.scaling.type = yarn is not supported %(none, linear%)" },
     { "llama.rope.scaling.factor", "f32", 8, "llama.rope.scaling.factor = 8" },
     { "llama.rope.scale_linear", "f32", 2, "llama.rope.scale_linear = 2" },
@@ -198,15 +213,20 @@ T.test("every key is honoured, changes nothing, or is refused by name", function
     { "llama.logit_scale", "f32", 0.5, "llama.logit_scale = 0.5" },
     { "llama.new_thing", "u32", 1, "llama.new_thing = 1 is not supported %(mocl does not know this key" },
     { "qwen2.block_count", "u32", 1, "qwen2.block_count = 1 is not supported" },
-    { "llama.attention.key_length", "u32", 6, "llama.attention.value_length = 4 is not supported %(6, the size of a head%)" },
-    { "llama.rope.dimension_count", "u32", 2, "llama.rope.dimension_count = 2 is not supported %(%d+, the size of a head%)" },
+    { "llama.attention.key_length", "u32", 6,
+      "llama.attention.value_length = 4 is not supported %(6, the size of a head%)" },
+    { "llama.rope.dimension_count", "u32", 2,
+      "llama.rope.dimension_count = 2 is not supported %(%d+, the size of a head%)" },
     { "llama.vocab_size", "u32", 5, "llama.vocab_size = 5 is not supported %(%d+, the rows of token_embd.weight%)" },
     { "llama.attention.head_count", "u32", 0, "head_count = 0 is not supported %(at least 1%)" },
     { "llama.attention.head_count", "i32", -1, "head_count = %-1 is not supported %(at least 1%)" },
     { "llama.attention.head_count", "string", "4", "head_count = \"?4\"? is not supported %(an integer%)" },
-    { "llama.attention.head_count_kv", "[u32]", { 1, 2 }, "head_count_kv = %[1,2%] is not supported %(the same number in all layers%)" },
-    { "llama.attention.head_count_kv", "[u32]", {}, "head_count_kv = .* is not supported %(a number, or one for each layer%)" },
-    { "llama.attention.layer_norm_rms_epsilon", "u32", 1, "layer_norm_rms_epsilon = 1 is not supported %(a number of type f32%)" },
+    { "llama.attention.head_count_kv", "[u32]", { 1, 2 },
+      "head_count_kv = %[1,2%] is not supported %(the same number in all layers%)" },
+    { "llama.attention.head_count_kv", "[u32]", {},
+      "head_count_kv = .* is not supported %(a number, or one for each layer%)" },
+    { "llama.attention.layer_norm_rms_epsilon", "u32", 1,
+      "layer_norm_rms_epsilon = 1 is not supported %(a number of type f32%)" },
     { "llama.attention.layer_norm_rms_epsilon", "f32", 0 / 0, "x.gguf: " },
     { "llama.embedding_length", "u32", 4294967295, "x.gguf: model config: hidden_size = 4294967295 is outside" },
     { "llama.embedding_length", nil, nil, "llama.embedding_length is missing" },
@@ -232,7 +252,8 @@ T.test("missing, left-over, misshapen and damaged tensors are told by llama.cpp'
       table.remove(tensors, select(2, find(tensors, name)))
     end, { tie_word_embeddings = false }))
   end
-  T.fails("x.gguf: 1 tensors are missing, the first is 'blk.0.ffn_up.weight'", transformer.load, without "blk.0.ffn_up.weight")
+  T.fails("x.gguf: 1 tensors are missing, the first is 'blk.0.ffn_up.weight'", transformer.load,
+    without "blk.0.ffn_up.weight")
   T.fails("x.gguf: tensor 'token_embd.weight' is missing", transformer.load, without "token_embd.weight")
   T.eq(assert(transformer.load(without "output.weight")):config().tie_word_embeddings, true)
   local function with(t)
@@ -240,25 +261,32 @@ T.test("missing, left-over, misshapen and damaged tensors are told by llama.cpp'
       tensors[#tensors + 1] = t
     end))
   end
-  T.fails("tensor 'blk.0.attn_q.bias' belongs to no layer of this model", transformer.load, with { "blk.0.attn_q.bias", { 1 }, "F32", "\0\0\0\0" })
-  T.fails("tensor 'rope_freqs.weight' scales the rotary embedding %(rope_type llama3%), which mocl does not compute", transformer.load,
+  T.fails("tensor 'blk.0.attn_q.bias' belongs to no layer of this model", transformer.load,
+    with { "blk.0.attn_q.bias", { 1 }, "F32", "\0\0\0\0" })
+  T.fails("tensor 'rope_freqs.weight' scales the rotary embedding %(rope_type llama3%), which mocl does not compute",
+    transformer.load,
     with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 8 } })
-  T.fails("rope_freqs.weight' scales", transformer.load, with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 0 / 0 } })
+  T.fails("rope_freqs.weight' scales", transformer.load, with { "rope_freqs.weight", { 2 }, "F32",
+    file.floats { 1, 0 / 0 } })
   T.ok(transformer.load(with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 1 } }))
-  T.fails("tensor 'output_norm.weight' is %(%d+,1%), the model needs %(%d+%)", transformer.load, (saved(function(_, tensors)
+  T.fails("tensor 'output_norm.weight' is %(%d+,1%), the model needs %(%d+%)", transformer.load,
+    (saved(function(_, tensors)
     local t = find(tensors, "output_norm.weight")
     t[2] = { t[2][1], 1 }
   end)))
-  T.fails("tensor 'output_norm.weight' is not finite: 1 of %d+ values are nan or infinite.*; the file is damaged", transformer.load,
+  T.fails("tensor 'output_norm.weight' is not finite: 1 of %d+ values are nan or infinite.*; the file is damaged",
+    transformer.load,
     (saved(function(_, tensors)
       local t = find(tensors, "output_norm.weight")
       t[4] = t[4]:sub(1, -5) .. string.pack("<f", 1 / 0)
     end)))
-  local keys, tensors = file.model(transformer.new { vocab_size = 4, hidden_size = 256, num_hidden_layers = 1, num_attention_heads = 2,
+  local keys, tensors = file.model(transformer.new { vocab_size = 4, hidden_size = 256, num_hidden_layers = 1,
+    num_attention_heads = 2,
     head_dim = 2, intermediate_size = 4 })
   local t = find(tensors, "output_norm.weight")
   t[3], t[4] = "IQ2_XXS", ("\0"):rep(66)
-  T.fails("tensor 'output_norm.weight' is stored as IQ2_XXS, which mocl does not read", transformer.load, put(keys, tensors))
+  T.fails("tensor 'output_norm.weight' is stored as IQ2_XXS, which mocl does not read", transformer.load,
+    put(keys, tensors))
   T.fails("x.bin: not a GGUF file: it does not begin with GGUF", function()
     local path = T.tmpdir() .. "/x.bin"
     assert(fs.write(path, "weights"))
@@ -292,7 +320,8 @@ T.test("kind gpt2: ids, special tokens, names, and what is saved", function()
   local dir = T.tmpdir()
   assert(tok:save(dir))
   local again = assert(tokenizer.load(dir))
-  T.eq({ again:encode(TEXTS[1] .. "<u><c>"), again:bos_id(), again:decode { 0, 2 } }, { tok:encode(TEXTS[1] .. "<u><c>"), 0, "<u>" })
+  T.eq({ again:encode(TEXTS[1] .. "<u><c>"), again:bos_id(), again:decode { 0, 2 } },
+    { tok:encode(TEXTS[1] .. "<u><c>"), 0, "<u>" })
 end)
 
 T.test("kind gpt2: what add_special_tokens adds", function()
@@ -412,7 +441,8 @@ local function spm_keys(change)
   end
   add("<u>", 4, 0)
   local keys = { { "tokenizer.ggml.model", "string", "llama" }, { "tokenizer.ggml.pre", "string", "default" },
-    { "tokenizer.ggml.tokens", "[string]", tokens }, { "tokenizer.ggml.token_type", "[i32]", types }, { "tokenizer.ggml.scores", "[f32]", scores } }
+    { "tokenizer.ggml.tokens", "[string]", tokens }, { "tokenizer.ggml.token_type", "[i32]", types },
+      { "tokenizer.ggml.scores", "[f32]", scores } }
   if change then
     change(keys, tokens, types, scores)
   end
@@ -501,7 +531,8 @@ T.test("mistakes in a tokenizer are told by key", function()
   ggml("add_space_prefix", "bool", true, "tokenizer.ggml.add_space_prefix is true")
   ggml("remove_extra_whitespaces", "bool", true, "tokenizer.ggml.remove_extra_whitespaces is not false")
   ggml("escape_whitespaces", "bool", false, "tokenizer.ggml.escape_whitespaces is not true")
-  ggml("precompiled_charsmap", "[u8]", { 1 }, "tokenizer.ggml.precompiled_charsmap is not supported %(mocl does not know this key%)")
+  ggml("precompiled_charsmap", "[u8]", { 1 },
+    "tokenizer.ggml.precompiled_charsmap is not supported %(mocl does not know this key%)")
   local function broken(pattern, change)
     T.fails("x.gguf: " .. pattern, tokenizer.load, bpe_file(change))
   end
@@ -542,7 +573,8 @@ T.test("without memory, at each place, loading fails and leaves nothing behind",
     keys[#keys + 1] = key
   end
   local both, pieces = put(keys, tensors), put(spm_keys())
-  for name, f in pairs { model = function() return transformer.load(both) end, bpe = function() return tokenizer.load(both) end,
+  for name, f in pairs { model = function() return transformer.load(both) end,
+    bpe = function() return tokenizer.load(both) end,
     pieces = function() return tokenizer.load(pieces) end } do
     local n, step, done = 0, 1, false
     repeat
@@ -550,7 +582,8 @@ T.test("without memory, at each place, loading fails and leaves nothing behind",
       local ok, got, message = pcall(f)
       tensor.fail_after(-1)
       done = ok and got ~= nil
-      T.ok(done or tostring(ok and message or got):find "memory", ("%s: %d: %s"):format(name, n, tostring(ok and message or got)))
+      T.ok(done or tostring(ok and message or got):find "memory", ("%s: %d: %s"):format(name, n,
+        tostring(ok and message or got)))
       n = n + step
       step = n > 100 and n // 12 or 1 -- the places of a loop are alike
     until done
@@ -577,10 +610,12 @@ T.test("init= takes a GGUF file: its sizes, and a tokenizer of its own", functio
 end)
 
 T.test("the recipe generates from one file", function()
-  local model = transformer.new { vocab_size = #bpe + 4, hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 16,
+  local model = transformer.new { vocab_size = #bpe + 4, hidden_size = 16, num_hidden_layers = 1,
+    num_attention_heads = 2, intermediate_size = 16,
     max_position_embeddings = 64, tie_word_embeddings = true }
   local prompts, responses = lm.encode(bpe, { { response = "the cat sat" } })
-  lm.train { model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses, steps = 60, batch_size = 1,
+  lm.train { model = model, parameters = transformer.train_base(model), prompts = prompts, responses = responses,
+    steps = 60, batch_size = 1,
     lr = 1e-2, seed = 0, purpose = "test" }
   local keys, tensors = file.model(model)
   for _, key in ipairs(bpe_keys(function(k)
@@ -589,9 +624,11 @@ T.test("the recipe generates from one file", function()
     keys[#keys + 1] = key
   end
   local path = put(keys, tensors)
-  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. path, "prompt=the", "temperature=0", "quiet=true" }
+  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. path, "prompt=the", "temperature=0",
+    "quiet=true" }
   T.eq({ out, err, status }, { "the cat sat", "", 0 })
   file.set(keys, "tokenizer.ggml.model", "string", "none")
   out, err, status = child.mocl { "recipes/generate.lua", "model=" .. put(keys, tensors) }
-  T.ok(status == 1 and err:find "option model: .*x.gguf: tokenizer.ggml.model is none: the file holds no tokenizer", err)
+  T.ok(status == 1 and err:find "option model: .*x.gguf: tokenizer.ggml.model is none: the file holds no tokenizer",
+    err)
 end)

@@ -73,8 +73,8 @@ local function join(file, count)
   for part = 2, count do
     local name = part_path(path, part, count)
     if not name then
-      return nil, ("%s: is part 1 of %d of a split file, whose parts are found by names like x-00001-of-%05d.gguf; give them "
-        .. "such names again, or put them together with llama-gguf-split --merge"):format(path, count, count), "FORMAT"
+      return nil, ("%s: is part 1 of %d of a split file, whose parts are found by names like x-00001-of-%05d.gguf; "
+        .. "give them such names again, or put them together with llama-gguf-split --merge"):format(path, count, count), "FORMAT"
     end
     local more, message, code = open_one(name)
     if not more then
@@ -82,8 +82,8 @@ local function join(file, count)
     end
     local m = more.metadata
     if m["split.no"] ~= part - 1 or m["split.count"] ~= count then
-      return nil, ("%s: split.no = %s, split.count = %s, where part %d of %d is expected"):format(name, tostring(m["split.no"]),
-        tostring(m["split.count"]), part, count), "FORMAT"
+      return nil, ("%s: split.no = %s, split.count = %s, where part %d of %d is expected"):format(name,
+        tostring(m["split.no"]), tostring(m["split.count"]), part, count), "FORMAT"
     end
     file.parts[part] = more.parts[1]
     for _, t in ipairs(more.tensors) do
@@ -95,14 +95,15 @@ local function join(file, count)
     end
   end
   if total and total ~= #file.tensors then
-    return nil, ("%s: split.tensors.count = %s, but the parts hold %d tensors"):format(path, tostring(total), #file.tensors), "FORMAT"
+    return nil, ("%s: split.tensors.count = %s, but the parts hold %d tensors"):format(path, tostring(total),
+      #file.tensors), "FORMAT"
   end
   return true
 end
 
---- gguf.open(path) -> file | fail. file.path, .version, .alignment; .keys, the list of keys in the order of the file, and
--- .metadata, their values by key (lists for arrays); .tensors, a list of {name =, type =, shape =, bytes =}. The first
--- part of a split file opens all of them.
+--- gguf.open(path) -> file | fail. file.path, .version, .alignment; .keys, the list of keys in the order of the file,
+-- and .metadata, their values by key (lists for arrays); .tensors, a list of {name =, type =, shape =, bytes =}. The
+-- first part of a split file opens all of them.
 function gguf.open(path)
   local file, message, code = open_one(path)
   if not file then
@@ -115,8 +116,8 @@ function gguf.open(path)
   local count, no = file.metadata["split.count"], file.metadata["split.no"] or 0
   local ok = true
   if count ~= nil and (math.type(count) ~= "integer" or count < 1 or count > 99999 or math.type(no) ~= "integer") then
-    ok, message, code = nil, ("%s: split.no = %s, split.count = %s are no part of a split file"):format(path, tostring(no),
-      tostring(count)), "FORMAT"
+    ok, message, code = nil, ("%s: split.no = %s, split.count = %s are no part of a split file"):format(path,
+      tostring(no), tostring(count)), "FORMAT"
   elseif count and count > 1 and no ~= 0 then
     ok, message, code = nil, ("%s: is part %d of %d of a split file; open the first one%s"):format(path, no + 1, count,
       part_path(path, 1, count) and ", " .. part_path(path, 1, count) or ""), "FORMAT"
@@ -162,8 +163,8 @@ end
 -- ---- writing ----
 
 local TYPES = {
-  u8 = { 0, "<I1" }, i8 = { 1, "<i1" }, u16 = { 2, "<I2" }, i16 = { 3, "<i2" }, u32 = { 4, "<I4" }, i32 = { 5, "<i4" }, f32 = { 6, "<f" },
-  bool = { 7 }, string = { 8, "<s8" }, u64 = { 10, "<I8" }, i64 = { 11, "<i8" }, f64 = { 12, "<d" },
+  u8 = { 0, "<I1" }, i8 = { 1, "<i1" }, u16 = { 2, "<I2" }, i16 = { 3, "<i2" }, u32 = { 4, "<I4" }, i32 = { 5, "<i4" },
+  f32 = { 6, "<f" }, bool = { 7 }, string = { 8, "<s8" }, u64 = { 10, "<I8" }, i64 = { 11, "<i8" }, f64 = { 12, "<d" },
 }
 local ARRAY = 9
 
@@ -212,9 +213,9 @@ local function check_names(what, list, field)
   end
 end
 
---- gguf.save(path, {metadata =, tensors =}) -> true | fail: writes a file of version 3, whole or not at all. metadata: a
--- list of {name, type, value}, type "u32", "string", ... or "array of u32"; tensors: a list of {name =, tensor =, type =,
--- heads =}, type "F32" (the default), "F16", "BF16" or "Q8_0", heads as in file:tensor.
+--- gguf.save(path, {metadata =, tensors =}) -> true | fail: writes a file of version 3, whole or not at all. metadata:
+-- a list of {name, type, value}, type "u32", "string", ... or "array of u32"; tensors: a list of {name =, tensor =,
+-- type =, heads =}, type "F32" (the default), "F16", "BF16" or "Q8_0", heads as in file:tensor.
 function gguf.save(path, what)
   options.check("save", what, {}, { "metadata", "tensors" })
   local metadata, tensors, keys, list = what.metadata or {}, what.tensors or {}, {}, {}

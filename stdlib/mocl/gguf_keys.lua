@@ -11,16 +11,19 @@ local COMPUTED = "follows from other keys"
 --- Keys that begin so describe the file, or are the tokenizer's, however they go on.
 gguf_keys.PREFIXES = {
   ["general.base_model."] = ABOUT, ["general.dataset."] = ABOUT, ["general.source."] = ABOUT,
-  ["general.sampling."] = "mocl's options say how to sample", ["quantize.imatrix."] = ABOUT, ["split."] = "mocl.gguf joins the parts",
+  ["general.sampling."] = "mocl's options say how to sample", ["quantize.imatrix."] = ABOUT,
+  ["split."] = "mocl.gguf joins the parts",
   ["tokenizer."] = TOKENIZER, ["mradermacher."] = ABOUT, ["Model."] = ABOUT,
 }
 
 local WITHOUT_EFFECT = {
   ["general.name"] = ABOUT, ["general.author"] = ABOUT, ["general.version"] = ABOUT, ["general.organization"] = ABOUT,
-  ["general.finetune"] = ABOUT, ["general.basename"] = ABOUT, ["general.description"] = ABOUT, ["general.quantized_by"] = ABOUT,
+  ["general.finetune"] = ABOUT, ["general.basename"] = ABOUT, ["general.description"] = ABOUT,
+  ["general.quantized_by"] = ABOUT,
   ["general.size_label"] = ABOUT, ["general.license"] = ABOUT, ["general.url"] = ABOUT, ["general.doi"] = ABOUT,
   ["general.uuid"] = ABOUT, ["general.repo_url"] = ABOUT, ["general.tags"] = ABOUT, ["general.languages"] = ABOUT,
-  ["general.datasets"] = ABOUT, ["general.base_models"] = ABOUT, ["general.file_type"] = "each tensor says its own type",
+  ["general.datasets"] = ABOUT, ["general.base_models"] = ABOUT,
+  ["general.file_type"] = "each tensor says its own type",
   ["general.imatrix.file"] = ABOUT,
 }
 
@@ -57,7 +60,8 @@ local LLAMA = {
 }
 local LLAMA_NEUTRAL = {
   ["attention.causal"] = { true }, ["attention.clamp_kqv"] = { 0 }, ["attention.max_alibi_bias"] = { 0 },
-  ["attention.scale"] = { 0 }, ["attention.sliding_window"] = { 0 }, ["embedding_scale"] = { 0, 1 }, ["expert_count"] = { 0 },
+  ["attention.scale"] = { 0 }, ["attention.sliding_window"] = { 0 }, ["embedding_scale"] = { 0, 1 },
+  ["expert_count"] = { 0 },
   ["expert_used_count"] = { 0 }, ["logit_scale"] = { 0, 1 }, ["pooling_type"] = { 0 }, ["residual_scale"] = { 0, 1 },
   ["rope.scale_linear"] = { 0, 1 }, ["rope.scaling.attn_factor"] = { 0, 1 }, ["rope.scaling.factor"] = { 0, 1 },
   ["rope.scaling.type"] = { "none", "linear" }, ["tensor_data_layout"] = { "Meta AI original pth" },

@@ -123,7 +123,8 @@ local function check_quantization(file)
   local version = file.metadata["general.quantization_version"]
   for _, t in ipairs(file.tensors) do
     if version ~= nil and version ~= 2 and not t.type:find "^B?F%d+$" then
-      return refuse(file.path, "general.quantization_version", version, "2; write the file anew with a current llama.cpp")
+      return refuse(file.path, "general.quantization_version", version,
+        "2; write the file anew with a current llama.cpp")
     end
   end
   return true
@@ -147,7 +148,8 @@ local LAYER = {
 -- HF's name -> {name =, shape =, heads =} of the tensor in the file
 local function wanted_tensors(config)
   local sizes = {
-    width = config.hidden_size, q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim,
+    width = config.hidden_size, q = config.num_attention_heads * config.head_dim,
+    kv = config.num_key_value_heads * config.head_dim,
     ffn = config.intermediate_size, vocab = config.vocab_size,
   }
   local out = {}
@@ -181,8 +183,8 @@ local function check_frequencies(file)
   if not t then
     return nil, message, code
   elseif tensor.no_grad(function() return (t - 1):abs():max():item() end) ~= 0 then
-    return nil, ("%s: tensor '%s' scales the rotary embedding (rope_type llama3), which mocl does not compute; only ones are "
-      .. "supported"):format(file.path, name), "FORMAT"
+    return nil, ("%s: tensor '%s' scales the rotary embedding (rope_type llama3), which mocl does not compute; only ones "
+      .. "are supported"):format(file.path, name), "FORMAT"
   end
   return true
 end
@@ -197,8 +199,8 @@ local function check_tensors(file, wanted)
     if not known[t.name] then
       return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(file.path, t.name), "FORMAT"
     elseif w and table.concat(t.shape, ",") ~= table.concat(w.shape, ",") then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(file.path, t.name, table.concat(t.shape, ","),
-        table.concat(w.shape, ",")), "FORMAT"
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(file.path, t.name,
+        table.concat(t.shape, ","), table.concat(w.shape, ",")), "FORMAT"
     end
   end
   local missing = {}
@@ -216,9 +218,9 @@ end
 
 -- ---- the whole file ----
 
---- gguf_model.read(file) -> {config =, all =, eos =} | fail. config: all keys of transformer.new; all: the same and what
--- config.json of Hugging Face would say besides; eos: list of the ids that end an answer, or nil where the file does
--- not say.
+--- gguf_model.read(file) -> {config =, all =, eos =} | fail. config: all keys of transformer.new; all: the same and
+-- what config.json of Hugging Face would say besides; eos: list of the ids that end an answer, or nil where the file
+-- does not say.
 function gguf_model.read(file)
   local path, m = file.path, file.metadata
   local architecture = m["general.architecture"]
@@ -244,13 +246,15 @@ function gguf_model.read(file)
   end
   local embedding = file:info "token_embd.weight"
   if not embedding or #embedding.shape ~= 2 then
-    return nil, ("%s: tensor 'token_embd.weight' %s"):format(path, embedding and "has not two dimensions" or "is missing"), "FORMAT"
+    local what = embedding and "has not two dimensions" or "is missing"
+    return nil, ("%s: tensor 'token_embd.weight' %s"):format(path, what), "FORMAT"
   end
   config.vocab_size = embedding.shape[1]
   config.tie_word_embeddings = file:info "output.weight" == nil
   local vocab = all[architecture .. ".vocab_size"]
   if vocab ~= nil and vocab ~= config.vocab_size then
-    return refuse(path, architecture .. ".vocab_size", vocab, ("%d, the rows of token_embd.weight"):format(config.vocab_size))
+    return refuse(path, architecture .. ".vocab_size", vocab,
+      ("%d, the rows of token_embd.weight"):format(config.vocab_size))
   end
   local fits, why = pcall(core.check, config)
   if not fits then
@@ -333,7 +337,8 @@ local FILE_TYPES = { F32 = 0, F16 = 1, Q8_0 = 7, BF16 = 32 } -- llama.cpp's numb
 local function metadata_of(model, kind, eos, more)
   local c = model:config()
   local list = {
-    { "general.architecture", "string", "llama" }, { "general.type", "string", "model" }, { "general.alignment", "u32", 32 },
+    { "general.architecture", "string", "llama" }, { "general.type", "string", "model" },
+    { "general.alignment", "u32", 32 },
     { "general.file_type", "u32", FILE_TYPES[kind] }, { "general.quantization_version", "u32", 2 },
     { "llama.vocab_size", "u32", c.vocab_size }, { "llama.rope.dimension_count", "u32", c.head_dim },
     { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
@@ -361,19 +366,21 @@ end
 local function check_range(t, name, path)
   local most = tensor.no_grad(function() return t:to("f32"):abs():max():item() end)
   if most >= 65520 then
-    return nil, ("%s: tensor '%s' has the value %g, which f16 does not hold; use type = \"BF16\""):format(path, name, most), "FORMAT"
+    return nil, ("%s: tensor '%s' has the value %g, which f16 does not hold; use type = \"BF16\""):format(path, name,
+      most), "FORMAT"
   end
   return true
 end
 
---- gguf_model.save(model, path, {type="F32", eos=, metadata=}) -> true | fail. type: of matrices; vectors stay F32. eos:
--- ids that end an answer; metadata: further keys, as in gguf.save.
+--- gguf_model.save(model, path, {type="F32", eos=, metadata=}) -> true | fail. type: of matrices; vectors stay F32.
+-- eos: ids that end an answer; metadata: further keys, as in gguf.save.
 function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
   if not FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   elseif #model:named_parameters(true) > 0 then
-    error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights", 3)
+    error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights",
+      3)
   elseif opts.eos and #opts.eos > 3 then
     return nil, ("%s: %d ids end an answer, and the metadata names at most 3"):format(path, #opts.eos), "FORMAT"
   end
@@ -388,7 +395,8 @@ function gguf_model.save(model, path, opts)
     if list[i].type == "F16" then
       ok, message, code = check_range(t, w.name, path)
     elseif list[i].type == "Q8_0" and t.shape[2] % 32 ~= 0 then
-      ok, message, code = nil, ("%s: tensor '%s' has rows of %d values, and Q8_0 needs a multiple of 32; use type = \"F16\""):format(path,
+      ok, message, code = nil,
+        ("%s: tensor '%s' has rows of %d values, and Q8_0 needs a multiple of 32; use type = \"F16\""):format(path,
         w.name, t.shape[2]), "FORMAT"
     end
     if not ok then
