@@ -88,10 +88,12 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     mocl_ctx *ctx = moclL_host_of(L)->ctx;
     lua_sethook(L, NULL, 0, 0);
     if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
-    luaL_where(L, 0);
-    if (!lua_tostring(L, -1)[0]) { /* in a C function: the line that called it */
+    lua_Debug at;
+    int level = 0; /* of the innermost function in Lua, where C functions called each other */
+    luaL_where(L, level);
+    while (!lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at)) {
         lua_pop(L, 1);
-        luaL_where(L, 1);
+        luaL_where(L, level);
     }
     lua_pushstring(L, ctx->message);
     mocl_clear(ctx);
@@ -129,15 +131,23 @@ static int now_ms(void) {
     return (int)((t.tv_sec % 1000000) * 1000 + t.tv_nsec / 1000000);
 }
 
+void moclL_acknowledge(moclL_host *h) {
+    if (!h->ctx->interrupt) atomic_store(&h->raised, false);
+}
+
+bool moclL_notes_next(const moclL_host *h) { return atomic_load(&h->flag_mode) && !atomic_load(&h->signal); }
+
+bool moclL_unanswered(const moclL_host *h) { return atomic_load(&h->raised); }
+
 bool moclL_undelivered(const moclL_host *h) { return atomic_load(&h->raised) && atomic_load(&h->ctx->interrupt); }
 
 moclL_verdict moclL_signal(moclL_host *h, int signal_number) {
-    enum { SAME_MS = 100, HARD_MS = 1000 };
+    enum { SAME_MS = 100 };
     int now = now_ms(), age = now - atomic_load(&h->signal_ms);
     bool before = atomic_load(&h->signal) != 0;
     /* one that is sent to the process and to its group arrives twice */
     if (before && age >= 0 && age < SAME_MS) return MOCLL_GO_ON;
-    if (moclL_undelivered(h) || (atomic_load(&h->raised) && age >= 0 && age < HARD_MS)) return MOCLL_END;
+    if (atomic_load(&h->raised)) return MOCLL_END;
     atomic_store(&h->signal_ms, now);
     atomic_store(&h->signal, signal_number);
     if (atomic_load(&h->flag_mode) && !before) return MOCLL_GO_ON;
@@ -206,8 +216,10 @@ static lua_State *check_thread(lua_State *L) {
 
 static int coroutine_resume(lua_State *L) {
     lua_State *co = check_thread(L);
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L) - 1);
     if (n < 0) {
+        if (lives && lua_status(co) > LUA_YIELD) moclL_keep_stack(L, co);
         lua_pushboolean(L, 0);
         lua_insert(L, -2);
         return 2;
@@ -219,10 +231,12 @@ static int coroutine_resume(lua_State *L) {
 
 static int wrapped(lua_State *L) {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L));
     if (n >= 0) return n;
     int status = lua_status(co);
-    if (status != LUA_OK && status != LUA_YIELD) { /* it failed: its <close> variables are open */
+    if (status > LUA_YIELD) { /* it failed: its <close> variables are open */
+        if (lives) moclL_keep_stack(L, co);
         status = close_thread(L, co);
         lua_xmove(co, L, 1);
     }
@@ -231,6 +245,7 @@ static int wrapped(lua_State *L) {
         lua_insert(L, -2);
         lua_concat(L, 2);
     }
+    if (lives && status > LUA_YIELD) moclL_rename_stack(L);
     return lua_error(L);
 }
 

@@ -39,6 +39,7 @@ M.undocumented = {
   ["mocl.model_config"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_files"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_keys"] = "data of mocl.transformer; compatibility.md has them as a table",
+  ["mocl.on_error"] = "how functions of the library add words to an error",
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
@@ -136,6 +137,8 @@ M.hidden_classes = {
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
+  ["mocl.callback"] = "held while a callback is called",
+  ["mocl.generation"] = "held while a callback looks at tokens",
   ["mocl.generated"] = "held while a result is built",
 }
 
@@ -144,8 +147,8 @@ M.hidden_classes = {
 --- Names of the pages, without docs/ and .md, README as ../README.
 function M.all_pages()
   local list = { "../README" }
-  for _, file in ipairs(lines_of("ls '" .. M.path "docs" .. "'")) do
-    list[#list + 1] = file:match("^(.*)%.md$")
+  for _, file in ipairs(lines_of("cd '" .. M.path "docs" .. "' && find . -name '*.md' | LC_ALL=C sort")) do
+    list[#list + 1] = file:match("^%./(.*)%.md$")
   end
   return list
 end
