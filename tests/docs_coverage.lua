@@ -43,6 +43,9 @@ M.undocumented = {
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
+  ["mocl.gguf.core"] = "the C side of mocl.gguf",
+  ["mocl.gguf_keys"] = "data of mocl.transformer; gguf.md has them as a table",
+  ["mocl.gguf_model"] = "parts of mocl.transformer; gguf.md says what they read",
   ["mocl.lora.core"] = "the C side of mocl.lora",
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
@@ -124,6 +127,7 @@ M.classes = {
 
 -- classes that scripts never see
 M.hidden_classes = {
+  ["mocl.gguf.file"] = "inside the objects of mocl.gguf",
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
   ["mocl.json.bytes"] = "held while a text is encoded",
