@@ -30,9 +30,10 @@ libutf8proc libutf8proc-dev
 libpcre2-8 libpcre2-dev
 jansson libjansson-dev
 zlib zlib1g-dev
+libcrypto libssl-dev
 END
 else
-    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
+    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev libssl-dev'
 fi
 
 [ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted=' libopenblas0-pthread'
