@@ -13,13 +13,14 @@ need() { missing="$missing $1"; }
 loads() {
     dir=$(mktemp -d) || return 0
     printf '#include <dlfcn.h>\nint main(void) { return !dlopen("%s", RTLD_NOW); }\n' "$1" > "$dir/x.c"
-    "${CC:-cc}" -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
+    ${CC:-cc} -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
     found=$?
     rm -rf "$dir"
     return $found
 }
 
-command -v "${CC:-cc}" >/dev/null 2>&1 || need gcc
+cc=${CC:-cc} # "ccache gcc" is a command with an argument
+command -v "${cc%% *}" >/dev/null 2>&1 || need gcc
 command -v make >/dev/null 2>&1 || need make
 if command -v pkg-config >/dev/null 2>&1; then
     while read -r module package; do
