@@ -1,8 +1,7 @@
 --- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
 -- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
--- trains itself;
--- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
--- template must be in it.
+-- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
+-- prompt: a chat template must be in it.
 
 local data = require "mocl.data"
 local fs = require "mocl.fs"
