@@ -52,7 +52,7 @@ function own_model.fill(cfg, given)
       fail("%s: with init= there is no base model to train; leave it out", key)
     end
   end
-  local describe = fs.exists(cfg.init) == "file" and gguf_model.describe or model_config.read
+  local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
