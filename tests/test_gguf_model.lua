@@ -184,7 +184,7 @@ end)
 
 T.test("every key is honoured, changes nothing, or is refused by name", function()
   local harmless = { { "general.name", "string", "x" }, { "general.file_type", "u32", 1 },
-    { "general.base_model.0.name", "string", "x" },
+    { "general.base_model.0.name", "string", "x" }, { "general.license.link", "string", "x" },
     { "general.tags", "[string]", { "a" } }, { "general.quantization_version", "u32", 1 },
       { "llama.rope.scaling.type", "string", "none" },
     { "llama.rope.scaling.factor", "f32", 1 }, { "llama.expert_count", "u32", 0 },
