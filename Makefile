@@ -1,4 +1,4 @@
-# mocl: make builds ./mocl, libmocl.so, libmocl.a and mocl.so; make help lists the rest.
+# mocl: make builds ./mocl, libmocl.so, libmocl.a and mocl.so; make help lists the rest. V=1 shows whole commands.
 
 CC      ?= cc
 CFLAGS  ?= -O2 -g
@@ -6,10 +6,17 @@ PREFIX  ?= /usr/local
 PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
 
-# CUDA: where nvcc is found; make NVCC= leaves it out
+# CUDA: built by make cuda alone, since nvcc takes minutes; for the GPU that is here, or else the H200's generation. With
+# CUDA_SM="80 86 89 90" the object runs on all of these.
 CXX       ?= c++
 NVCC      ?= $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
-CUDA_SM   ?= 80 86 89 90
+CUDA_SM   ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),90)
+
+# $(call say,WHAT,FILE) stands before a command: a short line in its place, the command itself with V=1, nothing with make -s
+V      ?=
+Q      := $(if $(V),,@)
+SILENT := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say     = $(if $(V)$(SILENT),,@printf '  %-6s %s\n' '$(1)' '$(2)')
 
 # make VARIANT=asan|tsan|f64 builds into build/VARIANT and leaves the plain build alone
 VARIANT ?=
@@ -40,35 +47,43 @@ KERNELS_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/c/kernels/*.c))
 PROGRAMS  := $(PROGRAM_C:%.c=$(B)/%)
 VERSION   := $(shell sed -n 's/^.define MOCL_VERSION "\(.*\)"/\1/p' runtime/mocl.h)
 
-CUDA_SO   := $(if $(and $(NVCC),$(if $(VARIANT),,plain)),mocl_cuda.so)
-all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so $(CUDA_SO)   ## build the program, the library and the Lua module
+all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so   ## build the program, the library and the Lua module
+
+cuda: all mocl_cuda.so   ## the same, and the CUDA part, for the GPU that is here or CUDA_SM (needs nvcc)
 
 $(O)mocl: $(EXE_O) $(O)libmocl.a
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
 
 $(O)libmocl.a: $(LIB_O) $(B)/sources
-	rm -f $@ && $(AR) rcs $@ $(LIB_O)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(LIB_O)
 
 $(O)libmocl.so: $(LIB_O) $(B)/sources
-	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,-soname,libmocl.so.0 -o $@ $(LIB_O) $(LIBS_LUA) $(LIBS_CORE)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,-soname,libmocl.so.0 -o $@ $(LIB_O) $(LIBS_LUA) $(LIBS_CORE)
 
 # the Lua module does not link liblua, the host interpreter brings it; it exports openers alone, one for each module
 $(O)mocl.so: $(LIB_O) $(B)/openers.o $(B)/sources lua/module.map
-	$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,--version-script=lua/module.map -o $@ $(LIB_O) $(B)/openers.o $(LIBS_CORE)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(CFLAGS_ALL) $(LDFLAGS) -Wl,--version-script=lua/module.map -o $@ $(LIB_O) $(B)/openers.o $(LIBS_CORE)
 
 # The CUDA part is an object of its own, loaded at run time. -fmad=false: an expression has the same bits
 # wherever it is inlined (kernels/cuda/common.cuh).
 CU_O       := $(CU:%.cu=build/%.o)
-NVCC_FLAGS := -std=c++17 -O2 -fmad=false -lineinfo -Ikernels -Ikernels/cuda -Xcompiler -fPIC,-fvisibility=hidden \
+NVCC_FLAGS := -std=c++17 -O2 -fmad=false -lineinfo -DMK_CUDA_SM=$(firstword $(sort $(CUDA_SM))) -Ikernels -Ikernels/cuda -Xcompiler -fPIC,-fvisibility=hidden \
               $(foreach sm,$(CUDA_SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
               -gencode arch=compute_$(lastword $(CUDA_SM)),code=compute_$(lastword $(CUDA_SM))
 
 mocl_cuda.so: $(CU_O)
-	$(NVCC) -shared -cudart static $(foreach sm,$(CUDA_SM),-gencode arch=compute_$(sm),code=sm_$(sm)) -o $@ $^
+	$(call say,LINK,$@)
+	$(Q)$(NVCC) -shared -cudart static $(foreach sm,$(CUDA_SM),-gencode arch=compute_$(sm),code=sm_$(sm)) -o $@ $^
 
 build/kernels/cuda/%.o: kernels/cuda/%.cu build/cuda_flags
+	@[ -n '$(NVCC)' ] || { echo 'make cuda needs nvcc, of the CUDA toolkit: put it into PATH, or say NVCC=/path/to/nvcc'; exit 1; }
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 build/cuda_flags: FORCE
 	@$(call replace,$(NVCC) $(NVCC_FLAGS))
@@ -81,22 +96,26 @@ EMULATOR   := $(if $(shell command -v $(CXX)),emulator)
 emulator: $(B)/emu/mocl_cuda.so
 
 $(B)/emu/mocl_cuda.so: $(EMU_O)
-	$(CXX) -shared $(EMU_FLAGS) -o $@ $^
+	$(call say,LINK,$@)
+	$(Q)$(CXX) -shared $(EMU_FLAGS) -o $@ $^
 
 $(B)/emu/cuda/%.o: kernels/cuda/%.cu $(B)/emu_flags
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c -o $@ $<
+	$(call say,CXX,$<)
+	$(Q)$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c -o $@ $<
 
 $(B)/emu/cuda/emu/%.o: kernels/cuda/emu/%.cpp $(B)/emu_flags
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)
+	$(Q)$(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/emu_flags: FORCE
 	@$(call replace,$(CXX) $(EMU_FLAGS))
 
 # tests/c and examples
 $(PROGRAMS): $(B)/%: $(B)/%.o $(O)libmocl.a
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
 
 $(B)/tests/c/test_kernels: $(KERNELS_O)
 
@@ -109,19 +128,24 @@ programs: $(PROGRAMS)
 
 $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(B)/flags | $(B)/deps
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(B)/openers.o: $(B)/openers.c $(B)/flags | $(B)/deps
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(B)/embed.c: $(B)/sources lua/embed.sh
-	sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
+	$(call say,GEN,$@)
+	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
 
 $(B)/openers.c: $(B)/sources lua/embed.sh
-	sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
+	$(call say,GEN,$@)
+	$(Q)sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
 
 # files that change only when their text does: what depends on them is rebuilt then
 $(B)/flags: FORCE
@@ -144,9 +168,9 @@ demo: deps   ## train on the small built-in task, and resume if interrupted
 	@$(MAKE) -s -j$(JOBS) all
 	./mocl recipes/moc_hh.lua resume=auto
 
-# tests need no nvcc: what they run of CUDA is the emulator's
+# what the tests run of CUDA is the emulator's
 test: deps   ## build and run all tests; the last line counts them
-	@$(MAKE) -s -j$(JOBS) NVCC= all programs build/tests/bench/peak $(EMULATOR)
+	@$(MAKE) -s -j$(JOBS) all programs build/tests/bench/peak $(EMULATOR)
 	@$(MAKE) -s -j$(JOBS) VARIANT=f64 build/f64/mocl
 	@sh tests/all.sh
 
@@ -181,7 +205,8 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 
 build/tests/bench/peak: tests/bench/peak.c
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
 
 check: test asan tsan emu slow   ## everything a change needs
 
@@ -198,7 +223,7 @@ install: all   ## install below PREFIX (/usr/local), staged in DESTDIR
 	install -m 644 libmocl.so $(LIB)/libmocl.so.0
 	ln -sf libmocl.so.0 $(LIB)/libmocl.so
 	install -m 644 mocl.so $(CMOD)/mocl.so
-	$(if $(CUDA_SO),install -d $(LIB)/mocl && install -m 644 $(CUDA_SO) $(LIB)/mocl/mocl_cuda.so)
+	[ ! -f mocl_cuda.so ] || { install -d $(LIB)/mocl && install -m 644 mocl_cuda.so $(LIB)/mocl/mocl_cuda.so; }
 	install -m 644 runtime/mocl.h $(INC)/mocl.h
 	install -m 644 $(wildcard recipes/*.lua) $(RECIPES)
 	printf 'Name: mocl\nDescription: multi-objective control of language models\nVersion: %s\nLibs: -L%s -lmocl\nCflags: -I%s\n' \
@@ -216,10 +241,10 @@ clean:   ## remove everything that was built
 
 help:   ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
-	@echo 'variables: CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
+	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
 
 FORCE:
-.PHONY: all programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
+.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d)

@@ -46,7 +46,7 @@ static bool find_object(char *path, size_t size) {
 static const mk_cuda_api *load(char *why, size_t size) {
     char path[4096];
     if (!find_object(path, sizeof path)) {
-        snprintf(why, size, "this build has no CUDA part (no " OBJECT " beside it; it is built where nvcc is found)");
+        snprintf(why, size, "this build has no CUDA part (no " OBJECT " beside it; make cuda builds it, where nvcc is)");
         return NULL;
     }
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

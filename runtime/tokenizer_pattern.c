@@ -163,12 +163,16 @@ static mocl_status repeats(tok_pattern *p, tok_pattern_options o, size_t start, 
         if (!repeatable) return mocl_tok_pattern_refuse(p, at, "a repeated position", NULL);
         if (r.most >= 0 && r.most < r.least)
             return mocl_tok_pattern_refuse(p, at, "a repetition {n,m} with n > m", NULL);
+        /* Oniguruma leaves such a loop where a turn matches nothing, PCRE2 goes on counting */
+        if (p->empty && r.interval && r.most != 1)
+            return mocl_tok_pattern_refuse(p, at, "{n,m} behind what can match nothing", NULL);
         if (r.least > 65535 || r.most > 65535)
             return mocl_tok_pattern_refuse(p, at, "a repetition above 65535", NULL);
         if (k == PATTERN_DEPTH)
             return mocl_tok_pattern_refuse(p, at, "too many repetitions of one item", NULL);
         if (k) MOCL_TRY(wrap(p, start));
         MOCL_TRY(put_repeat(p, &r));
+        if (r.least == 0) p->empty = true;
     }
 }
 
@@ -190,6 +194,7 @@ static mocl_status back_reference(tok_pattern *p, tok_pattern_options o, size_t 
                                        NULL);
     if (o.fold) return mocl_tok_pattern_refuse(p, at, "a reference under (?i)", NULL);
     snprintf(s, sizeof s, "\\g{%d}", group);
+    p->empty = true;
     return put(p, s);
 }
 
@@ -392,6 +397,7 @@ static mocl_status item(tok_pattern *p, tok_pattern_options o, bool *rest) {
     repeat r;
     uint32_t c;
     if (read_repeat(p, &r)) return mocl_tok_pattern_refuse(p, at, "a repetition of nothing", NULL);
+    p->empty = false;
     switch (p->s[p->i]) {
         case '\\':
             MOCL_TRY(escape(p, o, &repeatable));
@@ -419,23 +425,30 @@ static mocl_status item(tok_pattern *p, tok_pattern_options o, bool *rest) {
             MOCL_TRY(mocl_tok_pattern_next(p, &c));
             MOCL_TRY(literal(p, o, at, c));
     }
+    if (!repeatable) p->empty = true;
     return repeats(p, o, start, repeatable);
 }
 
 /* up to a ')' or the end */
 static mocl_status alternatives(tok_pattern *p, tok_pattern_options o) {
-    bool rest = false;
+    bool rest = false, any = false,
+         branch = true; /* a branch, this one so far, may match nothing */
     for (;;) {
         MOCL_TRY(skip(p, o));
-        if (p->i >= p->n || p->s[p->i] == ')' || rest) return MOCL_OK;
+        if (p->i >= p->n || p->s[p->i] == ')' || rest) break;
         if (p->s[p->i] == '|') {
             p->i++;
             p->before = PATTERN_NOTHING;
+            any = any || branch;
+            branch = true;
             MOCL_TRY(put(p, "|"));
         } else {
             MOCL_TRY(item(p, o, &rest));
+            branch = branch && p->empty;
         }
     }
+    p->empty = any || branch;
+    return MOCL_OK;
 }
 
 /* whether a group has a name; one in brackets counts too, which does no harm */

@@ -5,10 +5,10 @@
 #include "tokenizer_impl.h"
 
 /* Appends to `out` a pattern with which PCRE2 (UTF, UCP, MULTILINE, newline LF) finds what
-*Oniguruma
-** finds with s. MOCL_E_FORMAT names what has no such form and where it stands. `exact` spells out
-** the characters for which mocl_unicode_newer is true; the pattern without is faster and right in
-** all texts that hold none of them. *differs receives whether the two patterns are different. */
+ *Oniguruma
+ ** finds with s. MOCL_E_FORMAT names what has no such form and where it stands. `exact` spells out
+ ** the characters for which mocl_unicode_newer is true; the pattern without is faster and right in
+ ** all texts that hold none of them. *differs receives whether the two patterns are different. */
 mocl_status mocl_tok_pattern(mocl_ctx *ctx, tok_bytes *out, const char *s, size_t n, bool exact,
                              bool *differs);
 
@@ -31,6 +31,7 @@ typedef struct tok_pattern {
     tok_bytes *out;
     bool exact, differs;
     bool named; /* a group has a name, so that plain groups do not capture */
+    bool empty; /* what was parsed last, an item or a group's inside, may match nothing */
     int depth;
     uint32_t before; /* the literal under (?i) that the next one follows, or PATTERN_NOTHING */
     int n_group;

@@ -12,6 +12,9 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define SM_MIN 80 /* compute capability 8.0 */
+#ifndef MK_CUDA_SM /* the least one that the object was built for; the emulator is built for none */
+#define MK_CUDA_SM SM_MIN
+#endif
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -148,6 +151,11 @@ static int probe(int index, char *text, size_t size) {
     }
     if (major * 10 + minor < SM_MIN) {
         snprintf(text, size, "%s has compute capability %d.%d; mocl needs 8.0 or later", p.name, major, minor);
+        return 0;
+    }
+    if (major * 10 + minor < MK_CUDA_SM) {
+        snprintf(text, size, "%s has compute capability %d.%d, this build is for %d.%d and later: make cuda CUDA_SM=%d%d", p.name,
+                 major, minor, MK_CUDA_SM / 10, MK_CUDA_SM % 10, major, minor);
         return 0;
     }
     snprintf(text, size, "%s, compute capability %d.%d, %.1f GiB, driver for CUDA %d.%d", p.name, major, minor,

@@ -519,10 +519,14 @@ function Run:adopt(name, done, copy, logs)
   guarded(self.out, adopt, self, name, done, copy, logs)
 end
 
+local function note(run, key, value)
+  run.env[key] = value
+  write_json(run:path("env.json"), run.env)
+end
+
 --- Sets a field of env.json.
 function Run:note(key, value)
-  self.env[key] = value
-  guarded(self.out, write_json, self:path("env.json"), self.env)
+  guarded(self.out, note, self, key, value)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a

@@ -46,7 +46,7 @@ if [ -n "$rehearse" ]; then
     step build 1200 make -s -j"$(nproc)" all emulator
     export MOCL_CUDA=$PWD/build/emu/mocl_cuda.so
 else
-    step build 300 make -s -j"$(nproc)" all
+    step build 300 make -s -j"$(nproc)" cuda
     step machine 20 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
 fi
 env_ok() { ./mocl --env && ! ./mocl --env | grep -q '^cuda *off'; }
