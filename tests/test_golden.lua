@@ -12,24 +12,41 @@ local tiny = require "tiny"
 local fixture = assert(json.load("tests/fixtures/moc/moc.json"))
 
 local files
--- a run with the options of a variant and more: its directory and what was recorded (fixtures/moc/record.lua)
-local function run(options)
+local function inputs()
   if not files then
     files = T.tmpdir() .. "/files"
     tiny.golden(files)
   end
-  local dir = T.tmpdir()
-  local record, words = dir .. "/record.jsonl", nil
-  words = { "-e", ('dofile("tests/fixtures/moc/record.lua")("%s")'):format(record), "recipes/moc_hh.lua", "quiet=true",
-    "out=" .. dir .. "/run", "init=" .. files, "prompts=" .. files .. "/prompts.txt", "rewards=" .. files .. "/rewards.lua" }
-  for _, part in ipairs { fixture.common, options } do
+  return files
+end
+
+-- options of several tables, the later ones first
+local function joined(...)
+  local all = {}
+  for _, part in ipairs { ... } do
     for key, v in pairs(part) do
-      words[#words + 1] = key .. "=" .. tostring(v)
+      all[key] = v
     end
   end
-  local out, err, status = child.mocl(words)
+  return all
+end
+
+-- the recipe with options, as a process; what it records goes to dir/record.jsonl
+local function start(dir, options)
+  local words = { "-e", ('dofile("tests/fixtures/moc/record.lua")("%s/record.jsonl")'):format(dir), "recipes/moc_hh.lua" }
+  for key, v in pairs(joined({ quiet = true, out = dir .. "/run", init = inputs(), prompts = inputs() .. "/prompts.txt",
+    rewards = inputs() .. "/rewards.lua" }, fixture.common, options)) do
+    words[#words + 1] = key .. "=" .. tostring(v)
+  end
+  return child.mocl(words)
+end
+
+-- a whole run: its directory, what was recorded (fixtures/moc/record.lua), the metrics of each iteration
+local function run(options, dir)
+  dir = dir or T.tmpdir()
+  local out, err, status = start(dir, options)
   T.eq(status, 0, out .. err)
-  local calls = {}
+  local record, calls = dir .. "/record.jsonl", {}
   for line in child.read(record):gmatch "[^\n]+" do
     local row = assert(json.decode(line))
     calls[row.call] = calls[row.call] or {}
@@ -55,18 +72,18 @@ local function flat(x, into)
   return into
 end
 
+local ROUNDED = 1e-6 -- of a number with 7 digits, as they stand in the file
 local worst = 0 -- of the test that runs, as a share of a bound
 local function within(got, want, bound, what)
   got, want = flat(got), flat(want)
   T.eq(#got, #want, what .. ": count")
   T.ok(bound, what .. " has a bound")
-  local rounded = 1e-6 -- of 7 digits, as they stand in the file
   for i, x in ipairs(got) do
     local off = math.abs(x - want[i])
-    if not (off <= bound + rounded * math.abs(want[i])) then
+    if not (off <= bound + ROUNDED * math.abs(want[i])) then
       error(("%s: entry %d is %.9g, PyTorch's %.9g, a difference of %.2g where %.2g is the bound"):format(what, i, x, want[i], off, bound), 2)
     end
-    worst = math.max(worst, off / (bound + rounded * math.abs(want[i])))
+    worst = math.max(worst, off / (bound + ROUNDED * math.abs(want[i])))
   end
 end
 
@@ -108,6 +125,18 @@ local function check_start(calls, k, want, what)
   end
 end
 
+-- the shares that metrics.jsonl has of a solved problem
+local function check_shares(row, solved, answers, what)
+  local at, c, one, zero, negative = 1, 0, 0, 0, 0
+  for _, ids in ipairs(answers) do
+    local w = solved.w[at]
+    c, one, zero = c + solved.c[at] / #answers, one + (solved.c[at] == 1 and 1 or 0) / #answers, zero + (solved.c[at] == 0 and 1 or 0) / #answers
+    negative = negative + (math.min(table.unpack(w)) < 0 and 1 or 0) / #answers
+    at = at + #ids
+  end
+  T.near({ row["moc/c"], row["moc/share_one"], row["moc/share_zero"], row["moc/share_negative_w"] }, { c, one, zero, negative }, 1e-6, what)
+end
+
 -- c and w at the tokens that the fixture has them of: all, or the first of each answer
 local function check_solved(solved, answers, epoch, what)
   local c, w = solved.c, solved.w
@@ -127,12 +156,7 @@ local function check_solved(solved, answers, epoch, what)
 end
 
 local function check(variant, more)
-  local options = {}
-  for _, part in ipairs { variant.options, more or {} } do
-    for key, v in pairs(part) do
-      options[key] = v
-    end
-  end
+  local options = joined(variant.options, more or {})
   local dir, calls, metrics = run(options)
   local epochs, solve = options["ppo.ppo_epochs"], 0
   local by_epoch = options["control.solve"] == "epoch" or options.preset == "paper"
@@ -153,6 +177,7 @@ local function check(variant, more)
       end
     end
     check_metrics(metrics[k], want.epochs[epochs], ("%s, epoch %d"):format(what, epochs))
+    check_shares(metrics[k], calls.solve[solve], want.answers, what)
   end
   T.eq({ #metrics, solve, #calls.clip }, { #variant.iterations, #calls.solve, #variant.iterations * epochs })
   check_parameters(dir, variant.iterations[#variant.iterations].epochs[epochs], ("after epoch %d"):format(epochs))
@@ -177,4 +202,95 @@ T.test("PyTorch: each of ten epochs, its losses and the parameters after it", fu
     check(fixture.variants[1], { ["ppo.ppo_epochs"] = epochs })
     distances(("%d epochs"):format(epochs))
   end
+end)
+
+local function by_name(name)
+  for _, variant in ipairs(fixture.variants) do
+    if variant.name == name then
+      return variant
+    end
+  end
+end
+
+T.test("PyTorch: three iterations, of which the third is computed by a process that goes on from the second's checkpoint", function()
+  local variant, dir = by_name "three iterations", T.tmpdir()
+  local rewards, stop = dir .. "/rewards.lua", dir .. "/stop"
+  -- calls: one before the training, 11 + 11 for the SFT model's answers, then one an iteration
+  assert(fs.write(rewards, ([[
+local rewards, calls = dofile("%s/rewards.lua"), 0
+local digits = rewards.digits
+function rewards.digits(...)
+  calls = calls + 1
+  local file = calls > 25 and io.open("%s")
+  if file then
+    file:close()
+    error("stopped")
+  end
+  return digits(...)
+end
+return rewards
+]]):format(inputs(), stop)))
+  assert(fs.write(stop, ""))
+  local options = joined(variant.options, { rewards = rewards, ["moc.save_every"] = 1 })
+  local _, err, status = start(dir, options)
+  T.ok(status == 1 and err:find("reward 'digits': .*stopped"), err)
+  T.eq(fs.readlink(dir .. "/run/last"), "checkpoint-000002")
+  assert(fs.remove(stop))
+  local _, calls, metrics = run(joined(options, { resume = "auto" }), dir)
+  T.eq({ #calls.observe, #metrics }, { 1, 3 }, "iterations of the second process, and of both")
+  local want, epochs = variant.iterations[3], options["ppo.ppo_epochs"]
+  check_start(calls, 1, want, "iteration 3")
+  within({ metrics[3]["ppo/learning_rate"], metrics[3]["objective/kl_coef"] }, { want.lr, want.beta }, want.bounds.beta, "lr and beta")
+  for k, iteration in ipairs(variant.iterations) do
+    check_metrics(metrics[k], iteration.epochs[epochs], ("iteration %d"):format(k))
+  end
+  check_parameters(dir .. "/run", want.epochs[epochs], "after the third iteration")
+end)
+
+T.test("figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of", function()
+  local dir, calls = run(joined(by_name("linear scalarisation").options, { ["eval.answers"] = 3, ["eval.unseen_answers"] = 1 }))
+  local result, stages = assert(json.load(dir .. "/result.json")), assert(json.load(dir .. "/stages.json"))
+  local statistics = stages["sft-answers"].result.statistics
+  for i, row in ipairs(result.rewards_raw) do
+    for j, x in ipairs(row) do -- equation 18: 1 is the SFT model's mean
+      T.near(result.rewards[i][j], (x - statistics.mean[j]) / (2 * statistics.std[j]) + 1, 1e-12)
+      T.near(result.sft.rewards[j], 1, 1e-9)
+    end
+  end
+  local held, trained = {}, {}
+  for line in child.read(dir .. "/samples.jsonl"):gmatch "[^\n]+" do
+    held[assert(json.decode(line)).prompt] = true
+  end
+  local iterations = #by_name("linear scalarisation").iterations
+  for k = 1, iterations do
+    for _, text in ipairs(calls.answer[k].texts) do
+      trained[text:sub(-2)] = true
+    end
+  end
+  local prompt = next(held)
+  T.ok(prompt and not next(held, prompt) and not trained[prompt], "one held-out prompt, in no iteration")
+  -- after the iterations: the grid, then the unseen preferences
+  local tags, want = {}, {}
+  for k = iterations + 1, #calls.answer do
+    for _, text in ipairs(calls.answer[k].texts) do
+      T.eq(text:sub(-2), prompt)
+      tags[#tags + 1] = text:sub(1, -3)
+    end
+  end
+  for _, part in ipairs { { result.preferences, 3 }, { result.unseen.groups[1].preferences, 1 }, { result.unseen.groups[2].preferences, 1 },
+    { result.unseen.groups[3].preferences, 1 }, { result.unseen.groups[4].preferences, 1 } } do
+    for _, p in ipairs(part[1]) do
+      for _ = 1, part[2] do
+        want[#want + 1] = ("<R1> %.2f <R2> %.2f "):format(p[1], p[2])
+      end
+    end
+  end
+  T.eq(tags, want)
+end)
+
+T.test("a prompt fits where its tokens and those of the answer are as many as the context has", function()
+  local options = joined(by_name("linear scalarisation").options, { ["moc.iterations"] = 1 })
+  run(joined(options, { ["model.positions"] = 27 })) -- 20 of the tags, 2 of the prompt, 5 of the answer
+  local _, err, status = start(T.tmpdir(), joined(options, { ["model.positions"] = 26 }))
+  T.ok(status == 1 and err:find("no prompt fits", 1, true), err)
 end)
