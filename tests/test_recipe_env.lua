@@ -98,6 +98,13 @@ T.test("fruit_tree: result.json, the table, the report", function()
   T.eq(charts, 3)
 end)
 
+T.test("fruit_tree: c is found by MOC and 1 in Linear PPO", function()
+  local dir = T.tmpdir() .. "/run"
+  must("fruit_tree", "preset=smoke", "control.scale=1", "quiet=true", "eval.n=4", "eval.n_large=0", "out=" .. dir)
+  local x = assert(json.load(dir .. "/result.json"))
+  T.eq({ x.linear_ppo.c.mean, x.linear_ppo.c.one, x.c.mean < 1, x.c.one < 1 }, { 1.0, 1.0, true, true })
+end)
+
 T.test("a complete run is shown, not run again; other options are refused", function()
   for _, recipe in ipairs { "fishwood", "fruit_tree" } do
     local r = smoke(recipe)
