@@ -31,6 +31,15 @@ local function shares(...)
   return list, paid, result
 end
 
+-- the largest step of the share between neighbours on the grid
+local function largest_step(list)
+  local largest = 0
+  for i = 2, #list do
+    largest = math.max(largest, math.abs(list[i] - list[i - 1]))
+  end
+  return largest
+end
+
 local function mean_error(list)
   local sum = 0
   for i, share in ipairs(list) do
@@ -48,7 +57,13 @@ T.test("the share of a token follows the preference", function()
     T.ok(math.min(table.unpack(paid)) > 0.5, "half of the tokens are paid for: " .. T.show(paid))
     T.ok(result.kendall_tau > 0.8, result.kendall_tau)
     T.ok(list[1] < 0.3 and list[11] > 0.7, "the ends: " .. T.show(list))
+    T.ok(largest_step(list) < 0.4, "graded: " .. T.show(list))
   end
+end)
+
+T.test("linear scalarisation goes from one token to the other in one step", function()
+  local list = shares("control.c=one")
+  T.ok(largest_step(list) > 0.4 and mean_error(list) > 0.1, T.show(list))
 end)
 
 T.test("what the thresholds are made of: a policy that ignores p, one that learns the opposite", function()
