@@ -1,6 +1,6 @@
 --- defects_table: the defects that defects.lua puts into the Lua files, one at a time. A row is {what it is, file, text
--- that stands there exactly once, what takes its place, the test that must fail, as run.lua calls it}. The first seven are
--- those that a suite without known answers let through or nearly did.
+-- that stands there exactly once, what takes its place, the test that must fail, as run.lua calls it}. The first seven
+-- change one line of the loop each.
 
 local RECIPE, CONTROL, TARGET, PPO = "recipes/moc_hh.lua", "stdlib/mocl/control.lua", "stdlib/mocl/control_target.lua", "stdlib/mocl/ppo.lua"
 local LEARNER, POLICY, STAGES, REWARD = "stdlib/mocl/learner.lua", "stdlib/mocl/policy.lua", "stdlib/mocl/stages.lua", "stdlib/mocl/reward.lua"
@@ -153,6 +153,8 @@ return {
   { "the ends of the range swapped", TARGET,
     "mean_at_end(self, means, j, -1), mean_at_end(self, means, j, 1)", "mean_at_end(self, means, j, 1), mean_at_end(self, means, j, -1)",
     "test_golden: PyTorch: three iterations" },
+  { "the end of the range is one preference where several are there", TARGET, "sum, n = sum + m[j], n + 1", "sum, n = m[j], 1",
+    "test_golden: PyTorch: three objectives" },
   { "b keeps its mean over the objectives", TARGET, "b[j] = b[j] - centre", "",
     "test_golden: PyTorch: ten epochs" },
   { "the mean squared error is a sum", TARGET, "mse = mse + b[j] ^ 2 / n", "mse = mse + b[j] ^ 2",
@@ -254,6 +256,14 @@ return {
   { "a prompt that does not fit is kept", STAGES,
     "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then", "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions + 1 then",
     "test_golden: a prompt fits where its tokens and those of the answer are as many as the context has" },
+  { "the mean rewards of an iteration are raw", "stdlib/mocl/control_log.lua",
+    "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
+    "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
+  { "held-out prompts are trained on", "stdlib/mocl/own_model.lua", "elseif not held[prompt] then", "else",
+    "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },
+  { "held-out prompts are those of the training", "stdlib/mocl/own_model.lua", "test_prompts = table.move(list, #list - n + 1, #list, 1, {})",
+    "test_prompts = table.move(list, 1, n, 1, {})",
+    "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
   { "shares of c counted wrongly", "stdlib/mocl/control_log.lua", "(g.c == 1 and 1 or 0)", "(g.c == 0 and 1 or 0)",
     "test_golden: PyTorch: three iterations" },
 

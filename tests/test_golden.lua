@@ -248,13 +248,22 @@ return rewards
 end)
 
 T.test("figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of", function()
-  local dir, calls = run(joined(by_name("linear scalarisation").options, { ["eval.answers"] = 3, ["eval.unseen_answers"] = 1 }))
+  local dir, calls, metrics = run(joined(by_name("linear scalarisation").options, { ["eval.answers"] = 3, ["eval.unseen_answers"] = 1 }))
   local result, stages = assert(json.load(dir .. "/result.json")), assert(json.load(dir .. "/stages.json"))
   local statistics = stages["sft-answers"].result.statistics
   for i, row in ipairs(result.rewards_raw) do
     for j, x in ipairs(row) do -- equation 18: 1 is the SFT model's mean
       T.near(result.rewards[i][j], (x - statistics.mean[j]) / (2 * statistics.std[j]) + 1, 1e-12)
       T.near(result.sft.rewards[j], 1, 1e-9)
+    end
+  end
+  for k, row in ipairs(metrics) do
+    for j, name in ipairs(result.objectives) do
+      local mean, raw = 0, calls.observe[k].raw
+      for _, rewards in ipairs(raw) do
+        mean = mean + rewards[j] / #raw
+      end
+      T.near(row["env/reward_mean/" .. name], (mean - statistics.mean[j]) / (2 * statistics.std[j]) + 1, 1e-9)
     end
   end
   local held, trained = {}, {}

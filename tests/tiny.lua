@@ -118,7 +118,7 @@ local CHARACTERS = { "<s>", "</s>", "<", "R", ">", " ", ".", "0", "1", "2", "3",
   "v", "w" }
 
 --- Files in dir for tests/fixtures/moc: two blocks, grouped queries, weights that are hashed from their names, a token a
--- character. The rewards count digits and letters; the second one needs the prompts too, which are of two letters.
+-- character. The rewards count digits, letters and characters; that of letters needs the prompts too, which have two.
 function tiny.golden(dir)
   local model = small.fixture_model { config = { vocab_size = #CHARACTERS, hidden_size = 8, num_hidden_layers = 2,
     num_attention_heads = 2, num_key_value_heads = 1, intermediate_size = 12, max_position_embeddings = 40 } }
@@ -136,6 +136,7 @@ end
 return {
   digits = each(function(text) return select(2, text:gsub("%d", "")) end),
   letters = each(function(text, prompt) return 3 * select(2, text:gsub("%l", "")) - #text / #prompt end),
+  length = each(function(text) return -#text end),
 }
 ]]))
 end
