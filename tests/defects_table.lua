@@ -349,6 +349,14 @@ return {
   { "MOC without its constraint", "recipes/fishwood.lua",
     [[c = method == "linear_ppo" and "one" or nil]], [[c = "one"]],
     "test_recipe_env: the methods learn what they are to learn, at a tenth of the steps" },
+  { "the weights of another preference", "recipes/fruit_tree.lua", "local batch = ppo:rollout(prefs, update)",
+    "local batch = ppo:rollout(prefs, update)\n      do local p, E = batch.prefs, cfg.ppo.episodes\n"
+      .. "batch.prefs = table.move(p, 1, E, #p - E + 1, table.move(p, E + 1, #p, 1, {})) end",
+    "test_recipe_env: fruit_tree learns to go where the preference points, at a sixth of the steps" },
+  { "R is the mean of another preference's episodes", "recipes/fruit_tree.lua", "control:observe(batch.returns, batch.places)",
+    "local r, E = batch.returns, cfg.ppo.episodes\n"
+      .. "control:observe(table.move(r, 1, E, #r - E + 1, table.move(r, E + 1, #r, 1, {})), batch.places)",
+    "test_recipe_env: fruit_tree learns to go where the preference points, at a sixth of the steps" },
   { "Linear PPO with a constraint", "recipes/fruit_tree.lua",
     [[c = method == "linear_ppo" and "one" or nil]], [[c = nil]],
     "test_recipe_env: fruit_tree: c is found by MOC and 1 in Linear PPO" },

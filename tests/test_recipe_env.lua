@@ -201,3 +201,13 @@ T.test("the methods learn what they are to learn, at a tenth of the steps", func
   T.ok(x.share_error.mean < 0.08 and x.kendall_tau == 1, ("%.3f"):format(x.share_error.mean))
   T.ok(x.linear_ppo.share_error.max > 2 * x.share_error.max, "and Linear PPO does not")
 end)
+
+T.test("fruit_tree learns to go where the preference points, at a sixth of the steps", function()
+  local dir = T.tmpdir() .. "/run"
+  must("fruit_tree", "steps=48000", "quiet=true", "eval.n=60", "eval.n_large=0", "out=" .. dir)
+  local x = assert(json.load(dir .. "/result.json"))
+  for _, f in ipairs { x, x.linear_ppo } do
+    T.ok(f.mean_cosine > 0.88 and f.greedy_leaves >= 12, ("%.3f %d"):format(f.mean_cosine, f.greedy_leaves))
+  end
+  T.ok(x.c.mean < 0.97 and x.c.mean > 0.5, "the constraint has something to say: " .. x.c.mean)
+end)
