@@ -305,7 +305,7 @@ return {
     "prompt = table.move(prompt, #prompt - math.max(1, room) + 1, #prompt, 1, {})", "prompt = table.move(prompt, 1, math.max(1, room), 1, {})",
     "test_reward: what does not fit is cut: prompts lose their beginning, answers their end" },
   { "reward functions get prompts and answers swapped", REWARD,
-    "pcall(f, copy(prompts), copy(responses))", "pcall(f, copy(responses), copy(prompts))",
+    "copy(prompts), copy(responses)", "copy(responses), copy(prompts)",
     "test_reward: reward.call checks what a function returns" },
   { "a tie counts as right", REWARD, "s[i] > s[#pairs_list + i] and 1 or 0", "s[i] >= s[#pairs_list + i] and 1 or 0",
     "test_reward: a tie counts as wrong" },
