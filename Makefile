@@ -159,7 +159,7 @@ $(B)/deps: .ci/deps.sh
 	@sh .ci/deps.sh check
 	@touch $@
 
-TSAN := $(addprefix build/tsan/,mocl tests/c/test_threads tests/c/test_embed)
+TSAN := $(addprefix build/tsan/,mocl mocl.so tests/c/test_threads tests/c/test_embed)
 
 deps:   ## install the packages that are missing
 	@sh .ci/deps.sh install

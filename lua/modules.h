@@ -12,6 +12,7 @@
     X("mocl.data.core", data_core) \
     X("mocl.env.core", env_core) \
     X("mocl.fs", fs) \
+    X("mocl.gguf.core", gguf_core) \
     X("mocl.json", json) \
     X("mocl.lora.core", lora_core) \
     X("mocl.metrics.core", metrics_core) \

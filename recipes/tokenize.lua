@@ -2,7 +2,7 @@
 --
 --   mocl recipes/tokenize.lua tokenizer=PATH file=TEXT [whole=true] [bos=false]
 --
--- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, or a directory with one.
+-- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, a GGUF file, or a directory with one.
 -- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and
 -- bos is true. Needs a second per 10 MB of text.
 

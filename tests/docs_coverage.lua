@@ -43,6 +43,9 @@ M.undocumented = {
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
+  ["mocl.gguf.core"] = "the C side of mocl.gguf",
+  ["mocl.gguf_keys"] = "data of mocl.transformer; gguf.md has them as a table",
+  ["mocl.gguf_model"] = "parts of mocl.transformer; gguf.md says what they read",
   ["mocl.lora.core"] = "the C side of mocl.lora",
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
@@ -124,6 +127,7 @@ M.classes = {
 
 -- classes that scripts never see
 M.hidden_classes = {
+  ["mocl.gguf.file"] = "inside the objects of mocl.gguf",
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
   ["mocl.json.bytes"] = "held while a text is encoded",
@@ -133,6 +137,7 @@ M.hidden_classes = {
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
+  ["mocl.callback"] = "held while a callback is called",
   ["mocl.generation"] = "held while a callback looks at tokens",
   ["mocl.generated"] = "held while a result is built",
 }
@@ -142,8 +147,8 @@ M.hidden_classes = {
 --- Names of the pages, without docs/ and .md, README as ../README.
 function M.all_pages()
   local list = { "../README" }
-  for _, file in ipairs(lines_of("ls '" .. M.path "docs" .. "'")) do
-    list[#list + 1] = file:match("^(.*)%.md$")
+  for _, file in ipairs(lines_of("cd '" .. M.path "docs" .. "' && find . -name '*.md' | LC_ALL=C sort")) do
+    list[#list + 1] = file:match("^%./(.*)%.md$")
   end
   return list
 end

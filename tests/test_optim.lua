@@ -179,7 +179,7 @@ T.test("zero_grad, release, and what is refused", function()
   opt:zero_grad()
   T.eq(p.grad, nil)
   T.raises("a list of at least one parameter is needed", optim.adamw, {})
-  T.raises("entry 1 is not a tensor", optim.sgd, { 3 })
+  T.raises("entry 1 is a number, not a tensor", optim.sgd, { 3 })
   T.raises("optimiser: parameter 1 is not a contiguous f32 leaf that requires grad", optim.adamw,
     { tensor.zeros { 2 } })
   T.raises("parameter 2 is not a contiguous", optim.adamw, { p, p * 2 })

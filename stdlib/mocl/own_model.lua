@@ -1,10 +1,13 @@
 --- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
--- prompts=FILE. The model is a Hugging Face directory and takes the place of the base model that a run trains itself;
+-- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
+-- trains itself;
 -- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
 -- template must be in it.
 
 local data = require "mocl.data"
 local fs = require "mocl.fs"
+local gguf = require "mocl.gguf"
+local gguf_model = require "mocl.gguf_model"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
@@ -50,7 +53,8 @@ function own_model.fill(cfg, given)
       fail("%s: with init= there is no base model to train; leave it out", key)
     end
   end
-  local read, message = model_config.read(cfg.init)
+  local describe = fs.exists(cfg.init) == "file" and gguf_model.describe or model_config.read
+  local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
   end
@@ -71,7 +75,7 @@ function own_model.fill(cfg, given)
   tok:release()
 end
 
---- Where the tokenizer lies: tokenizer=, or the model's directory.
+--- Where the tokenizer lies: tokenizer=, or the model itself.
 function own_model.tokenizer_path(cfg)
   return cfg.tokenizer.path ~= "" and cfg.tokenizer.path or cfg.init
 end
@@ -89,7 +93,8 @@ end
 local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "tokenizer_config.json", "added_tokens.json",
   "special_tokens_map.json", "vocab.json", "merges.txt" }
 
---- Copies the tokenizer's files into a directory, which then is the tokenizer.
+--- Copies the tokenizer's files into a directory, which then is the tokenizer. Of a GGUF file, which holds a model too,
+-- they are made.
 function own_model.copy_tokenizer(cfg, dir)
   local path = own_model.tokenizer_path(cfg)
   assert(fs.mkdir(dir))
@@ -99,6 +104,10 @@ function own_model.copy_tokenizer(cfg, dir)
         assert(fs.write(fs.join(dir, name), assert(fs.read(fs.join(path, name)))))
       end
     end
+  elseif gguf.is(path) then
+    local tok = own_model.tokenizer(cfg)
+    assert(tok:save(dir))
+    tok:release()
   else
     assert(fs.write(fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or "")), assert(fs.read(path))))
   end

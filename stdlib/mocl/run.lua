@@ -633,10 +633,10 @@ function Run:close()
   self.lock = nil
 end
 
--- The error of a signal leaves with what to do next.
+-- The error of a signal leaves with what to do next. It has its traceback by now, where it is to be shown with one.
 Run.__close = function(run, err)
   local signal = sys.interrupted()
-  if signal and type(err) == "string" and err:find "interrupted!$" and not run.complete then
+  if signal and type(err) == "string" and (err .. "\n"):find "interrupted!\n" and not run.complete then
     io.stderr:write(("\n%s%s; continue with resume=auto\n"):format(signal, run.failed_stage and " in stage " .. run.failed_stage or ""))
   end
   run:close()
