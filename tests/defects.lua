@@ -1,8 +1,8 @@
---- defects.lua [-k TEXT] [--part K/N] [--page FILE] - puts the defects of defects_table.lua one at a time into a copy of the
--- Lua files and runs the test that is to catch it. A defect whose test passes is a failure; so is a test that fails without
--- a defect, and a text that does not stand in its file exactly once. The last line counts.
--- -k: only the defects whose file or words contain TEXT; --part 2/3: the second of every three. --page writes the table into
--- FILE, between its two marks, and runs nothing.
+--- defects.lua [-k TEXT] [--part K/N] [--page FILE] - puts the defects of defects_table.lua one at a time into a copy
+-- of the Lua files and runs the test that is to catch it. A defect whose test passes is a failure; so is a test that
+-- fails without a defect, and a text that does not stand in its file exactly once. The last line counts. -k: only the
+-- defects whose file or words contain TEXT; --part 2/3: the second of every three. --page writes the table into FILE,
+-- between its two marks, and runs nothing.
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path

@@ -1,4 +1,5 @@
---- defects_page: the rows of defects_table.lua with names, the change that each makes, and their table in docs/defects.md.
+--- defects_page: the rows of defects_table.lua with names, the change that each makes, and their table in
+-- docs/defects.md.
 
 local M = { rows = {} }
 
@@ -20,8 +21,8 @@ function M.put(path, text)
   assert(file:close())
 end
 
---- The text of a row's file below root, and the text with the defect; nil for the latter and a reason where the old text
--- does not stand there exactly once.
+--- The text of a row's file below root, and the text with the defect; nil for the latter and a reason where the old
+-- text does not stand there exactly once.
 function M.change(root, row)
   local text = get(root .. "/" .. row.file)
   local first, last = text:find(row.old, 1, true)

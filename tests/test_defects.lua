@@ -1,5 +1,5 @@
--- The table of seeded defects: each can be made, by a text that stands once in its file, and names a test that there is.
--- `make defects` makes them (defects.lua).
+-- The table of seeded defects: each can be made, by a text that stands once in its file, and names a test that there
+-- is. `make defects` makes them (defects.lua).
 
 local T = require "t"
 local defects = require "defects_page"

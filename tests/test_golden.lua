@@ -1,6 +1,7 @@
--- recipes/moc_hh.lua against iterations that PyTorch computed in float64 from docs/algorithm.md (fixtures/moc/make_moc.py):
--- what is dealt, sampled and written into the tags is that of the fixture, and every figure is within its bound.
--- MOCL_TEST_DISTANCES=1 prints the largest distance of each test as a share of the bounds.
+-- recipes/moc_hh.lua against iterations that PyTorch computed in float64 from docs/algorithm.md
+-- (fixtures/moc/make_moc.py): what is dealt, sampled and written into the tags is that of the fixture, and every
+-- figure is within its bound. MOCL_TEST_DISTANCES=1 prints the largest distance of each test as a share of the
+-- bounds.
 
 local T = require "t"
 local child = require "child"
@@ -195,6 +196,15 @@ for _, variant in ipairs(fixture.variants) do
     check(variant)
     distances(variant.name)
   end)
+end
+
+for _, device in ipairs(T.devices) do
+  if device ~= "cpu" then
+    T.test("PyTorch: ten epochs on " .. device, function()
+      check(fixture.variants[1], { device = device })
+      distances("on " .. device)
+    end)
+  end
 end
 
 T.test("PyTorch: each of ten epochs, its losses and the parameters after it", function()

@@ -1,6 +1,6 @@
--- A language-model run whose answer is known: two rewards pay for one token each, so under preference (p, 1 - p) the share of
--- the first among the paid tokens is to be p. A policy whose share does not depend on p, or falls with it, is at least
--- 3/11 off on average over the 11 preferences of the grid, whatever its shares are.
+-- A language-model run whose answer is known: two rewards pay for one token each, so under preference (p, 1 - p) the
+-- share of the first among the paid tokens is to be p. A policy whose share does not depend on p, or falls with it,
+-- is at least 3/11 off on average over the 11 preferences of the grid, whatever its shares are.
 
 local T = require "t"
 local child = require "child"

@@ -1,5 +1,5 @@
--- mocl.policy: what ends an answer, the adapter; policy.normalize and policy.figures: the units of figures, rewards that do
--- not vary, and the audit of the rule
+-- mocl.policy: what ends an answer, the adapter; policy.normalize and policy.figures: the units of figures, rewards
+-- that do not vary, and the audit of the rule
 
 local T = require "t"
 local Control = require "mocl.control"

@@ -1,4 +1,5 @@
--- mocl.trainer and mocl.lm against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a mean of
+-- mocl.trainer and mocl.lm against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a
+-- mean of
 
 local T = require "t"
 local lm = require "mocl.lm"

@@ -43,9 +43,9 @@ tiny.ANSWER = 4 -- tokens of an answer
 
 local TAGS = 11 -- weights that a tag can show: 0.00, 0.10 ... 1.00
 
---- Files in dir for a run in which two rewards pay for one token each, `a` and `b`, by the share of the answer's tokens that
--- they are. A tag is one token, whose embedding grows along a direction of its own with the weight it shows, and attention
--- begins as the mean over all tokens: the policy sees p and has to learn what to make of it.
+--- Files in dir for a run in which two rewards pay for one token each, `a` and `b`, by the share of the answer's
+-- tokens that they are. A tag is one token, whose embedding grows along a direction of its own with the weight it
+-- shows, and attention begins as the mean over all tokens: the policy sees p and has to learn what to make of it.
 function tiny.known(dir)
   local tokens, width = { "<s>", "</s>", "a", "b", "c", "u", "v", "w" }, 16
   local letters, constant = #tokens, 3 -- the place of an entry of the residual stream that nothing writes to
@@ -117,8 +117,9 @@ end
 local CHARACTERS = { "<s>", "</s>", "<", "R", ">", " ", ".", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "u",
   "v", "w" }
 
---- Files in dir for tests/fixtures/moc: two blocks, grouped queries, weights that are hashed from their names, a token a
--- character. The rewards count digits, letters and characters; that of letters needs the prompts too, which have two.
+--- Files in dir for tests/fixtures/moc: two blocks, grouped queries, weights that are hashed from their names, a token
+-- a character. The rewards count digits, letters and characters; that of letters needs the prompts too, which have
+-- two.
 function tiny.golden(dir)
   local model = small.fixture_model { config = { vocab_size = #CHARACTERS, hidden_size = 8, num_hidden_layers = 2,
     num_attention_heads = 2, num_key_value_heads = 1, intermediate_size = 12, max_position_embeddings = 40 } }
