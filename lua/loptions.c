@@ -6,11 +6,11 @@
 static int options_nearest(lua_State *L) {
     const char *word = luaL_checkstring(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    int n = (int)luaL_len(L, 2);
+    int n = (int)moclL_len(L, 2);
     luaL_checkstack(L, n + 1, "too many names");
     const char **names = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *names, 0);
     for (int i = 0; i < n; i++) { /* the stack keeps them alive */
-        lua_rawgeti(L, 2, i + 1);
+        lua_geti(L, 2, i + 1);
         names[i] = luaL_checkstring(L, -1);
     }
     lua_pushstring(L, moclL_nearest(word, names, n));

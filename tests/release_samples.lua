@@ -184,6 +184,9 @@ end
 S["mocl.transformer.core.pack"] = function(w)
   return { { { 1, 2 }, { 3 } }, { { 4 }, { 5, 6 } }, w.options {} }
 end
+S["mocl.options.core.nearest"] = function(w)
+  return { w.text "ab", { w.text "abc", w.text "xyz" } }
+end
 S["mocl.lora.core.find_names"] = function(w)
   return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33", w.text "a4" }, true }
 end
@@ -337,7 +340,8 @@ end
 for _, name in ipairs { "encode", "save", "array" } do
   S.raw["mocl.json." .. name] = true -- the value itself is written
 end
-none("it takes strings and numbers", [[mocl.gguf.core.dequantize mocl.gguf.core.is mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.cwd mocl.fs.dirname
+none("it takes strings and numbers", [[mocl.gguf.core.dequantize mocl.gguf.core.is mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.copy
+  mocl.fs.cwd mocl.fs.dirname mocl.fs.hash_in_passing
   mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
   mocl.fs.remove mocl.fs.remove_tree mocl.fs.rename mocl.fs.sha256 mocl.fs.size mocl.fs.symlink_replace mocl.fs.sync
   mocl.fs.truncate mocl.fs.write mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns
