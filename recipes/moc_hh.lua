@@ -144,7 +144,7 @@ local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, see
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
 if cfg.sft.data ~= "" then
-  source.sft = own_model.answers(cfg.sft.data, N, source.test_prompts)
+  source.sft = own_model.answers(cfg.sft.data, N, source.is_held_out)
 end
 data_sources.check_objectives(cfg.objectives, source.known, functions)
 for _, name in ipairs(cfg.objectives) do
@@ -162,6 +162,7 @@ local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main =
   out = not cfg.out and cfg.data ~= "" and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n")
+  stages.say_changed(run)
   return stages.show(run)
 end
 stages.hash_inputs(run, cfg)

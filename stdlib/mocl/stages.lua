@@ -5,6 +5,7 @@
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
 local from_run = require "mocl.from_run"
+local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
@@ -62,8 +63,7 @@ function stages.from_run(cfg, info, functions, depends)
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
   table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
-    set = run_options.set(info),
-    neutral = ONLY_SAID })
+    beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
 --- Records the files that options name (mocl.run).
@@ -72,6 +72,20 @@ function stages.hash_inputs(run, cfg)
     if path ~= "" then
       run:hash_input(path)
     end
+  end
+  for _, path in ipairs(own_model.beside(cfg.tokenizer.path)) do
+    if fs.exists(path) == "file" then
+      run:hash_input(path)
+    end
+  end
+end
+
+--- Says on stderr where a complete run shows what it made of a file that has changed since.
+function stages.say_changed(run)
+  local change = run:changed_input()
+  if change then
+    io.stderr:write(("warning: %s\nwhat follows was made before; another out= makes all anew, resume=auto redo=STAGE what used a changed rewards file\n")
+      :format(change))
   end
 end
 
