@@ -22,6 +22,8 @@ static void drop_dead(moclL_calls *c, uintptr_t at) {
     if (n < c->n_frames) end_calls(c, n);
 }
 
+void moclL_dropcalls(lua_State *L) { drop_dead(moclL_calls_of(L), here()); }
+
 /* upvalue 1: the function of the binding; 2: the state's calls */
 static int call(lua_State *L) {
     moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
@@ -29,6 +31,9 @@ static int call(lua_State *L) {
     drop_dead(c, at);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
     if (c->no_grad) moclL_update_grad(L);
+    /* Room for the finalizers of a collection that makes room (moclL_makeroom): one whose call found no memory for the stack of
+    ** Lua would be lost, and with it what it frees. Where there is no memory now, the function may still get on. */
+    (void)lua_checkstack(L, 3 * LUA_MINSTACK);
     int depth = c->n_frames++;
     c->frame[depth] = (moclL_frame){at, c->n_held, 0};
     int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
@@ -63,7 +68,7 @@ void moclL_hold(lua_State *L, void *object, moclL_free free_fn) {
         moclL_held *held = mocl_realloc(moclL_ctx(L), c->held, (size_t)capacity * sizeof *held);
         if (!held) {
             if (free_fn) free_fn(object);
-            moclL_raise(L, MOCL_E_NOMEM);
+            moclL_raise(L, mocl_nomem(moclL_ctx(L), (size_t)capacity * sizeof *held));
             return;
         }
         c->held = held;

@@ -34,6 +34,8 @@ typedef struct moclL_calls {
 moclL_calls *moclL_calls_of(lua_State *L);
 /* autograd records or not, as no_grad has it where L runs */
 void moclL_update_grad(lua_State *L);
+/* After a protected call that failed: what its bindings' functions were working on is let go now. */
+void moclL_dropcalls(lua_State *L);
 void moclL_calls_free(moclL_calls *c);
 
 #endif

@@ -14,7 +14,9 @@
 
 #include <lualib.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +31,30 @@ static void wait_for_interrupters(moclL_host *h) {
     while (atomic_load_explicit(&h->hooking, memory_order_acquire)) sched_yield();
 }
 
+/* the number of the spare block at p, or -1 */
+static int spare_at(const moclL_host *h, const void *p) {
+    uintptr_t first = (uintptr_t)h->spare, at = (uintptr_t)p;
+    return at >= first && at < first + sizeof h->spare ? (int)((at - first) / MOCLL_SPARE_BYTES) : -1;
+}
+
+static void *take_spare(moclL_host *h, size_t bytes) {
+    for (int i = 0; bytes <= MOCLL_SPARE_BYTES && i < MOCLL_SPARES; i++) {
+        if (h->spare_taken[i]) continue;
+        h->spare_taken[i] = true;
+        return h->spare[i];
+    }
+    return NULL;
+}
+
+/* moclL_realloc for a block that is a spare one */
+static void *leave_spare(moclL_host *h, int i, size_t old_bytes, size_t bytes) {
+    void *fresh = bytes > MOCLL_SPARE_BYTES ? malloc(bytes) : bytes ? h->spare[i] : NULL;
+    if (fresh && fresh != h->spare[i]) memcpy(fresh, h->spare[i], old_bytes);
+    if (fresh != h->spare[i] && (fresh || !bytes)) h->spare_taken[i] = false;
+    if (!fresh && bytes) h->refused = bytes;
+    return fresh;
+}
+
 /* Adding nothing to `hooking` orders this free with the interrupter's adding one: either it comes before, then the
 ** interrupter no longer sees what was unlinked before this free; or after, then this sees `hooking`. A handler that
 ** runs on this thread ends before we go on, so the loop waits for other threads only. */
@@ -40,9 +66,12 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
         h->refusing = !h->refusing && ++h->objects % (64 * h->stress) == 0;
         if (h->refusing) return NULL;
     }
+    int spare = p ? spare_at(h, p) : -1;
+    if (spare >= 0) return leave_spare(h, spare, old_bytes, bytes);
     if (bytes > 0) {
         void *fresh = realloc(p, bytes);
         if (fresh) return fresh;
+        if (!p && h->making_room && (fresh = take_spare(h, bytes))) return fresh;
         if (p && bytes <= old_bytes) return p; /* Lua relies on it that a block can shrink */
         h->refused = bytes;
         return NULL;

@@ -10,6 +10,7 @@
 #include "lscope.h"
 #include "modules.h"
 #include "philox.h"
+#include "state.h"
 
 static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
 
@@ -80,8 +81,11 @@ void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
 
 bool moclL_makeroom(lua_State *L, mocl_status st) {
     mocl_ctx *ctx = moclL_ctx(L);
+    moclL_host *h = ctx->host;
     if (st != MOCL_E_NOMEM) return false;
+    if (h) h->making_room = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
+    if (h) h->making_room = false;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
         if (ctx->device[i]) mocl_device_flush(ctx->device[i]);
     mocl_clear(ctx);

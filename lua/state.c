@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "mocl.h"
 #include "modules.h"
 
@@ -67,6 +68,7 @@ int moclL_call(lua_State *L, int n_args, int n_results) {
     lua_insert(L, base);
     int status = lua_pcall(L, n_args, n_results, base);
     lua_remove(L, base);
+    if (status) moclL_dropcalls(L);
     return status;
 }
 

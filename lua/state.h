@@ -13,6 +13,8 @@
 /* Lua allows 200 nested C calls and each resume is one; the program notes it twice (resume.c) */
 enum { MOCLL_MAX_RUNNING = 400 };
 
+enum { MOCLL_SPARES = 4, MOCLL_SPARE_BYTES = 96 /* a call record of Lua has 64 */ };
+
 typedef struct moclL_host {
     mocl_ctx *ctx;  /* owned by the Lua state */
     lua_State *L;   /* owned */
@@ -20,6 +22,11 @@ typedef struct moclL_host {
     char *error;    /* text of the last failure, owned, NULL before the first */
     char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
     size_t refused; /* bytes of the last allocation for Lua that failed */
+    /* While moclL_makeroom collects where there is no memory, Lua's calls of finalizers find theirs here: one that could not be
+    ** called would be lost, and with it what it frees. */
+    bool making_room;
+    bool spare_taken[MOCLL_SPARES];
+    _Alignas(16) char spare[MOCLL_SPARES][MOCLL_SPARE_BYTES];
     bool plain_interrupt; /* sys.on_interrupt("message"): an interruption is shown without place and traceback */
     bool interrupted; /* the last error that left a protected call was an interruption */
 

@@ -51,10 +51,10 @@ static mocl_status open_run(run *r) {
     r->last = mocl_calloc(ctx, n, sizeof *r->last);
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
     r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
-    r->host = mocl_calloc(ctx, n, AHEAD * sizeof *r->host);
-    r->sum = mocl_calloc(ctx, n, AHEAD * sizeof *r->sum);
-    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host || !r->sum)
+    r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
+    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host)
         return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
+    r->sum = r->host + n * AHEAD;
     for (int64_t l = 0; l < c->layers; l++) {
         MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, r->m->dtype, 4, shape));
         MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, r->m->dtype, 4, shape));
@@ -80,7 +80,6 @@ static void close_run(run *r) {
     mocl_free(r->row_id);
     mocl_free(r->target);
     mocl_free(r->host);
-    mocl_free(r->sum);
 }
 
 /* puts keys and values of n tokens into the cache of block l */
@@ -149,31 +148,29 @@ done:
 typedef struct drawn {
     mocl_tensor *ids;   /* [active] numbers of the rows */
     mocl_tensor *token; /* [group, active] */
-    mocl_tensor *logp, *sum;
+    mocl_tensor *score; /* [2, group, active]: log-probabilities, sums of the logits; one tensor, so that one read gives both */
 } drawn;
 
 static void drawn_free(drawn *d) {
     mocl_tensor_unref(d->ids);
     mocl_tensor_unref(d->token);
-    mocl_tensor_unref(d->logp);
-    mocl_tensor_unref(d->sum);
+    mocl_tensor_unref(d->score);
 }
 
 static mocl_status drawn_new(drawn *d, run *r, int64_t group) {
-    int64_t shape[2] = {group, r->active};
+    int64_t shape[2] = {group, r->active}, scores[3] = {2, group, r->active};
     memset(d, 0, sizeof *d);
     r->group = group;
     MOCL_TRY(mocl_tensor_i32(&d->ids, r->m->dev, r->active, r->row_id));
     MOCL_TRY(mocl_tensor_new(&d->token, r->m->dev, MK_I32, 2, shape));
-    MOCL_TRY(mocl_tensor_new(&d->logp, r->m->dev, MK_F32, 2, shape));
-    return mocl_tensor_new(&d->sum, r->m->dev, MK_F32, 2, shape);
+    return mocl_tensor_new(&d->score, r->m->dev, MK_F32, 3, scores);
 }
 
 /* waits; r->target, r->host and r->sum receive what the group has drawn */
 static mocl_status drawn_read(drawn *d, run *r) {
     MOCL_TRY(mocl_tensor_to_host(d->token, r->target));
-    MOCL_TRY(mocl_tensor_to_host(d->logp, r->host));
-    return mocl_tensor_to_host(d->sum, r->sum);
+    r->sum = r->host + r->group * r->active;
+    return mocl_tensor_to_host(d->score, r->host);
 }
 
 /* row `at` of a matrix */
@@ -205,7 +202,7 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
     int64_t choices = mocl_generate_vocab(o, m); /* the sampler takes rows that lie one behind the other */
     mocl_tensor *logits = NULL, *lse = NULL, *states = NULL, *part = NULL, *choice = NULL;
     int32_t *token = mocl_int(d->token) + at * n;
-    mk_real *logp = mocl_real(d->logp) + at * n, *sum = mocl_real(d->sum) + at * n;
+    mk_real *logp = mocl_real(d->score) + at * n, *sum = logp + r->group * n;
     mocl_status st;
     MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
     MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
@@ -350,8 +347,12 @@ done:
 /* the next tokens of the active rows */
 static mocl_status step(run *r, const mocl_generated *g) {
     r->group = r->on_host ? 1 : group_size(r, g);
-    if (r->on_host) MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
-    else MOCL_TRY(decode(r, r->group));
+    if (r->on_host) {
+        r->sum = r->rows_of.sum; /* drawn_read has set it for the prompt */
+        MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+    } else {
+        MOCL_TRY(decode(r, r->group));
+    }
     for (int64_t i = 0; i < r->active; i++) r->pos[i] += (int32_t)r->group;
     return MOCL_OK;
 }
