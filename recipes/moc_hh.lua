@@ -33,13 +33,6 @@ local tensor = require "mocl.tensor"
 local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
--- files of HH-RLHF come with a model of their own size
-local args = table.move(arg, 0, #arg, 0, {})
-local words = "\n" .. table.concat(args, "\n")
-if words:find "\ndata=[^\n]" and not words:find "\npreset=" then
-  table.insert(args, 1, "preset=hh")
-end
-
 local schema = {
   { "data", "", "directory of HH-RLHF files; empty: the embedded task" },
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
@@ -103,7 +96,7 @@ local schema = {
 }
 table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }), 1, #Control.OPTIONS, #schema + 1, schema)
 
-local cfg, info = config.parse(config.common(schema), args, {
+local meta = {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
       ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
@@ -121,7 +114,9 @@ local cfg, info = config.parse(config.common(schema), args, {
       ["moc.iterations"] = 100, ["control.scale"] = 1.0, ["control.least_range"] = 1.0,
       ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
   },
-})
+}
+schema = config.common(schema)
+local cfg, info = config.parse(schema, stages.arguments(schema, arg, meta), meta)
 
 -- ---- what the run is about ----
 

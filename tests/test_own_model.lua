@@ -279,7 +279,9 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
   T.ok(assert(transformer.load(dir .. "/sft")):hash() ~= assert(transformer.load(m.init)):hash())
   T.eq(assert(config.load(dir .. "/config.lua")).model.positions, 64)
   -- sft.data= is not data=, which would bring the preset of HH-RLHF
-  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192 } do
+  local file = T.tmpdir() .. "/o.json"
+  assert(fs.write(file, '{"data": "x"}'))
+  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192, ["@" .. file] = 192 } do
     local shown = child.mocl { "recipes/moc_hh.lua", argument, "--print-config" }
     T.eq(shown:match "positions = (%d+)", tostring(positions), argument)
   end

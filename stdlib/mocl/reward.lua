@@ -389,7 +389,9 @@ function reward.try(functions, names, prompts)
     if functions[name] then
       local ok, why = pcall(reward.call, functions[name], name, { prompts[1], prompts[2] or prompts[1] }, TRIAL)
       if not ok then
-        error(type(why) == "string" and ("%s\nfound by calling it on two answers before anything is trained"):format(why) or why, 0)
+        local text = type(why) == "string" and why or ("reward '%s': %s"):format(name, type(getmetatable(why)) == "table"
+          and getmetatable(why).__tostring and tostring(why) or "raises a " .. type(why) .. " in place of a text")
+        error(text .. "\nfound by calling it on two answers before anything is trained", 0)
       end
     end
   end

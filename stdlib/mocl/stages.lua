@@ -4,6 +4,7 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
+local config = require "mocl.config"
 local from_run = require "mocl.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -45,6 +46,20 @@ function stages.depends(more)
     end
   end
   return all
+end
+
+--- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
+-- a model of their own size, so that preset=hh goes in front where no preset is named.
+function stages.arguments(schema, args, meta)
+  local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
+  for _, a in ipairs(args) do
+    plain[#plain + 1] = a ~= "--help" and a ~= "--print-config" and a or nil
+  end
+  local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
+  if ok and cfg.data ~= "" and not info.preset then
+    table.insert(list, 1, "preset=hh")
+  end
+  return list
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
@@ -399,7 +414,8 @@ local function histograms(rows, statistics)
       column[i] = policy.normalize(row, statistics)[j]
     end
     local middle = constant and constant[j] and statistics.mean[j] or 1
-    out[j] = metrics.histogram(column, middle - 6, middle + 6, 120)
+    local half = math.max(6, 1e-6 * math.abs(middle)) -- 6 is nothing beside 1e17
+    out[j] = metrics.histogram(column, middle - half, middle + half, 120)
   end
   return out
 end
