@@ -88,10 +88,12 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     mocl_ctx *ctx = moclL_host_of(L)->ctx;
     lua_sethook(L, NULL, 0, 0);
     if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
-    luaL_where(L, 0);
-    if (!lua_tostring(L, -1)[0]) { /* in a C function: the line that called it */
+    lua_Debug at;
+    int level = 0; /* of the innermost function in Lua, where C functions called each other */
+    luaL_where(L, level);
+    while (!lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at)) {
         lua_pop(L, 1);
-        luaL_where(L, 1);
+        luaL_where(L, level);
     }
     lua_pushstring(L, ctx->message);
     mocl_clear(ctx);
@@ -206,8 +208,10 @@ static lua_State *check_thread(lua_State *L) {
 
 static int coroutine_resume(lua_State *L) {
     lua_State *co = check_thread(L);
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L) - 1);
     if (n < 0) {
+        if (lives && lua_status(co) > LUA_YIELD) moclL_keep_stack(L, co);
         lua_pushboolean(L, 0);
         lua_insert(L, -2);
         return 2;
@@ -219,10 +223,12 @@ static int coroutine_resume(lua_State *L) {
 
 static int wrapped(lua_State *L) {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+    bool lives = lua_status(co) <= LUA_YIELD;
     int n = resume(L, co, lua_gettop(L));
     if (n >= 0) return n;
     int status = lua_status(co);
-    if (status != LUA_OK && status != LUA_YIELD) { /* it failed: its <close> variables are open */
+    if (status > LUA_YIELD) { /* it failed: its <close> variables are open */
+        if (lives) moclL_keep_stack(L, co);
         status = close_thread(L, co);
         lua_xmove(co, L, 1);
     }
@@ -231,6 +237,7 @@ static int wrapped(lua_State *L) {
         lua_insert(L, -2);
         lua_concat(L, 2);
     }
+    if (lives && status > LUA_YIELD) moclL_rename_stack(L);
     return lua_error(L);
 }
 

@@ -23,7 +23,6 @@ static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "
 ** that takes its place. */
 static const bool *check_blocks(lua_State *L, const mocl_model *m) {
     int list = lua_gettop(L);
-    luaL_checktype(L, list, LUA_TTABLE);
     lua_Integer n = (lua_Integer)lua_rawlen(L, list);
     if (n == 0) luaL_error(L, "layers_to_transform is empty: name at least one layer, counted from 0, or leave it out for all");
     bool *blocks = lua_newuserdatauv(L, (size_t)m->config.layers * sizeof *blocks, 0);
@@ -64,7 +63,7 @@ static void plan_modules(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
         lua_setfield(L, modules + 1, name);
         if (lua_getfield(L, modules, name) != LUA_TNIL) {
             int one = lua_gettop(L);
-            luaL_checktype(L, one, LUA_TTABLE);
+            if (!lua_istable(L, one)) luaL_error(L, "modules: '%s' is a %s, not a table", name, luaL_typename(L, one));
             moclL_checkoptions(L, one, fields);
             lua_Integer rank = moclL_optfield_integer(L, one, "r", 0);
             plan[i] = check_plan(L, rank, moclL_optfield_number(L, one, "alpha", (double)rank));
@@ -85,13 +84,14 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
     const bool *blocks = NULL;
     unsigned targets = 0;
     mocl_adapter_plan one = check_plan(L, moclL_optfield_integer(L, 2, "r", 16), moclL_optfield_number(L, 2, "alpha", 32));
-    if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "target_modules") == LUA_TNIL) {
+    if (!moclL_optfield_table(L, 2, "target_modules")) {
         targets = (1u << MOCL_LINEARS) - 1;
     } else {
-        luaL_checktype(L, -1, LUA_TTABLE);
         for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
             lua_geti(L, -1, i);
-            const char *name = luaL_checkstring(L, -1);
+            if (lua_type(L, -1) != LUA_TSTRING)
+                luaL_error(L, "target_modules: entry %I is a %s, not a name", i, luaL_typename(L, -1));
+            const char *name = lua_tostring(L, -1);
             int which = 0;
             while (target_names[which] && strcmp(target_names[which], name) != 0) which++;
             if (!target_names[which])
@@ -100,7 +100,7 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
             lua_pop(L, 1);
         }
     }
-    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "layers_to_transform") != LUA_TNIL) blocks = check_blocks(L, m);
+    if (moclL_optfield_table(L, 2, "layers_to_transform")) blocks = check_blocks(L, m);
     for (int64_t l = 0; l < m->config.layers; l++)
         for (int i = 0; i < MOCL_LINEARS; i++)
             if ((!blocks || blocks[l]) && targets >> i & 1) plan[l * MOCL_LINEARS + i] = one;
@@ -120,8 +120,7 @@ int moclL_model_add_lora(lua_State *L) {
     size_t bytes = (size_t)(m->config.layers * MOCL_LINEARS) * sizeof(mocl_adapter_plan);
     mocl_adapter_plan *plan = lua_newuserdatauv(L, bytes, 0); /* 3 */
     memset(plan, 0, bytes);
-    if (!lua_isnil(L, 2) && lua_getfield(L, 2, "modules") != LUA_TNIL) {
-        luaL_checktype(L, -1, LUA_TTABLE);
+    if (moclL_optfield_table(L, 2, "modules")) {
         for (int i = 0; i < 5; i++) {
             if (i == 2) continue; /* dropout */
             if (lua_getfield(L, 2, options[i]) != LUA_TNIL)
@@ -268,7 +267,9 @@ static int lora_find_names(lua_State *L) {
     for (lua_Integer i = 1, names = (lua_Integer)lua_rawlen(L, 2); i <= names; i++) {
         size_t length;
         lua_rawgeti(L, 2, i);
-        const char *name = luaL_checklstring(L, -1, &length);
+        if (lua_type(L, -1) != LUA_TSTRING)
+            return luaL_argerror(L, 2, lua_pushfstring(L, "entry %I is a %s, not a name", i, luaL_typename(L, -1)));
+        const char *name = lua_tolstring(L, -1, &length);
         int rc = pcre2_match(*regex, (PCRE2_SPTR)name, length, 0, 0, *match, NULL);
         if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) return fail_pattern(L, rc);
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(*match);

@@ -347,26 +347,32 @@ static int generated_gc(lua_State *L) {
     return 0;
 }
 
-typedef struct token_callback {
-    lua_State *L;
-    int fn; /* stack index of the function */
-    bool failed;
-} token_callback;
+#define GENERATION_CLASS "mocl.generation"
 
-/* the callback's error stays on the stack; the core unwinds by its normal path first */
-static int call_on_token(void *arg, int64_t row, int32_t token) {
-    token_callback *cb = arg;
-    lua_State *L = cb->L;
-    lua_pushvalue(L, cb->fn);
-    lua_pushinteger(L, row + 1);
-    lua_pushinteger(L, token);
-    if (lua_pcall(L, 2, 1, 0)) {
-        cb->failed = true;
-        return -1;
+static void close_generation(void *p) { mocl_generation_close(p); }
+
+/* Generates with a call of the function at index fn for each token. What it raises leaves through here: Lua closes the
+** generation, at the top of the stack, then. */
+static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
+                                     const mocl_generate_options *o) {
+    mocl_generation **generation = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
+    lua_toclose(L, -1);
+    int64_t row;
+    int32_t token;
+    mocl_status st = mocl_generation_open(generation, g, m, r.n, r.offsets, r.tokens, o);
+    for (bool stop = false; !st;) {
+        st = mocl_generation_next(*generation, stop, &row, &token);
+        if (st || row < 0) break;
+        lua_pushvalue(L, fn);
+        lua_pushinteger(L, row + 1);
+        lua_pushinteger(L, token);
+        lua_call(L, 2, 1);
+        stop = lua_toboolean(L, -1);
+        lua_pop(L, 1);
     }
-    int stop = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return stop;
+    mocl_generation_close(*generation);
+    *generation = NULL;
+    return st;
 }
 
 /* The ids in option eos, an integer or a list of them, as a userdata left on the stack. */
@@ -410,23 +416,14 @@ static int model_generate(lua_State *L) {
         .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
     };
     read_eos(L, 3, &o);
-    token_callback cb = {L, 0, false};
-    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "on_token") != LUA_TNIL) {
-        luaL_checktype(L, -1, LUA_TFUNCTION);
-        cb.fn = lua_gettop(L);
-        o.on_token = call_on_token;
-        o.arg = &cb;
-    }
+    int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
     ragged r = read_ragged(L, 2, 0);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
     luaL_setmetatable(L, GENERATED_CLASS);
     luaL_checkstack(L, 16, NULL);
-    mocl_status st = mocl_model_generate(g, m, r.n, r.offsets, r.tokens, &o);
-    if (cb.failed) {
-        mocl_clear(m->ctx);
-        return lua_error(L);
-    }
+    mocl_status st = on_token ? generate_by_token(L, on_token, g, m, r, &o)
+                              : mocl_model_generate(g, m, r.n, r.offsets, r.tokens, &o);
     if (st) return moclL_raise(L, st);
 
     int64_t total = 0;
@@ -478,7 +475,9 @@ static const luaL_Reg functions[] = {
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
+    static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, MODEL_CLASS, methods, free_model);
+    moclL_newclass(L, GENERATION_CLASS, none, close_generation);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);
     lua_setfield(L, -2, "__gc");

@@ -164,7 +164,7 @@ static int nn_lm_head(lua_State *L) {
     moclL_checkoptions(L, 4, options);
     double temperature = moclL_optfield_number(L, 4, "temperature", 1);
     bool want_entropy = moclL_optfield_boolean(L, 4, "entropy", true);
-    if (!lua_isnoneornil(L, 4) && lua_getfield(L, 4, "hidden_ref") != LUA_TNIL) ref = moclL_checktensor(L, -1);
+    ref = moclL_optfield_tensor(L, 4, "hidden_ref");
     mocl_tensor *target = moclL_pushids(L, 3, h->storage->dev, 0);
     mocl_tensor **logp = moclL_pushtensor(L), **entropy = NULL, **kl = NULL;
     if (want_entropy) entropy = moclL_pushtensor(L);

@@ -64,11 +64,12 @@ static int optim_adamw(lua_State *L) {
     double lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", 1e-3), true);
     double eps = positive(L, "eps", moclL_optfield_number(L, 2, "eps", 1e-8), false);
     double wd = positive(L, "weight_decay", moclL_optfield_number(L, 2, "weight_decay", 0), true);
-    if (!lua_isnoneornil(L, 2) && lua_getfield(L, 2, "betas") != LUA_TNIL) {
-        luaL_checktype(L, -1, LUA_TTABLE);
+    if (moclL_optfield_table(L, 2, "betas")) {
         for (int i = 0; i < 2; i++) {
             lua_geti(L, -1, i + 1);
-            beta[i] = luaL_checknumber(L, -1);
+            if (lua_type(L, -1) != LUA_TNUMBER)
+                return luaL_error(L, "bad option 'betas' (two numbers expected, number %d is a %s)", i + 1, luaL_typename(L, -1));
+            beta[i] = lua_tonumber(L, -1);
             lua_pop(L, 1);
             if (!(beta[i] >= 0 && beta[i] < 1)) return luaL_error(L, "bad option 'betas' (%f is outside [0, 1))", mocl_shown(beta[i]));
         }

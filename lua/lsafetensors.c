@@ -32,9 +32,7 @@ static int safetensors_load(lua_State *L) {
     moclL_checkoptions(L, 2, options);
     mocl_ctx *ctx = moclL_ctx(L);
     mocl_device *dev = moclL_optdevice(L, 2);
-    if (lua_isnil(L, 2)) lua_pushnil(L);
-    else lua_getfield(L, 2, "only"); /* 3 */
-    if (!lua_isnil(L, 3)) luaL_checktype(L, 3, LUA_TFUNCTION);
+    if (!moclL_optfield_function(L, 2, "only")) lua_pushnil(L); /* 3 */
     mocl_safetensors **file = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
     mocl_status st = mocl_safetensors_open(ctx, file, path);
     if (st) return moclL_result(L, st, 0);

@@ -41,6 +41,15 @@ mocl_tensor *moclL_totensor(lua_State *L, int idx) {
     return box ? hold(L, *box) : NULL;
 }
 
+mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name) {
+    if (lua_isnoneornil(L, idx)) lua_pushnil(L);
+    else lua_getfield(L, idx, name);
+    mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
+    if (box && !*box) luaL_error(L, "bad option '%s' (tensor was released)", name);
+    if (!box && !lua_isnil(L, -1)) moclL_badoption(L, name, "tensor");
+    return box ? hold(L, *box) : NULL;
+}
+
 static size_t live_bytes(mocl_ctx *ctx) {
     size_t live = 0;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)

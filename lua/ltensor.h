@@ -11,6 +11,9 @@
 mocl_tensor *moclL_checktensor(lua_State *L, int idx);
 mocl_tensor *moclL_opttensor(lua_State *L, int idx); /* NULL for nil or none */
 mocl_tensor *moclL_totensor(lua_State *L, int idx);  /* NULL for anything else */
+/* The tensor that is option `name` of the table at idx, or NULL; raises for another value. The option stays on the
+** stack. */
+mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name);
 /* Opens mocl.tensor: called by the opener of each module that makes tensors, which are nothing without their class. */
 void moclL_opentensors(lua_State *L);
 /* Pushes an empty owner and returns the place for the tensor. Collects garbage first where device

@@ -136,7 +136,7 @@ void moclL_checkoptions(lua_State *L, int idx, const char *const known[]) {
     }
 }
 
-static bool is_callable(lua_State *L, int idx) {
+bool moclL_iscallable(lua_State *L, int idx) {
     if (lua_isfunction(L, idx)) return true;
     if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
     lua_pop(L, 1);
@@ -144,7 +144,7 @@ static bool is_callable(lua_State *L, int idx) {
 }
 
 void moclL_checkcallable(lua_State *L, int idx) {
-    if (!is_callable(L, idx)) luaL_typeerror(L, idx, "function");
+    if (!moclL_iscallable(L, idx)) luaL_typeerror(L, idx, "function");
 }
 
 lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer) {
@@ -162,13 +162,13 @@ static bool push_field(lua_State *L, int idx, const char *name) {
     return lua_getfield(L, idx, name) != LUA_TNIL;
 }
 
-static void bad_option(lua_State *L, const char *name, const char *expected) {
-    luaL_error(L, "bad option '%s' (%s expected, got %s)", name, expected, luaL_typename(L, -1));
+int moclL_badoption(lua_State *L, const char *name, const char *expected) {
+    return luaL_error(L, "bad option '%s' (%s expected, got %s)", name, expected, luaL_typename(L, -1));
 }
 
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def) {
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TNUMBER) bad_option(L, name, "number");
+        if (lua_type(L, -1) != LUA_TNUMBER) moclL_badoption(L, name, "number");
         def = lua_tonumber(L, -1);
     }
     lua_pop(L, 1);
@@ -179,7 +179,7 @@ lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_
     if (push_field(L, idx, name)) {
         int is_integer;
         lua_Integer v = moclL_tointeger(L, -1, &is_integer);
-        if (!is_integer) bad_option(L, name, "integer");
+        if (!is_integer) moclL_badoption(L, name, "integer");
         def = v;
     }
     lua_pop(L, 1);
@@ -188,16 +188,34 @@ lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_
 
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def) {
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TBOOLEAN) bad_option(L, name, "boolean");
+        if (lua_type(L, -1) != LUA_TBOOLEAN) moclL_badoption(L, name, "boolean");
         def = lua_toboolean(L, -1);
     }
     lua_pop(L, 1);
     return def;
 }
 
+bool moclL_optfield_table(lua_State *L, int idx, const char *name) {
+    if (push_field(L, idx, name)) {
+        if (!lua_istable(L, -1)) moclL_badoption(L, name, "table");
+        return true;
+    }
+    lua_pop(L, 1);
+    return false;
+}
+
+bool moclL_optfield_function(lua_State *L, int idx, const char *name) {
+    if (push_field(L, idx, name)) {
+        if (!moclL_iscallable(L, -1)) moclL_badoption(L, name, "function");
+        return true;
+    }
+    lua_pop(L, 1);
+    return false;
+}
+
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def) {
     if (push_field(L, idx, name)) {
-        if (lua_type(L, -1) != LUA_TSTRING) bad_option(L, name, "string");
+        if (lua_type(L, -1) != LUA_TSTRING) moclL_badoption(L, name, "string");
         def = lua_tostring(L, -1);
         moclL_holdstring(L);
     }

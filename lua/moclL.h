@@ -47,7 +47,8 @@ int moclL_raise(lua_State *L, mocl_status status);
 ** else raises. */
 int moclL_result(lua_State *L, mocl_status status, int n_results);
 
-/* Raises unless the value at idx is a function or an object with __call. */
+/* Is the value at idx a function or an object with __call? The other one raises where it is not. */
+bool moclL_iscallable(lua_State *L, int idx);
 void moclL_checkcallable(lua_State *L, int idx);
 
 /* Raise unless each key of the table at idx (nil or none is fine) is in the NULL-terminated list;
@@ -61,6 +62,11 @@ lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
+/* Raises "bad option 'name' (EXPECTED expected, got TYPE)" for the value on top of the stack. */
+int moclL_badoption(lua_State *L, const char *name, const char *expected);
+/* Push the table or what can be called and return true; false, with nothing pushed, where there is none. */
+bool moclL_optfield_table(lua_State *L, int idx, const char *name);
+bool moclL_optfield_function(lua_State *L, int idx, const char *name);
 /* The string lives until the running call ends. */
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
 

@@ -12,75 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "calls.h"
 #include "mocl.h"
 #include "modules.h"
 
 static const char string_key = 's'; /* registry: what mocl_get_string returned last */
 
 const char *mocl_version(void) { return MOCL_VERSION; }
-
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-static bool begins_with(const char *s, const char *start) { return strncmp(s, start, strlen(start)) == 0; }
-
-/* Does the message begin with a place in the code that runs ("chunk:line: ..."), or in mocl's own? One that does not was
-** raised for the user of a script, not for its author: an option, or a place in a file that was read ("x.json:3:7: ..."). */
-static bool has_place(lua_State *L, const char *message) {
-    enum { LEVELS = 100 }; /* the place is near, and a stack may be deep */
-    lua_Debug ar;
-    if (begins_with(message, "stdlib/")) return true;
-    for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
-        lua_getinfo(L, "S", &ar);
-        if (*ar.what == 'C' || !begins_with(message, ar.short_src)) continue;
-        const char *line = message + strlen(ar.short_src);
-        size_t digits = *line == ':' ? strspn(line + 1, "0123456789") : 0;
-        if (digits > 0 && line[1 + digits] == ':') return true;
-    }
-    return false;
-}
-
-/* message handler: the error as a string, with a traceback where it has a place and is of use */
-static int add_traceback(lua_State *L) {
-    const char *message = lua_tostring(L, 1);
-    moclL_host *h = moclL_host_of(L);
-    h->interrupted = message && ends_with(message, "interrupted!");
-    if (h->interrupted && h->plain_interrupt) {
-        lua_pushliteral(L, "interrupted!");
-        return 1;
-    }
-    if (!message) {
-        if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
-        message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-    }
-    if (has_place(L, message)) luaL_traceback(L, L, message, 1);
-    else lua_pushstring(L, message);
-    return 1;
-}
-
-int moclL_call(lua_State *L, int n_args, int n_results) {
-    int base = lua_gettop(L) - n_args;
-    moclL_host_of(L)->interrupted = false;
-    lua_pushcfunction(L, add_traceback);
-    lua_insert(L, base);
-    int status = lua_pcall(L, n_args, n_results, base);
-    lua_remove(L, base);
-    if (status) moclL_dropcalls(L);
-    return status;
-}
-
-const char *moclL_errortext(lua_State *L, char buf[MOCLL_ERROR_BYTES]) {
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
-    size_t refused = moclL_host_of(L)->refused;
-    const char lua_text[] = "not enough memory";
-    size_t n = sizeof lua_text - 1;
-    if (!text || !refused || strncmp(text, lua_text, n) != 0) return text;
-    snprintf(buf, MOCLL_ERROR_BYTES, "%s: Lua wanted %zu bytes; " MOCL_NOMEM_CURE "%s", lua_text, refused, text + n);
-    return buf;
-}
 
 /* ---- opening and closing ----------------------------------------------------------------------- */
 
@@ -91,6 +28,7 @@ static int open_state(lua_State *L) {
         lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
     }
     luaL_openlibs(L);
+    moclL_open_errors(L);
     moclL_openctx(L, o->n_threads);
     moclL_host *h = moclL_host_of(L);
     h->ctx = moclL_ctx(L);
@@ -219,6 +157,7 @@ static int end_call(moclL_host *h, int status, int top) {
 
 int mocl_dostring(mocl_ctx *ctx, const char *code, const char *chunkname) {
     moclL_host *h = ctx->host;
+    if (!code) code = ""; /* nothing to run */
     int top = lua_gettop(h->L);
     h->interrupted = false;
     int status = luaL_loadbuffer(h->L, code, strlen(code), chunkname ? chunkname : code);
@@ -240,7 +179,7 @@ int mocl_dofile(mocl_ctx *ctx, const char *path) {
     lua_pushlightuserdata(h->L, (void *)path);
     int status = lua_pcall(h->L, 1, 1, 0);
     /* no message handler here, whose traceback says nothing of a file that is not read: so it is asked now */
-    if (status && lua_type(h->L, -1) == LUA_TSTRING) h->interrupted = ends_with(lua_tostring(h->L, -1), "interrupted!");
+    if (status && lua_type(h->L, -1) == LUA_TSTRING) h->interrupted = moclL_is_interruption(lua_tostring(h->L, -1));
     if (!status) status = moclL_call(h->L, 0, 0);
     return end_call(h, status, top);
 }
@@ -264,14 +203,26 @@ static int run_request(mocl_ctx *ctx, lua_CFunction f, request *r) {
     return end_call(h, moclL_call(h->L, 1, 0), top);
 }
 
+/* is the value on top of the stack a table, or an object that acts as one? */
+static bool holds_fields(lua_State *L) {
+    if (lua_istable(L, -1)) return true;
+    if (lua_isstring(L, -1) || luaL_getmetafield(L, -1, "__index") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
 /* "a.b.c": pushes the table a.b and returns "c" */
-static const char *push_container(lua_State *L, const char *name) {
+static const char *push_container(lua_State *L, const char *path) {
+    const char *name = path;
+    if (!path) luaL_error(L, "the name is NULL");
     lua_pushglobaltable(L);
     for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
         lua_pushlstring(L, name, (size_t)(dot - name));
-        if (lua_gettable(L, -2) == LUA_TNIL)
-            luaL_error(L, "'%s' is nil", lua_pushlstring(L, name, (size_t)(dot - name)));
+        lua_gettable(L, -2);
         lua_remove(L, -2);
+        if (holds_fields(L)) continue;
+        const char *type = luaL_typename(L, -1), *article = lua_isnil(L, -1) ? "" : "a ";
+        luaL_error(L, "'%s' is %s%s, not a table", lua_pushlstring(L, path, (size_t)(dot - path)), article, type);
     }
     return name;
 }
@@ -319,8 +270,14 @@ static int get_string(lua_State *L) {
 
 static int call_function(lua_State *L) {
     request *r = lua_touserdata(L, 1);
-    luaL_checkstack(L, r->n_args + r->n_results + 4, "too many numbers");
+    if (r->n_args < 0 || r->n_results < 0) return luaL_error(L, "mocl_call: %d arguments and %d results", r->n_args, r->n_results);
+    if (r->n_args && !r->args) return luaL_error(L, "mocl_call: %d arguments, but args is NULL", r->n_args);
+    if (r->n_results && !r->results) return luaL_error(L, "mocl_call: %d results, but results is NULL", r->n_results);
+    luaL_checkstack(L, r->n_args, "too many arguments");
+    luaL_checkstack(L, r->n_results, "too many results");
     push_value(L, r->name);
+    if (!moclL_iscallable(L, -1))
+        return luaL_error(L, "'%s' is %s%s, not a function", r->name, lua_isnil(L, -1) ? "" : "a ", luaL_typename(L, -1));
     for (int i = 0; i < r->n_args; i++) lua_pushnumber(L, r->args[i]);
     lua_call(L, r->n_args, r->n_results);
     for (int i = 0; i < r->n_results; i++) {
@@ -340,7 +297,7 @@ int mocl_set_number(mocl_ctx *ctx, const char *name, double value) {
 int mocl_get_number(mocl_ctx *ctx, const char *name, double *value) {
     request r = {.name = name};
     int result = run_request(ctx, get_number, &r);
-    if (result == MOCL_DONE) *value = r.number;
+    if (result == MOCL_DONE && value) *value = r.number;
     return result;
 }
 

@@ -29,6 +29,7 @@ typedef struct moclL_host {
     _Alignas(16) char spare[MOCLL_SPARES][MOCLL_SPARE_BYTES];
     bool plain_interrupt; /* sys.on_interrupt("message"): an interruption is shown without place and traceback */
     bool interrupted; /* the last error that left a protected call was an interruption */
+    lua_CFunction raises[2]; /* Lua's error and assert, by which code raises what it has chosen */
 
     /* MOCL_GC_STRESS=N, 0 = off: a full collection before every N-th tensor or other owner, and one without finalizers
     ** at every 64 N-th new object of Lua. For tests: what is freed too early, is freed now. */
@@ -61,6 +62,15 @@ int moclL_call(lua_State *L, int n_args, int n_results);
 ** it is completed in buf. Allocates nothing and leaves the stack. */
 enum { MOCLL_ERROR_BYTES = 256 };
 const char *moclL_errortext(lua_State *L, char buf[MOCLL_ERROR_BYTES]);
+
+/* Does the text of an error, with or without a traceback, say that it is an interruption? */
+bool moclL_is_interruption(const char *message);
+/* A coroutine has died of the error on top of L's stack: keeps its stack as text for whoever shows that error, until
+** the next one dies. Raises nothing. */
+void moclL_keep_stack(lua_State *L, lua_State *co);
+/* What was kept last belongs to the error on top of the stack, which has taken the place of the coroutine's. */
+void moclL_rename_stack(lua_State *L);
+void moclL_open_errors(lua_State *L); /* before scripts can replace Lua's own functions */
 
 /* interrupt.c */
 void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes); /* a lua_Alloc */

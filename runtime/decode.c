@@ -34,6 +34,7 @@ typedef struct weight { /* y = x W^T + scale (x A^T) B^T; a.t and b.t NULL witho
 
 struct mocl_decode {
     mocl_model *m;
+    int64_t layers; /* of the model, which may go first */
     const mocl_generate_options *o;
     const mocl_decode_rows *rows;
     weight *linear; /* [layers][MOCL_LINEARS] */
@@ -127,7 +128,7 @@ static void close_weight(weight *w) {
 
 void mocl_decode_close(mocl_decode *d) {
     if (!d) return;
-    for (int64_t i = 0; d->linear && i < d->m->config.layers * MOCL_LINEARS; i++) close_weight(&d->linear[i]);
+    for (int64_t i = 0; d->linear && i < d->layers * MOCL_LINEARS; i++) close_weight(&d->linear[i]);
     close_weight(&d->head);
     mocl_tensor_unref(d->work);
     for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
@@ -163,6 +164,7 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     mocl_decode *d = mocl_calloc(ctx, 1, sizeof *d);
     if (!d) return mocl_nomem(ctx, sizeof *d);
     d->m = m;
+    d->layers = m->config.layers;
     d->o = o;
     d->rows = rows;
     d->large = is_large(m);

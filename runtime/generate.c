@@ -29,7 +29,16 @@ typedef struct run {
     int64_t step;
     mocl_decode_rows rows_of;
     mocl_decode *on_host; /* NULL where steps run over tensors */
+    int64_t layers;       /* of the model, which may go before the run is closed */
 } run;
+
+struct mocl_generation {
+    run r;
+    mocl_generate_options o;
+    mocl_generated *g;
+    int64_t at, kept; /* rows of the last step that were given out, and those of them that go on */
+    bool given;       /* row `at` was, and is to be ended or kept */
+};
 
 void mocl_generated_free(mocl_generated *g) {
     mocl_free(g->token);
@@ -44,6 +53,7 @@ static mocl_status open_run(run *r) {
     mocl_ctx *ctx = r->m->ctx;
     int64_t shape[4] = {r->rows, r->capacity, c->kv_heads, c->head_size};
     size_t n = (size_t)r->rows;
+    r->layers = c->layers;
     r->kcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->kcache);
     r->vcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->vcache);
     r->row = mocl_calloc(ctx, n, sizeof *r->row);
@@ -68,7 +78,7 @@ static mocl_status open_run(run *r) {
 
 static void close_run(run *r) {
     mocl_decode_close(r->on_host);
-    for (int64_t l = 0; l < r->m->config.layers; l++) {
+    for (int64_t l = 0; l < r->layers; l++) {
         if (r->kcache) mocl_tensor_unref(r->kcache[l]);
         if (r->vcache) mocl_tensor_unref(r->vcache[l]);
     }
@@ -231,27 +241,34 @@ static bool ends(const mocl_generate_options *o, int32_t token) {
     return false;
 }
 
+/* stores token `at` of the group of active row i */
+static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) {
+    int64_t b = r->row[i], n = r->active;
+    if (!isfinite(r->sum[at * n + i])) return mocl_model_refuse_logits(r->m, r->o->adapter, b + 1, g->length[b] + 1);
+    int64_t to = b * g->max_new_tokens + g->length[b]++;
+    g->token[to] = r->target[at * n + i];
+    g->logp[to] = r->host[at * n + i];
+    g->finished[b] = ends(r->o, g->token[to]);
+    return MOCL_OK;
+}
+
+/* keeps active row i as number *kept of the next group, if it goes on */
+static void keep(run *r, const mocl_generated *g, int64_t i, int64_t *kept) {
+    int64_t b = r->row[i], k = *kept;
+    if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) return;
+    r->row[k] = r->row[i];
+    r->row_id[k] = r->row_id[i];
+    r->pos[k] = r->pos[i];
+    r->last[k] = g->token[b * g->max_new_tokens + g->length[b] - 1];
+    ++*kept;
+}
+
 /* stores the tokens of the group and keeps the rows that go on */
 static mocl_status advance(run *r, mocl_generated *g) {
-    int64_t kept = 0, n = r->active;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t b = r->row[i];
-        int32_t token = 0;
-        for (int64_t s = 0; s < r->group && !g->finished[b]; s++) {
-            if (!isfinite(r->sum[s * n + i])) return mocl_model_refuse_logits(r->m, r->o->adapter, b + 1, g->length[b] + 1);
-            int64_t at = b * g->max_new_tokens + g->length[b]++;
-            g->token[at] = token = r->target[s * n + i];
-            g->logp[at] = r->host[s * n + i];
-            int says = r->o->on_token ? r->o->on_token(r->o->arg, b, token) : 0;
-            if (says < 0) return mocl_fail(r->m->ctx, MOCL_E_SCRIPT, "generate: stopped by its callback");
-            g->finished[b] = says > 0 || ends(r->o, token);
-        }
-        if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) continue;
-        r->row[kept] = r->row[i];
-        r->row_id[kept] = r->row_id[i];
-        r->pos[kept] = r->pos[i];
-        r->last[kept] = token;
-        kept++;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < r->active; i++) {
+        for (int64_t at = 0; at < r->group && !g->finished[r->row[i]]; at++) MOCL_TRY(take(r, g, i, at));
+        keep(r, g, i, &kept);
     }
     r->active = kept;
     r->step += r->group;
@@ -298,9 +315,9 @@ done:
     return st;
 }
 
-/* How many steps go in a group: to the first limit that a row reaches, and one where a callback may end a row. */
+/* How many steps go in a group: to the first limit that a row reaches, and one where the caller may end a row. */
 static int64_t group_size(const run *r, const mocl_generated *g) {
-    int64_t most = r->o->on_token ? 1 : AHEAD;
+    int64_t most = r->o->by_token ? 1 : AHEAD;
     for (int64_t i = 0; i < r->active; i++) {
         int64_t length = g->max_new_tokens - g->length[r->row[i]], room = r->m->config.positions - r->pos[i];
         if (length < most) most = length;
@@ -372,14 +389,12 @@ static mocl_status check_options(mocl_ctx *ctx, const mocl_model *m, const mocl_
     return MOCL_OK;
 }
 
-mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets, const int32_t *tokens,
-                                const mocl_generate_options *o) {
+/* checks what is wanted, and makes the run and the room for its results */
+static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
+    mocl_model *m = r->m;
     mocl_ctx *ctx = m->ctx;
-    run r = {.m = m, .o = o, .rows = rows, .active = rows};
-    int64_t longest = 0;
-    bool was = ctx->grad_enabled;
-    mocl_status st;
-    memset(g, 0, sizeof *g);
+    const mocl_generate_options *o = r->o;
+    int64_t longest = 0, rows = r->rows;
     MOCL_TRY(check_options(ctx, m, o));
     if (rows < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: there are no prompts");
     for (int64_t b = 0; b < rows; b++) {
@@ -391,7 +406,7 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
                              (long long)b + 1, (long long)n, (long long)m->config.positions);
         if (n > longest) longest = n;
     }
-    r.capacity = longest + o->max_new_tokens < m->config.positions ? longest + o->max_new_tokens : m->config.positions;
+    r->capacity = longest + o->max_new_tokens < m->config.positions ? longest + o->max_new_tokens : m->config.positions;
     g->rows = rows;
     g->max_new_tokens = o->max_new_tokens;
     size_t room;
@@ -400,12 +415,19 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
     g->logp = mocl_calloc(ctx, room, sizeof *g->logp);
     g->length = mocl_calloc(ctx, (size_t)rows, sizeof *g->length);
     g->finished = mocl_calloc(ctx, (size_t)rows, sizeof *g->finished);
-    if (!g->token || !g->logp || !g->length || !g->finished) {
-        mocl_generated_free(g);
-        return mocl_nomem(ctx, room * 8);
-    }
+    if (!g->token || !g->logp || !g->length || !g->finished) return mocl_nomem(ctx, room * 8);
+    return open_run(r);
+}
+
+mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets, const int32_t *tokens,
+                                const mocl_generate_options *o) {
+    mocl_ctx *ctx = m->ctx;
+    run r = {.m = m, .o = o, .rows = rows, .active = rows};
+    bool was = ctx->grad_enabled;
+    mocl_status st;
+    memset(g, 0, sizeof *g);
     ctx->grad_enabled = false;
-    MOCL_GOTO(open_run(&r), done);
+    MOCL_GOTO(start(&r, g, offsets), done);
     MOCL_GOTO(prefill(&r, offsets, tokens), done);
     MOCL_GOTO(advance(&r, g), done);
     while (r.active > 0) {
@@ -418,4 +440,60 @@ done:
     close_run(&r);
     if (st) mocl_generated_free(g);
     return st;
+}
+
+/* ---- one token at a time ---- */
+
+mocl_status mocl_generation_open(mocl_generation **out, mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets,
+                                 const int32_t *tokens, const mocl_generate_options *o) {
+    mocl_ctx *ctx = m->ctx;
+    bool was = ctx->grad_enabled;
+    mocl_generation *p = *out = mocl_calloc(ctx, 1, sizeof *p);
+    if (!p) return mocl_nomem(ctx, sizeof *p);
+    p->o = *o;
+    p->o.by_token = true;
+    p->g = g;
+    p->r = (run){.m = m, .o = &p->o, .rows = rows, .active = rows};
+    ctx->grad_enabled = false;
+    mocl_status st = start(&p->r, g, offsets);
+    if (!st) st = prefill(&p->r, offsets, tokens);
+    ctx->grad_enabled = was;
+    return st;
+}
+
+/* the next tokens of the rows that go on, if there are any */
+static mocl_status next_step(mocl_generation *p) {
+    mocl_ctx *ctx = p->r.m->ctx;
+    bool was = ctx->grad_enabled;
+    p->r.active = p->kept;
+    p->r.step += p->r.group;
+    p->at = p->kept = 0;
+    if (!p->r.active) return MOCL_OK;
+    MOCL_TRY(mocl_poll(ctx));
+    ctx->grad_enabled = false;
+    mocl_status st = step(&p->r, p->g);
+    ctx->grad_enabled = was;
+    return st;
+}
+
+mocl_status mocl_generation_next(mocl_generation *p, bool stop, int64_t *row, int32_t *token) {
+    run *r = &p->r;
+    if (p->given) {
+        if (stop) p->g->finished[r->row[p->at]] = true;
+        keep(r, p->g, p->at++, &p->kept);
+        p->given = false;
+    }
+    *row = -1;
+    if (p->at == r->active) MOCL_TRY(next_step(p));
+    if (p->at == r->active) return MOCL_OK; /* none is active */
+    MOCL_TRY(take(r, p->g, p->at, 0));
+    p->given = true;
+    *row = r->row[p->at];
+    *token = p->g->token[*row * p->g->max_new_tokens + p->g->length[*row] - 1];
+    return MOCL_OK;
+}
+
+void mocl_generation_close(mocl_generation *p) {
+    if (p) close_run(&p->r);
+    mocl_free(p);
 }

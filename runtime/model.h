@@ -109,9 +109,7 @@ typedef struct mocl_generate_options {
     int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
     bool adapter;
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
-    /* Called with each sampled token; 1 ends the row after it, 0 goes on, -1 aborts. May be NULL. */
-    int (*on_token)(void *arg, int64_t row, int32_t token);
-    void *arg;
+    bool by_token;      /* set by mocl_generation_open */
 } mocl_generate_options;
 
 /* What was generated: for row b, length[b] tokens and as many log-probabilities at the sampling
@@ -128,6 +126,15 @@ typedef struct mocl_generated {
 /* prompts: host arrays; row b is tokens[offsets[b]] .. tokens[offsets[b + 1] - 1], not empty */
 mocl_status mocl_model_generate(mocl_generated *out, mocl_model *m, int64_t rows, const int32_t *offsets,
                                 const int32_t *tokens, const mocl_generate_options *options);
+/* The same, one token at a time, for a caller that looks at each and may leave at any. `out` and what `eos` of the
+** options points to live as long as the generation; close it whatever open returned (*generation may be NULL then), and
+** free `out`. */
+typedef struct mocl_generation mocl_generation;
+mocl_status mocl_generation_open(mocl_generation **generation, mocl_generated *out, mocl_model *m, int64_t rows,
+                                 const int32_t *offsets, const int32_t *tokens, const mocl_generate_options *options);
+/* *row gets the row and *token its next token; *row -1: all rows have ended. `stop` ends the row of the last token. */
+mocl_status mocl_generation_next(mocl_generation *generation, bool stop, int64_t *row, int32_t *token);
+void mocl_generation_close(mocl_generation *generation);
 void mocl_generated_free(mocl_generated *g);
 
 /* ---- shared by model.c and generate.c ---- */

@@ -39,6 +39,7 @@ M.undocumented = {
   ["mocl.model_config"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_files"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_keys"] = "data of mocl.transformer; compatibility.md has them as a table",
+  ["mocl.on_error"] = "how functions of the library add words to an error",
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
@@ -133,6 +134,7 @@ M.hidden_classes = {
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
+  ["mocl.generation"] = "held while a callback looks at tokens",
   ["mocl.generated"] = "held while a result is built",
 }
 

@@ -6,6 +6,7 @@
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local on_error = require "mocl.on_error"
 
 local checkpoint = {}
 
@@ -75,14 +76,12 @@ function checkpoint.newest(base)
     return nil
   end
   local path = fs.join(base, name)
-  local ok, state = pcall(read, path, checkpoint.step_of(name))
-  if not ok and type(state) == "string" and (state:find(": is not ", 1, true) or state:find(": No such file", 1, true)) then
-    error(("%s\nthis checkpoint is damaged: delete %s to go on from %s"):format(state, path,
-      names[2] and "the one before it" or "the last finished stage"), 0)
-  elseif not ok then -- memory, an interruption, a disk that cannot be read now
-    error(state, 0)
-  end
-  return path, state
+  local words <close> = on_error.words(function(text) -- but not of memory, or a disk that cannot be read now
+    return (text:find(": is not ", 1, true) or text:find(": No such file", 1, true))
+      and ("%s\nthis checkpoint is damaged: delete %s to go on from %s"):format(text, path,
+        names[2] and "the one before it" or "the last finished stage") or text
+  end)
+  return path, read(path, checkpoint.step_of(name))
 end
 
 local function sync_tree(dir)
@@ -140,6 +139,35 @@ local function settle(base, keep, name)
   end
 end
 
+-- Writes base/NAME by way of a directory beside it, which goes whatever fails. Returns its path.
+local function fill(base, name, write, full)
+  local dir, tmp = fs.join(base, name), fs.join(base, "." .. name .. ".tmp")
+  local tidy <close> = setmetatable({}, { __close = function()
+    if tmp then
+      fs.remove_tree(tmp)
+    end
+  end })
+  check(fs.mkdir(base))
+  if fs.exists(tmp) then
+    check(fs.remove_tree(tmp))
+  end
+  check(fs.mkdir(tmp))
+  local done, reason = write(tmp)
+  if done == nil and reason or done == false then
+    error(reason or tmp .. ": not written", 0)
+  end
+  local text = json.encode(full, { indent = 2 }) .. "\n"
+  check(fs.write(fs.join(tmp, STATE), text))
+  check(fs.write(fs.join(tmp, SUMS), digest.text(digest.of(tmp))))
+  sync_tree(tmp)
+  if fs.exists(dir) then
+    discard(base, name)
+  end
+  check(fs.rename(tmp, dir))
+  tmp = nil
+  return dir
+end
+
 --- Writes base/checkpoint-%06d: write(dir) puts files into it, state (a table) becomes state.json.
 -- `last` then points to it, and all but the newest `keep` are deleted; without keep all stay. Returns the path; a failure
 -- raises "path: reason" (or what write raised) and leaves the older checkpoints as they were. What newest needs of a state
@@ -156,30 +184,7 @@ function checkpoint.write(base, step, write, state, keep)
     full[k] = v
   end
   local name = ("checkpoint-%06d"):format(step)
-  local dir, tmp = fs.join(base, name), fs.join(base, "." .. name .. ".tmp")
-  local ok, err = pcall(function()
-    check(fs.mkdir(base))
-    if fs.exists(tmp) then
-      check(fs.remove_tree(tmp))
-    end
-    check(fs.mkdir(tmp))
-    local done, reason = write(tmp)
-    if done == nil and reason or done == false then
-      error(reason or tmp .. ": not written", 0)
-    end
-    local text = json.encode(full, { indent = 2 }) .. "\n"
-    check(fs.write(fs.join(tmp, STATE), text))
-    check(fs.write(fs.join(tmp, SUMS), digest.text(digest.of(tmp))))
-    sync_tree(tmp)
-    if fs.exists(dir) then
-      discard(base, name)
-    end
-    check(fs.rename(tmp, dir))
-  end)
-  if not ok then
-    fs.remove_tree(tmp)
-    error(err, 0)
-  end
+  local dir = fill(base, name, write, full)
   settle(base, keep, name)
   return dir
 end

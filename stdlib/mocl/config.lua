@@ -12,6 +12,7 @@
 
 local text = require "mocl.config_text"
 local fs = require "mocl.fs"
+local on_error = require "mocl.on_error"
 
 local config = {
   diff = text.diff,
@@ -292,7 +293,7 @@ function config.load(path)
   end
   ok, t = pcall(chunk)
   if not ok then
-    return nil, tostring(t)
+    return nil, on_error.text(t)
   elseif type(t) ~= "table" then
     return nil, path .. ": expected a table of options, got " .. got_text(t)
   end
@@ -338,12 +339,11 @@ local function merge_file(state, path)
   if type(t) ~= "table" then
     fail("%s: expected a table of options, got %s", path, got_text(t))
   end
-  local ok
-  ok, err = pcall(merge, state, t, "")
+  local words <close> = on_error.words(function(text)
+    return path .. ": " .. text
+  end)
+  merge(state, t, "")
   state.null = nil
-  if not ok then
-    fail("%s: %s", path, err)
-  end
 end
 
 local function apply_preset(state, presets, name)

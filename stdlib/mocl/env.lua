@@ -12,6 +12,7 @@
 
 local core = require "mocl.env.core"
 local rng = require "mocl.rng"
+local callable = require("mocl.options").callable
 
 local env = {}
 
@@ -67,9 +68,9 @@ function env.new(spec)
     check(e[key] == nil or is_count(e[key]), 2, "environment %s: %s is a positive integer, got %s", name, key, tostring(e[key]))
   end
   for _, key in ipairs { "reset", "step" } do
-    check(type(e[key]) == "function", 2, "environment %s: %s is a function, got %s", name, key, type(e[key]))
+    check(callable(e[key]), 2, "environment %s: %s is a function, got %s", name, key, type(e[key]))
   end
-  check(e.observe == nil or type(e.observe) == "function", 2, "environment %s: observe is a function, got %s", name, type(e.observe))
+  check(e.observe == nil or callable(e.observe), 2, "environment %s: observe is a function, got %s", name, type(e.observe))
   if not e.observe then
     check(e.states, 2, "environment %s: give states=, their number where states are the integers from 0, or observe=", name)
     check(not e.observation or e.observation == e.states, 2, "environment %s: without observe= an observation has %d entries, not %d",

@@ -1,6 +1,8 @@
 --- mocl.finite: a NaN or an infinity where there must be none is an error that says where and what to do. All such
 -- messages, those of the C core too, hold the words "not finite".
 
+local on_error = require "mocl.on_error"
+
 local finite = {}
 
 --- The value, if it is a finite number; else raises "WHAT is not finite (nan)".
@@ -39,17 +41,13 @@ end
 
 --- f(...); an error that something is not finite leaves as "WHERE: error; CURE".
 function finite.within(where, cure, f, ...)
-  local function pass(ok, ...)
-    if ok then
-      return ...
+  local words <close> = on_error.words(function(text)
+    if finite.is_error(text) then
+      return ("%s: %s; %s"):format(where, text:gsub("^[^\n:]*:%d+: ", ""), cure), true
     end
-    local err = ...
-    if finite.is_error(err) then
-      err = ("%s: %s; %s"):format(where, err:gsub("^[^\n:]*:%d+: ", ""), cure)
-    end
-    error(err, 0)
-  end
-  return pass(pcall(f, ...))
+    return text
+  end)
+  return f(...)
 end
 
 return finite

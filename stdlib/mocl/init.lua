@@ -5,7 +5,13 @@ local mocl = { _VERSION = "0.1.0" }
 
 return setmetatable(mocl, {
   __index = function(t, name)
-    local ok, module = pcall(require, "mocl." .. name)
+    local full = "mocl." .. name
+    local ok, module = true, nil
+    if package.preload[full] then
+      module = require(full)
+    else -- there may be no such module, which is the caller's mistake
+      ok, module = pcall(require, full)
+    end
     if not ok then
       error(module, 2)
     end

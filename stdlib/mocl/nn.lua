@@ -3,6 +3,7 @@
 -- generator: whatever draws initial values takes key= (from mocl.rng.key) or seed=, and stream=.
 
 local core = require "mocl.nn.core"
+local options_of = require "mocl.options"
 local tensor = require "mocl.tensor"
 
 local nn = {}
@@ -14,6 +15,11 @@ end
 
 local methods = {}
 
+-- Parts that are functions, or objects with __call of somebody else's, have no tensors that the layer knows of.
+local function is_layer(part)
+  return type(part) == "table" and part.named_parameters ~= nil
+end
+
 --- Ordered list of {name, tensor}; a part's names begin with its number and a dot.
 function methods:named_parameters(prefix)
   prefix = prefix or ""
@@ -24,7 +30,7 @@ function methods:named_parameters(prefix)
     end
   end
   for i, part in ipairs(self) do
-    if type(part) == "table" then
+    if is_layer(part) then
       for _, entry in ipairs(part:named_parameters(prefix .. i .. ".")) do
         list[#list + 1] = entry
       end
@@ -146,13 +152,13 @@ function nn.Linear(n_in, n_out, options)
       return tensor.zeros(shape, { device = options.device })
     end
     local from = source("Linear", options, 2 * stream + which)
-    if type(init) == "function" then
+    if options_of.callable(init) then
       return init(shape, from)
     end
     local bound = 1 / math.sqrt(n_in)
     return tensor.rand(shape, with(from, { low = -bound, high = bound }))
   end
-  if init ~= "uniform" and init ~= "zeros" and type(init) ~= "function" then
+  if init ~= "uniform" and init ~= "zeros" and not options_of.callable(init) then
     error(("Linear: init must be 'uniform', 'zeros' or a function, got %s"):format(tostring(init)), 2)
   end
   return setmetatable({
@@ -223,8 +229,7 @@ function nn.Sequential(...)
   local self = { ... }
   for i = 1, select("#", ...) do
     local part = self[i]
-    local meta = getmetatable(part)
-    if type(part) ~= "function" and not (type(meta) == "table" and meta.__call and part.named_parameters) then
+    if not options_of.callable(part) then
       error(("Sequential: part %d is a %s, not a layer or function"):format(i, type(part)), 2)
     end
   end

@@ -48,4 +48,10 @@ function options.texts(what, texts)
   end
 end
 
+--- options.callable(v) -> whether v is a function, or an object with __call.
+function options.callable(v)
+  local meta = debug.getmetatable(v)
+  return type(v) == "function" or type(meta) == "table" and rawget(meta, "__call") ~= nil
+end
+
 return options

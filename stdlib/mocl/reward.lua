@@ -9,6 +9,7 @@ local json = require "mocl.json"
 local lm = require "mocl.lm"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
+local on_error = require "mocl.on_error"
 local options = require "mocl.options"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
@@ -278,6 +279,11 @@ function reward.load(dir, tokenizer, opts)
   return model
 end
 
+-- message handler: the error in words with the stack where it was raised
+local function with_stack(err)
+  return debug.traceback(on_error.text(err), 2)
+end
+
 --- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
 function reward.functions(path)
   local text = fs.read(path)
@@ -289,15 +295,16 @@ function reward.functions(path)
   if not chunk then
     return nil, why, why:find("^cannot ") and "IO" or "FORMAT"
   end
-  local ok, list = pcall(chunk)
-  if not ok then
-    return nil, path .. ": " .. tostring(list), "FORMAT"
+  local ok, list = xpcall(chunk, with_stack)
+  if not ok and list:find "^[^\n]*interrupted!\n" then
+    error(list, 0)
+  elseif not ok then
+    return nil, path .. ": " .. list, "FORMAT"
   elseif type(list) ~= "table" then
     return nil, ("%s: returns a %s, not a table of functions"):format(path, type(list)), "FORMAT"
   end
   for name, f in pairs(list) do
-    local meta = getmetatable(f)
-    if type(name) ~= "string" or type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    if type(name) ~= "string" or not options.callable(f) then
       return nil, ("%s: reward '%s' is a %s, not a function"):format(path, tostring(name), type(f)), "FORMAT"
     end
   end
@@ -356,14 +363,18 @@ local function as_list(scores, name, n)
   error(("reward '%s' returned %s for %d answers; it must return a list with one number each"):format(name, got, n), 0)
 end
 
+-- f(...); the text of an error leaves with the reward's name
+local function named(f, name, ...)
+  local words <close> = on_error.words(function(text)
+    return ("reward '%s': %s"):format(name, text)
+  end)
+  return f(...)
+end
+
 --- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
 -- own, and so does the caller, so that neither can change what the other goes on with.
 function reward.call(f, name, prompts, responses)
-  local ok, scores = pcall(f, copy(prompts), copy(responses))
-  if not ok then
-    error(type(scores) == "string" and ("reward '%s': %s"):format(name, scores) or scores, 0)
-  end
-  local list, out = as_list(scores, name, #responses), {}
+  local list, out = as_list(named(f, name, copy(prompts), copy(responses)), name, #responses), {}
   for i = 1, #responses do
     local s = list[i]
     if type(s) ~= "number" then
@@ -385,14 +396,12 @@ local TRIAL = { " Yes, gladly: begin with small steps, and ask again.", "" }
 --- Calls each reward once, on answers to two prompts (one is used twice if it is alone), so that a mistake in it costs
 -- no training. functions: a table by name; names: those that a run uses.
 function reward.try(functions, names, prompts)
+  local words <close> = on_error.words(function(text)
+    return text .. "\nfound by calling it on two answers before anything is trained"
+  end)
   for _, name in ipairs(names) do
     if functions[name] then
-      local ok, why = pcall(reward.call, functions[name], name, { prompts[1], prompts[2] or prompts[1] }, TRIAL)
-      if not ok then
-        local text = type(why) == "string" and why or ("reward '%s': %s"):format(name, type(getmetatable(why)) == "table"
-          and getmetatable(why).__tostring and tostring(why) or "raises a " .. type(why) .. " in place of a text")
-        error(text .. "\nfound by calling it on two answers before anything is trained", 0)
-      end
+      reward.call(functions[name], name, { prompts[1], prompts[2] or prompts[1] }, TRIAL)
     end
   end
 end

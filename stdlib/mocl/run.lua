@@ -13,6 +13,7 @@ local digest = require "mocl.digest"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local on_error = require "mocl.on_error"
 local report = require "mocl.report"
 local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
@@ -56,13 +57,10 @@ end
 -- Calls f(run, ...); an error leaves with its cure.
 local function guarded(out, f, run, ...)
   refuse_fork(run)
-  local function pass(ok, ...)
-    if not ok then
-      error(run_cures.of(..., out), 0)
-    end
-    return ...
-  end
-  return pass(pcall(f, run, ...))
+  local words <close> = on_error.words(function(text)
+    return run_cures.of(text, out)
+  end)
+  return f(run, ...)
 end
 
 -- The directory that holds the checkpoints of a stage: of the main stage it is the run's own.
@@ -519,20 +517,28 @@ local function record(run, name, result, outputs, seconds)
   return run.stages[name].result or {}
 end
 
+-- fn(stage), while the stage is open
+local function attempt(run, name, fn, stage)
+  local words <close> = on_error.words(function(text)
+    return finite.is_error(text) and ("%s\nstage '%s' is not finished; %s"):format(text, name, checkpoint.any(base_of(run, name))
+      and ("its last checkpoint stays; with other options it begins again: resume=auto redo=%s"):format(name)
+      or "with other options continue with resume=auto") or text
+  end)
+  local open <close> = setmetatable({}, { __close = function(open)
+    if run.open_stage == open then -- not one that another coroutine has opened since
+      run.open_stage, run.stage_name = nil, nil
+    end
+  end })
+  open.thread = coroutine.running()
+  run.open_stage, run.stage_name, run.failed_stage = open, name, name
+  local result = fn(stage)
+  run.failed_stage = nil
+  return result
+end
+
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
-  run.stage_name = name
-  local ok, result = pcall(fn, stage)
-  run.stage_name = nil
-  if not ok then
-    run.failed_stage = name
-    if finite.is_error(result) then
-      result = ("%s\nstage '%s' is not finished; %s"):format(result, name, checkpoint.any(base_of(run, name))
-        and ("its last checkpoint stays; with other options it begins again: resume=auto redo=%s"):format(name)
-        or "with other options continue with resume=auto")
-    end
-    error(result, 0)
-  end
+  local result = attempt(run, name, fn, stage)
   if type(result) == "table" and next(result) == nil then
     result = nil
   end
@@ -581,7 +587,7 @@ function Run:stage(name, fn)
   if type(name) ~= "string" or not name:match("^[%w_-]+$") or name == "last"
     or checkpoint.step_of(name) then
     error(("stage: bad name '%s', want letters, digits, _ and -"):format(tostring(name)), 2)
-  elseif self.stage_name then
+  elseif self.open_stage and coroutine.status(self.open_stage.thread) ~= "dead" then
     error(("stage %s: stage %s is still open"):format(name, self.stage_name), 2)
   end
   return guarded(self.out, self.stages[name] and reuse or execute, self, name, fn)
@@ -644,7 +650,7 @@ local function finish(run, result, timing)
     elseif not ok and tostring(drawn):find "interrupted!$" then
       error(drawn, 0)
     elseif not ok then
-      io.stderr:write(run:path(page[1]), ": ", tostring(drawn), "\n")
+      io.stderr:write(run:path(page[1]), ": ", on_error.text(drawn), "\n")
     end
   end
   check(fs.write(run:path("result.json"), text))

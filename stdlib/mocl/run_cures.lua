@@ -18,8 +18,8 @@ local CURES = {
   ["Not a directory"] = "choose another out=",
 }
 
---- The same error with what to do about it, where that is known. out: the directory of the run; new: the directory
--- was not there before.
+--- The same error with what to do about it, where that is known, and true if that is all there is to say. out: the
+-- directory of the run; new: the directory was not there before.
 function run_cures.of(err, out, new)
   if type(err) ~= "string" or err:find("resume=", 1, true) or err:find("out=", 1, true) then
     return err
@@ -27,7 +27,7 @@ function run_cures.of(err, out, new)
   for reason, cure in pairs(CURES) do
     if err:sub(-#reason) == reason then
       local plain = err:gsub("^[^\n:]+%.lua:%d+: ", "") -- a matter of the machine, not of a place in the code
-      return ("%s\n%s"):format(plain, cure:format(out))
+      return ("%s\n%s"):format(plain, cure:format(out)), true
     end
   end
   if err:find(": No such file or directory$") and not new and not fs.exists(out) then
