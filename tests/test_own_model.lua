@@ -106,9 +106,11 @@ T.test("from: a run that stopped after it took its stages goes on, from a direct
   stages.sft, stages["reward-humor"], stages["reward-helpful"] = nil, nil, nil
   assert(fs.write(dir .. "/stages.json", json.encode(stages)))
   assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  local metrics = assert(fs.read(dir .. "/metrics.jsonl")):sub(1, stages.base.offsets.metrics) .. '{"stage":"sft","step":1}\n'
+  assert(fs.write(dir .. "/metrics.jsonl", metrics))
   checkpoint.write(dir .. "/sft", 1, function(to)
     return fs.write(to .. "/config.lua", assert(fs.read(dir .. "/config.lua")))
-  end, { step = 1, recipe = "moc_hh", offsets = stages.base.offsets }, 2)
+  end, { step = 1, recipe = "moc_hh", offsets = { metrics = #metrics, samples = stages.base.offsets.samples } }, 2)
   must(dir, "resume=auto", "from=" .. moved)
   failures.same(dir, whole())
 end)

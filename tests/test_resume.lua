@@ -157,6 +157,14 @@ T.test("what another run made is no longer said of a stage that ran again", func
   env.from = { run = "/elsewhere", stages = { base = {}, ["reward-a"] = {} } }
   assert(fs.write(dir .. "/env.json", json.encode(env)))
   T.eq(run(dir, nil, "resume=auto", "redo=reward-a").env.from, { run = "/elsewhere", stages = { base = {} } })
+  -- listed and not taken: the run was stopped between the two and went on without from=
+  env.from = { run = "/elsewhere", stages = { base = {}, moc = {} } }
+  assert(fs.write(dir .. "/env.json", json.encode(env)))
+  assert(fs.remove(dir .. "/result.json"))
+  local stages = assert(json.load(dir .. "/stages.json"))
+  stages.moc = nil
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  T.eq(run(dir, nil, "resume=auto").env.from, { run = "/elsewhere", stages = { base = {} } })
   T.eq(run(dir, nil, "resume=auto", "redo=base").env.from, nil)
   T.eq(assert(json.load(dir .. "/env.json")).from, nil)
 end)

@@ -189,11 +189,13 @@ end
 --- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json
 -- of the new run gets `from`: the directory, and the hashes of all that was taken.
 function Source:give(run)
-  local outputs = {}
+  local outputs, before = {}, run.env.from and run.env.from.stages or {}
   for _, name in ipairs(self.names) do
-    outputs[name] = self.stages[name].outputs
+    outputs[name] = (before[name] or not run.stages[name]) and self.stages[name].outputs or nil -- what was made here stays so
   end
-  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  if next(outputs) then
+    run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  end
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

@@ -253,19 +253,21 @@ local function rewind_to_newest(run)
   truncate(run, offsets)
 end
 
--- env.json no longer says of forgotten stages that another run made them (Run:adopt).
+-- env.json no longer says of stages that are forgotten or run here that another run made them (Run:adopt).
 local function forget_source(run, names)
   local from = run.env and run.env.from
   if type(from) ~= "table" or type(from.stages) ~= "table" then
     return
   end
+  local any = false
   for _, name in ipairs(names) do
+    any = any or from.stages[name] ~= nil
     from.stages[name] = nil
   end
-  if next(from.stages) == nil then
-    run.env.from = nil
+  if any then
+    run.env.from = next(from.stages) and from or nil
+    write_json(run:path "env.json", run.env)
   end
-  write_json(run:path "env.json", run.env)
 end
 
 -- Takes away what the forgotten stages left, so that a run that is stopped meanwhile is still one without them.
@@ -538,6 +540,7 @@ end
 
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
+  forget_source(run, { name })
   local result = attempt(run, name, fn, stage)
   if type(result) == "table" and next(result) == nil then
     result = nil
@@ -551,7 +554,8 @@ end
 
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
-  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
+  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here, and its rows
+  rewind_to_newest(run)
   copy()
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
