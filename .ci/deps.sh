@@ -2,7 +2,7 @@
 # deps.sh check|install|tests - are the packages there that mocl is built with? check names those that are
 # missing and fails; install installs just them with apt-get, and says so. OpenBLAS is loaded at run
 # time if it is there: install asks for it, but nothing fails without it. tests asks also for what some
-# tests look with, and are skipped without: a stock Lua and a browser.
+# tests look with, and are skipped without: a stock Lua, a browser, and the libraries of docs/guide/lua-libraries.md.
 set -u
 
 missing=
@@ -13,13 +13,14 @@ need() { missing="$missing $1"; }
 loads() {
     dir=$(mktemp -d) || return 0
     printf '#include <dlfcn.h>\nint main(void) { return !dlopen("%s", RTLD_NOW); }\n' "$1" > "$dir/x.c"
-    "${CC:-cc}" -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
+    ${CC:-cc} -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
     found=$?
     rm -rf "$dir"
     return $found
 }
 
-command -v "${CC:-cc}" >/dev/null 2>&1 || need gcc
+cc=${CC:-cc} # "ccache gcc" is a command with an argument
+command -v "${cc%% *}" >/dev/null 2>&1 || need gcc
 command -v make >/dev/null 2>&1 || need make
 if command -v pkg-config >/dev/null 2>&1; then
     while read -r module package; do
@@ -30,15 +31,31 @@ libutf8proc libutf8proc-dev
 libpcre2-8 libpcre2-dev
 jansson libjansson-dev
 zlib zlib1g-dev
+libcrypto libssl-dev
 END
 else
-    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
+    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev libssl-dev'
 fi
 
 [ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted=' libopenblas0-pthread'
 if [ "${1:-check}" = tests ]; then
     command -v lua5.4 >/dev/null 2>&1 || wanted="$wanted lua5.4"
     command -v "${MOCL_BROWSER:-chromium}" >/dev/null 2>&1 || wanted="$wanted chromium"
+    command -v luacheck >/dev/null 2>&1 || wanted="$wanted lua-check"
+    while read -r module package; do
+        lua5.4 -e "require '$module'" >/dev/null 2>&1 || wanted="$wanted $package"
+    done <<END
+busted lua-busted
+cjson lua-cjson
+cqueues lua-cqueues
+dkjson lua-dkjson
+lpeg lua-lpeg
+luasql.sqlite3 lua-sql-sqlite3
+luaunit lua-unit
+luv lua-luv
+pl.pretty lua-penlight
+socket lua-socket
+END
 fi
 [ -z "$missing$wanted" ] && exit 0
 if [ "${1:-check}" = check ]; then

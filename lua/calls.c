@@ -3,7 +3,9 @@
 
 #include "lscope.h"
 
-static inline uintptr_t here(void) { return (uintptr_t)__builtin_frame_address(0); }
+/* registry: the threads in which the recorded calls run, by the number of the record, held weakly; the main thread is
+** not among them. */
+static const char threads_key = 't';
 
 /* ends the innermost calls until n are left */
 static void end_calls(moclL_calls *c, int n) {
@@ -15,41 +17,85 @@ static void end_calls(moclL_calls *c, int n) {
     }
 }
 
-/* drops the calls that an error has left: those that ran at `at` or deeper */
-static void drop_dead(moclL_calls *c, uintptr_t at) {
-    int n = c->n_frames;
-    while (n > 0 && c->frame[n - 1].at <= at) n--;
-    if (n < c->n_frames) end_calls(c, n);
+static int call(lua_State *L);
+
+/* Does the innermost recorded call still run? Those of a thread that do are the first ones recorded for it, so there
+** have to be as many functions of bindings on the thread's stack as records. `unrecorded` such functions of L have no
+** record yet. */
+static bool runs(lua_State *L, const moclL_calls *c, int unrecorded) {
+    enum { LEVELS = 200 }; /* a call further out is taken to run: lua_getstack takes a time that grows with the level */
+    lua_State *thread = c->frame[c->n_frames - 1].thread;
+    lua_Debug ar;
+    int wanted = thread == L ? unrecorded : 0, level = 0;
+    if (thread != L && thread != c->main) { /* is it there still? */
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &threads_key);
+        lua_rawgeti(L, -1, c->n_frames);
+        bool is_there = lua_tothread(L, -1) == thread;
+        lua_pop(L, 2);
+        if (!is_there) return false;
+    }
+    if (thread != L && lua_status(thread) != LUA_OK) return false;
+    for (int i = 0; i < c->n_frames; i++) wanted += c->frame[i].thread == thread;
+    if (!lua_checkstack(thread, 1)) return true;
+    for (; wanted > 0 && level < LEVELS && lua_getstack(thread, level, &ar); level++) {
+        lua_getinfo(thread, "f", &ar);
+        wanted -= lua_tocfunction(thread, -1) == call;
+        lua_pop(thread, 1);
+    }
+    return wanted == 0 || level == LEVELS;
 }
 
-void moclL_dropcalls(lua_State *L) { drop_dead(moclL_calls_of(L), here()); }
+/* drops the calls that an error has left */
+static void drop_dead(lua_State *L, moclL_calls *c, int unrecorded) {
+    if (c->n_frames == 0 || !lua_checkstack(L, 2)) return;
+    while (c->n_frames > 0 && !runs(L, c, unrecorded)) end_calls(c, c->n_frames - 1);
+}
 
-/* upvalue 1: the function of the binding; 2: the state's calls */
+void moclL_dropcalls(lua_State *L) { drop_dead(L, moclL_calls_of(L), 0); }
+
+/* upvalue 1: the function of the binding; 2: the state's calls; 3: the table of threads */
 static int call(lua_State *L) {
     moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
-    uintptr_t at = here();
-    drop_dead(c, at);
+    drop_dead(L, c, 1);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
     if (c->no_grad) moclL_update_grad(L);
     /* Room for the finalizers of a collection that makes room (moclL_makeroom): one whose call found no memory for the stack of
     ** Lua would be lost, and with it what it frees. Where there is no memory now, the function may still get on. */
     (void)lua_checkstack(L, 3 * LUA_MINSTACK);
-    int depth = c->n_frames++;
-    c->frame[depth] = (moclL_frame){at, c->n_held, 0};
+    int depth = c->n_frames;
+    if (L != c->main) {
+        lua_pushthread(L);
+        lua_rawseti(L, lua_upvalueindex(3), depth + 1);
+    }
+    c->frame[depth] = (moclL_frame){L, c->n_held, 0};
+    c->n_frames = depth + 1;
+    c->n_begun++;
     int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
     end_calls(c, depth);
     return n;
 }
 
 void moclL_pushfunction(lua_State *L, lua_CFunction f) {
-    moclL_calls *c = moclL_calls_of(L);
     lua_pushcfunction(L, f);
-    lua_pushlightuserdata(L, c);
-    lua_pushcclosure(L, call, 2);
+    lua_pushlightuserdata(L, moclL_calls_of(L));
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &threads_key);
+    lua_pushcclosure(L, call, 3);
+}
+
+void moclL_calls_open(lua_State *L, moclL_calls *c) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    c->main = lua_tothread(L, -1);
+    lua_createtable(L, 16, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &threads_key);
+    lua_pop(L, 1);
 }
 
 void moclL_setfuncs(lua_State *L, const luaL_Reg *functions) {
-    luaL_checkstack(L, 4, NULL);
+    luaL_checkstack(L, 5, NULL);
     for (const luaL_Reg *r = functions; r->name; r++) {
         if (r->func) moclL_pushfunction(L, r->func);
         else lua_pushboolean(L, false); /* a place for a field, as luaL_setfuncs has it */
@@ -59,16 +105,17 @@ void moclL_setfuncs(lua_State *L, const luaL_Reg *functions) {
 
 void moclL_hold(lua_State *L, void *object, moclL_free free_fn) {
     moclL_calls *c = moclL_calls_of(L);
-    if (c->n_frames == 0) { /* a check outside of a binding's function: nobody to keep it for */
-        if (free_fn) free_fn(object);
-        return;
-    }
+    if (c->n_frames) moclL_keep(L, c, object, free_fn);
+    else if (free_fn) free_fn(object); /* a check outside of a binding's function: nobody to keep it for */
+}
+
+void moclL_keep(lua_State *L, moclL_calls *c, void *object, moclL_free free_fn) {
     if (c->n_held == c->capacity) {
         int capacity = c->capacity ? 2 * c->capacity : 64;
-        moclL_held *held = mocl_realloc(moclL_ctx(L), c->held, (size_t)capacity * sizeof *held);
+        moclL_held *held = mocl_realloc(c->ctx, c->held, (size_t)capacity * sizeof *held);
         if (!held) {
             if (free_fn) free_fn(object);
-            moclL_raise(L, mocl_nomem(moclL_ctx(L), (size_t)capacity * sizeof *held));
+            moclL_raise(L, mocl_nomem(c->ctx, (size_t)capacity * sizeof *held));
             return;
         }
         c->held = held;
@@ -77,8 +124,8 @@ void moclL_hold(lua_State *L, void *object, moclL_free free_fn) {
     c->held[c->n_held++] = (moclL_held){object, free_fn};
 }
 
-/* registry: the strings of the running calls, those of the n-th in list n. A list that no call uses any more is emptied when
-** the next call of its depth keeps a string. */
+/* registry: the strings of the running calls, those of the n-th in list n. A list that no call uses any more is
+** emptied when the next call of its depth keeps a string. */
 static const char strings_key = 's';
 
 void moclL_holdstring(lua_State *L) {
@@ -105,7 +152,7 @@ void moclL_holdstring(lua_State *L) {
 
 bool moclL_defer(lua_State *L, void *object, moclL_free free_fn) {
     moclL_calls *c = moclL_calls_of(L);
-    drop_dead(c, here());
+    drop_dead(L, c, 0);
     for (int i = 0; i < c->n_held; i++) { /* the outermost call that works on it ends last */
         if (c->held[i].object != object) continue;
         c->held[i].free_fn = free_fn;
@@ -121,6 +168,8 @@ bool moclL_inuse(lua_State *L, const void *object) {
         if (c->held[i].object == object) return true;
     return false;
 }
+
+uint64_t moclL_n_calls(lua_State *L) { return moclL_calls_of(L)->n_begun; }
 
 void moclL_update_grad(lua_State *L) {
     moclL_calls *c = moclL_calls_of(L);

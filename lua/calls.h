@@ -1,12 +1,10 @@
 /* calls.h - the calls of bindings that are running in a Lua state, and what they work on: see moclL_setfuncs in moclL.h.
 **
-** A call that an error leaves by longjmp cannot say so. Its frame is told dead by the C stack, which grows down: a call
-** that begins at or above the address where another one ran finds that one gone.
+** A call that an error leaves by longjmp cannot say so. Lua knows: the records of a thread whose functions no longer
+** run are those of calls that are gone (drop_dead in calls.c).
 */
 #ifndef MOCLL_CALLS_H
 #define MOCLL_CALLS_H
-
-#include <stdint.h>
 
 #include "moclL.h"
 
@@ -18,19 +16,28 @@ typedef struct moclL_held {
 } moclL_held;
 
 typedef struct moclL_frame {
-    uintptr_t at; /* address on the C stack */
-    int first;    /* the first of its objects among `held` */
-    int n_strings; /* that it keeps: moclL_holdstring */
+    lua_State *thread; /* where it runs; may be collected once the call is gone */
+    int first;         /* the first of its objects among `held` */
+    int n_strings;     /* that it keeps: moclL_holdstring */
 } moclL_frame;
 
-/* One for each Lua state, all zero at first; kept beside the context. */
+/* One for each Lua state, all zero at first: what every operation asks for. */
 typedef struct moclL_calls {
+    mocl_ctx *ctx;   /* NULL once the state is being closed */
+    lua_State *main; /* the state's main thread */
     int n_frames, n_held, capacity;
+    uint64_t n_begun; /* calls so far */
     bool no_grad; /* some coroutine is in no_grad, so that each call has to look whether it is this one */
+    bool scopes;  /* some coroutine has a scope open: each new tensor has to look for the one it belongs to */
+    const void *tensor_class; /* the metatable of tensors */
+    size_t limit; /* live bytes of all devices above which a new tensor is preceded by a full collection */
     moclL_held *held;
     moclL_frame frame[MOCLL_MAX_CALLS];
 } moclL_calls;
 
+/* moclL_hold in the innermost of the calls, of which there is one */
+void moclL_keep(lua_State *L, moclL_calls *c, void *object, moclL_free free_fn);
+void moclL_calls_open(lua_State *L, moclL_calls *c);
 moclL_calls *moclL_calls_of(lua_State *L);
 /* autograd records or not, as no_grad has it where L runs */
 void moclL_update_grad(lua_State *L);

@@ -131,15 +131,23 @@ static int now_ms(void) {
     return (int)((t.tv_sec % 1000000) * 1000 + t.tv_nsec / 1000000);
 }
 
+void moclL_acknowledge(moclL_host *h) {
+    if (!h->ctx->interrupt) atomic_store(&h->raised, false);
+}
+
+bool moclL_notes_next(const moclL_host *h) { return atomic_load(&h->flag_mode) && !atomic_load(&h->signal); }
+
+bool moclL_unanswered(const moclL_host *h) { return atomic_load(&h->raised); }
+
 bool moclL_undelivered(const moclL_host *h) { return atomic_load(&h->raised) && atomic_load(&h->ctx->interrupt); }
 
 moclL_verdict moclL_signal(moclL_host *h, int signal_number) {
-    enum { SAME_MS = 100, HARD_MS = 1000 };
+    enum { SAME_MS = 100 };
     int now = now_ms(), age = now - atomic_load(&h->signal_ms);
     bool before = atomic_load(&h->signal) != 0;
     /* one that is sent to the process and to its group arrives twice */
     if (before && age >= 0 && age < SAME_MS) return MOCLL_GO_ON;
-    if (moclL_undelivered(h) || (atomic_load(&h->raised) && age >= 0 && age < HARD_MS)) return MOCLL_END;
+    if (atomic_load(&h->raised)) return MOCLL_END;
     atomic_store(&h->signal_ms, now);
     atomic_store(&h->signal, signal_number);
     if (atomic_load(&h->flag_mode) && !before) return MOCLL_GO_ON;

@@ -13,7 +13,7 @@
 #define CSV "mocl.data.csv"
 
 static int lines_next(lua_State *L) {
-    mocl_lines *l = moclL_checkowner(L, 1, LINES);
+    mocl_lines *l = moclL_checkidle(L, 1, LINES, "next: the reader");
     const char *line;
     size_t n, number;
     mocl_status st = mocl_lines_next(l, &line, &n, &number);
@@ -37,7 +37,7 @@ static int data_lines(lua_State *L) {
 }
 
 static int csv_next(lua_State *L) {
-    mocl_csv *c = moclL_checkowner(L, 1, CSV);
+    mocl_csv *c = moclL_checkidle(L, 1, CSV, "next: the reader"); /* its fields are read while Lua makes strings */
     size_t n_fields, line;
     mocl_status st = mocl_csv_next(c, &n_fields, &line);
     if (st) return moclL_result(L, st, 0);

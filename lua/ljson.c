@@ -6,6 +6,7 @@
 ** mixed keys, bytes that are no UTF-8.
 */
 #include <jansson.h>
+#include <limits.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
@@ -322,6 +323,8 @@ static bool fits_line(lua_State *L, lua_Integer n) {
     return true;
 }
 
+static const char changed[] = "the table changed while it was written"; /* by a finalizer */
+
 static void add_array(encoder *e, lua_Integer n, const place *at, int depth) {
     lua_State *L = e->L;
     bool one_line = !e->indent || fits_line(L, n);
@@ -331,7 +334,7 @@ static void add_array(encoder *e, lua_Integer n, const place *at, int depth) {
         place here = {at, NULL, i};
         if (i > 1) add_text(e, separator);
         if (!one_line) add_newline(e, depth + 1);
-        lua_rawgeti(L, -1, i);
+        if (lua_rawgeti(L, -1, i) == LUA_TNIL) refuse(e, at, changed);
         add_value(e, &here, depth + 1);
         lua_pop(L, 1);
     }
@@ -340,7 +343,7 @@ static void add_array(encoder *e, lua_Integer n, const place *at, int depth) {
 }
 
 typedef struct name {
-    const char *p; /* belongs to the table */
+    const char *p;
     size_t n;
 } name;
 
@@ -355,11 +358,16 @@ static void add_object(encoder *e, const place *at, int depth) {
     size_t n = 0;
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) n++;
     name *names = lua_newuserdatauv(L, (n ? n : 1) * sizeof *names, 0);
-    lua_insert(L, -2); /* stack: names, table */
+    lua_createtable(L, n < INT_MAX ? (int)n : 0, 0);
+    lua_rotate(L, -3, 2); /* stack: names, their strings, table */
     size_t i = 0;
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1), i++) {
+        if (i == n || lua_type(L, -2) != LUA_TSTRING) refuse(e, at, changed);
         names[i].p = lua_tolstring(L, -2, &names[i].n);
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -5, (lua_Integer)i + 1);
     }
+    if (i != n) refuse(e, at, changed);
     if (e->sort_keys) qsort(names, n, sizeof *names, by_bytes);
     add_text(e, "{");
     for (i = 0; i < n; i++) {
@@ -369,13 +377,14 @@ static void add_object(encoder *e, const place *at, int depth) {
         add_string(e, names[i].p, names[i].n, &here);
         add_text(e, e->indent ? ": " : ":");
         lua_pushlstring(L, names[i].p, names[i].n);
-        lua_rawget(L, -2);
+        if (lua_rawget(L, -2) == LUA_TNIL) refuse(e, at, changed);
         add_value(e, &here, depth + 1);
         lua_pop(L, 1);
     }
     if (n > 0) add_newline(e, depth);
     add_text(e, "}");
-    lua_remove(L, -2);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
 }
 
 static void add_table(encoder *e, const place *at, int depth) {

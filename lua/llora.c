@@ -10,11 +10,7 @@
 #include "modules.h"
 
 /* The model at 1, to be changed: no call around this one may be working on its adapters, as a callback's caller does. */
-static mocl_model *check_idle(lua_State *L, const char *what) {
-    mocl_model *m = moclL_checkmodel(L, 1);
-    if (moclL_inuse(L, m)) luaL_error(L, "%s: the model is at work in a call that has not ended; call it afterwards", what);
-    return m;
-}
+static mocl_model *check_idle(lua_State *L, const char *what) { return moclL_checkidle(L, 1, MOCL_MODEL_CLASS, what); }
 
 static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
                                                            "gate_proj", "up_proj", "down_proj", NULL};
@@ -23,13 +19,13 @@ static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "
 ** that takes its place. */
 static const bool *check_blocks(lua_State *L, const mocl_model *m) {
     int list = lua_gettop(L);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+    lua_Integer n = moclL_len(L, list);
     if (n == 0) luaL_error(L, "layers_to_transform is empty: name at least one layer, counted from 0, or leave it out for all");
     bool *blocks = lua_newuserdatauv(L, (size_t)m->config.layers * sizeof *blocks, 0);
     memset(blocks, 0, (size_t)m->config.layers * sizeof *blocks);
     for (lua_Integer i = 1; i <= n; i++) {
         int is_integer;
-        lua_rawgeti(L, list, i);
+        lua_geti(L, list, i);
         lua_Integer l = lua_tointegerx(L, -1, &is_integer);
         if (!is_integer || l < 0 || l >= m->config.layers)
             luaL_error(L, "layers_to_transform: '%s' is no layer of this model (0 to %d)", luaL_tolstring(L, -1, NULL),
@@ -87,7 +83,7 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
     if (!moclL_optfield_table(L, 2, "target_modules")) {
         targets = (1u << MOCL_LINEARS) - 1;
     } else {
-        for (lua_Integer i = 1, n = luaL_len(L, -1); i <= n; i++) {
+        for (lua_Integer i = 1, n = moclL_len(L, -1); i <= n; i++) {
             lua_geti(L, -1, i);
             if (lua_type(L, -1) != LUA_TSTRING)
                 luaL_error(L, "target_modules: entry %I is a %s, not a name", i, luaL_typename(L, -1));
@@ -111,7 +107,7 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
 int moclL_model_add_lora(lua_State *L) {
     static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "use_rslora",
                                           "modules", "key", NULL};
-    mocl_model *m = check_idle(L, "add_lora");
+    mocl_model *m = check_idle(L, "add_lora: the model");
     lua_settop(L, 2);
     moclL_checkoptions(L, 2, options);
     double dropout = moclL_optfield_number(L, 2, "dropout", 0);
@@ -137,12 +133,12 @@ int moclL_model_add_lora(lua_State *L) {
 }
 
 int moclL_model_drop_lora(lua_State *L) {
-    mocl_model_drop_lora(check_idle(L, "drop_lora"));
+    mocl_model_drop_lora(check_idle(L, "drop_lora: the model"));
     return 0;
 }
 
 int moclL_model_merge_lora(lua_State *L) {
-    mocl_status st = mocl_model_merge_lora(check_idle(L, "merge_lora"));
+    mocl_status st = mocl_model_merge_lora(check_idle(L, "merge_lora: the model"));
     return st ? moclL_raise(L, st) : 0;
 }
 
@@ -264,9 +260,9 @@ static int lora_find_names(lua_State *L) {
     if (!*match) return moclL_raise(L, mocl_nomem(moclL_ctx(L), n));
     int group = pcre2_substring_number_from_name(*regex, (PCRE2_SPTR)"idx");
     lua_newtable(L); /* 5 */
-    for (lua_Integer i = 1, names = (lua_Integer)lua_rawlen(L, 2); i <= names; i++) {
+    for (lua_Integer i = 1, names = moclL_len(L, 2); i <= names; i++) {
         size_t length;
-        lua_rawgeti(L, 2, i);
+        lua_geti(L, 2, i);
         if (lua_type(L, -1) != LUA_TSTRING)
             return luaL_argerror(L, 2, lua_pushfstring(L, "entry %I is a %s, not a name", i, luaL_typename(L, -1)));
         const char *name = lua_tolstring(L, -1, &length);

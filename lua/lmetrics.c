@@ -29,7 +29,7 @@ static double get_number(lua_State *L, const char *what, lua_Integer i, bool *ro
 /* the length of the list at arg */
 static int64_t list_length(lua_State *L, int arg) {
     luaL_checktype(L, arg, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, arg);
+    lua_Integer n = moclL_len(L, arg);
     luaL_argcheck(L, n < (1 << 30), arg, "the list is too long");
     return n;
 }

@@ -23,7 +23,7 @@ static double *push_gram(lua_State *L, lua_Integer n) {
             luaL_error(L, "solve: row %I of the gram matrix is a %s (a list expected)", i,
                        luaL_typename(L, -1));
         }
-        lua_Integer columns = luaL_len(L, -1);
+        lua_Integer columns = moclL_len(L, -1);
         if (columns != n) {
             luaL_error(L, "solve: row %I of the gram matrix has %I entries, there are %I rows", i,
                        columns, n);
@@ -51,7 +51,7 @@ static int minnorm_solve(lua_State *L) {
     lua_Integer max_iterations = moclL_optfield_integer(L, 2, "max_iterations", 1000);
     double tolerance = moclL_optfield_number(L, 2, "tolerance", 1e-12);
     lua_settop(L, 2);
-    lua_Integer n = luaL_len(L, 1);
+    lua_Integer n = moclL_len(L, 1);
     luaL_argcheck(L, n >= 1 && n <= 4096, 1, "between 1 and 4096 rows expected");
     if (max_iterations > 1000000000) max_iterations = 1000000000;
     if (max_iterations < 0) max_iterations = 0; /* refused below */

@@ -8,10 +8,8 @@
 #include "ltensor.h"
 #include "modules.h"
 
-#define MODEL_CLASS "mocl.transformer"
-
 static void free_model(void *m) { mocl_model_free(m); }
-static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MODEL_CLASS); }
+static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
 mocl_model *moclL_checkmodel(lua_State *L, int idx) { return check_model(L, idx); }
 
 /* ---- configuration: Hugging Face's names ---- */
@@ -92,7 +90,7 @@ static int transformer_new(lua_State *L) {
     const char *name = moclL_optfield_string(L, 2, "dtype", "f32");
     mk_dtype dtype;
     if (!mocl_dtype_parse(&dtype, name)) return luaL_error(L, "unknown dtype '%s' (f32 or bf16)", name);
-    mocl_model **out = (mocl_model **)moclL_pushowner(L, MODEL_CLASS);
+    mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
     MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key));
     return 1;
 }
@@ -162,58 +160,57 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* Token ids of a list of lists at idx as host arrays (a userdata left on the stack): offsets[n + 1],
-** then the tokens. With `more` (another list of lists, or 0) row i is the first list's row followed by
-** the second's. */
+/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
+** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
 typedef struct ragged {
-    int64_t n, total;
-    int32_t *offsets, *tokens;
+    int64_t n, total, room;
+    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
 } ragged;
 
-/* Raw access throughout: a metamethod that answers differently the second time must not be asked. */
-static int64_t row_length(lua_State *L, int idx, int64_t i) {
-    lua_rawgeti(L, idx, i);
-    if (!lua_istable(L, -1)) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
-    int64_t n = (int64_t)lua_rawlen(L, -1);
-    lua_pop(L, 1);
-    return n;
-}
-
-static int32_t *read_row(lua_State *L, int idx, int64_t i, int32_t *to, const int32_t *end) {
-    lua_rawgeti(L, idx, i);
-    int64_t n = lua_istable(L, -1) ? (int64_t)lua_rawlen(L, -1) : 0;
-    if (n > end - to) luaL_argerror(L, idx, "the list changed while it was read"); /* by a finalizer */
+/* appends row i of the list at idx; slot: stack index of the userdata of tokens */
+static void read_row(lua_State *L, ragged *r, int slot, int idx, int64_t i) {
+    if (lua_geti(L, idx, i) != LUA_TTABLE)
+        luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
+    int64_t n = moclL_len(L, -1);
+    if (r->total + n > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)(r->total + n));
+    if (r->total + n > r->room) {
+        int64_t room = 2 * (r->total + n);
+        int32_t *tokens = lua_newuserdatauv(L, (size_t)room * sizeof *tokens, 0);
+        if (r->total) memcpy(tokens, r->tokens, (size_t)r->total * sizeof *tokens);
+        r->tokens = tokens;
+        r->room = room;
+        lua_replace(L, slot);
+    }
     for (int64_t j = 1; j <= n; j++) {
         int is_integer;
-        lua_rawgeti(L, -1, j);
+        lua_geti(L, -1, j);
         lua_Integer id = moclL_tointeger(L, -1, &is_integer);
         lua_pop(L, 1);
         if (!is_integer || id < 0 || id > INT32_MAX)
             luaL_argerror(L, idx, lua_pushfstring(L, "entry %I of row %I is no token id", (lua_Integer)j, (lua_Integer)i));
-        *to++ = (int32_t)id;
+        r->tokens[r->total++] = (int32_t)id;
     }
     lua_pop(L, 1);
-    return to;
 }
 
 static ragged read_ragged(lua_State *L, int idx, int more) {
     ragged r = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     if (more) luaL_checktype(L, more, LUA_TTABLE);
-    r.n = (int64_t)lua_rawlen(L, idx);
+    r.n = moclL_len(L, idx);
     if (r.n < 1) luaL_argerror(L, idx, "at least one sequence is needed");
-    if (more && (int64_t)lua_rawlen(L, more) != r.n)
-        luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", (lua_Integer)lua_rawlen(L, more), (lua_Integer)r.n));
-    for (int64_t i = 1; i <= r.n; i++) r.total += row_length(L, idx, i) + (more ? row_length(L, more, i) : 0);
-    if (r.total > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)r.total);
-    r.offsets = lua_newuserdatauv(L, (size_t)(r.n + 1 + r.total) * sizeof(int32_t), 0);
-    r.tokens = r.offsets + r.n + 1;
-    int32_t *to = r.tokens, *end = r.tokens + r.total;
+    lua_Integer n_more = more ? moclL_len(L, more) : r.n;
+    if (n_more != r.n) luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", n_more, (lua_Integer)r.n));
+    r.offsets = lua_newuserdatauv(L, (size_t)(2 * r.n + 1) * sizeof(int32_t), 0);
+    r.middle = r.offsets + r.n + 1;
+    lua_pushnil(L);
+    int slot = lua_gettop(L);
     r.offsets[0] = 0;
     for (int64_t i = 1; i <= r.n; i++) {
-        to = read_row(L, idx, i, to, end);
-        if (more) to = read_row(L, more, i, to, end);
-        r.offsets[i] = (int32_t)(to - r.tokens);
+        read_row(L, &r, slot, idx, i);
+        r.middle[i - 1] = (int32_t)r.total;
+        if (more) read_row(L, &r, slot, more, i);
+        r.offsets[i] = (int32_t)r.total;
     }
     return r;
 }
@@ -261,17 +258,16 @@ static int transformer_pack(lua_State *L) {
     mocl_device *dev = moclL_optdevice(L, 3);
     ragged r = read_ragged(L, 1, 2);
     int64_t total = 0;
-    for (int64_t i = 1; i <= r.n; i++) {
-        if (row_length(L, 1, i) < 1) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)i);
-        total += row_length(L, 2, i);
+    for (int64_t b = 0; b < r.n; b++) {
+        if (r.middle[b] == r.offsets[b]) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)b + 1);
+        total += r.offsets[b + 1] - r.middle[b];
     }
     int32_t *rows = lua_newuserdatauv(L, (size_t)(3 * total + r.n + 1) * sizeof *rows, 0);
     int32_t *token_rows = rows + total, *targets = token_rows + total, *off = targets + total;
     int64_t at = 0;
     off[0] = 0;
     for (int64_t b = 0; b < r.n; b++) {
-        int32_t start = r.offsets[b] + (int32_t)row_length(L, 1, b + 1);
-        for (int32_t i = start; i < r.offsets[b + 1]; i++, at++) {
+        for (int32_t i = r.middle[b]; i < r.offsets[b + 1]; i++, at++) {
             rows[at] = i - 1;
             token_rows[at] = i;
             targets[at] = r.tokens[i];
@@ -293,8 +289,8 @@ static int transformer_pack(lua_State *L) {
 static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
     lua_getfield(L, idx, name);
     mocl_tensor *t = moclL_totensor(L, -1);
-    if (!t || t->dtype != MK_I32)
-        luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' is no i32 tensor", name));
+    if (!t) luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' %s", name, moclL_notensor(L, -1)));
+    else if (t->dtype != MK_I32) luaL_argerror(L, idx, lua_pushfstring(L, "not a batch: field '%s' is no i32 tensor", name));
     return t; /* the value stays on the stack */
 }
 
@@ -313,11 +309,11 @@ static int model_forward(lua_State *L) {
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "rows") != LUA_TNIL) { /* the value stays on the stack */
         pass.rows = moclL_totensor(L, -1);
-        if (!pass.rows) return luaL_error(L, "forward: rows must be an i32 tensor, got %s", luaL_typename(L, -1));
+        if (!pass.rows) return luaL_error(L, "forward: option 'rows' %s", moclL_notensor(L, -1));
     }
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
         pass.hidden = moclL_totensor(L, -1);
-        if (!pass.hidden) return luaL_error(L, "forward: hidden must be a tensor, got %s", luaL_typename(L, -1));
+        if (!pass.hidden) return luaL_error(L, "forward: option 'hidden' %s", moclL_notensor(L, -1));
     }
     pass.start = moclL_optfield_integer(L, 3, "start", LUA_MININTEGER);
     if (!pass.hidden != (pass.start == LUA_MININTEGER))
@@ -355,6 +351,7 @@ static void close_generation(void *p) { mocl_generation_close(p); }
 ** generation, at the top of the stack, then. */
 static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
                                      const mocl_generate_options *o) {
+    moclL_pushguard(L, "on_token of generate");
     mocl_generation **generation = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
     lua_toclose(L, -1);
     int64_t row;
@@ -379,11 +376,11 @@ static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mo
 static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
     if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, "eos") == LUA_TNIL) return;
     int at = lua_gettop(L), list = lua_istable(L, at);
-    int64_t n = list ? (int64_t)lua_rawlen(L, at) : 1;
+    int64_t n = list ? moclL_len(L, at) : 1;
     int32_t *ids = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *ids, 0);
     for (int64_t i = 0; i < n; i++) {
         int is_integer;
-        if (list) lua_rawgeti(L, at, i + 1);
+        if (list) lua_geti(L, at, i + 1);
         else lua_pushvalue(L, at);
         lua_Integer id = moclL_tointeger(L, -1, &is_integer);
         if (!is_integer) luaL_error(L, "bad option 'eos' (a token id or a list of ids expected, got %s)", luaL_typename(L, -1));
@@ -396,8 +393,8 @@ static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
 }
 
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat over the
-** rows. on_token(row, id) returns true to end the row after this token. */
+** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat
+** over the rows. on_token(row, id) returns true to end the row after this token. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
                                           "suppress_first", "vocab_size", "on_token", NULL};
@@ -476,7 +473,7 @@ static const luaL_Reg functions[] = {
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
     static const luaL_Reg none[] = {{NULL, NULL}};
-    moclL_newclass(L, MODEL_CLASS, methods, free_model);
+    moclL_newclass(L, MOCL_MODEL_CLASS, methods, free_model);
     moclL_newclass(L, GENERATION_CLASS, none, close_generation);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);

@@ -6,6 +6,8 @@
 
 #include "model.h"
 
+#define MOCL_MODEL_CLASS "mocl.transformer"
+
 /* The model at idx; raises where it is another value. */
 mocl_model *moclL_checkmodel(lua_State *L, int idx);
 

@@ -9,23 +9,25 @@ static void free_optim(void *o) { mocl_optim_free(o); }
 
 static mocl_optim *check_optim(lua_State *L) { return moclL_checkowner(L, 1, OPTIM_CLASS); }
 
-/* The tensors of the list at 1 as a C array left on the stack. An entry is a tensor, or a pair {name, tensor} as
-** named_parameters gives them. */
+/* The tensors of the list at 1 as a C array left on the stack, and above it a table of the names that there are. An
+** entry is a tensor, or a pair {name, tensor} as named_parameters gives them. */
 static mocl_tensor **parameter_list(lua_State *L, int *n) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    lua_Integer count = luaL_len(L, 1);
+    lua_Integer count = moclL_len(L, 1);
     if (count < 1) luaL_argerror(L, 1, "a list of at least one parameter is needed");
     mocl_tensor **list = lua_newuserdatauv(L, (size_t)count * sizeof *list, 0);
+    lua_newtable(L);
+    int names = lua_gettop(L);
     for (lua_Integer i = 1; i <= count; i++) {
         if (lua_geti(L, 1, i) == LUA_TTABLE) {
             if (lua_geti(L, -1, 1) != LUA_TSTRING)
                 luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is neither a tensor nor {name, tensor}", i));
-            lua_pop(L, 1);
+            lua_rawseti(L, names, i);
             lua_geti(L, -1, 2);
             lua_remove(L, -2);
         }
         list[i - 1] = moclL_totensor(L, -1);
-        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor", i));
+        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I %s", i, moclL_notensor(L, -1)));
         lua_pop(L, 1);
     }
     *n = (int)count;
@@ -36,14 +38,11 @@ static mocl_tensor **parameter_list(lua_State *L, int *n) {
 static mocl_optim *push_optim(lua_State *L, mocl_optim_kind kind) {
     int n;
     mocl_tensor **list = parameter_list(L, &n);
+    int names = lua_gettop(L);
     mocl_optim **out = (mocl_optim **)moclL_pushowner(L, OPTIM_CLASS);
     mocl_status st = mocl_optim_new(out, moclL_ctx(L), kind, n, list);
     for (int i = 0; i < n && !st; i++) {
-        if (lua_geti(L, 1, i + 1) == LUA_TTABLE) {
-            const char *name = lua_geti(L, -1, 1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
-            if (name) st = mocl_optim_set_name(*out, i, name);
-            lua_pop(L, 1);
-        }
+        if (lua_rawgeti(L, names, i + 1) == LUA_TSTRING) st = mocl_optim_set_name(*out, i, lua_tostring(L, -1));
         lua_pop(L, 1);
     }
     if (st) moclL_raise(L, st);

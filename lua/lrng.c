@@ -11,16 +11,15 @@
 
 #define RNG "mocl.rng"
 
-static mocl_rng *check_rng(lua_State *L) { return luaL_checkudata(L, 1, RNG); }
+static mocl_rng *check_rng(lua_State *L) { return moclL_checkbox(L, 1, RNG); }
 
 /* new(seed, purpose) -> r */
 static int rng_new(lua_State *L) {
     lua_Integer seed = luaL_checkinteger(L, 1);
     size_t n;
     const char *purpose = luaL_checklstring(L, 2, &n);
-    mocl_rng *r = lua_newuserdatauv(L, sizeof *r, 0);
+    mocl_rng *r = moclL_newbox(L, sizeof *r, 0, RNG);
     *r = mocl_rng_make((uint64_t)seed, purpose, n);
-    luaL_setmetatable(L, RNG);
     return 1;
 }
 
@@ -73,7 +72,7 @@ static int rng_shuffle(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    for (lua_Integer i = luaL_len(L, 2); i > 1; i--) {
+    for (lua_Integer i = moclL_len(L, 2); i > 1; i--) {
         lua_Integer j = 1 + (lua_Integer)mocl_rng_below(r, (uint64_t)i);
         lua_geti(L, 2, i);
         lua_geti(L, 2, j); /* stack: r, list, list[i], list[j] */
@@ -87,7 +86,7 @@ static int rng_shuffle(lua_State *L) {
 static int rng_choice(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, 2);
+    lua_Integer n = moclL_len(L, 2);
     luaL_argcheck(L, n > 0, 2, "the list is empty");
     lua_geti(L, 2, 1 + (lua_Integer)mocl_rng_below(r, (uint64_t)n));
     return 1;
@@ -110,7 +109,7 @@ static double get_weight(lua_State *L, lua_Integer i) {
 static int rng_weighted(lua_State *L) {
     mocl_rng *r = check_rng(L);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, 2), last = 0;
+    lua_Integer n = moclL_len(L, 2), last = 0;
     double sum = 0, reached = 0;
     for (lua_Integer i = 1; i <= n; i++) {
         double w = get_weight(L, i);

@@ -36,10 +36,12 @@ static int safetensors_load(lua_State *L) {
     mocl_safetensors **file = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
     mocl_status st = mocl_safetensors_open(ctx, file, path);
     if (st) return moclL_result(L, st, 0);
-    lua_newtable(L); /* 5 */
+    moclL_pushguard(L, "only of safetensors.load"); /* 5 */
+    lua_newtable(L); /* 6 */
     for (size_t i = 0; i < (*file)->n; i++) {
         const mocl_safetensors_entry *e = &(*file)->entries[i];
         mk_dtype dtype = MK_DTYPE_COUNT;
+        mocl_safetensors_pass(*file, i);
         if (!lua_isnil(L, 3)) {
             lua_pushvalue(L, 3);
             lua_pushlstring(L, e->name, e->name_bytes);
@@ -59,14 +61,15 @@ static int safetensors_load(lua_State *L) {
         lua_pushlstring(L, e->name, e->name_bytes);
         mocl_tensor **t = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
-        lua_rawset(L, 5);
+        lua_rawset(L, 6);
     }
-    lua_newtable(L); /* 6 */
+    mocl_safetensors_passed(ctx, *file, path);
+    lua_newtable(L); /* 7 */
     for (size_t i = 0; i < (*file)->n_metadata; i++) {
         const mocl_safetensors_text *pair = &(*file)->metadata[i];
         lua_pushlstring(L, pair->key, pair->key_bytes);
         lua_pushlstring(L, pair->value, pair->value_bytes);
-        lua_rawset(L, 6);
+        lua_rawset(L, 7);
     }
     mocl_safetensors *s = *file;
     *file = NULL;
@@ -80,6 +83,13 @@ static const char *check_text(lua_State *L, int idx) {
     const char *text = lua_tolstring(L, idx, &n);
     if (strlen(text) != n) luaL_error(L, "save: '%s' goes on behind a zero byte, which mocl does not write", text);
     return text;
+}
+
+/* the call goes on using the characters of the string at idx: a finalizer may take it out of its table */
+static void keep_text(lua_State *L, int idx) {
+    lua_pushvalue(L, idx);
+    moclL_holdstring(L);
+    lua_pop(L, 1);
 }
 
 static mocl_status fill_from_device(mocl_ctx *ctx, void *user, size_t offset, void *buffer, size_t n) {
@@ -104,21 +114,29 @@ static int safetensors_save(lua_State *L) {
     size_t i = 0;
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         mocl_tensor *t = moclL_totensor(L, -1);
-        if (lua_type(L, -2) != LUA_TSTRING || !t) return luaL_error(L, "save: the table must map names to tensors");
+        if (i == n) return luaL_error(L, "save: the table of tensors changed while it was read"); /* by a finalizer */
+        if (lua_type(L, -2) != LUA_TSTRING) return luaL_error(L, "save: the table must map names to tensors");
+        if (!t) return luaL_error(L, "save: the table must map names to tensors: '%s' %s", lua_tostring(L, -2), moclL_notensor(L, -1));
         mocl_tensor **c = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
         list[i] = (mocl_safetensors_source){.name = check_text(L, -3), .dtype = format_names[t->dtype], .ndim = t->ndim,
                                             .shape = (*c)->shape, .fill = fill_from_device, .user = *c};
         lua_rawseti(L, 6, (lua_Integer)++i);
+        keep_text(L, -2);
     }
+    if (i != n) return luaL_error(L, "save: the table of tensors changed while it was read");
     i = 0;
     if (n_meta)
         for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1), i++) {
             if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
                 return luaL_error(L, "save: metadata must map strings to strings");
+            if (i == n_meta) return luaL_error(L, "save: the metadata changed while it was read");
             meta[i] = (mocl_safetensors_pair){.key = check_text(L, -2), .value = check_text(L, -1)};
+            keep_text(L, -2);
+            keep_text(L, -1);
         }
     lua_pushboolean(L, 1);
+    if (i != n_meta) return luaL_error(L, "save: the metadata changed while it was read");
     return moclL_result(L, mocl_safetensors_write(moclL_ctx(L), path, list, n, meta, n_meta), 1);
 }
 

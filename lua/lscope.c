@@ -4,8 +4,8 @@
 #include "calls.h"
 #include "ltensor.h"
 
-/* registry: tables with weak keys. open: thread -> the list of its innermost open scope; off: thread -> how many calls of
-** no_grad it is in. A thread that is collected takes its entries with it. */
+/* registry: tables with weak keys. open: thread -> the list of its innermost open scope; off: thread -> how many calls
+** of no_grad it is in. A thread that is collected takes its entries with it. */
 static const char open_key = 'o', off_key = 'g';
 static const char count_key = 'n'; /* registry: number of scopes opened so far */
 
@@ -14,6 +14,7 @@ static const char count_key = 'n'; /* registry: number of scopes opened so far *
 
 /* A scope's list holds the tensors at 1 .. n, the list around it in the same thread at OUTER, its number at NUMBER. */
 enum { NUMBER = -1, OUTER = 0 };
+enum { LIST = 2 }; /* the user value of a scope */
 
 /* Does code of the thread on top of the stack run, or wait for one that it resumed? Pops nothing. */
 static bool runs(lua_State *L) {
@@ -44,13 +45,16 @@ static void push_own(lua_State *L) {
     lua_remove(L, -2);
 }
 
-/* Pushes the list of the last scope numbered below `below` that holds here, opened by another thread; nil if there is none. */
-static void push_inherited(lua_State *L, lua_Integer below) {
+/* Pushes the list of the last scope numbered below `below` that holds here, opened by another thread; nil if there is
+** none. *any becomes false where no thread has one. */
+static void push_inherited(lua_State *L, lua_Integer below, bool *any) {
+    *any = false;
     lua_pushnil(L);
     int best = lua_gettop(L);
     lua_Integer best_number = 0;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &open_key);
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) { /* stack: best, open, thread, list */
+        *any = true;
         lua_pushvalue(L, -2);
         bool holds = lua_tothread(L, -1) != L && runs(L);
         lua_pop(L, 1);
@@ -75,7 +79,7 @@ void moclL_scope_add(lua_State *L) {
     push_own(L);
     if (!lua_istable(L, -1)) {
         lua_pop(L, 1);
-        push_inherited(L, LUA_MAXINTEGER);
+        push_inherited(L, LUA_MAXINTEGER, &moclL_calls_of(L)->scopes);
     }
     if (lua_istable(L, -1)) { /* stack: owner, list */
         lua_pushvalue(L, -2);
@@ -86,12 +90,10 @@ void moclL_scope_add(lua_State *L) {
 
 int moclL_scope_new(lua_State *L) {
     lua_settop(L, 0);
-    int *open = lua_newuserdatauv(L, sizeof *open, 1); /* 1 = open */
-    *open = 0;
-    luaL_setmetatable(L, SCOPE_CLASS);
+    int *open = moclL_newbox(L, sizeof *open, 1, SCOPE_CLASS); /* 1 = open */
     lua_newtable(L);
     lua_pushvalue(L, 2);
-    lua_setiuservalue(L, 1, 1);
+    lua_setiuservalue(L, 1, LIST);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &count_key);
     lua_Integer number = lua_tointeger(L, -1) + 1;
     lua_pop(L, 1);
@@ -105,12 +107,14 @@ int moclL_scope_new(lua_State *L) {
     lua_pushthread(L);
     lua_pushvalue(L, 2);
     lua_rawset(L, -3);
+    moclL_calls_of(L)->scopes = true;
     *open = 1;
     lua_settop(L, 1);
     return 1;
 }
 
-/* Takes the list at index 2 out of the chain that it is in; leaves the stack as it was. True if it was a chain's innermost. */
+/* Takes the list at index 2 out of the chain that it is in; leaves the stack as it was. True if it was a chain's
+** innermost. */
 static bool unlink_list(lua_State *L) {
     bool innermost = false;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &open_key); /* 3 */
@@ -152,32 +156,32 @@ static bool is_innermost(lua_State *L) {
     return !inside;
 }
 
-/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since may be
-** in use, so its tensors are left to the collector. */
+/* A scope that nobody closed, as when an interruption came before its variable was to be closed. What was made since
+** may be in use, so its tensors are left to the collector. */
 static int scope_gc(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
-    if (!*open) return 0;
+    int *open = moclL_testbox(L, 1, SCOPE_CLASS);
+    if (!open || !*open) return 0;
     *open = 0;
     lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1);
+    lua_getiuservalue(L, 1, LIST);
     unlink_list(L);
     return 0;
 }
 
-/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc. A tensor that a
-** running call is making is left to the collector. */
+/* With an error on its way (a block's end) an inner scope may be open that nobody will close: see scope_gc. A tensor
+** that a running call is making is left to the collector. */
 static int scope_close(lua_State *L) {
-    int *open = luaL_checkudata(L, 1, SCOPE_CLASS);
+    int *open = moclL_checkbox(L, 1, SCOPE_CLASS);
     if (!*open) return 0;
     bool failing = !lua_isnoneornil(L, 2);
     lua_settop(L, 1);
-    lua_getiuservalue(L, 1, 1); /* 2: list */
+    lua_getiuservalue(L, 1, LIST); /* 2: list */
     if (!failing && !is_innermost(L)) return luaL_error(L, "scope: close the scopes opened inside this one first");
     *open = 0;
     unlink_list(L);
     for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
         lua_rawgeti(L, 2, i);
-        mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
+        mocl_tensor **box = moclL_testbox(L, -1, MOCL_TENSOR_CLASS);
         if (box && *box && !((*box)->requires_grad && !(*box)->node) /* parameters stay */ && !moclL_inuse(L, box)) {
             mocl_tensor *t = *box;
             *box = NULL;
@@ -190,13 +194,13 @@ static int scope_close(lua_State *L) {
 
 /* s:keep(t, ...) -> t, ...: moves tensors to the enclosing scope */
 static int scope_keep(lua_State *L) {
-    luaL_checkudata(L, 1, SCOPE_CLASS);
+    moclL_checkbox(L, 1, SCOPE_CLASS);
     int n = lua_gettop(L);
-    lua_getiuservalue(L, 1, 1);   /* n + 1: list */
+    lua_getiuservalue(L, 1, LIST);   /* n + 1: list */
     lua_rawgeti(L, -1, OUTER);    /* n + 2: the list around it or nil */
     if (!lua_istable(L, -1)) {
         lua_pop(L, 1);
-        push_inherited(L, number_of(L, n + 1));
+        push_inherited(L, number_of(L, n + 1), &moclL_calls_of(L)->scopes);
     }
     lua_Integer len = (lua_Integer)lua_rawlen(L, n + 1);
     for (int a = 2; a <= n; a++) {

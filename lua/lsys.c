@@ -2,14 +2,16 @@
 **
 ** sys.now() seconds from a monotonic clock          sys.rss_bytes(), sys.peak_rss_bytes()
 ** sys.isatty(fd)  sys.getpid()  sys.cpu_count()     sys.env() what `mocl --env` shows, as a table
-** sys.columns(fd) the width of a terminal
-** sys.on_interrupt("raise" | "message" | "flag") -> the mode before
+** sys.columns(fd) the width of a terminal           sys.version, e.g. "0.1.0"
+** sys.on_interrupt("raise" | "message" | "flag", keep) -> the mode before
 ** sys.interrupted() -> nil, "SIGINT" or "SIGTERM"
 **
 ** Signals reach a script only in the mocl executable, which catches them. In mode "raise" (the
 ** default) each raises "interrupted!"; in mode "message" too, but a program that it ends shows that word alone, without
-** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted, to be
-** polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was noted.
+** place and traceback, which say nothing to the user of a finished program. In mode "flag" the first one is only noted,
+** to be polled between steps; the next one raises, and is shown as in the mode before. Setting a mode forgets what was
+** noted, unless `keep` says that an error may be on its way that a signal has raised. A signal that comes after one that
+** raised ends the program, unless the script has set a mode, or polled in mode "flag", since then.
 */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -90,8 +92,10 @@ static const char *signal_name(int number) {
 
 static int sys_interrupted(lua_State *L) {
     moclL_host *h = moclL_ctx(L)->host;
+    const char *name = h ? signal_name(atomic_load(&h->signal)) : NULL;
     if (h && h->look) h->look();
-    lua_pushstring(L, h ? signal_name(atomic_load(&h->signal)) : NULL); /* NULL pushes nil */
+    if (name && atomic_load(&h->flag_mode)) moclL_acknowledge(h);
+    lua_pushstring(L, name); /* NULL pushes nil */
     return 1;
 }
 
@@ -99,12 +103,17 @@ static int sys_on_interrupt(lua_State *L) {
     enum { RAISE, FLAG, MESSAGE };
     static const char *const modes[] = {"raise", "flag", "message", NULL};
     int mode = luaL_checkoption(L, 1, NULL, modes), before = RAISE;
+    bool keep = lua_toboolean(L, 2);
     moclL_host *h = moclL_ctx(L)->host;
     if (h) {
         before = atomic_load(&h->flag_mode) ? FLAG : h->plain_interrupt ? MESSAGE : RAISE;
-        atomic_store(&h->signal, 0);
+        if (!keep) {
+            atomic_store(&h->signal, 0);
+            moclL_acknowledge(h);
+        }
         atomic_store(&h->flag_mode, mode == FLAG);
         if (mode != FLAG) h->plain_interrupt = mode == MESSAGE;
+        if (h->look) h->look();
     }
     lua_pushstring(L, modes[before]);
     return 1;
@@ -244,5 +253,6 @@ int moclL_open_sys(lua_State *L) {
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
     moclL_newlib(L, functions);
+    set_string(L, "version", MOCL_VERSION);
     return 1;
 }

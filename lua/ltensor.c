@@ -1,5 +1,5 @@
-/* ltensor.c - module mocl.tensor: the userdata, its memory policy (pressure, retry; scopes are in lscope.c), making
-** tensors and looking at them. The operations are in ltensor_ops.c.
+/* ltensor.c - module mocl.tensor: making tensors and looking at them. Their userdata is in ltensor_box.c, the
+** operations are in ltensor_ops.c.
 */
 #include "ltensor.h"
 
@@ -7,107 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calls.h"
 #include "lscope.h"
 #include "modules.h"
 #include "philox.h"
-#include "state.h"
-
-static const char limit_key = 'l'; /* registry: live bytes above which a full collection runs */
-
-#define LIMIT_FLOOR ((lua_Integer)1 << 30)
-
-/* ---- owners ---- */
-
-static void unref(void *t) { mocl_tensor_unref(t); }
-
-/* the running call works on t: it has a reference of its own until it ends */
-static mocl_tensor *hold(lua_State *L, mocl_tensor *t) {
-    if (t) moclL_hold(L, mocl_tensor_ref(t), unref);
-    return t;
-}
-
-mocl_tensor *moclL_checktensor(lua_State *L, int idx) {
-    mocl_tensor **box = luaL_checkudata(L, idx, MOCL_TENSOR_CLASS);
-    if (!*box) luaL_argerror(L, idx, "tensor was released");
-    return hold(L, *box);
-}
-
-mocl_tensor *moclL_opttensor(lua_State *L, int idx) {
-    return lua_isnoneornil(L, idx) ? NULL : moclL_checktensor(L, idx);
-}
-
-mocl_tensor *moclL_totensor(lua_State *L, int idx) {
-    mocl_tensor **box = luaL_testudata(L, idx, MOCL_TENSOR_CLASS);
-    return box ? hold(L, *box) : NULL;
-}
-
-mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name) {
-    if (lua_isnoneornil(L, idx)) lua_pushnil(L);
-    else lua_getfield(L, idx, name);
-    mocl_tensor **box = luaL_testudata(L, -1, MOCL_TENSOR_CLASS);
-    if (box && !*box) luaL_error(L, "bad option '%s' (tensor was released)", name);
-    if (!box && !lua_isnil(L, -1)) moclL_badoption(L, name, "tensor");
-    return box ? hold(L, *box) : NULL;
-}
-
-static size_t live_bytes(mocl_ctx *ctx) {
-    size_t live = 0;
-    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
-        if (ctx->device[i]) live += ctx->device[i]->live;
-    return live;
-}
-
-/* Lua sees a few bytes where the device holds megabytes, so its collector has to be called on purpose */
-static void relieve_pressure(lua_State *L) {
-    mocl_ctx *ctx = moclL_ctx(L);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &limit_key);
-    lua_Integer limit = lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    if ((lua_Integer)live_bytes(ctx) <= limit) return;
-    lua_gc(L, LUA_GCCOLLECT, 0);
-    lua_Integer next = (lua_Integer)(live_bytes(ctx) / 2 * 3);
-    lua_pushinteger(L, next > LIMIT_FLOOR ? next : LIMIT_FLOOR);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
-}
-
-mocl_tensor **moclL_pushtensor(lua_State *L) {
-    luaL_checkstack(L, 4, NULL);
-    relieve_pressure(L);
-    moclL_stress(L);
-    mocl_tensor **box = lua_newuserdatauv(L, sizeof *box, 0);
-    *box = NULL;
-    luaL_setmetatable(L, MOCL_TENSOR_CLASS);
-    moclL_scope_add(L);
-    moclL_hold(L, box, NULL); /* scopes leave it alone until the call ends */
-    return box;
-}
-
-void moclL_pushtensorref(lua_State *L, mocl_tensor *t) {
-    hold(L, t); /* what pushing collects may drop the reference it was found by */
-    mocl_tensor **box = moclL_pushtensor(L);
-    *box = mocl_tensor_ref(t);
-}
-
-bool moclL_makeroom(lua_State *L, mocl_status st) {
-    mocl_ctx *ctx = moclL_ctx(L);
-    moclL_host *h = ctx->host;
-    if (st != MOCL_E_NOMEM) return false;
-    if (h) h->making_room = true;
-    lua_gc(L, LUA_GCCOLLECT, 0);
-    if (h) h->making_room = false;
-    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
-        if (ctx->device[i]) mocl_device_flush(ctx->device[i]);
-    mocl_clear(ctx);
-    return true;
-}
-
-static int tensor_release(lua_State *L) {
-    mocl_tensor **box = luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = *box;
-    *box = NULL;
-    mocl_tensor_unref(t);
-    return 0;
-}
 
 /* ---- arguments ---- */
 
@@ -121,8 +24,8 @@ int moclL_checkdim(lua_State *L, int idx, int ndim) {
 
 int moclL_checkshape(lua_State *L, int idx, int64_t shape[MK_MAX_DIMS]) {
     bool table = lua_istable(L, idx);
-    lua_Integer n = table ? luaL_len(L, idx) : lua_gettop(L) - idx + 1;
-    if (n < 0) n = 0;
+    lua_Integer n = table ? moclL_len(L, idx) : lua_gettop(L) - idx + 1;
+    if (n < 0) n = 0; /* no argument there */
     if (n > MK_MAX_DIMS) luaL_argerror(L, idx, lua_pushfstring(L, "at most %d dimensions", MK_MAX_DIMS));
     for (int i = 0; i < (int)n; i++) {
         int is_integer = 1;
@@ -163,8 +66,11 @@ mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base) {
         moclL_pushtensorref(L, given);
         return given;
     }
-    if (!given) luaL_checktype(L, idx, LUA_TTABLE);
-    int64_t n = given ? mocl_tensor_numel(given) : luaL_len(L, idx);
+    if (!given && !lua_istable(L, idx)) {
+        if (luaL_testudata(L, idx, MOCL_TENSOR_CLASS)) moclL_checktensor(L, idx); /* raises */
+        luaL_typeerror(L, idx, "table or i32 tensor");
+    }
+    int64_t n = given ? mocl_tensor_numel(given) : moclL_len(L, idx);
     int32_t *host = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *host, 0);
     if (given) {
         mocl_status st = mocl_tensor_to_host(given, host);
@@ -275,7 +181,7 @@ static int nested_shape(lua_State *L, int64_t shape[MK_MAX_DIMS]) {
     lua_pushvalue(L, top);
     while (lua_istable(L, -1)) {
         if (ndim == MK_MAX_DIMS) luaL_error(L, "tensor: more than %d levels of tables", MK_MAX_DIMS);
-        shape[ndim++] = luaL_len(L, -1);
+        shape[ndim++] = moclL_len(L, -1);
         lua_geti(L, -1, 1);
     }
     lua_settop(L, top);
@@ -312,9 +218,10 @@ static int tensor_new(lua_State *L) {
     mk_dtype dtype = optdtype(L, 2, MK_F32), via = dtype == MK_BF16 || dtype == MK_F16 ? MK_F32 : dtype;
     lua_pushvalue(L, 1);
     int ndim = nested_shape(L, shape);
-    int64_t n = 1;
-    for (int i = 0; i < ndim; i++) n *= shape[i];
-    void *buf = lua_newuserdatauv(L, (size_t)(n ? n : 1) * mocl_dtype_size(via), 0);
+    size_t bytes = mocl_dtype_size(via);
+    for (int i = 0; i < ndim; i++)
+        if (!mocl_mul(bytes, (size_t)shape[i], &bytes)) return luaL_error(L, "tensor: the table has too many entries");
+    void *buf = lua_newuserdatauv(L, bytes ? bytes : 1, 0);
     lua_pushvalue(L, 1);
     fill_nested(L, 0, ndim, shape, buf, via, &at);
     mocl_tensor **out = moclL_pushtensor(L);
@@ -446,7 +353,7 @@ static int tensor_tostring(lua_State *L) {
     char a[128];
     mk_dtype dtype;
     if (!t) {
-        lua_pushliteral(L, "tensor (released)");
+        lua_pushstring(L, moclL_testbox(L, 1, MOCL_TENSOR_CLASS) ? "tensor (released)" : "tensor (a copy of bytes)");
         return 1;
     }
     const void *host = host_values(L, t, &dtype);
@@ -472,14 +379,12 @@ static int tensor_at(lua_State *L, mocl_tensor *t) {
 }
 
 static int tensor_index(lua_State *L) {
-    luaL_checkudata(L, 1, MOCL_TENSOR_CLASS);
-    mocl_tensor *t = moclL_totensor(L, 1);
     if (lua_isinteger(L, 2)) return tensor_at(L, moclL_checktensor(L, 1));
     const char *name = luaL_checkstring(L, 2);
-    luaL_getmetafield(L, 1, "methods");
+    if (luaL_getmetafield(L, 1, "methods") != LUA_TTABLE) return luaL_typeerror(L, 1, MOCL_TENSOR_CLASS);
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, -2) != LUA_TNIL) return 1;
-    if (!t) return luaL_argerror(L, 1, "tensor was released");
+    if (lua_rawget(L, -2) != LUA_TNIL) return 1; /* a method, of a released tensor too */
+    mocl_tensor *t = moclL_checktensor(L, 1);
     if (strcmp(name, "shape") == 0) {
         lua_createtable(L, t->ndim, 0);
         for (int i = 0; i < t->ndim; i++) {
@@ -517,7 +422,7 @@ static int tensor_len(lua_State *L) {
 
 static int tensor_backward(lua_State *L) {
     static const char *const options[] = {"retain_graph", NULL};
-    mocl_tensor *t = moclL_checktensor(L, 1), *seed = moclL_totensor(L, 2);
+    mocl_tensor *t = moclL_checktensor(L, 1), *seed = lua_isuserdata(L, 2) ? moclL_checktensor(L, 2) : NULL;
     int opts = seed ? 3 : 2;
     moclL_checkoptions(L, opts, options);
     mocl_status st = mocl_tensor_backward(t, seed, moclL_optfield_boolean(L, opts, "retain_graph", false));
@@ -566,7 +471,7 @@ static int tensor_memory(lua_State *L) {
     lua_setfield(L, -2, "peak");
     lua_pushinteger(L, (lua_Integer)cached);
     lua_setfield(L, -2, "cached");
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &limit_key);
+    lua_pushinteger(L, (lua_Integer)moclL_calls_of(L)->limit);
     lua_setfield(L, -2, "limit");
     lua_pushinteger(L, ctx->live_tensors);
     lua_setfield(L, -2, "tensors");
@@ -605,7 +510,7 @@ static int tensor_fail_after(lua_State *L) {
 }
 
 static int tensor_is_tensor(lua_State *L) {
-    lua_pushboolean(L, luaL_testudata(L, 1, MOCL_TENSOR_CLASS) != NULL);
+    lua_pushboolean(L, moclL_testbox(L, 1, MOCL_TENSOR_CLASS) != NULL);
     return 1;
 }
 
@@ -619,7 +524,7 @@ static const luaL_Reg functions[] = {
     {"memory", tensor_memory},
     {"memory_cap", tensor_memory_cap},
     {"new", tensor_new},
-    {"no_grad", moclL_no_grad},
+    {"no_grad", NULL}, /* it may yield, so it is no call: see moclL_pushfunction */
     {"ones", tensor_ones},
     {"rand", tensor_rand},
     {"randn", tensor_randn},
@@ -631,7 +536,7 @@ static const luaL_Reg functions[] = {
 static const luaL_Reg methods[] = {
     {"backward", tensor_backward},
     {"item", tensor_item},
-    {"release", tensor_release},
+    {"release", NULL},
     {"requires_grad_", tensor_requires_grad_},
     {"totable", tensor_totable},
     {"zero_grad", tensor_zero_grad},
@@ -642,21 +547,31 @@ static const luaL_Reg methods[] = {
 static const char *const fields[] = {"shape", "ndim", "dtype", "device", "requires_grad", "grad", NULL};
 
 static const luaL_Reg metamethods[] = {
-    {"__close", tensor_release}, {"__gc", tensor_release},           {"__index", tensor_index},
-    {"__len", tensor_len},       {"__newindex", tensor_newindex},    {"__tostring", tensor_tostring},
+    {"__close", NULL},     {"__gc", NULL},                 {"__index", tensor_index},
+    {"__len", tensor_len}, {"__newindex", tensor_newindex}, {"__tostring", tensor_tostring},
     {NULL, NULL},
 };
 
 int moclL_open_tensor(lua_State *L) {
-    lua_pushinteger(L, LIMIT_FLOOR);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &limit_key);
-
+    moclL_calls_of(L)->limit = MOCLL_LIMIT_FLOOR;
     moclL_scope_open(L);
     moclL_newlib(L, functions); /* stack: module */
+    lua_pushcfunction(L, moclL_no_grad);
+    lua_setfield(L, -2, "no_grad");
     luaL_newmetatable(L, MOCL_TENSOR_CLASS);
+    const void *class = lua_topointer(L, -1);
+    moclL_calls_of(L)->tensor_class = class;
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, class);
     moclL_setfuncs(L, metamethods);
     lua_newtable(L); /* stack: module, metatable, methods */
     moclL_setfuncs(L, methods);
+    lua_pushcfunction(L, moclL_tensor_release);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "release");
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -4, "__close");
+    lua_setfield(L, -3, "__gc");
     for (const luaL_Reg *r = moclL_tensor_ops; r->name; r++) {
         moclL_pushfunction(L, r->func);
         lua_pushvalue(L, -1);

@@ -11,6 +11,8 @@
 mocl_tensor *moclL_checktensor(lua_State *L, int idx);
 mocl_tensor *moclL_opttensor(lua_State *L, int idx); /* NULL for nil or none */
 mocl_tensor *moclL_totensor(lua_State *L, int idx);  /* NULL for anything else */
+/* Why moclL_totensor gave NULL, for messages: "was released" or "is a number, not a tensor". May push a string. */
+const char *moclL_notensor(lua_State *L, int idx);
 /* The tensor that is option `name` of the table at idx, or NULL; raises for another value. The option stays on the
 ** stack. */
 mocl_tensor *moclL_optfield_tensor(lua_State *L, int idx, const char *name);
@@ -32,6 +34,10 @@ bool moclL_makeroom(lua_State *L, mocl_status st);
         if (call_status_ == MOCL_E_NOMEM && moclL_makeroom(L, call_status_)) call_status_ = (call); \
         if (call_status_) return moclL_raise(L, call_status_);     \
     } while (0)
+
+/* What the soft limit of live bytes is at first, and at least. */
+#define MOCLL_LIMIT_FLOOR ((size_t)1 << 30)
+int moclL_tensor_release(lua_State *L);
 
 /* 1-based or negative dimension at idx to 0-based; raises where it is outside 1 .. ndim */
 int moclL_checkdim(lua_State *L, int idx, int ndim);

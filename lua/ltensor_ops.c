@@ -240,14 +240,14 @@ static int tensor_flatten(lua_State *L) {
 /* the tensors of the list at 1 as a C array (a userdata left on the stack) */
 static mocl_tensor **check_list(lua_State *L, int *n) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    lua_Integer count = luaL_len(L, 1);
+    lua_Integer count = moclL_len(L, 1);
     if (count < 1 || count > 1 << 20) luaL_argerror(L, 1, "a list of at least one tensor is needed");
     mocl_tensor **list = lua_newuserdatauv(L, (size_t)count * sizeof *list, 0);
     for (lua_Integer i = 1; i <= count; i++) {
         lua_geti(L, 1, i);
         list[i - 1] = moclL_totensor(L, -1);
-        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I is not a tensor (or was released)", i));
-        lua_pop(L, 1); /* the list keeps it */
+        if (!list[i - 1]) luaL_argerror(L, 1, lua_pushfstring(L, "entry %I %s", i, moclL_notensor(L, -1)));
+        lua_pop(L, 1); /* the call keeps it */
     }
     *n = (int)count;
     return list;

@@ -27,19 +27,18 @@ static int tokenizer_load(lua_State *L) {
     return moclL_result(L, st, 1);
 }
 
-/* Pushes a userdata with the strings of the table at idx, which keeps them alive; NULL and *n 0
-** for an empty one. `what` starts messages. */
+/* Pushes a userdata with the strings of the list at idx and a table that keeps them alive. `what` starts messages. */
 static mocl_text *check_texts(lua_State *L, int idx, const char *what, size_t *n) {
     idx = lua_absindex(L, idx);
-    *n = (size_t)lua_rawlen(L, idx);
-    if (*n >= SIZE_MAX / sizeof(mocl_text)) luaL_error(L, "%s: too many", what);
+    *n = (size_t)moclL_len(L, idx);
     mocl_text *text = lua_newuserdatauv(L, *n * sizeof *text, 0);
+    lua_createtable(L, (int)*n, 0);
     for (size_t i = 0; i < *n; i++) {
-        if (lua_rawgeti(L, idx, (lua_Integer)i + 1) != LUA_TSTRING)
+        if (lua_geti(L, idx, (lua_Integer)i + 1) != LUA_TSTRING)
             luaL_error(L, "%s: entry %I is a %s, expected a string", what, (lua_Integer)i + 1,
                        luaL_typename(L, -1));
         text[i].p = lua_tolstring(L, -1, &text[i].n);
-        lua_pop(L, 1);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return text;
 }
@@ -84,7 +83,7 @@ static int tokenizer_save(lua_State *L) {
     return moclL_result(L, st, 1);
 }
 
-/* *pair receives the second text and stays on the stack with the options table */
+/* *pair receives the second text, which lives until the call ends */
 static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
                            mocl_text *pair) {
     static const char *const known[] = {"bos",      "eos",  "special", "add_special_tokens",
@@ -100,11 +99,8 @@ static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options 
     if (moclL_optfield_boolean(L, idx, "special", true) ==
         moclL_optfield_boolean(L, idx, "special", false))
         o->special = moclL_optfield_boolean(L, idx, "special", true) ? 1 : -1;
-    if (!moclL_optfield_string(L, idx, "pair", NULL)) return;
-    lua_getfield(L, idx, "pair");
-    pair->p = lua_tolstring(L, -1, &pair->n);
-    lua_pop(L, 1);
-    o->pair = pair;
+    pair->p = moclL_optfield_lstring(L, idx, "pair", NULL, &pair->n);
+    if (pair->p) o->pair = pair;
 }
 
 static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, size_t n,
@@ -113,8 +109,14 @@ static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, s
     size_t n_ids;
     mocl_status st = mocl_tokenizer_encode(moclL_ctx(L), t, text, n, o, &ids, &n_ids);
     if (st) return st;
-    lua_createtable(L, n_ids > INT_MAX ? INT_MAX : (int)n_ids, 0);
-    for (size_t i = 0; i < n_ids; i++) {
+    size_t room = n_ids > INT_MAX ? INT_MAX : n_ids;
+    uint64_t n_calls = moclL_n_calls(L);
+    lua_createtable(L, (int)room, 0);
+    if (moclL_n_calls(L) != n_calls) { /* a finalizer may have encoded something with it, over the ids */
+        st = mocl_tokenizer_encode(moclL_ctx(L), t, text, n, o, &ids, &n_ids);
+        if (st) return st;
+    }
+    for (size_t i = 0; i < n_ids && i < room; i++) {
         lua_pushinteger(L, ids[i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
@@ -171,11 +173,10 @@ static int tokenizer_decode(lua_State *L) {
     luaL_checktype(L, 2, LUA_TTABLE);
     moclL_checkoptions(L, 3, known);
     bool skip = moclL_optfield_boolean(L, 3, "skip_special", true);
-    size_t n_ids = (size_t)lua_rawlen(L, 2);
-    if (n_ids > SIZE_MAX / sizeof(int32_t)) return luaL_error(L, "decode: too many ids");
+    size_t n_ids = (size_t)moclL_len(L, 2);
     int32_t *ids = lua_newuserdatauv(L, n_ids * sizeof *ids, 0);
     for (size_t i = 0; i < n_ids; i++) {
-        lua_rawgeti(L, 2, (lua_Integer)i + 1);
+        lua_geti(L, 2, (lua_Integer)i + 1);
         if (lua_type(L, -1) != LUA_TNUMBER || !lua_isinteger(L, -1))
             return luaL_error(L, "decode: entry %I is a %s, expected an integer",
                               (lua_Integer)i + 1, luaL_typename(L, -1));
@@ -235,25 +236,31 @@ static int tokenizer_eos_id(lua_State *L) {
 }
 
 static int tokenizer_tostring(lua_State *L) {
-    void **box = luaL_checkudata(L, 1, CLASS);
-    if (!*box) {
-        lua_pushliteral(L, "tokenizer (released)");
+    luaL_checkudata(L, 1, CLASS);
+    void **box = moclL_testbox(L, 1, CLASS);
+    if (!box || !*box) {
+        lua_pushstring(L, box ? "tokenizer (released)" : "tokenizer (a copy of bytes)");
         return 1;
     }
-    lua_pushfstring(L, "tokenizer %s, %d ids", mocl_tokenizer_kind(*box),
-                    mocl_tokenizer_vocab_size(*box));
+    mocl_tokenizer *t = check(L, 1);
+    lua_pushfstring(L, "tokenizer %s, %d ids", mocl_tokenizer_kind(t), mocl_tokenizer_vocab_size(t));
     return 1;
 }
 
 /* ---- streams ---- */
 
-/* The userdata is the stream itself; its uservalue is the tokenizer, which may be released
-** before. */
+static void free_stream(void *s) { mocl_free(s); }
+
+/* its user value is the tokenizer, which may be released before */
 static mocl_tokenizer *stream_tokenizer(lua_State *L, mocl_tokenizer_stream **s) {
-    *s = luaL_checkudata(L, 1, STREAM);
-    lua_getiuservalue(L, 1, 1);
-    void **box = luaL_checkudata(L, -1, CLASS);
-    if (!*box) luaL_error(L, "decode_stream: its tokenizer was released");
+    *s = moclL_checkowner(L, 1, STREAM);
+    lua_getiuservalue(L, 1, 2);
+    void **box = moclL_testbox(L, -1, CLASS);
+    if (!box || !*box) {
+        luaL_error(L, "decode_stream: its tokenizer was released");
+        return NULL;
+    }
+    moclL_hold(L, *box, NULL);
     lua_pop(L, 1);
     return *box;
 }
@@ -264,12 +271,14 @@ static int tokenizer_decode_stream(lua_State *L) {
     mocl_tokenizer *t = check(L, 1);
     moclL_checkoptions(L, 2, known);
     bool skip = moclL_optfield_boolean(L, 2, "skip_special", true);
-    mocl_tokenizer_stream *s = lua_newuserdatauv(L, sizeof *s, 1);
+    void **box = moclL_pushowner(L, STREAM);
+    mocl_tokenizer_stream *s = mocl_alloc(moclL_ctx(L), sizeof *s);
+    if (!s) return moclL_raise(L, MOCL_E_NOMEM);
+    *box = s;
     mocl_status st = mocl_tokenizer_stream_begin(moclL_ctx(L), t, s, skip);
     if (st) return moclL_raise(L, st);
     lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, 1);
-    luaL_setmetatable(L, STREAM);
+    lua_setiuservalue(L, -2, 2);
     return 1;
 }
 
@@ -317,11 +326,7 @@ int moclL_open_tokenizer(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
     moclL_newclass(L, CLASS, methods, free_tokenizer);
-    luaL_newmetatable(L, STREAM); /* holds nothing to free */
-    moclL_setfuncs(L, stream_methods);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    moclL_newclass(L, STREAM, stream_methods, free_stream);
     moclL_newlib(L, functions);
     return 1;
 }

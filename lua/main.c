@@ -243,6 +243,7 @@ typedef struct command {
 static int run_command(lua_State *L) {
     command *c = lua_touserdata(L, 1);
     if (c->flags & HAS_V) print_version();
+    mocl_hear_commands(L);
     create_arg_table(L, c->argc, c->argv, c->script);
     if (c->flags & HAS_ENV) {
         print_env(L);

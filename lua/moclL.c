@@ -1,6 +1,7 @@
 /* moclL.c - helpers shared by the binding files */
 #include "moclL.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,36 +9,49 @@
 #include "kernels.h"
 #include "state.h"
 
-static const char ctx_key = 'c'; /* its address is the registry key of the context */
+static const char ctx_key = 'c'; /* its address is the registry key of the state's calls, and with them of the context */
 
-typedef struct ctx_box {
-    mocl_ctx *ctx; /* NULL once the state is being closed */
-    moclL_calls calls;
-} ctx_box;
-
-static ctx_box *box_of(lua_State *L) {
+/* A function of a binding has their address as its second upvalue, where no other C function of mocl has a userdata. */
+moclL_calls *moclL_calls_of(lua_State *L) {
+    moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
+    if (c) return c;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
-    ctx_box *box = lua_touserdata(L, -1);
+    c = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    if (!box) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
-    return box;
+    if (!c) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
+    return c;
 }
 
 mocl_ctx *moclL_ctx(lua_State *L) {
-    ctx_box *box = box_of(L);
-    if (!box->ctx) luaL_error(L, "mocl is closed: this state is ending");
-    return box->ctx;
+    mocl_ctx *ctx = moclL_calls_of(L)->ctx;
+    if (!ctx) luaL_error(L, "mocl is closed: this state is ending");
+    return ctx;
 }
 
-moclL_calls *moclL_calls_of(lua_State *L) { return &box_of(L)->calls; }
-
 static int ctx_gc(lua_State *L) {
-    ctx_box *box = lua_touserdata(L, 1);
-    mocl_ctx *ctx = box->ctx;
-    box->ctx = NULL;
-    moclL_calls_free(&box->calls);
+    moclL_calls *c = lua_touserdata(L, 1);
+    mocl_ctx *ctx = c->ctx;
+    c->ctx = NULL;
+    moclL_calls_free(c);
     mocl_ctx_free(ctx);
     return 0;
+}
+
+#define GUARD_CLASS "mocl.callback"
+
+/* An error that says it of a C call gets the name of the call; a traceback behind it stays. */
+static int guard_close(lua_State *L) {
+    static const char lua_text[] = "attempt to yield across a C-call boundary", other[] = "attempt to yield from outside a coroutine";
+    const char *what = *(const char **)lua_touserdata(L, 1);
+    const char *text = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+    const char *at = text ? strstr(text, lua_text) : NULL;
+    size_t n = sizeof lua_text - 1;
+    if (text && !at) at = strstr(text, other), n = sizeof other - 1;
+    if (!at) return 0;
+    lua_pushlstring(L, text, (size_t)(at - text));
+    lua_pushfstring(L, "%s cannot yield: C code waits for it; note what it needs and yield afterwards%s", what, at + n);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
 /* Makes the context on first call. It is the first userdata of the state, so that lua_close
@@ -47,17 +61,22 @@ void moclL_openctx(lua_State *L, int n_threads) {
     bool have = lua_touserdata(L, -1) != NULL;
     lua_pop(L, 1);
     if (have) return;
-    ctx_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-    memset(box, 0, sizeof *box);
+    moclL_calls *c = lua_newuserdatauv(L, sizeof *c, 0);
+    memset(c, 0, sizeof *c);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, ctx_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    if (mocl_ctx_new(&box->ctx, n_threads)) luaL_error(L, "out of host memory: no context");
+    if (mocl_ctx_new(&c->ctx, n_threads)) luaL_error(L, "out of host memory: no context");
     const char *blas = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
-    if (blas && !strcmp(blas, "none")) box->ctx->blas = MK_BLAS_NONE;
-    if (blas && !strcmp(blas, "openblas")) box->ctx->blas = MK_BLAS_OPENBLAS;
+    if (blas && !strcmp(blas, "none")) c->ctx->blas = MK_BLAS_NONE;
+    if (blas && !strcmp(blas, "openblas")) c->ctx->blas = MK_BLAS_OPENBLAS;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
+    moclL_calls_open(L, c);
+    luaL_newmetatable(L, GUARD_CLASS);
+    lua_pushcfunction(L, guard_close);
+    lua_setfield(L, -2, "__close");
+    lua_pop(L, 1);
 }
 
 int moclL_raise(lua_State *L, mocl_status status) {
@@ -82,31 +101,38 @@ int moclL_result(lua_State *L, mocl_status status, int n_results) {
     return 3;
 }
 
+enum { NAME_MAX_BYTES = 63 }; /* longer words are near to none */
+
+/* Edits that make b of a: a byte more, less or other, or two neighbours swapped. */
 static int edit_distance(const char *a, const char *b) {
-    enum { MAX = 63 };
     size_t n = strlen(a), m = strlen(b);
-    if (n > MAX || m > MAX) return 1000;
-    int row[MAX + 1];
-    for (size_t j = 0; j <= m; j++) row[j] = (int)j;
+    if (n > NAME_MAX_BYTES || m > NAME_MAX_BYTES) return INT_MAX;
+    int rows[3][NAME_MAX_BYTES + 1], *before = rows[0], *last = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= m; j++) last[j] = (int)j;
     for (size_t i = 1; i <= n; i++) {
-        int diagonal = row[0];
         row[0] = (int)i;
         for (size_t j = 1; j <= m; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
+            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            if (last[j] + 1 < best) best = last[j] + 1;
             if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = row[j];
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
             row[j] = best;
         }
+        int *oldest = before;
+        before = last;
+        last = row;
+        row = oldest;
     }
-    return row[m];
+    return last[m];
 }
 
 const char *moclL_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
-    int best_distance = 1 + (int)strlen(word) / 2;
+    int bound = (int)(strlen(word) / 3), best_distance = (bound > 1 ? bound : 1) + 1;
     for (int i = 0; i < n; i++) {
-        int d = edit_distance(word, names[i]);
+        const char *dot = strrchr(names[i], '.');
+        int d = dot && strcmp(dot + 1, word) == 0 ? 0 : edit_distance(word, names[i]);
         if (d < best_distance) best_distance = d, best = names[i];
     }
     return best;
@@ -213,21 +239,61 @@ bool moclL_optfield_function(lua_State *L, int idx, const char *name) {
     return false;
 }
 
-const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def) {
+const char *moclL_optfield_lstring(lua_State *L, int idx, const char *name, const char *def, size_t *n) {
+    if (n && def) *n = strlen(def);
     if (push_field(L, idx, name)) {
         if (lua_type(L, -1) != LUA_TSTRING) moclL_badoption(L, name, "string");
-        def = lua_tostring(L, -1);
+        def = lua_tolstring(L, -1, n);
         moclL_holdstring(L);
     }
     lua_pop(L, 1);
     return def;
 }
 
-/* __gc, __close and :release() are this one function: take the pointer, clear it, free it, or leave that to a running call
-** that works on it. Upvalue 1 is the free function, upvalue 2 the class. */
+const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def) {
+    return moclL_optfield_lstring(L, idx, name, def, NULL);
+}
+
+/* ---- userdata that hold a pointer ---- */
+
+/* Its first user value says of which state it is. Libraries that hand values to other threads copy the bytes of a
+** userdata, and may give the copy a metatable by its name (luv); they do not copy user values. */
+void *moclL_newbox(lua_State *L, size_t bytes, int n_values, const char *name) {
+    void *box = lua_newuserdatauv(L, bytes, 1 + n_values);
+    memset(box, 0, bytes);
+    lua_pushlightuserdata(L, moclL_calls_of(L));
+    lua_setiuservalue(L, -2, 1);
+    if (name) luaL_setmetatable(L, name);
+    return box;
+}
+
+bool moclL_isown(lua_State *L, int idx) {
+    lua_getiuservalue(L, idx, 1); /* pushes nil where there is none */
+    bool own = lua_touserdata(L, -1) == moclL_calls_of(L);
+    lua_pop(L, 1);
+    return own;
+}
+
+void *moclL_testbox(lua_State *L, int idx, const char *name) {
+    void *box = luaL_testudata(L, idx, name);
+    return box && moclL_isown(L, idx) ? box : NULL;
+}
+
+void *moclL_checkbox(lua_State *L, int idx, const char *name) {
+    void *box = luaL_checkudata(L, idx, name);
+    if (!moclL_isown(L, idx)) {
+        const char *why = "this %s is a copy of the bytes of one, as from another thread: hand over numbers, text or a file";
+        luaL_argerror(L, idx, lua_pushfstring(L, why, name));
+    }
+    return box;
+}
+
+/* __gc, __close and :release() are this one function: take the pointer, clear it, free it, or leave that to a running
+** call that works on it. A copy of its bytes has nothing to free. Upvalue 1 is the free function, upvalue 2 the class. */
 static int owner_release(lua_State *L) {
-    void **box = luaL_checkudata(L, 1, lua_tostring(L, lua_upvalueindex(2)));
-    void *object = *box;
+    const char *name = lua_tostring(L, lua_upvalueindex(2));
+    luaL_checkudata(L, 1, name);
+    void **box = moclL_testbox(L, 1, name), *object = box ? *box : NULL;
     if (object) {
         moclL_free free_fn = (moclL_free)(void (*)(void))lua_tocfunction(L, lua_upvalueindex(1));
         *box = NULL;
@@ -260,15 +326,33 @@ void moclL_stress(lua_State *L) {
 
 void **moclL_pushowner(lua_State *L, const char *name) {
     moclL_stress(L);
-    void **box = lua_newuserdatauv(L, sizeof *box, 1);
-    *box = NULL;
-    luaL_setmetatable(L, name);
-    return box;
+    return moclL_newbox(L, sizeof(void *), 1, name);
 }
 
 void *moclL_checkowner(lua_State *L, int idx, const char *name) {
-    void **box = luaL_checkudata(L, idx, name);
+    void **box = moclL_checkbox(L, idx, name);
     if (!*box) luaL_argerror(L, idx, lua_pushfstring(L, "%s was released", name));
     moclL_hold(L, *box, NULL);
     return *box;
+}
+
+void *moclL_checkidle(lua_State *L, int idx, const char *name, const char *what) {
+    void *object = moclL_checkowner(L, idx, name);
+    if (moclL_inuse(L, object)) luaL_error(L, "%s is at work in a call that has not ended; call it afterwards", what);
+    return object;
+}
+
+/* ---- lists and callbacks ---- */
+
+lua_Integer moclL_len(lua_State *L, int idx) {
+    lua_Integer n = luaL_len(L, idx);
+    if (n < 0 || n >= INT_MAX) luaL_error(L, "a list with %I entries", n);
+    return n;
+}
+
+void moclL_pushguard(lua_State *L, const char *what) {
+    const char **guard = lua_newuserdatauv(L, sizeof *guard, 0);
+    *guard = what;
+    luaL_setmetatable(L, GUARD_CLASS);
+    lua_toclose(L, -1);
 }

@@ -23,7 +23,8 @@ void moclL_openctx(lua_State *L, int n_threads); /* n_threads 0 = one per CPU av
 **
 ** Every function of a binding is registered here, never with luaL_setfuncs. That makes it a call: the objects that its
 ** checks return stay alive until it ends, whatever a callback, a metamethod of an argument or a finalizer that runs
-** inside it releases. It then works on the old value, and the object is freed when the call ends. */
+** inside it releases. It then works on the old value, and the object is freed when the call ends. Such a function cannot
+** yield. One that does (tensor.no_grad) works on nothing and is a plain C function. */
 void moclL_pushfunction(lua_State *L, lua_CFunction f);
 void moclL_setfuncs(lua_State *L, const luaL_Reg *functions); /* into the table on top of the stack */
 #define moclL_newlib(L, functions) (luaL_checkversion(L), luaL_newlibtable(L, functions), moclL_setfuncs(L, functions))
@@ -39,6 +40,9 @@ void moclL_holdstring(lua_State *L);
 bool moclL_defer(lua_State *L, void *object, moclL_free free_fn);
 /* True if a call around the present one works on `object`: it must not be changed in place. */
 bool moclL_inuse(lua_State *L, const void *object);
+/* How many calls have begun so far. Where the number is the same as before, no finalizer or metamethod has called a
+** function of a binding since, and the scratch memory of an object is as it was. */
+uint64_t moclL_n_calls(lua_State *L);
 
 /* The only translation of a core status into a Lua error: adds the position of the caller. */
 int moclL_raise(lua_State *L, mocl_status status);
@@ -69,18 +73,39 @@ bool moclL_optfield_table(lua_State *L, int idx, const char *name);
 bool moclL_optfield_function(lua_State *L, int idx, const char *name);
 /* The string lives until the running call ends. */
 const char *moclL_optfield_string(lua_State *L, int idx, const char *name, const char *def);
+const char *moclL_optfield_lstring(lua_State *L, int idx, const char *name, const char *def, size_t *n); /* *n: its bytes */
 
 /* A userdata that holds one pointer and frees it: `free_fn` runs in __gc, __close and :release(),
 ** in whichever comes first. moclL_newclass makes the metatable (methods may include metamethods);
 ** moclL_pushowner pushes an empty owner; moclL_checkowner returns the address of its pointer and
 ** raises if the object was released. */
 void moclL_newclass(lua_State *L, const char *name, const luaL_Reg *methods, moclL_free free_fn);
-void **moclL_pushowner(lua_State *L, const char *name);
+void **moclL_pushowner(lua_State *L, const char *name); /* user value 2 is free for the class */
 /* With MOCL_GC_STRESS: a collection, now and then. Whatever pushes an owner calls it. */
 void moclL_stress(lua_State *L);
 void *moclL_checkowner(lua_State *L, int idx, const char *name);
+/* The same for a call that changes the object: raises where a call around it works on it. `what` names it in the
+** message. */
+void *moclL_checkidle(lua_State *L, int idx, const char *name, const char *what);
 
-/* Edit distance based suggestion: the nearest of n names, or NULL if none is near. */
+/* Below owners: a userdata of zeros that only this state's functions take, with n_values user values from 2 on (name
+** NULL: the caller sets the metatable). A copy of its bytes, in this or another state, is none: moclL_testbox gives
+** NULL and moclL_checkbox raises. */
+void *moclL_newbox(lua_State *L, size_t bytes, int n_values, const char *name);
+void *moclL_testbox(lua_State *L, int idx, const char *name);
+void *moclL_checkbox(lua_State *L, int idx, const char *name);
+bool moclL_isown(lua_State *L, int idx); /* is the full userdata at idx such a one, of any class? */
+
+/* Pushes a value that is closed when the function returns or fails. A callback called meanwhile by lua_call cannot
+** yield, and the error of one that tries says so of `what`: "on_token of generate". */
+void moclL_pushguard(lua_State *L, const char *what);
+
+/* The length of the list at idx. Lists are read by this and lua_geti everywhere, so that an object with __len and
+** __index is one. Each entry is asked for once, and no length twice: the second answer may differ. */
+lua_Integer moclL_len(lua_State *L, int idx);
+
+/* What a misspelt word may have meant: the nearest of n names, at most a third of the word's letters away, or one, or NULL. A name
+** with dots whose last part is the word counts as the word. */
 const char *moclL_nearest(const char *word, const char *const *names, int n);
 
 #endif

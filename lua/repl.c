@@ -364,6 +364,7 @@ int mocl_repl(lua_State *L) {
     repl.L = L;
     define_mocl(L);
     if (isatty(0)) open_terminal(moclL_noenv(L));
+    moclL_end_interrupt(L); /* one that a script before it has caught */
     while ((got = load_statement(L, &status)) != END) {
         if (got == DISCARDED) continue;
         if (status == LUA_OK) status = moclL_call(L, 0, LUA_MULTRET);

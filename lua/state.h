@@ -46,8 +46,8 @@ typedef struct moclL_host {
     atomic_bool flag_mode;  /* sys.on_interrupt("flag") */
     atomic_int signal;      /* the last one, 0 = none */
     atomic_int signal_ms;   /* when it came */
-    atomic_bool raised;     /* it interrupted the script */
-    void (*look)(void);     /* of the executable: looks after its signals where a script polls; or NULL */
+    atomic_bool raised;     /* it interrupted the script, which has neither ended nor acknowledged it */
+    void (*look)(void);     /* of the executable: looks after its signals where a script polls or sets a mode; or NULL */
 } moclL_host;
 
 /* Every thread of a state made by mocl_open has its host in Lua's extra space. */
@@ -82,13 +82,19 @@ void moclL_enter(moclL_host *h, lua_State *co);
 void moclL_leave(moclL_host *h);
 
 /* Async-signal-safe: a signal arrived. The first one interrupts the script or, in flag mode, is only noted for
-** sys.interrupted(), and the second one interrupts. What the caller should do: nothing; take the signal's default action, since
-** the script has not been reached by the interruption before, or was less than a second ago; or, after the second one in
-** flag mode, call moclL_undelivered a little later. */
+** sys.interrupted(), and the second one interrupts. What the caller should do: nothing; take the signal's default
+** action, since a signal has interrupted the script before and it has neither ended nor acknowledged it; or, after the
+** second one in flag mode, look again with moclL_undelivered soon and with moclL_unanswered a little later. */
 typedef enum moclL_verdict { MOCLL_GO_ON, MOCLL_END, MOCLL_LOOK_AGAIN } moclL_verdict;
 moclL_verdict moclL_signal(moclL_host *host, int signal_number);
-/* Async-signal-safe: has an interruption not reached the script yet? */
+/* Async-signal-safe: has an interruption not reached the script yet? Or has it, and the script neither ended nor
+** acknowledged it? */
 bool moclL_undelivered(const moclL_host *host);
+bool moclL_unanswered(const moclL_host *host);
+/* Async-signal-safe: will the next signal only be noted? */
+bool moclL_notes_next(const moclL_host *host);
+/* The script knows of the interruption that reached it: the next signal is a first one again. */
+void moclL_acknowledge(moclL_host *host);
 
 /* lsys.c: directories in which scripts are looked up, separated by ':'; pushes one string */
 void moclL_push_recipe_path(lua_State *L);

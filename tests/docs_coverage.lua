@@ -35,14 +35,19 @@ M.undocumented = {
   ["mocl.config_text"] = "parts of mocl.config, which exports what others may call",
   ["mocl.control_target"] = "parts of mocl.control",
   ["mocl.data_prefs"] = "parts of mocl.data, which exports them",
+  ["mocl.failure"] = "how functions of the library raise",
   ["mocl.digest"] = "hashes inside run directories; run.md says where they are",
   ["mocl.model_config"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_files"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_keys"] = "data of mocl.transformer; compatibility.md has them as a table",
   ["mocl.on_error"] = "how functions of the library add words to an error",
   ["mocl.options"] = "how functions of the library check their tables of options",
+  ["mocl.options.core"] = "the C side of mocl.options",
   ["mocl.data.core"] = "the C side of mocl.data",
   ["mocl.env.core"] = "the C side of mocl.env",
+  ["mocl.gguf.core"] = "the C side of mocl.gguf",
+  ["mocl.gguf_keys"] = "data of mocl.transformer; gguf.md has them as a table",
+  ["mocl.gguf_model"] = "parts of mocl.transformer; gguf.md says what they read",
   ["mocl.lora.core"] = "the C side of mocl.lora",
   ["mocl.lora_config"] = "parts of mocl.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
@@ -125,6 +130,7 @@ M.classes = {
 
 -- classes that scripts never see
 M.hidden_classes = {
+  ["mocl.gguf.file"] = "inside the objects of mocl.gguf",
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
   ["mocl.json.bytes"] = "held while a text is encoded",
@@ -134,6 +140,7 @@ M.hidden_classes = {
   ["mocl.data.lines"] = "inside the iterators of mocl.data",
   ["mocl.data.csv"] = "inside the iterators of mocl.data",
   ["mocl.json.array"] = "marks a table; it has no methods",
+  ["mocl.callback"] = "held while a callback is called",
   ["mocl.generation"] = "held while a callback looks at tokens",
   ["mocl.generated"] = "held while a result is built",
 }
@@ -143,8 +150,8 @@ M.hidden_classes = {
 --- Names of the pages, without docs/ and .md, README as ../README.
 function M.all_pages()
   local list = { "../README" }
-  for _, file in ipairs(lines_of("ls '" .. M.path "docs" .. "'")) do
-    list[#list + 1] = file:match("^(.*)%.md$")
+  for _, file in ipairs(lines_of("cd '" .. M.path "docs" .. "' && find . -name '*.md' | LC_ALL=C sort")) do
+    list[#list + 1] = file:match("^%./(.*)%.md$")
   end
   return list
 end

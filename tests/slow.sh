@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 apart() {
     part "out of memory and out of disk, anywhere in a run" timeout --foreground 3000 build/tests/c/test_failures 120 60
     part "broken files" env MOCL_SLOW=1 timeout --foreground 3000 build/asan/mocl tests/run.lua -k test_broken
+    part "signals" env MOCL_SLOW=1 timeout --foreground 600 build/asan/mocl tests/run.lua -k test_signals
 }
 
 beside apart

@@ -122,7 +122,7 @@ T.test("links and file names lead somewhere", function()
   local bad, checked = {}, 0
   for _, name in ipairs(docs.all_pages()) do
     local text = docs.page(name).text
-    local dir = name:match("^%.%./") and "" or "docs/"
+    local dir = name:match("^%.%./") and "" or "docs/" .. (name:match "^.*/" or "")
     for target in text:gmatch("%]%(([^)#]+)[^)]*%)") do
       checked = checked + 1
       if not target:match("^%a+://") and not docs.read(dir .. target) then

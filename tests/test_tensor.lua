@@ -245,7 +245,7 @@ T.test("shape errors show both shapes", function()
     { "cat: tensor 2 of f32 %(2,3%) does not fit the first, f32 %(3,2%)", tensor.cat, { z(3, 2), x }, 1 },
     { "cat: tensor 2 of i32 %(2,3%) does not fit the first, f32 %(2,3%)", tensor.cat, { x, x:to("i32") }, 1 },
     { "a list of at least one tensor is needed", tensor.cat, {} },
-    { "entry 2 is not a tensor", tensor.cat, { x, 3 } },
+    { "entry 2 is a number, not a tensor", tensor.cat, { x, 3 } },
     { "stack: tensor 2 differs in shape", tensor.stack, { x, z(3) } },
     { "matmul: %(2,3%) x %(4,5%): inner sizes 3 and 4 differ", tensor.matmul, x, z(4, 5) },
     { "matmul: %(2,3%) x %(3%): matrices are needed; reshape vectors first", tensor.matmul, x, z(3) },

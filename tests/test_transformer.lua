@@ -149,7 +149,7 @@ T.test("a pass in two parts: the same bits, the same gradients, and none in fron
   T.raises("start = " .. layers .. " is outside 0 ..", model.forward, model, batch, { hidden = half, start = layers })
   T.raises("hidden and start go together", model.forward, model, batch, { start = 1 })
   T.raises("hidden and start go together", model.forward, model, batch, { hidden = half })
-  T.raises("hidden must be a tensor, got table", model.forward, model, batch, { hidden = { 1 }, start = 1 })
+  T.raises("option 'hidden' is a table, not a tensor", model.forward, model, batch, { hidden = { 1 }, start = 1 })
   T.raises("does not fit", model.forward, model, batch, { hidden = nn.rows(half, batch.rows), start = 1 })
   T.raises("rows are taken in the last block", model.forward, model, batch, { stop = 1, rows = batch.rows })
 end)
@@ -171,7 +171,7 @@ T.test("states of some rows alone: the same bits, the same gradients", function(
   end
   local none = transformer.pack({ { 4, 9 }, { 1 } }, { {}, {} })
   T.eq(model:forward(none, { rows = none.rows }).shape, { 0, model:config().hidden_size })
-  T.raises("rows must be an i32 tensor, got table", model.forward, model, batch, { rows = { 1 } })
+  T.raises("option 'rows' is a table, not a tensor", model.forward, model, batch, { rows = { 1 } })
   T.raises("index 40", model.forward, model, batch, { rows = tensor.new({ 40 }, { dtype = "i32" }) })
 end)
 

@@ -1,14 +1,20 @@
 --- mocl.digest: SHA-256 hashes of files, to notice later that one is not the same.
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 
 local digest = {}
 
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
+local OFF = setmetatable({}, { __close = function()
+  fs.hash_in_passing(false)
+end })
+
+--- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, fs.copy, safetensors, lines) are
+-- hashed in passing, so that digest.of and fs.sha256 need not read them again.
+function digest.in_passing(fn, ...)
+  fs.hash_in_passing(true)
+  local _ <close> = OFF
+  return fn(...)
 end
 
 -- A directory that Run.open made: what is in it changes while the run goes on.
@@ -17,13 +23,16 @@ local function is_run(path)
 end
 
 --- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative
--- to it); directories of runs below it are left out. Raises "path: reason".
-function digest.of(path)
+-- to it); directories of runs below it and files of which skip(path) is true are
+-- left out. Raises "path: reason".
+function digest.of(path, skip)
   local hashes = {}
   local function add(name)
     local full = name == "" and path or fs.join(path, name)
     if fs.exists(full) ~= "directory" then
-      hashes[name] = check(fs.sha256(full))
+      if not (skip and skip(full)) then
+        hashes[name] = check(fs.sha256(full))
+      end
       return
     end
     for _, entry in ipairs(check(fs.list(full))) do

@@ -1,13 +1,18 @@
 --- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
--- prompts=FILE. The model is a Hugging Face directory and takes the place of the base model that a run trains itself;
+-- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
+-- trains itself;
 -- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
 -- template must be in it.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
+local gguf = require "mocl.gguf"
+local gguf_model = require "mocl.gguf_model"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
+local covers = require "mocl.run_options".covers
 local tokenizer = require "mocl.tokenizer"
 
 local own_model = {}
@@ -19,15 +24,6 @@ end
 -- Options that speak of a base model that is trained here.
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
-
-local function covers(keys, key)
-  for _, k in ipairs(keys) do
-    if k == key or key:sub(1, #k + 1) == k .. "." then
-      return true
-    end
-  end
-  return false
-end
 
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
@@ -50,7 +46,8 @@ function own_model.fill(cfg, given)
       fail("%s: with init= there is no base model to train; leave it out", key)
     end
   end
-  local read, message = model_config.read(cfg.init)
+  local describe = fs.exists(cfg.init) == "file" and gguf_model.describe or model_config.read
+  local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
   end
@@ -71,7 +68,7 @@ function own_model.fill(cfg, given)
   tok:release()
 end
 
---- Where the tokenizer lies: tokenizer=, or the model's directory.
+--- Where the tokenizer lies: tokenizer=, or the model itself.
 function own_model.tokenizer_path(cfg)
   return cfg.tokenizer.path ~= "" and cfg.tokenizer.path or cfg.init
 end
@@ -92,7 +89,7 @@ local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_m
 --- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
 function own_model.beside(path)
   local list = {}
-  for i, name in ipairs(path ~= "" and fs.exists(path) ~= "directory" and not path:find "%.bin$" and BESIDE or {}) do
+  for i, name in ipairs(path ~= "" and fs.exists(path) == "file" and not path:find "%.bin$" and not gguf.is(path) and BESIDE or {}) do
     list[i] = fs.join(fs.dirname(path), name)
   end
   return list
@@ -100,18 +97,24 @@ end
 
 local function copy(from, to)
   if fs.exists(from) == "file" then
-    assert(fs.write(to, assert(fs.read(from))))
+    assert(fs.copy(from, to))
   end
 end
 
---- Copies the tokenizer's files into a directory, which then is the tokenizer.
+--- Copies the tokenizer's files into a directory, which then is the tokenizer. Of a GGUF file, which holds a model too,
+-- they are made.
 function own_model.copy_tokenizer(cfg, dir)
   local path = own_model.tokenizer_path(cfg)
   assert(fs.mkdir(dir))
   for _, file in ipairs(own_model.beside(path)) do
     copy(file, fs.join(dir, file:match "[^/]+$"))
   end
-  if fs.exists(path) ~= "directory" then -- as tokenizer.load tells the kinds
+  if gguf.is(path) then
+    local tok = own_model.tokenizer(cfg)
+    assert(tok:save(dir))
+    tok:release()
+    return
+  elseif fs.exists(path) ~= "directory" then -- as tokenizer.load tells the kinds
     copy(path, fs.join(dir, "tokenizer" .. (path:match "%.bin$" or path:match "%.model$" or ".json")))
     return
   end
@@ -131,7 +134,7 @@ local function rows_of(option, path)
   if OTHER_FORMATS[other] then
     fail("%s=%s: .%s is not read; give the lines of a text file, or a .jsonl with one object a line", option, path, other)
   end
-  local ok, rows = pcall(function()
+  local ok, rows = pcall(digest.in_passing, function()
     local list = {}
     if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
       for row, line in data.jsonl(path) do

@@ -7,6 +7,7 @@
 --   local sft = run:stage("sft", function(stage) ... return { loss = 1.2 } end)
 --   run:finish(result)
 
+local check = require "mocl.failure".check
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local digest = require "mocl.digest"
@@ -27,13 +28,6 @@ local Run = {}
 Run.__index = Run
 
 local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
-
-local function check(ok, err)
-  if ok == nil or ok == false then
-    error(err, 0)
-  end
-  return ok
-end
 
 local function read_json(path)
   local value, err = json.decode(check(fs.read(path)))
@@ -367,7 +361,7 @@ function Run.open(opts)
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     set = run_options.set(opts.info),
     complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
-    files = {}, stages = {}, forgotten = {}, recorded = {}, started = sys.now(), pid = sys.getpid(),
+    files = {}, stages = {}, forgotten = {}, recorded = {}, late = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -397,8 +391,8 @@ local function drop_stages(self, path, names)
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
 end
 
-local function hash_input(self, path, option)
-  local now, before = run_inputs.hashes(path, self.recorded)
+local function hash_input(self, path, option, later)
+  local now, before = run_inputs.hashes(path, self.recorded, self.late, later)
   local change = next(before) and run_inputs.change(now, before)
   if change and not option then
     error(change .. ": put it back as it was, or start again with another out=", 0)
@@ -429,10 +423,11 @@ function Run:changed_input()
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises, as does a file that is new in a directory or gone from it; if it is the value of an option, the stages that depend on this option
--- (mocl.run_options) are run again, and the others are kept.
-function Run:hash_input(path, option)
-  return guarded(self.out, hash_input, self, path, option)
+-- an input that is no longer the same raises, as does a file that is new in a directory or gone from it; if it is the value of
+-- an option, the stages that depend on this option (mocl.run_options) are run again, and the others are kept. later, a function
+-- of a path, may leave files out until they are read in any case.
+function Run:hash_input(path, option, later)
+  return guarded(self.out, hash_input, self, path, option, later)
 end
 
 local function append(run, name, row)
@@ -556,7 +551,7 @@ local function adopt(run, name, done, copy, logs)
   local started = sys.now()
   checkpoint.remove(base_of(run, name)) -- of a stage that had begun here, and its rows
   rewind_to_newest(run)
-  copy()
+  digest.in_passing(copy)
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
   end
@@ -682,10 +677,10 @@ function Run:close()
   self.lock = nil
 end
 
--- The error of a signal leaves with what to do next.
+-- The error of a signal leaves with what to do next. It has its traceback by now, where it is to be shown with one.
 Run.__close = function(run, err)
   local signal = sys.interrupted()
-  if signal and type(err) == "string" and err:find "interrupted!$" and not run.complete then
+  if signal and type(err) == "string" and (err .. "\n"):find "interrupted!\n" and not run.complete then
     io.stderr:write(("\n%s%s; continue with resume=auto\n"):format(signal, run.failed_stage and " in stage " .. run.failed_stage or ""))
   end
   run:close()

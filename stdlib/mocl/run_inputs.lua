@@ -16,13 +16,25 @@ function run_inputs.of(path, inputs)
   return list
 end
 
---- The hashes of a file, or of the files of a directory, as they are now; second, those that `inputs` has of them.
-function run_inputs.hashes(path, inputs)
-  local now = {}
-  for name, hash in pairs(digest.of(path)) do
+--- The hashes of a file, or of the files of a directory, as they are now; second, those that `inputs` has of them. Files of which
+-- later(path) is true are left out of both, which is noted in the set `late`; the next call for the path, without later, takes those
+-- of which nothing was recorded yet as they are.
+function run_inputs.hashes(path, inputs, late, later)
+  local now, before = {}, run_inputs.of(path, inputs)
+  for name, hash in pairs(digest.of(path, later)) do
     now[name == "" and path or fs.join(path, name)] = hash
   end
-  return now, run_inputs.of(path, inputs)
+  if later then
+    for file in pairs(before) do
+      before[file] = not later(file) and before[file] or nil
+    end
+    late[path] = true
+  elseif late[path] then
+    for file, hash in pairs(now) do
+      before[file] = before[file] or inputs[file] or hash
+    end
+  end
+  return now, before
 end
 
 --- What has become of the first file that differs between two sets of hashes, in words; nil where none does.

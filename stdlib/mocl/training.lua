@@ -41,6 +41,17 @@ function training.options(rows, prefix, defaults, left_out)
   return list
 end
 
+-- What a signal does is one setting of the process, and trainings in several coroutines may end in any order.
+local n_open, mode_before = 0, nil
+
+local function take_signals()
+  if n_open == 0 then
+    mode_before = sys.on_interrupt "flag"
+  end
+  n_open = n_open + 1
+  return true
+end
+
 --- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table, unit="update"} -> t.
 -- t.dir and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish, or
 -- to the end of a `<close>` variable, a signal ends the run after the update it comes in; unit is what messages call one.
@@ -48,7 +59,7 @@ function training.new(o)
   local dir, state = o.stage:latest()
   local done = state and state.step or 0
   return setmetatable({ run = o.run, stage = o.stage, total = o.total, save_every = o.save_every, save = o.save, describe = o.state,
-    unit = o.unit or "update", dir = dir, state = state, done = done, mode = sys.on_interrupt "flag",
+    unit = o.unit or "update", dir = dir, state = state, done = done, open = take_signals(),
     line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Training)
 end
 
@@ -82,14 +93,19 @@ function Training:finish()
   self:close()
 end
 
--- Back to what a signal did before. Twice is fine.
-function Training:close()
-  if self.mode then
-    sys.on_interrupt(self.mode)
-    self.mode = nil
+-- Back to what a signal did before the first of those that are open. Twice is fine. A signal that has raised the error on its
+-- way is not forgotten.
+function Training:close(err)
+  if self.open then
+    self.open = false
+    n_open = n_open - 1
+    if n_open == 0 then
+      sys.on_interrupt(mode_before, err ~= nil)
+    end
   end
 end
 
 Training.__close = Training.close
+Training.__gc = Training.close
 
 return training

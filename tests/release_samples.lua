@@ -1,0 +1,422 @@
+--- release_samples: a call of every function that mocl's C code registers, for release_check.lua.
+-- samples[name](w) -> the arguments; w makes fresh operands. Options and lists are given as proxies too, unless the
+-- name is in samples.raw. `w.hook` is a callback. samples.none: functions that work on nothing that can be released,
+-- each with the reason; samples.methods: names that every class of owners has.
+
+local S = { raw = {}, none = {}, methods = { "release", "__close", "__gc" } }
+
+local function each(names, make)
+  for name in names:gmatch "%S+" do
+    S[name] = make
+  end
+end
+
+local function none(reason, names)
+  for name in names:gmatch "%S+" do
+    S.none[name] = reason
+  end
+end
+
+local T = "mocl.tensor."
+
+-- ---- tensors ----
+
+each(([[abs clone contiguous cos detach exp flatten floor gelu is_contiguous log log_softmax logsigmoid max mean min neg
+  nonfinite numel reciprocal relu rsqrt sigmoid sign silu sin softmax softplus sqrt square squeeze stride sum t tanh zero_
+  argmax argmin logsumexp]]):gsub("%S+", T .. "%0"), function(w)
+  return { w.t { 2, 3 } }
+end)
+each("mocl.tensor:__len mocl.tensor:__tostring mocl.tensor:totable mocl.tensor:requires_grad_ mocl.tensor:zero_grad "
+  .. "mocl.tensor:__unm mocl.tensor.is_tensor", function(w)
+  return { w.t { 2, 3 } }
+end)
+each(("add sub mul div pow maximum minimum eq ne lt le gt ge add_ copy_"):gsub("%S+", T .. "%0"), function(w)
+  return { w.t { 2, 3 }, w.t { 2, 3 } }
+end)
+each("mocl.tensor:__add mocl.tensor:__sub mocl.tensor:__mul mocl.tensor:__div mocl.tensor:__pow", function(w)
+  return { 2.0, w.t { 2, 3 } }
+end)
+for name, more in pairs {
+  argmax = { 1 }, logsumexp = { 1 }, clamp = { 0, 1 }, cumsum = { 1 }, expand = { { 4, 2, 3 } }, fill_ = { 2 }, narrow = { 1, 1, 1 },
+  permute = { { 2, 1 } }, pick = { { 0, 2 } }, index_select = { { 2, 1 } }, reshape = { { 3, 2 } }, select = { 1, 2 },
+  softmax = { 1 }, sum = { 2 }, to = { { dtype = "bf16", device = "cpu" } }, transpose = { 1, 2 }, unsqueeze = { 1 },
+} do
+  S[T .. name] = function(w)
+    return { w.t { 2, 3 }, table.unpack(w.copy(more)) }
+  end
+end
+S[T .. "matmul"] = function(w)
+  return { w.t { 2, 3 }, w.t { 3, 2 } }
+end
+S[T .. "where"] = function(w)
+  return { w.t { 2, 3 }, w.t { 2, 3 }, w.t { 2, 3 } }
+end
+each(T .. "cat " .. T .. "stack", function(w)
+  return { { w.t { 2, 3 }, w.t { 2, 3 }, w.t { 2, 3 } } }
+end)
+S["mocl.tensor:item"] = function(w)
+  return { w.t {} }
+end
+S["mocl.tensor:__index"] = function(w)
+  return { w.t { 2, 3 }, 1 }
+end
+S["mocl.tensor:backward"] = function(w)
+  local x = w.t { 2, 3 }
+  x:requires_grad_()
+  return { x:exp() * x, w.t { 2, 3 }, { retain_graph = true } }
+end
+S[T .. "new"] = function(w)
+  return { { { 1, 2 }, { 3, 4 } }, w.options { dtype = "f16", requires_grad = false } }
+end
+each(T .. "zeros " .. T .. "ones", function(w)
+  return { { 2, 3 }, w.options { dtype = "f32" } }
+end)
+S[T .. "full"] = function(w)
+  return { { 2, 3 }, 4, w.options { dtype = "i32" } }
+end
+each(T .. "rand " .. T .. "randn", function(w)
+  return { { 2, 3 }, w.options { seed = 3 } }
+end)
+S[T .. "arange"] = function(w)
+  return { 1, 9, 2, w.options { dtype = "i64" } }
+end
+S[T .. "no_grad"] = function(w)
+  local x = w.t { 2, 3 }
+  return { function(y)
+    w.hook()
+    return y:exp()
+  end, x }
+end
+S["mocl.tensor.scope:keep"] = function(w)
+  local scope = w.T.scope()
+  return { scope, w.t { 2 }, w.t { 3 } }
+end
+each("mocl.tensor.scope:close mocl.tensor.scope:__close mocl.tensor.scope:__gc", function(w)
+  local scope = w.T.scope()
+  w.t { 2 }
+  return { scope }
+end)
+none("it takes numbers, or nothing", [[mocl.tensor.fail_after mocl.tensor.flush mocl.tensor.is_grad_enabled mocl.tensor.memory
+  mocl.tensor.memory_cap mocl.tensor.scope]])
+none("it raises whatever it is given", "mocl.tensor:__newindex")
+
+-- ---- parts of networks ----
+
+local N = "mocl.nn.core."
+S[N .. "linear"] = function(w)
+  return { w.t { 2, 3 }, w.t { 4, 3 }, w.t { 4 } }
+end
+S[N .. "lora_linear"] = function(w)
+  return { w.t { 2, 3 }, w.t { 4, 3 }, w.t { 2, 3 }, w.t { 4, 2 }, { scale = 2, dropout = .5, key = 3 } }
+end
+S[N .. "rms_norm"] = function(w)
+  return { w.t { 2, 3 }, w.t { 3 } }
+end
+S[N .. "layer_norm"] = function(w)
+  return { w.t { 2, 3 }, w.t { 3 }, w.t { 3 } }
+end
+S[N .. "dropout"] = function(w)
+  return { w.t { 2, 3 }, .5, { key = 3 } }
+end
+S[N .. "swiglu"] = function(w)
+  return { w.t { 2, 3 }, w.t { 2, 3 } }
+end
+S[N .. "rope"] = function(w)
+  return { w.t { 2, 1, 4 }, { 0, 1 } }
+end
+S[N .. "attention"] = function(w)
+  return { w.t { 3, 2, 4 }, w.t { 3, 1, 4 }, w.t { 3, 1, 4 }, { 0, 2, 3 }, { causal = true } }
+end
+each(N .. "segment_sum " .. N .. "segment_mean", function(w)
+  return { w.t { 3, 2 }, w.i { 0, 2, 3 } }
+end)
+each(N .. "segment_expand " .. N .. "segment_last", function(w)
+  return { w.t { 2, 2 }, { 0, 2, 3 } }
+end)
+each(N .. "embedding " .. N .. "rows", function(w)
+  return { w.t { 5, 2 }, w.i { 4, 0, 1 } }
+end)
+S[N .. "lm_head"] = function(w)
+  return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
+end
+S[N .. "ppo_clip"] = function(w)
+  return { w.t { 3 }, w.t { 3 }, w.t { 3 }, .2 }
+end
+S[N .. "gae"] = function(w)
+  return { w.t { 3, 2 }, w.t { 3, 2 }, { 0, 2, 3 }, { gamma = .9, lam = .9 } }
+end
+
+-- ---- models ----
+
+local M = "mocl.transformer:"
+local config = { vocab_size = 11, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 8 }
+S.config = config
+each(M .. "config " .. M .. "device " .. M .. "dtype " .. M .. "hash " .. M .. "head " .. M .. "lora " .. M .. "named_parameters "
+  .. M .. "drop_lora " .. M .. "merge_lora", function(w)
+  return { w.model(true) }
+end)
+S[M .. "add_lora"] = function(w)
+  return { w.model(), { r = 2, alpha = 4, target_modules = { "q_proj", "up_proj" }, layers_to_transform = { 0 }, key = 1 } }
+end
+S[M .. "forward"] = function(w)
+  local batch = w.transformer.batch { { 1, 2, 3 }, { 4 } }
+  return { w.model(true), batch, { train = true, key = 2, rows = w.i { 0, 2 } } }
+end
+S[M .. "generate"] = function(w)
+  return { w.model(true), { { 1, 2 }, { 3 } }, {
+    max_new_tokens = 3, key = 4, eos = { 2, 3 },
+    on_token = function()
+      w.hook()
+    end,
+  } }
+end
+S["mocl.transformer.core.new"] = function(w)
+  return { w.copy(config), w.options { key = 3 } }
+end
+S["mocl.transformer.core.check"] = function(w)
+  return { w.copy(config) }
+end
+S["mocl.transformer.core.batch"] = function(w)
+  return { { { 1, 2 }, { 3 } }, w.options {} }
+end
+S["mocl.transformer.core.pack"] = function(w)
+  return { { { 1, 2 }, { 3 } }, { { 4 }, { 5, 6 } }, w.options {} }
+end
+S["mocl.lora.core.find_names"] = function(w)
+  return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33", w.text "a4" }, true }
+end
+none("it is freed by the function that makes it, and no script gets hold of one", [[mocl.generated:__gc]])
+none("no script gets hold of its object", "mocl:_inside_no_grad:__close mocl.callback:__close")
+
+-- ---- optimisers ----
+
+local function with_gradient(w)
+  local p, q = w.t { 3 }, w.t { 2 }
+  p:requires_grad_()
+  q:requires_grad_();
+  (p:sum() + q:sum()):backward()
+  return p, q
+end
+S["mocl.optim.core.adamw"] = function(w)
+  local p, q = with_gradient(w)
+  return { { p, { "q", q } }, { lr = .1, betas = { .8, .9 } } }
+end
+S["mocl.optim.core.sgd"] = function(w)
+  local p, q = with_gradient(w)
+  return { { { "p", p }, q }, { lr = .1, momentum = .5 } }
+end
+local function optimiser(w)
+  local p, q = with_gradient(w)
+  return w.optim.adamw({ p, { "q", q } }, { lr = .1 }), p, q
+end
+each("mocl.optim:state mocl.optim:zero_grad", function(w)
+  return { optimiser(w) }
+end)
+S["mocl.optim:step"] = function(w)
+  local o, p, q = optimiser(w)
+  return { o, { lr = .2, max_grad_norm = 1 }, p, q } -- the function takes no parameters: they are there to be released
+end
+S["mocl.optim:steps"] = function(w)
+  return { optimiser(w), 3 }
+end
+
+-- ---- text ----
+
+local K = "mocl.tokenizer:"
+each(K .. "__len " .. K .. "__tostring " .. K .. "bos_id " .. K .. "eos_id " .. K .. "vocab_size", function(w)
+  return { w.tokenizer() }
+end)
+S[K .. "encode"] = function(w)
+  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, pair = w.text "ab" } }
+end
+S[K .. "encode_batch"] = function(w)
+  return { w.tokenizer(), { w.text "a bab", "", w.text "ba" }, { bos = true } }
+end
+S[K .. "decode"] = function(w)
+  return { w.tokenizer(), { 67, 68, 0 }, { skip_special = true } }
+end
+S[K .. "decode_stream"] = function(w)
+  return { w.tokenizer(), { skip_special = true } }
+end
+S[K .. "token_to_id"] = function(w)
+  return { w.tokenizer(), "a" }
+end
+S[K .. "id_to_token"] = function(w)
+  return { w.tokenizer(), 67 }
+end
+S[K .. "save"] = function(w)
+  return { w.tokenizer(), w.dir .. "/tokenizer.json" }
+end
+S["mocl.tokenizer.stream:push"] = function(w)
+  local tok = w.tokenizer()
+  return { tok:decode_stream(), 67, tok }
+end
+S["mocl.tokenizer.stream:flush"] = function(w)
+  local tok = w.tokenizer()
+  return { tok:decode_stream(), tok }
+end
+S["mocl.tokenizer.load"] = function(w)
+  return { w.file("tok.json", w.tokenizer_text()) }
+end
+S["mocl.tokenizer.train"] = function(w)
+  return { { w.text "ab ab", w.text "abc" }, { vocab_size = 260, special_tokens = { "<s>", w.text "</s>" } } }
+end
+
+-- ---- files ----
+
+S["mocl.data.csv:next"] = function(w)
+  return { w.data.csv(w.file("x.csv", "a,b\n1,2\n")) }
+end
+S["mocl.data.lines:next"] = function(w)
+  return { w.data.lines(w.file("x.txt", "one\ntwo\n")) }
+end
+each("mocl.data.core.csv mocl.data.core.lines", function(w)
+  return { w.file("x.csv", "a,b\n1,2\n") }
+end)
+S["mocl.safetensors.save"] = function(w)
+  local tensors = { [w.text "a"] = w.t { 2 }, [w.text "b"] = w.t { 2, 3 }, [w.text "c"] = w.t { 1 } }
+  return { w.dir .. "/x.safetensors", tensors, { key = w.text "text", [w.text "key"] = "" } }
+end
+S.raw["mocl.safetensors.save"] = true -- maps of names, which are written as they are
+S["mocl.safetensors.load"] = function(w)
+  local x <close> = w.t { 2 }
+  assert(w.safetensors.save(w.dir .. "/y.safetensors", { x = x, y = x }, { key = "text" }))
+  return { w.dir .. "/y.safetensors", {
+    only = function()
+      w.hook()
+      return true
+    end,
+  } }
+end
+S["mocl.json.encode"] = function(w)
+  return { { a = { 1, 2, 3 }, b = w.text "text", c = { d = 1.5 }, [w.text "d"] = { e = 1 } }, { indent = 1 } }
+end
+S["mocl.json.save"] = function(w)
+  return { w.dir .. "/x.json", { a = { 1, 2, 3 } }, { indent = 1 } }
+end
+S["mocl.json.decode"] = function()
+  return { '{"a": [1, 2, {"b": "text"}]}' }
+end
+S["mocl.json.keys"] = function()
+  return { '{"a": {"b": 1, "c": 2}}', "a" }
+end
+S["mocl.json.load"] = function(w)
+  return { w.file("z.json", '{"a": [1, 2, {"b": "text"}]}') }
+end
+S["mocl.json.array"] = function()
+  return { { 1, 2 } }
+end
+for _, name in ipairs { "encode", "save", "array" } do
+  S.raw["mocl.json." .. name] = true -- the value itself is written
+end
+none("it takes strings and numbers", [[mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.cwd mocl.fs.dirname
+  mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
+  mocl.fs.remove mocl.fs.remove_tree mocl.fs.rename mocl.fs.sha256 mocl.fs.size mocl.fs.symlink_replace mocl.fs.sync
+  mocl.fs.truncate mocl.fs.write mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns
+  mocl.sys.cpu_count mocl.sys.env mocl.sys.getpid mocl.sys.interrupted mocl.sys.isatty mocl.sys.now mocl.sys.on_interrupt
+  mocl.sys.peak_rss_bytes mocl.sys.rss_bytes mocl.sys.set_threads]])
+
+-- ---- numbers ----
+
+local points = { { 1, 2 }, { 2, 1 }, { 0, 0 } }
+S["mocl.metrics.core.hypervolume"] = function(w)
+  return { w.copy(points), { -1, -1 }, { minimize = false } }
+end
+each("mocl.metrics.core.igd mocl.metrics.core.epsilon", function(w)
+  return { w.copy(points), w.copy(points), {} }
+end)
+S["mocl.metrics.core.nondominated"] = function()
+  return { { { 1 << 60, 2 }, { (1 << 60) + 1, 1 } }, {} }
+end
+S["mocl.metrics.core.mean_pairwise_distance"] = function(w)
+  return { w.copy(points) }
+end
+S["mocl.metrics.core.kendall_tau"] = function()
+  return { { 1, 2, (1 << 60) + 1 }, { 1, 3, 2 }, { method = "exact" } }
+end
+S["mocl.minnorm.solve"] = function()
+  return { { { 2, 1 }, { 1, 3 } }, { max_iterations = 10 } }
+end
+S["mocl.env.core.is_row"] = function()
+  return { { 1, 2 }, 2 }
+end
+S.raw["mocl.env.core.is_row"] = true -- what it is asked is whether the list is a plain one
+each("mocl.rng:__tostring mocl.rng:normal mocl.rng:position mocl.rng:uniform", function(w)
+  return { w.rng.new(1, "release") }
+end)
+each("mocl.rng:dirichlet mocl.rng:seek", function(w)
+  return { w.rng.new(1, "release"), 3 }
+end)
+S["mocl.rng:integer"] = function(w)
+  return { w.rng.new(1, "release"), 3, 9 }
+end
+each("mocl.rng:choice mocl.rng:weighted", function(w)
+  return { w.rng.new(1, "release"), { 3, 4, 5 } }
+end)
+S["mocl.rng:shuffle"] = function(w)
+  return { w.rng.new(1, "release"), { 3, 4, 5 } }
+end
+
+-- ---- what else may be done to an operand meanwhile ----
+
+-- By class. The function ends as without it, but what is done to an object of the classes in S.shows shows in the
+-- result, which may be an error that says so.
+S.acts = {
+  ["mocl.tensor"] = { function(t)
+    t:zero_grad()
+    if t.dtype == "f32" and pcall(t.requires_grad_, t, false) then
+      t:fill_(2)
+    end
+  end },
+  ["mocl.optim"] = { function(o)
+    o:step()
+    o:zero_grad()
+    o:steps(7)
+  end },
+  ["mocl.tokenizer"] = { function(t)
+    assert(#t:encode(("ab ba "):rep(300)) > 300)
+    t:decode(t:encode(("ab ba "):rep(300)))
+  end },
+  ["mocl.tokenizer.stream"] = { function(s)
+    pcall(s.push, s, 66)
+  end },
+  ["mocl.data.csv"] = { function(r)
+    pcall(r.next, r)
+  end },
+  ["mocl.data.lines"] = { function(r)
+    pcall(r.next, r)
+  end },
+  ["mocl.transformer"] = {
+    function(m)
+      pcall(m.drop_lora, m)
+    end,
+    function(m)
+      pcall(m.merge_lora, m)
+    end,
+    function(m)
+      pcall(m.add_lora, m, { r = 4, key = 3 })
+    end,
+    function(m)
+      local g = m:generate({ { 4, 5, 6 }, { 1 } }, { max_new_tokens = 4, key = 1 })
+      assert(g.total == 8)
+    end,
+  },
+  ["mocl.tensor.scope"] = { function(s)
+    pcall(s.close, s)
+  end },
+  table = {
+    function(t)
+      for k in pairs(t) do
+        t[k] = nil
+      end
+    end,
+    function(t)
+      for i = 1, 40 do
+        t[#t + 1] = t[1] or i
+        t["name " .. i] = t.a or "text"
+      end
+    end,
+  },
+}
+S.shows = { table = true, ["mocl.tensor"] = true, ["mocl.optim"] = true, ["mocl.tokenizer.stream"] = true }
+return S
