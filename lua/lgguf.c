@@ -179,7 +179,7 @@ static int gguf_save(lua_State *L) {
         lua_pop(L, 1);
         lua_getfield(L, -1, "tensor");
         mocl_tensor *t = moclL_totensor(L, -1);
-        if (!t) return luaL_error(L, "save: '%s' is no tensor", list[i].name);
+        if (!t) return luaL_error(L, "save: '%s' is no tensor, or was released", list[i].name);
         mocl_tensor **c = moclL_pushtensor(L);
         MOCLL_CALL(L, mocl_tensor_contiguous(c, t));
         list[i].t = *c;

@@ -6,6 +6,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.gguf"
 local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
+local lora = require "mocl.lora"
 local mocl_tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
 
@@ -417,6 +418,16 @@ T.test("golden models compute transformers' logits within 1e-4", function()
     local want = assert(json.load(T.shared("gguf/" .. name:match "^[^/]*" .. "/base.logits.json")))
     local logits = model:forward(transformer.batch { want.tokens }):matmul(model:head():t())
     T.near(logits:totable(), want.logits, 1e-4, name)
+  end
+end)
+
+T.test("adapters of PEFT on a golden model compute PEFT's logits within 1e-4", function()
+  for _, name in ipairs { "plain", "patterns-rslora" } do
+    local model = assert(transformer.load(T.shared "gguf/llama/base-f32.gguf"))
+    assert(lora.load(model, T.shared("gguf/llama/" .. name .. "/adapter_config.json"):match "^(.*)/"))
+    local want = assert(json.load(T.shared("gguf/llama/" .. name .. ".logits.json")))
+    local hidden = model:forward(transformer.batch { want.tokens })
+    T.near(hidden:matmul(model:head():t()):totable(), want.logits, 1e-4, name)
   end
 end)
 

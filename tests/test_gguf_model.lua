@@ -184,7 +184,7 @@ end)
 
 T.test("every key is honoured, changes nothing, or is refused by name", function()
   local harmless = { { "general.name", "string", "x" }, { "general.file_type", "u32", 1 },
-    { "general.base_model.0.name", "string", "x" },
+    { "general.base_model.0.name", "string", "x" }, { "general.license.link", "string", "x" },
     { "general.tags", "[string]", { "a" } }, { "general.quantization_version", "u32", 1 },
       { "llama.rope.scaling.type", "string", "none" },
     { "llama.rope.scaling.factor", "f32", 1 }, { "llama.expert_count", "u32", 0 },
@@ -287,6 +287,7 @@ T.test("missing, left-over, misshapen and damaged tensors are told by llama.cpp'
   t[3], t[4] = "IQ2_XXS", ("\0"):rep(66)
   T.fails("tensor 'output_norm.weight' is stored as IQ2_XXS, which mocl does not read", transformer.load,
     put(keys, tensors))
+  T.fails("^/nowhere/x.gguf: No such file or directory", transformer.load, "/nowhere/x.gguf")
   T.fails("x.bin: not a GGUF file: it does not begin with GGUF", function()
     local path = T.tmpdir() .. "/x.bin"
     assert(fs.write(path, "weights"))

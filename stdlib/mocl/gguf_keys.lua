@@ -11,6 +11,7 @@ local COMPUTED = "follows from other keys"
 --- Keys that begin so describe the file, or are the tokenizer's, however they go on.
 gguf_keys.PREFIXES = {
   ["general.base_model."] = ABOUT, ["general.dataset."] = ABOUT, ["general.source."] = ABOUT,
+  ["general.license."] = ABOUT,
   ["general.sampling."] = "mocl's options say how to sample", ["quantize.imatrix."] = ABOUT,
   ["split."] = "mocl.gguf joins the parts",
   ["tokenizer."] = TOKENIZER, ["mradermacher."] = ABOUT, ["Model."] = ABOUT,

@@ -3,6 +3,7 @@
 
 local core = require "mocl.transformer.core"
 local finite = require "mocl.finite"
+local fs = require "mocl.fs"
 local gguf = require "mocl.gguf"
 local gguf_keys = require "mocl.gguf_keys"
 local keys = require "mocl.keys"
@@ -274,6 +275,13 @@ function gguf_model.read(file)
     out[key] = value
   end
   return { config = config, all = out, eos = eos or nil }
+end
+
+--- gguf_model.names(path) -> boolean: whether a model at this path is a GGUF file and no directory: a file, or one by its
+-- name that is not there.
+function gguf_model.names(path)
+  local kind = fs.exists(path)
+  return kind == "file" or kind == nil and path:find "%.gguf$" ~= nil
 end
 
 --- gguf_model.describe(path) -> what gguf_model.read returns | fail, without the weights.

@@ -1,8 +1,7 @@
 --- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
 -- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
--- trains itself;
--- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
--- template must be in it.
+-- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
+-- prompt: a chat template must be in it.
 
 local data = require "mocl.data"
 local digest = require "mocl.digest"
@@ -46,7 +45,7 @@ function own_model.fill(cfg, given)
       fail("%s: with init= there is no base model to train; leave it out", key)
     end
   end
-  local describe = fs.exists(cfg.init) == "file" and gguf_model.describe or model_config.read
+  local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)

@@ -91,7 +91,7 @@ end
 -- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.gguf reads.
 function transformer.load(dir, opts)
   opts = opts or {}
-  if fs.exists(dir) == "file" then
+  if gguf_model.names(dir) then
     local model, found, code = gguf_model.load(dir, opts)
     if not model then
       return nil, found, code
