@@ -56,6 +56,7 @@ M.undocumented = {
   ["mocl.run_lock"] = "the file lock of a run directory; run.md says what it is for",
   ["mocl.run_cures"] = "parts of mocl.run",
   ["mocl.run_identity"] = "parts of mocl.run",
+  ["mocl.run_inputs"] = "parts of mocl.run",
   ["mocl.run_options"] = "parts of mocl.run; run.md says which options may change",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
   ["mocl.report_front"] = "parts of mocl.report; report.md names them",

@@ -171,6 +171,17 @@ function prefs.prompt_key(text)
   return (plain:gsub("%f[%w](Human:) ", "%1"):gsub("%f[%w](Assistant:) ", "%1"))
 end
 
+--- one_of(prompts) -> function(prompt) -> boolean: whether it is the same as one of them (prompt_key).
+function prefs.one_of(prompts)
+  local keys = {}
+  for _, prompt in ipairs(prompts) do
+    keys[prefs.prompt_key(prompt)] = true
+  end
+  return function(prompt)
+    return keys[prefs.prompt_key(prompt)] == true
+  end
+end
+
 -- start of the last `mark` in `s`, or nil
 local function find_last(s, mark)
   local last

@@ -36,13 +36,14 @@ local function recorded(inputs, path)
   return next(found) and found or nil
 end
 
--- A file of which two sets of hashes differ, or nil.
-local function differing(a, b)
-  for _, set in ipairs { a, b } do
-    for _, name in ipairs(sorted_keys(set)) do
-      if a[name] ~= b[name] then
-        return name
-      end
+-- The first of the files beside an input that is not as the other run found it, or nil. beside(path), or nil where no
+-- such files are read, lists where they would lie; a was the other run's path, b is the new one.
+local function differing_beside(source, beside, a, b)
+  local there = beside and beside(a) or {}
+  for i, file in ipairs(beside and beside(b) or {}) do
+    local had = (recorded(source.env.inputs, there[i]) or {})[""]
+    if had ~= (fs.exists(file) == "file" and check(fs.sha256(file)) or nil) then
+      return file
     end
   end
 end
@@ -85,9 +86,10 @@ local function differences(source, o)
           lines[#lines + 1] = run_options.line { key = key, a = a, b = b }
         end
       else
-        local name = differing(had, digest.of(b))
-        if name then
-          lines[#lines + 1] = ("  %s: %s is not the file that run read"):format(key, name == "" and b or fs.join(b, name))
+        local name = digest.differing(had, digest.of(b))
+        local file = name and (name == "" and b or fs.join(b, name)) or differing_beside(source, o.beside and o.beside[key], a, b)
+        if file then
+          lines[#lines + 1] = ("  %s: %s is not the file that run read"):format(key, file)
         end
       end
     end
@@ -98,7 +100,7 @@ end
 --- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it
 -- cannot. o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile
 -- (options that never matter), set (run_options.set of the new run), paths (options that name files, which are
--- compared by what is in them) and neutral (options that a group above covers and no stage uses).
+-- compared by what is in them), beside (option -> function from its path to a list of files that are read with it) and neutral (options that a group above covers and no stage uses).
 function from_run.open(path, o)
   local function fail(fmt, ...)
     error(("from=%s%s"):format(path, fmt:format(...)), 0)
@@ -164,11 +166,13 @@ end
 --- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json
 -- of the new run gets `from`: the directory, and the hashes of all that was taken.
 function Source:give(run)
-  local outputs = {}
+  local outputs, before = {}, run.env.from and run.env.from.stages or {}
   for _, name in ipairs(self.names) do
-    outputs[name] = self.stages[name].outputs
+    outputs[name] = (before[name] or not run.stages[name]) and self.stages[name].outputs or nil -- what was made here stays so
   end
-  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  if next(outputs) then
+    run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  end
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

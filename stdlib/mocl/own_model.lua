@@ -81,32 +81,58 @@ function own_model.tokenizer(cfg)
   return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
 end
 
--- Files that a tokenizer may consist of.
-local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "tokenizer_config.json", "added_tokens.json",
-  "special_tokens_map.json", "vocab.json", "merges.txt" }
+-- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
+local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt" }
+local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json" }
+
+--- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
+function own_model.beside(path)
+  local list = {}
+  for i, name in ipairs(path ~= "" and fs.exists(path) == "file" and not path:find "%.bin$" and not gguf.is(path) and BESIDE or {}) do
+    list[i] = fs.join(fs.dirname(path), name)
+  end
+  return list
+end
+
+local function copy(from, to)
+  if fs.exists(from) == "file" then
+    assert(fs.copy(from, to))
+  end
+end
 
 --- Copies the tokenizer's files into a directory, which then is the tokenizer. Of a GGUF file, which holds a model too,
 -- they are made.
 function own_model.copy_tokenizer(cfg, dir)
   local path = own_model.tokenizer_path(cfg)
   assert(fs.mkdir(dir))
-  if fs.exists(path) == "directory" then
-    for _, name in ipairs(FILES) do
-      if fs.exists(fs.join(path, name)) == "file" then
-        assert(fs.copy(fs.join(path, name), fs.join(dir, name)))
-      end
-    end
-  elseif gguf.is(path) then
+  for _, file in ipairs(own_model.beside(path)) do
+    copy(file, fs.join(dir, file:match "[^/]+$"))
+  end
+  if gguf.is(path) then
     local tok = own_model.tokenizer(cfg)
     assert(tok:save(dir))
     tok:release()
-  else
-    assert(fs.copy(path, fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or ""))))
+    return
+  elseif fs.exists(path) ~= "directory" then -- as tokenizer.load tells the kinds
+    copy(path, fs.join(dir, "tokenizer" .. (path:match "%.bin$" or path:match "%.model$" or ".json")))
+    return
+  end
+  for _, names in ipairs { FILES, BESIDE } do
+    for _, name in ipairs(names) do
+      copy(fs.join(path, name), fs.join(dir, name))
+    end
   end
 end
 
+-- Their lines are no prompts.
+local OTHER_FORMATS = { json = true, csv = true, tsv = true, parquet = true, arrow = true, yaml = true, yml = true, xml = true, ndjson = true }
+
 -- fs.read and data.jsonl raise "FILE: reason"; here with the option in front.
 local function rows_of(option, path)
+  local other = path:gsub("%.gz$", ""):lower():match "%.([^./]+)$"
+  if OTHER_FORMATS[other] then
+    fail("%s=%s: .%s is not read; give the lines of a text file, or a .jsonl with one object a line", option, path, other)
+  end
   local ok, rows = pcall(digest.in_passing, function()
     local list = {}
     if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
@@ -134,13 +160,14 @@ local function no_pairs(objective)
 end
 
 --- A source (mocl.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file
--- (either may be gzip'd). o: path, seed, held_out (share of the different prompts that are kept for evaluation).
+-- (either may be gzip'd). Prompts that are the same but for white space (mocl.data.prompt_key) count once, as the first. o: path, seed, held_out (share of the different prompts that are kept for evaluation).
 function own_model.prompts(o)
   local list, seen = {}, {}
   for _, entry in ipairs(rows_of("prompts", o.path)) do
     local prompt = entry.row.prompt
-    if prompt:find "%S" and not seen[prompt] then
-      seen[prompt] = true
+    local key = data.prompt_key(prompt)
+    if key ~= "" and not seen[key] then
+      seen[key] = true
       list[#list + 1] = prompt
     end
   end
@@ -149,25 +176,23 @@ function own_model.prompts(o)
     fail("prompts=%s: holds %d different prompts; at least 10 are needed", o.path, #list)
   end
   rng.new(o.seed, "split prompts"):shuffle(list)
+  local train, test = table.move(list, 1, #list - n, 1, {}), table.move(list, #list - n + 1, #list, 1, {})
   return {
-    train_prompts = table.move(list, 1, #list - n, 1, {}), test_prompts = table.move(list, #list - n + 1, #list, 1, {}), known = {},
+    train_prompts = train, test_prompts = test, is_held_out = data.one_of(test), known = {},
     check = no_pairs, pairs = no_pairs, audit = function() end, rule_correlation = function() end,
   }
 end
 
 --- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
 -- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
--- between. Rows of held-out prompts (a list of texts) are left out.
-function own_model.answers(path, n, held_out)
-  local held, rows = {}, {}
-  for _, prompt in ipairs(held_out) do
-    held[prompt] = true
-  end
+-- between. Rows of held-out prompts are left out: those of which is_held_out(prompt).
+function own_model.answers(path, n, is_held_out)
+  local rows = {}
   for _, entry in ipairs(rows_of("sft.data", path)) do
     local prompt, response = entry.row.prompt, entry.row.response
     if type(response) ~= "string" then
       fail("sft.data=%s:%d: an object with the texts \"prompt\" and \"response\" expected", path, entry.line)
-    elseif not held[prompt] then
+    elseif not is_held_out(prompt) then
       local seam = prompt:find "%s$" or response:find "^%s"
       rows[#rows + 1] = { prompt = prompt, response = (seam and "" or " ") .. response }
     end
