@@ -3,7 +3,7 @@
 CC      ?= cc
 CFLAGS  ?= -O2 -g
 PREFIX  ?= /usr/local
-PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib
+PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
 
 # CUDA: built by make cuda alone, since nvcc takes minutes; for the GPU that is here, or else the H200's generation. With

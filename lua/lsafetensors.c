@@ -41,6 +41,7 @@ static int safetensors_load(lua_State *L) {
     for (size_t i = 0; i < (*file)->n; i++) {
         const mocl_safetensors_entry *e = &(*file)->entries[i];
         mk_dtype dtype = MK_DTYPE_COUNT;
+        mocl_safetensors_pass(*file, i);
         if (!lua_isnil(L, 3)) {
             lua_pushvalue(L, 3);
             lua_pushlstring(L, e->name, e->name_bytes);
@@ -62,6 +63,7 @@ static int safetensors_load(lua_State *L) {
         MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
         lua_rawset(L, 6);
     }
+    mocl_safetensors_passed(ctx, *file, path);
     lua_newtable(L); /* 7 */
     for (size_t i = 0; i < (*file)->n_metadata; i++) {
         const mocl_safetensors_text *pair = &(*file)->metadata[i];

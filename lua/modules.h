@@ -19,6 +19,7 @@
     X("mocl.minnorm", minnorm) \
     X("mocl.nn.core", nn_core) \
     X("mocl.optim.core", optim_core) \
+    X("mocl.options.core", options_core) \
     X("mocl.rng", rng) \
     X("mocl.safetensors", safetensors) \
     X("mocl.sys", sys) \

@@ -11,6 +11,7 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local lm = require "mocl.lm"
 local lora = require "mocl.lora"
@@ -36,25 +37,14 @@ local cfg = config.parse({
   { "quiet", false, "no speed on stderr" },
 }, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 
-local function check(value, message)
-  if not value then
-    error(message, 0)
-  end
-  return value
-end
-
-local function of_option(key, value, message)
-  return check(value, value or ("option %s: %s"):format(key, message))
-end
-
 check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
-local tok = of_option(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
-local model = of_option("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
+local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
+local model = config.checked("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
-  of_option("adapter", lora.load(model, cfg.adapter))
+  config.checked("adapter", lora.load(model, cfg.adapter))
 end
 
 local shape = model:config()

@@ -140,7 +140,7 @@ end)
 
 T.test("env.new: bad fields", function()
   T.raises("needs a name", env.new, { objectives = { "a" } })
-  T.raises("environment line: unknown field 'actoins'", env.new, line { actoins = 3 })
+  T.raises("environment line: unknown option 'actoins' %(did you mean 'actions'%?%)", env.new, line { actoins = 3 })
   T.raises("environment line: actions is their number, got 0", env.new, line { actions = 0 })
   T.raises("objectives is a list of names", env.new, line { objectives = {} })
   T.raises("objective 2 is a number", env.new, line { objectives = { "a", 2 } })

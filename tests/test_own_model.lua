@@ -8,7 +8,9 @@ local config = require "mocl.config"
 local failures = require "failures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local Run = require "mocl.run"
 local small = require "fixtures.llama.small"
+local stages = require "mocl.stages"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
@@ -264,6 +266,49 @@ T.test("init= one GGUF file with its tokenizer: the policy of the same model in 
     T.eq(fs.sha256(fs.join(dir, name)), fs.sha256(fs.join(from, name)), name)
   end
   own_refused("init=/nowhere/x.gguf: No such file or directory", "init=/nowhere/x.gguf", "tokenizer=")
+end)
+
+-- The stages that load init=, in this process; sft: what a stage of that name trains on.
+local function loaded(dir, init, sft)
+  local cfg = { out = dir, resume = "auto", quiet = true, seed = 0, device = "cpu", data = "", prompts = "", init = init, save_every = 0,
+    tokenizer = { path = "" }, sft = { data = "" } }
+  local run <close> = Run.open { recipe = "demo", cfg = cfg, main = "moc" }
+  local ok, message = pcall(function()
+    stages.hash_inputs(run, cfg)
+    local first = run.env.inputs[init .. "/model.safetensors"]
+    stages.base_and_sft { run = run, cfg = cfg, source = { sft = sft } }
+    return first or false
+  end)
+  return run.env.inputs[init .. "/model.safetensors"], message, ok
+end
+
+T.test("init: its weights are recorded when they are loaded, and must be what they were", function()
+  local weights = mine().init .. "/model.safetensors"
+  local hash = fs.sha256(weights)
+  local function other()
+    local copy = T.tmpdir()
+    local size = transformer.load(mine().init):config()
+    assert(transformer.save(small.model { config = size, key = 6 }, copy))
+    assert(fs.write(weights, assert(fs.read(copy .. "/model.safetensors"))))
+  end
+  local whole = assert(fs.read(weights))
+  local dir, unfinished = fresh(), fresh()
+  local recorded, before = loaded(dir, mine().init)
+  T.eq({ recorded, before }, { hash, false })
+  recorded, before = loaded(dir, mine().init)
+  T.eq({ recorded, before }, { hash, hash }, "with the stage finished they are not loaded")
+  local function stop()
+    error("stopped", 0)
+  end
+  local _, message = loaded(unfinished, mine().init, stop)
+  T.ok(message:find "stopped", message)
+  other()
+  for _, case in ipairs { { dir }, { unfinished, stop } } do
+    local was, refusal, ok = loaded(case[1], mine().init, case[2])
+    T.eq({ was, ok }, { hash, false })
+    T.ok(refusal:find(weights .. ": is not the file this run began with (sha256 ", 1, true), refusal)
+  end
+  assert(fs.write(weights, whole))
 end)
 
 T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base or an SFT stage", function()

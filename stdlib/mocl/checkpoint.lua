@@ -3,19 +3,13 @@
 -- deleted: whatever fails in between, the one before stays usable. SHA256SUMS in it (as sha256sum -c reads it) tells
 -- later whether it is still what was written.
 
+local check = require "mocl.failure".check
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local on_error = require "mocl.on_error"
 
 local checkpoint = {}
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
 
 --- The step of a directory name checkpoint-NNNNNN; nil for other names.
 function checkpoint.step_of(name)
@@ -152,7 +146,7 @@ local function fill(base, name, write, full)
     check(fs.remove_tree(tmp))
   end
   check(fs.mkdir(tmp))
-  local done, reason = write(tmp)
+  local done, reason = digest.in_passing(write, tmp)
   if done == nil and reason or done == false then
     error(reason or tmp .. ": not written", 0)
   end

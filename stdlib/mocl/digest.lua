@@ -1,14 +1,20 @@
 --- mocl.digest: SHA-256 hashes of files, to notice later that one is not the same.
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 
 local digest = {}
 
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
+local OFF = setmetatable({}, { __close = function()
+  fs.hash_in_passing(false)
+end })
+
+--- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, fs.copy, safetensors, lines) are
+-- hashed in passing, so that digest.of and fs.sha256 need not read them again.
+function digest.in_passing(fn, ...)
+  fs.hash_in_passing(true)
+  local _ <close> = OFF
+  return fn(...)
 end
 
 --- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative

@@ -2,34 +2,18 @@
 -- What is taken has the bytes that the new run would have made itself, so it is refused where an option that these
 -- stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local run_options = require "mocl.run_options"
+local sorted_keys = require "mocl.config_text".sorted_keys
 
 local from_run = {}
 
 local Source = {}
 Source.__index = Source
-
-local CHUNK = 1 << 20 -- bytes that are copied at a time
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
-
-local function sorted(t)
-  local keys = {}
-  for k in pairs(t) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  return keys
-end
 
 -- The value of an option by its name with dots.
 local function option(cfg, key)
@@ -55,7 +39,7 @@ end
 -- A file of which two sets of hashes differ, or nil.
 local function differing(a, b)
   for _, set in ipairs { a, b } do
-    for _, name in ipairs(sorted(set)) do
+    for _, name in ipairs(sorted_keys(set)) do
       if a[name] ~= b[name] then
         return name
       end
@@ -145,7 +129,7 @@ function from_run.open(path, o)
   source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
   for _, name in ipairs(o.stages) do
     if type(source.stages[name]) ~= "table" then
-      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
+      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted_keys(source.stages), ", "),
         fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
     end
   end
@@ -159,14 +143,7 @@ end
 
 local function copy(from, to)
   check(fs.mkdir(fs.dirname(to)))
-  local input <close> = check(io.open(from, "rb"))
-  local output <close> = check(io.open(to, "wb"))
-  for bytes in function() return input:read(CHUNK) end do
-    local ok, err = output:write(bytes)
-    check(ok, err and to .. ": " .. err)
-  end
-  local ok, err = output:close()
-  check(ok, err and to .. ": " .. err)
+  check(fs.copy(from, to))
 end
 
 -- The lines of a log that a stage wrote.

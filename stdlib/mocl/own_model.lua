@@ -4,12 +4,14 @@
 -- prompt: a chat template must be in it.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local gguf = require "mocl.gguf"
 local gguf_model = require "mocl.gguf_model"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
+local covers = require "mocl.run_options".covers
 local tokenizer = require "mocl.tokenizer"
 
 local own_model = {}
@@ -21,15 +23,6 @@ end
 -- Options that speak of a base model that is trained here.
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
-
-local function covers(keys, key)
-  for _, k in ipairs(keys) do
-    if k == key or key:sub(1, #k + 1) == k .. "." then
-      return true
-    end
-  end
-  return false
-end
 
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
@@ -100,7 +93,7 @@ function own_model.copy_tokenizer(cfg, dir)
   if fs.exists(path) == "directory" then
     for _, name in ipairs(FILES) do
       if fs.exists(fs.join(path, name)) == "file" then
-        assert(fs.write(fs.join(dir, name), assert(fs.read(fs.join(path, name)))))
+        assert(fs.copy(fs.join(path, name), fs.join(dir, name)))
       end
     end
   elseif gguf.is(path) then
@@ -108,13 +101,13 @@ function own_model.copy_tokenizer(cfg, dir)
     assert(tok:save(dir))
     tok:release()
   else
-    assert(fs.write(fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or "")), assert(fs.read(path))))
+    assert(fs.copy(path, fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or ""))))
   end
 end
 
 -- fs.read and data.jsonl raise "FILE: reason"; here with the option in front.
 local function rows_of(option, path)
-  local ok, rows = pcall(function()
+  local ok, rows = pcall(digest.in_passing, function()
     local list = {}
     if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
       for row, line in data.jsonl(path) do

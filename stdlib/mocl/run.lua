@@ -7,6 +7,7 @@
 --   local sft = run:stage("sft", function(stage) ... return { loss = 1.2 } end)
 --   run:finish(result)
 
+local check = require "mocl.failure".check
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local digest = require "mocl.digest"
@@ -26,13 +27,6 @@ local Run = {}
 Run.__index = Run
 
 local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
-
-local function check(ok, err)
-  if ok == nil or ok == false then
-    error(err, 0)
-  end
-  return ok
-end
 
 local function read_json(path)
   local value, err = json.decode(check(fs.read(path)))
@@ -351,15 +345,17 @@ local function drop_stages(self, path, names)
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
 end
 
-local function hash_input(self, path, option)
+local function hash_input(self, path, option, later)
   if fs.exists(path) == "directory" then
     local names = check(fs.list(path))
     table.sort(names)
     for _, name in ipairs(names) do
       if not name:match("^%.") then
-        hash_input(self, fs.join(path, name), option)
+        hash_input(self, fs.join(path, name), option, later)
       end
     end
+    return
+  elseif later and later(path) then
     return
   end
   local hash = check(fs.sha256(path))
@@ -383,9 +379,10 @@ end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
 -- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
--- (mocl.run_options) are run again, and the others are kept.
-function Run:hash_input(path, option)
-  return guarded(self.out, hash_input, self, path, option)
+-- (mocl.run_options) are run again, and the others are kept. later, a function of a path, may leave files out until they are
+-- read in any case.
+function Run:hash_input(path, option, later)
+  return guarded(self.out, hash_input, self, path, option, later)
 end
 
 local function append(run, name, row)
@@ -507,7 +504,7 @@ end
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
   checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
-  copy()
+  digest.in_passing(copy)
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
   end

@@ -10,11 +10,12 @@
 -- Responses begin with a space, so that prompt .. response is the text.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
+local options = require "mocl.options"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
-local config_text = require "mocl.config_text"
 
 local sources = {}
 
@@ -39,7 +40,7 @@ function sources.check_objectives(names, known, extra)
       ok = ok or k == name
     end
     if not ok then
-      local near = config_text.nearest(name, known)
+      local near = options.nearest(name, known)
       error(("unknown objective '%s'%s; known here: %s"):format(name, near and (" (did you mean '%s'?)"):format(near) or "",
         table.concat(known, ", ")), 0)
     end
@@ -100,7 +101,7 @@ local function hh_rows(source, o)
       or "No such file or directory"), 0)
   end
   for _, objective in ipairs(source.known) do
-    local list, counts = data.hh_rlhf(o.path, { objective = objective, split = "test" })
+    local list, counts = digest.in_passing(data.hh_rlhf, o.path, { objective = objective, split = "test" })
     if not list then
       error("data=" .. counts, 0)
     end

@@ -4,6 +4,7 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
+local digest = require "mocl.digest"
 local from_run = require "mocl.from_run"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
@@ -66,13 +67,32 @@ function stages.from_run(cfg, info, functions, depends)
     neutral = ONLY_SAID })
 end
 
---- Records the files that options name (mocl.run).
+--- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
+  local function later(path)
+    return not run.stages.sft and path:find "%.safetensors$" ~= nil
+  end
   for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
     if path ~= "" then
-      run:hash_input(path)
+      run:hash_input(path, nil, path == cfg.init and later or nil)
     end
   end
+end
+
+-- The model of a directory that this run made, or, as it was when this run began, that of init=.
+local function load(ctx, dir)
+  local options = { device = ctx.cfg.device }
+  if dir ~= ctx.cfg.init then
+    return assert(transformer.load(dir, options))
+  end
+  local model = assert(digest.in_passing(transformer.load, dir, options))
+  ctx.run:hash_input(dir)
+  return model
+end
+
+-- Saves a model, whose files a stage then names as its output.
+local function save(save_to, ...)
+  assert(digest.in_passing(save_to, ...))
 end
 
 --- A status line for a stage of the run.
@@ -235,7 +255,7 @@ end
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
-    local model = from and assert(transformer.load(from, { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and load(ctx, from) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
     transformer.train_base(model)
     local trainer <close> = lm.trainer {
@@ -248,7 +268,7 @@ function stages.language_model(ctx, name, from, options, rows)
     end, function(value)
       return ("loss %.3f"):format(value)
     end)
-    assert(transformer.save(model, run:path(name), ids_of(ctx)))
+    save(transformer.save, model, run:path(name), ids_of(ctx))
     stage:clear()
     stage:output(name)
     return { loss = loss }
@@ -277,7 +297,7 @@ function stages.base_and_sft(ctx)
     return
   end
   ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
-    assert(transformer.save(assert(transformer.load(from, { device = cfg.device })), ctx.run:path "sft", ids_of(ctx)))
+    save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
     stage:output "sft"
   end)
 end
@@ -313,7 +333,7 @@ local function train_reward_model(ctx, name)
       io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
         held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
     end
-    assert(model:save(run:path("reward-" .. name)))
+    save(model.save, model, run:path("reward-" .. name))
     stage:clear()
     stage:output("reward-" .. name)
     return held
