@@ -8,53 +8,30 @@
 #include <math.h>
 #include <string.h>
 
+#include "formats.h"
 #include "gguf.h"
 
 /* ---- numbers ---- */
 
-static float bits_to_float(uint32_t bits) {
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
 static float half(const unsigned char *p) {
-    uint32_t h = (uint32_t)p[0] | (uint32_t)p[1] << 8;
-    uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    if (exponent == 31) return bits_to_float(sign | 0x7f800000 | fraction << 13);
-    if (exponent) return bits_to_float(sign | (exponent + 112) << 23 | fraction << 13);
-    float f = (float)fraction * 0x1p-24f;
-    return sign ? -f : f;
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return mk_from_f16(h);
 }
 
 static void put_half(unsigned char *p, float f) {
-    uint32_t bits, h;
-    memcpy(&bits, &f, 4);
-    uint32_t sign = bits >> 16 & 0x8000;
-    bits &= 0x7fffffff;
-    if (bits > 0x7f800000)
-        h = 0x7e00; /* NaN */
-    else if (bits >= 0x477ff000)
-        h = 0x7c00; /* rounds to 65536 or more */
-    else if (bits >= 0x38800000)
-        h = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - 0x1c000;
-    else { /* adding 1/2 rounds to multiples of 2^-24 */
-        float sum = bits_to_float(bits) + 0.5f;
-        memcpy(&h, &sum, 4);
-        h -= 0x3f000000;
-    }
-    p[0] = (unsigned char)((sign | h) & 255);
-    p[1] = (unsigned char)((sign | h) >> 8);
+    uint16_t h = mk_to_f16(f);
+    memcpy(p, &h, 2);
 }
 
 /* half of 2^(e - 127), e 0 to 255: the scale of MXFP4, whose table holds twice the values */
-static float power_half(unsigned e) { return bits_to_float(e < 2 ? 0x00200000u << e : (e - 1) << 23); }
+static float power_half(unsigned e) { return mk_bits_float(e < 2 ? 0x00200000u << e : (e - 1) << 23); }
 
 /* half of a float of 4 bits exponent (bias 7), 3 bits fraction, no sign; 0x7f is NaN there and 0 here */
 static float small_half(unsigned v) {
     unsigned exponent = v >> 3 & 15, fraction = v & 7;
     if (v == 0 || v == 0x7f) return 0;
-    float f = exponent ? (1 + (float)fraction / 8) * bits_to_float((exponent + 120) << 23) : (float)fraction * 0x1p-9f;
+    float f = exponent ? (1 + (float)fraction / 8) * mk_bits_float((exponent + 120) << 23) : (float)fraction * 0x1p-9f;
     return f * 0.5f;
 }
 
@@ -78,7 +55,9 @@ static void unpack_f64(const unsigned char *p, mk_real *out) {
 static void unpack_f16(const unsigned char *p, mk_real *out) { *out = half(p); }
 
 static void unpack_bf16(const unsigned char *p, mk_real *out) {
-    *out = bits_to_float((uint32_t)p[0] << 16 | (uint32_t)p[1] << 24);
+    uint16_t h;
+    memcpy(&h, p, 2);
+    *out = mk_from_bf16(h);
 }
 
 static void pack_f32(const mk_real *in, unsigned char *p) {
@@ -89,15 +68,8 @@ static void pack_f32(const mk_real *in, unsigned char *p) {
 static void pack_f16(const mk_real *in, unsigned char *p) { put_half(p, (float)*in); }
 
 static void pack_bf16(const mk_real *in, unsigned char *p) {
-    float f = (float)*in;
-    uint32_t bits;
-    memcpy(&bits, &f, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        bits |= 0x400000; /* a NaN that stays one */
-    else
-        bits += 0x7fff + (bits >> 16 & 1);
-    p[0] = (unsigned char)(bits >> 16);
-    p[1] = (unsigned char)(bits >> 24);
+    uint16_t h = mk_to_bf16((float)*in);
+    memcpy(p, &h, 2);
 }
 
 /* ---- 32 values a block ---- */

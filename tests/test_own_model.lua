@@ -247,27 +247,6 @@ local function own_refused(text, ...)
   T.eq(fs.exists(dir), nil)
 end
 
-T.test("init= one GGUF file with its tokenizer: the policy of the same model in a directory", function()
-  local m, from, dir = mine(), fresh(), fresh()
-  local tok, tokens, types = assert(tokenizer.load(m.tokenizer)), {}, {}
-  for id = 0, #tok - 1 do
-    tokens[id + 1], types[id + 1] = tok:id_to_token(id), id < 2 and 3 or 1
-  end
-  local path = T.tmpdir() .. "/model.gguf"
-  assert(transformer.save_gguf(assert(transformer.load(m.init)), path, { metadata = {
-    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" },
-    { "tokenizer.ggml.tokens", "array of string", tokens }, { "tokenizer.ggml.token_type", "array of i32", types },
-    { "tokenizer.ggml.merges", "array of string", assert(json.load(m.tokenizer)).model.merges },
-    { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.add_bos_token", "bool", true },
-  } }))
-  own_run(from)
-  own_run(dir, "init=" .. path, "tokenizer=")
-  for _, name in ipairs { "sft/model.safetensors", "last/adapter_model.safetensors" } do
-    T.eq(fs.sha256(fs.join(dir, name)), fs.sha256(fs.join(from, name)), name)
-  end
-  own_refused("init=/nowhere/x.gguf: No such file or directory", "init=/nowhere/x.gguf", "tokenizer=")
-end)
-
 -- The stages that load init=, in this process; sft: what a stage of that name trains on.
 local function loaded(dir, init, sft)
   local cfg = { out = dir, resume = "auto", quiet = true, seed = 0, device = "cpu", data = "", prompts = "", init = init, save_every = 0,
@@ -309,6 +288,27 @@ T.test("init: its weights are recorded when they are loaded, and must be what th
     T.ok(refusal:find(weights .. ": is not the file this run began with (sha256 ", 1, true), refusal)
   end
   assert(fs.write(weights, whole))
+end)
+
+T.test("init= one GGUF file with its tokenizer: the policy of the same model in a directory", function()
+  local m, from, dir = mine(), fresh(), fresh()
+  local tok, tokens, types = assert(tokenizer.load(m.tokenizer)), {}, {}
+  for id = 0, #tok - 1 do
+    tokens[id + 1], types[id + 1] = tok:id_to_token(id), id < 2 and 3 or 1
+  end
+  local path = T.tmpdir() .. "/model.gguf"
+  assert(transformer.save_gguf(assert(transformer.load(m.init)), path, { metadata = {
+    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" },
+    { "tokenizer.ggml.tokens", "array of string", tokens }, { "tokenizer.ggml.token_type", "array of i32", types },
+    { "tokenizer.ggml.merges", "array of string", assert(json.load(m.tokenizer)).model.merges },
+    { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.add_bos_token", "bool", true },
+  } }))
+  own_run(from)
+  own_run(dir, "init=" .. path, "tokenizer=")
+  for _, name in ipairs { "sft/model.safetensors", "last/adapter_model.safetensors" } do
+    T.eq(fs.sha256(fs.join(dir, name)), fs.sha256(fs.join(from, name)), name)
+  end
+  own_refused("init=/nowhere/x.gguf: No such file or directory", "init=/nowhere/x.gguf", "tokenizer=")
 end)
 
 T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base or an SFT stage", function()
