@@ -259,7 +259,7 @@ return {
   { "the mean rewards of an iteration are raw", "stdlib/mocl/control_log.lua",
     "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
-  { "held-out prompts are trained on", "stdlib/mocl/own_model.lua", "elseif not held[prompt] then", "else",
+  { "held-out prompts are trained on", "stdlib/mocl/own_model.lua", "elseif not is_held_out(prompt) then", "else",
     "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },
   { "held-out prompts are those of the training", "stdlib/mocl/own_model.lua", "test_prompts = table.move(list, #list - n + 1, #list, 1, {})",
     "test_prompts = table.move(list, 1, n, 1, {})",
