@@ -5,6 +5,8 @@ local rng = require "mocl.rng"
 
 local M = {}
 
+local OPTIONS = { "figure", "statistic", "confidence_level", "n_resamples", "seed" }
+
 --- Mean of a list, also where only its sum is beyond the range of floats.
 function M.mean(list)
   local n, sum, parts = #list, 0.0, 0.0
@@ -19,10 +21,11 @@ local function number(v, what, i)
   if type(v) ~= "number" then
     error(("bootstrap: %s%s is a %s, not a number"):format(what, i and " " .. i or "", type(v)), 3)
   elseif v - v ~= 0 then
-    error(("bootstrap: %s%s is %s, not finite"):format(what, i and " " .. i or "", v ~= v and "nan" or v > 0 and "inf" or "-inf"), 3)
+    error(("bootstrap: %s%s is %s, not finite"):format(what, i and " " .. i or "",
+      v ~= v and "nan" or v > 0 and "inf" or "-inf"), 3)
   elseif math.type(v) == "integer" and math.tointeger(v + 0.0) ~= v then
-    error(("bootstrap: %s%s is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values"):format(what,
-      i and " " .. i or "", v), 3)
+    error(("bootstrap: %s%s is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values")
+      :format(what, i and " " .. i or "", v), 3)
   end
   return v + 0.0
 end
@@ -76,10 +79,11 @@ local function quantile(results, share)
   return results[#results][1]
 end
 
---- Percentile bootstrap over seeds: the interval, at confidence_level, of a statistic (the mean) of a figure of each entry. Where all
--- resamples are at most n_resamples, order aside, every one is taken with its chance; else n_resamples are drawn.
+--- Percentile bootstrap over seeds: the interval, at confidence_level, of a statistic (the mean) of a figure of each
+-- entry. Where all resamples are at most n_resamples, order aside, every one is taken with its chance; else n_resamples
+-- are drawn.
 function M.bootstrap(samples, options)
-  local o = check_options("bootstrap", options or {}, {}, { "figure", "statistic", "confidence_level", "n_resamples", "seed" })
+  local o = check_options("bootstrap", options or {}, {}, OPTIONS)
   local level, resamples, seed = o.confidence_level or 0.95, o.n_resamples or 9999, o.seed or 0
   local function check(condition, format, ...)
     if not condition then
@@ -87,9 +91,10 @@ function M.bootstrap(samples, options)
     end
   end
   check(type(samples) == "table", "bootstrap: a list with one entry for each seed expected, got a %s", type(samples))
-  check(#samples >= 2, "bootstrap: %d entries say nothing of how a figure varies over seeds (at least 2 expected)", #samples)
-  check(type(level) == "number" and level > 0 and level < 1, "bootstrap: confidence_level is %s (above 0 and below 1 expected)",
-    tostring(level))
+  check(#samples >= 2, "bootstrap: %d entries say nothing of how a figure varies over seeds (at least 2 expected)",
+    #samples)
+  check(type(level) == "number" and level > 0 and level < 1,
+    "bootstrap: confidence_level is %s (above 0 and below 1 expected)", tostring(level))
   check(math.type(resamples) == "integer" and resamples >= 1 and resamples <= 10000000,
     "bootstrap: n_resamples is %s (1 to 10000000 expected)", tostring(resamples))
   check(math.type(seed) == "integer", "bootstrap: seed is %s (an integer expected)", tostring(seed))
@@ -105,7 +110,8 @@ function M.bootstrap(samples, options)
     end
     values[i] = (o.figure or not o.statistic) and number(v, o.figure and "the figure of entry" or "entry", i) or v
   end
-  local result, results = { n = n, estimate = number(statistic(table.move(values, 1, n, 1, {})), "the statistic") }, {}
+  local estimate = number(statistic(table.move(values, 1, n, 1, {})), "the statistic")
+  local result, results = { n = n, estimate = estimate }, {}
   result.exact = multisets(n, resamples) ~= nil
   if result.exact then
     every_resample(n, function(counts, chance)

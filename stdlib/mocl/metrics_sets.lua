@@ -1,6 +1,6 @@
---- mocl.metrics_sets: figures of sets of points beside hypervolume, igd and epsilon; mocl.metrics exports them. Larger is better
--- unless minimize=true. docs/reference/metrics.md says which programs give the same numbers. No figure filters or scales points
--- unless its comment says so.
+--- mocl.metrics_sets: figures of sets of points beside hypervolume, igd and epsilon; mocl.metrics exports them. Larger
+-- is better unless minimize=true. docs/reference/metrics.md says which programs give the same numbers. No figure
+-- filters or scales points unless its comment says so.
 
 local check_options = require "mocl.options".check
 local core = require "mocl.metrics.core"
@@ -12,8 +12,8 @@ local sets = {}
 local MAX_OBJECTIVES = 64
 local INF = math.huge
 
--- Every check below raises at the caller of the public function that calls it: error's levels are 1 here, 2 the public function,
--- 3 its caller.
+-- Every check below raises at the caller of the public function that calls it: error's levels are 1 here, 2 the public
+-- function, 3 its caller.
 local function check(condition, format, ...)
   if not condition then
     error(format:format(...), 3)
@@ -36,8 +36,9 @@ local function shown(v)
   return v ~= v and "nan" or v == INF and "inf" or v == -INF and "-inf" or tostring(v)
 end
 
--- A list of points as rows of floats, negated where minimize is set, and their number of objectives. d is the number expected,
--- nil for that of the first point. some=true refuses a list without points, which would have a perfect score in most figures.
+-- A list of points as rows of floats, negated where minimize is set, and their number of objectives. d is the number
+-- expected, nil for that of the first point. some=true refuses a list without points, which would have a perfect score
+-- in most figures.
 local function points_of(name, list, what, d, minimize, some)
   if type(list) ~= "table" then
     error(("%s: a list of %ss expected, got a %s"):format(name, what, type(list)), 3)
@@ -59,8 +60,8 @@ local function points_of(name, list, what, d, minimize, some)
       if type(v) ~= "number" then
         error(("%s: %s %d, objective %d is a %s, not a number"):format(name, what, i, j, type(v)), 3)
       elseif math.type(v) == "integer" and math.tointeger(v + 0.0) ~= v then
-        error(("%s: %s %d, objective %d is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values")
-          :format(name, what, i, j, v), 3)
+        error(("%s: %s %d, objective %d is %d, an integer beyond 2^53 that is not exact as a float: shift or scale "
+          .. "the values"):format(name, what, i, j, v), 3)
       elseif v - v ~= 0 then
         error(("%s: %s %d, objective %d is %s, not finite"):format(name, what, i, j, shown(v)), 3)
       end
@@ -155,8 +156,9 @@ end
 
 -- ---- R2 ----
 
--- The integral over w in [0, 1] of the least max(w a, (1 - w) b) of the distances (a, b) of two objectives. Sorted by a, the pairs
--- that count have falling b; each is the least between the crossings with its neighbours, and turns at b / (a + b).
+-- The integral over w in [0, 1] of the least max(w a, (1 - w) b) of the distances (a, b) of two objectives. Sorted by
+-- a, the pairs that count have falling b; each is the least between the crossings with its neighbours, and turns at
+-- b / (a + b).
 local function r2_of_two(distances)
   local unit = 0.0
   for _, r in ipairs(distances) do
@@ -187,13 +189,15 @@ local function r2_of_two(distances)
   return s * unit
 end
 
---- R2 with weighted Tchebycheff distances from the ideal point: the mean over weights of the least max_j w_j |ideal_j - p_j|; less is
--- better. Without weights the exact integral over all of them, for two objectives.
+--- R2 with weighted Tchebycheff distances from the ideal point: the mean over weights of the least
+-- max_j w_j |ideal_j - p_j|; less is better. Without weights the exact integral over all of them, for two objectives.
 function sets.r2(points, ideal, options)
   local o = options_of("r2", options, { "weights", "minimize" })
   local rows, d = points_of("r2", points, "point", nil, false, true)
-  local z = points_of("r2", { ideal }, "ideal", d, false, true)[1]
-  check(o.weights ~= nil or d == 2, "r2: %d objectives need weights, a list of weight vectors: without them R2 is exact for two only", d)
+  check(type(ideal) == "table", "r2: the ideal is a %s (a list of %d numbers expected)", type(ideal), d)
+  local z = points_of("r2", { ideal }, "ideal", d)[1]
+  check(o.weights ~= nil or d == 2,
+    "r2: %d objectives need weights, a list of weight vectors: without them R2 is exact for two only", d)
   for _, p in ipairs(rows) do
     for j = 1, d do
       p[j] = math.abs(z[j] - p[j])
@@ -236,8 +240,8 @@ function sets.eum(points, weights, options)
   return result
 end
 
---- Maximum utility loss: over weights the greatest of what the best of front has more than the best of points; negative where points
--- are better everywhere.
+--- Maximum utility loss: over weights the greatest of what the best of front has more than the best of points; negative
+-- where points are better everywhere.
 function sets.mul(points, front, weights, options)
   local o = options_of("mul", options, { "minimize" })
   local rows, d = points_of("mul", points, "point", nil, o.minimize, true)
@@ -264,8 +268,8 @@ local function counted(points, rows, o)
   return list
 end
 
---- Sum over objectives of the squared gaps between neighbours, over n - 1; less is denser. Of the distinct points that are not
--- dominated, or with all=true of all rows. Returns the number of points beside it: one alone has no gaps, and 0.
+--- Sum over objectives of the squared gaps between neighbours, over n - 1; less is denser. Of the distinct points that
+-- are not dominated, or with all=true of all rows. Returns the number of points beside it: one alone has no gaps and 0.
 function sets.sparsity(points, options)
   local o = options_of("sparsity", options, { "all", "minimize" })
   local rows, d = points_of("sparsity", points, "point", nil, false, true)
@@ -299,12 +303,13 @@ function sets.cardinality(points, options)
   return #counted(points, rows, o)
 end
 
---- What the volume loses without each point, hv(points) - hv(points without p), and info.beyond. ignore_dominated=true takes away
--- dominated points first, so that they do not lessen what is left of others.
+--- What the volume loses without each point, hv(points) - hv(points without p), and info.beyond. ignore_dominated=true
+-- takes away dominated points first, so that they do not lessen what is left of others.
 function sets.hypervolume_contributions(points, reference, options)
   local name = "hypervolume_contributions"
   local o = options_of(name, options, { "ignore_dominated", "minimize" })
-  local z, d = points_of(name, { reference }, "reference", nil, false, true)
+  check(type(reference) == "table", "%s: the reference is a %s (a list of numbers expected)", name, type(reference))
+  local z, d = points_of(name, { reference }, "reference")
   z = z[1]
   local rows = points_of(name, points, "point", d, false)
   local worse = o.minimize and math.max or math.min
@@ -351,11 +356,12 @@ end
 
 -- ---- supported points ----
 
--- Weights w, none negative, sum 1, with the greatest least w . gain over the rows of gains, all within -1 to 1: the value of a matrix
--- game, by the simplex method on its dual (d rows, one column a gain). nil as soon as the value is known not to exceed floor.
+-- Weights w, none negative, sum 1, with the greatest least w . gain over the rows of gains, all within -1 to 1: the
+-- value of a matrix game, by the simplex method on its dual (d rows, one column a gain). nil as soon as the value is
+-- known not to exceed floor.
 local function best_weights(gains, d, floor)
   local n = #gains
-  local tableau, basis, cost = {}, {}, {} -- columns: gains, slacks, right-hand side; the gains are shifted to 1 to 3
+  local tableau, basis, cost = {}, {}, {} -- columns: gains, slacks, right-hand side; gains are shifted to 1 to 3
   for j = 1, d do
     local row = {}
     for q = 1, n do
@@ -378,7 +384,7 @@ local function best_weights(gains, d, floor)
     local enter, most = nil, 1e-13
     for c = 1, n + d do
       if cost[c] > most then
-        enter, most = c, stuck and INF or cost[c] -- after a step of no length Bland's rule, which cannot cycle
+        enter, most = c, stuck and INF or cost[c] -- after a step of length 0 Bland's rule, which cannot cycle
       end
     end
     if not enter then
@@ -426,13 +432,14 @@ local function best_weights(gains, d, floor)
   return w
 end
 
---- The supported (convex) set: 1-based indices, ascending, of the points that are the only best for some weights (none negative, sum
--- 1), of copies the first. A point counts where it is ahead by more than tolerance times max(1, the greatest size of an entry).
+--- The supported (convex) set: 1-based indices, ascending, of the points that are the only best for some weights (none
+-- negative, sum 1), of copies the first. A point counts where it is ahead by more than tolerance times
+-- max(1, the greatest size of an entry).
 function sets.supported(points, options)
   local o = options_of("supported", options, { "minimize", "tolerance" })
   local tolerance = o.tolerance or 1e-9
-  check(type(tolerance) == "number" and tolerance >= 0 and tolerance < INF, "supported: tolerance is %s (a number from 0 expected)",
-    tostring(tolerance))
+  check(type(tolerance) == "number" and tolerance >= 0 and tolerance < INF,
+    "supported: tolerance is %s (a number from 0 expected)", tostring(tolerance))
   local rows, d = points_of("supported", points, "point", nil, o.minimize)
   if #rows == 0 then
     return {}
@@ -450,7 +457,8 @@ function sets.supported(points, options)
   for j = 1, d do -- who is best for some weights does not depend on scales, by how much does
     scale[j] = tolerance == 0 and scale[j] > 0 and scale[j] or unit > 0 and unit or 1.0
   end
-  local floor = math.max((d + 2) * 2.0 ^ -52, unit > 0 and tolerance * size / unit or 0.0) -- at least what rounding makes
+  -- in units of scale, and at least what rounding makes
+  local floor = math.max((d + 2) * 2.0 ^ -52, unit > 0 and tolerance * size / unit or 0.0)
   local front, list = distinct_front(points, o.minimize), {}
   for _, i in ipairs(front) do
     local gains = {}
