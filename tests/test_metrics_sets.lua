@@ -84,6 +84,7 @@ T.test("igd_plus: hand-worked, and at the ends of the range of floats", function
   T.eq(metrics.igd_plus({ { 0, 0 }, { 1, 0 } }, { { 1, 0 }, { 0, 2 } }), 1.0)
   T.near(metrics.igd_plus({ { 0, 0 } }, { { 3e200, 4e200 } }) / 5e200, 1, 1e-14)
   T.near(metrics.igd_plus({ { 0, 0 } }, { { 3e-200, 4e-200 } }) / 5e-200, 1, 1e-14)
+  T.eq(metrics.igd_plus({ { 1.7e308, 0 } }, { { -1.7e308, 1 } }), 1.0, "what is better does not count, however far")
   T.near(metrics.igd_plus({ { 0 } }, { { 1.5e308 }, { 1.5e308 } }) / 1.5e308, 1, 1e-14, "a sum beyond the range")
   T.raises("igd_plus: the result is beyond the range of a float", metrics.igd_plus, { { -1.7e308 } }, { { 1.7e308 } })
 end)
