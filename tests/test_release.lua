@@ -225,6 +225,31 @@ T.test("a call inside a callback, a deep recursion and a message handler work on
   model:drop_lora()
 end)
 
+T.test("any number of calls may fail in a deep recursion, and keep nothing", function()
+  local function down(n, f)
+    if n == 0 then
+      return f()
+    end
+    return (down(n - 1, f))
+  end
+  local model <close> = small.model { config = { num_hidden_layers = 1 } }
+  local options = { max_new_tokens = 1, on_token = function() error "mine" end }
+  for _, depth in ipairs { 100, 300, 5000 } do
+    down(depth, function()
+      local x = tensor.zeros { 100, 100 }
+      for i = 1, 300 do -- more than there is room for
+        T.eq(pcall(tensor.matmul, x, "no tensor"), false, i)
+        T.raises("mine", model.generate, model, { { 1 } }, options)
+      end
+      local bytes = tensor.memory().live
+      x:release()
+      T.ok(bytes - tensor.memory().live >= 40000, depth)
+      model:add_lora { r = 2 }
+      model:drop_lora()
+    end)
+  end
+end)
+
 -- ---- lists ----
 
 T.test("a list that changes while it is read: its length is asked for once, each entry once", function()
