@@ -487,6 +487,7 @@ local function attempt(run, name, fn, stage)
   open.thread = coroutine.running()
   run.open_stage, run.stage_name, run.failed_stage = open, name, name
   local result = fn(stage)
+  refuse_fork(run) -- a process that fn has forked does not finish the stage
   run.failed_stage = nil
   return result
 end
@@ -508,6 +509,7 @@ local function adopt(run, name, done, copy, logs)
   local started = sys.now()
   checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
   copy()
+  refuse_fork(run)
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
   end
@@ -563,6 +565,7 @@ function Run:checkpoint(step, write, state, stage)
   end
   return checkpoint.write(base_of(self, stage), step, function(dir)
     local ok, err = write(dir)
+    refuse_fork(self)
     check(fs.write(fs.join(dir, "config.lua"), options_text(self)))
     return ok, err
   end, full, self.keep)
