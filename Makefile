@@ -3,7 +3,7 @@
 CC      ?= cc
 CFLAGS  ?= -O2 -g
 PREFIX  ?= /usr/local
-PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib
+PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
 
 # CUDA: built by make cuda alone, since nvcc takes minutes; for the GPU that is here, or else the H200's generation. With
@@ -187,9 +187,10 @@ emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain an
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	@sh tests/emu.sh
 
-defects: deps   ## put one defect at a time into the CUDA kernels: each must be caught
+defects: deps   ## put one defect at a time into the Lua files and the CUDA kernels: each must be caught
 	@$(MAKE) -s -j$(JOBS) all emulator
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
+	./mocl tests/defects.lua
 	@sh tests/mutations.sh
 
 slow: deps   ## the long tests: runs that are killed, out of memory or out of disk; collections all the time; broken files

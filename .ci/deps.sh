@@ -13,13 +13,14 @@ need() { missing="$missing $1"; }
 loads() {
     dir=$(mktemp -d) || return 0
     printf '#include <dlfcn.h>\nint main(void) { return !dlopen("%s", RTLD_NOW); }\n' "$1" > "$dir/x.c"
-    "${CC:-cc}" -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
+    ${CC:-cc} -o "$dir/x" "$dir/x.c" -ldl 2> /dev/null && "$dir/x"
     found=$?
     rm -rf "$dir"
     return $found
 }
 
-command -v "${CC:-cc}" >/dev/null 2>&1 || need gcc
+cc=${CC:-cc} # "ccache gcc" is a command with an argument
+command -v "${cc%% *}" >/dev/null 2>&1 || need gcc
 command -v make >/dev/null 2>&1 || need make
 if command -v pkg-config >/dev/null 2>&1; then
     while read -r module package; do
@@ -30,9 +31,10 @@ libutf8proc libutf8proc-dev
 libpcre2-8 libpcre2-dev
 jansson libjansson-dev
 zlib zlib1g-dev
+libcrypto libssl-dev
 END
 else
-    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev'
+    need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev libssl-dev'
 fi
 
 [ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted=' libopenblas0-pthread'

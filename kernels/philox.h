@@ -6,11 +6,7 @@
 
 #include <stdint.h>
 
-#ifdef __CUDACC__
-#define MK_HD __host__ __device__
-#else
-#define MK_HD
-#endif
+#include "host_device.h"
 
 typedef struct mk_philox4 {
     uint32_t w[4];

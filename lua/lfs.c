@@ -10,8 +10,8 @@
 
 #include "dir.h"
 #include "file.h"
+#include "file_hash.h"
 #include "modules.h"
-#include "sha256.h"
 
 #define BYTES "mocl.fs.bytes" /* owns what the core allocated while it becomes a Lua value */
 
@@ -178,12 +178,23 @@ static int fs_write(lua_State *L) {
     return done(L, mocl_file_write_atomic(moclL_ctx(L), path, data, n));
 }
 
+static int fs_copy(lua_State *L) {
+    const char *from = check_path(L, 1), *to = check_path(L, 2);
+    return done(L, mocl_file_copy(moclL_ctx(L), from, to));
+}
+
 static int fs_sha256(lua_State *L) {
     char hex[MOCL_SHA256_HEX];
-    mocl_status st = mocl_sha256_file(moclL_ctx(L), check_path(L, 1), hex);
+    mocl_status st = mocl_file_hash(moclL_ctx(L), check_path(L, 1), hex);
     if (st) return moclL_result(L, st, 0);
     lua_pushstring(L, hex);
     return 1;
+}
+
+static int fs_hash_in_passing(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    mocl_file_hash_passing(moclL_ctx(L), lua_toboolean(L, 1));
+    return 0;
 }
 
 /* ---- names: no file is touched ---- */
@@ -237,10 +248,12 @@ static int fs_join(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"basename", fs_basename},
+                                     {"copy", fs_copy},
                                      {"cwd", fs_cwd},
                                      {"dirname", fs_dirname},
                                      {"exists", fs_exists},
                                      {"free_bytes", fs_free_bytes},
+                                     {"hash_in_passing", fs_hash_in_passing},
                                      {"join", fs_join},
                                      {"list", fs_list},
                                      {"mkdir", fs_mkdir},

@@ -2,7 +2,7 @@
 **
 ** sys.now() seconds from a monotonic clock          sys.rss_bytes(), sys.peak_rss_bytes()
 ** sys.isatty(fd)  sys.getpid()  sys.cpu_count()     sys.env() what `mocl --env` shows, as a table
-** sys.columns(fd) the width of a terminal
+** sys.columns(fd) the width of a terminal           sys.version, e.g. "0.1.0"
 ** sys.on_interrupt("raise" | "message" | "flag", keep) -> the mode before
 ** sys.interrupted() -> nil, "SIGINT" or "SIGTERM"
 **
@@ -253,5 +253,6 @@ int moclL_open_sys(lua_State *L) {
                                          {"rss_bytes", sys_rss_bytes},
                                          {NULL, NULL}};
     moclL_newlib(L, functions);
+    set_string(L, "version", MOCL_VERSION);
     return 1;
 }

@@ -101,31 +101,38 @@ int moclL_result(lua_State *L, mocl_status status, int n_results) {
     return 3;
 }
 
+enum { NAME_MAX_BYTES = 63 }; /* longer words are near to none */
+
+/* Edits that make b of a: a byte more, less or other, or two neighbours swapped. */
 static int edit_distance(const char *a, const char *b) {
-    enum { MAX = 63 };
     size_t n = strlen(a), m = strlen(b);
-    if (n > MAX || m > MAX) return 1000;
-    int row[MAX + 1];
-    for (size_t j = 0; j <= m; j++) row[j] = (int)j;
+    if (n > NAME_MAX_BYTES || m > NAME_MAX_BYTES) return INT_MAX;
+    int rows[3][NAME_MAX_BYTES + 1], *before = rows[0], *last = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= m; j++) last[j] = (int)j;
     for (size_t i = 1; i <= n; i++) {
-        int diagonal = row[0];
         row[0] = (int)i;
         for (size_t j = 1; j <= m; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
+            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            if (last[j] + 1 < best) best = last[j] + 1;
             if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = row[j];
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
             row[j] = best;
         }
+        int *oldest = before;
+        before = last;
+        last = row;
+        row = oldest;
     }
-    return row[m];
+    return last[m];
 }
 
 const char *moclL_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
-    int best_distance = 1 + (int)strlen(word) / 2;
+    int bound = (int)(strlen(word) / 3), best_distance = (bound > 1 ? bound : 1) + 1;
     for (int i = 0; i < n; i++) {
-        int d = edit_distance(word, names[i]);
+        const char *dot = strrchr(names[i], '.');
+        int d = dot && strcmp(dot + 1, word) == 0 ? 0 : edit_distance(word, names[i]);
         if (d < best_distance) best_distance = d, best = names[i];
     }
     return best;

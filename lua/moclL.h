@@ -104,7 +104,8 @@ void moclL_pushguard(lua_State *L, const char *what);
 ** __index is one. Each entry is asked for once, and no length twice: the second answer may differ. */
 lua_Integer moclL_len(lua_State *L, int idx);
 
-/* Edit distance based suggestion: the nearest of n names, or NULL if none is near. */
+/* What a misspelt word may have meant: the nearest of n names, at most a third of the word's letters away, or one, or NULL. A name
+** with dots whose last part is the word counts as the word. */
 const char *moclL_nearest(const char *word, const char *const *names, int n);
 
 #endif

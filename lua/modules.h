@@ -12,12 +12,14 @@
     X("mocl.data.core", data_core) \
     X("mocl.env.core", env_core) \
     X("mocl.fs", fs) \
+    X("mocl.gguf.core", gguf_core) \
     X("mocl.json", json) \
     X("mocl.lora.core", lora_core) \
     X("mocl.metrics.core", metrics_core) \
     X("mocl.minnorm", minnorm) \
     X("mocl.nn.core", nn_core) \
     X("mocl.optim.core", optim_core) \
+    X("mocl.options.core", options_core) \
     X("mocl.rng", rng) \
     X("mocl.safetensors", safetensors) \
     X("mocl.sys", sys) \

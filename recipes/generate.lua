@@ -1,9 +1,9 @@
 --- generate.lua - prints a prompt and what a model makes of it.
 --
---   mocl recipes/generate.lua model=DIR [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
+--   mocl recipes/generate.lua model=DIR|FILE.gguf [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
 --
--- model: a Hugging Face directory; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the model's own directory
--- if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty prompt is the
+-- model: a Hugging Face directory, or a GGUF file; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the
+-- model's own directory or file if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty prompt is the
 -- BOS token alone. Standard output gets the text and nothing else, as its tokens come; with n > 1 the texts, when all
 -- are there, with a line --- between them. A text ends with one of the end tokens of the model's files (the
 -- tokenizer's EOS token where they name none), a new BOS token, a stop text (which is part of it; it may be a special
@@ -11,6 +11,7 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local lm = require "mocl.lm"
 local lora = require "mocl.lora"
@@ -20,8 +21,8 @@ local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
 local cfg = config.parse({
-  { "model", nil, "directory of the model", type = "string" },
-  { "tokenizer", nil, "tokenizer file or directory, the model's directory if unset", type = "string" },
+  { "model", nil, "directory of the model, or a GGUF file", type = "string" },
+  { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "adapter", nil, "directory of a PEFT adapter", type = "string" },
   { "prompt", "", "text to go on from" },
   { "max_new_tokens", 200, "tokens after the prompt", min = 1 },
@@ -36,25 +37,14 @@ local cfg = config.parse({
   { "quiet", false, "no speed on stderr" },
 }, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 
-local function check(value, message)
-  if not value then
-    error(message, 0)
-  end
-  return value
-end
-
-local function of_option(key, value, message)
-  return check(value, value or ("option %s: %s"):format(key, message))
-end
-
 check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
-local tok = of_option(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
-local model = of_option("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
+local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
+local model = config.checked("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
-  of_option("adapter", lora.load(model, cfg.adapter))
+  config.checked("adapter", lora.load(model, cfg.adapter))
 end
 
 local shape = model:config()

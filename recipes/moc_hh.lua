@@ -33,21 +33,14 @@ local tensor = require "mocl.tensor"
 local training = require "mocl.training"
 local transformer = require "mocl.transformer"
 
--- files of HH-RLHF come with a model of their own size
-local args = table.move(arg, 0, #arg, 0, {})
-local words = "\n" .. table.concat(args, "\n")
-if words:find "\ndata=[^\n]" and not words:find "\npreset=" then
-  table.insert(args, 1, "preset=hh")
-end
-
 local schema = {
   { "data", "", "directory of HH-RLHF files; empty: the embedded task" },
   { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
   { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
   { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
-  { "init", "", "Hugging Face directory of a model in place of the base model that is trained" },
-  { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's directory", alias = "tokenizer" },
+  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained" },
+  { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's own", alias = "tokenizer" },
   { "prompts", "", "with init and rewards: file of prompts, one a line, or objects with a \"prompt\" in a .jsonl" },
   { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
@@ -103,7 +96,7 @@ local schema = {
 }
 table.move(training.options(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }), 1, #Control.OPTIONS, #schema + 1, schema)
 
-local cfg, info = config.parse(config.common(schema), args, {
+local meta = {
   recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)", presets = {
     smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
       ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
@@ -121,7 +114,9 @@ local cfg, info = config.parse(config.common(schema), args, {
       ["moc.iterations"] = 100, ["control.scale"] = 1.0, ["control.least_range"] = 1.0,
       ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
   },
-})
+}
+schema = config.common(schema)
+local cfg, info = config.parse(schema, stages.arguments(schema, arg, meta), meta)
 
 -- ---- what the run is about ----
 
@@ -144,7 +139,7 @@ local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, see
   path = cfg.data, seed = seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars, held_out = 0.1,
 }
 if cfg.sft.data ~= "" then
-  source.sft = own_model.answers(cfg.sft.data, N, source.test_prompts)
+  source.sft = own_model.answers(cfg.sft.data, N, source.is_held_out)
 end
 data_sources.check_objectives(cfg.objectives, source.known, functions)
 for _, name in ipairs(cfg.objectives) do
@@ -162,6 +157,7 @@ local run <close> = Run.open { recipe = "moc_hh", cfg = cfg, info = info, main =
   out = not cfg.out and cfg.data ~= "" and "runs/moc_hh/hh-rlhf" or nil }
 if run.complete then
   io.write(run.out, " holds this run, complete:\n")
+  stages.say_changed(run)
   return stages.show(run)
 end
 stages.hash_inputs(run, cfg)

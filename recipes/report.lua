@@ -8,6 +8,7 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local fs = require "mocl.fs"
 local report = require "mocl.report"
@@ -17,25 +18,14 @@ local cfg = config.parse({
   { "front", nil, "write the picture of the front to this file too", type = "string" },
 }, arg, { recipe = "report", doc = "make the report of a run again (docs/report.md)" })
 
-local function check(value, message)
-  if not value then
-    error(message, 0)
-  end
-  return value
-end
-
-local function of_option(key, value, message)
-  return check(value, value or ("option %s: %s"):format(key, message))
-end
-
 local dir = check(cfg.run, "option run is missing (--help lists the options)")
-local front = cfg.front and of_option("run", report.front(dir)) -- before anything is written
+local front = cfg.front and config.checked("run", report.front(dir)) -- before anything is written
 local html, picture = report.write(dir)
-print(of_option("run", html, picture))
+print(config.checked("run", html, picture))
 if picture then
   print(picture)
 end
 if front then
-  of_option("front", fs.write(cfg.front, front))
+  config.checked("front", fs.write(cfg.front, front))
   print(cfg.front)
 end

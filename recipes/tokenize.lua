@@ -2,12 +2,13 @@
 --
 --   mocl recipes/tokenize.lua tokenizer=PATH file=TEXT [whole=true] [bos=false]
 --
--- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, or a directory with one.
+-- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, a GGUF file, or a directory with one.
 -- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and
 -- bos is true. Needs a second per 10 MB of text.
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local tokenizer = require "mocl.tokenizer"
 
@@ -27,19 +28,8 @@ end
 
 local text_marks = require "mocl.data.core"
 
-local function check(value, message)
-  if not value then
-    error(message, 0)
-  end
-  return value
-end
-
-local function of_option(key, value, message)
-  return check(value, value or ("option %s: %s"):format(key, message))
-end
-
-local tok = of_option("tokenizer", tokenizer.load(cfg.tokenizer))
-local input = cfg.file == "-" and io.stdin or of_option("file", io.open(cfg.file, "rb"))
+local tok = config.checked("tokenizer", tokenizer.load(cfg.tokenizer))
+local input = cfg.file == "-" and io.stdin or config.checked("file", io.open(cfg.file, "rb"))
 local options = { bos = cfg.bos and tok:bos_id() ~= nil, special = cfg.special }
 
 local function read(what)

@@ -29,6 +29,7 @@ mocl_status mocl_ctx_new(mocl_ctx **out, int n_threads) {
 void mocl_ctx_free(mocl_ctx *ctx) {
     if (!ctx) return;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++) mocl_device_close(ctx->device[i]);
+    mocl_free(ctx->file_hashes);
     free(ctx);
 }
 

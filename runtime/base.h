@@ -46,6 +46,8 @@ typedef struct mocl_ctx {
     int64_t live_tensors;             /* tensors that have not been freed */
     int64_t fail_after;               /* fault injection: allocations left to succeed; -1 = off */
     int64_t allocations;              /* allocations asked for since creation */
+    struct mocl_file_hashes *file_hashes; /* what file_hash.c remembers, owned; NULL = nothing yet */
+    int hash_passing;                 /* > 0: readers and writers of whole files hash them, see file_hash.h */
     void *host;                       /* belongs to whoever created the context */
 } mocl_ctx;
 

@@ -96,8 +96,7 @@ static void os_free(mocl_device *dev, void *p) {
     else if (dev->cuda) dev->cuda->free(&dev->env, p);
 }
 
-void mocl_device_flush(mocl_device *dev) {
-    if (dev->kind == MOCL_DEVICE_FAKE) return; /* its blocks are not given back one by one */
+static void free_cached(mocl_device *dev) {
     for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
         for (mocl_block *b = dev->bins[i], *next; b; b = next) {
             next = b->next;
@@ -109,15 +108,13 @@ void mocl_device_flush(mocl_device *dev) {
     dev->cached = 0;
 }
 
+void mocl_device_flush(mocl_device *dev) {
+    if (dev->kind != MOCL_DEVICE_FAKE) free_cached(dev); /* its blocks are not given back one by one */
+}
+
 void mocl_device_close(mocl_device *dev) {
     if (!dev) return;
-    for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
-        for (mocl_block *b = dev->bins[i], *next; b; b = next) {
-            next = b->next;
-            os_free(dev, b->p);
-            free(b);
-        }
-    }
+    free_cached(dev);
     if (dev->arena) munmap(dev->arena, dev->arena_size);
     if (dev->cuda) dev->cuda->close(&dev->env);
     else mk_env_close(&dev->env);

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file_hash.h"
+
 enum { TEMPORARY_NAMES = 1000 }; /* names tried: each was left by a killed process */
 
 const char *mocl_path_tail(const char *path) {
@@ -40,36 +42,39 @@ char *mocl_path_temporary(mocl_ctx *ctx, const char *path, int number) {
 
 /* ---- reading ---- */
 
+mocl_status mocl_file_read_some(mocl_ctx *ctx, int fd, const char *path, void *to, size_t n, size_t *got) {
+    ssize_t bytes;
+    do bytes = read(fd, to, n > INT_MAX ? INT_MAX : n);
+    while (bytes < 0 && errno == EINTR);
+    *got = bytes < 0 ? 0 : (size_t)bytes;
+    return bytes < 0 ? mocl_file_fail(ctx, path) : MOCL_OK;
+}
+
 /* Reads until the end into *data, which grows; at least one byte stays free for the NUL. */
 static mocl_status read_all(mocl_ctx *ctx, int fd, const char *path, size_t expected, char **data,
                             size_t *n) {
     size_t room = expected + 1, used = 0; /* expected: a guess, the file may grow or be a pipe */
+    mocl_status st;
     char *buffer = mocl_alloc(ctx, room);
     if (!buffer) return mocl_nomem(ctx, room);
-    for (;;) {
+    for (size_t got = 1; got;) {
         if (used + 1 >= room) {
             char probe; /* most files end exactly here: do not double for nothing */
-            ssize_t got = read(fd, &probe, 1);
+            MOCL_GOTO(mocl_file_read_some(ctx, fd, path, &probe, 1, &got), failed);
             if (got == 0) break;
-            if (got < 0 && errno == EINTR) continue;
-            if (got < 0) goto failed;
             size_t wanted = room > SIZE_MAX / 2 ? SIZE_MAX : room < 4096 ? 8192 : 2 * room;
             char *larger = mocl_realloc(ctx, buffer, wanted);
             if (!larger) {
-                mocl_free(buffer);
-                return mocl_nomem(ctx, wanted);
+                st = mocl_nomem(ctx, wanted);
+                goto failed;
             }
             buffer = larger;
             room = wanted;
             buffer[used++] = probe;
             continue;
         }
-        size_t ask = room - used - 1;
-        ssize_t got = read(fd, buffer + used, ask > INT_MAX ? INT_MAX : ask);
-        if (got == 0) break;
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) goto failed;
-        used += (size_t)got;
+        MOCL_GOTO(mocl_file_read_some(ctx, fd, path, buffer + used, room - used - 1, &got), failed);
+        used += got;
     }
     buffer[used] = '\0';
     *data = buffer;
@@ -77,7 +82,7 @@ static mocl_status read_all(mocl_ctx *ctx, int fd, const char *path, size_t expe
     return MOCL_OK;
 failed:
     mocl_free(buffer);
-    return mocl_file_fail(ctx, path);
+    return st;
 }
 
 mocl_status mocl_file_read(mocl_ctx *ctx, const char *path, char **data, size_t *n) {
@@ -142,6 +147,7 @@ struct mocl_writer {
     char *path;      /* as the caller named it, for messages */
     char *target;    /* where the file goes: path with symbolic links followed */
     char *temporary; /* NULL until the temporary file is there */
+    mocl_passing hash;
 };
 
 void mocl_writer_abort(mocl_writer *w) {
@@ -211,6 +217,7 @@ mocl_status mocl_writer_begin(mocl_ctx *ctx, mocl_writer **out, const char *path
     }
     MOCL_GOTO(open_directory(ctx, w->target, path, &w->directory), failed);
     MOCL_GOTO(open_temporary(w, exists ? &old : NULL), failed);
+    mocl_passing_begin(&w->hash, ctx, NULL);
     *out = w;
     return MOCL_OK;
 failed:
@@ -224,6 +231,7 @@ mocl_status mocl_writer_append(mocl_writer *w, const void *data, size_t n) {
         ssize_t put = write(w->fd, p, n > INT_MAX ? INT_MAX : n);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return mocl_file_fail(w->ctx, w->path);
+        mocl_passing_add(&w->hash, p, (size_t)put);
         p += put;
         n -= (size_t)put;
     }
@@ -233,7 +241,8 @@ mocl_status mocl_writer_append(mocl_writer *w, const void *data, size_t n) {
 mocl_status mocl_writer_commit(mocl_writer *w) {
     mocl_status st = MOCL_OK;
     int fd = w->fd;
-    if (fsync(fd)) {
+    struct stat written;
+    if (fsync(fd) || fstat(fd, &written)) {
         st = mocl_file_fail(w->ctx, w->path);
         goto done;
     }
@@ -249,6 +258,7 @@ mocl_status mocl_writer_commit(mocl_writer *w) {
     mocl_free(w->temporary); /* the name is gone: nothing left to unlink */
     w->temporary = NULL;
     st = sync_fd(w->ctx, w->directory, w->path);
+    if (!st) mocl_passing_written(&w->hash, w->ctx, &written, w->target);
 done:
     mocl_writer_abort(w);
     return st;
@@ -263,4 +273,34 @@ mocl_status mocl_file_write_atomic(mocl_ctx *ctx, const char *path, const void *
         return st;
     }
     return mocl_writer_commit(w);
+}
+
+static mocl_status copy_all(mocl_ctx *ctx, int fd, const char *from, mocl_passing *seen, mocl_writer *w) {
+    for (;;) {
+        char piece[1 << 15];
+        size_t got;
+        MOCL_TRY(mocl_file_read_some(ctx, fd, from, piece, sizeof piece, &got));
+        if (got == 0) return MOCL_OK;
+        mocl_passing_add(seen, piece, got);
+        MOCL_TRY(mocl_writer_append(w, piece, got));
+        MOCL_TRY(mocl_poll(ctx));
+    }
+}
+
+mocl_status mocl_file_copy(mocl_ctx *ctx, const char *from, const char *to) {
+    int fd = open(from, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return mocl_file_fail(ctx, from);
+    struct stat info;
+    mocl_passing seen;
+    mocl_writer *w = NULL;
+    mocl_status st = fstat(fd, &info) ? mocl_file_fail(ctx, from) : mocl_writer_begin(ctx, &w, to);
+    if (!st) {
+        mocl_passing_begin(&seen, ctx, &info);
+        st = copy_all(ctx, fd, from, &seen, w);
+        if (st) mocl_writer_abort(w);
+        else st = mocl_writer_commit(w);
+        if (!st && !fstat(fd, &info)) mocl_passing_read(&seen, ctx, &info);
+    }
+    close(fd);
+    return st;
 }

@@ -15,9 +15,15 @@
 ** Free with mocl_free. On failure *data is NULL and *n 0. Also reads pipes and /proc. */
 mocl_status mocl_file_read(mocl_ctx *ctx, const char *path, char **data, size_t *n);
 
+/* read(2) that goes on after a signal: *got is 0 at the end. `path` is for the message. */
+mocl_status mocl_file_read_some(mocl_ctx *ctx, int fd, const char *path, void *to, size_t n, size_t *got);
+
 /* On failure the old file is untouched and the temporary one is gone (but if the very last step,
 ** the sync of the directory, fails, the new file is already in place). */
 mocl_status mocl_file_write_atomic(mocl_ctx *ctx, const char *path, const void *data, size_t n);
+
+/* What `from` holds becomes the file `to`, in the same way. */
+mocl_status mocl_file_copy(mocl_ctx *ctx, const char *from, const char *to);
 
 /* The same in pieces, for files too large for memory: begin, append any number of times, then
 ** commit or abort. commit and abort free the writer, whatever they return; after a failed append

@@ -6,6 +6,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "file_hash.h"
+
 enum { PIECE = 1 << 16 };
 enum { GZIP_WRAPPER = 16 }; /* added to the window's bits, it makes zlib check header, length and CRC of one member */
 
@@ -18,6 +20,7 @@ struct mocl_gzip {
     bool file_ended, unpacks; /* unpacks: z is open */
     z_stream z;               /* next_in, avail_in: what is left of `piece`, for plain files too */
     uint64_t from_file;       /* bytes read */
+    mocl_passing hash;        /* of the file, packed as it is */
     unsigned char piece[PIECE];
 };
 
@@ -39,6 +42,8 @@ mocl_gzip *mocl_gzip_new(mocl_ctx *ctx, int fd) {
     g->z.zfree = release;
     g->z.opaque = ctx;
     g->z.next_in = g->piece;
+    struct stat info;
+    if (!fstat(fd, &info)) mocl_passing_begin(&g->hash, ctx, &info);
     return g;
 }
 
@@ -63,7 +68,10 @@ static bool fill(mocl_gzip *g, unsigned wanted) {
             g->failed_errno = errno;
             return false;
         }
+        mocl_passing_add(&g->hash, g->piece + g->z.avail_in, (size_t)got);
         g->file_ended = got == 0;
+        struct stat info;
+        if (g->file_ended && !fstat(g->fd, &info)) mocl_passing_read(&g->hash, g->ctx, &info);
         g->z.avail_in += (unsigned)got;
         g->from_file += (uint64_t)got;
     }

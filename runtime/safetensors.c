@@ -272,6 +272,7 @@ static mocl_status parse(reader *r) {
         return fail_file(r, "its header contains a zero byte");
     }
     r->data_bytes = s->map_bytes - LENGTH_BYTES - (size_t)length;
+    mocl_passing_add(&s->hash, s->map, s->map_bytes - r->data_bytes);
     mocl_members tensors, metadata;
     mocl_status st = mocl_members_read(r->ctx, &tensors, &metadata, r->path, header, (size_t)length);
     if (!st) st = read_header(r, &tensors, &metadata);
@@ -298,6 +299,7 @@ static mocl_status map_file(reader *r) {
         } else {
             s->map = map;
             s->map_bytes = (size_t)info.st_size;
+            mocl_passing_begin(&s->hash, r->ctx, &info);
         }
     }
     close(fd);
@@ -328,6 +330,13 @@ void mocl_safetensors_close(mocl_safetensors *s) {
     mocl_free(s->sizes);
     mocl_free(s->text);
     mocl_free(s);
+}
+
+void mocl_safetensors_pass(mocl_safetensors *s, size_t i) { mocl_passing_add(&s->hash, s->entries[i].data, s->entries[i].bytes); }
+
+void mocl_safetensors_passed(mocl_ctx *ctx, mocl_safetensors *s, const char *path) {
+    struct stat info;
+    if (s->hash.on && !stat(path, &info)) mocl_passing_read(&s->hash, ctx, &info);
 }
 
 const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name) {

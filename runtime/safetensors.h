@@ -10,7 +10,7 @@
 #ifndef MOCL_SAFETENSORS_H
 #define MOCL_SAFETENSORS_H
 
-#include "base.h"
+#include "file_hash.h"
 
 /* Bits of one element of a dtype as the format names it ("F32", "BOOL", ...), 0 if unknown. */
 int mocl_safetensors_bits(const char *dtype);
@@ -53,11 +53,17 @@ typedef struct mocl_safetensors {
     char *text;
     void *map;
     size_t map_bytes;
+    mocl_passing hash;
 } mocl_safetensors;
 
 /* On failure *out is NULL. Free with mocl_safetensors_close (NULL is fine). */
 mocl_status mocl_safetensors_open(mocl_ctx *ctx, mocl_safetensors **out, const char *path);
 void mocl_safetensors_close(mocl_safetensors *s);
+
+/* For a reader that copies all entries in their order: hashes entry i before it is copied, so that its bytes come from the disk
+** once (file_hash.h); and, behind the last one, remembers the hash of the file. Both do nothing unless hashes are wanted. */
+void mocl_safetensors_pass(mocl_safetensors *s, size_t i);
+void mocl_safetensors_passed(mocl_ctx *ctx, mocl_safetensors *s, const char *path);
 
 /* NULL if there is none. Names with zero bytes are not found. */
 const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name);

@@ -7,16 +7,12 @@
 enum { MOCL_SHA256_HEX = 65 }; /* 64 lower case hex digits and a NUL */
 
 typedef struct mocl_sha256 {
-    uint32_t state[8];
-    uint64_t bytes;          /* hashed so far */
-    unsigned char block[64]; /* bytes % 64 of it are waiting */
+    uint32_t state[28]; /* the library's own structure */
 } mocl_sha256;
 
+/* None of them allocates or fails. */
 void mocl_sha256_begin(mocl_sha256 *h);
 void mocl_sha256_add(mocl_sha256 *h, const void *data, size_t n);
 void mocl_sha256_end(mocl_sha256 *h, char hex[MOCL_SHA256_HEX]);
-
-/* of the bytes of a file; MOCL_E_IO "path: reason" */
-mocl_status mocl_sha256_file(mocl_ctx *ctx, const char *path, char hex[MOCL_SHA256_HEX]);
 
 #endif

@@ -20,7 +20,7 @@ typedef struct mocl_text {
 } mocl_text;
 
 /* *out receives a new tokenizer (NULL on failure); free with mocl_tokenizer_free (NULL is fine).
-** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), or a directory that
+** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), a GGUF file, or a directory that
 ** holds tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json with merges.txt (the first
 ** found in this order). Beside all but a .bin, tokenizer_config.json, special_tokens_map.json and
 ** added_tokens.json are read too. MOCL_E_IO or MOCL_E_FORMAT with "path: reason". */
@@ -44,7 +44,8 @@ typedef struct mocl_tokenizer_train_options {
 mocl_status mocl_tokenizer_train(mocl_ctx *ctx, mocl_tokenizer **out, const mocl_text *texts,
                                  size_t n_texts, const mocl_tokenizer_train_options *options);
 
-/* Writes the format it was loaded from (a trained one: tokenizer.json), each file atomically, and
+/* Writes the format it was loaded from (a trained one: tokenizer.json; one of a GGUF file: tokenizer.json, or
+** tokenizer.model for SentencePiece), each file atomically, and
 ** beside it the files of transformers that it was loaded with. If path is a directory the file in it
 ** is tokenizer.json, .model or .bin, and beside a tokenizer.json without a tokenizer_config.json one
 ** with the names of BOS and EOS is made. MOCL_E_FORMAT before anything is written where another file

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "file.h"
+#include "gguf.h"
 #include "text.h"
 #include "tokenizer_config.h"
 
@@ -51,7 +52,7 @@ static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *pa
     bool model = ends_with(path, ".model");
     if (!model && !ends_with(path, ".json") && !(at < n && data[at] == '{'))
         return mocl_fail(ctx, MOCL_E_FORMAT,
-                         "%s: not a tokenizer (expected tokenizer.json, .bin or .model)", path);
+                         "%s: not a tokenizer (expected tokenizer.json, .bin, .model or .gguf)", path);
     tok_config config;
     mocl_status st = mocl_tok_config_load(ctx, &config, path);
     if (!st)
@@ -64,6 +65,7 @@ static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *pa
 static mocl_status load_file(mocl_ctx *ctx, mocl_tokenizer **out, const char *path) {
     char *data;
     size_t n;
+    if (ends_with(path, ".gguf") || mocl_gguf_is(path)) return mocl_tok_load_gguf(ctx, out, path);
     MOCL_TRY(mocl_file_read(ctx, path, &data, &n));
     mocl_status st = load_data(ctx, out, path, data, n);
     mocl_free(data);

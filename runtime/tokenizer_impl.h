@@ -308,8 +308,23 @@ mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *p
                               const char *data, size_t n);
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                                 const char *data, size_t n, const tok_config *config);
+/* tokenizer_gguf.c: the tokenizer in a GGUF file, as the files of transformers that say the same */
+mocl_status mocl_tok_load_gguf(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
+/* tokenizer_pre.c: what `pre`, llama.cpp's name for a way to cut texts into words, stands for; NULL if
+** unknown */
+typedef struct tok_pre {
+    const char *const *pattern; /* as in tok_recipe */
+    bool ignore_merges;
+    bool add_bos; /* where tokenizer.ggml.add_bos_token does not say */
+} tok_pre;
+const tok_pre *mocl_tok_pre_named(const char *name);
 /* tokenizer_write.c: the text of a tokenizer.json; free out->p with mocl_free */
-typedef enum tok_recipe_kind { TOK_RECIPE_OWN, TOK_RECIPE_GPT2, TOK_RECIPE_QWEN2 } tok_recipe_kind;
+typedef enum tok_recipe_kind {
+    TOK_RECIPE_OWN,
+    TOK_RECIPE_GPT2,
+    TOK_RECIPE_QWEN2,
+    TOK_RECIPE_PATTERNS
+} tok_recipe_kind;
 typedef struct tok_recipe {
     const mocl_text *token; /* spelling by id, special ones included; p NULL = unused id */
     size_t n_token;
@@ -318,6 +333,11 @@ typedef struct tok_recipe {
     const mocl_text *merge; /* left, right, left, right, ... */
     size_t n_merge;         /* number of pairs */
     tok_recipe_kind kind;
+    /* all zero is fine below */
+    const bool *ordinary; /* of `special`: an added token that is not special; NULL = all are */
+    const int32_t *ends;  /* ids that add_special_tokens puts first and last, -1 = none; NULL = neither */
+    const char *const *pattern; /* TOK_RECIPE_PATTERNS: a text is split by each in turn; ends with NULL */
+    bool ignore_merges;         /* a word that is a token is that token, whatever the merges make of it */
 } tok_recipe;
 mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_bytes *out);
 /* the text of a tokenizer_config.json: names of BOS and EOS */

@@ -59,27 +59,74 @@ static mocl_status added_tokens(writer *w, const tok_recipe *recipe) {
         MOCL_TRY(quoted(w, recipe->token[recipe->special[i]]));
         MOCL_TRY(raw(w,
                      ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                     "\"normalized\": false, \"special\": true}"));
+                     "\"normalized\": false, \"special\": "));
+        MOCL_TRY(raw(w, recipe->ordinary && recipe->ordinary[i] ? "false}" : "true}"));
     }
     return raw(w, recipe->n_special ? "\n ],\n" : "],\n");
 }
 
-static mocl_status pre_tokenizer(writer *w, tok_recipe_kind kind) {
+static mocl_status pre_tokenizer(writer *w, const tok_recipe *recipe) {
     static const char byte_level[] =
         "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
         "\"use_regex\": ";
-    bool gpt2 = kind == TOK_RECIPE_GPT2;
-    const char *pattern = kind == TOK_RECIPE_QWEN2 ? qwen2_pattern : mocl_tok_own_pattern;
+    bool gpt2 = recipe->kind == TOK_RECIPE_GPT2;
+    const char *const one[] = {
+        recipe->kind == TOK_RECIPE_QWEN2 ? qwen2_pattern : mocl_tok_own_pattern, NULL};
+    const char *const *pattern = recipe->kind == TOK_RECIPE_PATTERNS ? recipe->pattern : one;
     MOCL_TRY(raw(w, " \"pre_tokenizer\": "));
     if (!gpt2) {
-        MOCL_TRY(raw(w,
-                     "{\"type\": \"Sequence\", \"pretokenizers\": [\n"
-                     "  {\"type\": \"Split\", \"pattern\": {\"Regex\": "));
-        MOCL_TRY(quoted(w, (mocl_text){pattern, strlen(pattern)}));
-        MOCL_TRY(raw(w, "}, \"behavior\": \"Isolated\", \"invert\": false},\n  "));
+        MOCL_TRY(raw(w, "{\"type\": \"Sequence\", \"pretokenizers\": [\n  "));
+        for (; *pattern; pattern++) {
+            MOCL_TRY(raw(w, "{\"type\": \"Split\", \"pattern\": {\"Regex\": "));
+            MOCL_TRY(quoted(w, (mocl_text){*pattern, strlen(*pattern)}));
+            MOCL_TRY(raw(w, "}, \"behavior\": \"Isolated\", \"invert\": false},\n  "));
+        }
     }
     MOCL_TRY(raw(w, byte_level));
     return raw(w, gpt2 ? "true},\n" : "false}]},\n");
+}
+
+/* one entry of a template: a special token, or with text "A" or "B" that text */
+static mocl_status template_part(writer *w, const tok_recipe *recipe, int32_t id, const char *text,
+                                 const char *type, bool more) {
+    MOCL_TRY(raw(w, text ? "{\"Sequence\": {\"id\": " : "{\"SpecialToken\": {\"id\": "));
+    MOCL_TRY(quoted(w, text ? (mocl_text){text, 1} : recipe->token[id]));
+    MOCL_TRY(raw(w, ", \"type_id\": "));
+    MOCL_TRY(raw(w, type));
+    return raw(w, more ? "}}, " : "}}");
+}
+
+static mocl_status post_processor(writer *w, const tok_recipe *recipe) {
+    static const char *const name[] = {"A", "B"}, *const type[] = {"0", "1"};
+    const int32_t none[] = {-1, -1}, *ends = recipe->ends ? recipe->ends : none;
+    int32_t bos = ends[0], eos = ends[1];
+    MOCL_TRY(raw(w, " \"post_processor\": "));
+    if (bos < 0 && eos < 0) return raw(w, "null");
+    MOCL_TRY(raw(w, "{\"type\": \"TemplateProcessing\",\n  "));
+    for (int texts = 1; texts <= 2; texts++) {
+        MOCL_TRY(raw(w, texts == 1 ? "\"single\": [" : "\"pair\": ["));
+        for (int i = 0; i < texts; i++) {
+            bool last = i == texts - 1;
+            if (bos >= 0) MOCL_TRY(template_part(w, recipe, bos, NULL, type[i], true));
+            MOCL_TRY(template_part(w, recipe, 0, name[i], type[i], eos >= 0 || !last));
+            if (eos >= 0) MOCL_TRY(template_part(w, recipe, eos, NULL, type[i], !last));
+        }
+        MOCL_TRY(raw(w, "],\n  "));
+    }
+    MOCL_TRY(raw(w, "\"special_tokens\": {"));
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] < 0 || (i && eos == bos)) continue;
+        MOCL_TRY(raw(w, i && bos >= 0 ? ", " : ""));
+        MOCL_TRY(quoted(w, recipe->token[ends[i]]));
+        MOCL_TRY(raw(w, ": {\"id\": "));
+        MOCL_TRY(quoted(w, recipe->token[ends[i]]));
+        MOCL_TRY(raw(w, ", \"ids\": ["));
+        MOCL_TRY(number(w, ends[i]));
+        MOCL_TRY(raw(w, "], \"tokens\": ["));
+        MOCL_TRY(quoted(w, recipe->token[ends[i]]));
+        MOCL_TRY(raw(w, "]}"));
+    }
+    return raw(w, "}}");
 }
 
 static mocl_status vocabulary(writer *w, const tok_recipe *recipe) {
@@ -114,14 +161,16 @@ mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_byt
     MOCL_TRY(added_tokens(&w, recipe));
     MOCL_TRY(raw(&w, recipe->kind == TOK_RECIPE_QWEN2 ? " \"normalizer\": {\"type\": \"NFC\"},\n"
                                                       : " \"normalizer\": null,\n"));
-    MOCL_TRY(pre_tokenizer(&w, recipe->kind));
+    MOCL_TRY(pre_tokenizer(&w, recipe));
+    MOCL_TRY(post_processor(&w, recipe));
     MOCL_TRY(raw(&w,
-                 " \"post_processor\": null,\n \"decoder\": {\"type\": \"ByteLevel\", "
+                 ",\n \"decoder\": {\"type\": \"ByteLevel\", "
                  "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n"
                  " \"model\": {\n  \"type\": \"BPE\",\n  \"dropout\": null,\n"
                  "  \"unk_token\": null,\n  \"continuing_subword_prefix\": null,\n"
                  "  \"end_of_word_suffix\": null,\n  \"fuse_unk\": false,\n"
-                 "  \"byte_fallback\": false,\n  \"ignore_merges\": false,\n"));
+                 "  \"byte_fallback\": false,\n  \"ignore_merges\": "));
+    MOCL_TRY(raw(&w, recipe->ignore_merges ? "true,\n" : "false,\n"));
     MOCL_TRY(vocabulary(&w, recipe));
     MOCL_TRY(merges(&w, recipe));
     return raw(&w, " }\n}\n");

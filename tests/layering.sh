@@ -82,7 +82,7 @@ grep -nE 'require[^"'\'']*["'\''](recipes|tests|examples)' $(find stdlib -name '
 ok "stdlib/ requires no recipe"
 
 : > "$tmp/found"
-flags="-std=c11 -Iruntime -Ikernels -Ilua $(pkg-config --cflags lua5.4 libutf8proc libpcre2-8 jansson zlib)"
+flags="-std=c11 -Iruntime -Ikernels -Ilua $(pkg-config --cflags lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto)"
 for h in runtime/*.h kernels/*.h kernels/*/*.h lua/*.h; do
     case $h in kernels/cpu/simd_*.h) continue ;; esac # bodies, compiled once per instruction set
     # shellcheck disable=SC2086

@@ -3,6 +3,8 @@
 -- name is in samples.raw. `w.hook` is a callback. samples.none: functions that work on nothing that can be released,
 -- each with the reason; samples.methods: names that every class of owners has.
 
+local gguf_file = require "gguf_file"
+
 local S = { raw = {}, none = {}, methods = { "release", "__close", "__gc" } }
 
 local function each(names, make)
@@ -182,6 +184,9 @@ end
 S["mocl.transformer.core.pack"] = function(w)
   return { { { 1, 2 }, { 3 } }, { { 4 }, { 5, 6 } }, w.options {} }
 end
+S["mocl.options.core.nearest"] = function(w)
+  return { w.text "ab", { w.text "abc", w.text "xyz" } }
+end
 S["mocl.lora.core.find_names"] = function(w)
   return { "a(?<idx>[0-9]+)", { "a1", "b2", "a33", w.text "a4" }, true }
 end
@@ -288,6 +293,32 @@ S["mocl.safetensors.load"] = function(w)
     end,
   } }
 end
+local G = "mocl.gguf.file:"
+local function gguf_path(w)
+  local keys = { { "a", "u32", 1 }, { "b", "[string]", { "x", "y" } } }
+  return w.file("x.gguf", gguf_file.bytes(keys, { { "w", { 2, 2 }, "F32", gguf_file.floats { 1, 2, 3, 4 } } }))
+end
+local function opened(w)
+  return assert(require("mocl.gguf.core").open(gguf_path(w)))
+end
+S["mocl.gguf.core.open"] = function(w)
+  return { gguf_path(w) }
+end
+each(G .. "header " .. G .. "keys " .. G .. "tensors", function(w)
+  return { opened(w) }
+end)
+S[G .. "value"] = function(w)
+  return { opened(w), "b" }
+end
+S[G .. "tensor"] = function(w)
+  return { opened(w), "x.gguf", "w", w.options { heads = 1 } }
+end
+S["mocl.gguf.core.save"] = function(w)
+  return { w.dir .. "/y.gguf", gguf_file.key("a", "u32", 1), 1, {
+    { name = w.text "a", type = "F16", tensor = w.t { 2 } }, { name = w.text "b", type = "F32", tensor = w.t { 2, 3 } },
+  } }
+end
+S.raw["mocl.gguf.core.save"] = true -- a list that mocl.gguf makes
 S["mocl.json.encode"] = function(w)
   return { { a = { 1, 2, 3 }, b = w.text "text", c = { d = 1.5 }, [w.text "d"] = { e = 1 } }, { indent = 1 } }
 end
@@ -309,7 +340,8 @@ end
 for _, name in ipairs { "encode", "save", "array" } do
   S.raw["mocl.json." .. name] = true -- the value itself is written
 end
-none("it takes strings and numbers", [[mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.cwd mocl.fs.dirname
+none("it takes strings and numbers", [[mocl.gguf.core.dequantize mocl.gguf.core.is mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.copy
+  mocl.fs.cwd mocl.fs.dirname mocl.fs.hash_in_passing
   mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
   mocl.fs.remove mocl.fs.remove_tree mocl.fs.rename mocl.fs.sha256 mocl.fs.size mocl.fs.symlink_replace mocl.fs.sync
   mocl.fs.truncate mocl.fs.write mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns

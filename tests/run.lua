@@ -1,4 +1,5 @@
---- run.lua [-k PATTERN] [-v] [--slow] [--device D] [--part K/N] - runs tests/test_*.lua; the last line counts them.
+--- run.lua [-k PATTERN] [-t TEXT] [-v] [--slow] [--device D] [--part K/N] - runs tests/test_*.lua; the last line counts
+-- them. -k: of the files whose name contains PATTERN; -t: of the tests whose name contains TEXT.
 -- With --device (cuda:0) the tests that run once for each device run on that one, and no others. --part 2/3 takes the
 -- second of every three files, so that processes can share the tests. Exit status 1 if any failed or none ran. After each
 -- test two collections must bring the number of live tensors back to where it was, and no guard bytes behind a block may
@@ -8,13 +9,16 @@ local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
 local T = require "t"
 
-local pattern, verbose, device
+local pattern, text, verbose, device
 local part, parts = 1, 1
 T.slow = os.getenv("MOCL_SLOW") ~= nil
 local i = 1
 while arg[i] do
   if arg[i] == "-k" then
     pattern = arg[i + 1]
+    i = i + 1
+  elseif arg[i] == "-t" then
+    text = arg[i + 1]
     i = i + 1
   elseif arg[i] == "-v" then
     verbose = true
@@ -73,10 +77,10 @@ local function live()
   return m.tensors, m.broken_guards
 end
 
-if device then
+for _, part_of_name in ipairs { device and " on " .. device or "", text or "" } do
   local list = {}
   for _, t in ipairs(T.list) do
-    if t.name:find(" on " .. device, 1, true) then
+    if t.name:find(part_of_name, 1, true) then
       list[#list + 1] = t
     end
   end

@@ -2,6 +2,8 @@
 
 local T = require "t"
 local config = require "mocl.config"
+local json = require "mocl.json"
+local options_of = require "mocl.options"
 
 local schema = {
   { "seed", 0, "random seed", min = 0 },
@@ -98,6 +100,21 @@ T.test("preset first, then left to right, last wins", function()
   T.eq(cfg.seed, 0)
   T.eq(cfg.ppo.lr, 1e-5)
   T.eq(cfg.grid, { 0, 1 })
+end)
+
+-- The options of C functions and of Lua functions are looked up by one rule.
+T.test("what a misspelt name may have meant", function()
+  local nearest, names = options_of.nearest, { "device", "dtype", "indent", "ppo.lr", "n" }
+  for word, want in pairs { devise = "device", devcie = "device", device = "device", dtyp = "dtype", dtpye = "dtype", indnt = "indent",
+    lr = "ppo.lr", N = "n", ["ppo.l"] = "ppo.lr", [("x"):rep(70)] = false, dev = false, decive = "device",
+    dixxce = false } do
+    T.eq(nearest(word, names) or false, want, word)
+  end
+  T.eq(nearest("x", {}), nil)
+  T.eq(nearest("bb", { "ab", "bb", "ba" }), "bb")
+  T.eq(nearest("cb", { "ab", "bb" }), "ab", "the first of equals")
+  T.raises("did you mean 'indent'", json.encode, 1, { idnent = 2 })
+  T.raises("unknown option 'ident_by'$", json.encode, 1, { ident_by = 2 })
 end)
 
 T.test("unknown options name the nearest", function()

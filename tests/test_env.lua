@@ -140,7 +140,7 @@ end)
 
 T.test("env.new: bad fields", function()
   T.raises("needs a name", env.new, { objectives = { "a" } })
-  T.raises("environment line: unknown field 'actoins'", env.new, line { actoins = 3 })
+  T.raises("environment line: unknown option 'actoins' %(did you mean 'actions'%?%)", env.new, line { actoins = 3 })
   T.raises("environment line: actions is their number, got 0", env.new, line { actions = 0 })
   T.raises("objectives is a list of names", env.new, line { objectives = {} })
   T.raises("objective 2 is a number", env.new, line { objectives = { "a", 2 } })
@@ -464,6 +464,53 @@ T.test("learner: the ratio is 1 in the first epoch, and one objective is learned
   end
   local p = agent:probabilities { { 1, 0 }, { 0, 1 } }
   T.ok(p[1][3][1] > 0.9 and p[2][3][2] > 0.9, ("left %.2f, right %.2f"):format(p[1][3][1], p[2][3][2]))
+end)
+
+-- one update of a fresh agent, whose advantages are multiplied by `size`: its metrics, the agent, what each weight moved by
+local function updated(options, size, update, updates)
+  local agent = Agent.new { env = env.new(line()), hidden = { 8 }, key = 2 }
+  local l = learner.new(agent, options, { seed = 1, updates = updates or 1 })
+  local batch, before, moved = l:rollout({ { 1, 0 }, { 0, 1 } }, 1), {}, {}
+  local adv, returns = l:advantages(batch)
+  for i, w in ipairs(agent:parameters()) do
+    before[i] = w:flatten():totable()
+  end
+  local m = l:update(batch, linear(adv * size, batch), returns, update or 1)
+  for i, w in ipairs(agent:parameters()) do
+    for k, x in ipairs(w:flatten():totable()) do
+      moved[#moved + 1] = math.abs(x - before[i][k])
+    end
+  end
+  return m, agent, moved
+end
+
+T.test("learner: the step size falls to 0 on a straight line", function()
+  for update, left in pairs { [1] = 1, [2] = 0.75, [4] = 0.25 } do -- the first step of Adam is of lr, along the sign of the gradient
+    local m, _, moved = updated({ lr = 0.01, ppo_epochs = 1, episodes = 4 }, 1, update, 4)
+    T.near(math.max(table.unpack(moved)), 0.01 * left, 1e-6)
+    T.near(m["ppo/learning_rate"], 0.01 * left, 1e-12)
+  end
+end)
+
+T.test("learner: the gradient is that of the surrogate, the entropy and vf_coef times the value error", function()
+  local function norm(vf_coef, entropy, size)
+    return (updated({ vf_coef = vf_coef, entropy = entropy, ppo_epochs = 1, episodes = 4 }, size))["ppo/grad_norm"]
+  end
+  -- actor and critic share no weights, so that the squares of their norms add up
+  local actor, both = norm(0, 0, 1), norm(1, 0, 1)
+  T.ok(both > 1.01 * actor and actor > 0)
+  T.near(norm(0.5, 0, 1) ^ 2 - actor ^ 2, 0.25 * (both ^ 2 - actor ^ 2), 1e-5)
+  T.near(norm(0, 0, 2), 2 * actor, 1e-5)
+  T.near(norm(0, 0, 0), 0, 1e-9)
+  T.near(norm(0, 2, 0), 2 * norm(0, 1, 0), 1e-5)
+end)
+
+T.test("learner: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities", function()
+  local first = updated({ entropy = 1, ppo_epochs = 1, lr = 0.02, episodes = 4 }, 0)
+  local last = updated({ entropy = 1, ppo_epochs = 20, lr = 0.02, episodes = 4 }, 0)
+  T.ok(last["objective/entropy"] > first["objective/entropy"] + 1e-3)
+  -- far from the rollout's probabilities the clip is active
+  T.ok(updated({ ppo_epochs = 20, lr = 0.05, episodes = 4 }, 1)["ppo/policy/clipfrac"] > 0.1)
 end)
 
 T.test("control: shares of the raw rewards in place of equation 18", function()

@@ -8,7 +8,9 @@ local config = require "mocl.config"
 local failures = require "failures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local Run = require "mocl.run"
 local small = require "fixtures.llama.small"
+local stages = require "mocl.stages"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.transformer"
 
@@ -106,9 +108,11 @@ T.test("from: a run that stopped after it took its stages goes on, from a direct
   stages.sft, stages["reward-humor"], stages["reward-helpful"] = nil, nil, nil
   assert(fs.write(dir .. "/stages.json", json.encode(stages)))
   assert(os.execute(("rm -rf '%s'/checkpoint-* '%s/last'"):format(dir, dir)))
+  local metrics = assert(fs.read(dir .. "/metrics.jsonl")):sub(1, stages.base.offsets.metrics) .. '{"stage":"sft","step":1}\n'
+  assert(fs.write(dir .. "/metrics.jsonl", metrics))
   checkpoint.write(dir .. "/sft", 1, function(to)
     return fs.write(to .. "/config.lua", assert(fs.read(dir .. "/config.lua")))
-  end, { step = 1, recipe = "moc_hh", offsets = stages.base.offsets }, 2)
+  end, { step = 1, recipe = "moc_hh", offsets = { metrics = #metrics, samples = stages.base.offsets.samples } }, 2)
   must(dir, "resume=auto", "from=" .. moved)
   failures.same(dir, whole())
 end)
@@ -245,6 +249,70 @@ local function own_refused(text, ...)
   T.eq(fs.exists(dir), nil)
 end
 
+-- The stages that load init=, in this process; sft: what a stage of that name trains on.
+local function loaded(dir, init, sft)
+  local cfg = { out = dir, resume = "auto", quiet = true, seed = 0, device = "cpu", data = "", prompts = "", init = init, save_every = 0,
+    tokenizer = { path = "" }, sft = { data = "" } }
+  local run <close> = Run.open { recipe = "demo", cfg = cfg, main = "moc" }
+  local ok, message = pcall(function()
+    stages.hash_inputs(run, cfg)
+    local first = run.env.inputs[init .. "/model.safetensors"]
+    stages.base_and_sft { run = run, cfg = cfg, source = { sft = sft } }
+    return first or false
+  end)
+  return run.env.inputs[init .. "/model.safetensors"], message, ok
+end
+
+T.test("init: its weights are recorded when they are loaded, and must be what they were", function()
+  local weights = mine().init .. "/model.safetensors"
+  local hash = fs.sha256(weights)
+  local function other()
+    local copy = T.tmpdir()
+    local size = transformer.load(mine().init):config()
+    assert(transformer.save(small.model { config = size, key = 6 }, copy))
+    assert(fs.write(weights, assert(fs.read(copy .. "/model.safetensors"))))
+  end
+  local whole = assert(fs.read(weights))
+  local dir, unfinished = fresh(), fresh()
+  local recorded, before = loaded(dir, mine().init)
+  T.eq({ recorded, before }, { hash, false })
+  recorded, before = loaded(dir, mine().init)
+  T.eq({ recorded, before }, { hash, hash }, "with the stage finished they are not loaded")
+  local function stop()
+    error("stopped", 0)
+  end
+  local _, message = loaded(unfinished, mine().init, stop)
+  T.ok(message:find "stopped", message)
+  other()
+  for _, case in ipairs { { dir }, { unfinished, stop } } do
+    local was, refusal, ok = loaded(case[1], mine().init, case[2])
+    T.eq({ was, ok }, { hash, false })
+    T.ok(refusal:find(weights .. ": is not the file this run began with (sha256 ", 1, true), refusal)
+  end
+  assert(fs.write(weights, whole))
+end)
+
+T.test("init= one GGUF file with its tokenizer: the policy of the same model in a directory", function()
+  local m, from, dir = mine(), fresh(), fresh()
+  local tok, tokens, types = assert(tokenizer.load(m.tokenizer)), {}, {}
+  for id = 0, #tok - 1 do
+    tokens[id + 1], types[id + 1] = tok:id_to_token(id), id < 2 and 3 or 1
+  end
+  local path = T.tmpdir() .. "/model.gguf"
+  assert(transformer.save_gguf(assert(transformer.load(m.init)), path, { metadata = {
+    { "tokenizer.ggml.model", "string", "gpt2" }, { "tokenizer.ggml.pre", "string", "smollm" },
+    { "tokenizer.ggml.tokens", "array of string", tokens }, { "tokenizer.ggml.token_type", "array of i32", types },
+    { "tokenizer.ggml.merges", "array of string", assert(json.load(m.tokenizer)).model.merges },
+    { "tokenizer.ggml.bos_token_id", "u32", 0 }, { "tokenizer.ggml.add_bos_token", "bool", true },
+  } }))
+  own_run(from)
+  own_run(dir, "init=" .. path, "tokenizer=")
+  for _, name in ipairs { "sft/model.safetensors", "last/adapter_model.safetensors" } do
+    T.eq(fs.sha256(fs.join(dir, name)), fs.sha256(fs.join(from, name)), name)
+  end
+  own_refused("init=/nowhere/x.gguf: No such file or directory", "init=/nowhere/x.gguf", "tokenizer=")
+end)
+
 T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base or an SFT stage", function()
   local m, dir = mine(), fresh()
   local out = own_run(dir)
@@ -279,7 +347,9 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
   T.ok(assert(transformer.load(dir .. "/sft")):hash() ~= assert(transformer.load(m.init)):hash())
   T.eq(assert(config.load(dir .. "/config.lua")).model.positions, 64)
   -- sft.data= is not data=, which would bring the preset of HH-RLHF
-  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192 } do
+  local file = T.tmpdir() .. "/o.json"
+  assert(fs.write(file, '{"data": "x"}'))
+  for argument, positions in pairs { ["sft.data=x"] = 96, ["data=x"] = 192, ["@" .. file] = 192 } do
     local shown = child.mocl { "recipes/moc_hh.lua", argument, "--print-config" }
     T.eq(shown:match "positions = (%d+)", tostring(positions), argument)
   end
@@ -290,13 +360,61 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
   for _, prompt in ipairs(source.test_prompts) do
     held[prompt] = true
   end
-  local rows = own_model.answers(m.sft, 2, source.test_prompts)(require "mocl.rng".new(0, "sft"))
+  local rows = own_model.answers(m.sft, 2, source.is_held_out)(require "mocl.rng".new(0, "sft"))
   T.ok(#rows >= 30 and #rows < 40)
   for _, row in ipairs(rows) do
     local prompt = row.prompt:match "^<R1> %d%.%d%d <R2> %d%.%d%d (.*)$"
     T.ok(prompt and not held[prompt], row.prompt)
     T.eq(row.response, " an answer of some words")
   end
+end)
+
+T.test("prompts that differ in white space alone are one prompt, in prompts= and in sft.data=", function()
+  local own_model = require "mocl.own_model"
+  local dir, lines, rows = T.tmpdir(), {}, {}
+  for i = 1, 30 do
+    for _, form in ipairs { "ask me %d", "ask me %d ", "ask  me %d", "\task me\u{A0}%d" } do
+      lines[#lines + 1] = form:format(i)
+      rows[#rows + 1] = json.encode { prompt = form:format(i), response = "well" }
+    end
+  end
+  assert(fs.write(dir .. "/p.txt", table.concat(lines, "\n")))
+  assert(fs.write(dir .. "/a.jsonl", table.concat(rows, "\n")))
+  local source = own_model.prompts { path = dir .. "/p.txt", seed = 0, held_out = 0.1 }
+  T.eq({ #source.train_prompts, #source.test_prompts }, { 27, 3 })
+  T.eq(#own_model.answers(dir .. "/a.jsonl", 2, source.is_held_out)(require "mocl.rng".new(0, "sft")), 4 * 27)
+  -- lines of a file of another kind are no prompts
+  for _, name in ipairs { "p.json", "p.csv", "p.JSON.gz" } do
+    assert(fs.write(dir .. "/" .. name, table.concat(lines, "\n")))
+    T.raises(name .. ": .%a+ is not read; give the lines of a text file, or a .jsonl with one object a line", own_model.prompts,
+      { path = dir .. "/" .. name, seed = 0, held_out = 0.1 })
+  end
+end)
+
+T.test("tokenizer= a file: what lies beside it belongs to it, in the run, for resume=auto and for from=", function()
+  local m, dir, first = mine(), T.tmpdir(), fresh()
+  local whole_of = tokenizer.load(m.tokenizer)
+  -- by whatever name it is a tokenizer.json; the file beside it adds a token and names another BOS token
+  local file, beside = dir .. "/words", dir .. "/tokenizer_config.json"
+  assert(whole_of:save(dir))
+  assert(fs.rename(dir .. "/tokenizer.json", file))
+  local function write(bos)
+    assert(fs.write(beside, json.encode { bos_token = bos, eos_token = "</s>", add_bos_token = true }))
+  end
+  write "</s>"
+  own_run(first, "tokenizer=" .. file)
+  local got, want = assert(tokenizer.load(first .. "/tokenizer")), assert(tokenizer.load(file))
+  T.eq({ got:bos_id(), got:encode("a", { add_special_tokens = true }) }, { want:bos_id(), want:encode("a", { add_special_tokens = true }) })
+  T.ok(got:bos_id() ~= whole_of:bos_id())
+  T.eq(assert(json.load(first .. "/env.json")).inputs[beside], fs.sha256(beside))
+  own_run(fresh(), "tokenizer=" .. file, "from=" .. first)
+  write "<s>"
+  own_refused("  tokenizer.path: " .. beside .. " is not the file that run read", "tokenizer=" .. file, "from=" .. first)
+  assert(fs.remove(first .. "/result.json"))
+  local arguments = own_arguments(first, "tokenizer=" .. file, "resume=auto")
+  local _, err, status = child.mocl(arguments)
+  T.eq(status, 1, err)
+  T.ok(err:find(beside .. ": is not the file this run began with", 1, true), err)
 end)
 
 T.test("init with the embedded task and with prompts in a .jsonl", function()

@@ -1,10 +1,13 @@
--- policy.normalize and policy.figures: the units of figures, rewards that do not vary, and the audit of the rule
+-- mocl.policy: what ends an answer, the adapter; policy.normalize and policy.figures: the units of figures, rewards
+-- that do not vary, and the audit of the rule
 
 local T = require "t"
 local Control = require "mocl.control"
 local json = require "mocl.json"
 local policy = require "mocl.policy"
 local results = require "mocl.report_results"
+local small = require "fixtures.llama.small"
+local tokenizer = require "mocl.tokenizer"
 
 local GRID = { { 0, 1 }, { .5, .5 }, { 1, 0 } }
 
@@ -97,4 +100,43 @@ T.test("control: a reward that varies between preferences alone", function()
       T.ok(math.abs(row[1]) < 101, ("%g in step %d"):format(row[1], step))
     end
   end
+end)
+
+-- an actor of a drawn model, whose files say nothing of what ends an answer, with an adapter that changes it
+local function actor()
+  local tok = tokenizer.train({ "some text" }, { vocab_size = 260 })
+  local model = small.adapter(small.model { config = { vocab_size = tok:vocab_size() } }, { alpha = 60 })
+  return policy.new { model = model, tokenizer = tok, max_new_tokens = 30, temperature = 3 }, model, tok
+end
+
+T.test("an answer ends behind the tokenizer's end token where the model's files do not say what ends it", function()
+  local a, model, tok = actor()
+  local texts, ended = {}, 0
+  for i = 1, 200 do
+    texts[i] = "text " .. i
+  end
+  local _, ids = a:answer(texts, { key = 1 })
+  for i, tokens in ipairs(ids.tokens) do
+    for t, id in ipairs(tokens) do
+      T.eq(id == tok:eos_id(), t == #tokens and ids.finished[i], "the end is the last token")
+    end
+    ended = ended + (ids.finished[i] and 1 or 0)
+  end
+  T.ok(ended > 0 and ended < 200, ended)
+  model:release()
+  tok:release()
+end)
+
+T.test("an answer with the adapter off is the base's, its log-probabilities too", function()
+  local a, model, tok = actor()
+  local function answers(o)
+    local responses, ids, logp = a:answer({ "one", "two" }, o)
+    return { responses, ids.tokens, logp:totable() }
+  end
+  local off, on = answers { key = 1, adapter = false }, answers { key = 1 }
+  T.ok(T.show(on) ~= T.show(off))
+  model:drop_lora()
+  T.eq(off, answers { key = 1 })
+  model:release()
+  tok:release()
 end)

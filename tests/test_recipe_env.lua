@@ -98,6 +98,13 @@ T.test("fruit_tree: result.json, the table, the report", function()
   T.eq(charts, 3)
 end)
 
+T.test("fruit_tree: c is found by MOC and 1 in Linear PPO", function()
+  local dir = T.tmpdir() .. "/run"
+  must("fruit_tree", "preset=smoke", "control.scale=1", "quiet=true", "eval.n=4", "eval.n_large=0", "out=" .. dir)
+  local x = assert(json.load(dir .. "/result.json"))
+  T.eq({ x.linear_ppo.c.mean, x.linear_ppo.c.one, x.c.mean < 1, x.c.one < 1 }, { 1.0, 1.0, true, true })
+end)
+
 T.test("a complete run is shown, not run again; other options are refused", function()
   for _, recipe in ipairs { "fishwood", "fruit_tree" } do
     local r = smoke(recipe)
@@ -193,4 +200,14 @@ T.test("the methods learn what they are to learn, at a tenth of the steps", func
   local x = assert(json.load(dir .. "/result.json"))
   T.ok(x.share_error.mean < 0.08 and x.kendall_tau == 1, ("%.3f"):format(x.share_error.mean))
   T.ok(x.linear_ppo.share_error.max > 2 * x.share_error.max, "and Linear PPO does not")
+end)
+
+T.test("fruit_tree learns to go where the preference points, at a sixth of the steps", function()
+  local dir = T.tmpdir() .. "/run"
+  must("fruit_tree", "steps=48000", "quiet=true", "eval.n=60", "eval.n_large=0", "out=" .. dir)
+  local x = assert(json.load(dir .. "/result.json"))
+  for _, f in ipairs { x, x.linear_ppo } do
+    T.ok(f.mean_cosine > 0.88 and f.greedy_leaves >= 12, ("%.3f %d"):format(f.mean_cosine, f.greedy_leaves))
+  end
+  T.ok(x.c.mean < 0.97 and x.c.mean > 0.5, "the constraint has something to say: " .. x.c.mean)
 end)

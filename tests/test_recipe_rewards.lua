@@ -127,6 +127,16 @@ T.test("a reward that does not vary is said after the SFT model's answers; its f
   end
   local page = child.read(dir .. "/report.html")
   T.ok(page:find("never (own unit)", 1, true) and page:find("</html>", 1, true))
+  -- one of a size beside which a bin's width is nothing, and a file that has changed under a complete run
+  dir = T.tmpdir() .. "/run"
+  file = rewards_file { huge = "s[i] = 1e17", brief = "s[i] = -#x" }
+  _, err = must(dir, "rewards=" .. file, "objectives=huge,brief")
+  T.ok(not err:find("warning", 1, true), err)
+  rewards_file({ huge = "s[i] = 1e17", brief = "s[i] = #x" }, file)
+  local out
+  out, err = must(dir, "rewards=" .. file, "objectives=huge,brief")
+  T.ok(out:find("holds this run, complete", 1, true), out)
+  T.ok(err:find("warning: " .. file .. ": is not the file this run began with", 1, true), err)
   -- an ordinary run says nothing of the kind
   dir = T.tmpdir() .. "/run"
   _, err = must(dir, "quiet=false", "eval.answers=4")
@@ -186,6 +196,7 @@ T.test("a corrected file of rewards goes on from the stages in which it was not 
     local out, err, status = start(dir, "rewards=" .. file, "objectives=brief,humor")
     T.eq(status, 1, out .. err)
     T.ok(err:find("reward 'brief' returned nan for answer 1", 1, true), err)
+    T.ok(err:find("\nonce the reward is right, continue with resume=auto\n", 1, true), err)
     local before = {}
     for _, name in ipairs { "tokenizer.json", "base/model.safetensors", "sft/model.safetensors", "reward-humor/model.safetensors" } do
       before[name] = io.popen(("stat -c '%%i %%y' '%s/%s'"):format(dir, name)):read("a")

@@ -1,8 +1,10 @@
 -- what may change when a run is continued (mocl.run_options, Run.open{depends=}), and where its stages go on
 
 local T = require "t"
+local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local fs = require "mocl.fs"
+local json = require "mocl.json"
 local Run = require "mocl.run"
 local run_options = require "mocl.run_options"
 
@@ -112,6 +114,59 @@ T.test("redo=STAGE runs that stage and the later ones again, with the options th
   local r = run(dir, nil, "resume=auto", "redo=moc", "moc.lr=0.25")
   T.eq({ r.stages.base.result.moc, r.stages.moc.result.moc }, { 0.5, 0.25 })
   T.ok(run(T.tmpdir() .. "/run", nil, "resume=auto", "redo=moc").complete, "where nothing is, it starts")
+end)
+
+T.test("a run that is stopped while it forgets stages goes on with forgetting them", function()
+  local write = fs.write
+  for _, at in ipairs { "stages.json", "forgotten.json", "checkpoint", "config.lua" } do
+    local dir = T.tmpdir() .. "/run"
+    T.raises("^stopped$", run, dir, "moc/1")
+    local before = assert(fs.read(dir .. "/stages.json"))
+    local remove = checkpoint.remove
+    fs.write = function(path, ...)
+      if path == dir .. "/" .. at then
+        error("killed", 0)
+      end
+      return write(path, ...)
+    end
+    checkpoint.remove = function(...)
+      if at == "checkpoint" then
+        error("killed", 0)
+      end
+      return remove(...)
+    end
+    local ok, err = pcall(run, dir, nil, "resume=auto", "redo=base", "moc.lr=0.25")
+    fs.write, checkpoint.remove = write, remove
+    T.ok(not ok and err:find("killed", 1, true), at .. ": " .. tostring(err))
+    local begun = fs.exists(dir .. "/forgotten.json")
+    T.eq(assert(fs.read(dir .. "/stages.json")) ~= before, at == "checkpoint" or at == "config.lua", at)
+    if at ~= "forgotten.json" then -- stopped before it began, the checkpoint is still there, with the old option
+      local r = run(dir, nil, "resume=auto", "moc.lr=0.25")
+      T.eq({ r.stages.base.result.moc, r.stages.moc.result.moc }, { 0.25, 0.25 }, at)
+      T.eq(fs.exists(dir .. "/checkpoint-000001"), nil, at)
+    end
+    T.eq(begun, (at == "stages.json" or at == "checkpoint") and "file" or nil, at)
+    T.eq(fs.exists(dir .. "/forgotten.json"), nil, at)
+  end
+end)
+
+T.test("what another run made is no longer said of a stage that ran again", function()
+  local dir = T.tmpdir() .. "/run"
+  run(dir)
+  local env = assert(json.load(dir .. "/env.json"))
+  env.from = { run = "/elsewhere", stages = { base = {}, ["reward-a"] = {} } }
+  assert(fs.write(dir .. "/env.json", json.encode(env)))
+  T.eq(run(dir, nil, "resume=auto", "redo=reward-a").env.from, { run = "/elsewhere", stages = { base = {} } })
+  -- listed and not taken: the run was stopped between the two and went on without from=
+  env.from = { run = "/elsewhere", stages = { base = {}, moc = {} } }
+  assert(fs.write(dir .. "/env.json", json.encode(env)))
+  assert(fs.remove(dir .. "/result.json"))
+  local stages = assert(json.load(dir .. "/stages.json"))
+  stages.moc = nil
+  assert(fs.write(dir .. "/stages.json", json.encode(stages)))
+  T.eq(run(dir, nil, "resume=auto").env.from, { run = "/elsewhere", stages = { base = {} } })
+  T.eq(run(dir, nil, "resume=auto", "redo=base").env.from, nil)
+  T.eq(assert(json.load(dir .. "/env.json")).from, nil)
 end)
 
 T.test("names of options, groups and stages", function()

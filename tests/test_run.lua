@@ -517,6 +517,33 @@ T.test("hashes of inputs, checked when a run is continued", function()
   T.raises("nofile", run.hash_input, run, data .. "/nofile")
 end)
 
+T.test("a directory that is an input: files that are new or gone are told, runs in it are none of it", function()
+  local data = T.tmpdir()
+  local dir = data .. "/runs/a"
+  local cfg = options("out=" .. dir, "resume=auto")
+  local function open(path)
+    local run <close> = Run.open { recipe = "demo", cfg = cfg }
+    run:hash_input(path or data)
+    return run
+  end
+  write(data .. "/one", "1")
+  open()
+  T.eq(open(data .. "/").env.inputs, { [data .. "/one"] = assert(fs.sha256(data .. "/one")) })
+  write(data .. "/ahead", "2")
+  T.raises("/ahead: was not there when this run began: put it back as it was, or start again with another out=$", open)
+  assert(fs.remove(data .. "/ahead"))
+  assert(fs.remove(data .. "/one"))
+  write(data .. "/two", "1")
+  T.raises("/one: is gone; this run began with it %(sha256 %x+%): put it back", open)
+  -- of a complete run it is a line of text
+  write(data .. "/one", "1")
+  assert(fs.remove(data .. "/two"))
+  local run = open()
+  T.eq(run:changed_input(), nil)
+  write(data .. "/one", "3")
+  T.ok(run:changed_input():find("^" .. data .. "/one: is not the file this run began with %(sha256 %x+, was %x+%)$"))
+end)
+
 T.test("a bar on a terminal rewrites its line", function()
   local out, time = {}, 0
   local bar = progress.new { label = "moc", total = 4, terminal = true, columns = function() return 80 end,

@@ -111,6 +111,27 @@ T.test("prompts that differ in white space alone are one prompt", function()
   T.eq({ check_apart(source) }, { 54, 6 })
 end)
 
+T.test("a source says of any prompt whether it is held out, also of those that are too long to be answered", function()
+  local source = open(hh_files(120, 1, function(name, i)
+    return (" %s question %d%s"):format(name, i, i % 2 == 0 and (" long"):rep(30) or "")
+  end), { chars = 80 })
+  local held, long = 0, 0
+  for _, objective in ipairs { "harmless", "helpful" } do
+    local train, test = source.pairs(objective)
+    for _, row in ipairs(train) do
+      T.ok(not source.is_held_out(row.prompt), row.prompt)
+    end
+    for _, row in ipairs(test) do
+      held, long = held + 1, long + (#row.prompt > 80 and 1 or 0)
+      T.ok(source.is_held_out(row.prompt) and source.is_held_out(row.prompt .. "\n"), row.prompt)
+    end
+  end
+  T.eq(held, 24)
+  T.ok(long > 0)
+  local task = sources.assistant { seed = 0, objectives = { "humor" }, documents = 10, sft = 10, comparisons = 10, answers = 2, test_pairs = 10 }
+  T.ok(task.is_held_out(" " .. task.test_prompts[1]) and not task.is_held_out(task.train_prompts[1]))
+end)
+
 T.test("HH-RLHF as it is published: apart for several seeds", function()
   local dir = T.shared("prefs/hh-rlhf/LICENSE"):match("^(.*)/")
   for seed = 0, 2 do

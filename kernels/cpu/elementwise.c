@@ -1,6 +1,7 @@
 /* elementwise.c - filling, copying, converting, and functions of one or two arrays. */
 #include "simd.h"
 
+#include "formats.h"
 #include "table.h"
 
 size_t mk_dtype_bytes(mk_dtype dtype) {
@@ -15,47 +16,6 @@ size_t mk_dtype_bytes(mk_dtype dtype) {
 }
 
 /* ---- number formats ----------------------------------------------------------------------------- */
-
-static uint32_t float_bits(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
-
-static float bits_float(uint32_t u) {
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-static uint16_t to_bf16(float f) {
-    uint32_t u = float_bits(f);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* quiet NaN */
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
-
-static uint16_t to_f16(float f) {
-    uint32_t u = float_bits(f), sign = u >> 16 & 0x8000u;
-    u &= 0x7fffffffu;
-    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
-    if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 65536 or more */
-    if (u < 0x38800000u) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24 */
-        float r = bits_float(u) + 0.5f;
-        return (uint16_t)(sign | (float_bits(r) - 0x3f000000u));
-    }
-    u += 0xfffu + (u >> 13 & 1);
-    return (uint16_t)(sign | ((u >> 13) - 0x1c000u));
-}
-
-static float from_f16(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, frac = h & 0x3ffu;
-    if (e == 31) return bits_float(sign | 0x7f800000u | frac << 13);
-    if (e == 0) {
-        float f = (float)frac * 0x1p-24f;
-        return sign ? -f : f;
-    }
-    return bits_float(sign | (e + 112) << 23 | frac << 13);
-}
 
 static int64_t to_integer(double v, int64_t lo, int64_t hi) {
     if (v != v) return 0;
@@ -221,16 +181,16 @@ static int64_t load_int(mk_dtype dtype, const void *x, int64_t i) {
 
 static void store_real(mk_dtype dtype, mk_real v, void *x, int64_t i) {
     switch (dtype) {
-        case MK_BF16: ((uint16_t *)x)[i] = to_bf16((float)v); break;
-        case MK_F16: ((uint16_t *)x)[i] = to_f16((float)v); break;
+        case MK_BF16: ((uint16_t *)x)[i] = mk_to_bf16((float)v); break;
+        case MK_F16: ((uint16_t *)x)[i] = mk_to_f16((float)v); break;
         default: ((mk_real *)x)[i] = v;
     }
 }
 
 static mk_real load_real(mk_dtype dtype, const void *x, int64_t i) {
     switch (dtype) {
-        case MK_BF16: return bits_float((uint32_t)((const uint16_t *)x)[i] << 16);
-        case MK_F16: return from_f16(((const uint16_t *)x)[i]);
+        case MK_BF16: return mk_from_bf16(((const uint16_t *)x)[i]);
+        case MK_F16: return mk_from_f16(((const uint16_t *)x)[i]);
         default: return ((const mk_real *)x)[i];
     }
 }

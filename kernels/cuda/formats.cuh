@@ -1,12 +1,11 @@
 /* formats.cuh - element types: sizes, and loading and storing one element with conversion. Host and
-** device run the same code, and the cpu's conversions are these.
+** device run the same code, and the cpu converts with the same header.
 */
 #ifndef MK_FORMATS_CUH
 #define MK_FORMATS_CUH
 
-#include <cstring>
-
 #include "common.cuh"
+#include "formats.h"
 
 #define HD static __host__ __device__ __forceinline__
 
@@ -21,52 +20,11 @@ HD size_t dtype_bytes(mk_dtype d) {
 
 HD int is_integer(mk_dtype d) { return d == MK_I8 || d == MK_U8 || d == MK_I32 || d == MK_I64; }
 
-HD uint32_t float_bits(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
-
-HD float bits_float(uint32_t u) {
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-HD uint16_t to_bf16(float f) {
-    uint32_t u = float_bits(f);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* quiet NaN */
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
-
 /* an element of an array that may be f32 or bf16, as f32 and back */
 HD float widen(float v) { return v; }
-HD float widen(mk_bf16 v) { return bits_float((uint32_t)v << 16); }
+HD float widen(mk_bf16 v) { return mk_from_bf16(v); }
 HD void put(float *to, float v) { *to = v; }
-HD void put(mk_bf16 *to, float v) { *to = to_bf16(v); }
-
-HD uint16_t to_f16(float f) {
-    uint32_t u = float_bits(f), sign = u >> 16 & 0x8000u;
-    u &= 0x7fffffffu;
-    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
-    if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 65536 or more */
-    if (u < 0x38800000u) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24 */
-        float r = bits_float(u) + 0.5f;
-        return (uint16_t)(sign | (float_bits(r) - 0x3f000000u));
-    }
-    u += 0xfffu + (u >> 13 & 1);
-    return (uint16_t)(sign | ((u >> 13) - 0x1c000u));
-}
-
-HD float from_f16(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, frac = h & 0x3ffu;
-    if (e == 31) return bits_float(sign | 0x7f800000u | frac << 13);
-    if (e == 0) {
-        float f = (float)frac * 5.9604644775390625e-8f; /* 2^-24 */
-        return sign ? -f : f;
-    }
-    return bits_float(sign | (e + 112) << 23 | frac << 13);
-}
+HD void put(mk_bf16 *to, float v) { *to = mk_to_bf16(v); }
 
 HD int64_t int_low(mk_dtype d) {
     return d == MK_I8 ? -128 : d == MK_U8 ? 0 : d == MK_I32 ? (int64_t)INT32_MIN : INT64_MIN;
@@ -109,8 +67,8 @@ HD int64_t load_int(mk_dtype d, const void *x, int64_t i) {
 
 HD void store_real(mk_dtype d, float v, void *x, int64_t i) {
     switch (d) {
-    case MK_BF16: static_cast<uint16_t *>(x)[i] = to_bf16(v); break;
-    case MK_F16: static_cast<uint16_t *>(x)[i] = to_f16(v); break;
+    case MK_BF16: static_cast<uint16_t *>(x)[i] = mk_to_bf16(v); break;
+    case MK_F16: static_cast<uint16_t *>(x)[i] = mk_to_f16(v); break;
     default: static_cast<float *>(x)[i] = v;
     }
 }
@@ -118,7 +76,7 @@ HD void store_real(mk_dtype d, float v, void *x, int64_t i) {
 HD float load_real(mk_dtype d, const void *x, int64_t i) {
     switch (d) {
     case MK_BF16: return widen(static_cast<const mk_bf16 *>(x)[i]);
-    case MK_F16: return from_f16(static_cast<const uint16_t *>(x)[i]);
+    case MK_F16: return mk_from_f16(static_cast<const uint16_t *>(x)[i]);
     default: return static_cast<const float *>(x)[i];
     }
 }

@@ -57,7 +57,7 @@ static __device__ double mass_from(int64_t V, const float *p, float from) {
     return block_sum(sum);
 }
 
-static __device__ float next_up(float p) { return bits_float(float_bits(p) + 1); }
+static __device__ float next_up(float p) { return mk_bits_float(mk_float_bits(p) + 1); }
 
 /* The tokens that stay: those with p > edge, and the first `ties` in order of id of those with p = edge. */
 struct cut {
@@ -68,8 +68,8 @@ struct cut {
 static __device__ cut top_k_cut(int64_t V, const float *p, int64_t k) {
     uint32_t bits = 0;
     for (int b = 30; b >= 0; b--)
-        if (count_from(V, p, bits_float(bits | 1u << b)) >= k) bits |= 1u << b;
-    float edge = bits_float(bits);
+        if (count_from(V, p, mk_bits_float(bits | 1u << b)) >= k) bits |= 1u << b;
+    float edge = mk_bits_float(bits);
     return {edge, (int)k - count_from(V, p, next_up(edge))};
 }
 
@@ -80,13 +80,13 @@ static __device__ cut top_p_cut(int64_t V, const float *p, double top_p, cut wit
     uint32_t bits = 0;
     if (target > 0) {
         for (int b = 30; b >= 0; b--) {
-            float from = bits_float(bits | 1u << b);
+            float from = mk_bits_float(bits | 1u << b);
             if ((from > within.edge ? mass_from(V, p, from) : mass) >= target) bits |= 1u << b;
         }
     } else {
-        bits = float_bits(1.0f); /* the largest one has this weight */
+        bits = mk_float_bits(1.0f); /* the largest one has this weight */
     }
-    cut c = {bits_float(bits), 0};
+    cut c = {mk_bits_float(bits), 0};
     int higher = count_from(V, p, next_up(c.edge));
     int equal = c.edge == within.edge ? within.ties : count_from(V, p, c.edge) - higher;
     double reached = mass_from(V, p, next_up(c.edge));

@@ -3,6 +3,7 @@
 -- deleted: whatever fails in between, the one before stays usable. SHA256SUMS in it (as sha256sum -c reads it) tells
 -- later whether it is still what was written.
 
+local check = require "mocl.failure".check
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -10,13 +11,6 @@ local on_error = require "mocl.on_error"
 local sys = require "mocl.sys"
 
 local checkpoint = {}
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
 
 --- The step of a directory name checkpoint-NNNNNN; nil for other names.
 function checkpoint.step_of(name)
@@ -154,7 +148,7 @@ local function fill(base, name, write, full)
     check(fs.remove_tree(tmp))
   end
   check(fs.mkdir(tmp))
-  local done, reason = write(tmp)
+  local done, reason = digest.in_passing(write, tmp)
   if pid ~= sys.getpid() then
     error(("%s: this checkpoint belongs to process %d, which has forked this one; let that one write it"):format(dir, pid), 0)
   elseif done == nil and reason or done == false then

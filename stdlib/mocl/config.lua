@@ -12,6 +12,7 @@
 
 local text = require "mocl.config_text"
 local fs = require "mocl.fs"
+local nearest = require "mocl.options".nearest
 local on_error = require "mocl.on_error"
 
 local config = {
@@ -28,7 +29,7 @@ local function fail(fmt, ...)
 end
 
 local function hint(word, names, otherwise)
-  local near = text.nearest(word, names)
+  local near = nearest(word, names)
   return near and (" (did you mean '%s'?)"):format(near) or otherwise
 end
 
@@ -443,6 +444,11 @@ local function changed_from(options, value_of)
     end
   end
   return list
+end
+
+--- What a function made of an option's value, or, where that is nil or false, raises "option KEY: MESSAGE", without position.
+function config.checked(key, value, message)
+  return value or fail("option %s: %s", key, message)
 end
 
 --- The options of a run from a schema and the arguments; see docs/config.md.

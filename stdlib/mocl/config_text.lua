@@ -59,41 +59,6 @@ local function plain_text(v)
   return tostring(v)
 end
 
--- Edit distance with transpositions of neighbours.
-local function distance(a, b)
-  local before, previous = {}, {}
-  for j = 0, #b do
-    previous[j] = j
-  end
-  for i = 1, #a do
-    local row = { [0] = i }
-    for j = 1, #b do
-      local same = a:byte(i) == b:byte(j)
-      row[j] = math.min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (same and 0 or 1))
-      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
-        row[j] = math.min(row[j], before[j - 2] + 1)
-      end
-    end
-    before, previous = previous, row
-  end
-  return previous[#b]
-end
-
---- The nearest of the names, or nil. A name whose last part is the word counts as near.
-function M.nearest(word, names)
-  local best, best_distance
-  for _, name in ipairs(names) do
-    local d = distance(word, name)
-    if name:match("[^.]*$") == word then
-      d = 0
-    end
-    if d <= math.max(1, #word // 3) and (not best or d < best_distance) then
-      best, best_distance = name, d
-    end
-  end
-  return best
-end
-
 --- The keys of a table, sorted.
 local function sorted_keys(t)
   local keys = {}

@@ -16,6 +16,7 @@ local data = {
   hh_rlhf = prefs.hh_rlhf,
   humor_csv = prefs.humor_csv,
   metaaligner_csv = prefs.metaaligner_csv,
+  one_of = prefs.one_of,
   prompt_key = prefs.prompt_key,
 }
 

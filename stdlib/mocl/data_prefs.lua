@@ -6,6 +6,8 @@
 local core = require "mocl.data.core"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local options = require "mocl.options"
+local sorted_keys = require "mocl.config_text".sorted_keys
 
 local prefs = {}
 
@@ -13,19 +15,10 @@ local HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 -- ---- shared with mocl.data ----
 
---- Raises unless each option is known and of its type.
+--- Raises unless each option is known and of its type. known: name -> type.
 function prefs.check_options(name, opts, known)
-  for key, value in pairs(opts or {}) do
-    local want = known[key]
-    if not want then
-      local names = {}
-      for k in pairs(known) do
-        names[#names + 1] = k
-      end
-      table.sort(names)
-      error(("%s: unknown option '%s' (known: %s)"):format(name, key, table.concat(names, ", ")), 3)
-    end
-    local got = math.type(value) or type(value)
+  for key, value in pairs(options.check(name, opts or {}, {}, sorted_keys(known), 1)) do
+    local want, got = known[key], math.type(value) or type(value)
     if got ~= want then
       error(("%s: bad option '%s' (%s expected, got %s)"):format(name, key, want, got), 3)
     end
@@ -176,6 +169,17 @@ function prefs.prompt_key(text)
   end)
   plain = plain:gsub("[%s\x1c-\x1f]+", " "):gsub("^ ", ""):gsub(" $", "")
   return (plain:gsub("%f[%w](Human:) ", "%1"):gsub("%f[%w](Assistant:) ", "%1"))
+end
+
+--- one_of(prompts) -> function(prompt) -> boolean: whether it is the same as one of them (prompt_key).
+function prefs.one_of(prompts)
+  local keys = {}
+  for _, prompt in ipairs(prompts) do
+    keys[prefs.prompt_key(prompt)] = true
+  end
+  return function(prompt)
+    return keys[prefs.prompt_key(prompt)] == true
+  end
 end
 
 -- start of the last `mark` in `s`, or nil

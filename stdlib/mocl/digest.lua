@@ -1,34 +1,61 @@
 --- mocl.digest: SHA-256 hashes of files, to notice later that one is not the same.
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 
 local digest = {}
 
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
+local OFF = setmetatable({}, { __close = function()
+  fs.hash_in_passing(false)
+end })
+
+--- Calls fn(...) and returns what it returns. Files that it reads or writes as a whole (fs.write, fs.copy, safetensors, lines) are
+-- hashed in passing, so that digest.of and fs.sha256 need not read them again.
+function digest.in_passing(fn, ...)
+  fs.hash_in_passing(true)
+  local _ <close> = OFF
+  return fn(...)
+end
+
+-- A directory that Run.open made: what is in it changes while the run goes on.
+local function is_run(path)
+  return fs.exists(fs.join(path, "config.lua")) and fs.exists(fs.join(path, "env.json")) and true or false
 end
 
 --- Hashes {name = hex} of a file (name "") or of the visible files of a directory and those below it (names relative
--- to it). Raises "path: reason".
-function digest.of(path)
+-- to it); directories of runs below it and files of which skip(path) is true are
+-- left out. Raises "path: reason".
+function digest.of(path, skip)
   local hashes = {}
   local function add(name)
     local full = name == "" and path or fs.join(path, name)
     if fs.exists(full) ~= "directory" then
-      hashes[name] = check(fs.sha256(full))
+      if not (skip and skip(full)) then
+        hashes[name] = check(fs.sha256(full))
+      end
       return
     end
     for _, entry in ipairs(check(fs.list(full))) do
-      if not entry:match("^%.") then
+      if not entry:match("^%.") and not is_run(fs.join(full, entry)) then
         add(name == "" and entry or fs.join(name, entry))
       end
     end
   end
   add ""
   return hashes
+end
+
+--- The first by name of the files by which two sets of hashes differ, or nil.
+function digest.differing(a, b)
+  local first
+  for _, set in ipairs { a, b } do
+    for name in pairs(set) do
+      if a[name] ~= b[name] and (not first or name < first) then
+        first = name
+      end
+    end
+  end
+  return first
 end
 
 --- Raises unless the files of `hashes` are below path as they were: "FILE: is not WHAT (sha256 A, was B)". Files that

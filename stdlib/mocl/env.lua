@@ -10,9 +10,12 @@
 --   local observations = copies:reset()
 --   local observations, rewards, done = copies:step { 0, 1, 1, 0, 1, 0, 0, 1 }
 
+local check = require "mocl.failure".ensure
 local core = require "mocl.env.core"
+local options = require "mocl.options"
 local rng = require "mocl.rng"
-local callable = require("mocl.options").callable
+
+local callable, check_options = options.callable, options.check
 
 local env = {}
 
@@ -24,14 +27,7 @@ local number_type = math.type -- nil for what is no number
 
 local MAX_STEPS = 10000 -- an episode without time_limit that is longer has no end
 
-local KNOWN = { name = true, objectives = true, actions = true, states = true, observation = true, time_limit = true,
-  max_steps = true, reset = true, step = true, observe = true }
-
-local function check(condition, level, fmt, ...)
-  if not condition then
-    error(fmt:format(...), level + 1)
-  end
-end
+local KNOWN = { "name", "objectives", "actions", "states", "observation", "time_limit", "max_steps", "reset", "step", "observe" }
 
 local function is_count(v)
   return math.type(v) == "integer" and v >= 1
@@ -54,8 +50,7 @@ function env.new(spec)
   check(type(spec) == "table", 2, "env.new: a table expected, got %s", type(spec))
   check(type(spec.name) == "string" and spec.name ~= "", 2, "env.new: the environment needs a name")
   local e, name = setmetatable({}, Env), spec.name
-  for key, v in pairs(spec) do
-    check(KNOWN[key], 2, "environment %s: unknown field '%s'", name, tostring(key))
+  for key, v in pairs(check_options("environment " .. name, spec, {}, KNOWN)) do
     e[key] = v
   end
   check(type(e.objectives) == "table" and #e.objectives > 0, 2,

@@ -2,34 +2,18 @@
 -- What is taken has the bytes that the new run would have made itself, so it is refused where an option that these
 -- stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
 
+local check = require "mocl.failure".check
 local config = require "mocl.config"
 local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local run_options = require "mocl.run_options"
+local sorted_keys = require "mocl.config_text".sorted_keys
 
 local from_run = {}
 
 local Source = {}
 Source.__index = Source
-
-local CHUNK = 1 << 20 -- bytes that are copied at a time
-
-local function check(ok, err)
-  if not ok then
-    error(err, 0)
-  end
-  return ok
-end
-
-local function sorted(t)
-  local keys = {}
-  for k in pairs(t) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  return keys
-end
 
 -- The value of an option by its name with dots.
 local function option(cfg, key)
@@ -52,13 +36,14 @@ local function recorded(inputs, path)
   return next(found) and found or nil
 end
 
--- A file of which two sets of hashes differ, or nil.
-local function differing(a, b)
-  for _, set in ipairs { a, b } do
-    for _, name in ipairs(sorted(set)) do
-      if a[name] ~= b[name] then
-        return name
-      end
+-- The first of the files beside an input that is not as the other run found it, or nil. beside(path), or nil where no
+-- such files are read, lists where they would lie; a was the other run's path, b is the new one.
+local function differing_beside(source, beside, a, b)
+  local there = beside and beside(a) or {}
+  for i, file in ipairs(beside and beside(b) or {}) do
+    local had = (recorded(source.env.inputs, there[i]) or {})[""]
+    if had ~= (fs.exists(file) == "file" and check(fs.sha256(file)) or nil) then
+      return file
     end
   end
 end
@@ -101,9 +86,10 @@ local function differences(source, o)
           lines[#lines + 1] = run_options.line { key = key, a = a, b = b }
         end
       else
-        local name = differing(had, digest.of(b))
-        if name then
-          lines[#lines + 1] = ("  %s: %s is not the file that run read"):format(key, name == "" and b or fs.join(b, name))
+        local name = digest.differing(had, digest.of(b))
+        local file = name and (name == "" and b or fs.join(b, name)) or differing_beside(source, o.beside and o.beside[key], a, b)
+        if file then
+          lines[#lines + 1] = ("  %s: %s is not the file that run read"):format(key, file)
         end
       end
     end
@@ -114,7 +100,7 @@ end
 --- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it
 -- cannot. o: recipe, cfg (of the new run), depends (mocl.run_options), stages (names, in their order), volatile
 -- (options that never matter), set (run_options.set of the new run), paths (options that name files, which are
--- compared by what is in them) and neutral (options that a group above covers and no stage uses).
+-- compared by what is in them), beside (option -> function from its path to a list of files that are read with it) and neutral (options that a group above covers and no stage uses).
 function from_run.open(path, o)
   local function fail(fmt, ...)
     error(("from=%s%s"):format(path, fmt:format(...)), 0)
@@ -145,7 +131,7 @@ function from_run.open(path, o)
   source.stages = fs.exists(fs.join(path, "stages.json")) and read "stages.json" or {}
   for _, name in ipairs(o.stages) do
     if type(source.stages[name]) ~= "table" then
-      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted(source.stages), ", "),
+      fail(": stage '%s' is not finished there (finished: %s); %s", name, table.concat(sorted_keys(source.stages), ", "),
         fs.exists(fs.join(path, "result.json")) and "that run did not need it: leave from= out" or "finish it with resume=auto first")
     end
   end
@@ -159,14 +145,7 @@ end
 
 local function copy(from, to)
   check(fs.mkdir(fs.dirname(to)))
-  local input <close> = check(io.open(from, "rb"))
-  local output <close> = check(io.open(to, "wb"))
-  for bytes in function() return input:read(CHUNK) end do
-    local ok, err = output:write(bytes)
-    check(ok, err and to .. ": " .. err)
-  end
-  local ok, err = output:close()
-  check(ok, err and to .. ": " .. err)
+  check(fs.copy(from, to))
 end
 
 -- The lines of a log that a stage wrote.
@@ -187,11 +166,13 @@ end
 --- Copies the stages that the new run does not have yet: their files, their rows in the logs, their results. env.json
 -- of the new run gets `from`: the directory, and the hashes of all that was taken.
 function Source:give(run)
-  local outputs = {}
+  local outputs, before = {}, run.env.from and run.env.from.stages or {}
   for _, name in ipairs(self.names) do
-    outputs[name] = self.stages[name].outputs
+    outputs[name] = (before[name] or not run.stages[name]) and self.stages[name].outputs or nil -- what was made here stays so
   end
-  run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  if next(outputs) then
+    run:note("from", { run = fs.realpath(self.path) or self.path, mocl = self.env.mocl, stages = outputs })
+  end
   for _, name in ipairs(self.names) do
     if not run.stages[name] then
       run:adopt(name, self.stages[name], function()

@@ -1,7 +1,7 @@
 --- mocl: the modules, loaded on first use.
 -- `local mocl = require "mocl"; mocl.tensor.randn({2, 3})`
 
-local mocl = { _VERSION = "0.1.0" }
+local mocl = { _VERSION = require "mocl.sys".version }
 
 return setmetatable(mocl, {
   __index = function(t, name)

@@ -4,7 +4,10 @@
 -- sum over tokens, n_steps the number of sequences. TRL lacks the inner max: with more than 5
 -- horizons a step its factor is 0 or below, and a beta of 0 stays 0. It refuses a kl that is not finite.
 
-local shown = require("mocl.config_text").shown
+local check_options = require "mocl.options".check
+local config_text = require "mocl.config_text"
+
+local shown, sorted_keys = config_text.shown, config_text.sorted_keys
 
 local kl_controller = {}
 
@@ -25,10 +28,7 @@ end
 
 local function make(kind, options)
   local c = setmetatable({ kind = kind }, Controller)
-  for key, value in pairs(options or {}) do
-    if DEFAULTS[kind][key] == nil then
-      error(("kl_controller.%s: unknown option '%s'"):format(kind, tostring(key)), 3)
-    end
+  for key, value in pairs(check_options("kl_controller." .. kind, options or {}, {}, sorted_keys(DEFAULTS[kind]))) do
     local positive = key == "target" or key == "horizon"
     if not is_finite(value) or value < 0 or (positive and value == 0) then
       error(("kl_controller.%s: %s is a finite number %s 0, got %s"):format(kind, key,

@@ -2,6 +2,7 @@
 -- Points and rewards are lists of lists, larger is better. It reads no files and prints nothing.
 -- Loops over points are C (mocl.metrics.core); what is short is here.
 
+local check_options = require "mocl.options".check
 local core = require "mocl.metrics.core"
 
 local metrics = {
@@ -90,8 +91,7 @@ end
 function metrics.dominated(points, options)
   local margin, errors = 0.1, nil
   check(is_list(points), "dominated: points must be a list, got %s", type(points))
-  for key, value in pairs(options or {}) do
-    check(key == "margin" or key == "errors", "dominated: unknown option '%s' (margin, errors)", tostring(key))
+  for key, value in pairs(check_options("dominated", options or {}, {}, { "margin", "errors" })) do
     margin, errors = key == "margin" and value or margin, key == "errors" and value or errors
   end
   check(type(margin) == "number" and margin >= 0, "dominated: margin is %s (a number from 0 expected)", tostring(margin))
@@ -134,11 +134,7 @@ function metrics.controllability(preferences, rewards, options)
   check(#preferences == #rewards and #rewards > 0,
     "controllability: %d preferences and %d rewards (equal and at least 1 expected)", #preferences,
     #rewards)
-  local reference
-  for key, value in pairs(options or {}) do
-    check(key == "reference", "unknown option '%s' (did you mean 'reference'?)", tostring(key))
-    reference = value
-  end
+  local reference = check_options("controllability", options or {}, {}, { "reference" }).reference
   check(is_list(rewards[1]), "controllability: reward 1 is not a list")
   local n = #rewards[1]
   check_rows(rewards, n, "controllability: reward")

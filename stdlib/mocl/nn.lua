@@ -6,6 +6,8 @@ local core = require "mocl.nn.core"
 local options_of = require "mocl.options"
 local tensor = require "mocl.tensor"
 
+local check_options = options_of.check
+
 local nn = {}
 for name, f in pairs(core) do
   nn[name] = f
@@ -101,16 +103,6 @@ local function class(forward)
   return c
 end
 
-local function check(name, options, known)
-  options = options or {}
-  for key in pairs(options) do
-    if not known[key] then
-      error(("%s: unknown option '%s'"):format(name, tostring(key)), 3)
-    end
-  end
-  return options
-end
-
 local function size(name, what, v)
   if math.type(v) ~= "integer" or v < 1 then
     error(("%s: %s must be a positive integer, got %s"):format(name, what, tostring(v)), 3)
@@ -135,7 +127,7 @@ end
 
 -- ---- layers ----
 
-local LINEAR = { bias = true, key = true, seed = true, stream = true, device = true, init = true }
+local LINEAR = { "bias", "key", "seed", "stream", "device", "init" }
 local Linear = class(function(self, x)
   return core.linear(x, self.weight, self.bias)
 end)
@@ -145,7 +137,7 @@ end)
 function nn.Linear(n_in, n_out, options)
   size("Linear", "the input size", n_in)
   size("Linear", "the output size", n_out)
-  options = check("Linear", options, LINEAR)
+  options = check_options("Linear", options or {}, {}, LINEAR)
   local init, stream = options.init or "uniform", options.stream or 0
   local function draw(shape, which)
     if init == "zeros" then
@@ -168,7 +160,7 @@ function nn.Linear(n_in, n_out, options)
   }, Linear)
 end
 
-local EMBEDDING = { key = true, seed = true, stream = true, device = true, std = true }
+local EMBEDDING = { "key", "seed", "stream", "device", "std" }
 local Embedding = class(function(self, ids)
   return core.embedding(self.weight, ids)
 end)
@@ -177,7 +169,7 @@ end)
 function nn.Embedding(n, dim, options)
   size("Embedding", "the number of entries", n)
   size("Embedding", "the dimension", dim)
-  options = check("Embedding", options, EMBEDDING)
+  options = check_options("Embedding", options or {}, {}, EMBEDDING)
   local from = source("Embedding", options, options.stream or 0)
   return setmetatable({
     own = { "weight" },
@@ -185,14 +177,14 @@ function nn.Embedding(n, dim, options)
   }, Embedding)
 end
 
-local RMS_NORM = { eps = true, device = true }
+local RMS_NORM = { "eps", "device" }
 local RMSNorm = class(function(self, x)
   return core.rms_norm(x, self.weight, self.eps)
 end)
 
 function nn.RMSNorm(dim, options)
   size("RMSNorm", "the dimension", dim)
-  options = check("RMSNorm", options, RMS_NORM)
+  options = check_options("RMSNorm", options or {}, {}, RMS_NORM)
   return setmetatable({
     own = { "weight" },
     eps = options.eps or 1e-5,
@@ -200,14 +192,14 @@ function nn.RMSNorm(dim, options)
   }, RMSNorm)
 end
 
-local LAYER_NORM = { eps = true, device = true, bias = true }
+local LAYER_NORM = { "eps", "device", "bias" }
 local LayerNorm = class(function(self, x)
   return core.layer_norm(x, self.weight, self.bias, self.eps)
 end)
 
 function nn.LayerNorm(dim, options)
   size("LayerNorm", "the dimension", dim)
-  options = check("LayerNorm", options, LAYER_NORM)
+  options = check_options("LayerNorm", options or {}, {}, LAYER_NORM)
   local made = { device = options.device, requires_grad = true }
   return setmetatable({
     own = { "weight", "bias" },
@@ -247,13 +239,13 @@ for name, title in pairs(activations) do
   end
 end
 
-local MLP_OPTIONS = { activation = true, key = true, seed = true, stream = true, device = true,
-  output_scale = true, bias = true, init = true }
+local MLP_OPTIONS = { "activation", "key", "seed", "stream", "device",
+  "output_scale", "bias", "init" }
 
 --- Linear layers of the given sizes with an activation between them; linear number i draws from
 -- stream + i - 1. init is nn.Linear's; output_scale multiplies the initial tensors of the last one.
 function nn.MLP(sizes, options)
-  options = check("MLP", options, MLP_OPTIONS)
+  options = check_options("MLP", options or {}, {}, MLP_OPTIONS)
   if type(sizes) ~= "table" or #sizes < 2 then
     error("MLP: at least two sizes are needed, the input's and the output's", 2)
   end
@@ -317,7 +309,7 @@ end
 
 --- One id (from 0) per row, by the Gumbel-max trick on uniforms of (key, stream); i32, no gradient.
 function nn.sample_of(logits, options)
-  options = check("sample_of", options, { key = true, seed = true, stream = true })
+  options = check_options("sample_of", options or {}, {}, { "key", "seed", "stream" })
   local from = source("sample_of", options, options.stream)
   from.device = logits.device
   return tensor.no_grad(function()

@@ -3,6 +3,7 @@
 -- rate: opt:step { lr = base * factor(opt:steps()) }. The formulas are those of Hugging Face's
 -- transformers.
 
+local check_options = require "mocl.options".check
 local core = require "mocl.optim.core"
 local tensor = require "mocl.tensor"
 
@@ -39,11 +40,8 @@ end
 -- ---- schedules ----
 
 local function check(name, options, required)
-  options = options or {}
+  options = check_options("schedule." .. name, options or {}, {}, { "warmup", "total", "final" }, 1)
   for key, v in pairs(options) do
-    if key ~= "warmup" and key ~= "total" and key ~= "final" then
-      error(("schedule.%s: unknown option '%s' (warmup, total, final)"):format(name, tostring(key)), 3)
-    end
     if type(v) ~= "number" or v < 0 then
       error(("schedule.%s: %s must be a number, 0 or more"):format(name, key), 3)
     end

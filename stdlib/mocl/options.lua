@@ -1,15 +1,16 @@
 --- mocl.options: tables of options for functions: unknown keys are refused with the nearest known one, and missing
 -- ones are named.
 
-local config_text = require "mocl.config_text"
+local core = require "mocl.options.core"
 
-local options = {}
+local options = { nearest = core.nearest }
 
---- options.check(what, given, required, optional) -> given. Lists of names; raises at the caller of the function that
--- calls it.
-function options.check(what, given, required, optional)
+--- options.check(what, given, required, optional, level) -> given. Lists of names; raises at the caller of the function
+-- that calls it, or `level` calls further up.
+function options.check(what, given, required, optional, level)
+  level = 3 + (level or 0)
   if type(given) ~= "table" then
-    error(("%s: a table of options expected, got %s"):format(what, type(given)), 3)
+    error(("%s: a table of options expected, got %s"):format(what, type(given)), level)
   end
   local known, names = {}, {}
   for _, list in ipairs { required, optional or {} } do
@@ -19,14 +20,14 @@ function options.check(what, given, required, optional)
   end
   for key in pairs(given) do
     if not known[key] then
-      local near = type(key) == "string" and config_text.nearest(key, names)
+      local near = type(key) == "string" and core.nearest(key, names)
       error(("%s: unknown option '%s'%s"):format(what, tostring(key), near and (" (did you mean '%s'?)"):format(near)
-        or " (known: " .. table.concat(names, ", ") .. ")"), 3)
+        or " (known: " .. table.concat(names, ", ") .. ")"), level)
     end
   end
   for _, name in ipairs(required) do
     if given[name] == nil then
-      error(("%s: option '%s' is missing"):format(what, name), 3)
+      error(("%s: option '%s' is missing"):format(what, name), level)
     end
   end
   return given

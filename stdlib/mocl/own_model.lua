@@ -1,13 +1,17 @@
 --- mocl.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
--- prompts=FILE. The model is a Hugging Face directory and takes the place of the base model that a run trains itself;
--- what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a prompt: a chat
--- template must be in it.
+-- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
+-- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
+-- prompt: a chat template must be in it.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
+local gguf = require "mocl.gguf"
+local gguf_model = require "mocl.gguf_model"
 local model_config = require "mocl.model_config"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
+local covers = require "mocl.run_options".covers
 local tokenizer = require "mocl.tokenizer"
 
 local own_model = {}
@@ -19,15 +23,6 @@ end
 -- Options that speak of a base model that is trained here.
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
-
-local function covers(keys, key)
-  for _, k in ipairs(keys) do
-    if k == key or key:sub(1, #k + 1) == k .. "." then
-      return true
-    end
-  end
-  return false
-end
 
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
@@ -50,7 +45,8 @@ function own_model.fill(cfg, given)
       fail("%s: with init= there is no base model to train; leave it out", key)
     end
   end
-  local read, message = model_config.read(cfg.init)
+  local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
+  local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
   end
@@ -71,7 +67,7 @@ function own_model.fill(cfg, given)
   tok:release()
 end
 
---- Where the tokenizer lies: tokenizer=, or the model's directory.
+--- Where the tokenizer lies: tokenizer=, or the model itself.
 function own_model.tokenizer_path(cfg)
   return cfg.tokenizer.path ~= "" and cfg.tokenizer.path or cfg.init
 end
@@ -85,28 +81,59 @@ function own_model.tokenizer(cfg)
   return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
 end
 
--- Files that a tokenizer may consist of.
-local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "tokenizer_config.json", "added_tokens.json",
-  "special_tokens_map.json", "vocab.json", "merges.txt" }
+-- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
+local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt" }
+local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json" }
 
---- Copies the tokenizer's files into a directory, which then is the tokenizer.
-function own_model.copy_tokenizer(cfg, dir)
-  local path = own_model.tokenizer_path(cfg)
-  assert(fs.mkdir(dir))
-  if fs.exists(path) == "directory" then
-    for _, name in ipairs(FILES) do
-      if fs.exists(fs.join(path, name)) == "file" then
-        assert(fs.write(fs.join(dir, name), assert(fs.read(fs.join(path, name)))))
-      end
-    end
-  else
-    assert(fs.write(fs.join(dir, "tokenizer" .. (path:match "%.[^./]+$" or "")), assert(fs.read(path))))
+--- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
+function own_model.beside(path)
+  local list = {}
+  for i, name in ipairs(path ~= "" and fs.exists(path) == "file" and not path:find "%.bin$" and not gguf.is(path) and BESIDE or {}) do
+    list[i] = fs.join(fs.dirname(path), name)
+  end
+  return list
+end
+
+local function copy(from, to)
+  if fs.exists(from) == "file" then
+    assert(fs.copy(from, to))
   end
 end
 
+--- Copies the tokenizer's files into a directory, which then is the tokenizer. Of a GGUF file, which holds a model too,
+-- they are made.
+function own_model.copy_tokenizer(cfg, dir)
+  local path = own_model.tokenizer_path(cfg)
+  assert(fs.mkdir(dir))
+  for _, file in ipairs(own_model.beside(path)) do
+    copy(file, fs.join(dir, file:match "[^/]+$"))
+  end
+  if gguf.is(path) then
+    local tok = own_model.tokenizer(cfg)
+    assert(tok:save(dir))
+    tok:release()
+    return
+  elseif fs.exists(path) ~= "directory" then -- as tokenizer.load tells the kinds
+    copy(path, fs.join(dir, "tokenizer" .. (path:match "%.bin$" or path:match "%.model$" or ".json")))
+    return
+  end
+  for _, names in ipairs { FILES, BESIDE } do
+    for _, name in ipairs(names) do
+      copy(fs.join(path, name), fs.join(dir, name))
+    end
+  end
+end
+
+-- Their lines are no prompts.
+local OTHER_FORMATS = { json = true, csv = true, tsv = true, parquet = true, arrow = true, yaml = true, yml = true, xml = true, ndjson = true }
+
 -- fs.read and data.jsonl raise "FILE: reason"; here with the option in front.
 local function rows_of(option, path)
-  local ok, rows = pcall(function()
+  local other = path:gsub("%.gz$", ""):lower():match "%.([^./]+)$"
+  if OTHER_FORMATS[other] then
+    fail("%s=%s: .%s is not read; give the lines of a text file, or a .jsonl with one object a line", option, path, other)
+  end
+  local ok, rows = pcall(digest.in_passing, function()
     local list = {}
     if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
       for row, line in data.jsonl(path) do
@@ -133,13 +160,14 @@ local function no_pairs(objective)
 end
 
 --- A source (mocl.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file
--- (either may be gzip'd). o: path, seed, held_out (share of the different prompts that are kept for evaluation).
+-- (either may be gzip'd). Prompts that are the same but for white space (mocl.data.prompt_key) count once, as the first. o: path, seed, held_out (share of the different prompts that are kept for evaluation).
 function own_model.prompts(o)
   local list, seen = {}, {}
   for _, entry in ipairs(rows_of("prompts", o.path)) do
     local prompt = entry.row.prompt
-    if prompt:find "%S" and not seen[prompt] then
-      seen[prompt] = true
+    local key = data.prompt_key(prompt)
+    if key ~= "" and not seen[key] then
+      seen[key] = true
       list[#list + 1] = prompt
     end
   end
@@ -148,25 +176,23 @@ function own_model.prompts(o)
     fail("prompts=%s: holds %d different prompts; at least 10 are needed", o.path, #list)
   end
   rng.new(o.seed, "split prompts"):shuffle(list)
+  local train, test = table.move(list, 1, #list - n, 1, {}), table.move(list, #list - n + 1, #list, 1, {})
   return {
-    train_prompts = table.move(list, 1, #list - n, 1, {}), test_prompts = table.move(list, #list - n + 1, #list, 1, {}), known = {},
+    train_prompts = train, test_prompts = test, is_held_out = data.one_of(test), known = {},
     check = no_pairs, pairs = no_pairs, audit = function() end, rule_correlation = function() end,
   }
 end
 
 --- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
 -- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
--- between. Rows of held-out prompts (a list of texts) are left out.
-function own_model.answers(path, n, held_out)
-  local held, rows = {}, {}
-  for _, prompt in ipairs(held_out) do
-    held[prompt] = true
-  end
+-- between. Rows of held-out prompts are left out: those of which is_held_out(prompt).
+function own_model.answers(path, n, is_held_out)
+  local rows = {}
   for _, entry in ipairs(rows_of("sft.data", path)) do
     local prompt, response = entry.row.prompt, entry.row.response
     if type(response) ~= "string" then
       fail("sft.data=%s:%d: an object with the texts \"prompt\" and \"response\" expected", path, entry.line)
-    elseif not held[prompt] then
+    elseif not is_held_out(prompt) then
       local seam = prompt:find "%s$" or response:find "^%s"
       rows[#rows + 1] = { prompt = prompt, response = (seam and "" or " ") .. response }
     end

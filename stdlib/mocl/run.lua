@@ -7,6 +7,7 @@
 --   local sft = run:stage("sft", function(stage) ... return { loss = 1.2 } end)
 --   run:finish(result)
 
+local check = require "mocl.failure".check
 local checkpoint = require "mocl.checkpoint"
 local config = require "mocl.config"
 local digest = require "mocl.digest"
@@ -19,6 +20,7 @@ local run_lock = require "mocl.run_lock"
 local run_cures = require "mocl.run_cures"
 local run_logs = require "mocl.run_logs"
 local run_identity = require "mocl.run_identity"
+local run_inputs = require "mocl.run_inputs"
 local run_options = require "mocl.run_options"
 local sys = require "mocl.sys"
 
@@ -26,13 +28,6 @@ local Run = {}
 Run.__index = Run
 
 local LOGS, sizes, truncate = run_logs.NAMES, run_logs.sizes, run_logs.truncate
-
-local function check(ok, err)
-  if ok == nil or ok == false then
-    error(err, 0)
-  end
-  return ok
-end
 
 local function read_json(path)
   local value, err = json.decode(check(fs.read(path)))
@@ -126,6 +121,21 @@ local function forget(run, name)
   end
 end
 
+-- While stages are being forgotten this file lists them: a run that is stopped meanwhile goes on with forgetting them.
+local FORGOTTEN = "forgotten.json"
+
+-- Stages that were being forgotten when the run was stopped are forgotten; true where there were some.
+local function read_forgotten(run)
+  local path = fs.join(run.out, FORGOTTEN)
+  if not fs.exists(path) then
+    return false
+  end
+  for _, name in ipairs(read_json(path)) do
+    run.stages[name], run.forgotten[name] = nil, true
+  end
+  return true
+end
+
 -- stages.json: {name = {result =, order =, offsets = {log = bytes}, seconds =, outputs = {path = {name = hash}}}}
 local function read_stages(path)
   local stages = read_json(path)
@@ -170,8 +180,9 @@ local function inspect(run, opts, resume)
   if redo and not resume then
     error(("redo=%s goes with resume=auto"):format(redo), 0)
   end
-  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil and not redo
   run.stages = fs.exists(stages) and read_stages(stages) or {}
+  local half = read_forgotten(run)
+  run.complete = fs.exists(fs.join(out, "result.json")) ~= nil and not redo and not half
   if redo then
     forget(run, redo)
   end
@@ -236,17 +247,43 @@ local function rewind_to_newest(run)
   truncate(run, offsets)
 end
 
+-- env.json no longer says of stages that are forgotten or run here that another run made them (Run:adopt).
+local function forget_source(run, names)
+  local from = run.env and run.env.from
+  if type(from) ~= "table" or type(from.stages) ~= "table" then
+    return
+  end
+  local any = false
+  for _, name in ipairs(names) do
+    any = any or from.stages[name] ~= nil
+    from.stages[name] = nil
+  end
+  if any then
+    run.env.from = next(from.stages) and from or nil
+    write_json(run:path "env.json", run.env)
+  end
+end
+
 -- Takes away what the forgotten stages left, so that a run that is stopped meanwhile is still one without them.
 local function clear_forgotten(run)
-  if next(run.forgotten) == nil then
+  local names = json.array()
+  for name in pairs(run.forgotten) do
+    names[#names + 1] = name
+  end
+  if #names == 0 then
     return
-  elseif fs.exists(run:path "result.json") then
+  end
+  table.sort(names)
+  write_json(run:path(FORGOTTEN), names)
+  if fs.exists(run:path "result.json") then
     check(fs.remove(run:path "result.json"))
   end
   write_json(run:path "stages.json", run.stages)
-  for name in pairs(run.forgotten) do
+  for _, name in ipairs(names) do
     checkpoint.remove(base_of(run, name))
   end
+  forget_source(run, names)
+  check(fs.remove(run:path(FORGOTTEN)))
   run.forgotten = {}
 end
 
@@ -281,12 +318,15 @@ local function enter(run, opts, resume, home)
     clear_forgotten(run)
     rewind_to_newest(run)
     for _, d in ipairs(changed) do -- a file that another one has replaced
-      if run.env.inputs and type(d.a) == "string" then
-        run.env.inputs[d.a] = nil
+      for file in pairs(run.env.inputs and type(d.a) == "string" and run_inputs.of(d.a, run.env.inputs) or {}) do
+        run.env.inputs[file] = nil
       end
     end
     if #changed > 0 then
       write_identity(run, opts)
+    end
+    for file, hash in pairs(run.env.inputs or {}) do
+      run.recorded[file] = hash
     end
   end
   if fs.dirname(out) == home and out ~= fs.join(home, "last") then
@@ -321,7 +361,7 @@ function Run.open(opts)
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     set = run_options.set(opts.info),
     complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
-    files = {}, stages = {}, forgotten = {}, started = sys.now(), pid = sys.getpid(),
+    files = {}, stages = {}, forgotten = {}, recorded = {}, late = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -351,41 +391,43 @@ local function drop_stages(self, path, names)
     #names == 1 and ("stage '%s' is"):format(names[1]) or ("the stages %s are"):format(table.concat(names, ", "))))
 end
 
-local function hash_input(self, path, option)
-  if fs.exists(path) == "directory" then
-    local names = check(fs.list(path))
-    table.sort(names)
-    for _, name in ipairs(names) do
-      if not name:match("^%.") then
-        hash_input(self, fs.join(path, name), option)
-      end
-    end
-    return
-  end
-  local hash = check(fs.sha256(path))
-  local inputs = self.env.inputs or {}
-  if inputs[path] == hash then
-    return hash
-  elseif inputs[path] and not option then
-    error(("%s: is not the file this run began with (sha256 %s, was %s)"):format(path, hash,
-      inputs[path]), 0)
-  elseif inputs[path] then
+local function hash_input(self, path, option, later)
+  local now, before = run_inputs.hashes(path, self.recorded, self.late, later)
+  local change = next(before) and run_inputs.change(now, before)
+  if change and not option then
+    error(change .. ": put it back as it was, or start again with another out=", 0)
+  elseif change then
     local users = run_options.users(option, self.depends, used_stages(self))
     if #users > 0 then
       drop_stages(self, path, users)
     end
   end
-  inputs[path] = hash -- last: if this process is killed above, the next one does it again
-  self.env.inputs = inputs
+  local inputs = self.env.inputs or {}
+  for _, set in ipairs { before, now } do
+    for name in pairs(set) do
+      inputs[name] = now[name]
+    end
+  end
+  self.env.inputs = inputs -- last: if this process is killed above, the next one does it again
   write_json(self:path("env.json"), self.env)
-  return hash
+  return now[path]
+end
+
+--- Of a complete run: a line on the first of the recorded inputs that is no longer as it was, or nil.
+function Run:changed_input()
+  local before, now = self.env.inputs or {}, {}
+  for file in pairs(before) do
+    now[file] = fs.sha256(file)
+  end
+  return run_inputs.change(now, before)
 end
 
 --- Records the SHA-256 of a file, or of each file of a directory, in env.json. On a continued run
--- an input that is no longer the same raises; if it is the value of an option, the stages that depend on this option
--- (mocl.run_options) are run again, and the others are kept.
-function Run:hash_input(path, option)
-  return guarded(self.out, hash_input, self, path, option)
+-- an input that is no longer the same raises, as does a file that is new in a directory or gone from it; if it is the value of
+-- an option, the stages that depend on this option (mocl.run_options) are run again, and the others are kept. later, a function
+-- of a path, may leave files out until they are read in any case.
+function Run:hash_input(path, option, later)
+  return guarded(self.out, hash_input, self, path, option, later)
 end
 
 local function append(run, name, row)
@@ -494,6 +536,7 @@ end
 
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
+  forget_source(run, { name })
   local result = attempt(run, name, fn, stage)
   if type(result) == "table" and next(result) == nil then
     result = nil
@@ -507,8 +550,9 @@ end
 
 local function adopt(run, name, done, copy, logs)
   local started = sys.now()
-  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here
-  copy()
+  checkpoint.remove(base_of(run, name)) -- of a stage that had begun here, and its rows
+  rewind_to_newest(run)
+  digest.in_passing(copy)
   refuse_fork(run)
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")

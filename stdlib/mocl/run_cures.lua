@@ -32,6 +32,8 @@ function run_cures.of(err, out, new)
   end
   if err:find(": No such file or directory$") and not new and not fs.exists(out) then
     return ("%s\nthe run's directory is gone: start again"):format(err)
+  elseif err:find "^reward '" then
+    return err .. "\nonce the reward is right, continue with resume=auto"
   elseif err:find("memory", 1, true) and (err:find("out of ", 1, true) or err:find("not enough", 1, true)) then
     return err .. "\nwith more memory the run can be continued with resume=auto"
   end

@@ -1,17 +1,11 @@
 --- mocl.run_logs: the logs of a run, metrics.jsonl and samples.jsonl: one object a line. A run keeps their open files in
 -- run.files; where they ended at a finished stage or a checkpoint is a table of bytes by name, to which they can be cut back.
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 
 local run_logs = { NAMES = { "metrics", "samples" } } -- files NAME.jsonl
-
-local function check(ok, err)
-  if ok == nil or ok == false then
-    error(err, 0)
-  end
-  return ok
-end
 
 --- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
 -- of a constant) must not cost a run its end.

@@ -3,6 +3,8 @@
 -- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
 -- are not finite, so that one bad reward cannot spoil the statistics.
 
+local check_options = require "mocl.options".check
+local check = require "mocl.failure".ensure
 local shown = require("mocl.config_text").shown
 
 local running = {}
@@ -13,21 +15,8 @@ Running.__name = "mocl.running"
 
 local ROUNDING = 1e-9 -- a deviation below this share of the mean is what rounding leaves of a constant
 
-local function check(condition, level, format, ...)
-  if not condition then
-    error(format:format(...), level + 1)
-  end
-end
-
 local function is_finite(x)
   return type(x) == "number" and x == x and x ~= math.huge and x ~= -math.huge
-end
-
-local function check_keys(t, known, what)
-  check(type(t) == "table", 3, "%s: a table expected, got %s", what, type(t))
-  for key in pairs(t) do
-    check(known[key], 3, "%s: unknown key '%s'", what, tostring(key))
-  end
 end
 
 local function check_law(t, what)
@@ -48,11 +37,11 @@ function running.unit(mean, std)
   return 1.0, false
 end
 
-local OPTIONS = { n = true, kind = true, factor = true }
+local OPTIONS = { "n", "kind", "factor" }
 
 --- running.new{n=, kind="count"|"ema", factor=.95}
 function running.new(options)
-  check_keys(options, OPTIONS, "running.new")
+  check_options("running.new", options, {}, OPTIONS)
   local r = setmetatable({
     n = options.n,
     kind = options.kind or "count",
@@ -153,10 +142,9 @@ end
 -- divided: x - mean + offset.
 function Running:normalize(row, options)
   local offset = 1.0
-  for key, value in pairs(options or {}) do
-    check(key == "offset", 2, "normalize: unknown option '%s'", tostring(key))
-    check(is_finite(value), 2, "normalize: offset is a number, got %s", tostring(value))
-    offset = value
+  if options then
+    offset = check_options("normalize", options, {}, { "offset" }).offset or offset
+    check(is_finite(offset), 2, "normalize: offset is a number, got %s", tostring(offset))
   end
   check(type(row) == "table" and #row == self.n, 2,
     "normalize: a list of %d numbers expected", self.n)
@@ -179,10 +167,11 @@ function Running:__tostring()
   return ("mocl.running (%s, %d numbers, %g rows)"):format(self.kind, self.n, self.count)
 end
 
-local STATE = { n = true, kind = true, factor = true, count = true, mean = true, var = true }
+local STATE = { "n", "kind", "factor", "count", "mean", "var" }
 
 function running.restore(state)
-  check_keys(state, STATE, "running.restore")
+  check(type(state) == "table", 2, "running.restore: a table expected, got %s", type(state))
+  check_options("running.restore", state, {}, STATE)
   check_law(state, "running.restore")
   check(is_finite(state.count) and state.count >= 0, 2, "running.restore: count is %s",
     tostring(state.count))

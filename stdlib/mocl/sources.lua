@@ -1,6 +1,7 @@
 --- mocl.sources: where a language-model run gets its prompts, answers and preference pairs: the embedded
 -- task, or files of HH-RLHF. Both give the same things:
 --   train_prompts, test_prompts   plain prompts, without preference tags
+--   is_held_out(prompt)           whether nothing may train on this prompt, white space aside
 --   documents(r)                  texts for the tokenizer and the base model
 --   sft(r)                        rows {prompt, response}; prompts carry random preferences
 --   pairs(objective)              rows to train a reward model on (mocl.reward), and held-out pairs
@@ -10,11 +11,12 @@
 -- Responses begin with a space, so that prompt .. response is the text.
 
 local data = require "mocl.data"
+local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
+local options = require "mocl.options"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
-local config_text = require "mocl.config_text"
 
 local sources = {}
 
@@ -39,7 +41,7 @@ function sources.check_objectives(names, known, extra)
       ok = ok or k == name
     end
     if not ok then
-      local near = config_text.nearest(name, known)
+      local near = options.nearest(name, known)
       error(("unknown objective '%s'%s; known here: %s"):format(name, near and (" (did you mean '%s'?)"):format(near) or "",
         table.concat(known, ", ")), 0)
     end
@@ -59,6 +61,7 @@ function sources.assistant(o)
   end
   local task = assistant.new { seed = o.seed, trade_off = o.trade_off, weights = math.max(1, #o.objectives) }
   local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = { "humor", "helpful", "harmless" } }
+  source.is_held_out = data.one_of(task.test_prompts)
   function source.documents(r)
     return task:pretrain_texts(r, o.documents)
   end
@@ -100,7 +103,7 @@ local function hh_rows(source, o)
       or "No such file or directory"), 0)
   end
   for _, objective in ipairs(source.known) do
-    local list, counts = data.hh_rlhf(o.path, { objective = objective, split = "test" })
+    local list, counts = digest.in_passing(data.hh_rlhf, o.path, { objective = objective, split = "test" })
     if not list then
       error("data=" .. counts, 0)
     end
@@ -148,6 +151,9 @@ function sources.hh_rlhf(o)
   local rows = hh_rows(source, o)
   local held = held_out(rows, known, o.held_out)
   local train, test, seen = {}, {}, {}
+  function source.is_held_out(prompt)
+    return held[data.prompt_key(prompt)] == true
+  end
   source.train_prompts, source.test_prompts = {}, {}
   for _, objective in ipairs(known) do
     train[objective], test[objective] = {}, {}

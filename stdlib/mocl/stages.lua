@@ -4,7 +4,10 @@
 -- A context table is shared by them: run, cfg, source (mocl.sources), and, as they come to be, tok (tokenizer),
 -- rewards (list of {name=, f=}), grid (preferences), actor (mocl.policy), sft (statistics and figures).
 
+local config = require "mocl.config"
+local digest = require "mocl.digest"
 local from_run = require "mocl.from_run"
+local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm"
 local memory_plan = require "mocl.memory_plan"
@@ -46,6 +49,20 @@ function stages.depends(more)
   return all
 end
 
+--- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
+-- a model of their own size, so that preset=hh goes in front where no preset is named.
+function stages.arguments(schema, args, meta)
+  local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
+  for _, a in ipairs(args) do
+    plain[#plain + 1] = a ~= "--help" and a ~= "--print-config" and a or nil
+  end
+  local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
+  if ok and cfg.data ~= "" and not info.preset then
+    table.insert(list, 1, "preset=hh")
+  end
+  return list
+end
+
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
 stages.VOLATILE = { "from", "save_every" }
 
@@ -62,17 +79,49 @@ function stages.from_run(cfg, info, functions, depends)
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
   table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
   return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
-    set = run_options.set(info),
-    neutral = ONLY_SAID })
+    beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
---- Records the files that options name (mocl.run).
+--- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
+  local function later(path)
+    return not run.stages.sft and path:find "%.safetensors$" ~= nil
+  end
   for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
     if path ~= "" then
+      run:hash_input(path, nil, path == cfg.init and later or nil)
+    end
+  end
+  for _, path in ipairs(own_model.beside(cfg.tokenizer.path)) do
+    if fs.exists(path) == "file" then
       run:hash_input(path)
     end
   end
+end
+
+--- Says on stderr where a complete run shows what it made of a file that has changed since.
+function stages.say_changed(run)
+  local change = run:changed_input()
+  if change then
+    io.stderr:write(("warning: %s\nwhat follows was made before; another out= makes all anew, resume=auto redo=STAGE what used a changed rewards file\n")
+      :format(change))
+  end
+end
+
+-- The model of a directory that this run made, or, as it was when this run began, that of init=.
+local function load(ctx, dir)
+  local options = { device = ctx.cfg.device }
+  if dir ~= ctx.cfg.init then
+    return assert(transformer.load(dir, options))
+  end
+  local model = assert(digest.in_passing(transformer.load, dir, options))
+  ctx.run:hash_input(dir)
+  return model
+end
+
+-- Saves a model, whose files a stage then names as its output.
+local function save(save_to, ...)
+  assert(digest.in_passing(save_to, ...))
 end
 
 --- A status line for a stage of the run.
@@ -235,7 +284,7 @@ end
 function stages.language_model(ctx, name, from, options, rows)
   local cfg, run = ctx.cfg, ctx.run
   run:stage(name, function(stage)
-    local model = from and assert(transformer.load(from, { device = cfg.device })) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and load(ctx, from) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
     local prompts, responses = lm.encode(ctx.tok, rows())
     transformer.train_base(model)
     local trainer <close> = lm.trainer {
@@ -248,7 +297,7 @@ function stages.language_model(ctx, name, from, options, rows)
     end, function(value)
       return ("loss %.3f"):format(value)
     end)
-    assert(transformer.save(model, run:path(name), ids_of(ctx)))
+    save(transformer.save, model, run:path(name), ids_of(ctx))
     stage:clear()
     stage:output(name)
     return { loss = loss }
@@ -277,7 +326,7 @@ function stages.base_and_sft(ctx)
     return
   end
   ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
-    assert(transformer.save(assert(transformer.load(from, { device = cfg.device })), ctx.run:path "sft", ids_of(ctx)))
+    save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
     stage:output "sft"
   end)
 end
@@ -313,7 +362,7 @@ local function train_reward_model(ctx, name)
       io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
         held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
     end
-    assert(model:save(run:path("reward-" .. name)))
+    save(model.save, model, run:path("reward-" .. name))
     stage:clear()
     stage:output("reward-" .. name)
     return held
@@ -385,7 +434,8 @@ local function histograms(rows, statistics)
       column[i] = policy.normalize(row, statistics)[j]
     end
     local middle = constant and constant[j] and statistics.mean[j] or 1
-    out[j] = metrics.histogram(column, middle - 6, middle + 6, 120)
+    local half = math.max(6, 1e-6 * math.abs(middle)) -- 6 is nothing beside 1e17
+    out[j] = metrics.histogram(column, middle - half, middle + half, 120)
   end
   return out
 end

@@ -8,6 +8,7 @@
 --   end
 --   t:finish()
 
+local check = require "mocl.failure".check
 local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
@@ -25,13 +26,6 @@ local Trainer = {}
 Trainer.__index = Trainer
 
 -- as assert, without a place in the code: what fails is a file
-local function check(ok, message)
-  if not ok then
-    error(message, 0)
-  end
-  return ok
-end
-
 --- Warm-up to 1, then linear to 0 at `total`: the factor of step (from 1).
 function trainer.schedule(step, warmup, total)
   if step <= warmup then

@@ -1,4 +1,5 @@
---- mocl.transformer: Llama-style decoders: making, loading and saving them (Hugging Face directories).
+--- mocl.transformer: Llama-style decoders: making, loading and saving them (Hugging Face directories; GGUF files are
+-- loaded alone).
 -- The model object, ragged batches and generation are C (mocl.transformer.core).
 --
 --   local transformer = require "mocl.transformer"
@@ -8,10 +9,12 @@
 local core = require "mocl.transformer.core"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local gguf_model = require "mocl.gguf_model"
 local json = require "mocl.json"
 local model_config = require "mocl.model_config"
 local model_files = require "mocl.model_files"
 local model_keys = require "mocl.model_keys"
+local options = require "mocl.options"
 local tensor = require "mocl.tensor"
 
 local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
@@ -85,9 +88,17 @@ local function is_known_extra(config, tensors)
 end
 
 --- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
--- dtype, which may be "bf16" on cuda.
+-- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.gguf reads.
 function transformer.load(dir, opts)
   opts = opts or {}
+  if gguf_model.names(dir) then
+    local model, found, code = gguf_model.load(dir, opts)
+    if not model then
+      return nil, found, code
+    end
+    ends[model] = found.eos
+    return model, found.all
+  end
   local read, message, code = model_config.read(dir)
   if not read then
     return nil, message, code
@@ -215,6 +226,14 @@ function transformer.save(model, dir, extra)
     return nil, message, code
   end
   return true
+end
+
+--- transformer.save_gguf(model, path, {type="F32", metadata=}) -> true | fail: one file for llama.cpp, matrices as F32, F16,
+-- BF16 or Q8_0. metadata: a list of further keys as in gguf.save, such as those of a tokenizer. A model with an adapter
+-- raises: it must be merged first.
+function transformer.save_gguf(model, path, opts)
+  opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
+  return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
 
 --- The tensors of the model, in a fixed order: the base's, or the adapter's.

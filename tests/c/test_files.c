@@ -16,8 +16,8 @@
 #include "csv.h"
 #include "dir.h"
 #include "file.h"
+#include "file_hash.h"
 #include "safetensors.h"
-#include "sha256.h"
 #include "text.h"
 
 static mocl_ctx *ctx;
@@ -206,6 +206,42 @@ static void check_hash(const char *text, size_t repeat, const char *want) {
     CHECK(strcmp(hex, want) == 0);
 }
 
+/* the bytes of one and many calls are the same text, whatever their sizes */
+static void test_sha256_pieces(void) {
+    char text[300], one[MOCL_SHA256_HEX], many[MOCL_SHA256_HEX];
+    for (size_t i = 0; i < sizeof text; i++) text[i] = (char)(i * i);
+    for (size_t n = 0; n <= sizeof text; n++) {
+        mocl_sha256 h;
+        mocl_sha256_begin(&h);
+        mocl_sha256_add(&h, text, n);
+        mocl_sha256_end(&h, one);
+        mocl_sha256_begin(&h);
+        for (size_t at = 0; at < n; at++) mocl_sha256_add(&h, text + at, 1);
+        mocl_sha256_end(&h, many);
+        if (strcmp(one, many) != 0) break;
+    }
+    CHECK(strcmp(one, many) == 0);
+}
+
+/* A hash needs no memory; what there is no memory to remember is read again. */
+static void test_sha256_no_memory(void) {
+    static const char *const want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    char hex[MOCL_SHA256_HEX];
+    CHECK(mocl_file_write_atomic(ctx, in_tmp("abc"), "abc", 3) == MOCL_OK);
+    usleep(20000); /* older than the tick in which it changed */
+    mocl_file_hash_passing(ctx, true);
+    for (int allocations = 0; allocations < 3; allocations++) {
+        mocl_fail_after(ctx, allocations);
+        CHECK(mocl_file_hash(ctx, in_tmp("abc"), hex) == MOCL_OK && strcmp(hex, want) == 0);
+    }
+    mocl_fail_after(ctx, -1);
+    mocl_file_hash_passing(ctx, false);
+    CHECK(mocl_file_hash(ctx, in_tmp("abc"), hex) == MOCL_OK && strcmp(hex, want) == 0);
+    mocl_ctx_interrupt(ctx);
+    CHECK(mocl_file_write_atomic(ctx, in_tmp("abc"), "abcd", 4) == MOCL_OK);
+    CHECK(mocl_file_hash(ctx, in_tmp("abc"), hex) == MOCL_E_INTERRUPT);
+}
+
 /* the examples of FIPS 180-2, appendix B, and the empty text */
 static void test_sha256(void) {
     check_hash("", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -216,8 +252,8 @@ static void test_sha256(void) {
     check_hash("aaaaaaaaaa", 100000,
                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     char hex[MOCL_SHA256_HEX];
-    CHECK(mocl_sha256_file(ctx, in_tmp("none"), hex) == MOCL_E_IO);
-    CHECK(mocl_sha256_file(ctx, tmp, hex) == MOCL_E_IO && says("Is a directory"));
+    CHECK(mocl_file_hash(ctx, in_tmp("none"), hex) == MOCL_E_IO);
+    CHECK(mocl_file_hash(ctx, tmp, hex) == MOCL_E_IO && says("Is a directory"));
 }
 
 /* ---- text ---- */
@@ -493,8 +529,8 @@ static void test_write(void) {
     mocl_safetensors_pair swapped[] = {pairs[1], pairs[0]};
     CHECK(mocl_safetensors_write(ctx, again, reversed, N_SOURCES, swapped, 2) == MOCL_OK);
     char one[MOCL_SHA256_HEX] = "1", two[MOCL_SHA256_HEX] = "2";
-    mocl_sha256_file(ctx, path, one);
-    mocl_sha256_file(ctx, again, two);
+    mocl_file_hash(ctx, path, one);
+    mocl_file_hash(ctx, again, two);
     CHECK(strcmp(one, two) == 0);
 }
 
@@ -746,6 +782,8 @@ int main(void) {
     test_writer();
     test_dir();
     test_sha256();
+    test_sha256_pieces();
+    test_sha256_no_memory();
     test_lines();
     test_utf8();
     test_csv();

@@ -14,12 +14,7 @@ local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.transformer"
 
-local o = { device = "cuda:0", shape = "tiny", dtype = "f32", out = "bench.json" }
-for _, a in ipairs(arg) do
-  local k, v = a:match("^(%w+)=(.*)$")
-  assert(k and o[k], "bench.lua: unknown argument " .. a)
-  o[k] = v
-end
+local o = dofile((arg[0]:gsub("[^/]*$", "arguments.lua"))) { device = "cuda:0", shape = "tiny", dtype = "f32", out = "bench.json" }
 
 local SHAPES = {
   tiny = { config = { vocab_size = 96, hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 4, intermediate_size = 48,

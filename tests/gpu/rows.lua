@@ -6,12 +6,7 @@ local nn = require "mocl.nn.core"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 
-local o = { device = "cuda:0", shape = "tiny" }
-for _, a in ipairs(arg) do
-  local k, v = a:match("^(%w+)=(.*)$")
-  assert(k and o[k], "rows.lua: unknown argument " .. a)
-  o[k] = v
-end
+local o = dofile((arg[0]:gsub("[^/]*$", "arguments.lua"))) { device = "cuda:0", shape = "tiny" }
 
 -- outputs x inputs of the linear layers; vocabulary x width of the head; most rows
 local SHAPES = {

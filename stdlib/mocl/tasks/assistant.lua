@@ -8,7 +8,7 @@
 
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
-local nearest = require "mocl.config_text".nearest
+local nearest = require "mocl.options".nearest
 local pairs_of = require "mocl.tasks.assistant.pairs"
 local rule = require "mocl.tasks.assistant.rule"
 local texts = require "mocl.tasks.assistant.texts"
