@@ -492,12 +492,17 @@ function Stage:sample(row)
   return self.run:sample(row)
 end
 
--- A stage that ran before: its outputs must be as it left them.
+-- A stage that ran before: its outputs must be as it left them, with no file of another's among them.
 local function reuse(run, name)
   local done = run.stages[name]
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, ("what stage '%s' of this run wrote, put it back or start again with another out=")
       :format(name))
+    local added = digest.added(run:path(path), hashes)
+    if added then
+      error(("%s: is beside what stage '%s' of this run wrote, and would be read with it: take it away, or start again with another out=")
+        :format(run:path(path, added), name), 0)
+    end
   end
   return done.result or {}
 end
