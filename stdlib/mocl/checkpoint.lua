@@ -97,7 +97,11 @@ local function discard(base, name)
   if fs.exists(dying) then
     check(fs.remove_tree(dying))
   end
-  check(fs.rename(fs.join(base, name), dying))
+  local ok, err = fs.rename(fs.join(base, name), dying)
+  if not ok and fs.exists(dying) then -- renamed, but the disk did not confirm it
+    fs.remove_tree(dying)
+  end
+  check(ok, err)
   check(fs.remove_tree(dying))
 end
 
