@@ -372,6 +372,7 @@ T.test("what is no set of points is refused by every figure, with its name and p
   end
   for _, name in ipairs { "eum", "igd_plus", "mul", "r2", "sparsity" } do
     T.raises(name .. ": there are no points", FIGURES[name], {})
+    T.raises(name .. ": there are no points", FIGURES[name], setmetatable({}, { __len = function() return -3 end }))
   end
   T.eq({ FIGURES.cardinality {}, FIGURES.supported {}, (FIGURES.hypervolume_contributions {}) }, { 0, {}, {} })
   local pair = { { 0.5, 0.5 } }

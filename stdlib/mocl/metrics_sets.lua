@@ -42,7 +42,7 @@ end
 local function points_of(name, list, what, d, minimize, some)
   if type(list) ~= "table" then
     error(("%s: a list of %ss expected, got a %s"):format(name, what, type(list)), 3)
-  elseif some and #list == 0 then
+  elseif some and #list < 1 then
     error(("%s: there are no %ss"):format(name, what), 3)
   end
   local rows = {}
@@ -73,7 +73,7 @@ end
 
 -- weight vectors of d entries each, none negative, that sum to 1
 local function weights_of(name, list, d)
-  if type(list) ~= "table" or #list == 0 then
+  if type(list) ~= "table" or #list < 1 then
     error(("%s: a list of weight vectors that is not empty expected, got %s"):format(name,
       type(list) == "table" and "none" or "a " .. type(list)), 3)
   end
