@@ -32,6 +32,7 @@ end
 -- ---- what is not documented function by function, and why ----
 
 M.undocumented = {
+  ["mocl.chat_templates"] = "data of mocl.chat; chat.md has them as a table",
   ["mocl.config_text"] = "parts of mocl.config, which exports what others may call",
   ["mocl.control_target"] = "parts of mocl.control",
   ["mocl.data_prefs"] = "parts of mocl.data, which exports them",
@@ -40,6 +41,7 @@ M.undocumented = {
   ["mocl.model_config"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_files"] = "parts of mocl.transformer; compatibility.md says what they read",
   ["mocl.model_keys"] = "data of mocl.transformer; compatibility.md has them as a table",
+  ["mocl.sha256"] = "a hash inside mocl.chat",
   ["mocl.on_error"] = "how functions of the library add words to an error",
   ["mocl.options"] = "how functions of the library check their tables of options",
   ["mocl.options.core"] = "the C side of mocl.options",

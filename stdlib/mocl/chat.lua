@@ -120,7 +120,7 @@ function chat.template(name, tokens)
     local names = sorted_names()
     local near = type(name) == "string" and options.nearest(name, names)
     error(("chat: no template '%s'%s"):format(tostring(name), near and (" (did you mean '%s'?)"):format(near)
-      or " (known: " .. table.concat(names, ", ") .. ", mistral, qwen, smollm)"), 2)
+      or " (known: " .. table.concat(names, ", ") .. ", mistral, qwen, smollm)"), 0)
   end
   return built_in(full, options.check("chat.template", tokens or {}, {}, { "bos_token", "eos_token" }))
 end

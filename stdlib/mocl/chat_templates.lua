@@ -49,8 +49,12 @@ local function lstrip_lines(text)
   return (text:gsub("^\n+", ""))
 end
 
-local function strip_lines(text)
-  return lstrip_lines((text:match "^(.-)\n*$"))
+local function rstrip_lines(text)
+  local last = #text
+  while text:byte(last) == 10 do
+    last = last - 1
+  end
+  return text:sub(1, last)
 end
 
 -- What stands before the first, or after the last, of a word in a text; the whole text where it is not there.
@@ -166,12 +170,12 @@ local function qwen3(messages, opts)
     local content, thought = message.content, ""
     if message.role == "assistant" then
       if content:find("</think>", 1, true) then
-        thought = before_first(content, "</think>"):match "^(.-)\n*$"
+        thought = rstrip_lines(before_first(content, "</think>"))
         thought = lstrip_lines(after_last(thought, "<think>"))
         content = lstrip_lines(after_last(content, "</think>"))
       end
       if i > query and (i == #messages or thought ~= "") then
-        content = "<think>\n" .. strip_lines(thought) .. "\n</think>\n\n" .. lstrip_lines(content)
+        content = "<think>\n" .. rstrip_lines(lstrip_lines(thought)) .. "\n</think>\n\n" .. lstrip_lines(content)
       end
     end
     out[i] = im(message.role, content)
@@ -348,6 +352,7 @@ templates.BY_HASH = {
   ["3c4ad5fa60dd8c7ccdf82fa4225864c903e107728fcaf859fa6052cb80c92ee9"] = "mistral-v7",
   ["7a2fad4301dcce93b13747dfd6ee5fa696dc12de86b85b86344bea8f649022b3"] = "qwen1.5",
   ["9161685725c9f49b4f36d8f446bcdb801a68ba70f91764dffccafcddcb69cfe9"] = "qwen1.5",
+  ["4039eed0f28b7aaa337e70c76cfedba3271ee32505835a095a8c92e536b3c355"] = "qwen2",
   ["793202280c0910ab26bc6eb57c8212c2417324c6d8c4efd0d10d59092ab3e3eb"] = "qwen2",
   ["f0206845c9ebc3abb4735d44f286eb81ce99238ad2accc710c6fc60e6cb8ccc8"] = "qwen2",
   ["356ec41aea6f0edb7fdd0d057a7d0b6bc80053f18c3650e5d6f20e85871e91e6"] = "qwen2-factory",
