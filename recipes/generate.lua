@@ -5,8 +5,8 @@
 -- model: a Hugging Face directory, or a GGUF file; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the
 -- model's own directory or file if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty prompt is the
 -- BOS token alone. With chat=auto the prompt is a user's turn of a chat (and system its system message), written by the
--- chat template of the model's files, or of the name given: docs/chat.md. Standard output gets the text and nothing else, as its tokens come; with n > 1 the texts, when all
--- are there, with a line --- between them. A text ends with one of the end tokens of the model's files (the
+-- chat template of the model's files, or of the name given: docs/chat.md. Standard output gets the text and nothing
+-- else, as its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with one of the end tokens of the model's files (the
 -- tokenizer's EOS token where they name none), a new BOS token, a stop text (which is part of it; it may be a special
 -- token, which is not printed) or max_new_tokens. Same seed, same texts.
 

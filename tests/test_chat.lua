@@ -93,7 +93,7 @@ local function hello_of(path, opts)
   return chat.apply(template, HELLO), name
 end
 
-T.test("chat.of: the text from the key, the list, the files and GGUF; the tokens from all the files that name them", function()
+T.test("chat.of: the text from the key, the list, the files, GGUF; the tokens from the files that name them", function()
   known(TEXT, "llama-3", function()
     local CONFIG = { chat_template = TEXT, bos_token = "<b>" }
     local WANT = "<b><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
@@ -102,7 +102,8 @@ T.test("chat.of: the text from the key, the list, the files and GGUF; the tokens
     CONFIG.bos_token = { content = "<b>", lstrip = false }
     T.eq(hello_of(directory { ["tokenizer_config.json"] = CONFIG }), WANT)
     CONFIG.bos_token = nil
-    T.eq(hello_of(directory { ["tokenizer_config.json"] = CONFIG, ["special_tokens_map.json"] = { bos_token = "<b>" } }), WANT)
+    T.eq(hello_of(directory { ["tokenizer_config.json"] = CONFIG,
+      ["special_tokens_map.json"] = { bos_token = "<b>" } }), WANT)
     local list = { bos_token = "<b>", chat_template = { { name = "tool_use", template = "x" },
       { name = "default", template = TEXT } } }
     T.eq(hello_of(directory { ["tokenizer_config.json"] = list }), WANT)
@@ -126,8 +127,8 @@ end)
 T.test("chat.of: a text that is not known is refused, be it one byte off", function()
   known(TEXT, "chatml", function()
     for _, text in ipairs { TEXT .. " ", TEXT .. "\n\n", TEXT:gsub("own", "Own"), "" } do
-      T.fails("tokenizer_config.json: the chat template that begins with .* is not one that mocl knows; give a template of "
-        .. "your own, a Lua function %(messages, opts%) %-> text", chat.of,
+      T.fails("tokenizer_config.json: the chat template that begins with .* is not one that mocl knows; "
+        .. "give a template of your own, a Lua function %(messages, opts%) %-> text", chat.of,
         directory { ["tokenizer_config.json"] = { chat_template = text } })
     end
   end)
@@ -155,8 +156,8 @@ end)
 
 T.test("messages and options: what is refused", function()
   local function fails(pattern, messages, opts, name)
-    T.raises("^[^\n]*chat: template " .. (name or "chatml"):gsub("%p", "%%%0") .. ": " .. pattern, chat.apply, name or "chatml",
-      messages, opts)
+    name = name or "chatml"
+    T.raises("^[^\n]*chat: template " .. name:gsub("%p", "%%%0") .. ": " .. pattern, chat.apply, name, messages, opts)
   end
   fails("a list of messages .* expected, got an empty one", {})
   fails("a list of messages .* expected, got a string", "Hello")
@@ -167,7 +168,8 @@ T.test("messages and options: what is refused", function()
   fails("message 1 %(user%) has no content", { { role = "user", content = json.null } })
   fails("message 1 %(user%) has a table as its content", { { role = "user", content = { { type = "text" } } } })
   fails("message 1 %(assistant%) has tool_calls", { { role = "assistant", content = "", tool_calls = {} } })
-  fails("unknown option 'add_generation_promt' %(did you mean 'add_generation_prompt'", HELLO, { add_generation_promt = true })
+  fails("unknown option 'add_generation_promt' %(did you mean 'add_generation_prompt'", HELLO,
+    { add_generation_promt = true })
   fails("unknown option 'date'", HELLO, { date = "x" })
   fails("add_generation_prompt is true or false, got a string", HELLO, { add_generation_prompt = "true" })
   fails("date is a text, got a number", HELLO, { date = 5 }, "llama-3.1")
@@ -190,7 +192,8 @@ T.test("a template of one's own has the same form, and decides for itself what m
 end)
 
 T.test("chat.encode: special tokens are found in the text, and none is added", function()
-  local tok = tokenizer.train({ "user assistant" }, { vocab_size = 300, special_tokens = { "<s>", "</s>", "<|im_start|>" } })
+  local tok = tokenizer.train({ "user assistant" }, { vocab_size = 300,
+    special_tokens = { "<s>", "</s>", "<|im_start|>" } })
   local ids = chat.encode(tok, "<s><|im_start|>user</s>")
   T.eq({ ids[1], ids[2], ids[#ids] }, { 0, 2, 1 })
   T.eq(tok:decode(ids, { skip_special = false }), "<s><|im_start|>user</s>")

@@ -53,8 +53,8 @@ local function checked(messages)
     elseif not given(m.role) then
       return nil, ("message %d has no role"):format(i)
     elseif not ROLES[m.role] then
-      return nil, ("message %d has the role '%s', which is none of system, user, assistant; for others write a template "
-        .. "of your own as a Lua function"):format(i, tostring(m.role))
+      return nil, ("message %d has the role '%s', which is none of system, user, assistant; for others write a "
+        .. "template of your own as a Lua function"):format(i, tostring(m.role))
     elseif not given(m.content) then
       return nil, ("message %d (%s) has no content"):format(i, m.role)
     elseif type(m.content) ~= "string" then
@@ -109,8 +109,8 @@ local function built_in(name, tokens)
   end
 end
 
-local OWN = "give a template of your own, a Lua function (messages, opts) -> text, to chat.apply, or the name of a built-in "
-  .. "one if you know that it is the same"
+local OWN = "give a template of your own, a Lua function (messages, opts) -> text, to chat.apply, or the name of a "
+  .. "built-in one if you know that it is the same"
 
 --- chat.template(name, tokens) -> template. The built-in one of a name. tokens { bos_token =, eos_token = } are the
 -- texts that stand for these tokens. Raises for an unknown name.
@@ -142,8 +142,8 @@ function chat.encode(tok, text)
   local ids, bos = tok:encode(text, { special = true }), tok:bos_id()
   local spelled = bos and tok:id_to_token(bos)
   if spelled and text:sub(1, #spelled) == spelled and ids[1] ~= bos then
-    error(("chat.encode: the text begins with %s, which is no special token in texts for this tokenizer; load it from a "
-      .. "directory whose tokenizer_config.json names its special tokens"):format(spelled), 2)
+    error(("chat.encode: the text begins with %s, which is no special token in texts for this tokenizer; load it from "
+      .. "a directory whose tokenizer_config.json names its special tokens"):format(spelled), 2)
   end
   return ids
 end
@@ -256,8 +256,8 @@ local function of_gguf(path)
   return by_name, path, tokens
 end
 
---- chat.of(path, opts) -> template, name | fail. The template of a model's directory or GGUF file. opts.name ("default"):
--- which one, where the file has several.
+--- chat.of(path, opts) -> template, name | fail. The template of a model's directory or GGUF file. opts.name
+-- ("default"): which one, where there are several.
 function chat.of(path, opts)
   opts = options.check("chat.of", opts or {}, {}, { "name" })
   ensure(type(path) == "string", 2, "chat.of: the path of a directory or of a GGUF file expected, got a %s", type(path))
@@ -290,7 +290,8 @@ function chat.of(path, opts)
   local name = chat.recognise(text)
   if not name then
     local head = json.encode(text:sub(1, 60))
-    return nil, ("%s: the chat template that begins with %s is not one that mocl knows; %s"):format(where, head, OWN), "FORMAT"
+    return nil, ("%s: the chat template that begins with %s is not one that mocl knows; %s"):format(where, head,
+      OWN), "FORMAT"
   end
   return built_in(name, tokens), name
 end

@@ -223,11 +223,11 @@ local function llama3_dated(default_date)
   return function(messages, opts)
     local date = opts.date or default_date
     if not date then
-      error("the text holds the day of the call: give opts.date, such as '26 Jul 2024', so that it is the same tomorrow", 0)
+      error("the text holds the day of the call: give opts.date, such as '26 Jul 2024', for the same text tomorrow", 0)
     end
     local first = is_system(messages[1]) and 2 or 1
-    local out = { token(opts, "bos_token"), header "system", "Cutting Knowledge Date: December 2023\nToday Date: ", date,
-      "\n\n", first == 2 and strip(messages[1].content) or "", "<|eot_id|>" }
+    local out = { token(opts, "bos_token"), header "system", "Cutting Knowledge Date: December 2023\nToday Date: ",
+      date, "\n\n", first == 2 and strip(messages[1].content) or "", "<|eot_id|>" }
     for i = first, #messages do
       out[#out + 1] = header(messages[i].role) .. strip(messages[i].content) .. "<|eot_id|>"
     end
@@ -257,9 +257,9 @@ local function llama2(messages, opts)
   return table.concat(out)
 end
 
--- open, close: around a user's message; before, after: around an answer, whose end token comes between; trim: whether the
--- answer is stripped; system: the user's message that takes the system prompt, "first" or "last" (where the chat ends
--- with a user's message), nil where no system message is taken.
+-- open, close: around a user's message; before, after: around an answer, whose end token comes between; trim: whether
+-- the answer is stripped; system: the user's message that takes the system prompt, "first" or "last" (where the chat
+-- ends with a user's message), nil where no system message is taken.
 local function mistral(t)
   return function(messages, opts)
     local first = t.system and is_system(messages[1]) and 2 or 1
@@ -303,7 +303,8 @@ templates.BY_NAME = {
   ["mistral-v0.1"] = mistral { open = "[INST] ", close = " [/INST]", before = "", after = " " },
   ["mistral-v0.2"] = mistral { open = "[INST] ", close = " [/INST]", before = "", after = "" },
   ["mistral-v1"] = mistral { open = " [INST] ", close = " [/INST]", before = " ", after = "", system = "first" },
-  ["mistral-v3"] = mistral { open = "[INST] ", close = "[/INST]", before = " ", after = "", system = "last", trim = true },
+  ["mistral-v3"] = mistral { open = "[INST] ", close = "[/INST]", before = " ", after = "", system = "last",
+    trim = true },
   ["mistral-v3-tekken"] = mistral { open = "[INST]", close = "[/INST]", before = "", after = "", system = "last" },
   ["mistral-v7"] = mistral_v7,
   ["qwen1.5"] = qwen1_5,
