@@ -191,6 +191,18 @@ static int fs_sha256(lua_State *L) {
     return 1;
 }
 
+static int fs_sha256_text(lua_State *L) {
+    char hex[MOCL_SHA256_HEX];
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n);
+    mocl_sha256 h;
+    mocl_sha256_begin(&h);
+    mocl_sha256_add(&h, text, n);
+    mocl_sha256_end(&h, hex);
+    lua_pushstring(L, hex);
+    return 1;
+}
+
 static int fs_hash_in_passing(lua_State *L) {
     luaL_checktype(L, 1, LUA_TBOOLEAN);
     mocl_file_hash_passing(moclL_ctx(L), lua_toboolean(L, 1));
@@ -264,6 +276,7 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
                                      {"remove_tree", fs_remove_tree},
                                      {"rename", fs_rename},
                                      {"sha256", fs_sha256},
+                                     {"sha256_text", fs_sha256_text},
                                      {"size", fs_size},
                                      {"symlink_replace", fs_symlink_replace},
                                      {"sync", fs_sync},

@@ -4,13 +4,15 @@
 --
 -- model: a Hugging Face directory, or a GGUF file; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the
 -- model's own directory or file if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty prompt is the
--- BOS token alone. Standard output gets the text and nothing else, as its tokens come; with n > 1 the texts, when all
--- are there, with a line --- between them. A text ends with one of the end tokens of the model's files (the
+-- BOS token alone. With chat=auto the prompt is a user's turn of a chat (and system its system message), written by the
+-- chat template of the model's files, or of the name given: docs/chat.md. Standard output gets the text and nothing
+-- else, as its tokens come; with n > 1 the texts, when all are there, with a line --- between them. A text ends with one of the end tokens of the model's files (the
 -- tokenizer's EOS token where they name none), a new BOS token, a stop text (which is part of it; it may be a special
 -- token, which is not printed) or max_new_tokens. Same seed, same texts.
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local chat = require "mocl.chat"
 local check = require "mocl.failure".check
 local config = require "mocl.config"
 local lm = require "mocl.lm"
@@ -25,6 +27,9 @@ local cfg = config.parse({
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "adapter", nil, "directory of a PEFT adapter", type = "string" },
   { "prompt", "", "text to go on from" },
+  { "chat", nil, "make the prompt a user's turn by a chat template: auto (the model's own) or a name", type = "string" },
+  { "system", nil, "system message of the chat", type = "string" },
+  { "date", nil, "today's date, for chat templates that hold one, such as '26 Jul 2024'", type = "string" },
   { "max_new_tokens", 200, "tokens after the prompt", min = 1 },
   { "temperature", 1.0, "sampling temperature, 0 = the likeliest token", min = 0 },
   { "top_k", 0, "draw from the k likeliest tokens, 0 = all", min = 0 },
@@ -41,6 +46,7 @@ check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
+check(cfg.chat or not (cfg.system or cfg.date), ("option %s needs chat="):format(cfg.system and "system" or "date"))
 local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
 local model = config.checked("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
 if cfg.adapter then
@@ -51,7 +57,25 @@ local shape = model:config()
 check(tok:vocab_size() <= shape.vocab_size, ("the tokenizer has %d ids, the model only %d: they do not belong together")
   :format(tok:vocab_size(), shape.vocab_size))
 local bos, eos = tok:bos_id(), transformer.eos_ids(model) or tok:eos_id()
-local prompt = lm.prompt(tok, cfg.prompt)
+
+local function token_text(id)
+  return id and tok:id_to_token(id)
+end
+
+-- The token ids of the chat.
+local function chat_prompt()
+  local template
+  if cfg.chat == "auto" then
+    template = config.checked("chat", chat.of(cfg.tokenizer or cfg.model))
+  else
+    template = chat.template(cfg.chat, { bos_token = token_text(tok:bos_id()), eos_token = token_text(tok:eos_id()) })
+  end
+  local messages = { cfg.system and { role = "system", content = cfg.system } }
+  messages[#messages + 1] = { role = "user", content = cfg.prompt }
+  return chat.encode(tok, chat.apply(template, messages, { add_generation_prompt = true, date = cfg.date }))
+end
+
+local prompt = cfg.chat and chat_prompt() or lm.prompt(tok, cfg.prompt)
 check(#prompt <= shape.max_position_embeddings, ("the prompt has %d tokens, the context holds %d: shorten it")
   :format(#prompt, shape.max_position_embeddings))
 

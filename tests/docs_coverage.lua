@@ -32,6 +32,7 @@ end
 -- ---- what is not documented function by function, and why ----
 
 M.undocumented = {
+  ["mocl.chat_templates"] = "data of mocl.chat; chat.md has them as a table",
   ["mocl.config_text"] = "parts of mocl.config, which exports what others may call",
   ["mocl.control_target"] = "parts of mocl.control",
   ["mocl.data_prefs"] = "parts of mocl.data, which exports them",
