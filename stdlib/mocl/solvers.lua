@@ -21,6 +21,7 @@ end
 
 -- ---- the problem: lengths of the rows and cosines between them ----
 
+-- the n finite numbers of a list, as floats
 local function numbers(list, n, what)
   if type(list) ~= "table" or #list ~= n then
     refuse("%s has %s, %d numbers expected", what, type(list) == "table" and #list .. " entries" or "type " .. type(list), n)
@@ -30,6 +31,11 @@ local function numbers(list, n, what)
       refuse("%s, entry %d is %s, not a finite number", what, j, tostring(list[j]))
     end
   end
+  local floats = {}
+  for j = 1, n do
+    floats[j] = list[j] + 0.0
+  end
+  return floats
 end
 
 -- dot product of unit rows
@@ -45,18 +51,18 @@ local function from_rows(J)
   if #J == 0 or type(J[1]) ~= "table" or #J[1] == 0 then
     refuse("the Jacobian is a list of rows of numbers, one for each objective, or { gram = G } is given in its place")
   end
-  local units, length, C = {}, {}, {}
+  local rows, units, length, C = {}, {}, {}, {}
   for i = 1, #J do
-    numbers(J[i], #J[1], "row " .. i .. " of the Jacobian")
+    local row = numbers(J[i], #J[1], "row " .. i .. " of the Jacobian")
     local largest, s, unit = 0.0, 0.0, {}
-    for k = 1, #J[i] do
-      largest = math.max(largest, math.abs(J[i][k]))
+    for k = 1, #row do
+      largest = math.max(largest, math.abs(row[k]))
     end
-    for k = 1, #J[i] do
-      unit[k] = largest > 0 and J[i][k] / largest or 0.0
+    for k = 1, #row do
+      unit[k] = largest > 0 and row[k] / largest or 0.0
       s = s + unit[k] ^ 2
     end
-    units[i], length[i] = unit, largest * s ^ 0.5
+    rows[i], units[i], length[i] = row, unit, largest * s ^ 0.5
     for k = 1, #unit do
       unit[k] = s > 0 and unit[k] / s ^ 0.5 or 0.0
     end
@@ -70,19 +76,19 @@ local function from_rows(J)
       C[i][j] = i == j and (length[i] > 0 and 1.0 or 0.0) or j < i and C[j][i] or dot(units[i], units[j])
     end
   end
-  return { n = #J, length = length, cos = C, J = J }
+  return { n = #J, length = length, cos = C, J = rows }
 end
 
-local function from_gram(G)
-  if type(G) ~= "table" or #G == 0 then
-    refuse("gram is a list of N rows of N inner products, got %s", type(G) == "table" and "an empty list" or type(G))
+local function from_gram(given)
+  if type(given) ~= "table" or #given == 0 then
+    refuse("gram is a list of N rows of N inner products, got %s", type(given) == "table" and "an empty list" or type(given))
   end
-  local n, length, C = #G, {}, {}
+  local n, G, length, C = #given, {}, {}, {}
   for i = 1, n do
-    if type(G[i]) == "table" and #G[i] ~= n then
-      refuse("the gram matrix is not square: it has %d rows, and row %d has %d entries", n, i, #G[i])
+    if type(given[i]) == "table" and #given[i] ~= n then
+      refuse("the gram matrix is not square: it has %d rows, and row %d has %d entries", n, i, #given[i])
     end
-    numbers(G[i], n, "row " .. i .. " of the gram matrix")
+    G[i] = numbers(given[i], n, "row " .. i .. " of the gram matrix")
     if G[i][i] < 0 then
       refuse("the gram matrix has %g on its diagonal, row %d: a square of a length is not negative", G[i][i], i)
     end
@@ -163,6 +169,12 @@ local function square(p, x)
   return math.max(0.0, dot(x, linear.mul(p.cos, x)))
 end
 
+-- whether a combination of unit rows with weights from 0 vanishes, to rounding: then no step improves all of these rows
+local function balanced(C)
+  local _, hull = minnorm.solve(C, { tolerance = 1e-15 })
+  return hull.norm2 <= 8 * #C * EPS
+end
+
 -- ---- eigenvalues, the rank and the pseudo-inverse ----
 
 -- eigenvalues and vectors of the Gram matrix of unit rows (or, `graded`, of all rows) that are not rounding. The rank is that
@@ -213,8 +225,8 @@ add("mean", "mean", { "preference" }, function(_, _, u)
 end)
 
 add("mgda", "convex", {}, function(p)
-  local w, info = minnorm.solve(gram(p), { tolerance = 1e-15 })
-  return w, #p.present < p.n and "a zero row" or info.norm2 <= EPS * p.n and "stationary" or nil
+  local w = minnorm.solve(gram(p), { tolerance = 1e-15 })
+  return w, #p.present < p.n and "a zero row" or balanced(p.cos) and "stationary" or nil
 end)
 
 -- v >= u with J'v the projection of J'u onto the cone of steps that conflict with no objective
@@ -323,8 +335,7 @@ add("cagrad", "mean times up to 1 + c", { "preference", "c", "norm_eps" }, funct
     low = math.min(low, slope[i] * p.t[i])
     high = math.min(high, (slope[i] + radius2 ^ 0.5) * p.t[i])
   end
-  local _, hull = minnorm.solve(p.cos, { tolerance = 1e-15 })
-  if hull.norm2 <= 8 * p.n * EPS and high >= 0 then -- a combination of the rows is zero: lambda cannot be positive
+  if high >= 0 and balanced(p.cos) then -- lambda cannot be positive
     high = 0.0
     local _, _, reached = at(high)
     if reached <= radius2 * (1 + 1e-12) then
@@ -414,8 +425,7 @@ add("nashmtl", "fixed: the square root of the number of rows that are not zero, 
     return w, "a zero row"
   end
   local C = each(n, function(i) return each(n, function(j) return p.cos[p.present[i]][p.present[j]] end) end)
-  local _, hull = minnorm.solve(C, { tolerance = 1e-15 })
-  if hull.norm2 <= 8 * n * EPS then
+  if balanced(C) then
     return w, "stationary"
   end
   local sum = 0.0
@@ -519,8 +529,8 @@ add("pama", "convex", { "values" }, function(p, o)
   if o.values == nil then
     refuse("pama: option 'values' is missing: the objectives' mean positive advantages (or objective values), one number each")
   end
-  numbers(o.values, p.n, "pama: values")
-  local low, high = math.min(table.unpack(o.values)), math.max(table.unpack(o.values))
+  local values = numbers(o.values, p.n, "pama: values")
+  local low, high = math.min(table.unpack(values)), math.max(table.unpack(values))
   local share_low = 1.0
   if low < 0 and high > 0 then
     share_low = (high / 2) / (high / 2 - low / 2)
@@ -529,10 +539,10 @@ add("pama", "convex", { "values" }, function(p, o)
   end
   local n_low, n_high = 0, 0
   for i = 1, p.n do
-    n_low, n_high = n_low + (o.values[i] == low and 1 or 0), n_high + (o.values[i] == high and 1 or 0)
+    n_low, n_high = n_low + (values[i] == low and 1 or 0), n_high + (values[i] == high and 1 or 0)
   end
   return each(p.n, function(i) -- equal values share alike
-    local v = o.values[i]
+    local v = values[i]
     return (v == low and share_low / n_low or 0.0) + (v == high and (1 - share_low) / n_high or 0.0)
   end)
 end)
@@ -621,7 +631,7 @@ function solvers.solve(name, input, options)
   local o = options == nil and {} or options
   local known = table.move(method.options, 1, #method.options, 2, { "scale" })
   check_options("solve: " .. plain, o, {}, known)
-  return guarded("solve", function()
+  local w, info = guarded("solve", function()
     for _, key in ipairs { "norm_eps", "reg_eps", "rtol", "c", "max_norm" } do
       if o[key] ~= nil and not (finite(o[key]) and o[key] >= 0) then
         refuse("%s: %s is %s, a number from 0 expected", plain, key, tostring(o[key]))
@@ -651,21 +661,23 @@ function solvers.solve(name, input, options)
       conflicts = conflicts, degenerate = degenerate, step = p.J and step(p.J, w) or nil,
     }
   end)
+  return w, info -- no tail call: the level of errors counts this function
 end
 
 --- conflicts(J or { gram = G }, weights [, { tolerance = 1e-12 }]) -> list of { objective, slope, cosine }.
 function solvers.conflicts(input, weights, options)
   local o = check_options("conflicts", options or {}, {}, { "tolerance" })
-  return guarded("conflicts", function()
+  local list = guarded("conflicts", function()
     local tolerance = o.tolerance or 1e-12
     if not (finite(tolerance) and tolerance >= 0) then
       refuse("tolerance is %s, a number from 0 expected", tostring(tolerance))
     end
     local p = problem(input)
     numbers(weights, p.n, "weights")
-    local _, list = slopes(p, weights, tolerance)
-    return list
+    local _, found = slopes(p, weights, tolerance)
+    return found
   end)
+  return list
 end
 
 return solvers

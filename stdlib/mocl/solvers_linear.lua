@@ -110,8 +110,29 @@ local function enumerate(A, q, usable)
   return best, chosen, least
 end
 
--- Lawson and Hanson's active-set method in the normal equations: take in the row that misses most, go to the solution on
--- the set, and drop rows whose x reaches zero on the way.
+-- Moves x by share * d on the set, as far as x >= 0 allows and at most by `most`; the row that reaches zero leaves.
+-- Returns how far it went, infinity where nothing stops it.
+local function move(x, free, set, d, most)
+  local far, leave = most, nil
+  for _, i in ipairs(set) do
+    if d[i] < 0 and -x[i] / d[i] < far then
+      far, leave = -x[i] / d[i], i
+    end
+  end
+  if far < math.huge then
+    for _, i in ipairs(set) do
+      x[i] = math.max(x[i] + far * d[i], 0.0)
+    end
+    if leave then
+      x[leave], free[leave] = 0.0, nil
+    end
+  end
+  return far
+end
+
+-- Lawson and Hanson's active-set method: take in the row that misses most, go to the solution on the set, and drop rows
+-- whose x reaches zero on the way. A row that depends on the set is taken in along the direction that changes A x in
+-- nothing, until another row leaves.
 local function active_set(A, q, usable)
   local x, free, banned = {}, {}, {}
   for i = 1, #q do
@@ -140,30 +161,36 @@ local function active_set(A, q, usable)
     if not enter then
       break
     end
+    local set, column, d = members(), {}, {}
+    for i = 1, #q do
+      column[i] = A[i][enter]
+    end
     free[enter] = true
-    local first = true
-    while true do
-      local set = members()
-      local y = on_set(A, q, set)
-      if not y or first and y[enter] <= 0 then -- dependent on the set, or rounding: it cannot move
+    local whole = members()
+    if not M.solve(A, q, whole) then
+      local along = M.solve(A, column, set)
+      for k, i in ipairs(set) do
+        d[i] = -along[k]
+      end
+      d[enter] = 1.0
+      if move(x, free, whole, d, math.huge) == math.huge then -- no least value, or rounding
         free[enter], banned[enter] = nil, true
+      end
+    end
+    while free[enter] do
+      set = members()
+      local y = on_set(A, q, set)
+      if not y or x[enter] == 0 and y[enter] <= 0 then -- rounding: it cannot move
+        x[enter], free[enter], banned[enter] = 0.0, nil, true
         break
       end
-      first = false
-      local step, leave = 1, nil
       for _, i in ipairs(set) do
-        if y[i] <= 0 and x[i] / (x[i] - y[i]) < step then
-          step, leave = x[i] / (x[i] - y[i]), i
-        end
+        d[i] = y[i] - x[i]
       end
-      for _, i in ipairs(set) do
-        x[i] = leave and x[i] + step * (y[i] - x[i]) or y[i]
-      end
-      if not leave then
+      if move(x, free, set, d, 1.0) == 1.0 then
         banned = {}
         break
       end
-      x[leave], free[leave] = 0.0, nil
     end
   end
   return x, members(), miss(A, q, x, free)
