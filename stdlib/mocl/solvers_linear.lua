@@ -6,9 +6,12 @@ local M = {}
 
 local ENUMERATED = 8 -- up to this many unknowns all active sets are tried
 local DEPENDENT = 1e-14 -- a pivot below this share of its diagonal is rounding: the row depends on those before it
+local COARSER = { DEPENDENT, 1e-12, 1e-10 } -- tried in turn by the active-set method, until the conditions hold
+local HOLDS = 1e-12 -- conditions missed by no more than this share hold
 
---- solve(A, b, set) -> x of A[set][set] x = b[set] by LDL', or nil where rows of the set are dependent to rounding.
-function M.solve(A, b, set)
+--- solve(A, b, set [, dependent]) -> x of A[set][set] x = b[set] by LDL', or nil where rows of the set are dependent to
+-- rounding, or to the share given.
+function M.solve(A, b, set, dependent)
   local n, L, d, x = #set, {}, {}, {}
   for i = 1, n do
     local row, ai, s, pivot = {}, A[set[i]], b[set[i]], A[set[i]][set[i]]
@@ -21,7 +24,7 @@ function M.solve(A, b, set)
       pivot = pivot - row[j] * v
       s = s - row[j] * x[j]
     end
-    if not (pivot > DEPENDENT * ai[set[i]]) then
+    if not (pivot > (dependent or DEPENDENT) * ai[set[i]]) then
       return nil
     end
     L[i], d[i], x[i] = row, pivot, s
@@ -74,12 +77,12 @@ local function miss(A, q, x, free)
 end
 
 -- x with A x + q = 0 on `set` and x = 0 elsewhere, and the set as flags; nil where its rows are dependent
-local function on_set(A, q, set)
+local function on_set(A, q, set, dependent)
   local minus, x, free = {}, {}, {}
   for i = 1, #q do
     minus[i], x[i] = -q[i], 0.0
   end
-  local part = M.solve(A, minus, set)
+  local part = M.solve(A, minus, set, dependent)
   if not part then
     return nil
   end
@@ -110,30 +113,29 @@ local function enumerate(A, q, usable)
   return best, chosen, least
 end
 
--- Moves x by share * d on the set, as far as x >= 0 allows and at most by `most`; the row that reaches zero leaves.
--- Returns how far it went, infinity where nothing stops it.
-local function move(x, free, set, d, most)
+-- Moves x along d on the set as far as x >= 0 allows, less than `most`; the row that reaches zero leaves. False where no row
+-- does, and then x is as it was.
+local function until_zero(x, free, set, d, most)
   local far, leave = most, nil
   for _, i in ipairs(set) do
     if d[i] < 0 and -x[i] / d[i] < far then
       far, leave = -x[i] / d[i], i
     end
   end
-  if far < math.huge then
-    for _, i in ipairs(set) do
-      x[i] = math.max(x[i] + far * d[i], 0.0)
-    end
-    if leave then
-      x[leave], free[leave] = 0.0, nil
-    end
+  if not leave then
+    return false
   end
-  return far
+  for _, i in ipairs(set) do
+    x[i] = math.max(x[i] + far * d[i], 0.0)
+  end
+  x[leave], free[leave] = 0.0, nil
+  return true
 end
 
 -- Lawson and Hanson's active-set method: take in the row that misses most, go to the solution on the set, and drop rows
 -- whose x reaches zero on the way. A row that depends on the set is taken in along the direction that changes A x in
 -- nothing, until another row leaves.
-local function active_set(A, q, usable)
+local function lawson_hanson(A, q, usable, dependent)
   local x, free, banned = {}, {}, {}
   for i = 1, #q do
     x[i] = 0.0
@@ -167,19 +169,24 @@ local function active_set(A, q, usable)
     end
     free[enter] = true
     local whole = members()
-    if not M.solve(A, q, whole) then
-      local along = M.solve(A, column, set)
+    if not M.solve(A, q, whole, dependent) then
+      local along = M.solve(A, column, set, dependent)
       for k, i in ipairs(set) do
         d[i] = -along[k]
       end
       d[enter] = 1.0
-      if move(x, free, whole, d, math.huge) == math.huge then -- no least value, or rounding
+      -- the least value along d, were the change of A x not zero but rounding
+      local slope, size = q[enter], 0.0
+      for _, i in ipairs(whole) do
+        slope, size = slope + column[i] * x[i], size + math.abs(d[i])
+      end
+      if not until_zero(x, free, whole, d, -slope / (1e-15 * size * size)) then
         free[enter], banned[enter] = nil, true
       end
     end
     while free[enter] do
       set = members()
-      local y = on_set(A, q, set)
+      local y = on_set(A, q, set, dependent)
       if not y or x[enter] == 0 and y[enter] <= 0 then -- rounding: it cannot move
         x[enter], free[enter], banned[enter] = 0.0, nil, true
         break
@@ -187,13 +194,27 @@ local function active_set(A, q, usable)
       for _, i in ipairs(set) do
         d[i] = y[i] - x[i]
       end
-      if move(x, free, set, d, 1.0) == 1.0 then
-        banned = {}
+      if not until_zero(x, free, set, d, 1.0) then
+        x, banned = y, {}
         break
       end
     end
   end
   return x, members(), miss(A, q, x, free)
+end
+
+local function active_set(A, q, usable)
+  local best, chosen, least = nil, nil, math.huge
+  for _, dependent in ipairs(COARSER) do
+    local x, set, by = lawson_hanson(A, q, usable, dependent)
+    if by < least then
+      best, chosen, least = x, set, by
+    end
+    if least <= HOLDS then
+      break
+    end
+  end
+  return best, chosen, least
 end
 
 --- complementary(A, q) -> x, set, miss. x >= 0 with A x + q >= 0 and x'(A x + q) = 0, that is, the x >= 0 that makes
