@@ -21,9 +21,12 @@ static int call(lua_State *L);
 
 /* Does the innermost recorded call still run? Those of a thread that do are the first ones recorded for it, so there
 ** have to be as many functions of bindings on the thread's stack as records. `unrecorded` such functions of L have no
-** record yet. */
-static bool runs(lua_State *L, const moclL_calls *c, int unrecorded) {
-    enum { LEVELS = 200 }; /* a call further out is taken to run: lua_getstack takes a time that grows with the level */
+** record yet. lua_getstack takes a time that grows with the level, so of a call that would be far out the stack of C
+** decides: what still runs is further up there than `here`, a frame of the innermost function. A call that has ended may
+** be further up too, and then is taken to run until the code is less deep; as C calls do not nest without end, such
+** records do not pile up. */
+static bool runs(lua_State *L, const moclL_calls *c, int unrecorded, uintptr_t here) {
+    enum { LEVELS = 200 };
     lua_State *thread = c->frame[c->n_frames - 1].thread;
     lua_Debug ar;
     int wanted = thread == L ? unrecorded : 0, level = 0;
@@ -42,21 +45,24 @@ static bool runs(lua_State *L, const moclL_calls *c, int unrecorded) {
         wanted -= lua_tocfunction(thread, -1) == call;
         lua_pop(thread, 1);
     }
-    return wanted == 0 || level == LEVELS;
+    return wanted == 0 || (level == LEVELS && c->frame[c->n_frames - 1].at > here);
 }
 
 /* drops the calls that an error has left */
-static void drop_dead(lua_State *L, moclL_calls *c, int unrecorded) {
+static void drop_dead(lua_State *L, moclL_calls *c, int unrecorded, uintptr_t here) {
     if (c->n_frames == 0 || !lua_checkstack(L, 2)) return;
-    while (c->n_frames > 0 && !runs(L, c, unrecorded)) end_calls(c, c->n_frames - 1);
+    while (c->n_frames > 0 && !runs(L, c, unrecorded, here)) end_calls(c, c->n_frames - 1);
 }
 
-void moclL_dropcalls(lua_State *L) { drop_dead(L, moclL_calls_of(L), 0); }
+#define FRAME() ((uintptr_t)__builtin_frame_address(0))
+
+void moclL_dropcalls(lua_State *L) { drop_dead(L, moclL_calls_of(L), 0, FRAME()); }
 
 /* upvalue 1: the function of the binding; 2: the state's calls; 3: the table of threads */
 static int call(lua_State *L) {
     moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
-    drop_dead(L, c, 1);
+    uintptr_t here = FRAME();
+    drop_dead(L, c, 1, here);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
     if (c->no_grad) moclL_update_grad(L);
     /* Room for the finalizers of a collection that makes room (moclL_makeroom): one whose call found no memory for the stack of
@@ -67,7 +73,7 @@ static int call(lua_State *L) {
         lua_pushthread(L);
         lua_rawseti(L, lua_upvalueindex(3), depth + 1);
     }
-    c->frame[depth] = (moclL_frame){L, c->n_held, 0};
+    c->frame[depth] = (moclL_frame){L, here, c->n_held, 0};
     c->n_frames = depth + 1;
     c->n_begun++;
     int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
@@ -152,7 +158,7 @@ void moclL_holdstring(lua_State *L) {
 
 bool moclL_defer(lua_State *L, void *object, moclL_free free_fn) {
     moclL_calls *c = moclL_calls_of(L);
-    drop_dead(L, c, 0);
+    drop_dead(L, c, 0, FRAME());
     for (int i = 0; i < c->n_held; i++) { /* the outermost call that works on it ends last */
         if (c->held[i].object != object) continue;
         c->held[i].free_fn = free_fn;

@@ -17,6 +17,7 @@ typedef struct moclL_held {
 
 typedef struct moclL_frame {
     lua_State *thread; /* where it runs; may be collected once the call is gone */
+    uintptr_t at;      /* its frame on the stack of C, which grows downwards */
     int first;         /* the first of its objects among `held` */
     int n_strings;     /* that it keeps: moclL_holdstring */
 } moclL_frame;

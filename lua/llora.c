@@ -258,7 +258,11 @@ static int lora_find_names(lua_State *L) {
     void **match = moclL_pushowner(L, MATCH_CLASS); /* 4 */
     *match = pcre2_match_data_create_from_pattern(*regex, NULL);
     if (!*match) return moclL_raise(L, mocl_nomem(moclL_ctx(L), n));
-    int group = pcre2_substring_number_from_name(*regex, (PCRE2_SPTR)"idx");
+    moclL_hold(L, *regex, NULL); /* the debug library finds what is on the stack */
+    moclL_hold(L, *match, NULL);
+    const pcre2_code *compiled = *regex;
+    pcre2_match_data *matched = *match;
+    int group = pcre2_substring_number_from_name(compiled, (PCRE2_SPTR)"idx");
     lua_newtable(L); /* 5 */
     for (lua_Integer i = 1, names = moclL_len(L, 2); i <= names; i++) {
         size_t length;
@@ -266,9 +270,9 @@ static int lora_find_names(lua_State *L) {
         if (lua_type(L, -1) != LUA_TSTRING)
             return luaL_argerror(L, 2, lua_pushfstring(L, "entry %I is a %s, not a name", i, luaL_typename(L, -1)));
         const char *name = lua_tolstring(L, -1, &length);
-        int rc = pcre2_match(*regex, (PCRE2_SPTR)name, length, 0, 0, *match, NULL);
+        int rc = pcre2_match(compiled, (PCRE2_SPTR)name, length, 0, 0, matched, NULL);
         if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) return fail_pattern(L, rc);
-        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(*match);
+        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(matched);
         if (rc > group && group > 0 && range[2 * group] != PCRE2_UNSET)
             lua_pushlstring(L, name + range[2 * group], range[2 * group + 1] - range[2 * group]);
         else lua_pushboolean(L, rc > 0);

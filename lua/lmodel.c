@@ -348,17 +348,19 @@ static int generated_gc(lua_State *L) {
 static void close_generation(void *p) { mocl_generation_close(p); }
 
 /* Generates with a call of the function at index fn for each token. What it raises leaves through here: Lua closes the
-** generation, at the top of the stack, then. */
+** generation, at the top of the stack, then. The call holds it too, as the debug library finds what is on the stack. */
 static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
                                      const mocl_generate_options *o) {
     moclL_pushguard(L, "on_token of generate");
-    mocl_generation **generation = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
+    mocl_generation **owner = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
     lua_toclose(L, -1);
     int64_t row;
     int32_t token;
-    mocl_status st = mocl_generation_open(generation, g, m, r.n, r.offsets, r.tokens, o);
+    mocl_status st = mocl_generation_open(owner, g, m, r.n, r.offsets, r.tokens, o);
+    mocl_generation *generation = *owner;
+    if (generation) moclL_hold(L, generation, NULL);
     for (bool stop = false; !st;) {
-        st = mocl_generation_next(*generation, stop, &row, &token);
+        st = mocl_generation_next(generation, stop, &row, &token);
         if (st || row < 0) break;
         lua_pushvalue(L, fn);
         lua_pushinteger(L, row + 1);
@@ -367,8 +369,8 @@ static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mo
         stop = lua_toboolean(L, -1);
         lua_pop(L, 1);
     }
-    mocl_generation_close(*generation);
-    *generation = NULL;
+    mocl_generation_close(*owner);
+    *owner = NULL;
     return st;
 }
 

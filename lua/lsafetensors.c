@@ -33,15 +33,17 @@ static int safetensors_load(lua_State *L) {
     mocl_ctx *ctx = moclL_ctx(L);
     mocl_device *dev = moclL_optdevice(L, 2);
     if (!moclL_optfield_function(L, 2, "only")) lua_pushnil(L); /* 3 */
-    mocl_safetensors **file = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
-    mocl_status st = mocl_safetensors_open(ctx, file, path);
+    mocl_safetensors **owner = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
+    mocl_status st = mocl_safetensors_open(ctx, owner, path);
     if (st) return moclL_result(L, st, 0);
+    mocl_safetensors *file = *owner;
+    moclL_hold(L, file, NULL); /* the debug library finds what is on the stack */
     moclL_pushguard(L, "only of safetensors.load"); /* 5 */
     lua_newtable(L); /* 6 */
-    for (size_t i = 0; i < (*file)->n; i++) {
-        const mocl_safetensors_entry *e = &(*file)->entries[i];
+    for (size_t i = 0; i < file->n; i++) {
+        const mocl_safetensors_entry *e = &file->entries[i];
         mk_dtype dtype = MK_DTYPE_COUNT;
-        mocl_safetensors_pass(*file, i);
+        mocl_safetensors_pass(file, i);
         if (!lua_isnil(L, 3)) {
             lua_pushvalue(L, 3);
             lua_pushlstring(L, e->name, e->name_bytes);
@@ -63,17 +65,17 @@ static int safetensors_load(lua_State *L) {
         MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
         lua_rawset(L, 6);
     }
-    mocl_safetensors_passed(ctx, *file, path);
+    mocl_safetensors_passed(ctx, file, path);
     lua_newtable(L); /* 7 */
-    for (size_t i = 0; i < (*file)->n_metadata; i++) {
-        const mocl_safetensors_text *pair = &(*file)->metadata[i];
+    for (size_t i = 0; i < file->n_metadata; i++) {
+        const mocl_safetensors_text *pair = &file->metadata[i];
         lua_pushlstring(L, pair->key, pair->key_bytes);
         lua_pushlstring(L, pair->value, pair->value_bytes);
         lua_rawset(L, 7);
     }
-    mocl_safetensors *s = *file;
-    *file = NULL;
-    mocl_safetensors_close(s);
+    file = *owner; /* NULL where the call frees it at its end */
+    *owner = NULL;
+    mocl_safetensors_close(file);
     return 2;
 }
 

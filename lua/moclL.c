@@ -42,7 +42,7 @@ static int ctx_gc(lua_State *L) {
 /* An error that says it of a C call gets the name of the call; a traceback behind it stays. */
 static int guard_close(lua_State *L) {
     static const char lua_text[] = "attempt to yield across a C-call boundary", other[] = "attempt to yield from outside a coroutine";
-    const char *what = *(const char **)lua_touserdata(L, 1);
+    const char *what = *(const char **)luaL_checkudata(L, 1, GUARD_CLASS);
     const char *text = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
     const char *at = text ? strstr(text, lua_text) : NULL;
     size_t n = sizeof lua_text - 1;

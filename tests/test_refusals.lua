@@ -189,6 +189,10 @@ T.test("files of finished stages that are not what the stage wrote", function()
     refused(dir, { path .. ": No such file or directory" })
     assert(fs.write(path, whole))
   end
+  local ends = dir .. "/sft/generation_config.json" -- which would change what ends an answer
+  assert(fs.write(ends, '{"eos_token_id": 7}'))
+  refused(dir, { ends .. ": is beside what stage 'sft' of this run wrote" })
+  assert(fs.remove(ends))
 end)
 
 T.test("the run's own files, cut or nonsense", function()

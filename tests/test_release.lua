@@ -100,6 +100,59 @@ T.test("a tensor with its gradient, an optimiser and its parameters, released by
   T.eq(live(), before)
 end)
 
+T.test("what the debug library finds on the stack of a running function is released: the function goes on", function()
+  local safetensors, find_names = require "mocl.safetensors", require("mocl.lora.core").find_names
+  local model <close> = small.adapter(small.model { config = { num_hidden_layers = 1 } })
+  local before = live()
+  local path = T.tmpdir() .. "/x.safetensors"
+  do
+    local x <close> = tensor.ones { 2 }
+    assert(safetensors.save(path, { x = x, y = x }))
+  end
+  local released
+  local function release_all()
+    for level = 2, 6 do
+      for i = 1, debug.getinfo(level) and 50 or 0 do
+        local name, v = debug.getlocal(level, i)
+        local class = name and type(v) == "userdata" and v ~= model and getmetatable(v)
+        if class and type(class.release) == "function" then
+          class.release(v)
+          released[class.__name] = true
+        end
+      end
+    end
+  end
+  local function try(class, f)
+    released = {}
+    local got = f(release_all)
+    T.eq(released[class], true)
+    T.eq(got, f(function() end))
+  end
+  try("mocl.generation", function(hook)
+    return model:generate({ { 1, 2 } }, { max_new_tokens = 3, key = 1, on_token = hook }).tokens
+  end)
+  try("mocl.safetensors.file", function(hook)
+    local tensors = assert(safetensors.load(path, { only = function()
+      hook()
+      return true
+    end }))
+    local got = { tensors.x:totable(), tensors.y:totable() }
+    tensors.x:release()
+    tensors.y:release()
+    return got
+  end)
+  try("mocl.lora.regex", function(hook)
+    return find_names("a.", setmetatable({}, {
+      __len = function() return 2 end,
+      __index = function(_, i)
+        hook()
+        return "a" .. i
+      end,
+    }), true)
+  end)
+  T.eq(live(), before)
+end)
+
 T.test("a callback that yields: the error names the call that cannot, and leaves nothing", function()
   local safetensors = require "mocl.safetensors"
   local model <close> = small.adapter(small.model { config = { num_hidden_layers = 1 } })
@@ -223,6 +276,31 @@ T.test("a call inside a callback, a deep recursion and a message handler work on
   T.eq(seen, 1)
   T.ok(#lora.parameters(model) > 0)
   model:drop_lora()
+end)
+
+T.test("any number of calls may fail in a deep recursion, and keep nothing", function()
+  local function down(n, f)
+    if n == 0 then
+      return f()
+    end
+    return (down(n - 1, f))
+  end
+  local model <close> = small.model { config = { num_hidden_layers = 1 } }
+  local options = { max_new_tokens = 1, on_token = function() error "mine" end }
+  for _, depth in ipairs { 100, 300, 5000 } do
+    down(depth, function()
+      local x = tensor.zeros { 100, 100 }
+      for i = 1, 300 do -- more than there is room for
+        T.eq(pcall(tensor.matmul, x, "no tensor"), false, i)
+        T.raises("mine", model.generate, model, { { 1 } }, options)
+      end
+      local bytes = tensor.memory().live
+      x:release()
+      T.ok(bytes - tensor.memory().live >= 40000, depth)
+      model:add_lora { r = 2 }
+      model:drop_lora()
+    end)
+  end
 end)
 
 -- ---- lists ----

@@ -8,6 +8,7 @@ local digest = require "mocl.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local on_error = require "mocl.on_error"
+local sys = require "mocl.sys"
 
 local checkpoint = {}
 
@@ -96,7 +97,11 @@ local function discard(base, name)
   if fs.exists(dying) then
     check(fs.remove_tree(dying))
   end
-  check(fs.rename(fs.join(base, name), dying))
+  local ok, err = fs.rename(fs.join(base, name), dying)
+  if not ok and fs.exists(dying) then -- renamed, but the disk did not confirm it
+    fs.remove_tree(dying)
+  end
+  check(ok, err)
   check(fs.remove_tree(dying))
 end
 
@@ -133,11 +138,12 @@ local function settle(base, keep, name)
   end
 end
 
--- Writes base/NAME by way of a directory beside it, which goes whatever fails. Returns its path.
+-- Writes base/NAME by way of a directory beside it, which goes whatever fails. Returns its path. A process that `write`
+-- forks leaves both to its parent, whether it returns, fails or exits.
 local function fill(base, name, write, full)
-  local dir, tmp = fs.join(base, name), fs.join(base, "." .. name .. ".tmp")
+  local dir, tmp, pid = fs.join(base, name), fs.join(base, "." .. name .. ".tmp"), sys.getpid()
   local tidy <close> = setmetatable({}, { __close = function()
-    if tmp then
+    if tmp and pid == sys.getpid() then
       fs.remove_tree(tmp)
     end
   end })
@@ -147,7 +153,9 @@ local function fill(base, name, write, full)
   end
   check(fs.mkdir(tmp))
   local done, reason = digest.in_passing(write, tmp)
-  if done == nil and reason or done == false then
+  if pid ~= sys.getpid() then
+    error(("%s: this checkpoint belongs to process %d, which has forked this one; let that one write it"):format(dir, pid), 0)
+  elseif done == nil and reason or done == false then
     error(reason or tmp .. ": not written", 0)
   end
   local text = json.encode(full, { indent = 2 }) .. "\n"

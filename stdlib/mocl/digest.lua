@@ -75,6 +75,29 @@ function digest.verify(path, hashes, what)
   end
 end
 
+--- The first by name of the files below a directory that `hashes` lacks and a loader would read: .json, .safetensors, .model, .bin,
+-- .txt. Checkpoints are passed over. nil where there is none.
+function digest.added(path, hashes)
+  local first
+  local function look(name)
+    local full = name == "" and path or fs.join(path, name)
+    if fs.exists(full) == "directory" then
+      for _, entry in ipairs(check(fs.list(full))) do
+        if not entry:match "^%." and not entry:match "^checkpoint%-%d+$" and entry ~= "last" then
+          look(name == "" and entry or fs.join(name, entry))
+        end
+      end
+    elseif not hashes[name] and not (first and first < name) and (name:match "%.json$" or name:match "%.safetensors$" or name:match "%.model$"
+      or name:match "%.bin$" or name:match "%.txt$") then
+      first = name
+    end
+  end
+  if fs.exists(path) == "directory" then
+    look ""
+  end
+  return first
+end
+
 --- The text that the program sha256sum -c reads, sorted by name.
 function digest.text(hashes)
   local lines = {}

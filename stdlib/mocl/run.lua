@@ -492,12 +492,17 @@ function Stage:sample(row)
   return self.run:sample(row)
 end
 
--- A stage that ran before: its outputs must be as it left them.
+-- A stage that ran before: its outputs must be as it left them, with no file of another's among them.
 local function reuse(run, name)
   local done = run.stages[name]
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, ("what stage '%s' of this run wrote, put it back or start again with another out=")
       :format(name))
+    local added = digest.added(run:path(path), hashes)
+    if added then
+      error(("%s: is beside what stage '%s' of this run wrote, and would be read with it: take it away, or start again with another out=")
+        :format(run:path(path, added), name), 0)
+    end
   end
   return done.result or {}
 end
@@ -529,6 +534,7 @@ local function attempt(run, name, fn, stage)
   open.thread = coroutine.running()
   run.open_stage, run.stage_name, run.failed_stage = open, name, name
   local result = fn(stage)
+  refuse_fork(run) -- a process that fn has forked does not finish the stage
   run.failed_stage = nil
   return result
 end
@@ -552,6 +558,7 @@ local function adopt(run, name, done, copy, logs)
   checkpoint.remove(base_of(run, name)) -- of a stage that had begun here, and its rows
   rewind_to_newest(run)
   digest.in_passing(copy)
+  refuse_fork(run)
   for path, hashes in pairs(done.outputs or {}) do
     digest.verify(run:path(path), hashes, "what was copied")
   end
@@ -607,6 +614,7 @@ function Run:checkpoint(step, write, state, stage)
   end
   return checkpoint.write(base_of(self, stage), step, function(dir)
     local ok, err = write(dir)
+    refuse_fork(self)
     check(fs.write(fs.join(dir, "config.lua"), options_text(self)))
     return ok, err
   end, full, self.keep)

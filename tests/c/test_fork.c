@@ -164,10 +164,62 @@ static void test_run(void) {
     CHECK(system(command) == 0);
 }
 
+/* A child of a stage's function, and of a checkpoint's, that returns, fails or exits: the checkpoint, the stage and the
+** run remain the parent's, who goes on with them. `end` is what the child does. */
+static void test_inside(const char *end) {
+    char dir[] = "/tmp/mocl_forkXXXXXX", command[128];
+    if (!mkdtemp(dir)) exit(1);
+    mocl_ctx *ctx = open_with_fork();
+    mocl_set_string(ctx, "dir", dir);
+    CHECK(run(ctx, "function ended(c) codes = (codes or '') .. wait(c) .. ' ' end") == MOCL_DONE);
+    lua_getglobal(mocl_lua(ctx), "load");
+    lua_pushfstring(mocl_lua(ctx), "is_child = true %s", end);
+    lua_call(mocl_lua(ctx), 1, 1);
+    lua_setglobal(mocl_lua(ctx), "leave");
+    int status = mocl_dostring(
+        ctx,
+        "local Run, fs, config = require 'mocl.run', require 'mocl.fs', require 'mocl.config'\n"
+        "local cfg, info = config.parse(config.common {}, { 'out=' .. dir .. '/run' }, { recipe = 'test' })\n"
+        "run = Run.open { recipe = 'test', cfg = cfg, info = info, main = 'main' }\n"
+        "run:stage('main', function(stage)\n"
+        "  stage:checkpoint(1, function(to)\n"
+        "    assert(fs.write(to .. '/before', 'x'))\n"
+        "    local c = fork() if c == 0 then return leave() end\n"
+        "    ended(c)\n"
+        "    assert(fs.write(to .. '/after', 'x'))\n"
+        "  end, {})\n"
+        "  local c = fork() if c == 0 then return leave() end\n"
+        "  ended(c)\n"
+        "  files = table.concat(fs.list(dir .. '/run'), ' ')\n"
+        "end)\n"
+        "run:close()",
+        "=test");
+    lua_getglobal(mocl_lua(ctx), "is_child");
+    if (lua_toboolean(mocl_lua(ctx), -1)) {
+        int refused = status && strstr(mocl_error(ctx), "forked this one") != NULL;
+        int failing = status && strstr(mocl_error(ctx), "of the child") != NULL;
+        mocl_close(ctx);
+        _exit(refused ? 11 : failing ? 12 : 13);
+    }
+    if (status) printf("%s\n", mocl_error(ctx));
+    CHECK(status == MOCL_DONE);
+    const char *codes = mocl_get_string(ctx, "codes");
+    CHECK(codes && strcmp(codes, *end == 'r' ? "11 11 " : *end == 'e' ? "12 12 " : "9 9 ") == 0);
+    const char *files = mocl_get_string(ctx, "files");
+    CHECK(files && strstr(files, "checkpoint-000001") && strstr(files, "lock"));
+    CHECK(files && !strstr(files, "stages.json") && !strstr(files, ".tmp"));
+    mocl_close(ctx);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    CHECK(system(command) == 0);
+}
+
 int main(void) {
     test_ends();
     test_amid_a_product();
     test_run();
+    test_inside("return");
+    test_inside("error 'of the child'");
+    test_inside("os.exit(9, true)");
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
