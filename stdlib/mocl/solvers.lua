@@ -177,8 +177,8 @@ end
 
 -- ---- eigenvalues, the rank and the pseudo-inverse ----
 
--- eigenvalues and vectors of the Gram matrix of unit rows (or, `graded`, of all rows) that are not rounding. The rank is that
--- of unit rows, whatever their lengths; rtol cuts at a share of the greatest eigenvalue of that matrix instead.
+-- eigenvalues and vectors of the Gram matrix of unit rows (or, `graded`, of all rows) that are not rounding. The rank is
+-- that of unit rows, whatever their lengths; rtol cuts at a share of the greatest eigenvalue of that matrix instead.
 local function spectrum(p, rtol, graded)
   local values, vectors = linear.eigen(p.cos)
   local function count(cut)
@@ -625,7 +625,7 @@ local function guarded(what, f, ...)
   return table.unpack(result, 2, result.n)
 end
 
---- solve(name, J or { gram = G }, options) -> weights, info. docs/solvers.md has the table of names, scales and options.
+--- solve(name, J or { gram = G }, options) -> weights, info. docs/solvers.md has the names, scales and options.
 function solvers.solve(name, input, options)
   local plain, method = guarded("solve", find, name)
   local o = options == nil and {} or options

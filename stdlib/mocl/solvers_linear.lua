@@ -113,8 +113,8 @@ local function enumerate(A, q, usable)
   return best, chosen, least
 end
 
--- Moves x along d on the set as far as x >= 0 allows, less than `most`; the row that reaches zero leaves. False where no row
--- does, and then x is as it was.
+-- Moves x along d on the set as far as x >= 0 allows, less than `most`; the row that reaches zero leaves. False where
+-- no row does, and then x is as it was.
 local function until_zero(x, free, set, d, most)
   local far, leave = most, nil
   for _, i in ipairs(set) do
