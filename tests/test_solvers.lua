@@ -190,6 +190,40 @@ T.test("degenerate rows: opposite, parallel, zero, one alone, all zero", functio
   T.near(step_of("mgda", twice), step_of("mgda", { twice[1], twice[3] }), 1e-14)
 end)
 
+T.test("rows that are opposite to rounding are stationary; rows that nearly are have their answer", function()
+  local r = rng.new(1, "solvers opposite")
+  for _ = 1, 50 do
+    local a, b = {}, {}
+    local factor = 1 + r:uniform()
+    for k = 1, 5 do
+      a[k] = r:normal()
+      b[k] = -a[k] * factor
+    end
+    for _, name in ipairs { "upgrad", "dualproj", "mgda", "pcgrad", "nashmtl", "config" } do
+      T.ok(norm(step_of(name, { a, b })) <= 1e-14 * norm(a), name)
+    end
+    for k = 1, 5 do
+      b[k] = -a[k]
+    end
+    T.ok(norm(step_of("imtlg", { a, b })) <= 1e-14 * norm(a))
+  end
+  local near = { { 1, 1e-5 }, { -1, 1e-5 } }
+  T.near(step_of("nashmtl", near), { 0, 2 ^ 0.5 }, 1e-5) -- equal weights, length the square root of 2
+  T.near(step_of("upgrad", near)[2] / 1e-5, 2, 1e-4) -- each row ends on the other row's edge of the cone
+  T.near(step_of("cagrad", near)[2] / 1e-5, 1.5, 1e-4)
+  T.near(step_of("config", near)[2] / 2e-5, 1, 1e-4)
+end)
+
+T.test("rows that cancel but for 1e-8 of their length: the exact step 0 to rounding of its terms, 1e9", function()
+  local J = { { 2000.0002365024, -999.99994940923, 999.99997378175 }, { 10.000142711757, -0.0001456976109665, 19.99997216998 },
+    { 1999.9998832265, -1000.0000823886, 1000.000236508 }, { 1.0862234474819e-05, -100.00002166194, -100.00013538681 },
+    { -99.999960066662, 200.00002165127, 199.99989213263 }, { 100.0000328147, -100.00009421972, -99.999930894629 } }
+  local w, info = solvers.solve("upgrad", J)
+  T.near(w[4] / 8383521.455584402, 1, 1e-6) -- fractions
+  T.ok(norm(info.step) <= 1e-4, norm(info.step))
+  T.eq(info.conflicts, {})
+end)
+
 -- ---- optimality conditions ----
 
 -- rows with entries from -2 to 2, now and then a copy, an opposite, a zero row or another scale

@@ -76,7 +76,7 @@ local function from_rows(J)
       C[i][j] = i == j and (length[i] > 0 and 1.0 or 0.0) or j < i and C[j][i] or dot(units[i], units[j])
     end
   end
-  return { n = #J, length = length, cos = C, J = rows }
+  return { n = #J, length = length, cos = C, J = rows, units = units }
 end
 
 local function from_gram(given)
@@ -109,7 +109,7 @@ local function from_gram(given)
   return { n = n, length = length, cos = C }
 end
 
--- n; length of each row; cos; J where it was given; t: lengths over the greatest; present: rows that are not zero
+-- n; length of each row; cos; J and its unit rows where it was given; t: lengths over the greatest; present: rows that are not zero
 local function problem(input)
   if type(input) ~= "table" then
     refuse("a Jacobian (a list of rows) or { gram = G } expected, got %s", type(input))
@@ -229,6 +229,36 @@ add("mgda", "convex", {}, function(p)
   return w, #p.present < p.n and "a zero row" or balanced(p.cos) and "stationary" or nil
 end)
 
+-- Corrects x, the solution of the rows `set` in unit coordinates, by residuals from the rows themselves, which know a
+-- combination of them to rounding where the Gram matrix knows its square: set rows are to be orthogonal to y + x.
+local function refine(p, y, x, set)
+  local left = math.huge
+  for _ = 1, 60 do
+    local d, minus, worst = constant(#p.units[1], 0.0), constant(p.n, 0.0), 0.0
+    for i, unit in ipairs(p.units) do
+      local share = y[i] + x[i]
+      for k = 1, #d do
+        d[k] = d[k] + share * unit[k]
+      end
+    end
+    for _, i in ipairs(set) do
+      minus[i] = -dot(p.units[i], d)
+      worst = math.max(worst, math.abs(minus[i]))
+    end
+    local change = worst < left * 0.9 and linear.solve(p.cos, minus, set)
+    if not change then
+      return x
+    end
+    left = worst
+    local nearer = table.move(x, 1, p.n, 1, {})
+    for k, i in ipairs(set) do
+      nearer[i] = math.max(x[i] + change[k], 0.0)
+    end
+    x = nearer
+  end
+  return x
+end
+
 -- v >= u with J'v the projection of J'u onto the cone of steps that conflict with no objective
 local function project(p, o, u)
   local reg = o.reg_eps or 0
@@ -245,7 +275,11 @@ local function project(p, o, u)
     end)
   end)
   local y = each(p.n, function(i) return u[i] * d[i] end)
-  local x = linear.complementary(H, linear.mul(H, y))
+  local x, set = linear.complementary(H, linear.mul(H, y))
+  if p.units and reg == 0 then
+    x = refine(p, each(p.n, function(i) return y[i] * trace ^ 0.5 end), each(p.n, function(i) return x[i] * trace ^ 0.5 end), set)
+    x = each(p.n, function(i) return x[i] / trace ^ 0.5 end)
+  end
   return each(p.n, function(i) return d[i] > 0 and u[i] + x[i] / d[i] or u[i] end)
 end
 
