@@ -58,6 +58,7 @@ M.undocumented = {
   ["mocl.run_identity"] = "parts of mocl.run",
   ["mocl.run_inputs"] = "parts of mocl.run",
   ["mocl.run_options"] = "parts of mocl.run; run.md says which options may change",
+  ["mocl.solvers_problem"] = "parts of mocl.solvers; solvers.md says what they refuse",
   ["mocl.solvers_linear"] = "parts of mocl.solvers; solvers.md names the methods",
   ["mocl.report_curves"] = "parts of mocl.report; report.md names them",
   ["mocl.report_front"] = "parts of mocl.report; report.md names them",
