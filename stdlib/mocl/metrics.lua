@@ -4,14 +4,25 @@
 
 local check_options = require "mocl.options".check
 local core = require "mocl.metrics.core"
+local bootstrap = require "mocl.metrics_bootstrap"
+local sets = require "mocl.metrics_sets"
 
 local metrics = {
+  bootstrap = bootstrap.bootstrap,
+  cardinality = sets.cardinality,
   epsilon = core.epsilon,
+  eum = sets.eum,
   hypervolume = core.hypervolume,
+  hypervolume_contributions = sets.hypervolume_contributions,
   igd = core.igd,
+  igd_plus = sets.igd_plus,
   kendall_tau = core.kendall_tau,
   mean_pairwise_distance = core.mean_pairwise_distance,
+  mul = sets.mul,
   nondominated = core.nondominated,
+  r2 = sets.r2,
+  sparsity = sets.sparsity,
+  supported = sets.supported,
 }
 
 -- raises from the caller of the public function
