@@ -13,6 +13,12 @@
 
 #include "mocl.h"
 
+#ifdef __SANITIZE_ADDRESS__
+/* Leaks cannot be told in a child, which has the memory of threads that it does not have. */
+const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void) { return "detect_leaks=0"; }
+#endif
+
 static int passed, failed;
 
 static void check(int ok, const char *what, int line) {
@@ -94,6 +100,7 @@ static void test_ends(void) {
     mocl_close(ctx);
 }
 
+#ifndef __SANITIZE_ADDRESS__
 static atomic_bool over;
 
 static void *compute(void *arg) {
@@ -131,6 +138,7 @@ static void test_amid_a_product(void) {
     mocl_close(mine);
     mocl_close(other);
 }
+#endif
 
 /* the child neither takes the parent's lock away nor writes into its run */
 static void test_run(void) {
@@ -214,12 +222,19 @@ static void test_inside(const char *end) {
 }
 
 int main(void) {
+    int skipped = 0;
     test_ends();
+#ifdef __SANITIZE_ADDRESS__
+    /* its allocator has locks that a thread may hold when another one forks, and the child then waits for them for ever */
+    printf("skip test_fork: a fork amid a product of another thread: the address sanitizer does not survive it\n");
+    skipped = 1;
+#else
     test_amid_a_product();
+#endif
     test_run();
     test_inside("return");
     test_inside("error 'of the child'");
     test_inside("os.exit(9, true)");
-    printf("%d passed, %d failed\n", passed, failed);
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
     return failed != 0;
 }
