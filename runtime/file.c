@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,30 @@ const char *mocl_path_tail(const char *path) {
 
 mocl_status mocl_file_fail(mocl_ctx *ctx, const char *path) {
     return mocl_fail(ctx, MOCL_E_IO, "%s: %m", mocl_path_tail(path)); /* %m: the text of errno */
+}
+
+mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info) {
+    mocl_status st = MOCL_OK;
+    *map = NULL;
+    *bytes = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return mocl_file_fail(ctx, path);
+    if (fstat(fd, info)) {
+        st = mocl_file_fail(ctx, path);
+    } else if (!S_ISREG(info->st_mode)) {
+        st = mocl_fail(ctx, MOCL_E_IO, "%s: %s", mocl_path_tail(path),
+                       S_ISDIR(info->st_mode) ? "is a directory" : "is not a regular file");
+    } else if (info->st_size > 0) { /* nothing cannot be mapped */
+        void *p = mmap(NULL, (size_t)info->st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            st = mocl_file_fail(ctx, path);
+        } else {
+            *map = p;
+            *bytes = (size_t)info->st_size;
+        }
+    }
+    close(fd);
+    return st;
 }
 
 /* bytes of `path` up to and including its last slash; 0 if it has none */

@@ -9,6 +9,8 @@
 #ifndef MOCL_FILE_H
 #define MOCL_FILE_H
 
+#include <sys/stat.h>
+
 #include "base.h"
 
 /* *data receives the bytes of the file and one NUL after them, *n their number (without the NUL).
@@ -41,6 +43,9 @@ mocl_status mocl_file_sync_parent(mocl_ctx *ctx, const char *path);
 
 /* Fails with "path: reason" from errno. */
 mocl_status mocl_file_fail(mocl_ctx *ctx, const char *path);
+/* Maps a regular file to be read: *map and *bytes, NULL and 0 of an empty one and on failure; *info is what stat says of it.
+** Free with munmap. */
+mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info);
 /* `path`, or its last bytes if it is so long that it would crowd the reason out of a message */
 const char *mocl_path_tail(const char *path);
 

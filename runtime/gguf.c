@@ -412,36 +412,13 @@ static mocl_status parse(reader *r) {
     return st;
 }
 
-static mocl_status map_file(reader *r) {
-    mocl_gguf *g = r->g;
-    mocl_status st = MOCL_OK;
-    int fd = open(r->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return mocl_file_fail(r->ctx, r->path);
-    struct stat info;
-    if (fstat(fd, &info)) {
-        st = mocl_file_fail(r->ctx, r->path);
-    } else if (!S_ISREG(info.st_mode)) {
-        st = mocl_fail(r->ctx, MOCL_E_IO, "%s: %s", mocl_path_tail(r->path),
-                       S_ISDIR(info.st_mode) ? "is a directory" : "is not a regular file");
-    } else if (info.st_size > 0) { /* nothing cannot be mapped */
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            st = mocl_file_fail(r->ctx, r->path);
-        } else {
-            g->map = map;
-            g->map_bytes = (size_t)info.st_size;
-        }
-    }
-    close(fd);
-    return st;
-}
-
 mocl_status mocl_gguf_open(mocl_ctx *ctx, mocl_gguf **out, const char *path) {
     mocl_gguf *g = mocl_calloc(ctx, 1, sizeof *g);
     *out = NULL;
     if (!g) return mocl_nomem(ctx, sizeof *g);
     reader r = {.ctx = ctx, .path = path, .g = g};
-    mocl_status st = map_file(&r);
+    struct stat info;
+    mocl_status st = mocl_file_map(ctx, path, &g->map, &g->map_bytes, &info);
     if (!st) st = parse(&r);
     if (st) {
         mocl_gguf_close(g);

@@ -2,13 +2,11 @@
 #define _GNU_SOURCE
 #include "safetensors.h"
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "file.h" /* mocl_file_fail, mocl_path_tail */
 #include "safetensors_header.h"
@@ -281,37 +279,14 @@ static mocl_status parse(reader *r) {
     return st;
 }
 
-static mocl_status map_file(reader *r) {
-    mocl_safetensors *s = r->s;
-    mocl_status st = MOCL_OK;
-    int fd = open(r->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return mocl_file_fail(r->ctx, r->path);
-    struct stat info;
-    if (fstat(fd, &info)) {
-        st = mocl_file_fail(r->ctx, r->path);
-    } else if (!S_ISREG(info.st_mode)) {
-        st = mocl_fail(r->ctx, MOCL_E_IO, "%s: %s", mocl_path_tail(r->path),
-                       S_ISDIR(info.st_mode) ? "is a directory" : "is not a regular file");
-    } else if (info.st_size > 0) { /* nothing cannot be mapped */
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            st = mocl_file_fail(r->ctx, r->path);
-        } else {
-            s->map = map;
-            s->map_bytes = (size_t)info.st_size;
-            mocl_passing_begin(&s->hash, r->ctx, &info);
-        }
-    }
-    close(fd);
-    return st;
-}
-
 mocl_status mocl_safetensors_open(mocl_ctx *ctx, mocl_safetensors **out, const char *path) {
     mocl_safetensors *s = mocl_calloc(ctx, 1, sizeof *s);
     *out = NULL;
     if (!s) return mocl_nomem(ctx, sizeof *s);
     reader r = {.ctx = ctx, .path = path, .s = s};
-    mocl_status st = map_file(&r);
+    struct stat info;
+    mocl_status st = mocl_file_map(ctx, path, &s->map, &s->map_bytes, &info);
+    if (s->map) mocl_passing_begin(&s->hash, ctx, &info);
     if (!st) st = parse(&r);
     if (st) {
         mocl_safetensors_close(s);
