@@ -15,4 +15,11 @@ function failure.ensure(condition, level, format, ...)
   end
 end
 
+--- The same for a function that checks its own arguments: raises at its caller.
+function failure.argument(condition, format, ...)
+  if not condition then
+    error(format:format(...), 3)
+  end
+end
+
 return failure

@@ -26,11 +26,7 @@ local metrics = {
 }
 
 -- raises from the caller of the public function
-local function check(condition, format, ...)
-  if not condition then
-    error(format:format(...), 3)
-  end
-end
+local check = require "mocl.failure".argument
 
 local function is_list(x)
   return type(x) == "table"

@@ -1,5 +1,6 @@
 --- mocl.metrics_bootstrap: bootstrap intervals over seeds; mocl.metrics exports it.
 
+local check = require "mocl.failure".argument
 local check_options = require "mocl.options".check
 local rng = require "mocl.rng"
 
@@ -85,11 +86,6 @@ end
 function M.bootstrap(samples, options)
   local o = check_options("bootstrap", options or {}, {}, OPTIONS)
   local level, resamples, seed = o.confidence_level or 0.95, o.n_resamples or 9999, o.seed or 0
-  local function check(condition, format, ...)
-    if not condition then
-      error(format:format(...), 3)
-    end
-  end
   check(type(samples) == "table", "bootstrap: a list with one entry for each seed expected, got a %s", type(samples))
   check(#samples >= 2, "bootstrap: %d entries say nothing of how a figure varies over seeds (at least 2 expected)",
     #samples)

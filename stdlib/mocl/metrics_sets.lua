@@ -14,11 +14,7 @@ local INF = math.huge
 
 -- Every check below raises at the caller of the public function that calls it: error's levels are 1 here, 2 the public
 -- function, 3 its caller.
-local function check(condition, format, ...)
-  if not condition then
-    error(format:format(...), 3)
-  end
-end
+local check = require "mocl.failure".argument
 
 -- the options, of which minimize, all and ignore_dominated are true or false
 local function options_of(name, given, known)
