@@ -12,15 +12,15 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
-local chat = require "mocl.chat"
+local chat = require "mocl.lm.chat"
 local check = require "mocl.failure".check
-local config = require "mocl.config"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local config = require "mocl.run.config"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local cfg = config.parse({
   { "model", nil, "directory of the model, or a GGUF file", type = "string" },

@@ -9,7 +9,7 @@
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
 local check = require "mocl.failure".check
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local report = require "mocl.report"
 

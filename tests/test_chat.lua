@@ -1,12 +1,12 @@
 -- chat templates: what they give against transformers, how their texts are recognised, what is refused
 
 local T = require "t"
-local chat = require "mocl.chat"
+local chat = require "mocl.lm.chat"
 local child = require "child"
 local fs = require "mocl.fs"
-local gguf = require "mocl.gguf"
+local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
-local templates = require "mocl.chat_templates"
+local templates = require "mocl.lm.chat_templates"
 local tokenizer = require "mocl.tokenizer"
 
 local FIXTURE = assert(json.load "tests/fixtures/chat/chat.json")
@@ -200,7 +200,7 @@ T.test("chat.encode: special tokens are found in the text, and none is added", f
 end)
 
 T.test("generate.lua: chat=, system= and date=", function()
-  local small, transformer = require "fixtures.llama.small", require "mocl.transformer"
+  local small, transformer = require "fixtures.llama.small", require "mocl.lm.model"
   local dir = T.tmpdir()
   local tok = tokenizer.train({ "abc" }, { vocab_size = 259, special_tokens = { "<s>", "</s>", "<|im_start|>" } })
   assert(tok:save(dir .. "/tokenizer.json"))

@@ -333,7 +333,7 @@ T.test("the width of a terminal, and a status line that takes it", function()
   local code = [[
     local sys = require "mocl.sys"
     print(sys.columns(2))
-    local bar = require "mocl.progress".new { label = "x", total = 2 }
+    local bar = require "mocl.run.progress".new { label = "x", total = 2 }
     bar:update(2, ("y"):rep(500))
     bar:done()
     os.execute "stty cols 60"

@@ -5,11 +5,11 @@ local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local nn = require "mocl.nn.core"
-local policy = require "mocl.policy"
+local policy = require "mocl.lm.policy"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local PROMPTS = { { 1, 5, 9 }, { 2 }, { 7, 7, 7, 0, 28, 3, 14, 9, 22, 4, 1 }, { 3, 3 }, { 11, 12, 13, 14 } }
 
@@ -473,7 +473,7 @@ T.test("generate.lua: an adapter, and a text of whole characters from a byte voc
   local tok = tokenizer.train({ "aä" }, { vocab_size = 258 })
   assert(transformer.save(model, dir))
   assert(tok:save(dir .. "/tokenizer.json"))
-  assert(require("mocl.lora").save(model, dir .. "/adapter"))
+  assert(require("mocl.lm.lora").save(model, dir .. "/adapter"))
   local base = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ä", "temperature=0", "max_new_tokens=30" }
   local with = child.mocl { "recipes/generate.lua", "model=" .. dir, "adapter=" .. dir .. "/adapter", "prompt=ä",
     "temperature=0", "max_new_tokens=30" }
@@ -557,7 +557,7 @@ T.test("generate.lua: a text ends with any id of the files' eos_token_id, and wi
   T.eq(text(), whole)
 end)
 
-T.test("mocl.policy: answers end with each end token, and have no ids that the tokenizer lacks", function()
+T.test("mocl.lm.policy: answers end with each end token, and have no ids that the tokenizer lacks", function()
   local dir, tok, model, ids = chatty()
   local actor = policy.new { model = model, tokenizer = tok, max_new_tokens = 30, temperature = 0 }
   local function answer(m)

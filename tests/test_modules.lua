@@ -5,7 +5,7 @@ local child = require "child"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local quote = child.quote
 
@@ -51,7 +51,7 @@ local function makers()
     ["mocl.tensor"] = "m.ones { 3 }",
     ["mocl.transformer.core"] = "m.new { vocab_size = 5, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 1, "
       .. "intermediate_size = 4, max_position_embeddings = 8 }:head()",
-    ["mocl.transformer"] = ("m.load(%q):head()"):format(dir .. "/model"),
+    ["mocl.lm.model"] = ("m.load(%q):head()"):format(dir .. "/model"),
     ["mocl.nn"] = "m.Linear(2, 3, { seed = 1 }):parameters()[1]",
   }
 end
@@ -110,12 +110,12 @@ end)
 
 T.test("a stock lua5.4 has all of mocl, whatever it required first", function()
   local out, err = child.shell(stock() .. " -e " .. quote [[
-local lm = require "mocl.lm"
+local nn = require "mocl.nn"
 local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.lm == lm, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())
-package.preload["mocl.svg_front"] = function() return "own" end -- stays, whatever is opened later
+print(mocl._VERSION, mocl == package.loaded.mocl, mocl.nn == nn, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())
+package.preload["mocl.report.svg_front"] = function() return "own" end -- stays, whatever is opened later
 require "mocl.fs"
-print(require "mocl.svg_front")]])
+print(require "mocl.report.svg_front")]])
   T.eq(out, require("mocl")._VERSION .. "\ttrue\ttrue\traise\tnil\nown\t:preload:\n", err)
   -- the first example needs no change there
   out, err = child.shell(stock() .. " examples/01_tensor.lua")

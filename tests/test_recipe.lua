@@ -2,10 +2,10 @@
 
 local T = require "t"
 local child = require "child"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local preference = require "mocl.preference"
+local preference = require "mocl.method.preference"
 local safetensors = require "mocl.safetensors"
 
 local RECIPE = "recipes/moc_hh.lua"

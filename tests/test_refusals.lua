@@ -3,15 +3,15 @@
 
 local T = require "t"
 local child = require "child"
-local digest = require "mocl.digest"
+local digest = require "mocl.run.digest"
 local failures = require "failures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local safetensors = require "mocl.safetensors"
 local tokenizer = require "mocl.tokenizer"
 local small = require "fixtures.llama.small"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function arguments(dir, ...)
   local list = failures.arguments(dir, true)
@@ -387,7 +387,7 @@ T.test("options that cannot go together cost nothing", function()
 end)
 
 T.test("unknown and missing options of functions", function()
-  local lm, policy, reward = require "mocl.lm", require "mocl.policy", require "mocl.reward"
+  local lm, policy, reward = require "mocl.train.sft", require "mocl.lm.policy", require "mocl.lm.reward"
   T.raises("lm.train: unknown option 'learning_rate' %(known: model, ", lm.train, { learning_rate = 1 })
   T.raises("lm.train: unknown option 'step' %(did you mean 'steps'%?%)", lm.train, { step = 1 })
   T.raises("lm.train: option 'model' is missing", lm.train, {})
