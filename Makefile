@@ -143,7 +143,7 @@ $(B)/embed.c: $(B)/sources lua/embed.sh
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
 
-$(B)/openers.c: $(B)/sources lua/embed.sh
+$(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
 

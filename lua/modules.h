@@ -34,6 +34,11 @@ MOCL_MODULES(MOCL_DECLARE_OPENER)
 ** context; more than once is fine. Pushes nothing. */
 void moclL_openmodules(lua_State *L);
 
+/* The tool of that name (stdlib/mocl/tools), which is a program and no module: pushes its chunk, or what is wrong with
+** it, and returns the status of luaL_load. has_tool: is there one? */
+bool moclL_has_tool(const char *name);
+int moclL_load_tool(lua_State *L, const char *name);
+
 /* For a stock Lua, whichever module it requires first: opens the others for require too and pushes the module of that
 ** name. */
 int moclL_openmodule(lua_State *L, const char *name);

@@ -199,7 +199,10 @@ end
 function M.modules()
   local list = {}
   for _, file in ipairs(lines_of("cd '" .. M.path "stdlib" .. "' && find . -name '*.lua' | LC_ALL=C sort")) do
-    list[#list + 1] = file:gsub("^%./", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", ".")
+    local name = file:gsub("^%./", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", ".")
+    if not name:find "^mocl%.tools%." then -- these are programs
+      list[#list + 1] = name
+    end
   end
   for name in (M.read "lua/modules.h"):gmatch('X%("([%w_.]+)"') do
     list[#list + 1] = name

@@ -199,7 +199,7 @@ T.test("chat.encode: special tokens are found in the text, and none is added", f
   T.eq(chat.encode(tok, "user"), tok:encode "user")
 end)
 
-T.test("generate.lua: chat=, system= and date=", function()
+T.test("mocl generate.lua: chat=, system= and date=", function()
   local small, transformer = require "fixtures.llama.small", require "mocl.lm.model"
   local dir = T.tmpdir()
   local tok = tokenizer.train({ "abc" }, { vocab_size = 259, special_tokens = { "<s>", "</s>", "<|im_start|>" } })
@@ -207,7 +207,7 @@ T.test("generate.lua: chat=, system= and date=", function()
   local model = small.model { config = { vocab_size = 259, max_position_embeddings = 400 } }
   assert(transformer.save(model, dir))
   local function run(...)
-    return child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=5",
+    return child.mocl { "generate", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=5",
       "quiet=true", ... }
   end
   local function wanted(name, messages, opts)

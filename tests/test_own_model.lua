@@ -331,7 +331,7 @@ T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base o
   end
   T.ok(out:find "vowels", out)
   -- the policy answers in generate.lua
-  local text, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
+  local text, err, status = child.mocl { "generate", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
     "tokenizer=" .. dir .. "/tokenizer", "prompt=<R1> 0.30 <R2> 0.70 question 3", "max_new_tokens=3", "quiet=true" }
   T.eq(status, 0, err)
   T.ok(text:find("question 3", 1, true), text)

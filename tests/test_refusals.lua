@@ -329,7 +329,7 @@ T.test("out= and resume= that can be no directory name the option", function()
   end
 end)
 
-T.test("generate, tokenize and report name the option of a path that is wrong", function()
+T.test("mocl generate, tokenize and report name the option of a path that is wrong", function()
   local dir = T.tmpdir()
   local model, file = dir .. "/model", dir .. "/file"
   assert(transformer.save(small.model { config = { vocab_size = 257 } }, model, {}))
@@ -363,7 +363,7 @@ T.test("text that standard output does not take ends with status 1", function()
   local dir = T.tmpdir()
   assert(transformer.save(small.model { config = { vocab_size = 257 } }, dir, {}))
   assert(tokenizer.train({ "hello" }, { vocab_size = 257, special_tokens = { "<s>" } }):save(dir .. "/tokenizer.json"))
-  for _, arguments in ipairs { "recipes/tokenize.lua file=README.md tokenizer=", "recipes/generate.lua quiet=true max_new_tokens=2 model=" } do
+  for _, arguments in ipairs { "tokenize file=README.md tokenizer=", "generate quiet=true max_new_tokens=2 model=" } do
     local _, err, status = child.shell(('"$MOCL" %s%s > /dev/full'):format(arguments, dir))
     T.eq(status, 1)
     T.ok(err:find(": standard output: No space left on device\n$"), err)

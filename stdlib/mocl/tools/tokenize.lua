@@ -1,6 +1,6 @@
 --- tokenize.lua - prints the token ids of a text, one line of ids for each line of it.
 --
---   mocl recipes/tokenize.lua tokenizer=PATH file=TEXT [whole=true] [bos=false]
+--   mocl tokenize tokenizer=PATH file=TEXT [whole=true] [bos=false]
 --
 -- tokenizer: tokenizer.json, a llama2.c .bin, a SentencePiece .model, a GGUF file, or a directory with one.
 -- file=- reads standard input. Each line of ids starts with the BOS id if the tokenizer has one and

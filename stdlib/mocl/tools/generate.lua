@@ -1,6 +1,6 @@
 --- generate.lua - prints a prompt and what a model makes of it.
 --
---   mocl recipes/generate.lua model=DIR|FILE.gguf [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
+--   mocl generate model=DIR|FILE.gguf [adapter=DIR] [tokenizer=PATH] [prompt=TEXT] [temperature=0.8] [n=4]
 --
 -- model: a Hugging Face directory, or a GGUF file; adapter: a PEFT directory; tokenizer: as in tokenize.lua, the
 -- model's own directory or file if unset. What goes before the prompt is what the tokenizer's files say (add_special_tokens); an empty prompt is the

@@ -1,7 +1,7 @@
 --- report.lua - makes the report of a run again, from the files of its directory.
 --
---   mocl recipes/report.lua run=runs/moc_hh/default
---   mocl recipes/report.lua run=runs/moc_hh/default front=docs/front.svg
+--   mocl report run=runs/moc_hh/default
+--   mocl report run=runs/moc_hh/default front=docs/front.svg
 --
 -- Writes report.html and, where the result has two objectives or more, front.svg in the directory. A
 -- run that is going on or was interrupted gets a report of what it has so far.
