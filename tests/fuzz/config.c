@@ -8,9 +8,9 @@
 #include "mocl.h"
 
 static const char readers[] =
-    "local lora_config = require 'mocl.lora_config'\n"
-    "local model_config = require 'mocl.model_config'\n"
-    "local gguf_model = require 'mocl.gguf_model'\n"
+    "local lora_config = require 'mocl.lm.lora_config'\n"
+    "local model_config = require 'mocl.lm.model_config'\n"
+    "local gguf_model = require 'mocl.lm.gguf_model'\n"
     "local fs = require 'mocl.fs'\n"
     "local function check(path, value, message, code)\n"
     "  if value then return end\n"

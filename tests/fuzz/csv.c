@@ -1,5 +1,5 @@
 /* csv.c - fuzzes the reader of CSV, plain or gzip'd */
-#include "csv.h"
+#include "io/csv.h"
 
 #include "fuzz.h"
 

@@ -1,5 +1,5 @@
 /* gguf.c - fuzzes the reader of GGUF: every value of the metadata, every tensor as f32, and the tokenizer inside */
-#include "gguf.h"
+#include "io/gguf.h"
 
 #include <string.h>
 

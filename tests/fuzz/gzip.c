@@ -1,6 +1,6 @@
 /* gzip.c - fuzzes the reader of gzip: read in pieces of two sizes, a file gives the same bytes and the same end */
 #define _GNU_SOURCE
-#include "gzip.h"
+#include "io/gzip.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,10 +1,10 @@
 /* json.c - fuzzes the JSON reader: what it takes is written and read again as the same */
-#include "json.h"
+#include "io/json.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "file.h"
+#include "io/file.h"
 #include "fuzz.h"
 
 static mocl_status parse(mocl_ctx *ctx, const char *path, const char *text, size_t n) {

@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "json.h"
-#include "text.h"
+#include "io/json.h"
+#include "io/text.h"
 
 static mocl_status read_lines(mocl_ctx *ctx, mocl_lines *l) {
     const char *line;

@@ -1,5 +1,5 @@
 /* safetensors.c - fuzzes the reader of safetensors: every byte it hands out is looked at */
-#include "safetensors.h"
+#include "io/safetensors.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "tokenizer.h"
+#include "tok/tokenizer.h"
 
 /* letters, digits, spaces, line ends, contractions, other scripts, a combining mark, an emoji, bytes that are no UTF-8 */
 static const char text[] = "The cat's 1234 mats,\n\n  don't\tsee <s> caf\xc3\xa9 e\xcc\x81 \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80 \xff\xc3 \xc2\xbd  ";
