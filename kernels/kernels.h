@@ -43,12 +43,27 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 
 #define MK_MAX_DIMS 8
 
+/* ---- weights ----------------------------------------------------------------------------------- */
+
+/* How the numbers of a weight are kept. */
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_COUNT } mk_format;
+
+#define MK_WEIGHT_PARTS 4
+
+/* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row:
+**   f32, bf16   the numbers themselves */
+typedef struct mk_weight {
+    mk_format format;
+    int64_t rows, columns;
+    const void *part[MK_WEIGHT_PARTS];
+} mk_weight;
+
 /* ---- environment (kernels/cpu/env.c) ---------------------------------------------------------- */
 
 struct mk_pool; /* worker threads */
 
 /* What computes large matmuls (kernels/cpu/blas.c). MK_BLAS_AUTO: OpenBLAS where it is there and its
-** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. On cuda, what computes gemm_bf16: cuBLASLt where
+** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. On cuda, what computes products of bf16: cuBLASLt where
 ** it is there, or with MK_BLAS_NONE our own kernel always (kernels/cuda/cublaslt.cu). */
 typedef enum mk_blas { MK_BLAS_AUTO, MK_BLAS_OPENBLAS, MK_BLAS_NONE } mk_blas;
 
@@ -101,6 +116,8 @@ typedef struct mk_parameter {
 } mk_parameter;
 
 typedef struct mk_table {
+    int bf16; /* 1: the kernels compute with bf16 as with f32; 0: it is storage alone, as on the cpu */
+
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
     /* x[n] = v, any dtype */
@@ -140,6 +157,14 @@ typedef struct mk_table {
     int (*gemm)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
+
+    /* C[m,n] = alpha op(A) op(W) + beta C for a weight in any format; op(W) is W, or its transpose where tw, so that
+    ** n and k are W's sizes. As gemm it is row invariant in m and does not read C where beta is 0. The numbers of W are
+    ** taken as f32, and the sums are f32's: with another format the bits are those of gemm on what `dequantize` gives.
+    ** a_type: MK_F32, or MK_BF16 where the device computes with it (never the cpu); f32 weights need f32, bf16
+    ** weights bf16. c_type: MK_F32, or a_type. */
+    int (*gemm_weight)(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+                       const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
 
     /* C[m,n] = op(A) op(B), else as gemm with alpha 1 and beta 0, but for products that a BLAS may
     ** compute (kernels/cpu/blas.c): the bits of a row may depend on the other sizes. For products of
@@ -287,9 +312,6 @@ typedef struct mk_table {
     /* -- bf16: the same maths as the entries above with weights and activations in bf16. Arithmetic and sums are F32,
     ** each bf16 output is rounded once, to nearest even; gradients are F32. NULL on the cpu, where bf16 is storage. -- */
 
-    /* as gemm with batch 1, row invariant in m too; c_type: MK_F32 or MK_BF16 */
-    int (*gemm_bf16)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
-                     const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc);
     /* y = a + b; y may be a or b */
     int (*add_bf16)(mk_env *e, int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y);
     int (*gather_rows_bf16)(mk_env *e, int64_t n, int64_t d, const mk_bf16 *src, const int32_t *idx, mk_bf16 *dst);

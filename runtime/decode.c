@@ -106,11 +106,13 @@ static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *
 /* weights first .. first + n - 1 of a block, which have one input */
 static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *to, int first, int n, size_t *room) {
     matrix *m[MOCL_LINEARS];
+    mocl_tensor *numbers[MOCL_LINEARS];
     for (int i = 0; i < n; i++) m[i] = &to[first + i].w;
-    if (d->single) MOCL_TRY(open_matrices(d, m, &b->linear[first], n, room));
+    for (int i = 0; i < n; i++) numbers[i] = b->linear[first + i].part[0];
+    if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
     for (int i = first; i < first + n; i++) {
         const mocl_adapter *ad = &b->adapter[i];
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &b->linear[i], 1, room));
+        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &numbers[i - first], 1, room));
         if (!d->o->adapter || !ad->a) continue;
         matrix *a = &to[i].a, *up = &to[i].b;
         to[i].scale = ad->scale;
@@ -199,7 +201,10 @@ fail:
 static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
-    if (!w->copy) return k->gemm(e, 0, 1, n, out, in, alpha, x, in, 0, mocl_real(w->t), in, 0, beta, y, out, 0, 1);
+    if (!w->copy) {
+        mk_weight whole = mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
+        return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
+    }
     int64_t panel = w->panel;
     int code = first ? k->gemm(e, 0, 0, n, panel, in, alpha, x, in, 0, mocl_real(w->t), panel, panel * in, beta, y, out, panel,
                                first / panel) : MK_OK;
