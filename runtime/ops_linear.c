@@ -228,7 +228,7 @@ static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *nod
         mk_real *to = mocl_real(dx) + r->first * l->k;
         MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, 0, false, to), done);
         if (r->dropout > 0)
-            MOCL_GOTO(MOCL_KERNEL(l->dev, dropout, r->rows * l->k, r->dropout, r->key, r->stream, to, to), done);
+            MOCL_GOTO(MOCL_KERNEL(l->dev, dropout, MK_F32, r->rows * l->k, r->dropout, r->key, r->stream, to, to), done);
     }
     st = MOCL_OK;
 done:
@@ -291,8 +291,7 @@ static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_t
         MOCL_TRY(mocl_tensor_new(&s[LORA_X], l->dev, l->type, 2, xshape));
         int64_t n = r->rows * l->k;
         void *to = mocl_tensor_data(s[LORA_X]);
-        MOCL_TRY(l->type == MK_BF16 ? MOCL_KERNEL(l->dev, dropout_bf16, n, r->dropout, r->key, r->stream, x, to)
-                                    : MOCL_KERNEL(l->dev, dropout, n, r->dropout, r->key, r->stream, x, to));
+        MOCL_TRY(MOCL_KERNEL(l->dev, dropout, l->type, n, r->dropout, r->key, r->stream, x, to));
         x = to;
     }
     MOCL_TRY(mocl_tensor_new(&s[LORA_U], l->dev, l->type, 2, ushape));

@@ -16,10 +16,7 @@
     X(segment_sum) X(segment_sum_bwd) X(rope) X(swiglu) X(swiglu_bwd) X(attention) \
     X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) X(kl_bwd) \
     X(sample) X(rand_uniform) X(rand_normal) X(dropout) X(gae) X(ppo_clip) X(adamw) X(sgd) \
-    X(sumsq) \
-    X(add_bf16) X(gather_rows_bf16) X(rmsnorm_bf16) X(rmsnorm_bwd_bf16) X(rope_bf16) \
-    X(swiglu_bf16) X(swiglu_bwd_bf16) X(attention_bf16) X(attention_bwd_bf16) X(cache_put_bf16) \
-    X(attention_cached_bf16) X(dropout_bf16)
+    X(sumsq)
 
 #define MK_DECLARE(op) std::remove_pointer<decltype(mk_table::op)>::type mk_cuda_##op;
 MK_CUDA_OPS(MK_DECLARE)
