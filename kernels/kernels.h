@@ -60,7 +60,7 @@ typedef struct mk_weight {
     const void *part[MK_WEIGHT_PARTS];
 } mk_weight;
 
-/* ---- environment (kernels/cpu/env.c) ---------------------------------------------------------- */
+/* ---- environment (kernels/cpu/pool.c) ---------------------------------------------------------- */
 
 struct mk_pool; /* worker threads */
 
