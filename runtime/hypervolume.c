@@ -70,12 +70,16 @@ typedef struct level {
     int *order;
 } level;
 
-enum { FILTER_FROM = 2048 }; /* from so many rows on the dominated ones are looked for first: zones compare each row with each zone */
+enum {
+    FILTER_FROM = 2048, /* from so many rows on the dominated ones are looked for first: zones compare each row with each zone */
+    ZONES_PAY = 24      /* a limit set of so many rows is cut into zones rather than sliced further */
+};
 
 typedef struct sweep {
     mocl_ctx *ctx;
     level level[MOCL_MAX_OBJECTIVES + 1]; /* by number of objectives, from 3 */
     double *x, *y;                        /* the staircase: x ascending, y descending */
+    mocl_row *rows;                       /* a level as rows, while its volume is found by zones */
 } sweep;
 
 /* Adds (x, y) to a staircase of *m steps; returns the area that it adds. */
@@ -156,7 +160,13 @@ static mocl_status volume_of(sweep *s, int d, int m, double *out) {
             for (int j = 0; j < i; j++) {
                 limited = add_limited(below, limited, c, p, q + (size_t)order[j] * d);
             }
-            MOCL_TRY(volume_of(s, c, limited, &shared));
+            bool settled = false;
+            if (c >= MOCL_ZONES_FROM && c <= MOCL_ZONES_TO && limited >= ZONES_PAY) {
+                int64_t front;
+                for (int j = 0; j < limited; j++) s->rows[j] = (mocl_row){below + (size_t)j * c, j, c};
+                MOCL_TRY(mocl_volume_by_zones(s->ctx, s->rows, limited, c, &shared, &front, &settled));
+            }
+            if (!settled) MOCL_TRY(volume_of(s, c, limited, &shared));
         } else {
             for (int j = 0; j < i; j++) {
                 const double *o = q + (size_t)order[j] * d;
@@ -187,15 +197,16 @@ static mocl_status volume_of_rows(mocl_ctx *ctx, const mocl_row *rows, int m, in
     }
     if (d <= 2) return MOCL_OK;
     sweep s = {.ctx = ctx};
-    size_t per_row = 2, bytes; /* doubles: the staircase, the levels and their orders */
+    size_t per_row = 2, bytes; /* doubles: the staircase, the levels and their orders; rows beside them */
     for (int c = 3; c <= d; c++) per_row += (size_t)c + 1;
-    if (!mocl_mul((size_t)m + 1, per_row * sizeof(double), &bytes))
+    if (!mocl_mul((size_t)m + 1, per_row * sizeof(double) + sizeof(mocl_row), &bytes))
         return mocl_nomem(ctx, SIZE_MAX);
     double *block = mocl_alloc(ctx, bytes), *next = block;
     if (!block) return mocl_nomem(ctx, bytes);
     size_t room = (size_t)m + 1; /* add_limited writes one row more than it may keep */
     s.x = next, next += room;
     s.y = next, next += room;
+    s.rows = (mocl_row *)next, next += room * (sizeof(mocl_row) / sizeof(double));
     for (int c = 3; c <= d; c++) {
         s.level[c].points = next, next += room * (size_t)c;
         s.level[c].order = (int *)next, next += room;

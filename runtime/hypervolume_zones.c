@@ -103,6 +103,7 @@ mocl_status mocl_order_descending(mocl_ctx *ctx, const double *key, int64_t stri
 
 /* functions of p that are compiled for each p */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 7")
 
 /* four ranks, and what comparing them gives: -1 or 0 each */
 typedef int32_t four __attribute__((vector_size(16)));
@@ -122,9 +123,9 @@ typedef struct cutting {
     int32_t *rank; /* (n + p) x p; row n + j is the definer of bound j before there is any: the edge at 0, and all else beyond */
     double *value; /* p x (n + 2): by rank; 0 at n + 1, the edge */
     int32_t *bound[MOST_P]; /* rank of each bound of each zone, side by side, since each row is compared with all of them */
-    zone *zones, *fresh;
+    zone *zones;
     int32_t *hit;
-    int32_t size, room, fresh_room;
+    int32_t size, room;
     double sum, lost; /* the volume so far, and what its rounding left out */
 } cutting;
 
@@ -153,18 +154,6 @@ static mocl_status more_room(cutting *c, int32_t wanted) {
     return MOCL_OK;
 }
 
-static mocl_status more_fresh(cutting *c, int32_t wanted) {
-    if (wanted <= c->fresh_room) return MOCL_OK;
-    int32_t room = c->fresh_room;
-    while (room < wanted) room *= 2;
-    size_t bytes = (size_t)room * sizeof *c->fresh;
-    zone *p = mocl_realloc(c->ctx, c->fresh, bytes);
-    if (!p) return mocl_nomem(c->ctx, bytes);
-    c->fresh = p;
-    c->fresh_room = room;
-    return MOCL_OK;
-}
-
 static inline int32_t rank_of(const cutting *c, int32_t row, int j, int p) {
     return c->rank[(size_t)row * (size_t)p + (size_t)j];
 }
@@ -173,9 +162,11 @@ static inline int32_t rank_of(const cutting *c, int32_t row, int j, int p) {
 ALWAYS_INLINE double box_volume(const cutting *c, const zone *z, int p) {
     if (z->definer[0] >= c->n) return 0; /* bound 0 is the edge */
     double v = c->value[rank_of(c, z->definer[0], 0, p)];
+    UNROLLED
     for (int j = 1; j < p; j++) {
         const double *value = c->value + (size_t)j * ((size_t)c->n + 2);
         int32_t most = rank_of(c, z->definer[0], j, p);
+        UNROLLED
         for (int k = 1; k < j; k++) {
             int32_t r = rank_of(c, z->definer[k], j, p);
             most = r > most ? r : most;
@@ -185,13 +176,16 @@ ALWAYS_INLINE double box_volume(const cutting *c, const zone *z, int p) {
     return v;
 }
 
-/* z = the zone `from` with bound j moved to row i */
-ALWAYS_INLINE void moved(const cutting *c, const zone *from, int j, int32_t i, double since, int p, zone *z) {
+/* puts at t the zone `from` with bound j moved to row i, whose last objective is `since` */
+ALWAYS_INLINE void put_moved(cutting *c, int32_t t, const zone *from, int j, int32_t i, double since, int p) {
     const int32_t *row = c->rank + (size_t)i * (size_t)p;
-    for (int k = 0; k < p; k++) z->definer[k] = from->definer[k];
-    z->definer[j] = i;
+    zone *z = &c->zones[t];
+    UNROLLED
     for (int k = 0; k < p; k++) {
+        z->definer[k] = k == j ? i : from->definer[k];
+        c->bound[k][t] = k == j ? row[j] : rank_of(c, from->definer[k], k, p);
         int32_t most = k == j ? from->least[j] : row[k];
+        UNROLLED
         for (int l = 0; k != j && l < p; l++) {
             if (l == k || l == j) continue;
             int32_t r = rank_of(c, from->definer[l], k, p);
@@ -208,12 +202,14 @@ ALWAYS_INLINE int32_t find(cutting *c, const int32_t *row, int p) {
     int32_t hits = 0, t = 0, *hit = c->hit, size = c->size;
     const int32_t *bound[MOST_P];
     four rank[MOST_P];
+    UNROLLED
     for (int j = 0; j < p; j++) {
         bound[j] = c->bound[j];
         rank[j] = (four){row[j], row[j], row[j], row[j]};
     }
     for (; t + ABREAST <= size; t += ABREAST) {
         four a, b, in_a = {-1, -1, -1, -1}, in_b = in_a;
+        UNROLLED
         for (int j = 0; j < p; j++) {
             memcpy(&a, bound[j] + t, sizeof a);
             memcpy(&b, bound[j] + t + 4, sizeof b);
@@ -233,6 +229,7 @@ ALWAYS_INLINE int32_t find(cutting *c, const int32_t *row, int p) {
     }
     for (; t < size; t++) {
         bool in = true;
+        UNROLLED
         for (int j = 0; j < p; j++) in = in && bound[j][t] > row[j];
         hit[hits] = t;
         hits += in;
@@ -243,27 +240,26 @@ ALWAYS_INLINE int32_t find(cutting *c, const int32_t *row, int p) {
 /* Takes row i in, at `last` in the last objective; *inside receives how many zones it lay in. p is a constant where this is called. */
 ALWAYS_INLINE mocl_status take(cutting *c, int32_t i, double last, int p, int32_t *inside) {
     const int32_t *row = c->rank + (size_t)i * (size_t)p;
-    int32_t hits = find(c, row, p), made = 0;
+    int32_t hits = find(c, row, p), holes = 0;
+    double sum = 0;
     *inside = hits;
+    MOCL_TRY(more_room(c, c->size + (p - 1) * hits));
     for (int32_t h = 0; h < hits; h++) {
-        const zone *z = &c->zones[c->hit[h]];
-        add(c, z->volume * (z->since - last));
-        MOCL_TRY(more_fresh(c, made + p));
+        int32_t t = c->hit[h], made = 0;
+        const zone from = c->zones[t];
+        sum += from.volume * (from.since - last);
+        UNROLLED
         for (int j = 0; j < p; j++) {
-            if (row[j] > z->least[j]) moved(c, z, j, i, last, p, &c->fresh[made++]);
+            if (row[j] > from.least[j]) put_moved(c, made++ ? c->size++ : t, &from, j, i, last, p);
         }
+        if (!made) c->hit[holes++] = t;
     }
-    MOCL_TRY(more_room(c, c->size + made + 1));
-    for (int32_t k = 0; k < made; k++) { /* first into the places of those that go */
-        int32_t t = k < hits ? c->hit[k] : c->size++;
-        c->zones[t] = c->fresh[k];
-        for (int j = 0; j < p; j++) c->bound[j][t] = rank_of(c, c->fresh[k].definer[j], j, p);
-    }
-    for (int32_t h = hits - 1; h >= made; h--) { /* the last ones fill the places left: from the end, so that these are not holes */
-        int32_t t = c->hit[h];
-        c->size--;
-        c->zones[t] = c->zones[c->size];
-        for (int j = 0; j < p; j++) c->bound[j][t] = c->bound[j][c->size];
+    add(c, sum);
+    while (holes > 0) { /* filled from the end, the last hole first, so that the zone that moves is none */
+        int32_t t = c->hit[--holes], end = --c->size;
+        c->zones[t] = c->zones[end];
+        UNROLLED
+        for (int j = 0; j < p; j++) c->bound[j][t] = c->bound[j][end];
     }
     return MOCL_OK;
 }
@@ -322,7 +318,7 @@ mocl_status mocl_volume_by_zones(mocl_ctx *ctx, const mocl_row *rows, int64_t m,
     *done = false;
     if (d < MOCL_ZONES_FROM || d > MOCL_ZONES_TO || m < 1 || m > MOST_ROWS) return MOCL_OK;
     size_t n = (size_t)m, p = (size_t)d - 1; /* at most 2^24 rows: no product of sizes is too large */
-    cutting c = {.ctx = ctx, .p = d - 1, .n = (int32_t)m, .room = 1024, .fresh_room = 64};
+    cutting c = {.ctx = ctx, .p = d - 1, .n = (int32_t)m, .room = 256};
     bool some = true;
     int32_t *order = mocl_alloc(ctx, n * sizeof *order);
     double *column = mocl_alloc(ctx, n * sizeof *column);
@@ -331,10 +327,9 @@ mocl_status mocl_volume_by_zones(mocl_ctx *ctx, const mocl_row *rows, int64_t m,
     for (int j = 0; j < c.p; j++) some = (c.bound[j] = mocl_alloc(ctx, (size_t)c.room * sizeof *c.bound[j])) && some;
     c.zones = mocl_alloc(ctx, (size_t)c.room * sizeof *c.zones);
     c.hit = mocl_alloc(ctx, (size_t)c.room * sizeof *c.hit);
-    c.fresh = mocl_alloc(ctx, (size_t)c.fresh_room * sizeof *c.fresh);
     mocl_status st = MOCL_OK;
     int64_t covered_by_none = 0;
-    if (!order || !column || !c.rank || !c.value || !c.zones || !c.hit || !c.fresh || !some) {
+    if (!order || !column || !c.rank || !c.value || !c.zones || !c.hit || !some) {
         st = mocl_nomem(ctx, (n + p) * p * sizeof *c.rank + p * (n + 2) * sizeof *c.value);
         goto done;
     }
@@ -354,6 +349,5 @@ done:
     for (int j = 0; j < c.p; j++) mocl_free(c.bound[j]);
     mocl_free(c.zones);
     mocl_free(c.hit);
-    mocl_free(c.fresh);
     return st;
 }
