@@ -138,6 +138,9 @@ end)
 each(N .. "embedding " .. N .. "rows", function(w)
   return { w.t { 5, 2 }, w.i { 4, 0, 1 } }
 end)
+S[N .. "lm_reference"] = function(w)
+  return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5 } }
+end
 S[N .. "lm_head"] = function(w)
   return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
 end
@@ -418,7 +421,7 @@ S.acts = {
   ["mocl.data.lines"] = { function(r)
     pcall(r.next, r)
   end },
-  ["mocl.transformer"] = {
+  ["mocl.lm.model"] = {
     function(m)
       pcall(m.drop_lora, m)
     end,
