@@ -154,13 +154,14 @@ typedef struct mk_table {
     int (*softmax)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
     int (*softmax_bwd)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);
-    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones) */
+    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones); y
+    ** may be x */
     int (*rmsnorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, double eps,
                    mk_real *y, mk_real *rstd);
     /* dx overwritten; dw[n] += where not NULL */
     int (*rmsnorm_bwd)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
-    /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL */
+    /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL; y may be x */
     int (*layernorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                      const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd);
     /* dx overwritten; dw[n], db[n] += where not NULL */
@@ -186,12 +187,13 @@ typedef struct mk_table {
     /* -- transformer parts (kernels/cpu/transformer.c) -- */
 
     /* Rotary embedding in the rotate_half layout of Hugging Face's Llama: for each row t and head,
-    ** with angle a_i = pos[t] theta^(-2i/K), i < K/2:
-    **   y[i] = x[i] cos a_i - s x[i+K/2] sin a_i,  y[i+K/2] = x[i+K/2] cos a_i + s x[i] sin a_i,
-    ** s = +1 forward, -1 (sign < 0) the inverse = backward. x, y: [T, H, K], row distances ldx, ldy.
-    ** y may be x */
-    int (*rope)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy);
+    ** with angle a_i = pos[t] freq[i], i < K/2, and factor f:
+    **   y[i] = f (x[i] cos a_i - s x[i+K/2] sin a_i),  y[i+K/2] = f (x[i+K/2] cos a_i + s x[i] sin a_i),
+    ** s = +1 forward, -1 (sign < 0) backward, which is the inverse where f = 1. freq[K/2] is a device pointer too:
+    ** theta^(-2i/K) in the plain embedding, other tables scale it; f is yarn's attention factor. x, y: [T, H, K], row
+    ** distances ldx, ldy. y may be x */
+    int (*rope)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+                int sign, const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy);
     /* y = silu(gate) * up, n elements each */
     int (*swiglu)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y);
     int (*swiglu_bwd)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy,
@@ -298,8 +300,8 @@ typedef struct mk_table {
                         void *y, mk_real *rstd);
     int (*rmsnorm_bwd_bf16)(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, const mk_real *rstd,
                             const mk_real *dy, mk_real *dx, mk_real *dw);
-    int (*rope_bf16)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const mk_bf16 *x,
-                     int64_t ldx, mk_bf16 *y, int64_t ldy);
+    int (*rope_bf16)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+                     int sign, const mk_bf16 *x, int64_t ldx, mk_bf16 *y, int64_t ldy);
     int (*swiglu_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, mk_bf16 *y);
     int (*swiglu_bwd_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, const mk_real *dy, mk_real *dgate,
                            mk_real *dup);
