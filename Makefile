@@ -33,7 +33,7 @@ LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl 
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
 EXE_C     := lua/main.c lua/repl.c lua/resume.c lua/signals.c
-LIB_C     := $(sort $(wildcard runtime/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
+LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
 
@@ -143,7 +143,7 @@ $(B)/embed.c: $(B)/sources lua/embed.sh
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
 
-$(B)/openers.c: $(B)/sources lua/embed.sh
+$(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
 
