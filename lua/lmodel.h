@@ -11,6 +11,10 @@
 /* The model at idx; raises where it is another value. */
 mocl_model *moclL_checkmodel(lua_State *L, int idx);
 
+/* The specification in the table at idx, whose lists are userdata left on the stack; and a table of one, pushed. */
+void moclL_checkspec(lua_State *L, int idx, mocl_spec *s);
+void moclL_pushspec(lua_State *L, const mocl_spec *s);
+
 int moclL_model_add_lora(lua_State *L);
 int moclL_model_drop_lora(lua_State *L);
 int moclL_model_lora(lua_State *L);
