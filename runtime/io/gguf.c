@@ -386,8 +386,8 @@ static mocl_status read_header(reader *r) {
 static mocl_status parse(reader *r) {
     mocl_gguf *g = r->g;
     mocl_ctx *ctx = r->ctx;
-    r->at = g->map;
-    r->end = r->at + g->map_bytes;
+    r->at = r->end = g->map;
+    if (g->map_bytes) r->end += g->map_bytes; /* an empty file has no map */
     MOCL_TRY(read_header(r));
     size_t n_keys = (size_t)r->n_keys, n_tensors = (size_t)r->n_tensors;
     /* owned by g from here on; close frees them */

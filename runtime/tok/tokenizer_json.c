@@ -474,8 +474,8 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
         mocl_text *s = st ? NULL : &token[json_integer_value(id)];
         size_t len = s ? shown_length(&r->mark, key, n_key) : 0;
         if (s && s->p)
-            st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.60s' and '%.60s' have the same id",
-                           r->path, s->p, key);
+            st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.*s' and '%.60s' have the same id",
+                           r->path, (int)(s->n < 60 ? s->n : 60), s->p, key);
         else if (s)
             *s = (mocl_text){keys.p + at, len};
         at += len;
