@@ -105,15 +105,8 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
-** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
-typedef struct ragged {
-    int64_t n, total, room;
-    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
-} ragged;
-
 /* appends row i of the list at idx; slot: stack index of the userdata of tokens */
-static void read_row(lua_State *L, ragged *r, int slot, int idx, int64_t i) {
+static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, int64_t i) {
     if (lua_geti(L, idx, i) != LUA_TTABLE)
         luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
     int64_t n = moclL_len(L, -1);
@@ -138,8 +131,8 @@ static void read_row(lua_State *L, ragged *r, int slot, int idx, int64_t i) {
     lua_pop(L, 1);
 }
 
-static ragged read_ragged(lua_State *L, int idx, int more) {
-    ragged r = {0};
+moclL_ragged moclL_readragged(lua_State *L, int idx, int more) {
+    moclL_ragged r = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     if (more) luaL_checktype(L, more, LUA_TTABLE);
     r.n = moclL_len(L, idx);
@@ -169,7 +162,7 @@ static void set_ids(lua_State *L, const char *name, mocl_device *dev, int64_t n,
 }
 
 /* pushes {tokens, positions, offsets, n, total} */
-static void push_batch(lua_State *L, const ragged *r, mocl_device *dev) {
+static void push_batch(lua_State *L, const moclL_ragged *r, mocl_device *dev) {
     int32_t *pos = lua_newuserdatauv(L, (size_t)(r->total ? r->total : 1) * sizeof *pos, 0);
     for (int64_t b = 0; b < r->n; b++)
         for (int32_t i = r->offsets[b]; i < r->offsets[b + 1]; i++) pos[i] = i - r->offsets[b];
@@ -189,7 +182,7 @@ static int transformer_batch(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 2, options);
     mocl_device *dev = moclL_optdevice(L, 2);
-    ragged r = read_ragged(L, 1, 0);
+    moclL_ragged r = moclL_readragged(L, 1, 0);
     push_batch(L, &r, dev);
     return 1;
 }
@@ -201,7 +194,7 @@ static int transformer_pack(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 3, options);
     mocl_device *dev = moclL_optdevice(L, 3);
-    ragged r = read_ragged(L, 1, 2);
+    moclL_ragged r = moclL_readragged(L, 1, 2);
     int64_t total = 0;
     for (int64_t b = 0; b < r.n; b++) {
         if (r.middle[b] == r.offsets[b]) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)b + 1);
@@ -294,7 +287,7 @@ static void close_generation(void *p) { mocl_generation_close(p); }
 
 /* Generates with a call of the function at index fn for each token. What it raises leaves through here: Lua closes the
 ** generation, at the top of the stack, then. The call holds it too, as the debug library finds what is on the stack. */
-static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
+static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, moclL_ragged r,
                                      const mocl_generate_options *o) {
     moclL_pushguard(L, "on_token of generate");
     mocl_generation **owner = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
@@ -361,7 +354,7 @@ static int model_generate(lua_State *L) {
     };
     read_eos(L, 3, &o);
     int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
-    ragged r = read_ragged(L, 2, 0);
+    moclL_ragged r = moclL_readragged(L, 2, 0);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
     luaL_setmetatable(L, GENERATED_CLASS);
@@ -410,6 +403,7 @@ static const luaL_Reg methods[] = {
     {"hash", model_hash},               {"head", model_head},
     {"lora", moclL_model_lora},
     {"merge_lora", moclL_model_merge_lora},   {"named_parameters", model_named_parameters},
+    {"session", moclL_model_session},
     {NULL, NULL},
 };
 
@@ -421,6 +415,7 @@ int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, MOCL_MODEL_CLASS, methods, free_model);
+    moclL_open_session(L);
     moclL_newclass(L, GENERATION_CLASS, none, close_generation);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);

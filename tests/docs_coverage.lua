@@ -49,6 +49,7 @@ M.undocumented = {
   ["mocl.gguf.core"] = "the C side of mocl.lm.gguf",
   ["mocl.lm.gguf_keys"] = "data of mocl.lm.model; gguf.md has them as a table",
   ["mocl.lm.gguf_model"] = "parts of mocl.lm.model; gguf.md says what they read",
+  ["mocl.lm.gguf_lora"] = "parts of mocl.lm.lora; gguf.md says what they read and write",
   ["mocl.lora.core"] = "the C side of mocl.lm.lora",
   ["mocl.lm.lora_config"] = "parts of mocl.lm.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
@@ -131,7 +132,8 @@ M.classes = {
   ["mocl.tensor.scope"] = "memory",
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
-  ["mocl.transformer"] = { "transformer", "lora" },
+  ["mocl.session"] = "session",
+  ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
 
 -- classes that scripts never see

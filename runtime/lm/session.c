@@ -25,7 +25,6 @@ mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, i
                                              "the earlier ones; use forward");
     if (rows < 1 || rows > INT32_MAX)
         return mocl_fail(m->ctx, MOCL_E_ARG, "session: rows = %lld must be at least 1", (long long)rows);
-    if (max_tokens == 0) max_tokens = c->positions;
     if (max_tokens < 1 || max_tokens > c->positions)
         return mocl_fail(m->ctx, MOCL_E_ARG, "session: max_tokens = %lld is outside 1 .. %lld, the model's context",
                          (long long)max_tokens, (long long)c->positions);

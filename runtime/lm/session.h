@@ -23,7 +23,7 @@ typedef struct mocl_session {
     uint64_t weights;      /* what the weights were when the first token came in */
 } mocl_session;
 
-/* max_tokens 0: as many as the model's context holds. Close it whatever open returned (*out may be NULL then). */
+/* max_tokens: at most what the model's context holds. Close it whatever open returned (*out may be NULL then). */
 mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, int64_t max_tokens, bool adapter);
 void mocl_session_close(mocl_session *s); /* NULL is fine */
 /* Adds tokens[offsets[i]] .. tokens[offsets[i + 1] - 1] to rows[i], 0-based, for n rows, which differ; rows NULL: 0 .. n - 1.

@@ -82,4 +82,10 @@ gguf_keys.ARCHITECTURES = {
   },
 }
 
+--- The lists for an adapter. The name and the prefix of a task are what a server shows and puts before prompts.
+gguf_keys.ADAPTER = {
+  honoured = merged(HONOURED, { "adapter.type", "adapter.lora.alpha", "mocl.base_sha256" }),
+  without_effect = merged(WITHOUT_EFFECT, { ["adapter.lora.task_name"] = ABOUT, ["adapter.lora.prompt_prefix"] = ABOUT }),
+}
+
 return gguf_keys

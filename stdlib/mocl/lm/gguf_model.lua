@@ -24,8 +24,8 @@ local function has_prefix(key)
   return false
 end
 
--- The values that lists of keys speak of.
-local function described(file)
+--- gguf_model.described(file) -> the values of the metadata that the lists of mocl.lm.gguf_keys speak of, by key.
+function gguf_model.described(file)
   local all = {}
   for _, key in ipairs(file.keys) do
     if not has_prefix(key) then
@@ -146,8 +146,9 @@ local LAYER = {
   { "mlp.down_proj", "ffn_down", { "width", "ffn" } },
 }
 
--- HF's name -> {name =, shape =, heads =} of the tensor in the file
-local function wanted_tensors(config)
+--- gguf_model.tensors(config) -> HF's name -> {name =, shape =, heads =} of the tensor in the file of a model with this
+-- configuration
+function gguf_model.tensors(config)
   local sizes = {
     width = config.hidden_size, q = config.num_attention_heads * config.head_dim,
     kv = config.num_key_value_heads * config.head_dim,
@@ -233,7 +234,7 @@ function gguf_model.read(file)
   elseif not lists then
     return refuse(path, "general.architecture", architecture, "llama")
   end
-  local all = described(file)
+  local all = gguf_model.described(file)
   local config = nil
   local ok, message, code = keys.check(path, all, lists)
   if ok then
@@ -324,7 +325,7 @@ function gguf_model.load(path, opts)
   local read, model, ok = nil, nil, nil
   read, message, code = gguf_model.read(file)
   if read then
-    local wanted = wanted_tensors(read.config)
+    local wanted = gguf_model.tensors(read.config)
     ok, message, code = check_tensors(file, wanted)
     if ok then
       model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
@@ -340,14 +341,20 @@ end
 
 -- ---- saving ----
 
-local FILE_TYPES = { F32 = 0, F16 = 1, Q8_0 = 7, BF16 = 32 } -- llama.cpp's numbers of whole files
+--- gguf_model.architecture(config) -> llama.cpp's name of the architecture of a model with this configuration
+function gguf_model.architecture()
+  return "llama"
+end
+
+--- The types that matrices are written in, with llama.cpp's numbers of whole files.
+gguf_model.FILE_TYPES = { F32 = 0, F16 = 1, Q8_0 = 7, BF16 = 32 }
 
 local function metadata_of(model, kind, eos, more)
   local c = model:config()
   local list = {
-    { "general.architecture", "string", "llama" }, { "general.type", "string", "model" },
+    { "general.architecture", "string", gguf_model.architecture(c) }, { "general.type", "string", "model" },
     { "general.alignment", "u32", 32 },
-    { "general.file_type", "u32", FILE_TYPES[kind] }, { "general.quantization_version", "u32", 2 },
+    { "general.file_type", "u32", gguf_model.FILE_TYPES[kind] }, { "general.quantization_version", "u32", 2 },
     { "llama.vocab_size", "u32", c.vocab_size }, { "llama.rope.dimension_count", "u32", c.head_dim },
     { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
   }
@@ -370,8 +377,15 @@ local function metadata_of(model, kind, eos, more)
   return list
 end
 
--- The largest f16 is 65504, and what is at least half a step above becomes an infinity.
-local function check_range(t, name, path)
+--- gguf_model.fits(t, name, kind, path) -> true | fail: whether the type holds the values of a tensor. The largest f16 is
+-- 65504, and what is at least half a step above becomes an infinity; Q8_0 has blocks of 32 in a row.
+function gguf_model.fits(t, name, kind, path)
+  if kind == "Q8_0" and t.shape[t.ndim] % 32 ~= 0 then
+    return nil, ("%s: tensor '%s' has rows of %d values, and Q8_0 needs a multiple of 32; use type = \"F16\""):format(path,
+      name, t.shape[t.ndim]), "FORMAT"
+  elseif kind ~= "F16" then
+    return true
+  end
   local most = tensor.no_grad(function() return t:to("f32"):abs():max():item() end)
   if most >= 65520 then
     return nil, ("%s: tensor '%s' has the value %g, which f16 does not hold; use type = \"BF16\""):format(path, name,
@@ -384,15 +398,16 @@ end
 -- eos: ids that end an answer; metadata: further keys, as in gguf.save.
 function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
-  if not FILE_TYPES[kind] then
+  if not gguf_model.FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   elseif #model:named_parameters(true) > 0 then
-    error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights",
+    error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights, and "
+      .. "lora.save_gguf writes it as a file of its own",
       3)
   elseif opts.eos and #opts.eos > 3 then
     return nil, ("%s: %d ids end an answer, and the metadata names at most 3"):format(path, #opts.eos), "FORMAT"
   end
-  local named, wanted = model:named_parameters(), wanted_tensors(model:config())
+  local named, wanted = model:named_parameters(), gguf_model.tensors(model:config())
   local ok, message, code = finite.tensors(named, path)
   if not ok then
     return nil, message, code
@@ -400,13 +415,7 @@ function gguf_model.save(model, path, opts)
   for i, pair in ipairs(named) do
     local w, t = wanted[pair[1]], pair[2]
     list[i] = { name = w.name, tensor = t, type = t.ndim > 1 and kind or "F32", heads = w.heads }
-    if list[i].type == "F16" then
-      ok, message, code = check_range(t, w.name, path)
-    elseif list[i].type == "Q8_0" and t.shape[2] % 32 ~= 0 then
-      ok, message, code = nil,
-        ("%s: tensor '%s' has rows of %d values, and Q8_0 needs a multiple of 32; use type = \"F16\""):format(path,
-        w.name, t.shape[2]), "FORMAT"
-    end
+    ok, message, code = gguf_model.fits(t, w.name, list[i].type, path)
     if not ok then
       return nil, message, code
     end

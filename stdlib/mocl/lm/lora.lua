@@ -1,4 +1,4 @@
---- mocl.lm.lora: adapters as PEFT directories (adapter_config.json, adapter_model.safetensors).
+--- mocl.lm.lora: adapters as PEFT directories (adapter_config.json, adapter_model.safetensors) and as LoRA GGUF files.
 -- Attaching, merging and dropping are methods of the model (add_lora, merge_lora, drop_lora). An adapter
 -- whose names match nothing, or only some layers, is refused: loaded silently it would change nothing.
 --
@@ -6,8 +6,9 @@
 --   assert(lora.save(model, "out/adapter", { base_model_name_or_path = "runs/x/sft" }))
 
 local finite = require "mocl.finite"
-local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local gguf_lora = require "mocl.lm.gguf_lora"
+local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
 local lora_config = require "mocl.lm.lora_config"
 local options = require "mocl.options"
@@ -106,32 +107,61 @@ local function adapter_tensors(file, tensors, model)
   return plain
 end
 
--- Fills the adapter that the model was given from the file's tensors; nil, message, code where they are not its own.
-local function fill(model, file, tensors, meta, config, any_base)
-  local plain, reason, code = adapter_tensors(file, tensors, model)
-  if not plain then
-    return nil, reason, code
-  end
-  local copied, message, kind = finite.tensors(tensors, file)
-  if copied then
-    copied, message, kind = transformer.copy_parameters(model:named_parameters(true), plain, file)
-  end
-  if not copied then
-    return nil, message, kind
-  end
-  local base = meta.base_sha256
-  if base and base ~= model:hash() and not any_base then
+-- nil, message, code where the file says that the adapter belongs to other base weights than the model's.
+local function check_base(model, file, sha256, name)
+  if sha256 and sha256 ~= model:hash() then
     return nil, ("%s: belongs to another base (%s): its weights have sha256 %s, this model's %s; load that base"):format(file,
-      config.base_model_name_or_path or "?", base, model:hash()), "FORMAT"
+      name or "?", sha256, model:hash()), "FORMAT"
   end
   return true
 end
 
---- lora.load(model, dir, {any_base=false}) -> true | fail: attaches the adapter of a PEFT directory to the model, in
--- place of one that is there; a directory that is refused leaves that one. One that mocl wrote for other base weights
+-- Gives the model the adapter of these options of add_lora and lets fill() give it its values; where either fails, the model has
+-- the adapter that it had.
+local function attach(model, path, options_of, fill)
+  local before, kept = model:lora(), {}
+  for _, pair in ipairs(model:named_parameters(true)) do
+    kept[pair[1]] = pair[2]
+  end
+  local ok, err = pcall(model.add_lora, model, options_of)
+  if not ok then
+    return nil, path .. ": " .. tostring(err), "FORMAT"
+  end
+  local filled, reason, which = fill()
+  if not filled then
+    model:drop_lora()
+    if before then
+      model:add_lora(before)
+      assert(transformer.copy_parameters(model:named_parameters(true), kept, "adapter"))
+    end
+    return nil, reason, which
+  end
+  return true
+end
+
+local function load_gguf(model, path, any_base)
+  local read, message, code = gguf_lora.read(path, model)
+  local ok = read
+  if ok and not any_base then
+    ok, message, code = check_base(model, path, read.base_sha256)
+  end
+  if not ok then
+    return nil, message, code
+  end
+  return attach(model, path, { modules = read.modules }, function()
+    return transformer.copy_parameters(model:named_parameters(true), read.tensors, path)
+  end)
+end
+
+--- lora.load(model, path, {any_base=false}) -> true | fail: attaches the adapter of a PEFT directory or a LoRA GGUF to the
+-- model, in place of one that is there; files that are refused leave that one. One that mocl wrote for other base weights
 -- is refused unless any_base.
 function lora.load(model, dir, opts)
   options.check("lora.load", opts or {}, {}, { "any_base" })
+  local any_base = opts and opts.any_base
+  if gguf_model.names(dir) then
+    return load_gguf(model, dir, any_base)
+  end
   local path = fs.join(dir, "adapter_config.json")
   local config, message, code = lora_config.read(path)
   if not config then
@@ -151,26 +181,28 @@ function lora.load(model, dir, opts)
   if not sound then
     return nil, bad_tensor, format
   end
-  local before, kept = model:lora(), {}
-  for _, pair in ipairs(model:named_parameters(true)) do
-    kept[pair[1]] = pair[2]
-  end
-  local ok, err = pcall(model.add_lora, model, {
-    modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora,
-  })
-  if not ok then
-    return nil, path .. ": " .. tostring(err), "FORMAT"
-  end
-  local filled, reason, which = fill(model, file, tensors, meta, config, opts and opts.any_base)
-  if not filled then
-    model:drop_lora()
-    if before then
-      model:add_lora(before)
-      assert(transformer.copy_parameters(model:named_parameters(true), kept, "adapter"))
+  return attach(model, path, { modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora }, function()
+    local plain, reason, which = adapter_tensors(file, tensors, model)
+    local ok = plain
+    if ok then
+      ok, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
     end
-    return nil, reason, which
+    if ok and not any_base then
+      ok, reason, which = check_base(model, file, meta.base_sha256, config.base_model_name_or_path)
+    end
+    return ok, reason, which
+  end)
+end
+
+--- lora.save_gguf(model, path, {type="F32"}) -> true | fail: the adapter as a LoRA GGUF, which llama.cpp loads beside the base.
+-- type: "F32", "F16", "BF16" or "Q8_0". B holds each layer's scale, so that ranks and alphas that differ and rsLoRA come out
+-- right.
+function lora.save_gguf(model, path, opts)
+  opts = options.check("lora.save_gguf", opts or {}, {}, { "type" })
+  if not model:lora() then
+    error("lora.save_gguf: the model has no adapter; call model:add_lora first", 2)
   end
-  return true
+  return gguf_lora.save(model, path, opts)
 end
 
 return lora
