@@ -18,8 +18,6 @@ mocl_status mocl_where(mocl_tensor **out, mocl_tensor *c, mocl_tensor *a, mocl_t
 /* y := y + alpha x in place; no history: y must not require grad while recording */
 mocl_status mocl_axpy_(mocl_tensor *y, double alpha, mocl_tensor *x);
 mocl_status mocl_fill_(mocl_tensor *x, double value);
-/* adds up the dimensions along which a tensor of `shape` was broadcast to x */
-mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
 
 /* ---- shape (ops_shape.c) ---- */
 mocl_status mocl_reshape(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape); /* one may be -1 */
@@ -93,7 +91,7 @@ mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewa
 /* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);
 
-/* ---- checks shared by the operations ---- */
+/* ---- shared by the operations (ops_common.c) ---- */
 mocl_status mocl_need_real(const char *op, mocl_tensor *x);
 mocl_status mocl_need_computed(const char *op, mocl_tensor *x); /* f32, or bf16 on a device that computes with it */
 mocl_status mocl_need_int(const char *op, mocl_tensor *x);
@@ -108,6 +106,8 @@ mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x);
 ** be NULL) receives it, borrowed, or NULL where nothing was recorded. */
 mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,
                         mocl_tensor *const *in, int n_saved, mocl_tensor *const *saved);
+/* adds up the dimensions along which a tensor of `shape` was broadcast to x, which is f32; no history: for backward */
+mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
 /* releases *out where st is a failure; returns st */
 mocl_status mocl_drop_on(mocl_status st, mocl_tensor **out);
 
