@@ -9,6 +9,7 @@
 
 #include "autograd.h"
 #include "tensor.h"
+#include "weight.h"
 
 /* ---- elementwise (ops_elementwise.c) ---- */
 mocl_status mocl_unary(mocl_tensor **out, mk_unary op, mocl_tensor *x, double p, double q);
@@ -48,13 +49,11 @@ mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over t
 /* ---- products (ops_linear.c) ---- */
 /* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
 mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
-/* y = x w^T + b: x [..., k], w [n, k], b [n] or NULL. With w in bf16 y is, x and gradients that enter a product are rounded
-** to it, and b is NULL. */
-mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b);
-/* y = x w^T + scale (dropout(x) A^T) B^T: A [r, k], B [n, r] (Hu et al. 2022); p is the dropout
-** probability on the adapter's input, drawn from (key, stream). A and B are f32; with w in bf16 as linear. */
-mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
-                             double scale, double p, uint64_t key, uint64_t stream);
+/* y = x W^T + bias, plus what the adapters add to their rows: x [..., in], bias [out] or NULL, adapter NULL or a list in the
+** order of the rows, which count over all dimensions but the last. f32 weights take f32; with bf16 weights x, the bias, A, B
+** and gradients that enter a product are rounded to bf16, and so is y; other formats compute in x's type. Sums are f32.
+** Differentiable in x, the bias, A and B, and in W where it is f32 or bf16. */
+mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias, const mocl_lora *adapter);
 
 /* ---- network parts (ops_nn.c) ---- */
 mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL; x: f32 or bf16 */

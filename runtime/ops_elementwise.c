@@ -132,29 +132,6 @@ static mocl_status binary_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor
     return st;
 }
 
-static mocl_status add_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
-    for (int side = 0; side < 2; side++)
-        if (mocl_node_wants(n, side)) din[side] = mocl_tensor_ref(dout[0]);
-    return MOCL_OK;
-}
-
-/* a + b of one shape, both bf16 */
-static mocl_status add_bf16(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b) {
-    mocl_tensor *in[2] = {a, b}, *c[2] = {NULL};
-    mocl_status st;
-    MOCL_GOTO(mocl_tensor_contiguous(&c[0], a), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&c[1], b), done);
-    MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    MOCL_GOTO(MOCL_KERNEL(a->storage->dev, add_bf16, mocl_tensor_numel(a), mocl_bf16(c[0]), mocl_bf16(c[1]), mocl_bf16(*out)),
-              done);
-    st = mocl_record(out, NULL, "add", add_backward, 2, in, 0, NULL);
-done:
-    mocl_drop_on(st, out);
-    mocl_tensor_unref(c[0]);
-    mocl_tensor_unref(c[1]);
-    return st;
-}
-
 mocl_status mocl_binary(mocl_tensor **out, mk_binary op, mocl_tensor *a, mocl_tensor *b) {
     int ndim;
     int64_t shape[MK_MAX_DIMS], sa[MK_MAX_DIMS], sb[MK_MAX_DIMS];
@@ -163,20 +140,18 @@ mocl_status mocl_binary(mocl_tensor **out, mk_binary op, mocl_tensor *a, mocl_te
     *out = NULL;
     MOCL_TRY(mocl_need_same_device(binary_name(op), a, b));
     MOCL_TRY(mocl_poll(a->ctx));
-    if (op == MK_ADD && a->dtype == MK_BF16 && b->dtype == MK_BF16 && mocl_tensor_same_shape(a, b)) {
-        MOCL_TRY(mocl_need_computed("add", a));
-        return add_bf16(out, a, b);
-    }
-    MOCL_TRY(mocl_need_real(binary_name(op), a));
-    MOCL_TRY(mocl_need_real(binary_name(op), b));
+    /* of bf16 there is the sum of two alike, which residual streams need */
+    bool rounded = op == MK_ADD && a->dtype == MK_BF16 && b->dtype == MK_BF16 && mocl_tensor_same_shape(a, b);
+    MOCL_TRY(rounded ? mocl_need_computed("add", a) : mocl_need_real(binary_name(op), a));
+    if (!rounded) MOCL_TRY(mocl_need_real(binary_name(op), b));
     if (!broadcast_shape(a, b, &ndim, shape))
         return mocl_fail(a->ctx, MOCL_E_SHAPE, "%s: %s and %s do not broadcast", binary_name(op),
                          mocl_shape_text(ta, a->ndim, a->shape), mocl_shape_text(tb, b->ndim, b->shape));
     broadcast_strides(a, ndim, shape, sa);
     broadcast_strides(b, ndim, shape, sb);
-    MOCL_TRY(mocl_tensor_new(out, a->storage->dev, MK_F32, ndim, shape));
-    mocl_status st = MOCL_KERNEL(a->storage->dev, binary, op, ndim, shape, mocl_real(a), sa, mocl_real(b), sb,
-                                 mocl_real(*out));
+    MOCL_TRY(mocl_tensor_new(out, a->storage->dev, a->dtype, ndim, shape));
+    mocl_status st = MOCL_KERNEL(a->storage->dev, binary, a->dtype, op, ndim, shape, mocl_tensor_data(a), sa,
+                                 mocl_tensor_data(b), sb, mocl_tensor_data(*out));
     if (mocl_drop_on(st, out)) return st;
     if (op >= MK_EQ) return MOCL_OK; /* comparisons are piecewise constant */
     mocl_tensor *in[2] = {a, b};

@@ -94,6 +94,7 @@ void mocl_node_unref(mocl_node *n) {
             mocl_node_unref(dead->edge[i].node);
             mocl_tensor_unref(dead->edge[i].leaf);
         }
+        mocl_free(dead->extra);
         mocl_free(dead);
     }
     ctx->reaping = false;

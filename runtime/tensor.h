@@ -65,6 +65,7 @@ typedef struct mocl_node {
     mocl_tensor *dout[MOCL_NODE_OUTPUTS]; /* gradients that have arrived (during backward) */
     double num[MOCL_NODE_NUMBERS];        /* attributes of the operation */
     int64_t integer[MOCL_NODE_NUMBERS + 2 * MK_MAX_DIMS];
+    void *extra;             /* further attributes, one block, owned; or NULL */
     struct mocl_node *next;  /* link while dying or scheduled */
     bool scheduled;
 } mocl_node;
