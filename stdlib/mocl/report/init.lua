@@ -230,6 +230,9 @@ function report.front(dir, opts)
     end, 1))
 end
 
+--- The files of a report and what draws them, for run:finish.
+report.PAGES = { { "report.html", report.html }, { "front.svg", report.front } }
+
 --- Writes report.html and, where there is a front, front.svg in a run's directory: the paths, or nil,
 -- message, code.
 function report.write(dir)
