@@ -83,7 +83,10 @@ T.test("the range of floats: distances are scaled, what is beyond it is told", f
   T.raises("nvd: vector b, entry 2 is nan", metrics.nvd, { 1, 0 }, { 1, 0 / 0 })
   T.raises("projection: second objective of point 2 is nan", metrics.projection, { { 1, 1 }, { 1, 0 / 0 } }, { 0, 0 })
   T.raises("contributions: point 2 is too far from the reference", metrics.hypervolume_contributions, { { 1, 1 }, { 1e308, 1 } }, { -1e308, 0 })
-  T.raises("^[^:]*test_metrics_exact[^:]*:%d+: hypervolume: the volume is beyond", metrics.hypervolume_contributions, { { 1e200, 1e200 } }, { 0, 0 })
+  T.raises("test_metrics_exact[^:]*:%d+: hypervolume: the volume is beyond", function()
+    local list = metrics.hypervolume_contributions({ { 1e200, 1e200 } }, { 0, 0 })
+    return list
+  end)
   for d = 2, 4 do
     T.raises("hypervolume: the volume is beyond the range of a float: scale", metrics.hypervolume, { constant(d, 1e200) }, constant(d, 0))
     T.raises("hypervolume: the volume is below the range of a float: scale", metrics.hypervolume, { constant(d, 1e-200) }, constant(d, 0))
