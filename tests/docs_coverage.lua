@@ -132,7 +132,8 @@ M.classes = {
   ["mocl.tensor.scope"] = "memory",
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
-  ["mocl.transformer"] = { "transformer", "lora" },
+  ["mocl.session"] = "session",
+  ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
 
 -- classes that scripts never see
