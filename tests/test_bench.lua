@@ -82,3 +82,18 @@ T.test("the peer's source compiles", function()
   end
   T.eq(status, 0, err)
 end)
+
+T.test("hypervolume: the benchmark without a peer, and a wrong argument", function()
+  local out, err, status = child.shell('MOCL_BENCH_PYTHON=/nowhere/python "$MOCL" tests/bench/hypervolume.lua n=40 rounds=2 seconds=0.001')
+  T.eq(status, 0, err)
+  T.ok(err:find("has no moocore: mocl is measured alone", 1, true), err)
+  local rows = 0
+  for d, shape, n, ms in out:gmatch("| (%d) | (%a+) | (%d+) | ([%d.]+) |\n") do
+    T.ok(tonumber(d) >= 3 and #shape > 0 and n == "40" and tonumber(ms) > 0, out)
+    rows = rows + 1
+  end
+  T.eq(rows, 14, out)
+  _, err, status = child.shell('"$MOCL" tests/bench/hypervolume.lua rounds=none')
+  T.eq(status, 2)
+  T.ok(err:find("cannot use the argument 'rounds=none'", 1, true), err)
+end)

@@ -51,6 +51,9 @@ local function result_section(result)
       out[#out + 1] = "<h3>" .. escape(m.name) .. "</h3>\n"
     end
     out[#out + 1] = rewards_table(result, m.part) .. figures_table(m.part)
+    if type(m.part.unmeasured) == "string" then
+      out[#out + 1] = '<p class="sub">Hypervolume: not measured: ' .. escape(m.part.unmeasured) .. "</p>\n"
+    end
     if type(m.part.warning) == "string" then
       out[#out + 1] = '<p class="sub">Warning: ' .. escape(m.part.warning) .. "</p>\n"
     end
