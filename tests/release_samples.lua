@@ -258,7 +258,8 @@ each(K .. "__len " .. K .. "__tostring " .. K .. "bos_id " .. K .. "eos_id " .. 
   return { w.tokenizer() }
 end)
 S[K .. "encode"] = function(w)
-  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, pair = w.text "ab" } }
+  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, return_token_type_ids = true,
+    pair = w.text "ab" } }
 end
 S[K .. "encode_batch"] = function(w)
   return { w.tokenizer(), { w.text "a bab", "", w.text "ba" }, { bos = true } }
