@@ -43,7 +43,7 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 
 #define MK_MAX_DIMS 8
 
-/* ---- environment (kernels/cpu/env.c) ---------------------------------------------------------- */
+/* ---- environment (kernels/cpu/pool.c) ---------------------------------------------------------- */
 
 struct mk_pool; /* worker threads */
 

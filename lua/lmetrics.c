@@ -1,10 +1,10 @@
 /* lmetrics.c - module mocl.metrics.core: the figures that are loops over points or pairs.
-** stdlib/mocl/metrics.lua adds the rest and is what scripts require.
+** stdlib/mocl/metrics/init.lua adds the rest and is what scripts require.
 */
 
-#include "hypervolume.h"
+#include "maths/hypervolume.h"
 #include "modules.h"
-#include "stats.h"
+#include "maths/stats.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Its adapters are llora.c; loading,
-** saving and the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
+** saving and the adapter files are Lua (stdlib/mocl/lm/model.lua, lora.lua).
 */
 #include "lmodel.h"
 

@@ -4,7 +4,7 @@
 
 #include <lua.h>
 
-#include "model.h"
+#include "lm/model.h"
 
 #define MOCL_MODEL_CLASS "mocl.transformer"
 

@@ -5,7 +5,7 @@
 #include <lua.h>
 
 #include "modules.h"
-#include "tokenizer.h"
+#include "tok/tokenizer.h"
 
 #define CLASS "mocl.tokenizer"
 #define STREAM "mocl.tokenizer.stream"

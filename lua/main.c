@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "mocl.h"
+#include "modules.h"
 #include "repl.h"
 #include "signals.h"
 #include "state.h"
@@ -32,6 +34,7 @@ void mocl_complain(const char *message, bool with_name) {
 
 static const char usage[] =
     "usage: %s [options] [script [args]]\n"
+    "The tools generate, tokenize and report stand in place of a script.\n"
     "Available options are:\n"
     "  -e stat    execute string 'stat'\n"
     "  -i         enter interactive mode after executing 'script'\n"
@@ -208,18 +211,43 @@ static const char *push_script_path(lua_State *L, const char *name) {
     return lua_pushstring(L, name);
 }
 
+static bool is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
+/* The tool that recipes/NAME.lua was until version 0.1; NULL for another name. */
+static const char *moved_tool(const char *name) {
+    static const char *const tools[] = {"generate", "report", "tokenize"};
+    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+    size_t dir = (size_t)(base - name); /* with the slash */
+    if (dir > 0 && !(dir >= 8 && memcmp(base - 8, "recipes/", 8) == 0 && (dir == 8 || base[-9] == '/'))) return NULL;
+    for (size_t i = 0; i < sizeof tools / sizeof *tools; i++) {
+        size_t n = strlen(tools[i]);
+        if (strncmp(base, tools[i], n) == 0 && strcmp(base + n, ".lua") == 0) return tools[i];
+    }
+    return NULL;
+}
+
 /* argv[0] is the script; a '-' that does not follow '--' is stdin */
 static int run_script(lua_State *L, char **argv) {
     bool from_stdin = strcmp(argv[0], "-") == 0 && strcmp(argv[-1], "--") != 0;
-    const char *path = from_stdin ? NULL : push_script_path(L, argv[0]);
-    if (path && strcmp(path, argv[0]) != 0) { /* arg[0] is where the recipe was found */
+    const char *tool = !from_stdin && !is_file(argv[0]) && moclL_has_tool(argv[0]) ? argv[0] : NULL;
+    const char *path = from_stdin || tool ? tool : push_script_path(L, argv[0]);
+    if (path && !tool && access(path, F_OK) != 0 && (tool = moved_tool(argv[0]))) {
+        path = tool;
+        lua_pushfstring(L, "%s is `mocl %s` now; the old path goes with the next version", argv[0], tool);
+        mocl_complain(lua_tostring(L, -1), true);
+        lua_pop(L, 1);
+    }
+    if (path && strcmp(path, argv[0]) != 0) { /* arg[0] is where the recipe was found, or the tool */
         if (lua_getglobal(L, "arg") == LUA_TTABLE) {
             lua_pushstring(L, path);
             lua_rawseti(L, -2, 0);
         }
         lua_pop(L, 1);
     }
-    int status = luaL_loadfile(L, path);
+    int status = tool ? moclL_load_tool(L, tool) : luaL_loadfile(L, path);
     if (status == LUA_OK) {
         if (lua_getglobal(L, "arg") != LUA_TTABLE) luaL_error(L, "'arg' is not a table");
         int n = (int)luaL_len(L, -1);

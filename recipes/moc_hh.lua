@@ -10,18 +10,18 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
-local config = require "mocl.config"
-local Control = require "mocl.control"
-local control_log = require "mocl.control_log"
-local kl_controller = require "mocl.kl_controller"
+local config = require "mocl.run.config"
+local Control = require "mocl.method.control"
+local control_log = require "mocl.method.control_log"
+local kl_controller = require "mocl.method.kl_controller"
 local lm_actor = require "mocl.train.lm_actor"
-local own_model = require "mocl.own_model"
-local ppo = require "mocl.ppo"
-local preference = require "mocl.preference"
+local own_model = require "mocl.lm.own_model"
+local ppo = require "mocl.train.ppo"
+local preference = require "mocl.method.preference"
 local rng = require "mocl.rng"
 local segments = require "mocl.train.segments"
-local sources = require "mocl.sources"
-local stages = require "mocl.stages"
+local sources = require "mocl.data.sources"
+local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
 -- ---- options: those of the modules, and the method's own ----

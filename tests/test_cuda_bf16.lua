@@ -9,13 +9,13 @@ local T = require "t"
 local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local ops = require "fixtures.ops"
 local optim = require "mocl.optim.core"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local U = 2 ^ -8
 
@@ -344,7 +344,7 @@ end)
 -- the same numbers whoever computes the products: the library's sums are in another order, so near and not equal
 T.test("products by our own kernels, and where the library is not there", function()
   local SOURCE = [[
-local transformer, tensor = require "mocl.transformer", require "mocl.tensor"
+local transformer, tensor = require "mocl.lm.model", require "mocl.tensor"
 local m = transformer.new({ vocab_size = 96, hidden_size = 64, num_hidden_layers = 1, num_attention_heads = 4, intermediate_size = 48 },
   { device = "cuda", dtype = "bf16", key = 3 })
 local g, logp = m:generate({ { 1, 2 } }, { max_new_tokens = 9, temperature = 0 })

@@ -3,12 +3,12 @@
 
 local check = require "mocl.failure".check
 local fs = require "mocl.fs"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local lm_actor = {}
 
@@ -38,7 +38,7 @@ local function blocks_in_front(model)
   return first
 end
 
---- lm_actor.new{policy=, heads=, base=}: policy is a mocl.policy whose model has an adapter, heads the value heads of
+--- lm_actor.new{policy=, heads=, base=}: policy is a mocl.lm.policy whose model has an adapter, heads the value heads of
 -- mocl.train.value_heads, base what adapter_config.json says of the model (base_model_name_or_path).
 function lm_actor.new(o)
   options.check("lm_actor.new", o, { "policy", "heads" }, { "base" })

@@ -2,7 +2,7 @@
 
 local finite = require "mocl.finite"
 local safetensors = require "mocl.safetensors"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local optimizer = {}
 

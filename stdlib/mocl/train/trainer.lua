@@ -19,7 +19,7 @@
 -- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
-local deck = require "mocl.deck"
+local deck = require "mocl.data.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
@@ -28,11 +28,11 @@ local on_error = require "mocl.on_error"
 local optim = require "mocl.optim"
 local optimizer = require "mocl.train.optimizer"
 local options = require "mocl.options"
-local ppo = require "mocl.ppo"
-local reward = require "mocl.reward"
+local ppo = require "mocl.train.ppo"
+local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
-local loop = require "mocl.training"
+local loop = require "mocl.train.loop"
 
 local trainer = {}
 

@@ -4,7 +4,7 @@ local finite = require "mocl.finite"
 local nn = require "mocl.nn.core"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local value_heads = {}
 

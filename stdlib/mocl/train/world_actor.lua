@@ -1,9 +1,9 @@
---- mocl.train.world_actor: a mocl.agent, a policy for a small environment, as an actor of mocl.train.trainer: episodes are its answers,
+--- mocl.train.world_actor: a mocl.world.agent, a policy for a small environment, as an actor of mocl.train.trainer: episodes are its answers,
 -- steps its tokens. There is no reference, and so no KL.
 
 local check = require "mocl.failure".check
 local nn = require "mocl.nn"
-local rollout = require "mocl.rollout"
+local rollout = require "mocl.world.rollout"
 local tensor = require "mocl.tensor"
 
 local world_actor = {}
