@@ -92,8 +92,9 @@ local outcome = ctx.run:stage("moc", function(stage)
     local batch = t:rollout(tagged(iteration, plain, prefs)) -- lines 4 and 5
     local R = control:observe(t:score(batch, plain), places) -- line 6, equation 18
     local rewards = segments.terminal(R, batch)
+    local logp_ref = (cfg.ppo.kl_in_reward or cfg.ppo.kl_penalty ~= "full") and actor:logp_ref(batch)
     if cfg.ppo.kl_in_reward then
-      rewards = rewards - ppo.kl_estimate(batch.old, actor:logp_ref(batch), "k1"):unsqueeze(2) * beta:value()
+      rewards = rewards - ppo.kl_estimate(batch.old, logp_ref, "k1"):unsqueeze(2) * beta:value()
     end
     local adv = t:advantages(batch, rewards) -- line 7: one per objective and token
     local problem = control:problem(adv, batch, prefs, places) -- line 8: c by equation 12
@@ -104,7 +105,7 @@ local outcome = ctx.run:stage("moc", function(stage)
       local policy_loss, loss = surrogate:mean(), nil
       loss = policy_loss + e.value_error * cfg.ppo.vf_coef
       if not cfg.ppo.kl_in_reward then
-        local kl = cfg.ppo.kl_penalty == "full" and e.kl or ppo.kl_estimate(e.logp, actor:logp_ref(batch), "k2")
+        local kl = cfg.ppo.kl_penalty == "full" and e.kl or ppo.kl_estimate(e.logp, logp_ref, "k2")
         loss = loss + (kl * s.c):mean() * beta:value()
       end
       return loss, { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }

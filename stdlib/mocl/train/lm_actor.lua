@@ -61,37 +61,38 @@ function Actor:rollout(texts, o)
   return batch
 end
 
--- Hidden states of the batch's response tokens, with the adapter or without. The blocks in front of it run once.
+-- Hidden states of the batch's response tokens, with the adapter or without, from the blocks in front of it on.
 local function states(self, batch, adapter)
-  batch.stem = batch.stem or tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
   return self.model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = batch.stem, start = self.stop })
 end
 
-local function reference(self, batch)
-  batch.reference = batch.reference or tensor.no_grad(states, self, batch, false)
-  return batch.reference
+--- What all epochs share, in the scope of the caller: the states behind the blocks in front of the adapter, the reference's states, and
+-- the policy's, with which values and the first epoch begin.
+function Actor:begin(batch)
+  if not batch.reference then
+    batch.stem = tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
+    batch.reference = tensor.no_grad(states, self, batch, false)
+    batch.first = states(self, batch, true)
+  end
 end
 
---- Values [T, N] of the tokens before the first epoch, without gradient. The states they are of serve the first epoch too.
+--- Values [T, N] of the tokens before the first epoch, without gradient.
 function Actor:values(batch)
-  reference(self, batch)
-  batch.first = states(self, batch, true)
+  self:begin(batch)
   return self.heads:forward(batch.first:detach()):detach()
 end
 
---- The reference's log-probabilities [T] of the tokens.
+--- The reference's log-probabilities [T] of the tokens, at the sampling temperature.
 function Actor:logp_ref(batch)
-  batch.logp_ref = batch.logp_ref or nn.lm_head(reference(self, batch), self.model:head(), batch.targets,
-    { temperature = self.policy.temperature, entropy = false })
-  return batch.logp_ref
+  self:begin(batch)
+  return (nn.lm_head(batch.reference, self.model:head(), batch.targets, { temperature = self.policy.temperature, entropy = false }))
 end
 
 --- What the trainer's epochs see: logp [T], entropy (a scalar), kl [T], exact and to the reference, values [T, N].
 function Actor:evaluate(batch, epoch)
   local hidden = epoch == 1 and batch.first or states(self, batch, true)
-  batch.first = nil -- its graph is used up by one backward
   local logp, entropy, kl = nn.lm_head(hidden, self.model:head(), batch.targets,
-    { temperature = self.policy.temperature, hidden_ref = reference(self, batch) })
+    { temperature = self.policy.temperature, hidden_ref = batch.reference })
   return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads:forward(hidden) }
 end
 

@@ -14,7 +14,8 @@
 --   end
 --
 -- It trains an actor: mocl.train.lm_actor, a language model, or mocl.train.world_actor, a policy for a small environment. An actor
--- has rollout(inputs, {seed=, purpose=, options=}) -> batch; values(batch) -> [T, N] or nil; evaluate(batch, epoch) -> {logp = [T], entropy =
+-- has rollout(inputs, {seed=, purpose=, options=}) -> batch; values(batch) -> [T, N] or nil; begin(batch), before
+-- the epochs; evaluate(batch, epoch) -> {logp = [T], entropy =
 -- a scalar, kl = [T] or nil, values = [T, N] or nil}; updated(options), after the epochs; named_parameters(); save(dir) and load(dir), which
 -- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
 
@@ -158,9 +159,10 @@ function trainer.new(o)
       save = function(dir) self:save(dir) end, state = function() return self:state() end }
     self.done = self.loop.done
   end
-  self.optimizer = optim.adamw(o.actor:named_parameters(), { lr = c.lr })
   if self.loop and self.loop.dir then
     self:load(self.loop.dir, self.loop.state)
+  else
+    self.optimizer = optim.adamw(o.actor:named_parameters(), { lr = c.lr })
   end
   return self
 end
@@ -183,7 +185,8 @@ end
 --- Takes back what save and state wrote. A state with other pieces raises, with the version of mocl that wrote it.
 function Trainer:load(dir, state)
   check_state(self, dir, state)
-  self.actor:load(dir)
+  self.actor:load(dir) -- may make new tensors
+  self.optimizer = optim.adamw(self.actor:named_parameters(), { lr = self.options.lr })
   check(optimizer.load(self.optimizer, fs.join(dir, "optimizer.safetensors")))
   for name, piece in pairs(self.pieces) do
     restore(piece, state[name])
@@ -410,6 +413,7 @@ function Trainer:update(batch, loss_of)
   end
   local o = self.options
   local lr, norm = o.lr * self.factor(self.iteration - 1), nil
+  self.actor:begin(batch)
   for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
     local e = self.actor:evaluate(batch, epoch)

@@ -80,6 +80,10 @@ function Actor:evaluate(batch)
     values = batch.values and values_of(a, batch) or nil }
 end
 
+--- Called before the epochs; nothing is left to do.
+function Actor:begin()
+end
+
 --- Moves the averaged weights.
 function Actor:updated(o)
   self.agent:average(o.average)
