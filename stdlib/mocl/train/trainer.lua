@@ -230,10 +230,11 @@ local function step(self)
   self.done = n
 end
 
---- `for n in t:iterations() do`: the iterations that are still to come. What an iteration makes is released at its end; its metrics
--- are written then, a checkpoint where one is due, and a signal ends the program behind it. Errors that something is not finite
--- say which iteration it was, and the option that helps.
-function Trainer:iterations()
+--- `for n in t:iterations() do`: the iterations that are still to come; with a number, the next so many of them. What an iteration
+-- makes is released at its end; its metrics are written then, a checkpoint where one is due, and a signal ends the program behind
+-- it. Errors that something is not finite say which iteration it was, and the option that helps.
+function Trainer:iterations(n)
+  local last = math.min(self.total, self.done + (n or self.total))
   local guard = setmetatable({}, { __close = function(_, err)
     if self.iteration then
       leave(self, err)
@@ -243,15 +244,15 @@ function Trainer:iterations()
     if self.iteration then
       step(self)
     end
-    if self.done >= self.total then
+    if self.done < last then
+      self.iteration, self.scope, self.updated, self.pending, self.row, self.text = self.done + 1, tensor.scope(), false, {}, nil, nil
+      return self.iteration
+    elseif self.done >= self.total then
       if self.loop then
         self.loop:finish()
       end
       self.optimizer:release()
-      return nil
     end
-    self.iteration, self.scope, self.updated, self.pending, self.row, self.text = self.done + 1, tensor.scope(), false, {}, nil, nil
-    return self.iteration
   end, nil, nil, guard
 end
 
