@@ -106,11 +106,13 @@ static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *
 /* weights first .. first + n - 1 of a block, which have one input */
 static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *to, int first, int n, size_t *room) {
     matrix *m[MOCL_LINEARS];
+    mocl_tensor *numbers[MOCL_LINEARS];
     for (int i = 0; i < n; i++) m[i] = &to[first + i].w;
-    if (d->single) MOCL_TRY(open_matrices(d, m, &b->linear[first], n, room));
+    for (int i = 0; i < n; i++) numbers[i] = b->linear[first + i].part[0];
+    if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
     for (int i = first; i < first + n; i++) {
         const mocl_adapter *ad = &b->adapter[i];
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &b->linear[i], 1, room));
+        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &numbers[i - first], 1, room));
         if (!d->o->adapter || !ad->a) continue;
         matrix *a = &to[i].a, *up = &to[i].b;
         to[i].scale = ad->scale;
@@ -199,7 +201,10 @@ fail:
 static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
-    if (!w->copy) return k->gemm(e, 0, 1, n, out, in, alpha, x, in, 0, mocl_real(w->t), in, 0, beta, y, out, 0, 1);
+    if (!w->copy) {
+        mk_weight whole = mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
+        return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
+    }
     int64_t panel = w->panel;
     int code = first ? k->gemm(e, 0, 0, n, panel, in, alpha, x, in, 0, mocl_real(w->t), panel, panel * in, beta, y, out, panel,
                                first / panel) : MK_OK;
@@ -237,29 +242,29 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *att = y + all,
             *q = att + n * H * K, *key = q + n * H * K, *value = key + n * G * K, *gate = value + n * G * K,
             *up = gate + n * F, *u = up + n * F, *logits = u + n * m->lora_rank, *number = logits + n * V;
-    DO(k->gather_rows(e, n, D, mocl_real(m->embed), rows->last + first, x));
+    DO(k->gather_rows(e, MK_F32, n, D, mocl_real(m->embed), rows->last + first, x));
     for (int64_t l = 0; l < c->layers; l++) {
         const mocl_block_weights *b = &m->block[l];
         const weight *w = d->linear + l * MOCL_LINEARS;
         mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
-        DO(k->rmsnorm(e, n, D, x, mocl_real(b->attn_norm), c->norm_eps, h, number));
+        DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(b->attn_norm), c->norm_eps, MK_F32, h, number));
         DO(product(k, e, &w[MOCL_Q], n, h, u, q));
         DO(product(k, e, &w[MOCL_K], n, h, u, key));
         DO(product(k, e, &w[MOCL_V], n, h, u, value));
-        DO(k->rope(e, n, d->single ? H + G : H, K, pos, c->rope_theta, 1, q, H * K, q, H * K)); /* one row: the keys follow */
-        if (!d->single) DO(k->rope(e, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
-        DO(k->cache_put(e, n, G, K, slot, pos, slab, key, value, kc, vc));
-        DO(k->attention_cached(e, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
+        DO(k->rope(e, MK_F32, n, d->single ? H + G : H, K, pos, c->rope_theta, 1, q, H * K, q, H * K)); /* one row: the keys follow */
+        if (!d->single) DO(k->rope(e, MK_F32, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
+        DO(k->cache_put(e, MK_F32, n, G, K, slot, pos, slab, key, value, kc, vc));
+        DO(k->attention_cached(e, MK_F32, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
         DO(product(k, e, &w[MOCL_O], n, att, u, y));
-        DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
-        DO(k->rmsnorm(e, n, D, x, mocl_real(b->mlp_norm), c->norm_eps, h, number));
+        DO(k->binary(e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
+        DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(b->mlp_norm), c->norm_eps, MK_F32, h, number));
         DO(product(k, e, &w[MOCL_GATE], n, h, u, gate));
         DO(product(k, e, &w[MOCL_UP], n, h, u, up));
-        DO(k->swiglu(e, n * F, gate, up, gate));
+        DO(k->swiglu(e, MK_F32, n * F, gate, up, gate));
         DO(product(k, e, &w[MOCL_DOWN], n, gate, u, y));
-        DO(k->binary(e, MK_ADD, 1, &all, x, &one, y, &one, x));
+        DO(k->binary(e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
     }
-    DO(k->rmsnorm(e, n, D, x, mocl_real(m->norm), c->norm_eps, h, number));
+    DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(m->norm), c->norm_eps, MK_F32, h, number));
     DO(product(k, e, &d->head, n, h, u, logits));
     DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
     for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)

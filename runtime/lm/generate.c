@@ -95,13 +95,9 @@ static void close_run(run *r) {
 /* puts keys and values of n tokens into the cache of block l */
 static mocl_status cache_put(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *qkv[3]) {
     const mocl_model_config *c = &r->m->config;
-    if (r->m->dtype == MK_BF16)
-        return MOCL_KERNEL(r->m->dev, cache_put_bf16, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
-                           r->capacity * c->kv_heads * c->head_size, mocl_bf16(qkv[1]), mocl_bf16(qkv[2]),
-                           mocl_bf16(r->kcache[l]), mocl_bf16(r->vcache[l]));
-    return MOCL_KERNEL(r->m->dev, cache_put, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
-                       r->capacity * c->kv_heads * c->head_size, mocl_real(qkv[1]), mocl_real(qkv[2]),
-                       mocl_real(r->kcache[l]), mocl_real(r->vcache[l]));
+    return MOCL_KERNEL(r->m->dev, cache_put, r->m->dtype, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot),
+                       mocl_int(pos), r->capacity * c->kv_heads * c->head_size, mocl_tensor_data(qkv[1]),
+                       mocl_tensor_data(qkv[2]), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]));
 }
 
 /* att = attention of q to what the cache holds up to pos */
@@ -109,11 +105,9 @@ static mocl_status cache_attend(run *r, int64_t l, mocl_tensor *slot, mocl_tenso
     const mocl_model_config *c = &r->m->config;
     double scale = 1 / sqrt((double)c->head_size);
     int64_t rows = slot->shape[0], slab = r->capacity * c->kv_heads * c->head_size;
-    if (r->m->dtype == MK_BF16)
-        return MOCL_KERNEL(r->m->dev, attention_cached_bf16, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
-                           mocl_int(pos), slab, mocl_bf16(q), mocl_bf16(r->kcache[l]), mocl_bf16(r->vcache[l]), mocl_bf16(att));
-    return MOCL_KERNEL(r->m->dev, attention_cached, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
-                       mocl_int(pos), slab, mocl_real(q), mocl_real(r->kcache[l]), mocl_real(r->vcache[l]), mocl_real(att));
+    return MOCL_KERNEL(r->m->dev, attention_cached, r->m->dtype, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
+                       mocl_int(pos), slab, mocl_tensor_data(q), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]),
+                       mocl_tensor_data(att));
 }
 
 /* hidden states of tokens (one or more per slot) while the cache fills. offsets NULL: one new token per

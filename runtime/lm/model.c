@@ -63,7 +63,7 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_
     MOCL_TRY(mocl_model_config_check(ctx, config));
     if (dtype != MK_F32 && dtype != MK_BF16)
         return mocl_fail(ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
-    if (dtype == MK_BF16 && !dev->k->gemm_bf16)
+    if (dtype == MK_BF16 && !dev->k->bf16)
         return mocl_fail(ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load too), "
                                              "or device=cuda", dev->name);
     mocl_model *m = mocl_calloc(ctx, 1, sizeof *m);
@@ -91,7 +91,9 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_
             int64_t shape[2];
             linear_shape(c, i, shape);
             double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
-            MOCL_GOTO(normal(&b->linear[i], dev, shape[0], shape[1], dtype, std, key, stream++), fail);
+            mocl_tensor *drawn = NULL;
+            MOCL_GOTO(normal(&drawn, dev, shape[0], shape[1], dtype, std, key, stream++), fail);
+            b->linear[i] = mocl_weight_of(drawn);
         }
     }
     *out = m;
@@ -120,7 +122,7 @@ void mocl_model_free(mocl_model *m) {
         mocl_block_weights *b = &m->block[l];
         mocl_tensor_unref(b->attn_norm);
         mocl_tensor_unref(b->mlp_norm);
-        for (int i = 0; i < MOCL_LINEARS; i++) mocl_tensor_unref(b->linear[i]);
+        for (int i = 0; i < MOCL_LINEARS; i++) mocl_weight_free(&b->linear[i]);
     }
     mocl_tensor_unref(m->embed);
     mocl_tensor_unref(m->norm);
@@ -182,16 +184,14 @@ fail:
 /* w += scale B A */
 static mocl_status merge(mocl_model *m, mocl_tensor *w, mocl_adapter *ad) {
     int64_t out = w->shape[0], in = w->shape[1], r = ad->a->shape[0];
-    double scale = ad->scale;
-    if (m->dtype == MK_F32)
-        return MOCL_KERNEL(m->dev, gemm, 0, 0, out, in, r, scale, mocl_real(ad->b), r, 0, mocl_real(ad->a), in, 0, 1.0,
-                           mocl_real(w), in, 0, 1);
     mocl_tensor *a = NULL, *b = NULL;
-    mocl_status st = mocl_to_dtype(&a, ad->a, m->dtype);
-    if (!st) st = mocl_to_dtype(&b, ad->b, m->dtype);
-    if (!st)
-        st = MOCL_KERNEL(m->dev, gemm_bf16, 0, 0, out, in, r, scale, mocl_bf16(b), r, mocl_bf16(a), in, 1.0, MK_BF16, mocl_bf16(w),
-                         in);
+    mocl_status st;
+    MOCL_GOTO(mocl_to_dtype(&a, ad->a, w->dtype), done);
+    MOCL_GOTO(mocl_to_dtype(&b, ad->b, w->dtype), done);
+    mk_weight right = mocl_weight_plain(w->dtype, r, in, mocl_tensor_data(a));
+    st = MOCL_KERNEL(m->dev, gemm_weight, 0, out, ad->scale, w->dtype, mocl_tensor_data(b), r, 0, &right, 1.0, w->dtype,
+                     mocl_tensor_data(w), in);
+done:
     mocl_tensor_unref(a);
     mocl_tensor_unref(b);
     return st;
@@ -204,7 +204,7 @@ mocl_status mocl_model_merge_lora(mocl_model *m) {
     for (int64_t l = 0; l < m->config.layers && !st; l++) {
         for (int i = 0; i < MOCL_LINEARS && !st; i++) {
             mocl_adapter *ad = &m->block[l].adapter[i];
-            mocl_tensor *w = m->block[l].linear[i];
+            mocl_tensor *w = m->block[l].linear[i].part[0];
             if (!ad->a) continue;
             st = merge(m, w, ad);
             if (st) break;
@@ -231,7 +231,7 @@ mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, vo
         for (int i = 0; i < MOCL_LINEARS; i++) {
             if (!lora) {
                 snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)l, linear_names[i]);
-                MOCL_TRY(fn(arg, name, b->linear[i]));
+                MOCL_TRY(fn(arg, name, b->linear[i].part[0]));
             } else if (b->adapter[i].a) {
                 snprintf(name, sizeof name, "model.layers.%lld.%s.lora_A.weight", (long long)l, linear_names[i]);
                 MOCL_TRY(fn(arg, name, b->adapter[i].a));
@@ -254,10 +254,10 @@ mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, vo
 mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass) {
     mocl_block_weights *b = &m->block[l];
     mocl_adapter *ad = &b->adapter[which];
-    if (!pass->adapter || !ad->a) return mocl_linear(out, x, b->linear[which], NULL);
-    return mocl_lora_linear(out, x, b->linear[which], ad->a, ad->b, ad->scale,
-                            pass->train ? m->lora_dropout : 0, pass->key,
-                            pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which));
+    mocl_lora lora = {.a = ad->a, .b = ad->b, .scale = ad->scale, .dropout = pass->train ? m->lora_dropout : 0, .key = pass->key,
+                      .stream = pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which),
+                      .end = -1};
+    return mocl_linear(out, x, &b->linear[which], NULL, pass->adapter && ad->a ? &lora : NULL);
 }
 
 mocl_status mocl_model_qkv(mocl_tensor *qkv[3], mocl_model *m, int64_t l, mocl_tensor *x, mocl_tensor *positions,

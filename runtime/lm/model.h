@@ -31,7 +31,7 @@ typedef struct mocl_adapter_plan { /* of one linear layer */
 
 typedef struct mocl_block_weights {
     mocl_tensor *attn_norm, *mlp_norm;    /* [D] */
-    mocl_tensor *linear[MOCL_LINEARS];    /* [out, in] */
+    mocl_weight linear[MOCL_LINEARS];     /* [out, in] */
     mocl_adapter adapter[MOCL_LINEARS];
 } mocl_block_weights;
 
