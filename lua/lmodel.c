@@ -10,7 +10,6 @@
 
 static void free_model(void *m) { mocl_model_free(m); }
 static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
-mocl_model *moclL_checkmodel(lua_State *L, int idx) { return check_model(L, idx); }
 
 /* ---- the specification (lspec.c) ---- */
 

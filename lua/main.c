@@ -12,25 +12,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "complain.h"
+#include "errors.h"
+#include "lsys.h"
 #include "mocl.h"
 #include "modules.h"
 #include "repl.h"
 #include "signals.h"
-#include "state.h"
 
 enum { HAS_ERROR = 1, HAS_I = 2, HAS_V = 4, HAS_E = 8, HAS_NOENV = 16 };
 enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128 };
 
 /* ---- messages ----------------------------------------------------------------------------------- */
-
-static const char *program = "mocl"; /* argv[0], as in lua */
-
-void mocl_complain(const char *message, bool with_name) {
-    fflush(stdout);
-    if (with_name) fprintf(stderr, "%s: ", program);
-    fprintf(stderr, "%s\n", message);
-    fflush(stderr);
-}
 
 static const char usage[] =
     "usage: %s [options] [script [args]]\n"
@@ -51,10 +44,10 @@ static const char usage[] =
 
 static void print_bad_option(const char *option) {
     if (option[1] == 'e' || option[1] == 'l')
-        fprintf(stderr, "%s: '%s' needs argument\n", program, option);
+        fprintf(stderr, "%s: '%s' needs argument\n", mocl_program, option);
     else
-        fprintf(stderr, "%s: unrecognized option '%s'\n", program, option);
-    fprintf(stderr, usage, program);
+        fprintf(stderr, "%s: unrecognized option '%s'\n", mocl_program, option);
+    fprintf(stderr, usage, mocl_program);
 }
 
 static void print_version(void) {
@@ -308,14 +301,14 @@ static int exit_status(const moclL_host *h, const command *c) {
 int main(int argc, char **argv) {
     command c = {.argc = argc, .argv = argv, .script = argc};
     if (argc == 0) return EXIT_FAILURE;
-    if (argv[0][0]) program = argv[0];
+    if (argv[0][0]) mocl_program = argv[0];
     c.flags = collect_options(argv, &c.script);
     if (c.flags & HAS_ERROR) {
         print_bad_option(argv[c.script]);
         return EXIT_FAILURE;
     }
     if (c.flags & HAS_HELP) {
-        printf(usage, program);
+        printf(usage, mocl_program);
         return EXIT_SUCCESS;
     }
     if (c.flags & HAS_VERSION) {

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "moved.h"
-#include "state.h"
 
 #define TOOLS "mocl.tools."
 

@@ -42,7 +42,7 @@ fi
 sources() { (cd "$tmp/src" && find "$@" -type f | sort); }
 
 core=$(sources runtime kernels)
-library=$(sources runtime kernels lua | grep -v '^lua/\(main\|repl\|resume\|signals\)\.c$')
+library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|resume\|signals\)\.c$')
 
 # shellcheck disable=SC2046,SC2086 # word splitting is meant throughout
 {

@@ -16,16 +16,6 @@
 
 enum { TEMPORARY_NAMES = 1000 }; /* names tried: each was left by a killed process */
 
-const char *mocl_path_tail(const char *path) {
-    const size_t keep = 600;
-    size_t n = strlen(path);
-    return n > keep ? path + n - keep : path;
-}
-
-mocl_status mocl_file_fail(mocl_ctx *ctx, const char *path) {
-    return mocl_fail(ctx, MOCL_E_IO, "%s: %m", mocl_path_tail(path)); /* %m: the text of errno */
-}
-
 mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info) {
     mocl_status st = MOCL_OK;
     *map = NULL;
@@ -66,14 +56,6 @@ char *mocl_path_temporary(mocl_ctx *ctx, const char *path, int number) {
 }
 
 /* ---- reading ---- */
-
-mocl_status mocl_file_read_some(mocl_ctx *ctx, int fd, const char *path, void *to, size_t n, size_t *got) {
-    ssize_t bytes;
-    do bytes = read(fd, to, n > INT_MAX ? INT_MAX : n);
-    while (bytes < 0 && errno == EINTR);
-    *got = bytes < 0 ? 0 : (size_t)bytes;
-    return bytes < 0 ? mocl_file_fail(ctx, path) : MOCL_OK;
-}
 
 /* Reads until the end into *data, which grows; at least one byte stays free for the NUL. */
 static mocl_status read_all(mocl_ctx *ctx, int fd, const char *path, size_t expected, char **data,

@@ -11,14 +11,11 @@
 
 #include <sys/stat.h>
 
-#include "base.h"
+#include "io/os.h"
 
 /* *data receives the bytes of the file and one NUL after them, *n their number (without the NUL).
 ** Free with mocl_free. On failure *data is NULL and *n 0. Also reads pipes and /proc. */
 mocl_status mocl_file_read(mocl_ctx *ctx, const char *path, char **data, size_t *n);
-
-/* read(2) that goes on after a signal: *got is 0 at the end. `path` is for the message. */
-mocl_status mocl_file_read_some(mocl_ctx *ctx, int fd, const char *path, void *to, size_t n, size_t *got);
 
 /* On failure the old file is untouched and the temporary one is gone (but if the very last step,
 ** the sync of the directory, fails, the new file is already in place). */
@@ -41,13 +38,9 @@ mocl_status mocl_file_sync(mocl_ctx *ctx, const char *path);
 /* fsync of the directory that holds `path`, after a name in it has changed */
 mocl_status mocl_file_sync_parent(mocl_ctx *ctx, const char *path);
 
-/* Fails with "path: reason" from errno. */
-mocl_status mocl_file_fail(mocl_ctx *ctx, const char *path);
 /* Maps a regular file to be read: *map and *bytes, NULL and 0 of an empty one and on failure; *info is what stat says of it.
 ** Free with munmap. */
 mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info);
-/* `path`, or its last bytes if it is so long that it would crowd the reason out of a message */
-const char *mocl_path_tail(const char *path);
 
 /* A new name in the directory of `path` that no file has and that only this process makes:
 ** directory/.mocl-PID-NUMBER.tmp. Free with mocl_free; NULL without memory. */

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "io/file.h" /* mocl_file_fail, mocl_file_read_some */
+#include "io/os.h"
 
 enum {
     REMEMBERED = 256,        /* files; the oldest is forgotten for one more */

@@ -108,11 +108,13 @@ static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *
 /* weights first .. first + n - 1 of a block, which have one input */
 static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *to, int first, int n, size_t *room) {
     matrix *m[MOCL_LINEARS];
+    mocl_tensor *numbers[MOCL_LINEARS];
     for (int i = 0; i < n; i++) m[i] = &to[first + i].w;
-    if (d->single) MOCL_TRY(open_matrices(d, m, &b->linear[first], n, room));
+    for (int i = 0; i < n; i++) numbers[i] = b->linear[first + i].part[0];
+    if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
     for (int i = first; i < first + n; i++) {
         const mocl_adapter *ad = &b->adapter[i];
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &b->linear[i], 1, room));
+        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &numbers[i - first], 1, room));
         if (!d->o->adapter || !ad->a) continue;
         matrix *a = &to[i].a, *up = &to[i].b;
         to[i].scale = ad->scale;
@@ -227,7 +229,10 @@ fail:
 static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
-    if (!w->copy) return k->gemm(e, 0, 1, n, out, in, alpha, x, in, 0, mocl_real(w->t), in, 0, beta, y, out, 0, 1);
+    if (!w->copy) {
+        mk_weight whole = mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
+        return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
+    }
     int64_t panel = w->panel;
     int code = first ? k->gemm(e, 0, 0, n, panel, in, alpha, x, in, 0, mocl_real(w->t), panel, panel * in, beta, y, out, panel,
                                first / panel) : MK_OK;
@@ -235,11 +240,15 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
     return k->gemm(e, 0, 0, n, rest, in, alpha, x, in, 0, mocl_real(w->t) + first * in, rest, 0, beta, y + first, out, 0, 1);
 }
 
-/* y [n, out] of x [n, in]; u is room for [n, rank]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
-    int code = w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
-    if (code || !w->a.t) return code;
-    code = times(k, e, &w->a, n, 1, x, 0, u);
+/* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
+static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *y) {
+    return w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
+}
+
+/* y += what the adapter adds; u is room for [n, rank] */
+static int add_adapter(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+    if (!w->a.t) return MK_OK;
+    int code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
 }
 
@@ -264,19 +273,22 @@ static int norm(const piece *p, const mocl_norm *w, const mk_real *x, mk_real *y
     const mocl_spec *c = &m->config;
     if (c->norm == MOCL_NORM_LAYER)
         return k->layernorm(p->e, p->n, c->width, x, mocl_real(w->w), mocl_real(w->b), c->norm_eps, y, p->number, p->number + p->n);
-    return k->rmsnorm(p->e, p->n, c->width, x, mocl_real(w->w), c->norm_eps, y, p->number);
+    return k->rmsnorm(p->e, MK_F32, p->n, c->width, x, mocl_real(w->w), c->norm_eps, MK_F32, y, p->number);
 }
 
 /* y [n, columns] += one row that is the same for all */
 static int add_row(const piece *p, int64_t columns, const mk_real *row, mk_real *y) {
     int64_t shape[2] = {p->n, columns}, full[2] = {columns, 1}, same[2] = {0, 1};
-    return p->d->m->dev->k->binary(p->e, MK_ADD, 2, shape, y, full, row, same, y);
+    return p->d->m->dev->k->binary(p->e, MK_F32, MK_ADD, 2, shape, y, full, row, same, y);
 }
 
 static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
     const mocl_tensor *bias = p->d->m->block[l].bias[s->which];
-    DO(product(p->d->m->dev->k, p->e, &p->d->linear[l * MOCL_LINEARS + s->which], p->n, p->at[s->from], p->u, p->at[s->to]));
-    return bias ? add_row(p, bias->shape[0], mocl_real(bias), p->at[s->to]) : MK_OK;
+    const weight *w = &p->d->linear[l * MOCL_LINEARS + s->which];
+    const mk_table *k = p->d->m->dev->k;
+    DO(product(k, p->e, w, p->n, p->at[s->from], p->at[s->to]));
+    if (bias) DO(add_row(p, bias->shape[0], mocl_real(bias), p->at[s->to]));
+    return add_adapter(k, p->e, w, p->n, p->at[s->from], p->u, p->at[s->to]);
 }
 
 static int run_attention(const piece *p, int64_t l) {
@@ -286,8 +298,8 @@ static int run_attention(const piece *p, int64_t l) {
     int64_t G = c->kv_heads, K = c->head_size, slab = rows->positions * G * K;
     const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
     mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
-    DO(k->cache_put(p->e, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
-    return k->attention_cached(p->e, p->n, c->heads, G, K, mocl_spec_scale(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
+    DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
+    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
 }
 
@@ -303,15 +315,15 @@ static int run_step(const piece *p, int64_t l, const mocl_step *s) {
         case MOCL_STEP_NORM: return norm(p, &b->norm[s->which], x, y);
         case MOCL_STEP_LINEAR: return run_linear(p, l, s);
         case MOCL_STEP_HEAD_NORM:
-            return k->rmsnorm(p->e, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, y, p->number);
+            return k->rmsnorm(p->e, MK_F32, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, MK_F32, y, p->number);
         case MOCL_STEP_ROPE:
-            return k->rope(p->e, p->n, heads[s->which], K, p->d->rows->pos + p->first, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
+            return k->rope(p->e, MK_F32, p->n, heads[s->which], K, p->d->rows->pos + p->first, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
                            heads[s->which] * K, y, heads[s->which] * K);
         case MOCL_STEP_ATTENTION: return run_attention(p, l);
-        case MOCL_STEP_ADD: return k->binary(p->e, MK_ADD, 1, &stream, x, &one, z, &one, y);
+        case MOCL_STEP_ADD: return k->binary(p->e, MK_F32, MK_ADD, 1, &stream, x, &one, z, &one, y);
         case MOCL_STEP_ACT: return k->unary(p->e, c->act, side, x, y, 0, 0);
-        case MOCL_STEP_MUL: return k->binary(p->e, MK_MUL, 1, &side, x, &one, z, &one, y);
-        case MOCL_STEP_SWIGLU: return k->swiglu(p->e, side, x, z, y);
+        case MOCL_STEP_MUL: return k->binary(p->e, MK_F32, MK_MUL, 1, &side, x, &one, z, &one, y);
+        case MOCL_STEP_SWIGLU: return k->swiglu(p->e, MK_F32, side, x, z, y);
     }
     return MK_ABSENT;
 }
@@ -323,11 +335,11 @@ static int run_begin(const piece *p) {
     const mk_table *k = m->dev->k;
     int64_t all = p->n * c->width, one = 1;
     mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
-    DO(k->gather_rows(p->e, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
+    DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
     if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
     if (m->positions) {
-        DO(k->gather_rows(p->e, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));
-        DO(k->binary(p->e, MK_ADD, 1, &all, x, &one, y, &one, x));
+        DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));
+        DO(k->binary(p->e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
     }
     return m->embed_norm.w ? norm(p, &m->embed_norm, x, x) : MK_OK;
 }
@@ -340,7 +352,7 @@ static int run_sample(const piece *p, const mk_real *states) {
     int64_t n = p->n, first = p->first, V = d->m->config.vocab, drawn = mocl_generate_vocab(o, d->m);
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     mk_real *logits = p->logits;
-    DO(product(k, p->e, &d->head, n, states, p->u, logits));
+    DO(product(k, p->e, &d->head, n, states, logits));
     DO(k->reduce(p->e, MK_SUM, n, V, 1, logits, rows->sum + first));
     for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
         for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(p->e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));

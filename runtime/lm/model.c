@@ -46,7 +46,9 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, uint64_t key,
         if (!mocl_spec_has_linear(c, i)) continue;
         mocl_spec_linear_shape(c, i, shape);
         double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
-        MOCL_TRY(normal(&b->linear[i], m->dev, shape[0], shape[1], m->dtype, std, key, (*stream)++));
+        mocl_tensor *drawn = NULL;
+        MOCL_TRY(normal(&drawn, m->dev, shape[0], shape[1], m->dtype, std, key, (*stream)++));
+        b->linear[i] = mocl_weight_of(drawn);
         if (c->biases >> i & 1) MOCL_TRY(mocl_tensor_full(&b->bias[i], m->dev, MK_F32, 1, shape, 0));
     }
     return MOCL_OK;
@@ -73,11 +75,11 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
     if (dtype != MK_F32 && dtype != MK_BF16)
         return mocl_fail(dev->ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
     if (dtype == MK_F32) return MOCL_OK;
-    if (!dev->k->gemm_bf16)
+    if (!dev->k->bf16)
         return mocl_fail(dev->ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load "
                                                   "too), or device=cuda", dev->name);
-    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU || c->biases)
-        return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, biases, and MLPs that are not gated by silu are computed in f32 "
+    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU)
+        return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 "
                                                "alone; use dtype=f32");
     return MOCL_OK;
 }
@@ -132,7 +134,7 @@ void mocl_model_free(mocl_model *m) {
             mocl_tensor_unref(b->head_norm[i]);
         }
         for (int i = 0; i < MOCL_LINEARS; i++) {
-            mocl_tensor_unref(b->linear[i]);
+            mocl_weight_free(&b->linear[i]);
             mocl_tensor_unref(b->bias[i]);
         }
     }
@@ -203,16 +205,14 @@ fail:
 /* w += scale B A */
 static mocl_status merge(mocl_model *m, mocl_tensor *w, mocl_adapter *ad) {
     int64_t out = w->shape[0], in = w->shape[1], r = ad->a->shape[0];
-    double scale = ad->scale;
-    if (m->dtype == MK_F32)
-        return MOCL_KERNEL(m->dev, gemm, 0, 0, out, in, r, scale, mocl_real(ad->b), r, 0, mocl_real(ad->a), in, 0, 1.0,
-                           mocl_real(w), in, 0, 1);
     mocl_tensor *a = NULL, *b = NULL;
-    mocl_status st = mocl_to_dtype(&a, ad->a, m->dtype);
-    if (!st) st = mocl_to_dtype(&b, ad->b, m->dtype);
-    if (!st)
-        st = MOCL_KERNEL(m->dev, gemm_bf16, 0, 0, out, in, r, scale, mocl_bf16(b), r, mocl_bf16(a), in, 1.0, MK_BF16, mocl_bf16(w),
-                         in);
+    mocl_status st;
+    MOCL_GOTO(mocl_to_dtype(&a, ad->a, w->dtype), done);
+    MOCL_GOTO(mocl_to_dtype(&b, ad->b, w->dtype), done);
+    mk_weight right = mocl_weight_plain(w->dtype, r, in, mocl_tensor_data(a));
+    st = MOCL_KERNEL(m->dev, gemm_weight, 0, out, ad->scale, w->dtype, mocl_tensor_data(b), r, 0, &right, 1.0, w->dtype,
+                     mocl_tensor_data(w), in);
+done:
     mocl_tensor_unref(a);
     mocl_tensor_unref(b);
     return st;
@@ -225,7 +225,7 @@ mocl_status mocl_model_merge_lora(mocl_model *m) {
     for (int64_t l = 0; l < m->config.layers && !st; l++) {
         for (int i = 0; i < MOCL_LINEARS && !st; i++) {
             mocl_adapter *ad = &m->block[l].adapter[i];
-            mocl_tensor *w = m->block[l].linear[i];
+            mocl_tensor *w = m->block[l].linear[i].part[0];
             if (!ad->a) continue;
             st = merge(m, w, ad);
             if (st) break;
@@ -267,7 +267,7 @@ static mocl_status visit_base(const visit *v, const char *prefix, const mocl_blo
     MOCL_TRY(visit_norm(v, prefix, "input_layernorm", &b->norm[0]));
     for (int i = 0; i < MOCL_LINEARS; i++) {
         snprintf(name, sizeof name, "%s.weight", linear_names[i]);
-        MOCL_TRY(one(v, prefix, name, b->linear[i]));
+        MOCL_TRY(one(v, prefix, name, b->linear[i].part[0]));
         snprintf(name, sizeof name, "%s.bias", linear_names[i]);
         MOCL_TRY(one(v, prefix, name, b->bias[i]));
     }
@@ -340,11 +340,8 @@ static int64_t slab(const mocl_model *m, const mocl_cache *cache) {
 static mocl_status cache_put(mocl_model *m, int64_t l, const mocl_pass *pass, mocl_tensor *pos, mocl_tensor *k, mocl_tensor *v) {
     const mocl_spec *c = &m->config;
     mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
-    if (m->dtype == MK_BF16)
-        return MOCL_KERNEL(m->dev, cache_put_bf16, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
-                           slab(m, pass->cache), mocl_bf16(k), mocl_bf16(v), mocl_bf16(kc), mocl_bf16(vc));
-    return MOCL_KERNEL(m->dev, cache_put, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
-                       slab(m, pass->cache), mocl_real(k), mocl_real(v), mocl_real(kc), mocl_real(vc));
+    return MOCL_KERNEL(m->dev, cache_put, m->dtype, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
+                       slab(m, pass->cache), mocl_tensor_data(k), mocl_tensor_data(v), mocl_tensor_data(kc), mocl_tensor_data(vc));
 }
 
 /* *att = attention of q to what the cache of block l holds up to each token's own position */
@@ -353,12 +350,9 @@ static mocl_status cache_attend(mocl_tensor **att, mocl_model *m, int64_t l, con
     mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
     double scale = mocl_spec_scale(c, l);
     MOCL_TRY(mocl_tensor_like(att, q));
-    if (m->dtype == MK_BF16)
-        return MOCL_KERNEL(m->dev, attention_cached_bf16, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
-                           mocl_int(slot), mocl_int(pos), slab(m, pass->cache), mocl_bf16(q), mocl_bf16(kc), mocl_bf16(vc),
-                           mocl_bf16(*att));
-    return MOCL_KERNEL(m->dev, attention_cached, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
-                       mocl_int(pos), slab(m, pass->cache), mocl_real(q), mocl_real(kc), mocl_real(vc), mocl_real(*att));
+    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
+                       mocl_int(slot), mocl_int(pos), slab(m, pass->cache), mocl_tensor_data(q), mocl_tensor_data(kc),
+                       mocl_tensor_data(vc), mocl_tensor_data(*att));
 }
 
 /* ---- forward ---- */
@@ -366,17 +360,10 @@ static mocl_status cache_attend(mocl_tensor **att, mocl_model *m, int64_t l, con
 mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass) {
     mocl_block_weights *b = &m->block[l];
     mocl_adapter *ad = &b->adapter[which];
-    mocl_tensor *y = NULL;
-    if (!pass->adapter || !ad->a) return mocl_linear(out, x, b->linear[which], b->bias[which]);
-    MOCL_TRY(mocl_lora_linear(&y, x, b->linear[which], ad->a, ad->b, ad->scale, pass->train ? m->lora_dropout : 0, pass->key,
-                              pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which)));
-    if (!b->bias[which]) {
-        *out = y;
-        return MOCL_OK;
-    }
-    mocl_status st = mocl_binary(out, MK_ADD, y, b->bias[which]);
-    mocl_tensor_unref(y);
-    return st;
+    mocl_lora lora = {.a = ad->a, .b = ad->b, .scale = ad->scale, .dropout = pass->train ? m->lora_dropout : 0, .key = pass->key,
+                      .stream = pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which),
+                      .end = -1};
+    return mocl_linear(out, x, &b->linear[which], b->bias[which], pass->adapter && ad->a ? &lora : NULL);
 }
 
 /* x normed, in `dtype` */

@@ -28,7 +28,7 @@ typedef struct mocl_norm { /* of n numbers */
 typedef struct mocl_block_weights {
     mocl_norm norm[2];                    /* of the attention and of the MLP, [D] */
     mocl_tensor *head_norm[2];            /* of each head of q and k, [K]; NULL without qk_norm */
-    mocl_tensor *linear[MOCL_LINEARS];    /* [out, in]; NULL where the specification has none */
+    mocl_weight linear[MOCL_LINEARS];     /* [out, in]; without parts where the specification has none */
     mocl_tensor *bias[MOCL_LINEARS];      /* [out], or NULL */
     mocl_adapter adapter[MOCL_LINEARS];
 } mocl_block_weights;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tok/tokenizer_pattern.h"
+#include "tok/tokenizer_class.h"
 #include "tok/unicode.h"
 
 /* ---- escapes of one character ---- */
