@@ -37,13 +37,15 @@ static int transformer_new(lua_State *L) {
     return 1;
 }
 
-/* check(config): raises where no model can have this configuration */
+/* check(config) -> the configuration with its defaults; raises where no model can have it */
 static int transformer_check(lua_State *L) {
     mocl_spec c;
     lua_settop(L, 1);
     moclL_checkspec(L, 1, &c);
     mocl_status st = mocl_spec_check(moclL_ctx(L), &c);
-    return st ? moclL_raise(L, st) : 0;
+    if (st) return moclL_raise(L, st);
+    moclL_pushspec(L, &c);
+    return 1;
 }
 
 /* ---- parameters ---- */
@@ -259,6 +261,10 @@ static int model_forward(lua_State *L) {
         return luaL_error(L, "forward: hidden and start go together: the stream behind the first `start` blocks");
     pass.stop = moclL_optfield_integer(L, 3, "stop", LUA_MININTEGER);
     pass.stops = pass.stop != LUA_MININTEGER;
+    if (lua_getfield(L, 2, "types") != LUA_TNIL) { /* the value stays on the stack */
+        lua_pop(L, 1);
+        pass.types = batch_field(L, 2, "types");
+    }
     mocl_tensor *tokens = batch_field(L, 2, "tokens"), *pos = batch_field(L, 2, "positions"),
                 *off = batch_field(L, 2, "offsets");
     if (tokens->storage->dev != m->dev)
@@ -266,6 +272,9 @@ static int model_forward(lua_State *L) {
     mocl_status st = mocl_need_offsets("forward", off, tokens->shape[0]);
     if (!st && mocl_tensor_numel(pos) != mocl_tensor_numel(tokens))
         st = mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: %lld positions for %lld tokens", (long long)mocl_tensor_numel(pos),
+                       (long long)mocl_tensor_numel(tokens));
+    if (!st && pass.types && mocl_tensor_numel(pass.types) != mocl_tensor_numel(tokens))
+        st = mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: %lld types for %lld tokens", (long long)mocl_tensor_numel(pass.types),
                        (long long)mocl_tensor_numel(tokens));
     if (st) return moclL_raise(L, st);
     mocl_tensor **out = moclL_pushtensor(L);

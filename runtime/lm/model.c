@@ -494,6 +494,7 @@ static mocl_status begin(walk *w, mocl_tensor *tokens) {
         MOCL_GOTO(embed(w, m->types, types), done);
     }
     if (c->position == MOCL_POSITIONS_LEARNED) {
+        if (!w->pass->known) MOCL_GOTO(mocl_need_indices("forward: positions of the context", w->positions, 0, c->positions, 0), done);
         MOCL_GOTO(mocl_narrow(&table, m->positions, 0, c->position_offset, c->positions), done);
         MOCL_GOTO(embed(w, table, w->positions), done);
     }
