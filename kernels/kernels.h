@@ -254,19 +254,17 @@ typedef struct mk_table {
     ** lse[r] = log sum exp z. target < 0 gives logp 0. entropy may be NULL. logits [rows, V] */
     int (*logprob)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
-    /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]; each of
-    ** dlogp and (dentropy with entropy) may be NULL */
-    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
-                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
-                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits);
-    /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise; lse[r] is what
-    ** `logprob` gave for logits, ref_lse[r] receives that of ref_logits */
+    /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise; lse[r] and ref_lse[r] are
+    ** what `logprob` gave for both */
     int (*kl)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl);
-    /* dlogits (not logits itself) += inv_temp p (log p - log q - kl) dkl[r]; nothing flows to q */
-    int (*kl_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-                  double inv_temp, const mk_real *lse, const mk_real *ref_lse, const mk_real *kl,
-                  const mk_real *dkl, mk_real *dlogits);
+              double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl);
+    /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]
+    ** + inv_temp p (log p - log q - kl) dkl[r]; each of dlogp, (dentropy with entropy) and (dkl with ref_logits, ref_lse
+    ** and kl) may be NULL, and nothing flows to q */
+    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                       double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
+                       const mk_real *dkl, mk_real *dlogits);
     /* One token per row. temperature 0 (inv_temp <= 0) takes the first largest logit. Else softmax of
     ** logits * inv_temp, cut to the top_k largest (0 = all) and then to the smallest set of largest
     ** probabilities whose sum reaches top_p (1 = all), drawn by inverse transform in order of token

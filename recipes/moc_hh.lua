@@ -19,12 +19,14 @@ local finite = require "mocl.finite"
 local kl_controller = require "mocl.method.kl_controller"
 local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
+local open_device = require "mocl.run.device".open
 local optim = require "mocl.optim.core"
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
 local ppo = require "mocl.train.ppo"
 local preference = require "mocl.method.preference"
 local reward = require "mocl.lm.reward"
+local report = require "mocl.report"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
 local stages = require "mocl.train.stages"
@@ -123,7 +125,7 @@ local cfg, info = config.parse(schema, stages.arguments(schema, arg, meta), meta
 local N, seed, device = #cfg.objectives, cfg.seed, cfg.device
 own_model.fill(cfg, info.given)
 stages.check(cfg)
-stages.open_device(cfg)
+open_device(cfg)
 local functions, no_functions = {}, nil
 if cfg.rewards ~= "" then
   functions, no_functions = reward.functions(cfg.rewards)
@@ -325,5 +327,5 @@ local result = { recipe = "moc_hh", method = cfg.control.c == "one" and "conditi
 for k, v in pairs(figures) do
   result[k] = k ~= "shown" and v or nil
 end
-run:finish(result, { peak_bytes = tensor.memory().peak })
+run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
 stages.show(run)

@@ -95,6 +95,7 @@ M.pages = {
   ["mocl.world.worlds.fishwood"] = "env",
   ["mocl.world.worlds.fruit_tree"] = "env",
   ["mocl.finite"] = "numerics",
+  ["mocl.run.device"] = "run",
   ["mocl.run.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.json"] = "data",

@@ -138,6 +138,9 @@ end)
 each(N .. "embedding " .. N .. "rows", function(w)
   return { w.t { 5, 2 }, w.i { 4, 0, 1 } }
 end)
+S[N .. "lm_reference"] = function(w)
+  return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5 } }
+end
 S[N .. "lm_head"] = function(w)
   return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
 end
@@ -261,7 +264,8 @@ each(K .. "__len " .. K .. "__tostring " .. K .. "bos_id " .. K .. "eos_id " .. 
   return { w.tokenizer() }
 end)
 S[K .. "encode"] = function(w)
-  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, pair = w.text "ab" } }
+  return { w.tokenizer(), "a bab", { bos = true, eos = true, special = true, add_special_tokens = true, return_token_type_ids = true,
+    pair = w.text "ab" } }
 end
 S[K .. "encode_batch"] = function(w)
   return { w.tokenizer(), { w.text "a bab", "", w.text "ba" }, { bos = true } }
@@ -447,7 +451,7 @@ S.acts = {
   ["mocl.data.lines"] = { function(r)
     pcall(r.next, r)
   end },
-  ["mocl.transformer"] = {
+  ["mocl.lm.model"] = {
     function(m)
       pcall(m.drop_lora, m)
     end,

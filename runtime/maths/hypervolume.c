@@ -4,11 +4,13 @@
 ** descending order of the last objective,
 **     volume_d(S) = sum_i q_i[d-1] * (what q_i adds, in the other d-1 objectives, to q_0 .. q_{i-1})
 ** and what it adds is its own volume less the volume of the others cut down to it, min(q_i, q_j):
-** the limit set of WFG. For d = 3 the area added is read off a staircase instead.
+** the limit set of WFG. For d = 3 the area added is read off a staircase instead, and from 4 to 8
+** hypervolume_zones.c finds the volume, unless it needs too much room; limit sets of some size are its too.
 */
 #include "maths/hypervolume.h"
 
 #include "maths/dominance.h"
+#include "maths/hypervolume_zones.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -69,10 +71,16 @@ typedef struct level {
     int *order;
 } level;
 
+enum {
+    FILTER_FROM = 2048, /* from so many rows on the dominated ones are looked for first: zones compare each row with each zone */
+    ZONES_PAY = 24      /* a limit set of so many rows is cut into zones rather than sliced further */
+};
+
 typedef struct sweep {
     mocl_ctx *ctx;
     level level[MOCL_MAX_OBJECTIVES + 1]; /* by number of objectives, from 3 */
     double *x, *y;                        /* the staircase: x ascending, y descending */
+    mocl_row *rows;                       /* a level as rows, while its volume is found by zones */
 } sweep;
 
 /* Adds (x, y) to a staircase of *m steps; returns the area that it adds. */
@@ -153,7 +161,13 @@ static mocl_status volume_of(sweep *s, int d, int m, double *out) {
             for (int j = 0; j < i; j++) {
                 limited = add_limited(below, limited, c, p, q + (size_t)order[j] * d);
             }
-            MOCL_TRY(volume_of(s, c, limited, &shared));
+            bool settled = false;
+            if (c >= MOCL_ZONES_FROM && c <= MOCL_ZONES_TO && limited >= ZONES_PAY) {
+                int64_t front;
+                for (int j = 0; j < limited; j++) s->rows[j] = (mocl_row){below + (size_t)j * c, j, c};
+                MOCL_TRY(mocl_volume_by_zones(s->ctx, s->rows, limited, c, &shared, &front, &settled));
+            }
+            if (!settled) MOCL_TRY(volume_of(s, c, limited, &shared));
         } else {
             for (int j = 0; j < i; j++) {
                 const double *o = q + (size_t)order[j] * d;
@@ -184,15 +198,16 @@ static mocl_status volume_of_rows(mocl_ctx *ctx, const mocl_row *rows, int m, in
     }
     if (d <= 2) return MOCL_OK;
     sweep s = {.ctx = ctx};
-    size_t per_row = 2, bytes; /* doubles: the staircase, the levels and their orders */
+    size_t per_row = 2, bytes; /* doubles: the staircase, the levels and their orders; rows beside them */
     for (int c = 3; c <= d; c++) per_row += (size_t)c + 1;
-    if (!mocl_mul((size_t)m + 1, per_row * sizeof(double), &bytes))
+    if (!mocl_mul((size_t)m + 1, per_row * sizeof(double) + sizeof(mocl_row), &bytes))
         return mocl_nomem(ctx, SIZE_MAX);
     double *block = mocl_alloc(ctx, bytes), *next = block;
     if (!block) return mocl_nomem(ctx, bytes);
     size_t room = (size_t)m + 1; /* add_limited writes one row more than it may keep */
     s.x = next, next += room;
     s.y = next, next += room;
+    s.rows = (mocl_row *)next, next += room * (sizeof(mocl_row) / sizeof(double));
     for (int c = 3; c <= d; c++) {
         s.level[c].points = next, next += room * (size_t)c;
         s.level[c].order = (int *)next, next += room;
@@ -241,38 +256,26 @@ static int64_t place_next(const place_set *s, uint64_t i, bool up) {
     return -1;
 }
 
-typedef struct step {
-    double x, y;
-    int64_t row;
-} step;
-
-/* ascending by x, then by y; of equal ones the row that comes first in the sweep is last, so that it covers the others */
-static int by_step(const void *pa, const void *pb) {
-    const step *a = pa, *b = pb;
-    if (a->x != b->x) return a->x < b->x ? -1 : 1;
-    if (a->y != b->y) return a->y < b->y ? -1 : 1;
-    return (a->row < b->row) - (a->row > b->row);
-}
-
-/* The area that step `at` adds to a staircase, which loses the steps that it covers; -1 where a step covers it. */
-static double climb(place_set *set, const step *steps, int64_t at) {
-    double x = steps[at].x, y = steps[at].y, right = x, area = 0;
-    int64_t next = place_next(set, (uint64_t)at, true), before = place_next(set, (uint64_t)at, false);
-    double height = next >= 0 ? steps[next].y : 0;
-    if (height >= y) return -1;
-    while (before >= 0 && steps[before].y <= y) {
-        area += (right - steps[before].x) * (y - height);
-        right = steps[before].x;
-        height = steps[before].y;
+/* The area that the row at place `at` adds to a staircase, which loses the steps that it covers; -1 where a step covers it. Places
+** are in descending order of x. */
+static double climb(place_set *set, const double *x, const double *y, int64_t at) {
+    double right = x[at], area = 0;
+    int64_t next = place_next(set, (uint64_t)at, false), before = place_next(set, (uint64_t)at, true);
+    double height = next >= 0 ? y[next] : 0;
+    if (height >= y[at]) return -1;
+    while (before >= 0 && y[before] <= y[at]) {
+        area += (right - x[before]) * (y[at] - height);
+        right = x[before];
+        height = y[before];
         place_remove(set, (uint64_t)before);
-        before = place_next(set, (uint64_t)before, false);
+        before = place_next(set, (uint64_t)before, true);
     }
     place_insert(set, (uint64_t)at);
-    return area + (right - (before >= 0 ? steps[before].x : 0)) * (y - height);
+    return area + (right - (before >= 0 ? x[before] : 0)) * (y[at] - height);
 }
 
 /* Rows sorted by_last, dominated ones and copies among them: a row comes after all that cover it, so that what the staircase
-** takes is the front. O(m log m). */
+** takes is the front. Of rows with one x the first in the sweep has the first place, as if its x were the greatest. O(m log m). */
 static mocl_status volume_of_three(mocl_ctx *ctx, const mocl_row *rows, int64_t m, double *out, int64_t *front) {
     *out = 0;
     *front = 0;
@@ -284,12 +287,13 @@ static mocl_status volume_of_three(mocl_ctx *ctx, const mocl_row *rows, int64_t 
         words += width;
         set.levels++;
     } while (width > 1);
-    if (!mocl_mul((size_t)m, sizeof(step) + sizeof(int64_t), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
+    if (!mocl_mul((size_t)m, 2 * sizeof(double) + 2 * sizeof(int32_t), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
     bytes += words * sizeof(uint64_t);
-    step *steps = mocl_alloc(ctx, bytes);
-    if (!steps) return mocl_nomem(ctx, bytes);
-    int64_t *place = (int64_t *)(steps + m); /* of each row among the steps */
-    uint64_t *bits = (uint64_t *)(place + m);
+    double *x = mocl_alloc(ctx, bytes);
+    if (!x) return mocl_nomem(ctx, bytes);
+    double *y = x + m;
+    uint64_t *bits = (uint64_t *)(y + m);
+    int32_t *order = (int32_t *)(bits + words), *place = order + m; /* the row at each place, the place of each row */
     memset(bits, 0, words * sizeof *bits);
     width = (size_t)m;
     for (int l = 0; l < set.levels; l++) {
@@ -297,17 +301,43 @@ static mocl_status volume_of_three(mocl_ctx *ctx, const mocl_row *rows, int64_t 
         width = (width + 63) / 64;
         bits += width;
     }
-    for (int64_t i = 0; i < m; i++) steps[i] = (step){rows[i].q[0], rows[i].q[1], i};
-    qsort(steps, (size_t)m, sizeof *steps, by_step);
-    for (int64_t i = 0; i < m; i++) place[steps[i].row] = i;
-    for (int64_t i = 0; i < m; i++) {
-        double area = climb(&set, steps, place[i]);
+    for (int64_t i = 0; i < m; i++) y[i] = rows[i].q[0];
+    mocl_status st = mocl_order_descending(ctx, y, 1, (int32_t)m, order);
+    for (int64_t i = 0; !st && i < m; i++) {
+        x[i] = rows[order[i]].q[0];
+        y[i] = rows[order[i]].q[1];
+        place[order[i]] = (int32_t)i;
+    }
+    for (int64_t i = 0; !st && i < m; i++) {
+        double area = climb(&set, x, y, place[i]);
         if (area < 0) continue;
         *out += rows[i].q[2] * area;
         ++*front;
     }
-    mocl_free(steps);
-    return MOCL_OK;
+    mocl_free(x);
+    return st;
+}
+
+/* the same order as by mocl_row_by_last, of rows of positive numbers: by digits, and by comparison where the last objective is the same */
+static mocl_status sort_by_last(mocl_ctx *ctx, mocl_row *rows, int64_t m, int d) {
+    size_t bytes;
+    if (m < 2) return MOCL_OK;
+    if (!mocl_mul((size_t)m, sizeof(double) + sizeof(mocl_row) + sizeof(int32_t), &bytes)) return mocl_nomem(ctx, SIZE_MAX);
+    double *last = mocl_alloc(ctx, bytes);
+    if (!last) return mocl_nomem(ctx, bytes);
+    mocl_row *sorted = (mocl_row *)(last + m);
+    int32_t *order = (int32_t *)(sorted + m);
+    for (int64_t i = 0; i < m; i++) last[i] = rows[i].q[d - 1];
+    mocl_status st = mocl_order_descending(ctx, last, 1, (int32_t)m, order);
+    for (int64_t i = 0; !st && i < m; i++) sorted[i] = rows[order[i]];
+    for (int64_t i = 0, end; !st && i < m; i = end) {
+        for (end = i + 1; end < m && sorted[end].q[d - 1] == sorted[i].q[d - 1]; end++) {
+        }
+        if (end > i + 1) qsort(sorted + i, (size_t)(end - i), sizeof *sorted, mocl_row_by_last);
+    }
+    if (!st) memcpy(rows, sorted, (size_t)m * sizeof *rows);
+    mocl_free(last);
+    return st;
 }
 
 /* q = points - reference, without the rows that reach below it; *m receives how many are left.
@@ -335,12 +365,26 @@ static mocl_status shift(mocl_ctx *ctx, int64_t n, int d, const double *points,
     }
     for (int k = 0; k < d && *m > 0; k++) {
         double largest = 0;
-        for (int64_t i = 0; i < *m; i++) largest = fmax(largest, q[i * d + k]);
+        for (int64_t i = 0; i < *m; i++) largest = q[i * d + k] > largest ? q[i * d + k] : largest;
         int e = ilogb(largest);
-        for (int64_t i = 0; i < *m; i++) q[i * d + k] = ldexp(q[i * d + k], -e);
+        double factor = ldexp(1, -e); /* a product with a power of two is what ldexp gives, and faster */
+        for (int64_t i = 0; i < *m; i++) q[i * d + k] = isinf(factor) ? ldexp(q[i * d + k], -e) : q[i * d + k] * factor;
         *exponent += e;
     }
     return MOCL_OK;
+}
+
+/* any number of objectives; rows in any order, dominated ones and copies among them */
+static mocl_status slice(mocl_ctx *ctx, mocl_row *rows, int64_t m, int d, double *out, int64_t *front) {
+    int64_t distinct = 0;
+    qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_first);
+    MOCL_TRY(mocl_keep_nondominated(ctx, rows, m, d, &m));
+    for (int64_t i = 0; i < m; i++) { /* copies are neighbours */
+        if (!distinct || memcmp(rows[distinct - 1].q, rows[i].q, (size_t)d * sizeof(double)) != 0) rows[distinct++] = rows[i];
+    }
+    *front = distinct;
+    qsort(rows, (size_t)distinct, sizeof *rows, mocl_row_by_last);
+    return volume_of_rows(ctx, rows, (int)distinct, d, out);
 }
 
 mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *points,
@@ -368,22 +412,21 @@ mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *poin
     MOCL_GOTO(shift(ctx, n, d, points, reference, q, &m, &info->beyond, &exponent), done);
     MOCL_GOTO(new_rows(ctx, &rows, m, d, q), done);
     if (d == 3) {
-        qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_last);
+        MOCL_GOTO(sort_by_last(ctx, rows, m, d), done);
         MOCL_GOTO(volume_of_three(ctx, rows, m, out, &info->front), done);
         *out = ldexp(*out, exponent);
         goto done;
     }
-    qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_first);
-    MOCL_GOTO(mocl_keep_nondominated(ctx, rows, m, d, &m), done);
-    int64_t distinct = 0;
-    for (int64_t i = 0; i < m; i++) { /* copies are neighbours */
-        if (!distinct || memcmp(rows[distinct - 1].q, rows[i].q, (size_t)d * sizeof *q) != 0) {
-            rows[distinct++] = rows[i];
+    bool settled = false;
+    if (d >= MOCL_ZONES_FROM && d <= MOCL_ZONES_TO) {
+        if (m > FILTER_FROM) {
+            qsort(rows, (size_t)m, sizeof *rows, mocl_row_by_first);
+            MOCL_GOTO(mocl_keep_nondominated(ctx, rows, m, d, &m), done);
         }
+        MOCL_GOTO(sort_by_last(ctx, rows, m, d), done);
+        MOCL_GOTO(mocl_volume_by_zones(ctx, rows, m, d, out, &info->front, &settled), done);
     }
-    info->front = distinct;
-    qsort(rows, (size_t)distinct, sizeof *rows, mocl_row_by_last);
-    MOCL_GOTO(volume_of_rows(ctx, rows, (int)distinct, d, out), done);
+    if (!settled) MOCL_GOTO(slice(ctx, rows, m, d, out, &info->front), done);
     *out = ldexp(*out, exponent);
 done:
     if (!st && (isinf(*out) || (*out == 0 && info->front > 0))) {

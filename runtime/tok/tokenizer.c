@@ -33,7 +33,8 @@ void mocl_tokenizer_free(mocl_tokenizer *t) {
         t->added_text.p, t->added,        t->pairs.slot, t->single,        t->pair,
         t->source.p,     t->text[0].p,    t->text[1].p,  t->text[2].p,     t->text[3].p,
         t->spelled.p,    t->decoded.p,    t->step[0].p,  t->step[1].p,     t->words.p,
-        t->out.p,        t->more_words.p, t->side[0].p,  t->side[1].p,     t->side[2].p};
+        t->out.p,        t->more_words.p, t->side[0].p,  t->side[1].p,     t->side[2].p,
+        t->prefix.p,     t->valid.p,      t->types.p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_free(t);
 }
@@ -148,6 +149,8 @@ static mocl_status run_decoder(mocl_ctx *ctx, mocl_tokenizer *t, const tok_steps
             MOCL_TRY(mocl_tok_bytes_add(ctx, out, &b, 1));
         } else if (step->kind == TOK_METASPACE) {
             MOCL_TRY(mocl_tok_unspace(ctx, step, first, *s, *n, out));
+        } else if (step->kind == TOK_WORDPIECE) {
+            MOCL_TRY(mocl_tok_unprefix(ctx, step, first, *s, *n, out));
         } else {
             MOCL_TRY(mocl_tok_replace(ctx, step, *s, *n, out));
         }
@@ -181,7 +184,7 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
 static bool can_cut(const mocl_tokenizer *t) {
     uint32_t index;
     size_t m = (size_t)t->n_space;
-    if (m == 0 || t->ignore_merges || t->kind == TOK_KIND_BYTE_LEVEL) return false;
+    if (m == 0 || t->ignore_merges || t->kind == TOK_KIND_BYTE_LEVEL || t->kind == TOK_KIND_WORDPIECE) return false;
     for (size_t i = 0; i < t->splitter.n; i++)
         if (t->splitter.p[i].kind != TOK_METASPACE) return false;
     if (!mocl_tok_map_find(&t->vocab, t->space, m, &index)) return false;
@@ -206,21 +209,21 @@ mocl_status mocl_tok_set_template(mocl_ctx *ctx, mocl_tokenizer *t, bool bos, bo
                                eos ? t->eos : -1};
         for (int i = 0; i < 3; i++) {
             if (i != 1 && ids[i] < 0) continue;
-            if (part == 0) MOCL_TRY(mocl_tok_template_add(ctx, t, false, ids[i]));
-            MOCL_TRY(mocl_tok_template_add(ctx, t, true, ids[i]));
+            if (part == 0) MOCL_TRY(mocl_tok_template_add(ctx, t, false, ids[i], 0));
+            MOCL_TRY(mocl_tok_template_add(ctx, t, true, ids[i], part));
         }
     }
     return MOCL_OK;
 }
 
-mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id) {
-    int32_t **parts = pair ? &t->pair : &t->single;
+mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id, int32_t type) {
+    tok_part **parts = pair ? &t->pair : &t->single;
     size_t *n = pair ? &t->n_pair : &t->n_single, *cap = pair ? &t->pair_cap : &t->single_cap;
     void *q = *parts;
     mocl_status st = mocl_tok_grow(ctx, &q, cap, *n, 1, sizeof **parts);
     *parts = q;
     if (st) return st;
-    (*parts)[(*n)++] = id;
+    (*parts)[(*n)++] = (tok_part){id, type};
     return MOCL_OK;
 }
 
@@ -239,6 +242,7 @@ mocl_status mocl_tok_finish(mocl_ctx *ctx, mocl_tokenizer *t, const char *what) 
     for (size_t i = 0; i < t->vocab.n; i++) {
         int32_t id = t->index_id[i];
         mocl_text s = mocl_tok_map_key(&t->vocab, i);
+        if (s.n > t->longest) t->longest = s.n;
         if (t->token[id].p)
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: tokens '%.*s' and '%.*s' have the same id %d",
                              what, (int)(t->token[id].n > 60 ? 60 : t->token[id].n), t->token[id].p,
@@ -283,6 +287,23 @@ static mocl_status encode_run(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place,
     return MOCL_OK;
 }
 
+/* s with U+FFFD for each byte that belongs to no character: WordPiece knows characters alone */
+static mocl_status make_valid(mocl_ctx *ctx, mocl_tokenizer *t, const char **s, size_t *n) {
+    size_t i = 0;
+    uint32_t c;
+    for (int len; i < *n && (len = mocl_tok_utf8(*s + i, *n - i, &c)) > 0;) i += (size_t)len;
+    if (i == *n) return MOCL_OK;
+    t->valid.n = 0;
+    for (i = 0; i < *n;) {
+        int len = mocl_tok_utf8(*s + i, *n - i, &c);
+        MOCL_TRY(mocl_tok_bytes_add(ctx, &t->valid, len ? *s + i : "\xef\xbf\xbd", len ? (size_t)len : 3));
+        i += len ? (size_t)len : 1;
+    }
+    *s = t->valid.p;
+    *n = t->valid.n;
+    return MOCL_OK;
+}
+
 static mocl_status encode_segment(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place,
                                   bool no_special, const char *s, size_t n) {
     if (t->kind == TOK_KIND_SENTENCEPIECE) {
@@ -292,6 +313,7 @@ static mocl_status encode_segment(mocl_ctx *ctx, mocl_tokenizer *t, tok_place pl
         if (apart) MOCL_TRY(mocl_tok_word(ctx, t, t->space, (size_t)t->n_space, &t->out));
         return encode_run(ctx, t, apart ? TOK_INSIDE : place, no_special, s, n);
     }
+    if (t->kind == TOK_KIND_WORDPIECE) MOCL_TRY(make_valid(ctx, t, &s, &n));
     for (size_t at = 0, i = 0; at < n; at = i) {
         uint32_t c;
         int len;
@@ -320,12 +342,19 @@ static mocl_status encode_text(mocl_ctx *ctx, mocl_tokenizer *t, bool no_special
     return MOCL_OK;
 }
 
+/* the type of the ids that have none yet */
+static mocl_status fill_types(mocl_ctx *ctx, mocl_tokenizer *t, bool wanted, int32_t type) {
+    while (wanted && t->types.n < t->out.n) MOCL_TRY(mocl_tok_ids_add(ctx, &t->types, type));
+    return MOCL_OK;
+}
+
+const int32_t *mocl_tokenizer_type_ids(const mocl_tokenizer *t) { return t->types.p; }
+
 mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *text, size_t n,
                                   const mocl_tokenizer_encode_options *options, const int32_t **ids,
                                   size_t *n_ids) {
     static const mocl_tokenizer_encode_options none = {0};
     const mocl_tokenizer_encode_options *o = options ? options : &none;
-    static const int32_t plain[] = {TOK_TEMPLATE_A};
     *ids = NULL;
     *n_ids = 0;
     if (o->bos && t->bos < 0)
@@ -334,27 +363,27 @@ mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *
     if (o->eos && t->eos < 0)
         return mocl_fail(ctx, MOCL_E_ARG,
                          "encode: eos = true, but this tokenizer has no EOS token");
-    if (o->pair && !o->with_template)
-        return mocl_fail(ctx, MOCL_E_ARG, "encode: a pair needs add_special_tokens = true");
-    static const int32_t plain_pair[] = {TOK_TEMPLATE_A, TOK_TEMPLATE_B};
-    const int32_t *part = o->pair ? plain_pair : plain;
+    static const tok_part plain[] = {{TOK_TEMPLATE_A, 0}, {TOK_TEMPLATE_B, 1}};
+    const tok_part *part = plain;
     size_t n_parts = o->pair ? 2 : 1;
-    if (o->with_template && t->n_single) {
+    if (t->n_single) {
         part = o->pair ? t->pair : t->single;
         n_parts = o->pair ? t->n_pair : t->n_single;
     }
     bool no_special = o->special == 0 ? t->split_special : o->special < 0;
-    t->out.n = 0;
+    t->out.n = t->types.n = 0;
     if (o->bos) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, t->bos));
     for (size_t i = 0; i < n_parts; i++) {
-        if (part[i] == TOK_TEMPLATE_A)
+        if (part[i].id == TOK_TEMPLATE_A)
             MOCL_TRY(encode_text(ctx, t, no_special, text, n));
-        else if (part[i] == TOK_TEMPLATE_B)
+        else if (part[i].id == TOK_TEMPLATE_B)
             MOCL_TRY(encode_text(ctx, t, no_special, o->pair->p, o->pair->n));
-        else
-            MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, part[i]));
+        else if (o->with_template)
+            MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, part[i].id));
+        MOCL_TRY(fill_types(ctx, t, o->type_ids, part[i].type));
     }
     if (o->eos) MOCL_TRY(mocl_tok_ids_add(ctx, &t->out, t->eos));
+    MOCL_TRY(fill_types(ctx, t, o->type_ids, n_parts ? part[n_parts - 1].type : 0));
     *ids = t->out.p;
     *n_ids = t->out.n;
     return MOCL_OK;
@@ -481,6 +510,7 @@ int32_t mocl_tokenizer_eos(const mocl_tokenizer *t) { return t->eos; }
 
 const char *mocl_tokenizer_kind(const mocl_tokenizer *t) {
     if (t->kind == TOK_KIND_BYTE_LEVEL) return "byte-level bpe";
+    if (t->kind == TOK_KIND_WORDPIECE) return "wordpiece";
     return t->kind == TOK_KIND_CHARACTER ? "character bpe" : "sentencepiece bpe";
 }
 

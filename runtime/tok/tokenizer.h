@@ -57,7 +57,8 @@ typedef struct mocl_tokenizer_encode_options {
     int special;           /* text that spells a special token is 1: that token, -1: ordinary text,
                            ** 0: as the tokenizer's files say (that token if they say nothing) */
     bool with_template;    /* add what the tokenizer's files say goes before and after a text */
-    const mocl_text *pair; /* second text, or NULL; only together with with_template */
+    const mocl_text *pair; /* second text, or NULL */
+    bool type_ids;         /* for mocl_tokenizer_type_ids */
 } mocl_tokenizer_encode_options;
 
 /* *ids (n_ids of them) belong to the tokenizer and live until its next encode. Any bytes are fine
@@ -65,6 +66,9 @@ typedef struct mocl_tokenizer_encode_options {
 mocl_status mocl_tokenizer_encode(mocl_ctx *ctx, mocl_tokenizer *t, const char *text, size_t n,
                                   const mocl_tokenizer_encode_options *options, const int32_t **ids,
                                   size_t *n_ids);
+/* The type of each id of the last encode with type_ids, which BERT calls its segment: 0 for the first text and what
+** goes around it, 1 for the second, as the post-processor says. Lives as long as the ids. */
+const int32_t *mocl_tokenizer_type_ids(const mocl_tokenizer *t);
 
 /* *text (n bytes) belongs to the tokenizer and lives until its next decode. An id above the
 ** vocabulary is no text, as those that a padded model may draw; a negative one is MOCL_E_ARG. */
@@ -94,7 +98,7 @@ mocl_status mocl_tokenizer_stream_flush(mocl_ctx *ctx, mocl_tokenizer *t, mocl_t
 int32_t mocl_tokenizer_vocab_size(const mocl_tokenizer *t);
 int32_t mocl_tokenizer_bos(const mocl_tokenizer *t); /* -1 = none */
 int32_t mocl_tokenizer_eos(const mocl_tokenizer *t); /* -1 = none */
-/* "byte-level bpe", "character bpe", "sentencepiece bpe" */
+/* "byte-level bpe", "character bpe", "sentencepiece bpe", "wordpiece" */
 const char *mocl_tokenizer_kind(const mocl_tokenizer *t);
 /* Spelling as in the file (a space is "\u0120" in a byte-level vocabulary). -1 if there is none. */
 int32_t mocl_tokenizer_token_to_id(const mocl_tokenizer *t, const char *token, size_t n);

@@ -228,6 +228,8 @@ mocl_status mocl_tok_word(mocl_ctx *ctx, mocl_tokenizer *t, const char *s, size_
     if (t->ignore_merges) MOCL_TRY(whole_word(ctx, t, s, n, &whole));
     if (whole >= 0) {
         MOCL_TRY(mocl_tok_ids_add(ctx, out, whole));
+    } else if (t->kind == TOK_KIND_WORDPIECE) {
+        MOCL_TRY(mocl_tok_wordpiece(ctx, t, s, n, out));
     } else {
         MOCL_TRY(first_symbols(ctx, t, s, n));
         MOCL_TRY(merge_symbols(ctx, t, m));

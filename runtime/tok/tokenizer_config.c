@@ -50,12 +50,13 @@ static const char *const without_effect[] = {
     "local_files_only", "files_loaded", "device_map", "from_slow", "use_fast", "trust_remote_code",
     "use_auth_token", "token", "revision", "verbose", "init_inputs", "transformers_version",
     "_commit_hash", "vocab_size", "max_position_embeddings", "torch_dtype", "dtype",
-    /* steps of BERT's tokenizers, which are no BPE; offsets, which there are none of here */
-    "do_lower_case", "do_basic_tokenize", "strip_accents", "tokenize_chinese_chars", "never_split",
-    "wordpieces_prefix", "trim_offsets",
-    /* Decoding gives the bytes that went in: transformers 5 ignores the first for BPE as well; the
-    ** others belong to its decoders in Python */
-    "clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"};
+    /* of BERT's tokenizers in Python; offsets, which there are none of here */
+    "do_basic_tokenize", "never_split", "wordpieces_prefix", "trim_offsets",
+    /* for BERT's decoders in Python */
+    "spaces_between_special_tokens", "errors",
+    /* honoured for WordPiece. Decoding BPE gives the bytes that went in: transformers 5 ignores the last for BPE as
+    ** well */
+    "do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_up_tokenization_spaces"};
 
 /* Keys that ask for nothing at this value: false, or an empty object or list. */
 static const char *const refused[] = {
@@ -175,6 +176,64 @@ static mocl_status flag(mocl_ctx *ctx, const tok_config *c, const char *key, boo
     return refuse(ctx, c->path[TOK_SIDE_CONFIG], key, v, "true, false");
 }
 
+mocl_status mocl_tok_config_flag(mocl_ctx *ctx, const tok_config *c, const char *key, bool *there, bool *out) {
+    bool value;
+    MOCL_TRY(flag(ctx, c, key, there, &value));
+    if (*there) *out = value;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tok_config_refuse(mocl_ctx *ctx, const tok_config *c, const char *key, const char *cure) {
+    return refuse(ctx, c->path[TOK_SIDE_CONFIG], key, mocl_tok_config_key(c, key), cure);
+}
+
+/* ---- the class ---- */
+
+static const struct {
+    const char *model_type, *class;
+} classes[] = {{"bert", "BertTokenizer"},       {"distilbert", "DistilBertTokenizer"},
+               {"roberta", "RobertaTokenizer"}, {"bart", "BartTokenizer"},
+               {"gpt2", "GPT2Tokenizer"},       {"qwen2", "Qwen2Tokenizer"},
+               {"qwen3", "Qwen2Tokenizer"}};
+
+static mocl_status class_of_model(mocl_ctx *ctx, const char *path, char class[TOK_CLASS_BYTES]) {
+    char *data;
+    size_t n;
+    json_t *root = NULL;
+    json_error_t e;
+    MOCL_TRY(mocl_file_read(ctx, path, &data, &n));
+    mocl_status st = mocl_json_parse(ctx, &root, data, n, 0, &e);
+    if (st == MOCL_E_FORMAT)
+        st = mocl_fail(ctx, MOCL_E_FORMAT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    const char *type = st ? NULL : json_string_value(json_object_get(root, "model_type"));
+    for (size_t i = 0; type && i < sizeof classes / sizeof *classes; i++)
+        if (strcmp(type, classes[i].model_type) == 0) strcpy(class, classes[i].class);
+    json_decref(root);
+    mocl_free(data);
+    return st;
+}
+
+mocl_status mocl_tok_config_class(mocl_ctx *ctx, const tok_config *c, char class[TOK_CLASS_BYTES]) {
+    struct stat info;
+    const json_t *v = mocl_tok_config_key(c, "tokenizer_class");
+    class[0] = '\0';
+    if (v && (!json_is_string(v) || json_string_length(v) >= TOK_CLASS_BYTES))
+        return mocl_tok_config_refuse(ctx, c, "tokenizer_class", "the name of a class");
+    if (v) {
+        size_t n = json_string_length(v);
+        strcpy(class, json_string_value(v));
+        if (n > 4 && strcmp(class + n - 4, "Fast") == 0) class[n - 4] = '\0';
+        return MOCL_OK;
+    }
+    /* a GGUF file has no config.json of its own */
+    if (!c || !c->path[TOK_SIDE_CONFIG] || !c->path[TOK_SIDE_MAP]) return MOCL_OK;
+    char *path = beside(ctx, c->path[TOK_SIDE_CONFIG], "config.json");
+    if (!path) return mocl_nomem(ctx, strlen(c->path[TOK_SIDE_CONFIG]));
+    mocl_status st = stat(path, &info) == 0 ? class_of_model(ctx, path, class) : MOCL_OK;
+    mocl_free(path);
+    return st;
+}
+
 /* The value of a named token and the file that has it; NULL with *null where it is null. */
 static const json_t *named_token(const tok_config *c, const char *key, int *side, bool *null) {
     const json_t *v = NULL;
@@ -187,6 +246,20 @@ static const json_t *named_token(const tok_config *c, const char *key, int *side
     if (!v) v = json_object_get(c->root[TOK_SIDE_CONFIG], key);
     *null = json_is_null(v);
     return *null ? NULL : v;
+}
+
+mocl_status mocl_tok_config_token(mocl_ctx *ctx, const tok_config *c, const char *key, const char *def,
+                                  mocl_text *out) {
+    int side;
+    bool null = false;
+    const json_t *v = c ? named_token(c, key, &side, &null) : NULL;
+    const json_t *content = json_is_object(v) ? json_object_get(v, "content") : v;
+    *out = null ? (mocl_text){NULL, 0} : (mocl_text){def, strlen(def)};
+    if (!v) return MOCL_OK;
+    if (!json_is_string(content) || json_string_length(content) == 0)
+        return refuse(ctx, c->path[side], key, v, "a token is a string or an object with its content");
+    *out = (mocl_text){json_string_value(content), json_string_length(content)};
+    return MOCL_OK;
 }
 
 /* ---- added tokens ---- */
@@ -412,11 +485,13 @@ static mocl_status check_prefix(mocl_ctx *ctx, const tok_config *c, const mocl_t
 }
 
 mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_tokenizer *t) {
-    bool bos_there, eos_there, bos, eos, there;
+    bool bos_there, eos_there, bos, eos, there, clean;
     MOCL_TRY(set_end(ctx, c, t, "bos_token", &t->bos));
     MOCL_TRY(set_end(ctx, c, t, "eos_token", &t->eos));
     MOCL_TRY(check_prefix(ctx, c, t));
     MOCL_TRY(flag(ctx, c, "split_special_tokens", &there, &t->split_special));
+    MOCL_TRY(flag(ctx, c, "clean_up_tokenization_spaces", &there, &clean));
+    if (clean && t->kind == TOK_KIND_WORDPIECE) MOCL_TRY(mocl_tok_clean_up(ctx, t));
     MOCL_TRY(flag(ctx, c, "add_bos_token", &bos_there, &bos));
     MOCL_TRY(flag(ctx, c, "add_eos_token", &eos_there, &eos));
     /* the post-processor of a tokenizer.json goes before these keys */

@@ -32,5 +32,16 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
 
 /* A key of tokenizer_config.json: NULL if it is absent or null. */
 const json_t *mocl_tok_config_key(const tok_config *c, const char *key);
+/* A key that is true or false; `out` stays as it is where it is absent. */
+mocl_status mocl_tok_config_flag(mocl_ctx *ctx, const tok_config *c, const char *key, bool *there, bool *out);
+/* fails with "FILE: key = value is not supported (cure)" */
+mocl_status mocl_tok_config_refuse(mocl_ctx *ctx, const tok_config *c, const char *key, const char *cure);
+/* The text of a named token: that of a file, else `def`; p NULL where it is null. */
+mocl_status mocl_tok_config_token(mocl_ctx *ctx, const tok_config *c, const char *key, const char *def,
+                                  mocl_text *out);
+/* The class of transformers without "Fast": tokenizer_class, else that of model_type in the config.json beside, for
+** the families that mocl knows; "" if neither says. */
+enum { TOK_CLASS_BYTES = 64 };
+mocl_status mocl_tok_config_class(mocl_ctx *ctx, const tok_config *c, char class[TOK_CLASS_BYTES]);
 
 #endif

@@ -14,6 +14,8 @@ static const struct {
 } file_names[] = {{"tokenizer.json", TOK_SOURCE_JSON},
                   {"tokenizer.model", TOK_SOURCE_MODEL},
                   {"tokenizer.bin", TOK_SOURCE_BIN}};
+/* looked for behind vocab.json with merges.txt; such a tokenizer becomes a tokenizer.json */
+static const char vocab_name[] = "vocab.txt";
 enum { N_NAMES = sizeof file_names / sizeof *file_names };
 
 static bool ends_with(const char *s, const char *end) {
@@ -50,14 +52,17 @@ static mocl_status load_data(mocl_ctx *ctx, mocl_tokenizer **out, const char *pa
     while (at < n && memchr(" \t\r\n", data[at], 4)) at++;
     if (ends_with(path, ".bin")) return mocl_tok_load_bin(ctx, out, path, data, n);
     bool model = ends_with(path, ".model");
-    if (!model && !ends_with(path, ".json") && !(at < n && data[at] == '{'))
+    const char *slash = strrchr(path, '/');
+    bool vocab = strcmp(slash ? slash + 1 : path, vocab_name) == 0;
+    if (!model && !vocab && !ends_with(path, ".json") && !(at < n && data[at] == '{'))
         return mocl_fail(ctx, MOCL_E_FORMAT,
-                         "%s: not a tokenizer (expected tokenizer.json, .bin, .model or .gguf)", path);
+                         "%s: not a tokenizer (expected tokenizer.json, .bin, .model, .gguf or vocab.txt)", path);
     tok_config config;
     mocl_status st = mocl_tok_config_load(ctx, &config, path);
     if (!st)
-        st = model ? mocl_tok_load_model(ctx, out, path, data, n, &config)
-                   : mocl_tok_load_json(ctx, out, path, data, n, &config);
+        st = vocab   ? mocl_tok_load_vocab(ctx, out, path, data, n, &config)
+             : model ? mocl_tok_load_model(ctx, out, path, data, n, &config)
+                     : mocl_tok_load_json(ctx, out, path, data, n, &config);
     mocl_tok_config_free(&config);
     return st;
 }
@@ -84,16 +89,20 @@ mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const 
 
 static mocl_status load_pair_in(mocl_ctx *ctx, mocl_tokenizer **out, const char *directory) {
     char *vocab = join(ctx, directory, "vocab.json"), *merges = join(ctx, directory, "merges.txt");
-    mocl_status st = vocab && merges ? MOCL_OK : mocl_nomem(ctx, strlen(directory));
+    char *words = join(ctx, directory, vocab_name);
+    mocl_status st = vocab && merges && words ? MOCL_OK : mocl_nomem(ctx, strlen(directory));
     if (!st && exists(vocab) && exists(merges))
         st = mocl_tokenizer_load_pair(ctx, out, vocab, merges);
+    else if (!st && exists(words))
+        st = load_file(ctx, out, words);
     else if (!st)
         st = mocl_fail(ctx, MOCL_E_IO,
-                       "%s: holds no tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json "
-                       "with merges.txt",
+                       "%s: holds no tokenizer.json, tokenizer.model, tokenizer.bin, vocab.json with merges.txt or "
+                       "vocab.txt",
                        directory);
     mocl_free(vocab);
     mocl_free(merges);
+    mocl_free(words);
     return st;
 }
 

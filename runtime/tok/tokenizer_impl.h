@@ -36,6 +36,8 @@ typedef struct tok_spans {
 
 /* Room for `more` elements after n. *p and *cap change together. */
 mocl_status mocl_tok_grow(mocl_ctx *ctx, void **p, size_t *cap, size_t n, size_t more, size_t size);
+/* room for n more bytes, so that many small pieces grow it once */
+mocl_status mocl_tok_bytes_room(mocl_ctx *ctx, tok_bytes *b, size_t n);
 mocl_status mocl_tok_bytes_add(mocl_ctx *ctx, tok_bytes *b, const void *p, size_t n);
 mocl_status mocl_tok_ids_add(mocl_ctx *ctx, tok_ids *v, int32_t id);
 mocl_status mocl_tok_spans_add(mocl_ctx *ctx, tok_spans *v, size_t start, size_t n);
@@ -93,7 +95,17 @@ typedef enum tok_step_kind {
     TOK_BYTE_LEVEL,
     TOK_BYTE_FALLBACK,
     TOK_FUSE,
-    TOK_STRIP
+    TOK_STRIP,
+    /* tokenizer_wordpiece.c */
+    TOK_BERT_CLEAN,
+    TOK_BERT_MARKS,
+    TOK_ACCENTS,
+    TOK_TRIM,
+    TOK_BERT_SPLIT,
+    TOK_WHITESPACE_SPLIT,
+    TOK_WORDS,
+    TOK_PUNCTUATION,
+    TOK_WORDPIECE
 } tok_step_kind;
 
 typedef enum tok_behavior {
@@ -112,10 +124,12 @@ typedef struct tok_step {
     tok_step_kind kind;
     tok_behavior behavior; /* SPLIT */
     tok_scheme scheme;     /* METASPACE, PREPEND */
-    bool flag;             /* SPLIT: invert; DIGITS: one by one; METASPACE: split at the spaces */
-    int32_t start, stop;   /* STRIP: characters at most */
+    bool flag;             /* SPLIT: invert; DIGITS: one by one; METASPACE: split at the spaces; BERT_CLEAN:
+                           ** clean_text; WORDPIECE: cleanup */
+    int32_t start, stop;   /* STRIP: characters at most; TRIM: whether at this end; BERT_CLEAN: stop is
+                           ** handle_chinese_chars */
     tok_bytes pattern;     /* REPLACE, SPLIT: what to find, literal unless regex is set */
-    tok_bytes content;     /* PREPEND, REPLACE: text; STRIP, METASPACE: the character */
+    tok_bytes content;     /* PREPEND, REPLACE: text; STRIP, METASPACE: the character; WORDPIECE: the prefix */
     pcre2_code *regex;     /* owned */
     pcre2_code *exact;     /* owned; NULL, or what to take where mocl_unicode_newer is true */
     pcre2_match_data *match;
@@ -167,6 +181,17 @@ mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, co
 /* A METASPACE step of a decoder on one token; first: no token comes before it. */
 mocl_status mocl_tok_unspace(mocl_ctx *ctx, const tok_step *step, bool first, const char *s,
                              size_t n, tok_bytes *out);
+/* tokenizer_wordpiece.c: the steps of BERT and the like */
+mocl_status mocl_tok_bert_clean(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n, tok_bytes *out);
+mocl_status mocl_tok_strip_marks(mocl_ctx *ctx, const tok_step *step, const char *s, size_t n, tok_bytes *out);
+/* the words of a span: what BERT_SPLIT, WHITESPACE_SPLIT, WORDS or PUNCTUATION makes of it */
+mocl_status mocl_tok_split_classes(mocl_ctx *ctx, const tok_step *step, const char *s, tok_span span, tok_spans *out);
+/* A WORDPIECE step of a decoder on one token; first: no token comes before it. */
+mocl_status mocl_tok_unprefix(mocl_ctx *ctx, const tok_step *step, bool first, const char *s, size_t n, tok_bytes *out);
+/* adds the steps of clean_up_tokenization_spaces behind the decoder */
+mocl_status mocl_tok_clean_up(mocl_ctx *ctx, mocl_tokenizer *t);
+/* appends the ids of a word (valid UTF-8) of a WordPiece vocabulary */
+mocl_status mocl_tok_wordpiece(mocl_ctx *ctx, mocl_tokenizer *t, const char *s, size_t n, tok_ids *out);
 /* whether the steps put a space in front of a text */
 bool mocl_tok_prefixes(const mocl_tokenizer *t);
 
@@ -211,12 +236,28 @@ const tok_pair *mocl_tok_pairs_find(const tok_pairs *pairs, int32_t left, int32_
 
 /* ---- the tokenizer ---- */
 
-typedef enum tok_kind { TOK_KIND_BYTE_LEVEL, TOK_KIND_CHARACTER, TOK_KIND_SENTENCEPIECE } tok_kind;
+typedef enum tok_kind {
+    TOK_KIND_BYTE_LEVEL,
+    TOK_KIND_CHARACTER,
+    TOK_KIND_SENTENCEPIECE,
+    TOK_KIND_WORDPIECE
+} tok_kind;
 typedef enum tok_source { TOK_SOURCE_JSON, TOK_SOURCE_BIN, TOK_SOURCE_MODEL } tok_source;
 /* the files of transformers beside a tokenizer (tokenizer_config.h) */
 typedef enum tok_side { TOK_SIDE_CONFIG, TOK_SIDE_MAP, TOK_SIDE_ADDED, TOK_SIDES } tok_side;
 
+/* a part of the post-processor's template: an id or TOK_TEMPLATE_, and the type that its ids get */
+typedef struct tok_part {
+    int32_t id, type;
+} tok_part;
+
 enum { TOK_TEMPLATE_A = -1, TOK_TEMPLATE_B = -2, TOK_MAX_ID = (1 << 22) - 1 };
+
+/* the keys of BERT's classes, where a tokenizer is of one: a tokenizer_config.json that is made has them */
+typedef struct tok_bert {
+    bool there, lower, apart;
+    int strip; /* -1 = null */
+} tok_bert;
 
 struct mocl_tokenizer {
     /* vocabulary */
@@ -240,6 +281,10 @@ struct mocl_tokenizer {
     int32_t byte_id[256]; /* byte-level: the byte; else its fallback token; -1 = none */
     int32_t unk;          /* -1 = none */
     bool byte_fallback, fuse_unk, ignore_merges;
+    tok_bytes prefix;      /* WordPiece: of a token that continues a word */
+    size_t max_characters; /* WordPiece: a longer word is unknown */
+    tok_bert bert;
+    size_t longest;        /* bytes of the longest token of the model */
     bool cut_at_space; /* no merge crosses from something else to a space: words are cut there */
     char space[4];     /* the space character of this vocabulary, " " or U+2581, */
     int n_space;       /* its bytes */
@@ -251,7 +296,7 @@ struct mocl_tokenizer {
     bool strip_after_bos;   /* decoding: one leading space goes if BOS comes before */
     bool join_with_space;   /* decoding: no decoder in the file, tokens are joined with a space */
     bool first_differs;     /* decoding: the first token's piece is another one than `piece` */
-    int32_t *single, *pair; /* templates of the post-processor: ids or TOK_TEMPLATE_ */
+    tok_part *single, *pair; /* templates of the post-processor */
     size_t n_single, n_pair, single_cap, pair_cap;
     bool template_of_file; /* the tokenizer.json has a post-processor that adds ids */
     bool own;              /* with the word pattern of mocl_tokenizer_train */
@@ -265,9 +310,9 @@ struct mocl_tokenizer {
 
     /* scratch */
     tok_bytes text[4]; /* normalizer, pre-tokenizer: two in turn each */
-    tok_bytes spelled, decoded, step[2];
+    tok_bytes spelled, decoded, step[2], valid;
     tok_spans words, more_words;
-    tok_ids out, tmp;
+    tok_ids out, types; /* types: of the ids in out, if they were asked for */
     struct tok_merge *merge; /* tokenizer_bpe.c */
 };
 
@@ -289,7 +334,7 @@ mocl_status mocl_tok_merge_new(mocl_ctx *ctx, mocl_tokenizer *t);
 void mocl_tok_merge_free(struct tok_merge *m);
 
 /* Appends an id or TOK_TEMPLATE_ to a template. */
-mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id);
+mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, int32_t id, int32_t type);
 /* Makes the templates anew: ids before and after each text. A missing BOS or EOS is left out. */
 mocl_status mocl_tok_set_template(mocl_ctx *ctx, mocl_tokenizer *t, bool bos, bool eos);
 /* Call last: where no file says what add_special_tokens adds, it is BOS for a vocabulary of
@@ -303,6 +348,16 @@ mocl_status mocl_tok_load_json(mocl_ctx *ctx, mocl_tokenizer **out, const char *
 /* vocab.json and merges.txt */
 mocl_status mocl_tok_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
                                const char *merges_path, const tok_config *config);
+/* tokenizer_bert.c: vocab.txt */
+mocl_status mocl_tok_load_vocab(mocl_ctx *ctx, mocl_tokenizer **out, const char *path, const char *data, size_t n,
+                                const tok_config *config);
+/* A vocabulary of n tokens by id (p NULL = unused) with BERT's special tokens, which config may name; ids beyond n
+** are given to those that are missing. `what` starts messages. */
+mocl_status mocl_tok_load_wordpiece(mocl_ctx *ctx, mocl_tokenizer **out, const char *what, const mocl_text *token,
+                                    size_t n, const tok_config *config);
+/* The steps of BertNormalizer as tokenizer_config.json has them, which in BERT's classes goes before the file's own;
+** keys has the file's. */
+mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys);
 /* tokenizer_spm.c */
 mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                               const char *data, size_t n);
@@ -323,7 +378,9 @@ typedef enum tok_recipe_kind {
     TOK_RECIPE_OWN,
     TOK_RECIPE_GPT2,
     TOK_RECIPE_QWEN2,
-    TOK_RECIPE_PATTERNS
+    TOK_RECIPE_ROBERTA,
+    TOK_RECIPE_PATTERNS,
+    TOK_RECIPE_WORDPIECE
 } tok_recipe_kind;
 typedef struct tok_recipe {
     const mocl_text *token; /* spelling by id, special ones included; p NULL = unused id */
@@ -338,6 +395,12 @@ typedef struct tok_recipe {
     const int32_t *ends;  /* ids that add_special_tokens puts first and last, -1 = none; NULL = neither */
     const char *const *pattern; /* TOK_RECIPE_PATTERNS: a text is split by each in turn; ends with NULL */
     bool ignore_merges;         /* a word that is a token is that token, whatever the merges make of it */
+    /* ROBERTA and WORDPIECE; ends are the separator's and the class's tokens */
+    int32_t mask;      /* the token that takes the spaces before it; ROBERTA */
+    bool prefix_space; /* ROBERTA */
+    mocl_text unknown; /* WORDPIECE */
+    bool lower, apart; /* WORDPIECE: lowercase, handle_chinese_chars */
+    int strip;         /* WORDPIECE: strip_accents, -1 = null */
 } tok_recipe;
 mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_bytes *out);
 /* the text of a tokenizer_config.json: names of BOS and EOS */

@@ -194,16 +194,45 @@ static mocl_status read_merges(tok_reader *r, const json_t *merges) {
     return MOCL_OK;
 }
 
+static mocl_status read_unk(tok_reader *r, const json_t *model, bool needed) {
+    mocl_text unk;
+    MOCL_TRY(mocl_tok_json_text(r, model, "model", "unk_token", &unk));
+    r->t->unk = unk.p ? mocl_tokenizer_token_to_id(r->t, unk.p, unk.n) : -1;
+    if (unk.p && r->t->unk < 0 && needed)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: unk_token '%.60s' is not in the vocabulary",
+                         r->path, unk.p);
+    return MOCL_OK;
+}
+
+static mocl_status read_wordpiece(tok_reader *r, const json_t *model) {
+    const char *what = "model WordPiece";
+    mocl_text prefix;
+    const json_t *most = json_object_get(model, "max_input_chars_per_word");
+    MOCL_TRY(mocl_tok_json_object(r, model, what,
+                                  "type unk_token continuing_subword_prefix max_input_chars_per_word vocab"));
+    MOCL_TRY(mocl_tok_json_text(r, model, what, "continuing_subword_prefix", &prefix));
+    if (!prefix.p) return fail(r, "model WordPiece has no 'continuing_subword_prefix'");
+    if (!json_is_integer(most) || json_integer_value(most) < 0)
+        return fail(r, "model WordPiece: 'max_input_chars_per_word' is not a count");
+    r->t->kind = TOK_KIND_WORDPIECE;
+    r->t->max_characters = (size_t)json_integer_value(most);
+    MOCL_TRY(mocl_tok_bytes_add(r->ctx, &r->t->prefix, prefix.p, prefix.n));
+    MOCL_TRY(read_vocab(r, json_object_get(model, "vocab")));
+    return read_unk(r, model, false); /* an unknown word is an error then, as in the original */
+}
+
 static mocl_status read_model(tok_reader *r, const json_t *model) {
     static const char *const refused[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     mocl_tokenizer *t = r->t;
-    mocl_text type, unk;
+    mocl_text type;
     if (!json_is_object(model)) return fail(r, "no 'model': not a tokenizer.json");
     MOCL_TRY(mocl_tok_json_text(r, model, "model", "type", &type));
-    if (!type.p && !json_object_get(model, "merges"))
-        return fail(r, "the model has no type and no merges: only BPE is supported");
+    /* older files name no type: BPE has merges, WordPiece its longest word */
+    bool merges = json_object_get(model, "merges"), words = json_object_get(model, "max_input_chars_per_word");
+    if (type.p ? strcmp(type.p, "WordPiece") == 0 : words && !merges) return read_wordpiece(r, model);
+    if (!type.p && !merges) return fail(r, "the model has no type and no merges: only BPE and WordPiece are supported");
     if (type.p && strcmp(type.p, "BPE") != 0)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: model '%.60s' is not supported (BPE is)",
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: model '%.60s' is not supported (BPE and WordPiece are)",
                          r->path, type.p);
     MOCL_TRY(
         mocl_tok_json_object(r, model, "model BPE",
@@ -224,12 +253,7 @@ static mocl_status read_model(tok_reader *r, const json_t *model) {
     MOCL_TRY(mocl_tok_json_bool(r, model, "model BPE", "ignore_merges", false, &t->ignore_merges));
     MOCL_TRY(read_vocab(r, json_object_get(model, "vocab")));
     MOCL_TRY(read_merges(r, json_object_get(model, "merges")));
-    MOCL_TRY(mocl_tok_json_text(r, model, "model BPE", "unk_token", &unk));
-    t->unk = unk.p ? mocl_tokenizer_token_to_id(t, unk.p, unk.n) : -1;
-    if (unk.p && t->unk < 0)
-        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: unk_token '%.60s' is not in the vocabulary",
-                         r->path, unk.p);
-    return MOCL_OK;
+    return read_unk(r, model, true);
 }
 
 /* the symbols of bytes: their GPT-2 character, or the "<0xHH>" tokens */
@@ -312,8 +336,8 @@ static void guess_ends(mocl_tokenizer *t) {
     static const char *const bos[] = {"<s>", "<|begin_of_text|>"};
     static const char *const eos[] = {"</s>", "<|end_of_text|>", "<|endoftext|>"};
     if (t->n_single > 1) {
-        if (t->single[0] >= 0) t->bos = t->single[0];
-        if (t->single[t->n_single - 1] >= 0) t->eos = t->single[t->n_single - 1];
+        if (t->single[0].id >= 0) t->bos = t->single[0].id;
+        if (t->single[t->n_single - 1].id >= 0) t->eos = t->single[t->n_single - 1].id;
     }
     for (size_t i = 0; i < 2 && t->bos < 0; i++) t->bos = special_id(t, bos[i]);
     for (size_t i = 0; i < 3 && t->eos < 0; i++) t->eos = special_id(t, eos[i]);
@@ -334,6 +358,7 @@ static mocl_status read_root(tok_reader *r, const json_t *root, const tok_config
                          r->path, version.p);
     t->source_kind = TOK_SOURCE_JSON;
     t->kind = TOK_KIND_CHARACTER;
+    r->config = config;
     MOCL_TRY(read_model(r, json_object_get(root, "model")));
     MOCL_TRY(mocl_tok_read_pre_tokenizer(r, json_object_get(root, "pre_tokenizer")));
     set_bytes(t);
@@ -429,18 +454,57 @@ static mocl_status show_keys(tok_reader *r, const json_t *vocab, tok_bytes *keys
     return st;
 }
 
+enum { ROBERTA_TOKENS = 7 };
+
 /* Which words the classes of transformers cut that keep their vocabulary in these two files. */
 static mocl_status recipe_of(tok_reader *r, const tok_config *config, tok_recipe_kind *kind) {
-    const json_t *v = mocl_tok_config_key(config, "tokenizer_class");
-    const char *class = json_string_value(v);
-    *kind = TOK_RECIPE_GPT2;
-    if (!class || strncmp(class, "GPT2Tokenizer", 13) == 0) return MOCL_OK;
-    *kind = TOK_RECIPE_QWEN2;
-    if (strncmp(class, "Qwen2Tokenizer", 14) == 0) return MOCL_OK;
+    static const struct {
+        const char *class;
+        tok_recipe_kind kind;
+    } known[] = {{"", TOK_RECIPE_GPT2},
+                 {"GPT2Tokenizer", TOK_RECIPE_GPT2},
+                 {"Qwen2Tokenizer", TOK_RECIPE_QWEN2},
+                 {"RobertaTokenizer", TOK_RECIPE_ROBERTA},
+                 {"BartTokenizer", TOK_RECIPE_ROBERTA}};
+    char class[TOK_CLASS_BYTES];
+    MOCL_TRY(mocl_tok_config_class(r->ctx, config, class));
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        *kind = known[i].kind;
+        if (strcmp(class, known[i].class) == 0) return MOCL_OK;
+    }
     return mocl_fail(r->ctx, MOCL_E_FORMAT,
-                     "%s: tokenizer_class = '%.60s' is not supported without a tokenizer.json "
-                     "(GPT2Tokenizer and Qwen2Tokenizer are; save it with transformers to get one)",
+                     "%s: tokenizer_class = '%.60s' is not supported without a tokenizer.json (GPT2Tokenizer, "
+                     "Qwen2Tokenizer, RobertaTokenizer and BartTokenizer are; save it with transformers to get one)",
                      mocl_path_tail(config->path[TOK_SIDE_CONFIG]), class);
+}
+
+/* RoBERTa's special tokens: those of the vocabulary, the others behind it in this order, which is transformers' own.
+** token has room for all. */
+static mocl_status roberta_tokens(tok_reader *r, const tok_config *config, mocl_text *token, size_t n, int32_t *special,
+                                  tok_recipe *recipe, int32_t ends[2]) {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    static const char *const texts[] = {"<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"};
+    bool there;
+    MOCL_TRY(mocl_tok_config_flag(r->ctx, config, "add_prefix_space", &there, &recipe->prefix_space));
+    recipe->mask = ends[0] = ends[1] = -1;
+    for (int i = 0; i < ROBERTA_TOKENS; i++) {
+        mocl_text s;
+        size_t id = 0, k = 0;
+        MOCL_TRY(mocl_tok_config_token(r->ctx, config, names[i], texts[i], &s));
+        if (!s.p && (i == 3 || i == 5)) return fail(r, "RoBERTa's sep_token and cls_token may not be null");
+        if (!s.p) continue;
+        while (id < n && !(token[id].p && token[id].n == s.n && memcmp(token[id].p, s.p, s.n) == 0)) id++;
+        if (id == n) token[n++] = s;
+        while (k < recipe->n_special && special[k] != (int32_t)id) k++;
+        if (k == recipe->n_special) special[recipe->n_special++] = (int32_t)id;
+        if (i == 3) ends[1] = (int32_t)id;
+        if (i == 5) ends[0] = (int32_t)id;
+        if (i == 6) recipe->mask = (int32_t)id;
+    }
+    recipe->special = special;
+    recipe->ends = ends;
+    return MOCL_OK;
 }
 
 static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *merges_path,
@@ -449,7 +513,7 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     mocl_ctx *ctx = r->ctx;
     tok_recipe recipe = {0};
     tok_bytes keys = {0}; /* with zero bytes turned back */
-    int32_t special = -1;
+    int32_t special[ROBERTA_TOKENS] = {-1}, ends[2];
     int64_t top = -1;
     const char *key;
     size_t n_key, n_lines = 1;
@@ -462,10 +526,10 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: the id of token '%.60s' is not in 0 to %d",
                              r->path, key, TOK_MAX_ID);
         if (i > top) top = i;
-        if (strcmp(key, "<|endoftext|>") == 0) special = (int32_t)i;
+        if (strcmp(key, "<|endoftext|>") == 0) special[0] = (int32_t)i;
     }
     for (size_t i = 0; i < n; i++) n_lines += merges[i] == '\n';
-    mocl_text *token = mocl_calloc(ctx, (size_t)(top + 1), sizeof *token);
+    mocl_text *token = mocl_calloc(ctx, (size_t)(top + 1) + ROBERTA_TOKENS, sizeof *token);
     mocl_text *merge = mocl_calloc(ctx, n_lines, 2 * sizeof *merge);
     mocl_status st = token && merge ? MOCL_OK : mocl_nomem(ctx, n_lines * 2 * sizeof *merge);
     if (!st) st = show_keys(r, vocab, &keys);
@@ -484,9 +548,12 @@ static mocl_status pair_json(tok_reader *r, const json_t *vocab, const char *mer
     if (!st) st = read_lines(&lines, merges, n, merge, &recipe.n_merge);
     recipe.token = token;
     recipe.n_token = (size_t)(top + 1);
-    recipe.special = &special;
-    recipe.n_special = special >= 0;
+    recipe.special = special;
     recipe.merge = merge;
+    if (recipe.kind != TOK_RECIPE_ROBERTA)
+        recipe.n_special = special[0] >= 0;
+    else if (!st)
+        st = roberta_tokens(r, config, token, recipe.n_token, special, &recipe, ends);
     if (!st) st = mocl_tok_write_json(ctx, &recipe, text);
     mocl_free(token);
     mocl_free(merge);

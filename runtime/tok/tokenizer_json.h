@@ -17,6 +17,7 @@ typedef struct tok_reader {
     mocl_ctx *ctx;
     mocl_tokenizer *t;
     const char *path; /* starts messages */
+    const tok_config *config;
     tok_mark mark;    /* in keys; strings have their zero bytes */
 } tok_reader;
 

@@ -114,6 +114,33 @@ static mocl_status add_replace(tok_reader *r, const json_t *o, const char *what,
 
 /* ---- normalizer ---- */
 
+/* With the keys of tokenizer_config.json, which go before the file's in the classes of BERT. */
+static mocl_status read_bert_normalizer(tok_reader *r, const json_t *o) {
+    const char *what = "BertNormalizer";
+    const json_t *accents = json_object_get(o, "strip_accents");
+    bool clean;
+    tok_bert *keys = &r->t->bert;
+    tok_step *step;
+    MOCL_TRY(mocl_tok_json_object(r, o, what, "type clean_text handle_chinese_chars strip_accents lowercase"));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "clean_text", true, &clean));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "handle_chinese_chars", true, &keys->apart));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "lowercase", true, &keys->lower));
+    if (accents && !json_is_null(accents) && !json_is_boolean(accents))
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: 'strip_accents' is not true or false", r->path, what);
+    keys->strip = !accents || json_is_null(accents) ? -1 : json_is_true(accents);
+    MOCL_TRY(mocl_tok_config_bert(r->ctx, r->config, keys));
+    if (clean || keys->apart) {
+        MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_BERT_CLEAN, &step));
+        step->flag = clean;
+        step->stop = keys->apart;
+    }
+    if (keys->strip < 0 ? keys->lower : keys->strip) {
+        MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_NFD, &step));
+        MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_BERT_MARKS, &step));
+    }
+    return keys->lower ? mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_LOWERCASE, &step) : MOCL_OK;
+}
+
 mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
     static const struct {
         const char *type;
@@ -122,7 +149,8 @@ mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
                  {"NFD", TOK_NFD},
                  {"NFKC", TOK_NFKC},
                  {"NFKD", TOK_NFKD},
-                 {"Lowercase", TOK_LOWERCASE}};
+                 {"Lowercase", TOK_LOWERCASE},
+                 {"StripAccents", TOK_ACCENTS}};
     const char *what = "normalizer", *type;
     tok_steps *steps = &r->t->normalizer;
     tok_step *step;
@@ -140,6 +168,17 @@ mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {
         if (strcmp(type, plain[i].type) != 0) continue;
         MOCL_TRY(mocl_tok_json_object(r, o, type, "type"));
         return mocl_tok_steps_add(r->ctx, steps, plain[i].kind, &step);
+    }
+    if (strcmp(type, "BertNormalizer") == 0) return read_bert_normalizer(r, o);
+    if (strcmp(type, "Strip") == 0) {
+        bool left, right;
+        MOCL_TRY(mocl_tok_json_object(r, o, type, "type strip_left strip_right"));
+        MOCL_TRY(mocl_tok_json_bool(r, o, type, "strip_left", false, &left));
+        MOCL_TRY(mocl_tok_json_bool(r, o, type, "strip_right", false, &right));
+        MOCL_TRY(mocl_tok_steps_add(r->ctx, steps, TOK_TRIM, &step));
+        step->start = left;
+        step->stop = right;
+        return MOCL_OK;
     }
     if (strcmp(type, "Replace") == 0) return add_replace(r, o, "normalizer Replace", steps);
     if (strcmp(type, "Prepend") == 0) {
@@ -196,6 +235,9 @@ static mocl_status read_byte_level(tok_reader *r, const json_t *o) {
         mocl_tok_json_object(r, o, "ByteLevel", "type add_prefix_space trim_offsets use_regex"));
     MOCL_TRY(mocl_tok_json_bool(r, o, "ByteLevel", "add_prefix_space", true, &prefix));
     MOCL_TRY(mocl_tok_json_bool(r, o, "ByteLevel", "use_regex", true, &regex));
+    if (r->t->kind == TOK_KIND_WORDPIECE)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: pre-tokenizer ByteLevel with a WordPiece model is not supported",
+                         r->path);
     r->t->kind = TOK_KIND_BYTE_LEVEL;
     if (prefix) MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->splitter, TOK_PREFIX_SPACE, &step));
     if (!regex) return MOCL_OK;
@@ -229,6 +271,28 @@ static mocl_status read_split(tok_reader *r, const json_t *o) {
     return unknown(r, "behavior of Split", behavior.p);
 }
 
+/* pre-tokenizers without fields */
+static const struct {
+    const char *type;
+    tok_step_kind kind;
+} plain_splits[] = {{"BertPreTokenizer", TOK_BERT_SPLIT},
+                    {"WhitespaceSplit", TOK_WHITESPACE_SPLIT},
+                    {"Whitespace", TOK_WORDS}};
+
+static mocl_status read_delimiter(tok_reader *r, const json_t *o) {
+    const char *what = "CharDelimiterSplit";
+    tok_step *step;
+    mocl_text s;
+    uint32_t c;
+    MOCL_TRY(mocl_tok_json_object(r, o, what, "type delimiter"));
+    MOCL_TRY(need_text(r, o, what, "delimiter", &s));
+    if (s.n == 0 || mocl_tok_utf8(s.p, s.n, &c) != (int)s.n)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: 'delimiter' is not one character", r->path, what);
+    MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->splitter, TOK_SPLIT, &step));
+    step->behavior = TOK_REMOVED;
+    return put(r, &step->pattern, s);
+}
+
 mocl_status mocl_tok_read_pre_tokenizer(tok_reader *r, const json_t *o) {
     const char *what = "pre-tokenizer", *type;
     if (!o || json_is_null(o)) return MOCL_OK;
@@ -248,6 +312,21 @@ mocl_status mocl_tok_read_pre_tokenizer(tok_reader *r, const json_t *o) {
     if (strcmp(type, "ByteLevel") == 0) return read_byte_level(r, o);
     if (strcmp(type, "Split") == 0) return read_split(r, o);
     if (strcmp(type, "Metaspace") == 0) return read_metaspace(r, o, &r->t->splitter);
+    if (strcmp(type, "CharDelimiterSplit") == 0) return read_delimiter(r, o);
+    for (size_t i = 0; i < sizeof plain_splits / sizeof *plain_splits; i++) {
+        tok_step *step;
+        if (strcmp(type, plain_splits[i].type) != 0) continue;
+        MOCL_TRY(mocl_tok_json_object(r, o, type, "type"));
+        return mocl_tok_steps_add(r->ctx, &r->t->splitter, plain_splits[i].kind, &step);
+    }
+    if (strcmp(type, "Punctuation") == 0) {
+        tok_step *step;
+        mocl_text behavior;
+        MOCL_TRY(mocl_tok_json_object(r, o, type, "type behavior"));
+        MOCL_TRY(mocl_tok_json_text(r, o, type, "behavior", &behavior));
+        if (behavior.p && strcmp(behavior.p, "Isolated") != 0) return unknown(r, "behavior of Punctuation", behavior.p);
+        return mocl_tok_steps_add(r->ctx, &r->t->splitter, TOK_PUNCTUATION, &step);
+    }
     if (strcmp(type, "Digits") == 0) {
         tok_step *step;
         MOCL_TRY(mocl_tok_json_object(r, o, type, "type individual_digits"));
@@ -302,7 +381,8 @@ static mocl_status read_decoder(tok_reader *r, const json_t *o, tok_steps **step
         return MOCL_OK;
     }
     bool byte_level = strcmp(type, "ByteLevel") == 0, metaspace = strcmp(type, "Metaspace") == 0;
-    if (!byte_level && !metaspace && strcmp(type, "ByteFallback") != 0)
+    bool wordpiece = strcmp(type, "WordPiece") == 0;
+    if (!byte_level && !metaspace && !wordpiece && strcmp(type, "ByteFallback") != 0)
         return unknown(r, what, type);
     if (whole)
         return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: decoder '%.60s' after Fuse is not supported",
@@ -311,6 +391,15 @@ static mocl_status read_decoder(tok_reader *r, const json_t *o, tok_steps **step
         MOCL_TRY(read_metaspace(r, o, *steps));
         if ((*steps)->p[(*steps)->n - 1].scheme != TOK_NEVER) r->t->first_differs = true;
         return MOCL_OK;
+    }
+    if (wordpiece) {
+        mocl_text prefix;
+        MOCL_TRY(mocl_tok_json_object(r, o, type, "type prefix cleanup"));
+        MOCL_TRY(need_text(r, o, "decoder WordPiece", "prefix", &prefix));
+        MOCL_TRY(mocl_tok_steps_add(r->ctx, *steps, TOK_WORDPIECE, &step));
+        MOCL_TRY(mocl_tok_json_bool(r, o, "decoder WordPiece", "cleanup", true, &step->flag));
+        r->t->first_differs = true;
+        return put(r, &step->content, prefix);
     }
     MOCL_TRY(mocl_tok_json_object(
         r, o, type, byte_level ? "type add_prefix_space trim_offsets use_regex" : "type"));
@@ -326,12 +415,15 @@ mocl_status mocl_tok_read_decoder(tok_reader *r, const json_t *o) {
 
 /* ---- post-processor ---- */
 
-static mocl_status add_part(tok_reader *r, bool pair, json_int_t id) {
+static mocl_status add_part(tok_reader *r, bool pair, json_int_t id, json_int_t type) {
+    if (type < 0 || type > INT32_MAX)
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: the post-processor has the type id %lld", r->path,
+                         (long long)type);
     if (id < TOK_TEMPLATE_B || id >= r->t->n_vocab)
         return mocl_fail(r->ctx, MOCL_E_FORMAT,
                          "%s: the post-processor adds id %lld, vocabulary has %d", r->path,
                          (long long)id, r->t->n_vocab);
-    return mocl_tok_template_add(r->ctx, r->t, pair, (int32_t)id);
+    return mocl_tok_template_add(r->ctx, r->t, pair, (int32_t)id, (int32_t)type);
 }
 
 /* one element of a template: {"SpecialToken": {"id": "<s>"}} or {"Sequence": {"id": "A"}} */
@@ -343,9 +435,13 @@ static mocl_status read_part(tok_reader *r, const json_t *o, const json_t *speci
     const json_t *part = sequence ? sequence : json_object_get(o, "SpecialToken");
     MOCL_TRY(mocl_tok_json_object(r, part, what, "id type_id"));
     MOCL_TRY(need_text(r, part, what, "id", &name));
+    const json_t *given = json_object_get(part, "type_id");
+    json_int_t type = json_integer_value(given); /* 0 if absent */
+    if (given && !json_is_integer(given))
+        return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: 'type_id' is not a count", r->path, what);
     if (sequence) {
-        if (strcmp(name.p, "A") == 0) return add_part(r, pair, TOK_TEMPLATE_A);
-        if (strcmp(name.p, "B") == 0 && pair) return add_part(r, pair, TOK_TEMPLATE_B);
+        if (strcmp(name.p, "A") == 0) return add_part(r, pair, TOK_TEMPLATE_A, type);
+        if (strcmp(name.p, "B") == 0 && pair) return add_part(r, pair, TOK_TEMPLATE_B, type);
         return unknown(r, "sequence in a template", name.p);
     }
     const json_t *ids = json_object_get(json_object_get(specials, name.p), "ids");
@@ -354,7 +450,7 @@ static mocl_status read_part(tok_reader *r, const json_t *o, const json_t *speci
         const json_t *id = json_array_get(ids, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0)
             return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: an id is not a count", r->path, what);
-        MOCL_TRY(add_part(r, pair, json_integer_value(id)));
+        MOCL_TRY(add_part(r, pair, json_integer_value(id), type));
     }
     return MOCL_OK;
 }
@@ -383,7 +479,7 @@ static mocl_status named_id(tok_reader *r, const json_t *o, const char *type, co
     return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: '%s' is not [token, id]", r->path, type, key);
 }
 
-/* RoBERTa puts its separator twice between two texts, BERT once. */
+/* RoBERTa puts its separator twice between two texts and calls all of it the first; BERT puts it once. */
 static mocl_status read_ends(tok_reader *r, const json_t *o, const char *type, bool twice) {
     json_int_t cls, sep;
     MOCL_TRY(mocl_tok_json_object(
@@ -392,8 +488,8 @@ static mocl_status read_ends(tok_reader *r, const json_t *o, const char *type, b
     MOCL_TRY(named_id(r, o, type, "sep", &sep));
     const json_int_t parts[] = {cls, TOK_TEMPLATE_A, sep, sep, TOK_TEMPLATE_B, sep};
     for (int i = 0; i < 6; i++) {
-        if (i < 3) MOCL_TRY(add_part(r, false, parts[i]));
-        if (i != 3 || twice) MOCL_TRY(add_part(r, true, parts[i]));
+        if (i < 3) MOCL_TRY(add_part(r, false, parts[i], 0));
+        if (i != 3 || twice) MOCL_TRY(add_part(r, true, parts[i], i > 3 && !twice));
     }
     return MOCL_OK;
 }

@@ -36,6 +36,24 @@ mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind ki
 
 /* ---- normalizer ---- */
 
+static bool is_ascii(const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)s[i] >= 0x80) return false;
+    return true;
+}
+
+/* a step that changes no ASCII */
+static bool is_form(tok_step_kind kind) {
+    return kind <= TOK_NFKD || kind == TOK_BERT_MARKS || kind == TOK_ACCENTS;
+}
+
+/* start of the character that ends at `end`, or `end` if none does */
+static size_t before(const char *s, size_t end, uint32_t *c) {
+    for (size_t len = 1; len <= 4 && len <= end; len++)
+        if (mocl_tok_utf8(s + end - len, len, c) == (int)len) return end - len;
+    return end;
+}
+
 /* appends the form of s, which no barrier is in */
 static mocl_status put_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
                             tok_bytes *out) {
@@ -56,11 +74,22 @@ static mocl_status put_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, si
 }
 
 /* The reference's tables are older than utf8proc's: to them a newer character neither decomposes,
-** joins a neighbour nor moves. So the text is normalized between such characters. */
+** joins a neighbour nor moves. So the text is normalized between such characters. ASCII is left alone by every form
+** and parts what is around it, but for the last one before another character, which may join that. */
 static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s, size_t n,
                                 tok_bytes *out) {
-    size_t start = 0;
+    size_t start = 0; /* of what is to be normalized */
+    MOCL_TRY(mocl_tok_bytes_room(ctx, out, n));
     for (size_t i = 0; i < n;) {
+        size_t end = i;
+        while (end < n && (unsigned char)s[end] < 0x80) end++;
+        if (end - i > 1 || end == n) {
+            MOCL_TRY(put_form(ctx, kind, s + start, i - start, out));
+            start = end < n ? end - 1 : n;
+            MOCL_TRY(mocl_tok_bytes_add(ctx, out, s + i, start - i));
+        }
+        i = end;
+        if (i == n) break;
         uint32_t c;
         size_t len = (size_t)mocl_tok_utf8(s + i, n - i, &c);
         if (c >= 0x300 && mocl_unicode_form_barrier(c)) {
@@ -74,8 +103,12 @@ static mocl_status unicode_form(mocl_ctx *ctx, tok_step_kind kind, const char *s
 }
 
 static mocl_status lowercase(mocl_ctx *ctx, const char *s, size_t n, tok_bytes *out) {
+    MOCL_TRY(mocl_tok_bytes_room(ctx, out, n));
     for (size_t i = 0; i < n;) {
         uint32_t c;
+        for (; i < n && (unsigned char)s[i] < 0x80 && out->n < out->cap; i++)
+            out->p[out->n++] = (char)(s[i] >= 'A' && s[i] <= 'Z' ? s[i] + ('a' - 'A') : s[i]);
+        if (i == n) break;
         int len = mocl_tok_utf8(s + i, n - i, &c);
         char low[4];
         i += (size_t)len;
@@ -103,6 +136,16 @@ mocl_status mocl_tok_replace(mocl_ctx *ctx, const tok_step *step, const char *s,
     return at < n ? mocl_tok_bytes_add(ctx, out, s + at, n - at) : MOCL_OK;
 }
 
+/* takes white space off the ends that a TRIM step names */
+static void trim(const tok_step *step, const char **s, size_t *n) {
+    uint32_t c;
+    for (int len; step->start && *n && (len = mocl_tok_utf8(*s, *n, &c)) && mocl_unicode_is_space(c);) {
+        *s += len;
+        *n -= (size_t)len;
+    }
+    for (size_t p; step->stop && *n && (p = before(*s, *n, &c)) < *n && mocl_unicode_is_space(c);) *n = p;
+}
+
 void mocl_tok_strip(const tok_step *step, const char **s, size_t *n) {
     size_t m = step->content.n;
     for (int32_t i = 0; i < step->start && *n >= m && !memcmp(*s, step->content.p, m); i++)
@@ -118,6 +161,8 @@ mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place
         const tok_step *step = &t->normalizer.p[i];
         tok_place least = step->scheme == TOK_FIRST ? TOK_TEXT : TOK_SEGMENT;
         if (step->kind == TOK_PREPEND && (place < least || *n == 0)) continue;
+        if (step->kind == TOK_TRIM) trim(step, s, n);
+        if (step->kind == TOK_TRIM || (is_form(step->kind) && is_ascii(*s, *n))) continue;
         tok_bytes *out = &t->text[turn];
         out->n = 0;
         switch (step->kind) {
@@ -130,6 +175,13 @@ mocl_status mocl_tok_normalize(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place
             case TOK_PREPEND:
                 MOCL_TRY(mocl_tok_bytes_add(ctx, out, step->content.p, step->content.n));
                 MOCL_TRY(mocl_tok_bytes_add(ctx, out, *s, *n));
+                break;
+            case TOK_BERT_CLEAN:
+                MOCL_TRY(mocl_tok_bert_clean(ctx, step, *s, *n, out));
+                break;
+            case TOK_BERT_MARKS:
+            case TOK_ACCENTS:
+                MOCL_TRY(mocl_tok_strip_marks(ctx, step, *s, *n, out));
                 break;
             default:
                 MOCL_TRY(unicode_form(ctx, step->kind, *s, *n, out));
@@ -333,6 +385,8 @@ mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, co
                     MOCL_TRY(cut_at_space(ctx, t, *s, t->words.p[i]));
                 else if (step->kind == TOK_DIGITS)
                     MOCL_TRY(split_digits(ctx, step->flag, *s, t->words.p[i], &t->more_words));
+                else if (step->kind != TOK_SPLIT)
+                    MOCL_TRY(mocl_tok_split_classes(ctx, step, *s, t->words.p[i], &t->more_words));
                 else
                     MOCL_TRY(split_span(ctx, step, *s, t->words.p[i], &t->more_words));
             }
@@ -345,13 +399,6 @@ mocl_status mocl_tok_split(mocl_ctx *ctx, mocl_tokenizer *t, tok_place place, co
 }
 
 /* ---- added tokens ---- */
-
-/* start of the character that ends at `end`, or `end` if none does */
-static size_t before(const char *s, size_t end, uint32_t *c) {
-    for (size_t len = 1; len <= 4 && len <= end; len++)
-        if (mocl_tok_utf8(s + end - len, len, c) == (int)len) return end - len;
-    return end;
-}
 
 void mocl_tok_added_find(const mocl_tokenizer *t, bool normalized, bool no_special, const char *s,
                          size_t n, size_t from, const tok_added **which, size_t *start,

@@ -18,11 +18,16 @@ mocl_status mocl_tok_grow(mocl_ctx *ctx, void **p, size_t *cap, size_t n, size_t
     return MOCL_OK;
 }
 
-mocl_status mocl_tok_bytes_add(mocl_ctx *ctx, tok_bytes *b, const void *p, size_t n) {
+mocl_status mocl_tok_bytes_room(mocl_ctx *ctx, tok_bytes *b, size_t n) {
+    if (b->cap - b->n >= n) return MOCL_OK;
     void *q = b->p;
     mocl_status st = mocl_tok_grow(ctx, &q, &b->cap, b->n, n, 1);
     b->p = q;
-    if (st) return st;
+    return st;
+}
+
+mocl_status mocl_tok_bytes_add(mocl_ctx *ctx, tok_bytes *b, const void *p, size_t n) {
+    MOCL_TRY(mocl_tok_bytes_room(ctx, b, n));
     if (n) memcpy(b->p + b->n, p, n);
     b->n += n;
     return MOCL_OK;

@@ -58,18 +58,34 @@ static mocl_status added_tokens(writer *w, const tok_recipe *recipe) {
         MOCL_TRY(raw(w, ", \"content\": "));
         MOCL_TRY(quoted(w, recipe->token[recipe->special[i]]));
         MOCL_TRY(raw(w,
-                     ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                     "\"normalized\": false, \"special\": "));
+                     ", \"single_word\": false, \"lstrip\": "));
+        bool lstrip = recipe->kind == TOK_RECIPE_ROBERTA && recipe->special[i] == recipe->mask;
+        MOCL_TRY(raw(w, lstrip ? "true" : "false"));
+        MOCL_TRY(raw(w, ", \"rstrip\": false, \"normalized\": false, \"special\": "));
         MOCL_TRY(raw(w, recipe->ordinary && recipe->ordinary[i] ? "false}" : "true}"));
     }
     return raw(w, recipe->n_special ? "\n ],\n" : "],\n");
 }
 
+static const char *boolean(bool v) { return v ? "true" : "false"; }
+
+static mocl_status normalizer(writer *w, const tok_recipe *recipe) {
+    if (recipe->kind == TOK_RECIPE_QWEN2) return raw(w, " \"normalizer\": {\"type\": \"NFC\"},\n");
+    if (recipe->kind != TOK_RECIPE_WORDPIECE) return raw(w, " \"normalizer\": null,\n");
+    MOCL_TRY(raw(w, " \"normalizer\": {\"type\": \"BertNormalizer\", \"clean_text\": true, \"handle_chinese_chars\": "));
+    MOCL_TRY(raw(w, boolean(recipe->apart)));
+    MOCL_TRY(raw(w, ", \"strip_accents\": "));
+    MOCL_TRY(raw(w, recipe->strip < 0 ? "null" : boolean(recipe->strip)));
+    MOCL_TRY(raw(w, ", \"lowercase\": "));
+    MOCL_TRY(raw(w, boolean(recipe->lower)));
+    return raw(w, "},\n");
+}
+
 static mocl_status pre_tokenizer(writer *w, const tok_recipe *recipe) {
+    if (recipe->kind == TOK_RECIPE_WORDPIECE) return raw(w, " \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"},\n");
     static const char byte_level[] =
-        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
-        "\"use_regex\": ";
-    bool gpt2 = recipe->kind == TOK_RECIPE_GPT2;
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": ";
+    bool gpt2 = recipe->kind == TOK_RECIPE_GPT2 || recipe->kind == TOK_RECIPE_ROBERTA;
     const char *const one[] = {
         recipe->kind == TOK_RECIPE_QWEN2 ? qwen2_pattern : mocl_tok_own_pattern, NULL};
     const char *const *pattern = recipe->kind == TOK_RECIPE_PATTERNS ? recipe->pattern : one;
@@ -83,6 +99,8 @@ static mocl_status pre_tokenizer(writer *w, const tok_recipe *recipe) {
         }
     }
     MOCL_TRY(raw(w, byte_level));
+    MOCL_TRY(raw(w, boolean(recipe->prefix_space)));
+    MOCL_TRY(raw(w, ", \"trim_offsets\": true, \"use_regex\": "));
     return raw(w, gpt2 ? "true},\n" : "false}]},\n");
 }
 
@@ -96,18 +114,39 @@ static mocl_status template_part(writer *w, const tok_recipe *recipe, int32_t id
     return raw(w, more ? "}}, " : "}}");
 }
 
+/* "name": ["token", id] */
+static mocl_status named_end(writer *w, const tok_recipe *recipe, const char *name, int32_t id) {
+    MOCL_TRY(quoted(w, (mocl_text){name, strlen(name)}));
+    MOCL_TRY(raw(w, ": ["));
+    MOCL_TRY(quoted(w, recipe->token[id]));
+    MOCL_TRY(raw(w, ", "));
+    MOCL_TRY(number(w, id));
+    return raw(w, "], ");
+}
+
+static mocl_status roberta_processing(writer *w, const tok_recipe *recipe) {
+    MOCL_TRY(raw(w, "{\"type\": \"RobertaProcessing\", "));
+    MOCL_TRY(named_end(w, recipe, "sep", recipe->ends[1]));
+    MOCL_TRY(named_end(w, recipe, "cls", recipe->ends[0]));
+    MOCL_TRY(raw(w, "\"trim_offsets\": true, \"add_prefix_space\": "));
+    MOCL_TRY(raw(w, boolean(recipe->prefix_space)));
+    return raw(w, "}");
+}
+
 static mocl_status post_processor(writer *w, const tok_recipe *recipe) {
     static const char *const name[] = {"A", "B"}, *const type[] = {"0", "1"};
     const int32_t none[] = {-1, -1}, *ends = recipe->ends ? recipe->ends : none;
     int32_t bos = ends[0], eos = ends[1];
     MOCL_TRY(raw(w, " \"post_processor\": "));
     if (bos < 0 && eos < 0) return raw(w, "null");
+    if (recipe->kind == TOK_RECIPE_ROBERTA) return roberta_processing(w, recipe);
     MOCL_TRY(raw(w, "{\"type\": \"TemplateProcessing\",\n  "));
     for (int texts = 1; texts <= 2; texts++) {
         MOCL_TRY(raw(w, texts == 1 ? "\"single\": [" : "\"pair\": ["));
         for (int i = 0; i < texts; i++) {
             bool last = i == texts - 1;
-            if (bos >= 0) MOCL_TRY(template_part(w, recipe, bos, NULL, type[i], true));
+            bool begin = bos >= 0 && (i == 0 || recipe->kind != TOK_RECIPE_WORDPIECE);
+            if (begin) MOCL_TRY(template_part(w, recipe, bos, NULL, type[i], true));
             MOCL_TRY(template_part(w, recipe, 0, name[i], type[i], eos >= 0 || !last));
             if (eos >= 0) MOCL_TRY(template_part(w, recipe, eos, NULL, type[i], !last));
         }
@@ -131,7 +170,6 @@ static mocl_status post_processor(writer *w, const tok_recipe *recipe) {
 
 static mocl_status vocabulary(writer *w, const tok_recipe *recipe) {
     bool first = true;
-    MOCL_TRY(raw(w, "  \"vocab\": {"));
     for (size_t i = 0; i < recipe->n_token; i++) {
         if (!recipe->token[i].p) continue;
         MOCL_TRY(raw(w, first ? "\n   " : ",\n   "));
@@ -140,11 +178,11 @@ static mocl_status vocabulary(writer *w, const tok_recipe *recipe) {
         MOCL_TRY(number(w, (long long)i));
         first = false;
     }
-    return raw(w, "\n  },\n");
+    return raw(w, "\n  }");
 }
 
 static mocl_status merges(writer *w, const tok_recipe *recipe) {
-    MOCL_TRY(raw(w, "  \"merges\": ["));
+    MOCL_TRY(raw(w, ",\n  \"merges\": ["));
     for (size_t i = 0; i < recipe->n_merge; i++) {
         MOCL_TRY(raw(w, i ? ",\n   \"" : "\n   \""));
         MOCL_TRY(escaped(w, recipe->merge[2 * i]));
@@ -155,14 +193,27 @@ static mocl_status merges(writer *w, const tok_recipe *recipe) {
     return raw(w, recipe->n_merge ? "\n  ]\n" : "]\n");
 }
 
+/* decoder and model */
+static mocl_status wordpiece(writer *w, const tok_recipe *recipe) {
+    MOCL_TRY(raw(w,
+                 ",\n \"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\", \"cleanup\": true},\n"
+                 " \"model\": {\n  \"type\": \"WordPiece\",\n  \"unk_token\": "));
+    MOCL_TRY(quoted(w, recipe->unknown));
+    MOCL_TRY(raw(w,
+                 ",\n  \"continuing_subword_prefix\": \"##\",\n  \"max_input_chars_per_word\": 100,\n"
+                 "  \"vocab\": {"));
+    MOCL_TRY(vocabulary(w, recipe));
+    return raw(w, "\n }\n}\n");
+}
+
 mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_bytes *out) {
     writer w = {ctx, out};
     MOCL_TRY(raw(&w, "{\n \"version\": \"1.0\",\n \"truncation\": null,\n \"padding\": null,\n"));
     MOCL_TRY(added_tokens(&w, recipe));
-    MOCL_TRY(raw(&w, recipe->kind == TOK_RECIPE_QWEN2 ? " \"normalizer\": {\"type\": \"NFC\"},\n"
-                                                      : " \"normalizer\": null,\n"));
+    MOCL_TRY(normalizer(&w, recipe));
     MOCL_TRY(pre_tokenizer(&w, recipe));
     MOCL_TRY(post_processor(&w, recipe));
+    if (recipe->kind == TOK_RECIPE_WORDPIECE) return wordpiece(&w, recipe);
     MOCL_TRY(raw(&w,
                  ",\n \"decoder\": {\"type\": \"ByteLevel\", "
                  "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n"
@@ -170,7 +221,7 @@ mocl_status mocl_tok_write_json(mocl_ctx *ctx, const tok_recipe *recipe, tok_byt
                  "  \"unk_token\": null,\n  \"continuing_subword_prefix\": null,\n"
                  "  \"end_of_word_suffix\": null,\n  \"fuse_unk\": false,\n"
                  "  \"byte_fallback\": false,\n  \"ignore_merges\": "));
-    MOCL_TRY(raw(&w, recipe->ignore_merges ? "true,\n" : "false,\n"));
+    MOCL_TRY(raw(&w, recipe->ignore_merges ? "true,\n  \"vocab\": {" : "false,\n  \"vocab\": {"));
     MOCL_TRY(vocabulary(&w, recipe));
     MOCL_TRY(merges(&w, recipe));
     return raw(&w, " }\n}\n");
@@ -180,8 +231,19 @@ static mocl_status token_or_null(writer *w, const mocl_tokenizer *t, int32_t id)
     return id < 0 ? raw(w, "null") : quoted(w, t->token[id]);
 }
 
+static mocl_status bert_config(writer *w, const tok_bert *keys) {
+    MOCL_TRY(raw(w, "{\n \"do_lower_case\": "));
+    MOCL_TRY(raw(w, boolean(keys->lower)));
+    MOCL_TRY(raw(w, ",\n \"strip_accents\": "));
+    MOCL_TRY(raw(w, keys->strip < 0 ? "null" : boolean(keys->strip)));
+    MOCL_TRY(raw(w, ",\n \"tokenize_chinese_chars\": "));
+    MOCL_TRY(raw(w, boolean(keys->apart)));
+    return raw(w, ",\n \"tokenizer_class\": \"BertTokenizer\"\n}\n");
+}
+
 mocl_status mocl_tok_write_config(mocl_ctx *ctx, const mocl_tokenizer *t, tok_bytes *out) {
     writer w = {ctx, out};
+    if (t->bert.there) return bert_config(&w, &t->bert);
     MOCL_TRY(raw(&w, "{\n \"bos_token\": "));
     MOCL_TRY(token_or_null(&w, t, t->bos));
     MOCL_TRY(raw(&w, ",\n \"eos_token\": "));

@@ -121,3 +121,9 @@ bool mocl_unicode_is_space(uint32_t c) {
     return c == 0x85 || k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL ||
            k == UTF8PROC_CATEGORY_ZP;
 }
+
+bool mocl_unicode_is_bert_removed(uint32_t c) { return in(bert_removed, COUNT(bert_removed), c); }
+bool mocl_unicode_is_bert_mark(uint32_t c) { return in(bert_marks, COUNT(bert_marks), c); }
+bool mocl_unicode_is_bert_punctuation(uint32_t c) { return in(bert_punctuation, COUNT(bert_punctuation), c); }
+bool mocl_unicode_is_bert_apart(uint32_t c) { return in(bert_apart, COUNT(bert_apart), c); }
+bool mocl_unicode_is_accent(uint32_t c) { return in(accents, COUNT(accents), c); }

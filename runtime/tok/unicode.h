@@ -47,4 +47,11 @@ bool mocl_unicode_is_number(uint32_t c); /* as the pre-tokenizer Digits */
 bool mocl_unicode_is_word(uint32_t c);   /* beside which a single_word token is not found */
 bool mocl_unicode_is_space(uint32_t c);  /* the property White_Space */
 
+/* of BERT's steps, for c >= 0x80 */
+bool mocl_unicode_is_bert_removed(uint32_t c);     /* by clean_text */
+bool mocl_unicode_is_bert_mark(uint32_t c);        /* by strip_accents, behind NFD */
+bool mocl_unicode_is_bert_punctuation(uint32_t c); /* a word by itself */
+bool mocl_unicode_is_bert_apart(uint32_t c);       /* set apart by handle_chinese_chars */
+bool mocl_unicode_is_accent(uint32_t c);           /* removed by the normalizer StripAccents */
+
 #endif

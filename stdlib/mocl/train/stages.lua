@@ -20,8 +20,6 @@ local report = require "mocl.report"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local run_options = require "mocl.run.options"
-local sys = require "mocl.sys"
-local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local training = require "mocl.train.loop"
 local transformer = require "mocl.lm.model"
@@ -133,20 +131,6 @@ end
 local function say(ctx, text)
   if not ctx.run.quiet then
     io.stderr:write(text, "\n")
-  end
-end
-
---- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
-function stages.open_device(cfg)
-  if cfg.threads and cfg.threads > 0 then
-    sys.set_threads(cfg.threads)
-  end
-  local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
-  if not ok then
-    error(message, 0)
-  end
-  if cfg.memory_cap and cfg.memory_cap > 0 then
-    tensor.memory_cap(cfg.device, math.ceil(cfg.memory_cap * 2 ^ 30))
   end
 end
 
