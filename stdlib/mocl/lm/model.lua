@@ -329,7 +329,7 @@ function transformer.save_gguf(model, path, opts)
   return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
 
---- The tensors of the model, in a fixed order: the base's, or the adapter's.
+--- The tensors of the model, in a fixed order: the base's; where lora is true the active adapter's, where it is a name that one's.
 function transformer.parameters(model, lora)
   local list = {}
   for i, pair in ipairs(model:named_parameters(lora)) do
