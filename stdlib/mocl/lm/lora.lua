@@ -12,6 +12,7 @@ local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
 local lora_config = require "mocl.lm.lora_config"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local transformer = require "mocl.lm.model"
 
@@ -132,7 +133,7 @@ local function attach(model, path, options_of, fill)
     model:drop_lora()
     if before then
       model:add_lora(before)
-      assert(transformer.copy_parameters(model:named_parameters(true), kept, "adapter"))
+      assert(parameters.copy(model:named_parameters(true), kept, "adapter"))
     end
     return nil, reason, which
   end
@@ -149,7 +150,7 @@ local function load_gguf(model, path, any_base)
     return nil, message, code
   end
   return attach(model, path, { modules = read.modules }, function()
-    return transformer.copy_parameters(model:named_parameters(true), read.tensors, path)
+    return parameters.copy(model:named_parameters(true), read.tensors, path)
   end)
 end
 
@@ -185,7 +186,7 @@ function lora.load(model, dir, opts)
     local plain, reason, which = adapter_tensors(file, tensors, model)
     local ok = plain
     if ok then
-      ok, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
+      ok, reason, which = parameters.copy(model:named_parameters(true), plain, file)
     end
     if ok and not any_base then
       ok, reason, which = check_base(model, file, meta.base_sha256, config.base_model_name_or_path)
