@@ -85,7 +85,7 @@ end
 
 T.test("a thermostat, a knapsack, a bandit: nothing dominated, the ends as c = one reaches them", function()
   for name, new in pairs { thermostat = thermostat, knapsack = knapsack, bandit = bandit } do
-    local means, grid = check_case(name, new())
+    local means, grid = check_case(name, new(), 4)
     T.ok(metrics.controllability(grid, means).kendall_tau > 0.85, name .. ": what is asked for is followed")
   end
 end)
