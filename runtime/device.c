@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #include "device_cuda.h"
-#include "mk_cuda.h"
+#include "cuda/mk_cuda.h"
 
 typedef struct mocl_block {
     void *p;

@@ -3,7 +3,7 @@
 #define MOCL_DEVICE_CUDA_H
 
 #include "base.h"
-#include "mk_cuda.h"
+#include "cuda/mk_cuda.h"
 
 /* What cuda:`index` is ("NVIDIA H200, compute capability 9.0, ..."; status MOCL_OK), or why it cannot be
 ** used (MOCL_E_DEVICE; no message in the context). Creates no context on the device. */

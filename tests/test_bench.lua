@@ -49,10 +49,12 @@ T.test("one case by its name", function()
 end)
 
 T.test("a wrong argument", function()
-  local _, err, status = bench { "round=3" }
+  local out, err, status = bench { "round=3" }
+  T.eq(out, "")
   T.eq(status, 2)
   T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)", 1, true), err)
-  _, err, status = bench { "threads=0" }
+  out, err, status = bench { "threads=0" }
+  T.eq(out, "")
   T.eq(status, 2)
   T.eq(err, "bench: threads= is a number from 1, got '0'\n")
 end)
