@@ -265,7 +265,7 @@ return {
     "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then", "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions + 1 then",
     "test_golden: a prompt fits where its tokens and those of the answer are as many as the context has" },
   { "the mean rewards of an iteration are raw", "stdlib/mocl/method/control_log.lua",
-    "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
+    "self.statistics and running.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
   { "held-out prompts are trained on", "stdlib/mocl/lm/own_model.lua", "elseif not is_held_out(prompt) then", "else",
     "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },
