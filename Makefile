@@ -1,6 +1,7 @@
 # mocl: make builds ./mocl, libmocl.so, libmocl.a and mocl.so; make help lists the rest. V=1 shows whole commands.
 
 CC      ?= cc
+CLANG   ?= clang
 CFLAGS  ?= -O2 -g
 PREFIX  ?= /usr/local
 PKGS    := lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto
@@ -18,11 +19,12 @@ Q      := $(if $(V),,@)
 SILENT := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say     = $(if $(V)$(SILENT),,@printf '  %-6s %s\n' '$(1)' '$(2)')
 
-# make VARIANT=asan|tsan|f64 builds into build/VARIANT and leaves the plain build alone
+# make VARIANT=asan|tsan|f64|fuzz builds into build/VARIANT and leaves the plain build alone
 VARIANT ?=
 FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 FLAGS_f64  := -DMK_REAL_DOUBLE
+FLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 B       := build$(if $(VARIANT),/$(VARIANT))
 O       := $(if $(VARIANT),$(B)/)
 
@@ -32,8 +34,8 @@ CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(W
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
-EXE_C     := lua/main.c lua/repl.c lua/resume.c lua/signals.c
-LIB_C     := $(sort $(wildcard runtime/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
+EXE_C     := $(addprefix lua/,complain.c main.c repl.c resume.c signals.c)
+LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
 
@@ -126,6 +128,25 @@ endif
 
 programs: $(PROGRAMS)
 
+# the fuzz targets: tests/fuzz/NAME.c, and what they share
+FUZZ_SHARED := fuzz use_tokenizer
+FUZZ_NAMES  := $(filter-out $(FUZZ_SHARED),$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+FUZZ_O      := $(FUZZ_NAMES:%=$(B)/tests/fuzz/%.o) $(FUZZ_SHARED:%=$(B)/tests/fuzz/%.o)
+FUZZERS     := $(FUZZ_NAMES:%=$(B)/tests/fuzz/%)
+
+$(FUZZERS): %: %.o $(FUZZ_SHARED:%=$(B)/tests/fuzz/%.o) $(O)libmocl.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LIBS_LUA) $(LIBS_CORE)
+
+fuzzers: $(FUZZERS)
+
+# libFuzzer is part of clang. The kernels are written with GCC's vectors, and are linked as GCC builds them.
+ifeq ($(VARIANT),fuzz)
+CC := $(CLANG)
+$(B)/kernels/%.o: CC := gcc
+$(B)/kernels/%.o: FLAGS_fuzz := -O1 -g
+endif
+
 $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -143,7 +164,7 @@ $(B)/embed.c: $(B)/sources lua/embed.sh
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
 
-$(B)/openers.c: $(B)/sources lua/embed.sh
+$(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 	$(call say,GEN,$@)
 	$(Q)sh lua/embed.sh openers $(STDLIB) > $@.tmp && mv $@.tmp $@
 
@@ -198,6 +219,15 @@ slow: deps   ## the long tests: runs that are killed, out of memory or out of di
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
 	@sh tests/slow.sh
 
+# TIME=600 fuzzes each reader for so many seconds; without it a short form with a fixed seed runs, as in .ci/run
+TIME ?=
+fuzz: deps   ## the readers of files under libFuzzer (needs clang): in short, or TIME=SECONDS for each of them
+	@if sh tests/fuzz/have.sh '$(CLANG)'; then \
+	    $(MAKE) -s -j$(JOBS) mocl && $(MAKE) -s -j$(JOBS) VARIANT=fuzz fuzzers && sh tests/fuzz/run.sh $(TIME); \
+	else \
+	    echo "make fuzz: skipped, since '$(CLANG)' builds nothing for libFuzzer: install clang and libclang-rt-14-dev (Debian 12's names), or say CLANG=/path"; \
+	fi
+
 # BENCH="rounds=9 only=decode" passes arguments to tests/bench/run.lua
 BENCH ?=
 bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/benchmarks/cpu.md
@@ -242,10 +272,10 @@ clean:   ## remove everything that was built
 
 help:   ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
-	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64 (into build/VARIANT)'
+	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow bench check install uninstall clean help FORCE
-.SECONDARY: $(PROGRAM_O)
+.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers bench check install uninstall clean help FORCE
+.SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
--include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d)
+-include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

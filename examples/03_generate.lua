@@ -4,10 +4,10 @@
 --   mocl examples/03_generate.lua DIR [TOKENIZER]       a Hugging Face directory of a Llama
 
 local fs = require "mocl.fs"
-local lm = require "mocl.lm"
+local lm = require "mocl.train.sft"
 local rng = require "mocl.rng"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 -- a model that knows four sentences, saved as a directory
 local function train(dir)

@@ -2,9 +2,9 @@
 --
 --   mocl examples/05_environment.lua            a second or two; writes runs/05_environment.svg
 
-local Agent, Control, env = require "mocl.agent", require "mocl.control", require "mocl.env"
-local fs, learner, preference = require "mocl.fs", require "mocl.learner", require "mocl.preference"
-local rollout, svg_front, tensor = require "mocl.rollout", require "mocl.svg_front", require "mocl.tensor"
+local Agent, Control, env = require "mocl.world.agent", require "mocl.method.control", require "mocl.world"
+local fs, learner, preference = require "mocl.fs", require "mocl.train.learner", require "mocl.method.preference"
+local rollout, svg_front, tensor = require "mocl.world.rollout", require "mocl.report.svg_front", require "mocl.tensor"
 
 -- a courier between three towns, 30 rides: a ride to another town brings a parcel there more often than waiting does
 local courier = env.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
@@ -15,7 +15,7 @@ local courier = env.new { name = "courier", objectives = { "north", "east", "wes
     return to, reward
   end }
 
-local environment, options = courier, {} -- of mocl.control: the defaults suit rewards of any sign and size
+local environment, options = courier, {} -- of mocl.method.control: the defaults suit rewards of any sign and size
 local N, updates = #environment.objectives, 160
 local grid, agent = preference.grid(N), Agent.new { env = environment, hidden = { 32, 32 }, key = 1 }
 local ppo = learner.new(agent, { episodes = 6, lr = 1e-2, average = 0.9, entropy = 5e-3 }, { seed = 1, updates = updates })

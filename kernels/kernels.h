@@ -36,19 +36,36 @@ typedef float mk_real;
 /* MK_UNSUPPORTED: a size that this device's kernel does not take. MK_ABSENT: no such kernel (the runtime's). */
 typedef enum mk_code { MK_OK = 0, MK_NOMEM, MK_FAULT, MK_UNSUPPORTED, MK_ABSENT } mk_code;
 
-/* MK_F32 is mk_real; the others are storage: kernels below compute on F32 unless they say so */
+/* MK_F32 is mk_real; the others are storage: kernels compute on F32. What an entry takes as `void *` beside an argument
+** `type` may be bf16 too where the device computes with it (`bf16` of the table; else MK_UNSUPPORTED): arithmetic, sums and
+** gradients are F32 then, and each output is rounded once, to nearest even. */
 typedef enum mk_dtype { MK_F32, MK_BF16, MK_F16, MK_I8, MK_U8, MK_I32, MK_I64, MK_DTYPE_COUNT } mk_dtype;
 
 typedef uint16_t mk_bf16; /* the upper half of a float */
 
 #define MK_MAX_DIMS 8
 
-/* ---- environment (kernels/cpu/env.c) ---------------------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------------- */
+
+/* How the numbers of a weight are kept. */
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_COUNT } mk_format;
+
+#define MK_WEIGHT_PARTS 4
+
+/* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row:
+**   f32, bf16   the numbers themselves */
+typedef struct mk_weight {
+    mk_format format;
+    int64_t rows, columns;
+    const void *part[MK_WEIGHT_PARTS];
+} mk_weight;
+
+/* ---- environment (kernels/cpu/pool.c) ---------------------------------------------------------- */
 
 struct mk_pool; /* worker threads */
 
 /* What computes large matmuls (kernels/cpu/blas.c). MK_BLAS_AUTO: OpenBLAS where it is there and its
-** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. On cuda, what computes gemm_bf16: cuBLASLt where
+** kernels are the faster ones; MK_BLAS_OPENBLAS: also where they are slower. On cuda, what computes products of bf16: cuBLASLt where
 ** it is there, or with MK_BLAS_NONE our own kernel always (kernels/cuda/cublaslt.cu). */
 typedef enum mk_blas { MK_BLAS_AUTO, MK_BLAS_OPENBLAS, MK_BLAS_NONE } mk_blas;
 
@@ -101,6 +118,8 @@ typedef struct mk_parameter {
 } mk_parameter;
 
 typedef struct mk_table {
+    int bf16; /* 1: entries take MK_BF16 for `type`; 0: it is storage alone, as on the cpu */
+
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
     /* x[n] = v, any dtype */
@@ -117,8 +136,8 @@ typedef struct mk_table {
                      const mk_real *dy, mk_real *dx, double p, double q);
     /* y = f(a, b) over shape[ndim], y contiguous, strides of a and b in elements (0 broadcasts);
     ** y may be a or b where that one is contiguous */
-    int (*binary)(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
-                  const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y);
+    int (*binary)(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+                  const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y);
     /* y[i] = c[i] != 0 ? a[i] : b[i]; all contiguous */
     int (*where)(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y);
     /* y += alpha x */
@@ -141,6 +160,14 @@ typedef struct mk_table {
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
 
+    /* C[m,n] = alpha op(A) op(W) + beta C for a weight in any format; op(W) is W, or its transpose where tw, so that
+    ** n and k are W's sizes. As gemm it is row invariant in m and does not read C where beta is 0. The numbers of W are
+    ** taken as f32, and the sums are f32's: with another format the bits are those of gemm on what `dequantize` gives.
+    ** a_type: MK_F32, or MK_BF16 where the device computes with it (never the cpu); f32 weights need f32, bf16
+    ** weights bf16. c_type: MK_F32, or a_type. */
+    int (*gemm_weight)(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+                       const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
+
     /* C[m,n] = op(A) op(B), else as gemm with alpha 1 and beta 0, but for products that a BLAS may
     ** compute (kernels/cpu/blas.c): the bits of a row may depend on the other sizes. For products of
     ** a script's own, never for what rollout and training share. */
@@ -154,11 +181,11 @@ typedef struct mk_table {
     int (*softmax)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
     int (*softmax_bwd)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);
-    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones) */
-    int (*rmsnorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, double eps,
-                   mk_real *y, mk_real *rstd);
+    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones). y_type: MK_F32, or type */
+    int (*rmsnorm)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
+                   mk_dtype y_type, void *y, mk_real *rstd);
     /* dx overwritten; dw[n] += where not NULL */
-    int (*rmsnorm_bwd)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+    int (*rmsnorm_bwd)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
     /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL */
     int (*layernorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
@@ -168,8 +195,8 @@ typedef struct mk_table {
                          const mk_real *mean, const mk_real *rstd, const mk_real *dy, mk_real *dx,
                          mk_real *dw, mk_real *db);
     /* dst[i, :] = src[idx[i], :], n rows of d; indices 0-based and in range (checked by the caller) */
-    int (*gather_rows)(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
-                       mk_real *dst);
+    int (*gather_rows)(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
+                       void *dst);
     /* dst[idx[i], :] += src[i, :], in the order of i; dst has n_dst rows */
     int (*scatter_add_rows)(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
                             int64_t n_dst, mk_real *dst);
@@ -190,34 +217,34 @@ typedef struct mk_table {
     **   y[i] = x[i] cos a_i - s x[i+K/2] sin a_i,  y[i+K/2] = x[i+K/2] cos a_i + s x[i] sin a_i,
     ** s = +1 forward, -1 (sign < 0) the inverse = backward. x, y: [T, H, K], row distances ldx, ldy.
     ** y may be x */
-    int (*rope)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy);
+    int (*rope)(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                const void *x, int64_t ldx, void *y, int64_t ldy);
     /* y = silu(gate) * up, n elements each */
-    int (*swiglu)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y);
-    int (*swiglu_bwd)(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy,
+    int (*swiglu)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
+    int (*swiglu_bwd)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
                       mk_real *dgate, mk_real *dup);
     /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
     ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. out [T, H, K];
     ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. */
-    int (*attention)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                     double scale, int causal, const mk_real *q, const mk_real *k, const mk_real *v,
-                     mk_real *out, mk_real *lse);
+    int (*attention)(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                     double scale, int causal, const void *q, const void *k, const void *v,
+                     void *out, mk_real *lse);
     /* dq, dk, dv overwritten */
-    int (*attention_bwd)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
-                         const mk_real *v, const mk_real *out, const mk_real *lse, const mk_real *dout,
+    int (*attention_bwd)(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         const void *v, const void *out, const mk_real *lse, const mk_real *dout,
                          mk_real *dq, mk_real *dk, mk_real *dv);
     /* Generation: rows of new tokens against a cache. kcache and vcache: [slot, pos, G, K], slot
     ** distance `slab` elements. Row r belongs to slot[r] and stands at position pos[r].
     ** cache_put: kcache[slot[r], pos[r]] = k[r], v alike. */
-    int (*cache_put)(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
-                     const int32_t *pos, int64_t slab, const mk_real *k, const mk_real *v,
-                     mk_real *kcache, mk_real *vcache);
+    int (*cache_put)(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+                     const int32_t *pos, int64_t slab, const void *k, const void *v,
+                     void *kcache, void *vcache);
     /* out[r] = attention of q[r] (H heads) to positions 0 .. pos[r] of its slot; the same bits as
     ** `attention` gives for that token in its sequence. */
-    int (*attention_cached)(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                            const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
-                            const mk_real *kcache, const mk_real *vcache, mk_real *out);
+    int (*attention_cached)(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
+                            const void *kcache, const void *vcache, void *out);
 
     /* -- the language-model head (kernels/cpu/head.c): one row of logits per token -- */
 
@@ -254,8 +281,8 @@ typedef struct mk_table {
                        mk_real *x);
     /* y = x * mask / (1 - p), mask from the uniform stream; y may be x. Backward is the same call on
     ** dy */
-    int (*dropout)(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_real *x,
-                   mk_real *y);
+    int (*dropout)(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
+                   void *y);
 
     /* -- PPO (kernels/cpu/ppo.c) -- */
 
@@ -281,37 +308,6 @@ typedef struct mk_table {
                double momentum, double wd, int first, double grad_scale);
     /* out[0] (host pointer) = sum of the squares of all gradients of the list, in double; waits for the device, once */
     int (*sumsq)(mk_env *e, int64_t count, const mk_parameter *list, double *out);
-
-    /* -- bf16: the same maths as the entries above with weights and activations in bf16. Arithmetic and sums are F32,
-    ** each bf16 output is rounded once, to nearest even; gradients are F32. NULL on the cpu, where bf16 is storage. -- */
-
-    /* as gemm with batch 1, row invariant in m too; c_type: MK_F32 or MK_BF16 */
-    int (*gemm_bf16)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
-                     const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc);
-    /* y = a + b; y may be a or b */
-    int (*add_bf16)(mk_env *e, int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y);
-    int (*gather_rows_bf16)(mk_env *e, int64_t n, int64_t d, const mk_bf16 *src, const int32_t *idx, mk_bf16 *dst);
-    /* y_type: MK_F32 or MK_BF16 */
-    int (*rmsnorm_bf16)(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, double eps, mk_dtype y_type,
-                        void *y, mk_real *rstd);
-    int (*rmsnorm_bwd_bf16)(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, const mk_real *rstd,
-                            const mk_real *dy, mk_real *dx, mk_real *dw);
-    int (*rope_bf16)(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const mk_bf16 *x,
-                     int64_t ldx, mk_bf16 *y, int64_t ldy);
-    int (*swiglu_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, mk_bf16 *y);
-    int (*swiglu_bwd_bf16)(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, const mk_real *dy, mk_real *dgate,
-                           mk_real *dup);
-    int (*attention_bf16)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                          int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *out, mk_real *lse);
-    int (*attention_bwd_bf16)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                              int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, const mk_bf16 *out,
-                              const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv);
-    int (*cache_put_bf16)(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
-                          const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *kcache, mk_bf16 *vcache);
-    int (*attention_cached_bf16)(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, const int32_t *slot,
-                                 const int32_t *pos, int64_t slab, const mk_bf16 *q, const mk_bf16 *kcache,
-                                 const mk_bf16 *vcache, mk_bf16 *out);
-    int (*dropout_bf16)(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_bf16 *x, mk_bf16 *y);
 } mk_table;
 
 /* the tables; NULL where not built */

@@ -1,7 +1,38 @@
-/* calls.c - functions of bindings as calls that keep what they work on */
+/* calls.c - the context of a state, and functions of bindings as calls that keep what they work on */
 #include "calls.h"
 
-#include "lscope.h"
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+
+static const char ctx_key = 'c'; /* its address is the registry key of the state's calls, and with them of the context */
+
+/* A function of a binding has their address as its second upvalue, where no other C function of mocl has a userdata. */
+moclL_calls *moclL_calls_of(lua_State *L) {
+    moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
+    if (c) return c;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
+    c = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (!c) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
+    return c;
+}
+
+mocl_ctx *moclL_ctx(lua_State *L) {
+    mocl_ctx *ctx = moclL_calls_of(L)->ctx;
+    if (!ctx) luaL_error(L, "mocl is closed: this state is ending");
+    return ctx;
+}
+
+static int ctx_gc(lua_State *L) {
+    moclL_calls *c = lua_touserdata(L, 1);
+    mocl_ctx *ctx = c->ctx;
+    c->ctx = NULL;
+    moclL_calls_free(c);
+    mocl_ctx_free(ctx);
+    return 0;
+}
 
 /* registry: the threads in which the recorded calls run, by the number of the record, held weakly; the main thread is
 ** not among them. */
@@ -64,7 +95,7 @@ static int call(lua_State *L) {
     uintptr_t here = FRAME();
     drop_dead(L, c, 1, here);
     if (c->n_frames == MOCLL_MAX_CALLS) return luaL_error(L, "too many calls inside one another");
-    if (c->no_grad) moclL_update_grad(L);
+    if (c->no_grad) c->update_grad(L);
     /* Room for the finalizers of a collection that makes room (moclL_makeroom): one whose call found no memory for the stack of
     ** Lua would be lost, and with it what it frees. Where there is no memory now, the function may still get on. */
     (void)lua_checkstack(L, 3 * LUA_MINSTACK);
@@ -177,15 +208,89 @@ bool moclL_inuse(lua_State *L, const void *object) {
 
 uint64_t moclL_n_calls(lua_State *L) { return moclL_calls_of(L)->n_begun; }
 
-void moclL_update_grad(lua_State *L) {
-    moclL_calls *c = moclL_calls_of(L);
-    bool off = moclL_grad_is_off(L, &c->no_grad);
-    moclL_ctx(L)->grad_enabled = !off;
-}
-
 void moclL_calls_free(moclL_calls *c) {
     if (c->n_frames) end_calls(c, 0);
     mocl_free(c->held);
     c->held = NULL;
     c->capacity = 0;
+}
+
+/* ---- the context ---- */
+
+bool moclL_noenv(lua_State *L) {
+    lua_getfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+    bool noenv = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return noenv;
+}
+
+#define GUARD_CLASS "mocl.callback"
+
+/* An error that says it of a C call gets the name of the call; a traceback behind it stays. */
+static int guard_close(lua_State *L) {
+    static const char lua_text[] = "attempt to yield across a C-call boundary", other[] = "attempt to yield from outside a coroutine";
+    const char *what = *(const char **)luaL_checkudata(L, 1, GUARD_CLASS);
+    const char *text = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+    const char *at = text ? strstr(text, lua_text) : NULL;
+    size_t n = sizeof lua_text - 1;
+    if (text && !at) at = strstr(text, other), n = sizeof other - 1;
+    if (!at) return 0;
+    lua_pushlstring(L, text, (size_t)(at - text));
+    lua_pushfstring(L, "%s cannot yield: C code waits for it; note what it needs and yield afterwards%s", what, at + n);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+void moclL_pushguard(lua_State *L, const char *what) {
+    const char **guard = lua_newuserdatauv(L, sizeof *guard, 0);
+    *guard = what;
+    luaL_setmetatable(L, GUARD_CLASS);
+    lua_toclose(L, -1);
+}
+
+/* Makes the context on first call. It is the first userdata of the state, so that lua_close
+** finalizes it last. */
+void moclL_openctx(lua_State *L, int n_threads) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
+    bool have = lua_touserdata(L, -1) != NULL;
+    lua_pop(L, 1);
+    if (have) return;
+    moclL_calls *c = lua_newuserdatauv(L, sizeof *c, 0);
+    memset(c, 0, sizeof *c);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, ctx_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    if (mocl_ctx_new(&c->ctx, n_threads)) luaL_error(L, "out of host memory: no context");
+    const char *blas = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
+    if (blas && !strcmp(blas, "none")) c->ctx->blas = MK_BLAS_NONE;
+    if (blas && !strcmp(blas, "openblas")) c->ctx->blas = MK_BLAS_OPENBLAS;
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
+    moclL_calls_open(L, c);
+    luaL_newmetatable(L, GUARD_CLASS);
+    lua_pushcfunction(L, guard_close);
+    lua_setfield(L, -2, "__close");
+    lua_pop(L, 1);
+}
+
+int moclL_raise(lua_State *L, mocl_status status) {
+    mocl_ctx *ctx = moclL_ctx(L);
+    char text[sizeof ctx->message];
+    memcpy(text, ctx->message, sizeof text);
+    mocl_clear(ctx);
+    /* In a finalizer, where lua_gc answers -1, the error becomes a warning: the interruption is still to come. */
+    if (status == MOCL_E_INTERRUPT && lua_gc(L, LUA_GCCOUNT) < 0) mocl_ctx_interrupt(ctx);
+    if (status == MOCL_E_INTERNAL) return luaL_error(L, "internal: %s", text);
+    return luaL_error(L, "%s", text[0] ? text : "unknown failure");
+}
+
+int moclL_result(lua_State *L, mocl_status status, int n_results) {
+    if (status == MOCL_OK) return n_results;
+    if (status != MOCL_E_IO && status != MOCL_E_FORMAT) return moclL_raise(L, status);
+    mocl_ctx *ctx = moclL_ctx(L);
+    luaL_pushfail(L);
+    lua_pushstring(L, ctx->message);
+    lua_pushstring(L, status == MOCL_E_IO ? "IO" : "FORMAT");
+    mocl_clear(ctx);
+    return 3;
 }

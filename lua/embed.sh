@@ -2,7 +2,7 @@
 # embed.sh sources stdlib/mocl/x.lua... - writes the C file that holds the Lua modules (moclL_sources in
 # modules.h). The text goes in by .incbin, so that no other tool is needed.
 # embed.sh openers stdlib/mocl/x.lua... - writes the C file with what mocl.so exports beside luaopen_mocl: an opener
-# for each module, of C and of Lua, so that a stock Lua can require any of them first.
+# for each module, of C and of Lua, so that a stock Lua can require any of them first, and for the names in moved.h.
 set -eu
 what=$1
 shift
@@ -19,10 +19,17 @@ if [ "$what" = openers ]; then
     echo '    MOCL_API int luaopen_mocl_##id(lua_State *L); \'
     echo '    int luaopen_mocl_##id(lua_State *L) { return moclL_openmodule(L, name); }'
     echo 'MOCL_MODULES(OPENER)'
-    for f in "$@"; do
-        name=$(module "$f")
-        [ "$name" = mocl ] || echo "OPENER(\"$name\", $(printf '%s' "${name#mocl.}" | tr . _))"
-    done
+    # old names last: some have the id of a new one, whose opener looks at the name it is called with
+    { for f in "$@"; do
+          module "$f"
+          echo
+      done
+      sed -n 's/^    X("\([a-z._]*\)".*/\1/p' lua/moved.h; } | awk '
+        $0 != "mocl" && $0 !~ /^mocl\.tools\./ {
+            id = substr($0, 6)
+            gsub(/\./, "_", id)
+            if (!seen[id]++) print "OPENER(\"" $0 "\", " id ")"
+        }'
     exit
 fi
 

@@ -5,12 +5,12 @@
 ** with its traceback behind it. A coroutine has a stack of its own, which is kept as text when it dies.
 */
 #define _POSIX_C_SOURCE 200809L
+#include "errors.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "calls.h"
 #include "mocl.h"
-#include "state.h"
 
 static const char TRACE[] = "\nstack traceback:"; /* as luaL_traceback begins it */
 

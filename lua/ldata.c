@@ -1,13 +1,13 @@
-/* ldata.c - module mocl.data.core: the readers of lines and CSV rows under stdlib/mocl/data.lua.
+/* ldata.c - module mocl.data.core: the readers of lines and CSV rows under stdlib/mocl/data/init.lua.
 **
 ** A reader is a userdata; reader:next() gives a line (or a table of fields) and its number, one nil
 ** at the end, or nil, "path:LINE: reason", code. After a failure a reader is not to be asked again.
 */
 #include <string.h>
 
-#include "csv.h"
+#include "io/csv.h"
 #include "modules.h"
-#include "text.h"
+#include "io/text.h"
 
 #define LINES "mocl.data.lines"
 #define CSV "mocl.data.csv"

@@ -8,9 +8,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "dir.h"
-#include "file.h"
-#include "file_hash.h"
+#include "io/dir.h"
+#include "io/file.h"
+#include "io/file_hash.h"
 #include "modules.h"
 
 #define BYTES "mocl.fs.bytes" /* owns what the core allocated while it becomes a Lua value */

@@ -1,8 +1,8 @@
-/* lgguf.c - module mocl.gguf.core: GGUF files; stdlib/mocl/gguf.lua makes mocl.gguf of it */
+/* lgguf.c - module mocl.gguf.core: GGUF files; stdlib/mocl/lm/gguf.lua makes mocl.lm.gguf of it */
 #include <limits.h>
 #include <string.h>
 
-#include "gguf.h"
+#include "io/gguf.h"
 #include "ltensor.h"
 #include "modules.h"
 

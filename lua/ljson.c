@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h" /* mocl_file_read, mocl_file_write_atomic */
-#include "json.h"
+#include "io/file.h" /* mocl_file_read, mocl_file_write_atomic */
+#include "io/json.h"
 #include "modules.h"
-#include "text.h" /* mocl_utf8_step */
+#include "io/text.h" /* mocl_utf8_step */
 
 #define ARRAY "mocl.json.array"
 #define DOCUMENT "mocl.json.document"

@@ -1,10 +1,10 @@
 /* lmetrics.c - module mocl.metrics.core: the figures that are loops over points or pairs.
-** stdlib/mocl/metrics.lua adds the rest and is what scripts require.
+** stdlib/mocl/metrics/init.lua adds the rest and is what scripts require.
 */
 
-#include "hypervolume.h"
+#include "maths/hypervolume.h"
 #include "modules.h"
-#include "stats.h"
+#include "maths/stats.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -44,6 +44,19 @@ static double *push_numbers(lua_State *L, int arg, const char *what, int64_t *n,
     return x;
 }
 
+/* row = the d numbers of the list at the index `list`, the top of the stack; false where one of them is not a number that is certainly exact and finite,
+** which is for get_number to tell. The stack needs room for d values. */
+static bool plain_row(lua_State *L, int list, int d, double *row) {
+    bool plain = true;
+    for (int k = 0; k < d; k++) plain = lua_geti(L, list, k + 1) == LUA_TNUMBER && plain;
+    for (int k = 0; plain && k < d; k++) {
+        row[k] = lua_tonumber(L, list + 1 + k);
+        plain = fabs(row[k]) < 0x1p53;
+    }
+    lua_settop(L, list);
+    return plain;
+}
+
 /* Pushes a buffer with the list of points at arg, each a list of *d numbers, times sign. If *d is
 ** 0 it is set from the first point. rounded: as in get_number. */
 static double *push_points(lua_State *L, int arg, const char *what, double sign, int64_t *n, int *d, bool *rounded) {
@@ -57,25 +70,31 @@ static double *push_points(lua_State *L, int arg, const char *what, double sign,
         lua_pop(L, 1);
     }
     double *x = lua_newuserdatauv(L, (size_t)*n * (size_t)*d * sizeof *x, 0);
+    luaL_checkstack(L, *d + LUA_MINSTACK, NULL);
+    int list = lua_gettop(L) + 1;
     for (int64_t i = 0; i < *n; i++) {
         if (lua_geti(L, arg, i + 1) != LUA_TTABLE) {
             luaL_error(L, "%s %I is a %s (a list of %d numbers expected)", what, (lua_Integer)i + 1,
                        luaL_typename(L, -1), *d);
         }
-        lua_Integer got = luaL_len(L, -1);
+        lua_Integer got = (lua_Integer)lua_rawlen(L, -1);
+        if (got != *d) got = luaL_len(L, -1);
         if (got != *d) {
             luaL_error(L, "%s %I has %I objectives, %d expected", what, (lua_Integer)i + 1, got, *d);
         }
-        char name[64];
-        snprintf(name, sizeof name, "%s %lld", what, (long long)i + 1);
-        for (int k = 0; k < *d; k++) {
-            double v = get_number(L, name, k + 1, rounded);
-            if (!isfinite(v)) {
-                luaL_error(L, "%s %I, objective %d is %s, not finite", what, (lua_Integer)i + 1, k + 1,
-                           isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
+        double *row = x + i * *d;
+        if (!plain_row(L, list, *d, row)) {
+            char name[64];
+            snprintf(name, sizeof name, "%s %lld", what, (long long)i + 1);
+            for (int k = 0; k < *d; k++) {
+                row[k] = get_number(L, name, k + 1, rounded);
+                if (!isfinite(row[k])) {
+                    luaL_error(L, "%s %I, objective %d is %s, not finite", what, (lua_Integer)i + 1, k + 1,
+                               isnan(row[k]) ? "nan" : row[k] > 0 ? "inf" : "-inf");
+                }
             }
-            x[i * *d + k] = sign * v;
         }
+        for (int k = 0; k < *d; k++) row[k] *= sign;
         lua_pop(L, 1);
     }
     return x;

@@ -1,5 +1,5 @@
 /* lminnorm.c - module mocl.minnorm: weights that make a combination of vectors short */
-#include "minnorm.h"
+#include "maths/minnorm.h"
 
 #include "modules.h"
 

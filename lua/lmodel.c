@@ -1,5 +1,5 @@
 /* lmodel.c - module mocl.transformer.core: the decoder, ragged batches and generation. Its adapters are llora.c; loading,
-** saving and the adapter files are Lua (stdlib/mocl/transformer.lua, lora.lua).
+** saving and the adapter files are Lua (stdlib/mocl/lm/model.lua, lora.lua).
 */
 #include "lmodel.h"
 
@@ -10,7 +10,6 @@
 
 static void free_model(void *m) { mocl_model_free(m); }
 static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
-mocl_model *moclL_checkmodel(lua_State *L, int idx) { return check_model(L, idx); }
 
 /* ---- configuration: Hugging Face's names ---- */
 

@@ -2,14 +2,13 @@
 #ifndef MOCL_LMODEL_H
 #define MOCL_LMODEL_H
 
-#include <lua.h>
-
-#include "model.h"
+#include "lm/model.h"
+#include "moclL.h"
 
 #define MOCL_MODEL_CLASS "mocl.transformer"
 
 /* The model at idx; raises where it is another value. */
-mocl_model *moclL_checkmodel(lua_State *L, int idx);
+static inline mocl_model *moclL_checkmodel(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
 
 int moclL_model_add_lora(lua_State *L);
 int moclL_model_drop_lora(lua_State *L);

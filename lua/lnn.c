@@ -12,7 +12,8 @@
 static int nn_linear(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *b = moclL_opttensor(L, 3);
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_linear(out, x, w, b));
+    mocl_weight weight = mocl_weight_of(w);
+    MOCLL_CALL(L, mocl_linear(out, x, &weight, b, NULL));
     return 1;
 }
 
@@ -27,7 +28,9 @@ static int nn_lora_linear(lua_State *L) {
     uint64_t stream = (uint64_t)moclL_optfield_integer(L, 5, "stream", 0);
     if (!(p >= 0 && p < 1)) return luaL_error(L, "lora_linear: dropout %f is outside [0, 1)", mocl_shown(p));
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_lora_linear(out, x, w, a, b, scale, p, key, stream));
+    mocl_weight weight = mocl_weight_of(w);
+    mocl_lora adapter = {.a = a, .b = b, .scale = scale, .dropout = p, .key = key, .stream = stream, .end = -1};
+    MOCLL_CALL(L, mocl_linear(out, x, &weight, NULL, &adapter));
     return 1;
 }
 

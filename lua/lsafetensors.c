@@ -1,5 +1,5 @@
 /* lsafetensors.c - module mocl.safetensors: files of named tensors */
-#include "safetensors.h"
+#include "io/safetensors.h"
 
 #include <string.h>
 

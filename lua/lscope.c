@@ -2,7 +2,7 @@
 #include "lscope.h"
 
 #include "calls.h"
-#include "ltensor.h"
+#include "ltensor_box.h"
 
 /* registry: tables with weak keys. open: thread -> the list of its innermost open scope; off: thread -> how many calls
 ** of no_grad it is in. A thread that is collected takes its entries with it. */
@@ -74,7 +74,8 @@ static void push_inherited(lua_State *L, lua_Integer below, bool *any) {
     lua_pop(L, 1);
 }
 
-void moclL_scope_add(lua_State *L) {
+/* Registers the owner of a tensor on top of the stack with the innermost scope that holds here. */
+static void scope_add(lua_State *L) {
     luaL_checkstack(L, 8, NULL);
     push_own(L);
     if (!lua_istable(L, -1)) {
@@ -225,7 +226,7 @@ static int scope_keep(lua_State *L) {
 
 /* ---- no_grad ---- */
 
-bool moclL_grad_is_off(lua_State *L, bool *any) {
+static bool grad_is_off(lua_State *L, bool *any) {
     bool off = false;
     *any = false;
     luaL_checkstack(L, 8, NULL);
@@ -238,6 +239,13 @@ bool moclL_grad_is_off(lua_State *L, bool *any) {
     }
     lua_pop(L, 1);
     return off;
+}
+
+/* autograd records or not, as no_grad has it where L runs */
+static void update_grad(lua_State *L) {
+    moclL_calls *c = moclL_calls_of(L);
+    bool off = grad_is_off(L, &c->no_grad);
+    moclL_ctx(L)->grad_enabled = !off;
 }
 
 /* adds to the count of the thread, whose no_grad then holds or ends */
@@ -253,7 +261,7 @@ static void count_off(lua_State *L, lua_State *thread, int by) {
     else lua_pushnil(L);
     lua_rawset(L, -3);
     lua_pop(L, 1);
-    moclL_update_grad(L);
+    update_grad(L);
 }
 
 /* the __close of a no_grad: on return, and where an error or coroutine.close ends it */
@@ -295,6 +303,8 @@ static void new_weak_table(lua_State *L, const void *key) {
 void moclL_scope_open(lua_State *L) {
     static const luaL_Reg methods[] = {
         {"keep", scope_keep}, {"close", scope_close}, {"__close", scope_close}, {"__gc", scope_gc}, {NULL, NULL}};
+    moclL_calls_of(L)->update_grad = update_grad;
+    moclL_calls_of(L)->scope_add = scope_add;
     new_weak_table(L, &open_key);
     new_weak_table(L, &off_key);
     luaL_newmetatable(L, SCOPE_CLASS);

@@ -8,15 +8,10 @@
 
 #include "moclL.h"
 
-/* Registers the owner of a tensor on top of the stack with the innermost scope that holds here. */
-void moclL_scope_add(lua_State *L);
-
 /* tensor.scope, tensor.no_grad */
 int moclL_scope_new(lua_State *L);
 int moclL_no_grad(lua_State *L);
-void moclL_scope_open(lua_State *L); /* once for each state: makes the classes */
-
-/* For calls.c: whether a no_grad holds in L. *any becomes false where no coroutine has one. */
-bool moclL_grad_is_off(lua_State *L, bool *any);
+/* Once for each state: makes the classes, and tells the calls (calls.h) whom to ask. */
+void moclL_scope_open(lua_State *L);
 
 #endif

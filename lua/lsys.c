@@ -27,8 +27,9 @@
 
 #include "device_cuda.h"
 #include "mocl.h"
+#include "interrupt.h"
+#include "lsys.h"
 #include "modules.h"
-#include "state.h"
 
 static int sys_now(lua_State *L) {
     struct timespec t;
@@ -132,13 +133,6 @@ static int sys_set_threads(lua_State *L) {
 }
 
 /* ---- where mocl runs ---------------------------------------------------------------------------- */
-
-bool moclL_noenv(lua_State *L) {
-    lua_getfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
-    bool noenv = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return noenv;
-}
 
 void moclL_push_recipe_path(lua_State *L) {
     const char *dir = moclL_noenv(L) ? NULL : getenv("MOCL_RECIPES");

@@ -1,10 +1,9 @@
 /* ltensor_box.c - the userdata of a tensor: what checks take, its memory policy (pressure, retry; scopes are in
 ** lscope.c), and how it is freed.
 */
-#include "calls.h"
-#include "lscope.h"
-#include "ltensor.h"
-#include "state.h"
+#include "ltensor_box.h"
+
+#include "host.h"
 
 static void unref(void *t) { mocl_tensor_unref(t); }
 
@@ -85,7 +84,7 @@ mocl_tensor **moclL_pushtensor(lua_State *L) {
     mocl_tensor **box = moclL_newbox(L, sizeof *box, 0, NULL);
     lua_rawgetp(L, LUA_REGISTRYINDEX, c->tensor_class);
     lua_setmetatable(L, -2);
-    if (c->scopes) moclL_scope_add(L);
+    if (c->scopes) c->scope_add(L);
     if (c->n_frames) moclL_keep(L, c, box, NULL); /* scopes leave it alone until the call ends */
     return box;
 }
@@ -116,4 +115,75 @@ int moclL_tensor_release(lua_State *L) {
     if (box) *box = NULL;
     mocl_tensor_unref(t);
     return 0;
+}
+
+/* ---- sizes and indices as arguments ---- */
+
+int moclL_checkdim(lua_State *L, int idx, int ndim) {
+    lua_Integer d = luaL_checkinteger(L, idx);
+    lua_Integer dim = d < 0 ? d + ndim : d - 1;
+    if (d == 0 || dim < 0 || dim >= ndim)
+        luaL_argerror(L, idx, lua_pushfstring(L, "dimension %I is outside 1 .. %d", d, ndim));
+    return (int)dim;
+}
+
+int moclL_checkshape(lua_State *L, int idx, int64_t shape[MK_MAX_DIMS]) {
+    bool table = lua_istable(L, idx);
+    lua_Integer n = table ? moclL_len(L, idx) : lua_gettop(L) - idx + 1;
+    if (n < 0) n = 0; /* no argument there */
+    if (n > MK_MAX_DIMS) luaL_argerror(L, idx, lua_pushfstring(L, "at most %d dimensions", MK_MAX_DIMS));
+    for (int i = 0; i < (int)n; i++) {
+        int is_integer = 1;
+        if (table) {
+            lua_geti(L, idx, i + 1);
+            shape[i] = moclL_tointeger(L, -1, &is_integer);
+            lua_pop(L, 1);
+        } else {
+            shape[i] = moclL_tointeger(L, idx + i, &is_integer);
+        }
+        if (!is_integer) luaL_argerror(L, idx, "sizes must be integers");
+    }
+    return (int)n;
+}
+
+mocl_tensor *moclL_pushids(lua_State *L, int idx, mocl_device *dev, int base) {
+    idx = lua_absindex(L, idx);
+    mocl_tensor *given = moclL_totensor(L, idx);
+    if (given && given->dtype != MK_I32)
+        luaL_argerror(L, idx, lua_pushfstring(L, "expected i32 indices, got %s", mocl_dtype_name(given->dtype)));
+    if (given && base == 0 && given->storage->dev == dev && mocl_tensor_is_contiguous(given)) {
+        moclL_pushtensorref(L, given);
+        return given;
+    }
+    if (!given && !lua_istable(L, idx)) {
+        if (luaL_testudata(L, idx, MOCL_TENSOR_CLASS)) moclL_checktensor(L, idx); /* raises */
+        luaL_typeerror(L, idx, "table or i32 tensor");
+    }
+    int64_t n = given ? mocl_tensor_numel(given) : moclL_len(L, idx);
+    int32_t *host = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *host, 0);
+    if (given) {
+        mocl_status st = mocl_tensor_to_host(given, host);
+        if (st) moclL_raise(L, st);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        lua_Integer v;
+        if (given) {
+            v = host[i];
+        } else {
+            int is_integer;
+            lua_geti(L, idx, i + 1);
+            v = moclL_tointeger(L, -1, &is_integer);
+            if (!is_integer) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not an integer", (lua_Integer)i + 1));
+            lua_pop(L, 1);
+        }
+        v -= base;
+        if (v < INT32_MIN || v > INT32_MAX) luaL_argerror(L, idx, lua_pushfstring(L, "entry %I does not fit i32", (lua_Integer)i + 1));
+        host[i] = (int32_t)v;
+    }
+    mocl_tensor **out = moclL_pushtensor(L);
+    mocl_status st = given ? mocl_tensor_from_host(out, dev, MK_I32, given->ndim, given->shape, host)
+                           : mocl_tensor_i32(out, dev, n, host);
+    if (st) moclL_raise(L, st);
+    lua_remove(L, -2); /* the host copy */
+    return *out;
 }

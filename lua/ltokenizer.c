@@ -5,7 +5,7 @@
 #include <lua.h>
 
 #include "modules.h"
-#include "tokenizer.h"
+#include "tok/tokenizer.h"
 
 #define CLASS "mocl.tokenizer"
 #define STREAM "mocl.tokenizer.stream"
@@ -86,15 +86,16 @@ static int tokenizer_save(lua_State *L) {
 /* *pair receives the second text, which lives until the call ends */
 static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
                            mocl_text *pair) {
-    static const char *const known[] = {"bos",      "eos",  "special", "add_special_tokens",
-                                        "template", "pair", NULL};
+    static const char *const known[] = {"bos",  "eos",      "special", "add_special_tokens", "return_token_type_ids",
+                                        "pair", "template", NULL};
     moclL_checkoptions(L, idx, known);
     /* template is the older name of add_special_tokens */
     *o = (mocl_tokenizer_encode_options){
         .bos = moclL_optfield_boolean(L, idx, "bos", false),
         .eos = moclL_optfield_boolean(L, idx, "eos", false),
         .with_template = moclL_optfield_boolean(L, idx, "add_special_tokens", false) ||
-                         moclL_optfield_boolean(L, idx, "template", false)};
+                         moclL_optfield_boolean(L, idx, "template", false),
+        .type_ids = moclL_optfield_boolean(L, idx, "return_token_type_ids", false)};
     /* left out, it is as the tokenizer's files say: both defaults then differ */
     if (moclL_optfield_boolean(L, idx, "special", true) ==
         moclL_optfield_boolean(L, idx, "special", false))
@@ -103,6 +104,14 @@ static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options 
     if (pair->p) o->pair = pair;
 }
 
+static void push_list(lua_State *L, int table, const int32_t *v, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        lua_pushinteger(L, v[i]);
+        lua_rawseti(L, table, (lua_Integer)i + 1);
+    }
+}
+
+/* Pushes the ids and, if they are asked for, their types. */
 static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, size_t n,
                             const mocl_tokenizer_encode_options *o) {
     const int32_t *ids;
@@ -112,18 +121,19 @@ static mocl_status push_ids(lua_State *L, mocl_tokenizer *t, const char *text, s
     size_t room = n_ids > INT_MAX ? INT_MAX : n_ids;
     uint64_t n_calls = moclL_n_calls(L);
     lua_createtable(L, (int)room, 0);
+    int table = lua_gettop(L);
+    if (o->type_ids) lua_createtable(L, (int)room, 0);
     if (moclL_n_calls(L) != n_calls) { /* a finalizer may have encoded something with it, over the ids */
         st = mocl_tokenizer_encode(moclL_ctx(L), t, text, n, o, &ids, &n_ids);
         if (st) return st;
     }
-    for (size_t i = 0; i < n_ids && i < room; i++) {
-        lua_pushinteger(L, ids[i]);
-        lua_rawseti(L, -2, (lua_Integer)i + 1);
-    }
+    if (n_ids > room) n_ids = room;
+    push_list(L, table, ids, n_ids);
+    if (o->type_ids) push_list(L, table + 1, mocl_tokenizer_type_ids(t), n_ids);
     return MOCL_OK;
 }
 
-/* tok:encode(text [, {bos=, eos=, special=, add_special_tokens=, pair=}]) -> ids */
+/* tok:encode(text [, {bos=, eos=, special=, add_special_tokens=, pair=, return_token_type_ids=}]) -> ids [, types] */
 static int tokenizer_encode(lua_State *L) {
     mocl_tokenizer_encode_options o;
     mocl_text pair;
@@ -132,7 +142,7 @@ static int tokenizer_encode(lua_State *L) {
     const char *text = luaL_checklstring(L, 2, &n);
     encode_options(L, 3, &o, &pair);
     mocl_status st = push_ids(L, t, text, n, &o);
-    return st ? moclL_raise(L, st) : 1;
+    return st ? moclL_raise(L, st) : o.type_ids ? 2 : 1;
 }
 
 /* tok:encode_batch(texts [, options]) -> array of ids, without option pair */
@@ -143,7 +153,8 @@ static int tokenizer_encode_batch(lua_State *L) {
     mocl_tokenizer *t = check(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     encode_options(L, 3, &o, &pair);
-    if (o.pair) return luaL_error(L, "encode_batch: option 'pair' is for encode only");
+    if (o.pair || o.type_ids)
+        return luaL_error(L, "encode_batch: option '%s' is for encode only", o.pair ? "pair" : "return_token_type_ids");
     const mocl_text *text = check_texts(L, 2, "encode_batch", &n);
     lua_createtable(L, n > INT_MAX ? INT_MAX : (int)n, 0);
     for (size_t i = 0; i < n; i++) {

@@ -9,29 +9,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "complain.h"
+#include "errors.h"
+#include "lsys.h"
 #include "mocl.h"
+#include "modules.h"
 #include "repl.h"
 #include "signals.h"
-#include "state.h"
 
 enum { HAS_ERROR = 1, HAS_I = 2, HAS_V = 4, HAS_E = 8, HAS_NOENV = 16 };
 enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128 };
 
 /* ---- messages ----------------------------------------------------------------------------------- */
 
-static const char *program = "mocl"; /* argv[0], as in lua */
-
-void mocl_complain(const char *message, bool with_name) {
-    fflush(stdout);
-    if (with_name) fprintf(stderr, "%s: ", program);
-    fprintf(stderr, "%s\n", message);
-    fflush(stderr);
-}
-
 static const char usage[] =
     "usage: %s [options] [script [args]]\n"
+    "The tools generate, tokenize and report stand in place of a script.\n"
     "Available options are:\n"
     "  -e stat    execute string 'stat'\n"
     "  -i         enter interactive mode after executing 'script'\n"
@@ -48,10 +44,10 @@ static const char usage[] =
 
 static void print_bad_option(const char *option) {
     if (option[1] == 'e' || option[1] == 'l')
-        fprintf(stderr, "%s: '%s' needs argument\n", program, option);
+        fprintf(stderr, "%s: '%s' needs argument\n", mocl_program, option);
     else
-        fprintf(stderr, "%s: unrecognized option '%s'\n", program, option);
-    fprintf(stderr, usage, program);
+        fprintf(stderr, "%s: unrecognized option '%s'\n", mocl_program, option);
+    fprintf(stderr, usage, mocl_program);
 }
 
 static void print_version(void) {
@@ -208,18 +204,43 @@ static const char *push_script_path(lua_State *L, const char *name) {
     return lua_pushstring(L, name);
 }
 
+static bool is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
+/* The tool that recipes/NAME.lua was until version 0.1; NULL for another name. */
+static const char *moved_tool(const char *name) {
+    static const char *const tools[] = {"generate", "report", "tokenize"};
+    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+    size_t dir = (size_t)(base - name); /* with the slash */
+    if (dir > 0 && !(dir >= 8 && memcmp(base - 8, "recipes/", 8) == 0 && (dir == 8 || base[-9] == '/'))) return NULL;
+    for (size_t i = 0; i < sizeof tools / sizeof *tools; i++) {
+        size_t n = strlen(tools[i]);
+        if (strncmp(base, tools[i], n) == 0 && strcmp(base + n, ".lua") == 0) return tools[i];
+    }
+    return NULL;
+}
+
 /* argv[0] is the script; a '-' that does not follow '--' is stdin */
 static int run_script(lua_State *L, char **argv) {
     bool from_stdin = strcmp(argv[0], "-") == 0 && strcmp(argv[-1], "--") != 0;
-    const char *path = from_stdin ? NULL : push_script_path(L, argv[0]);
-    if (path && strcmp(path, argv[0]) != 0) { /* arg[0] is where the recipe was found */
+    const char *tool = !from_stdin && !is_file(argv[0]) && moclL_has_tool(argv[0]) ? argv[0] : NULL;
+    const char *path = from_stdin || tool ? tool : push_script_path(L, argv[0]);
+    if (path && !tool && access(path, F_OK) != 0 && (tool = moved_tool(argv[0]))) {
+        path = tool;
+        lua_pushfstring(L, "%s is `mocl %s` now; the old path goes with the next version", argv[0], tool);
+        mocl_complain(lua_tostring(L, -1), true);
+        lua_pop(L, 1);
+    }
+    if (path && strcmp(path, argv[0]) != 0) { /* arg[0] is where the recipe was found, or the tool */
         if (lua_getglobal(L, "arg") == LUA_TTABLE) {
             lua_pushstring(L, path);
             lua_rawseti(L, -2, 0);
         }
         lua_pop(L, 1);
     }
-    int status = luaL_loadfile(L, path);
+    int status = tool ? moclL_load_tool(L, tool) : luaL_loadfile(L, path);
     if (status == LUA_OK) {
         if (lua_getglobal(L, "arg") != LUA_TTABLE) luaL_error(L, "'arg' is not a table");
         int n = (int)luaL_len(L, -1);
@@ -280,14 +301,14 @@ static int exit_status(const moclL_host *h, const command *c) {
 int main(int argc, char **argv) {
     command c = {.argc = argc, .argv = argv, .script = argc};
     if (argc == 0) return EXIT_FAILURE;
-    if (argv[0][0]) program = argv[0];
+    if (argv[0][0]) mocl_program = argv[0];
     c.flags = collect_options(argv, &c.script);
     if (c.flags & HAS_ERROR) {
         print_bad_option(argv[c.script]);
         return EXIT_FAILURE;
     }
     if (c.flags & HAS_HELP) {
-        printf(usage, program);
+        printf(usage, mocl_program);
         return EXIT_SUCCESS;
     }
     if (c.flags & HAS_VERSION) {

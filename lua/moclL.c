@@ -2,104 +2,9 @@
 #include "moclL.h"
 
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "calls.h"
-#include "kernels.h"
-#include "state.h"
-
-static const char ctx_key = 'c'; /* its address is the registry key of the state's calls, and with them of the context */
-
-/* A function of a binding has their address as its second upvalue, where no other C function of mocl has a userdata. */
-moclL_calls *moclL_calls_of(lua_State *L) {
-    moclL_calls *c = lua_touserdata(L, lua_upvalueindex(2));
-    if (c) return c;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
-    c = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    if (!c) luaL_error(L, "mocl is not open in this state: require 'mocl' first");
-    return c;
-}
-
-mocl_ctx *moclL_ctx(lua_State *L) {
-    mocl_ctx *ctx = moclL_calls_of(L)->ctx;
-    if (!ctx) luaL_error(L, "mocl is closed: this state is ending");
-    return ctx;
-}
-
-static int ctx_gc(lua_State *L) {
-    moclL_calls *c = lua_touserdata(L, 1);
-    mocl_ctx *ctx = c->ctx;
-    c->ctx = NULL;
-    moclL_calls_free(c);
-    mocl_ctx_free(ctx);
-    return 0;
-}
-
-#define GUARD_CLASS "mocl.callback"
-
-/* An error that says it of a C call gets the name of the call; a traceback behind it stays. */
-static int guard_close(lua_State *L) {
-    static const char lua_text[] = "attempt to yield across a C-call boundary", other[] = "attempt to yield from outside a coroutine";
-    const char *what = *(const char **)luaL_checkudata(L, 1, GUARD_CLASS);
-    const char *text = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
-    const char *at = text ? strstr(text, lua_text) : NULL;
-    size_t n = sizeof lua_text - 1;
-    if (text && !at) at = strstr(text, other), n = sizeof other - 1;
-    if (!at) return 0;
-    lua_pushlstring(L, text, (size_t)(at - text));
-    lua_pushfstring(L, "%s cannot yield: C code waits for it; note what it needs and yield afterwards%s", what, at + n);
-    lua_concat(L, 2);
-    return lua_error(L);
-}
-
-/* Makes the context on first call. It is the first userdata of the state, so that lua_close
-** finalizes it last. */
-void moclL_openctx(lua_State *L, int n_threads) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &ctx_key);
-    bool have = lua_touserdata(L, -1) != NULL;
-    lua_pop(L, 1);
-    if (have) return;
-    moclL_calls *c = lua_newuserdatauv(L, sizeof *c, 0);
-    memset(c, 0, sizeof *c);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, ctx_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);
-    if (mocl_ctx_new(&c->ctx, n_threads)) luaL_error(L, "out of host memory: no context");
-    const char *blas = moclL_noenv(L) ? NULL : getenv("MOCL_BLAS");
-    if (blas && !strcmp(blas, "none")) c->ctx->blas = MK_BLAS_NONE;
-    if (blas && !strcmp(blas, "openblas")) c->ctx->blas = MK_BLAS_OPENBLAS;
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx_key);
-    moclL_calls_open(L, c);
-    luaL_newmetatable(L, GUARD_CLASS);
-    lua_pushcfunction(L, guard_close);
-    lua_setfield(L, -2, "__close");
-    lua_pop(L, 1);
-}
-
-int moclL_raise(lua_State *L, mocl_status status) {
-    mocl_ctx *ctx = moclL_ctx(L);
-    char text[sizeof ctx->message];
-    memcpy(text, ctx->message, sizeof text);
-    mocl_clear(ctx);
-    /* In a finalizer, where lua_gc answers -1, the error becomes a warning: the interruption is still to come. */
-    if (status == MOCL_E_INTERRUPT && lua_gc(L, LUA_GCCOUNT) < 0) mocl_ctx_interrupt(ctx);
-    if (status == MOCL_E_INTERNAL) return luaL_error(L, "internal: %s", text);
-    return luaL_error(L, "%s", text[0] ? text : "unknown failure");
-}
-
-int moclL_result(lua_State *L, mocl_status status, int n_results) {
-    if (status == MOCL_OK) return n_results;
-    if (status != MOCL_E_IO && status != MOCL_E_FORMAT) return moclL_raise(L, status);
-    mocl_ctx *ctx = moclL_ctx(L);
-    luaL_pushfail(L);
-    lua_pushstring(L, ctx->message);
-    lua_pushstring(L, status == MOCL_E_IO ? "IO" : "FORMAT");
-    mocl_clear(ctx);
-    return 3;
-}
+#include "host.h"
 
 enum { NAME_MAX_BYTES = 63 }; /* longer words are near to none */
 
@@ -342,17 +247,10 @@ void *moclL_checkidle(lua_State *L, int idx, const char *name, const char *what)
     return object;
 }
 
-/* ---- lists and callbacks ---- */
+/* ---- lists ---- */
 
 lua_Integer moclL_len(lua_State *L, int idx) {
     lua_Integer n = luaL_len(L, idx);
     if (n < 0 || n >= INT_MAX) luaL_error(L, "a list with %I entries", n);
     return n;
-}
-
-void moclL_pushguard(lua_State *L, const char *what) {
-    const char **guard = lua_newuserdatauv(L, sizeof *guard, 0);
-    *guard = what;
-    luaL_setmetatable(L, GUARD_CLASS);
-    lua_toclose(L, -1);
 }

@@ -6,50 +6,7 @@
 #ifndef MOCLL_H
 #define MOCLL_H
 
-#include <lauxlib.h>
-#include <lua.h>
-
-#include "base.h"
-
-#if LUA_VERSION_NUM != 504
-#error "mocl needs Lua 5.4"
-#endif
-
-/* The context of this state. luaopen_mocl makes it and stores it in the registry. */
-mocl_ctx *moclL_ctx(lua_State *L);
-void moclL_openctx(lua_State *L, int n_threads); /* n_threads 0 = one per CPU available */
-
-/* ---- registration (calls.c) ----
-**
-** Every function of a binding is registered here, never with luaL_setfuncs. That makes it a call: the objects that its
-** checks return stay alive until it ends, whatever a callback, a metamethod of an argument or a finalizer that runs
-** inside it releases. It then works on the old value, and the object is freed when the call ends. Such a function cannot
-** yield. One that does (tensor.no_grad) works on nothing and is a plain C function. */
-void moclL_pushfunction(lua_State *L, lua_CFunction f);
-void moclL_setfuncs(lua_State *L, const luaL_Reg *functions); /* into the table on top of the stack */
-#define moclL_newlib(L, functions) (luaL_checkversion(L), luaL_newlibtable(L, functions), moclL_setfuncs(L, functions))
-
-/* The running call works on `object`. free_fn NULL: it belongs to an owner, which asks moclL_defer before it frees it.
-** Else the call takes over the caller's reference, and free_fn drops it when the call ends, or now where no call runs.
-** Raises where there is no memory, after dropping that reference. */
-typedef void (*moclL_free)(void *object);
-void moclL_hold(lua_State *L, void *object, moclL_free free_fn);
-/* The same for the string on top of the stack, whose characters the call goes on using. */
-void moclL_holdstring(lua_State *L);
-/* For an owner that frees `object`: true if a running call works on it; the call then frees it when it ends. */
-bool moclL_defer(lua_State *L, void *object, moclL_free free_fn);
-/* True if a call around the present one works on `object`: it must not be changed in place. */
-bool moclL_inuse(lua_State *L, const void *object);
-/* How many calls have begun so far. Where the number is the same as before, no finalizer or metamethod has called a
-** function of a binding since, and the scratch memory of an object is as it was. */
-uint64_t moclL_n_calls(lua_State *L);
-
-/* The only translation of a core status into a Lua error: adds the position of the caller. */
-int moclL_raise(lua_State *L, mocl_status status);
-
-/* For open/load/save: MOCL_E_IO and MOCL_E_FORMAT return nil, message, "IO" or "FORMAT"; anything
-** else raises. */
-int moclL_result(lua_State *L, mocl_status status, int n_results);
+#include "calls.h"
 
 /* Is the value at idx a function or an object with __call? The other one raises where it is not. */
 bool moclL_iscallable(lua_State *L, int idx);
@@ -59,10 +16,11 @@ void moclL_checkcallable(lua_State *L, int idx);
 ** the message names the nearest known key. */
 void moclL_checkoptions(lua_State *L, int idx, const char *const known[]);
 
-/* Fields of an options table at idx (which may be nil or none), with defaults. A wrong type raises
-** "bad option 'name' (number expected, got string)". */
 /* The integer at idx, and whether it is one: a number (3.0 counts), not a string that reads as one. */
 lua_Integer moclL_tointeger(lua_State *L, int idx, int *is_integer);
+
+/* Fields of an options table at idx (which may be nil or none), with defaults. A wrong type raises
+** "bad option 'name' (number expected, got string)". */
 lua_Number moclL_optfield_number(lua_State *L, int idx, const char *name, lua_Number def);
 lua_Integer moclL_optfield_integer(lua_State *L, int idx, const char *name, lua_Integer def);
 bool moclL_optfield_boolean(lua_State *L, int idx, const char *name, bool def);
@@ -95,10 +53,6 @@ void *moclL_newbox(lua_State *L, size_t bytes, int n_values, const char *name);
 void *moclL_testbox(lua_State *L, int idx, const char *name);
 void *moclL_checkbox(lua_State *L, int idx, const char *name);
 bool moclL_isown(lua_State *L, int idx); /* is the full userdata at idx such a one, of any class? */
-
-/* Pushes a value that is closed when the function returns or fails. A callback called meanwhile by lua_call cannot
-** yield, and the error of one that tries says so of `what`: "on_token of generate". */
-void moclL_pushguard(lua_State *L, const char *what);
 
 /* The length of the list at idx. Lists are read by this and lua_geti everywhere, so that an object with __len and
 ** __index is one. Each entry is asked for once, and no length twice: the second answer may differ. */

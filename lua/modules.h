@@ -10,7 +10,6 @@
 ** one line per module, sorted */
 #define MOCL_MODULES(X) \
     X("mocl.data.core", data_core) \
-    X("mocl.env.core", env_core) \
     X("mocl.fs", fs) \
     X("mocl.gguf.core", gguf_core) \
     X("mocl.json", json) \
@@ -25,7 +24,8 @@
     X("mocl.sys", sys) \
     X("mocl.tensor", tensor) \
     X("mocl.tokenizer", tokenizer) \
-    X("mocl.transformer.core", transformer_core)
+    X("mocl.transformer.core", transformer_core) \
+    X("mocl.world.core", world_core)
 
 #define MOCL_DECLARE_OPENER(name, id) int moclL_open_##id(lua_State *L);
 MOCL_MODULES(MOCL_DECLARE_OPENER)
@@ -34,14 +34,19 @@ MOCL_MODULES(MOCL_DECLARE_OPENER)
 ** context; more than once is fine. Pushes nothing. */
 void moclL_openmodules(lua_State *L);
 
+/* The tool of that name (stdlib/mocl/tools), which is a program and no module: pushes its chunk, or what is wrong with
+** it, and returns the status of luaL_load. has_tool: is there one? */
+bool moclL_has_tool(const char *name);
+int moclL_load_tool(lua_State *L, const char *name);
+
 /* For a stock Lua, whichever module it requires first: opens the others for require too and pushes the module of that
 ** name. */
 int moclL_openmodule(lua_State *L, const char *name);
 
 /* The embedded Lua modules (build/embed.c); the list ends with a NULL name. */
 typedef struct moclL_source {
-    const char *name; /* as for require: "mocl.config" */
-    const char *file; /* "stdlib/mocl/config.lua", shown in messages */
+    const char *name; /* as for require: "mocl.run.config" */
+    const char *file; /* "stdlib/mocl/run/config.lua", shown in messages */
     const char *text, *end;
 } moclL_source;
 extern const moclL_source moclL_sources[];

@@ -17,6 +17,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "complain.h"
+#include "errors.h"
+#include "interrupt.h"
+
 enum { HISTORY_ENTRIES = 10000 };
 
 /* what is used of readline; the callback interface, so that we wait for input ourselves and no

@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <stdatomic.h>
 
+#include "interrupt.h"
 #include "signals.h"
 
 typedef int (*resume_function)(lua_State *co, lua_State *from, int n_args, int *n_results);

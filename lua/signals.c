@@ -11,6 +11,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "complain.h"
+#include "interrupt.h"
 #include "repl.h"
 
 static moclL_host *host;

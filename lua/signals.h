@@ -2,7 +2,7 @@
 #ifndef MOCL_SIGNALS_H
 #define MOCL_SIGNALS_H
 
-#include "state.h"
+#include "host.h"
 
 /* From here on SIGINT and SIGTERM interrupt the scripts of this state; a write beyond ulimit -f fails and ends nothing. */
 void mocl_catch_signals(moclL_host *h);

@@ -3,8 +3,6 @@
 ** Every function that may raise runs inside a protected call; its error becomes text in the host.
 */
 #define _GNU_SOURCE
-#include "state.h"
-
 #include <dlfcn.h>
 #include <lualib.h>
 #include <stdio.h>
@@ -12,6 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "coroutine.h"
+#include "errors.h"
+#include "interrupt.h"
 #include "mocl.h"
 #include "modules.h"
 
@@ -33,7 +34,9 @@ static int open_state(lua_State *L) {
     moclL_host *h = moclL_host_of(L);
     h->ctx = moclL_ctx(L);
     h->ctx->host = h;
-    moclL_open_interrupt(L);
+    atomic_store(&h->running[0], L);
+    atomic_store(&h->n_running, 1);
+    moclL_open_coroutines(L);
     moclL_openmodules(L);
     const char *stress = o->ignore_env ? NULL : getenv("MOCL_GC_STRESS");
     h->stress = stress ? strtol(stress, NULL, 10) : 0;

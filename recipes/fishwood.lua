@@ -11,22 +11,22 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
-local Agent = require "mocl.agent"
-local config = require "mocl.config"
-local Control = require "mocl.control"
-local control_log = require "mocl.control_log"
-local fishwood = require "mocl.env.fishwood"
-local learner = require "mocl.learner"
+local Agent = require "mocl.world.agent"
+local config = require "mocl.run.config"
+local Control = require "mocl.method.control"
+local control_log = require "mocl.method.control_log"
+local fishwood = require "mocl.world.worlds.fishwood"
+local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
-local preference = require "mocl.preference"
+local preference = require "mocl.method.preference"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
-local rollout = require "mocl.rollout"
+local rollout = require "mocl.world.rollout"
 local Run = require "mocl.run"
-local stages = require "mocl.stages"
+local stages = require "mocl.train.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local training = require "mocl.training"
+local training = require "mocl.train.loop"
 
 local schema = {
   { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
@@ -79,7 +79,7 @@ if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
   error("target=value needs ppo.baseline=critic", 0)
 end
 
--- what each stage depends on (mocl.run_options)
+-- what each stage depends on (mocl.run.options)
 local TRAINING = { "steps", "save_every", "wood", "fish", "target", "agent", "control", "ppo" }
 local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
 

@@ -13,22 +13,22 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
-local Agent = require "mocl.agent"
-local config = require "mocl.config"
-local Control = require "mocl.control"
-local control_log = require "mocl.control_log"
-local env = require "mocl.env"
-local fruit_tree = require "mocl.env.fruit_tree"
-local learner = require "mocl.learner"
+local Agent = require "mocl.world.agent"
+local config = require "mocl.run.config"
+local Control = require "mocl.method.control"
+local control_log = require "mocl.method.control_log"
+local env = require "mocl.world"
+local fruit_tree = require "mocl.world.worlds.fruit_tree"
+local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
 local rng = require "mocl.rng"
-local rollout = require "mocl.rollout"
+local rollout = require "mocl.world.rollout"
 local Run = require "mocl.run"
-local stages = require "mocl.stages"
+local stages = require "mocl.train.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local text_table = require "mocl.text_table"
-local training = require "mocl.training"
+local text_table = require "mocl.run.text_table"
+local training = require "mocl.train.loop"
 
 local N = #fruit_tree.OBJECTIVES
 
@@ -104,7 +104,7 @@ end
 -- options that do not go together fail here, before there is a directory
 learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
 
--- what each stage depends on (mocl.run_options)
+-- what each stage depends on (mocl.run.options)
 local TRAINING = { "steps", "save_every", "depth", "agent", "control", "ppo" }
 local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
 

@@ -10,28 +10,28 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
-local config = require "mocl.config"
-local Control = require "mocl.control"
-local control_log = require "mocl.control_log"
-local data_sources = require "mocl.sources"
-local deck = require "mocl.deck"
+local config = require "mocl.run.config"
+local Control = require "mocl.method.control"
+local control_log = require "mocl.method.control_log"
+local data_sources = require "mocl.data.sources"
+local deck = require "mocl.data.deck"
 local finite = require "mocl.finite"
-local kl_controller = require "mocl.kl_controller"
-local lora = require "mocl.lora"
+local kl_controller = require "mocl.method.kl_controller"
+local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local own_model = require "mocl.own_model"
-local policy = require "mocl.policy"
-local ppo = require "mocl.ppo"
-local preference = require "mocl.preference"
-local reward = require "mocl.reward"
+local own_model = require "mocl.lm.own_model"
+local policy = require "mocl.lm.policy"
+local ppo = require "mocl.train.ppo"
+local preference = require "mocl.method.preference"
+local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
-local stages = require "mocl.stages"
+local stages = require "mocl.train.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local training = require "mocl.training"
-local transformer = require "mocl.transformer"
+local training = require "mocl.train.loop"
+local transformer = require "mocl.lm.model"
 
 local schema = {
   { "data", "", "directory of HH-RLHF files; empty: the embedded task" },
@@ -258,7 +258,7 @@ local outcome = run:stage("moc", function(stage)
     adv = adv - adv:mean(1, true)
     finite.number(adv:square():mean():item(), "the mean square of the advantages")
 
-    -- line 8: c from the surrogate problem (equation 12) at z = 1, where I(A) = A; mocl.control
+    -- line 8: c from the surrogate problem (equation 12) at z = 1, where I(A) = A; mocl.method.control
     local solved = control:solve(adv, batch, prefs, places)
     local combined = (adv * solved.w):sum(2) -- sum_j w_j A_j: combine first, then clip
 

@@ -10,36 +10,6 @@ bool mocl_grad_wanted(mocl_ctx *ctx, int n, mocl_tensor *const *in) {
     return false;
 }
 
-static void drop_saved(mocl_node *n) {
-    for (int i = 0; i < n->n_saved; i++) {
-        mocl_tensor_unref(n->saved[i]);
-        n->saved[i] = NULL;
-    }
-}
-
-/* A chain of nodes may be thousands long: those whose count reached zero wait in a list and one loop
-** frees them, instead of one stack frame each. */
-void mocl_node_unref(mocl_node *n) {
-    if (!n || --n->refs > 0) return;
-    mocl_ctx *ctx = n->ctx;
-    n->next = ctx->dying;
-    ctx->dying = n;
-    if (ctx->reaping) return;
-    ctx->reaping = true;
-    while (ctx->dying) {
-        mocl_node *dead = ctx->dying;
-        ctx->dying = dead->next;
-        drop_saved(dead);
-        for (int i = 0; i < MOCL_NODE_OUTPUTS; i++) mocl_tensor_unref(dead->dout[i]);
-        for (int i = 0; i < dead->n_in; i++) {
-            mocl_node_unref(dead->edge[i].node);
-            mocl_tensor_unref(dead->edge[i].leaf);
-        }
-        mocl_free(dead);
-    }
-    ctx->reaping = false;
-}
-
 mocl_status mocl_node_new(mocl_node **out, mocl_ctx *ctx, const char *name, mocl_backward backward, int n_in,
                           mocl_tensor *const *in, int n_saved, mocl_tensor *const *saved) {
     size_t bytes = sizeof(mocl_node) + (size_t)n_in * sizeof(mocl_edge) +
@@ -141,6 +111,13 @@ static void schedule(mocl_node **list, mocl_node *n) {
     while (*list && (*list)->seq > n->seq) list = &(*list)->next;
     n->next = *list;
     *list = n;
+}
+
+static void drop_saved(mocl_node *n) {
+    for (int i = 0; i < n->n_saved; i++) {
+        mocl_tensor_unref(n->saved[i]);
+        n->saved[i] = NULL;
+    }
 }
 
 static mocl_status run_node(mocl_node *n, mocl_node **list, bool retain) {

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device.h" /* closing the devices of a context */
-
 static int cpus_available(void) {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
@@ -28,7 +26,8 @@ mocl_status mocl_ctx_new(mocl_ctx **out, int n_threads) {
 
 void mocl_ctx_free(mocl_ctx *ctx) {
     if (!ctx) return;
-    for (int i = 0; i < MOCL_DEVICE_COUNT; i++) mocl_device_close(ctx->device[i]);
+    for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
+        if (ctx->device[i]) ctx->close_device(ctx->device[i]);
     mocl_free(ctx->file_hashes);
     free(ctx);
 }

@@ -37,6 +37,7 @@ typedef struct mocl_ctx {
     mocl_status status;               /* its code */
     atomic_int interrupt;             /* set by mocl_ctx_interrupt, cleared when it is reported */
     struct mocl_device *device[MOCL_DEVICE_COUNT]; /* opened on first use, owned */
+    void (*close_device)(struct mocl_device *);    /* set by device.c when it opens one */
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
     bool grad_enabled;                /* autograd records nodes while true */

@@ -54,6 +54,31 @@ static mocl_status open_cpu(mocl_device *dev) {
     return MOCL_OK;
 }
 
+static void os_free(mocl_device *dev, void *p) {
+    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
+    else if (dev->cuda) dev->cuda->free(&dev->env, p);
+}
+
+static void free_cached(mocl_device *dev) {
+    for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
+        for (mocl_block *b = dev->bins[i], *next; b; b = next) {
+            next = b->next;
+            os_free(dev, b->p);
+            free(b);
+        }
+        dev->bins[i] = NULL;
+    }
+    dev->cached = 0;
+}
+
+static void close_device(mocl_device *dev) {
+    free_cached(dev);
+    if (dev->arena) munmap(dev->arena, dev->arena_size);
+    if (dev->cuda) dev->cuda->close(&dev->env);
+    else mk_env_close(&dev->env);
+    mocl_free(dev);
+}
+
 static mocl_status open_device(mocl_device **out, mocl_ctx *ctx, int kind, int index) {
     mocl_device *dev = mocl_calloc(ctx, 1, sizeof *dev);
     *out = NULL;
@@ -66,6 +91,7 @@ static mocl_status open_device(mocl_device **out, mocl_ctx *ctx, int kind, int i
         return st;
     }
     ctx->device[kind] = *out = dev;
+    ctx->close_device = close_device;
     return MOCL_OK;
 }
 
@@ -91,34 +117,8 @@ mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name
     return MOCL_OK;
 }
 
-static void os_free(mocl_device *dev, void *p) {
-    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
-    else if (dev->cuda) dev->cuda->free(&dev->env, p);
-}
-
-static void free_cached(mocl_device *dev) {
-    for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
-        for (mocl_block *b = dev->bins[i], *next; b; b = next) {
-            next = b->next;
-            os_free(dev, b->p);
-            free(b);
-        }
-        dev->bins[i] = NULL;
-    }
-    dev->cached = 0;
-}
-
 void mocl_device_flush(mocl_device *dev) {
     if (dev->kind != MOCL_DEVICE_FAKE) free_cached(dev); /* its blocks are not given back one by one */
-}
-
-void mocl_device_close(mocl_device *dev) {
-    if (!dev) return;
-    free_cached(dev);
-    if (dev->arena) munmap(dev->arena, dev->arena_size);
-    if (dev->cuda) dev->cuda->close(&dev->env);
-    else mk_env_close(&dev->env);
-    mocl_free(dev);
 }
 
 static void *os_alloc(mocl_device *dev, size_t bytes) {

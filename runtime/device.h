@@ -36,9 +36,8 @@ typedef struct mocl_device {
 ** is the one that is open, or else cuda:0. */
 mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind);
 /* "cpu", "fake", "cuda" (= "cuda:0"), "cuda:1"; an unknown or absent device fails with words. A context
-** opens one CUDA device. */
+** opens one CUDA device. Devices are closed with their context. */
 mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name);
-void mocl_device_close(mocl_device *dev); /* NULL is fine */
 
 /* Device memory, 64-byte aligned, uninitialised. Freed blocks are cached for the next allocation of
 ** their size class; mocl_device_flush gives them back. */
@@ -54,7 +53,7 @@ void mocl_device_leave(mocl_device *dev);
 mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, size_t bytes);
 mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes);
 
-/* Runs one kernel: status from the kernel's own code. Needs `ctx` and `dev` in scope of the call. */
+/* Runs one kernel of the device: a status with words from the kernel's own code. */
 #define MOCL_KERNEL(dev, fn, ...) mocl_kernel_end((dev), #fn, \
     (mocl_device_enter(dev), (dev)->k->fn ? (dev)->k->fn(&(dev)->env, __VA_ARGS__) : (int)MK_ABSENT))
 mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code);

@@ -9,6 +9,7 @@
 
 #include "autograd.h"
 #include "tensor.h"
+#include "weight.h"
 
 /* ---- elementwise (ops_elementwise.c) ---- */
 mocl_status mocl_unary(mocl_tensor **out, mk_unary op, mocl_tensor *x, double p, double q);
@@ -17,8 +18,6 @@ mocl_status mocl_where(mocl_tensor **out, mocl_tensor *c, mocl_tensor *a, mocl_t
 /* y := y + alpha x in place; no history: y must not require grad while recording */
 mocl_status mocl_axpy_(mocl_tensor *y, double alpha, mocl_tensor *x);
 mocl_status mocl_fill_(mocl_tensor *x, double value);
-/* adds up the dimensions along which a tensor of `shape` was broadcast to x */
-mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
 
 /* ---- shape (ops_shape.c) ---- */
 mocl_status mocl_reshape(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape); /* one may be -1 */
@@ -50,13 +49,11 @@ mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over t
 /* ---- products (ops_linear.c) ---- */
 /* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
 mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
-/* y = x w^T + b: x [..., k], w [n, k], b [n] or NULL. With w in bf16 y is, x and gradients that enter a product are rounded
-** to it, and b is NULL. */
-mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b);
-/* y = x w^T + scale (dropout(x) A^T) B^T: A [r, k], B [n, r] (Hu et al. 2022); p is the dropout
-** probability on the adapter's input, drawn from (key, stream). A and B are f32; with w in bf16 as linear. */
-mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
-                             double scale, double p, uint64_t key, uint64_t stream);
+/* y = x W^T + bias, plus what the adapters add to their rows: x [..., in], bias [out] or NULL, adapter NULL or a list in the
+** order of the rows, which count over all dimensions but the last. f32 weights take f32; with bf16 weights x, the bias, A, B
+** and gradients that enter a product are rounded to bf16, and so is y; other formats compute in x's type. Sums are f32.
+** Differentiable in x, the bias, A and B, and in W where it is f32 or bf16. */
+mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias, const mocl_lora *adapter);
 
 /* ---- network parts (ops_nn.c) ---- */
 mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL; x: f32 or bf16 */
@@ -99,7 +96,7 @@ mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewa
 /* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);
 
-/* ---- checks shared by the operations ---- */
+/* ---- shared by the operations (ops_common.c) ---- */
 mocl_status mocl_need_real(const char *op, mocl_tensor *x);
 mocl_status mocl_need_computed(const char *op, mocl_tensor *x); /* f32, or bf16 on a device that computes with it */
 mocl_status mocl_need_int(const char *op, mocl_tensor *x);
@@ -114,6 +111,8 @@ mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x);
 ** be NULL) receives it, borrowed, or NULL where nothing was recorded. */
 mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,
                         mocl_tensor *const *in, int n_saved, mocl_tensor *const *saved);
+/* adds up the dimensions along which a tensor of `shape` was broadcast to x, which is f32; no history: for backward */
+mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape);
 /* releases *out where st is a failure; returns st */
 mocl_status mocl_drop_on(mocl_status st, mocl_tensor **out);
 

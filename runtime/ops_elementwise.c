@@ -1,90 +1,7 @@
-/* ops_elementwise.c - elementwise operations with broadcasting, and the checks all operations share */
+/* ops_elementwise.c - elementwise operations with broadcasting */
 #include "ops.h"
 
 #include <string.h>
-
-mocl_status mocl_need_real(const char *op, mocl_tensor *x) {
-    if (x->dtype == MK_F32) return MOCL_OK;
-    return mocl_fail(x->ctx, MOCL_E_ARG, "%s: expected an f32 tensor, got %s; convert with :to('f32')", op,
-                     mocl_dtype_name(x->dtype));
-}
-
-mocl_status mocl_need_computed(const char *op, mocl_tensor *x) {
-    if (x->dtype != MK_BF16) return mocl_need_real(op, x);
-    if (x->storage->dev->k->gemm_bf16) return MOCL_OK;
-    return mocl_fail(x->ctx, MOCL_E_ARG, "%s: bf16 is storage alone on %s; convert with :to('f32'), or use device=cuda", op,
-                     x->storage->dev->name);
-}
-
-mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x) {
-    return mocl_tensor_new(out, x->storage->dev, MK_F32, x->ndim, x->shape);
-}
-
-mocl_status mocl_need_int(const char *op, mocl_tensor *x) {
-    if (x->dtype == MK_I32) return MOCL_OK;
-    return mocl_fail(x->ctx, MOCL_E_ARG, "%s: expected an i32 tensor, got %s", op, mocl_dtype_name(x->dtype));
-}
-
-mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b) {
-    if (a->storage->dev == b->storage->dev) return MOCL_OK;
-    return mocl_fail(a->ctx, MOCL_E_ARG, "%s: operands are on %s and %s; move one with :to(device)", op,
-                     a->storage->dev->name, b->storage->dev->name);
-}
-
-mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows) {
-    MOCL_TRY(mocl_need_int(op, offsets));
-    int64_t n = mocl_tensor_numel(offsets);
-    if (offsets->ndim != 1 || n < 1 || !mocl_tensor_is_contiguous(offsets))
-        return mocl_fail(offsets->ctx, MOCL_E_SHAPE, "%s: offsets must be a contiguous vector of B + 1 entries", op);
-    int32_t *host = mocl_alloc(offsets->ctx, (size_t)n * sizeof *host);
-    if (!host) return mocl_nomem(offsets->ctx, (size_t)n * sizeof *host);
-    mocl_status st = mocl_tensor_to_host(offsets, host);
-    bool good = !st && host[0] == 0 && host[n - 1] == rows;
-    for (int64_t i = 1; good && i < n; i++) good = host[i] >= host[i - 1];
-    mocl_free(host);
-    if (st) return st;
-    if (good) return MOCL_OK;
-    return mocl_fail(offsets->ctx, MOCL_E_SHAPE, "%s: offsets must rise from 0 to the number of rows, %lld", op,
-                     (long long)rows);
-}
-
-mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size, int64_t first) {
-    MOCL_TRY(mocl_need_int(op, idx));
-    int64_t n = mocl_tensor_numel(idx);
-    int32_t *host = mocl_alloc(idx->ctx, (size_t)n * sizeof *host);
-    if (!host) return mocl_nomem(idx->ctx, (size_t)n * sizeof *host);
-    mocl_status st = mocl_tensor_to_host(idx, host);
-    for (int64_t i = 0; i < n && !st; i++) {
-        if (host[i] < lowest || host[i] >= size)
-            st = mocl_fail(idx->ctx, MOCL_E_ARG, "%s: index %lld (entry %lld) is outside %lld .. %lld", op,
-                           (long long)host[i] + (long long)first, (long long)i + 1, (long long)first,
-                           (long long)size - 1 + (long long)first);
-    }
-    mocl_free(host);
-    return st;
-}
-
-mocl_status mocl_drop_on(mocl_status st, mocl_tensor **out) {
-    if (st) {
-        mocl_tensor_unref(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
-mocl_status mocl_record(mocl_tensor **out, mocl_node **node, const char *name, mocl_backward backward, int n_in,
-                        mocl_tensor *const *in, int n_saved, mocl_tensor *const *saved) {
-    mocl_ctx *ctx = (*out)->ctx;
-    mocl_node *n = NULL;
-    if (node) *node = NULL;
-    if (!mocl_grad_wanted(ctx, n_in, in)) return MOCL_OK;
-    mocl_status st = mocl_node_new(&n, ctx, name, backward, n_in, in, n_saved, saved);
-    if (st) return mocl_drop_on(st, out);
-    mocl_node_attach(n, 0, *out);
-    mocl_node_unref(n); /* *out holds it now */
-    if (node) *node = n;
-    return MOCL_OK;
-}
 
 /* ---- unary ---- */
 
@@ -142,25 +59,6 @@ static const char *binary_name(mk_binary op) {
     static const char *const names[] = {"add", "sub", "mul", "div", "maximum", "minimum", "pow",
                                         "eq",  "ne",  "lt",  "le",  "gt",      "ge"};
     return names[op];
-}
-
-mocl_status mocl_sum_to(mocl_tensor **out, mocl_tensor *x, int ndim, const int64_t *shape) {
-    mocl_tensor *cur = mocl_tensor_ref(x), *next = NULL;
-    mocl_status st = MOCL_OK;
-    *out = NULL;
-    while (!st && cur->ndim > ndim) {
-        st = mocl_reduce(&next, MK_SUM, cur, 0, false);
-        mocl_tensor_unref(cur);
-        cur = next;
-    }
-    for (int i = 0; !st && i < ndim; i++) {
-        if (shape[i] == cur->shape[i]) continue;
-        st = mocl_reduce(&next, MK_SUM, cur, i, true);
-        mocl_tensor_unref(cur);
-        cur = next;
-    }
-    *out = cur;
-    return st;
 }
 
 /* The slope of a^b in a: b a^(b-1), 0 where b is 0; in b: a^b log a, 0 where a is 0. There the formulas
@@ -234,29 +132,6 @@ static mocl_status binary_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor
     return st;
 }
 
-static mocl_status add_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
-    for (int side = 0; side < 2; side++)
-        if (mocl_node_wants(n, side)) din[side] = mocl_tensor_ref(dout[0]);
-    return MOCL_OK;
-}
-
-/* a + b of one shape, both bf16 */
-static mocl_status add_bf16(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b) {
-    mocl_tensor *in[2] = {a, b}, *c[2] = {NULL};
-    mocl_status st;
-    MOCL_GOTO(mocl_tensor_contiguous(&c[0], a), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&c[1], b), done);
-    MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    MOCL_GOTO(MOCL_KERNEL(a->storage->dev, add_bf16, mocl_tensor_numel(a), mocl_bf16(c[0]), mocl_bf16(c[1]), mocl_bf16(*out)),
-              done);
-    st = mocl_record(out, NULL, "add", add_backward, 2, in, 0, NULL);
-done:
-    mocl_drop_on(st, out);
-    mocl_tensor_unref(c[0]);
-    mocl_tensor_unref(c[1]);
-    return st;
-}
-
 mocl_status mocl_binary(mocl_tensor **out, mk_binary op, mocl_tensor *a, mocl_tensor *b) {
     int ndim;
     int64_t shape[MK_MAX_DIMS], sa[MK_MAX_DIMS], sb[MK_MAX_DIMS];
@@ -265,20 +140,18 @@ mocl_status mocl_binary(mocl_tensor **out, mk_binary op, mocl_tensor *a, mocl_te
     *out = NULL;
     MOCL_TRY(mocl_need_same_device(binary_name(op), a, b));
     MOCL_TRY(mocl_poll(a->ctx));
-    if (op == MK_ADD && a->dtype == MK_BF16 && b->dtype == MK_BF16 && mocl_tensor_same_shape(a, b)) {
-        MOCL_TRY(mocl_need_computed("add", a));
-        return add_bf16(out, a, b);
-    }
-    MOCL_TRY(mocl_need_real(binary_name(op), a));
-    MOCL_TRY(mocl_need_real(binary_name(op), b));
+    /* of bf16 there is the sum of two alike, which residual streams need */
+    bool rounded = op == MK_ADD && a->dtype == MK_BF16 && b->dtype == MK_BF16 && mocl_tensor_same_shape(a, b);
+    MOCL_TRY(rounded ? mocl_need_computed("add", a) : mocl_need_real(binary_name(op), a));
+    if (!rounded) MOCL_TRY(mocl_need_real(binary_name(op), b));
     if (!broadcast_shape(a, b, &ndim, shape))
         return mocl_fail(a->ctx, MOCL_E_SHAPE, "%s: %s and %s do not broadcast", binary_name(op),
                          mocl_shape_text(ta, a->ndim, a->shape), mocl_shape_text(tb, b->ndim, b->shape));
     broadcast_strides(a, ndim, shape, sa);
     broadcast_strides(b, ndim, shape, sb);
-    MOCL_TRY(mocl_tensor_new(out, a->storage->dev, MK_F32, ndim, shape));
-    mocl_status st = MOCL_KERNEL(a->storage->dev, binary, op, ndim, shape, mocl_real(a), sa, mocl_real(b), sb,
-                                 mocl_real(*out));
+    MOCL_TRY(mocl_tensor_new(out, a->storage->dev, a->dtype, ndim, shape));
+    mocl_status st = MOCL_KERNEL(a->storage->dev, binary, a->dtype, op, ndim, shape, mocl_tensor_data(a), sa,
+                                 mocl_tensor_data(b), sb, mocl_tensor_data(*out));
     if (mocl_drop_on(st, out)) return st;
     if (op >= MK_EQ) return MOCL_OK; /* comparisons are piecewise constant */
     mocl_tensor *in[2] = {a, b};

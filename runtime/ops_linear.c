@@ -98,54 +98,31 @@ mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b) {
     return mocl_record(out, NULL, "matmul", matmul_backward, 2, in, 2, in);
 }
 
-/* ---- linear ---- */
+/* ---- linear: inputs x, w, the bias, then A and B of each adapter ---- */
 
-/* x as [rows, k], contiguous */
-static mocl_status as_rows(mocl_tensor **c, mocl_tensor *x, int64_t *rows) {
-    MOCL_TRY(mocl_tensor_contiguous(c, x));
-    *rows = 1;
-    for (int i = 0; i < x->ndim - 1; i++) *rows *= x->shape[i];
-    return MOCL_OK;
-}
+enum { IN_X, IN_W, IN_BIAS, IN_ADAPTERS };
+enum { SAVED_X, SAVED_W, SAVED_ADAPTERS = SAVED_W + MK_WEIGHT_PARTS };
+/* of an adapter: A, B, its input where dropout makes it another than x, and that input times A^T */
+enum { LORA_A, LORA_B, LORA_X, LORA_U, LORA_SAVED };
+enum { FEW = IN_ADAPTERS + 2 + SAVED_ADAPTERS + LORA_SAVED }; /* tensors of a linear with one adapter */
 
-static mocl_status check_linear(const char *op, mocl_tensor *x, mocl_tensor *w) {
-    char tx[128], tw[128];
-    MOCL_TRY(w->dtype == MK_BF16 ? mocl_need_computed(op, x) : mocl_need_real(op, x));
-    MOCL_TRY(mocl_need_computed(op, w));
-    MOCL_TRY(mocl_need_same_device(op, x, w));
-    MOCL_TRY(mocl_poll(x->ctx));
-    if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
-        return mocl_fail(x->ctx, MOCL_E_SHAPE, "%s: input %s does not fit weight %s ([out, in])", op,
-                         mocl_shape_text(tx, x->ndim, x->shape), mocl_shape_text(tw, w->ndim, w->shape));
-    return MOCL_OK;
-}
+/* the rows of an adapter, and its numbers */
+typedef struct run {
+    double scale, dropout;
+    uint64_t key, stream;
+    int64_t first, rows;
+} run;
 
-static mocl_status new_output(mocl_tensor **out, mocl_tensor *x, int64_t n, mk_dtype dtype) {
-    int64_t shape[MK_MAX_DIMS];
-    memcpy(shape, x->shape, sizeof shape);
-    shape[x->ndim - 1] = n;
-    return mocl_tensor_new(out, x->storage->dev, dtype, x->ndim, shape);
-}
-
-/* c[m,n] = alpha op(a) op(b) + beta c on whole contiguous matrices */
-static mocl_status gemm(mocl_device *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
-                        const mk_real *a, const mk_real *b, double beta, mk_real *c) {
-    return MOCL_KERNEL(dev, gemm, ta, tb, m, n, k, alpha, a, ta ? m : k, 0, b, tb ? k : n, 0, beta, c, n, 0, 1);
-}
-
-/* the same on bf16 matrices, c being f32 or bf16 */
-static mocl_status gemm_bf16(int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, mocl_tensor *a, mocl_tensor *b,
-                             double beta, mocl_tensor *c) {
-    return MOCL_KERNEL(c->storage->dev, gemm_bf16, ta, tb, m, n, k, alpha, mocl_bf16(a), ta ? m : k, mocl_bf16(b), tb ? k : n,
-                       beta, c->dtype, mocl_tensor_data(c), n);
-}
-
-/* x in bf16, contiguous, without history */
-static mocl_status as_bf16(mocl_tensor **c, mocl_tensor *x) {
-    if (x->dtype == MK_BF16) return mocl_tensor_contiguous(c, x);
-    MOCL_TRY(mocl_tensor_new(c, x->storage->dev, MK_BF16, x->ndim, x->shape));
-    return mocl_drop_on(mocl_tensor_copy(*c, x), c);
-}
+/* A linear of m rows: operands of products are of `type`, f32 or bf16. in, saved: as above; saved are owned. */
+typedef struct linear {
+    mocl_ctx *ctx;
+    mocl_device *dev;
+    mk_weight w; /* [n, k] */
+    mk_dtype type;
+    int64_t m, n, k, n_runs;
+    run one, *runs;
+    mocl_tensor *few[FEW], **in, **saved;
+} linear;
 
 static int64_t leading(const mocl_tensor *x) { /* rows: the product of all dimensions but the last */
     int64_t rows = 1;
@@ -153,126 +130,105 @@ static int64_t leading(const mocl_tensor *x) { /* rows: the product of all dimen
     return rows;
 }
 
-/* ---- linear with bf16 weights: inputs x, w; saved w, and x where w wants a gradient ---- */
-
-static mocl_status linear_bf16_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
-    mocl_tensor *w = node->saved[0], *x = node->saved[1], *g = NULL;
-    int64_t n = w->shape[0], k = w->shape[1], m = leading(dout[0]);
-    mocl_status st;
-    MOCL_GOTO(as_bf16(&g, dout[0]), done);
-    if (mocl_node_wants(node, 0)) {
-        int64_t shape[MK_MAX_DIMS];
-        memcpy(shape, dout[0]->shape, sizeof shape);
-        shape[dout[0]->ndim - 1] = k;
-        MOCL_GOTO(mocl_tensor_new(&din[0], w->storage->dev, MK_F32, dout[0]->ndim, shape), done);
-        MOCL_GOTO(gemm_bf16(0, 0, m, k, n, 1, g, w, 0, din[0]), done);
-    }
-    if (mocl_node_wants(node, 1)) {
-        MOCL_GOTO(mocl_grad_like(&din[1], w), done);
-        MOCL_GOTO(gemm_bf16(1, 0, n, k, m, 1, g, x, 0, din[1]), done);
-    }
-    st = MOCL_OK;
-done:
-    mocl_tensor_unref(g);
-    return st;
+/* contiguous, of this dtype, without history */
+static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
+    if (x->dtype == dtype) return mocl_tensor_contiguous(c, x);
+    MOCL_TRY(mocl_tensor_new(c, x->storage->dev, dtype, x->ndim, x->shape));
+    return mocl_drop_on(mocl_tensor_copy(*c, x), c);
 }
 
-static mocl_status linear_bf16(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w) {
-    mocl_tensor *cx = NULL, *cw = NULL;
-    mocl_status st;
-    MOCL_GOTO(as_bf16(&cx, x), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
-    MOCL_GOTO(new_output(out, x, w->shape[0], MK_BF16), done);
-    MOCL_GOTO(gemm_bf16(0, 1, leading(x), w->shape[0], w->shape[1], 1, cx, cw, 0, *out), done);
-    mocl_tensor *in[2] = {x, w}, *saved[2] = {cw, w->node ? cx : NULL};
-    st = mocl_record(out, NULL, "linear", linear_bf16_backward, 2, in, 2, saved);
-done:
-    mocl_drop_on(st, out);
-    mocl_tensor_unref(cx);
-    mocl_tensor_unref(cw);
-    return st;
+/* row i of the contiguous matrix t with n columns */
+static void *row_at(const mocl_tensor *t, int64_t i, int64_t n) {
+    return (char *)mocl_tensor_data(t) + (size_t)(i * n) * mocl_dtype_size(t->dtype);
 }
 
-static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
-    mocl_tensor *x = node->saved[0], *w = node->saved[1], *g = dout[0];
-    mocl_device *dev = w->storage->dev;
-    int64_t n = w->shape[0], k = w->shape[1], m = n ? mocl_tensor_numel(g) / n : 0;
-    if (mocl_node_wants(node, 0)) {
-        MOCL_TRY(mocl_tensor_like(&din[0], x));
-        MOCL_TRY(gemm(dev, 0, 0, m, k, n, 1, mocl_real(g), mocl_real(w), 0, mocl_real(din[0])));
-    }
-    if (mocl_node_wants(node, 1)) {
-        MOCL_TRY(mocl_tensor_like(&din[1], w));
-        MOCL_TRY(gemm(dev, 1, 0, n, k, m, 1, mocl_real(g), mocl_real(x), 0, mocl_real(din[1])));
-    }
-    if (node->n_in > 2 && mocl_node_wants(node, 2)) MOCL_TRY(mocl_sum_to(&din[2], g, 1, &n));
+/* c[m, ...] = alpha op(a) op(w) + beta c on whole matrices; c is f32 or, where rounded, as a */
+static mocl_status times(const linear *l, int ta, int64_t m, double alpha, const void *a, int tw, const mk_weight *w, double beta,
+                         bool rounded, void *c) {
+    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
+    return MOCL_KERNEL(l->dev, gemm_weight, ta, m, alpha, l->type, a, ta ? m : k, tw, w, beta, rounded ? l->type : MK_F32, c, n);
+}
+
+static mocl_status check_lora(mocl_tensor *x, const mocl_weight *w, const mocl_lora *ad) {
+    char ta[128], tb[128];
+    MOCL_TRY(mocl_need_real("lora_linear", ad->a));
+    MOCL_TRY(mocl_need_real("lora_linear", ad->b));
+    MOCL_TRY(mocl_need_same_device("lora_linear", x, ad->a));
+    MOCL_TRY(mocl_need_same_device("lora_linear", x, ad->b));
+    if (ad->a->ndim != 2 || ad->b->ndim != 2 || ad->a->shape[1] != w->columns || ad->b->shape[0] != w->rows ||
+        ad->a->shape[0] != ad->b->shape[1])
+        return mocl_fail(x->ctx, MOCL_E_SHAPE, "lora_linear: A %s and B %s do not fit a weight of %lld x %lld",
+                         mocl_shape_text(ta, ad->a->ndim, ad->a->shape), mocl_shape_text(tb, ad->b->ndim, ad->b->shape),
+                         (long long)w->rows, (long long)w->columns);
     return MOCL_OK;
 }
 
-mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b) {
-    mocl_tensor *cx = NULL, *cw = NULL;
-    int64_t rows, one = 1, zero = 0;
-    char tb[128];
-    *out = NULL;
-    MOCL_TRY(check_linear("linear", x, w));
-    if (w->dtype == MK_BF16 && b)
-        return mocl_fail(x->ctx, MOCL_E_ARG, "linear: a bias beside a bf16 weight is not computed; add it to the output in f32");
-    if (w->dtype == MK_BF16) return linear_bf16(out, x, w);
-    int64_t n = w->shape[0], k = w->shape[1];
-    if (b) {
-        MOCL_TRY(mocl_need_real("linear", b));
-        MOCL_TRY(mocl_need_same_device("linear", x, b));
-        if (b->ndim != 1 || b->shape[0] != n || !mocl_tensor_is_contiguous(b))
-            return mocl_fail(x->ctx, MOCL_E_SHAPE, "linear: bias %s does not fit %lld outputs",
-                             mocl_shape_text(tb, b->ndim, b->shape), (long long)n);
-    }
-    mocl_status st = as_rows(&cx, x, &rows);
-    if (!st) st = mocl_tensor_contiguous(&cw, w);
-    if (!st) st = new_output(out, x, n, MK_F32);
-    if (!st) st = gemm(x->storage->dev, 0, 1, rows, n, k, 1, mocl_real(cx), mocl_real(cw), 0, mocl_real(*out));
-    if (!st && b) {
-        int64_t shape[2] = {rows, n}, full[2] = {n, one}, row[2] = {zero, one};
-        st = MOCL_KERNEL(x->storage->dev, binary, MK_ADD, 2, shape, mocl_real(*out), full, mocl_real(b), row,
-                         mocl_real(*out));
-    }
-    mocl_drop_on(st, out);
-    mocl_tensor *in[3] = {x, w, b}, *saved[2] = {cx, cw};
-    if (!st) st = mocl_record(out, NULL, "linear", linear_backward, b ? 3 : 2, in, 2, saved);
-    mocl_tensor_unref(cx);
-    mocl_tensor_unref(cw);
-    return st;
+static mocl_status check_linear(const char *op, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias) {
+    const mocl_tensor *t = w->part[0];
+    char tx[128], tw[128], tb[128];
+    int64_t shape[2] = {w->rows, w->columns};
+    bool plain = mocl_weight_is_plain(w);
+    MOCL_TRY(w->format == MK_FORMAT_F32 ? mocl_need_real(op, x) : mocl_need_computed(op, x));
+    if (plain) MOCL_TRY(mocl_need_computed(op, w->part[0]));
+    MOCL_TRY(mocl_need_same_device(op, x, w->part[0]));
+    MOCL_TRY(mocl_poll(x->ctx));
+    if (x->ndim < 1 || (plain && t->ndim != 2) || x->shape[x->ndim - 1] != w->columns)
+        return mocl_fail(x->ctx, MOCL_E_SHAPE, "%s: input %s does not fit weight %s ([out, in])", op,
+                         mocl_shape_text(tx, x->ndim, x->shape),
+                         plain ? mocl_shape_text(tw, t->ndim, t->shape) : mocl_shape_text(tw, 2, shape));
+    if (!bias) return MOCL_OK;
+    MOCL_TRY(mocl_need_real("linear", bias));
+    MOCL_TRY(mocl_need_same_device("linear", x, bias));
+    if (bias->ndim != 1 || bias->shape[0] != w->rows || !mocl_tensor_is_contiguous(bias))
+        return mocl_fail(x->ctx, MOCL_E_SHAPE, "linear: bias %s does not fit %lld outputs",
+                         mocl_shape_text(tb, bias->ndim, bias->shape), (long long)w->rows);
+    return MOCL_OK;
 }
 
-/* ---- linear with adapter: inputs x, w, A, B; saved x, w, A, B, xd (dropped-out x or NULL), u = xd A^T ---- */
+/* what a backward function reads from its node */
+static linear linear_of(const mocl_node *node) {
+    linear l = {.ctx = node->ctx, .n_runs = (node->n_in - IN_ADAPTERS) / 2, .runs = node->extra, .saved = node->saved};
+    l.dev = node->saved[SAVED_W]->storage->dev;
+    l.type = (mk_dtype)node->integer[0];
+    l.m = node->integer[1];
+    l.n = node->integer[2];
+    l.k = node->integer[3];
+    mocl_weight w = {.format = (mk_format)node->integer[4], .rows = l.n, .columns = l.k};
+    memcpy(w.part, node->saved + SAVED_W, sizeof w.part);
+    l.w = mocl_weight_kernel(&w);
+    return l;
+}
 
-static mocl_status lora_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
-    mocl_tensor *x = node->saved[0], *w = node->saved[1], *a = node->saved[2], *b = node->saved[3], *xd = node->saved[4],
-                *u = node->saved[5], *g = dout[0], *du = NULL;
-    mocl_device *dev = w->storage->dev;
-    double scale = node->num[0], p = node->num[1];
-    int64_t n = w->shape[0], k = w->shape[1], r = a->shape[0], m = n ? mocl_tensor_numel(g) / n : 0;
+/* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward.
+** g [m, n] of l->type; dx [m, k] or NULL */
+static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, mocl_tensor *dx,
+                                mocl_tensor **din) {
+    const run *r = &l->runs[i];
+    mocl_tensor *const *s = l->saved + SAVED_ADAPTERS + i * LORA_SAVED, *a = s[LORA_A], *b = s[LORA_B], *u = s[LORA_U], *du = NULL;
+    int in_a = (int)(IN_ADAPTERS + 2 * i), in_b = in_a + 1;
+    int64_t rank = a->shape[0];
+    const void *gr = row_at(g, r->first, l->n);
+    mk_weight wa = mocl_weight_plain(l->type, rank, l->k, mocl_tensor_data(a));
+    mk_weight wb = mocl_weight_plain(l->type, l->n, rank, mocl_tensor_data(b));
+    mk_weight wu = mocl_weight_plain(l->type, r->rows, rank, mocl_tensor_data(u));
+    mk_weight wx = mocl_weight_plain(l->type, r->rows, l->k, s[LORA_X] ? mocl_tensor_data(s[LORA_X])
+                                                             : l->saved[SAVED_X] ? row_at(l->saved[SAVED_X], r->first, l->k) : NULL);
     mocl_status st;
     MOCL_GOTO(mocl_tensor_like(&du, u), done);
-    MOCL_GOTO(gemm(dev, 0, 0, m, r, n, scale, mocl_real(g), mocl_real(b), 0, mocl_real(du)), done);
-    if (mocl_node_wants(node, 2)) {
-        MOCL_GOTO(mocl_tensor_like(&din[2], a), done);
-        MOCL_GOTO(gemm(dev, 1, 0, r, k, m, 1, mocl_real(du), mocl_real(xd ? xd : x), 0, mocl_real(din[2])), done);
+    MOCL_GOTO(times(l, 0, r->rows, r->scale, gr, 0, &wb, 0, true, mocl_tensor_data(du)), done);
+    if (mocl_node_wants(node, in_a)) {
+        MOCL_GOTO(mocl_grad_like(&din[in_a], a), done);
+        MOCL_GOTO(times(l, 1, rank, 1, mocl_tensor_data(du), 0, &wx, 0, false, mocl_real(din[in_a])), done);
     }
-    if (mocl_node_wants(node, 3)) {
-        MOCL_GOTO(mocl_tensor_like(&din[3], b), done);
-        MOCL_GOTO(gemm(dev, 1, 0, n, r, m, scale, mocl_real(g), mocl_real(u), 0, mocl_real(din[3])), done);
+    if (mocl_node_wants(node, in_b)) {
+        MOCL_GOTO(mocl_grad_like(&din[in_b], b), done);
+        MOCL_GOTO(times(l, 1, l->n, r->scale, gr, 0, &wu, 0, false, mocl_real(din[in_b])), done);
     }
-    if (mocl_node_wants(node, 1)) {
-        MOCL_GOTO(mocl_tensor_like(&din[1], w), done);
-        MOCL_GOTO(gemm(dev, 1, 0, n, k, m, 1, mocl_real(g), mocl_real(x), 0, mocl_real(din[1])), done);
-    }
-    if (mocl_node_wants(node, 0)) {
-        MOCL_GOTO(mocl_tensor_like(&din[0], x), done);
-        MOCL_GOTO(gemm(dev, 0, 0, m, k, r, 1, mocl_real(du), mocl_real(a), 0, mocl_real(din[0])), done);
-        if (p > 0) /* the same mask as forward */
-            MOCL_GOTO(MOCL_KERNEL(dev, dropout, mocl_tensor_numel(x), p, (uint64_t)node->integer[0],
-                                  (uint64_t)node->integer[1], mocl_real(din[0]), mocl_real(din[0])), done);
-        MOCL_GOTO(gemm(dev, 0, 0, m, k, n, 1, mocl_real(g), mocl_real(w), 1, mocl_real(din[0])), done);
+    if (dx) {
+        mk_real *to = mocl_real(dx) + r->first * l->k;
+        MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, 0, false, to), done);
+        if (r->dropout > 0)
+            MOCL_GOTO(MOCL_KERNEL(l->dev, dropout, MK_F32, r->rows * l->k, r->dropout, r->key, r->stream, to, to), done);
     }
     st = MOCL_OK;
 done:
@@ -280,134 +236,146 @@ done:
     return st;
 }
 
-/* The same with bf16 weights. The adapter is f32; copies of it rounded to bf16 enter the products and are saved. */
+/* rows first .. end - 1 of dx: g W, added where an adapter has left something there */
+static mocl_status add_gradient(const linear *l, const mocl_tensor *g, int64_t first, int64_t end, bool added, mocl_tensor *dx) {
+    if (first == end) return MOCL_OK;
+    return times(l, 0, end - first, 1, row_at(g, first, l->n), 0, &l->w, added, false, mocl_real(dx) + first * l->k);
+}
 
-static mocl_status lora_bf16_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
-    mocl_tensor *x = node->saved[0], *w = node->saved[1], *a = node->saved[2], *b = node->saved[3], *xd = node->saved[4],
-                *u = node->saved[5], *g = NULL, *du = NULL;
-    double scale = node->num[0], p = node->num[1];
-    int64_t n = w->shape[0], k = w->shape[1], r = a->shape[0], m = leading(dout[0]);
+static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
+    linear l = linear_of(node);
+    mocl_tensor *g = NULL, *dx = NULL;
+    int64_t shape[MK_MAX_DIMS], at = 0, sizes[2] = {l.n, l.k};
     mocl_status st;
-    MOCL_GOTO(as_bf16(&g, dout[0]), done);
-    MOCL_GOTO(mocl_tensor_like(&du, u), done);
-    MOCL_GOTO(gemm_bf16(0, 0, m, r, n, scale, g, b, 0, du), done);
-    if (mocl_node_wants(node, 2)) {
-        MOCL_GOTO(mocl_grad_like(&din[2], a), done);
-        MOCL_GOTO(gemm_bf16(1, 0, r, k, m, 1, du, xd ? xd : x, 0, din[2]), done);
+    MOCL_GOTO(as_dtype(&g, dout[0], l.type), done);
+    if (mocl_node_wants(node, IN_X)) {
+        memcpy(shape, g->shape, sizeof shape);
+        shape[g->ndim - 1] = l.k;
+        MOCL_GOTO(mocl_tensor_new(&din[IN_X], l.dev, MK_F32, g->ndim, shape), done);
+        dx = din[IN_X];
     }
-    if (mocl_node_wants(node, 3)) {
-        MOCL_GOTO(mocl_grad_like(&din[3], b), done);
-        MOCL_GOTO(gemm_bf16(1, 0, n, r, m, scale, g, u, 0, din[3]), done);
+    for (int64_t i = 0; i < l.n_runs; i++) MOCL_GOTO(run_backward(&l, i, node, g, dx, din), done);
+    if (mocl_node_wants(node, IN_W)) {
+        mk_weight x = mocl_weight_plain(l.type, l.m, l.k, mocl_tensor_data(l.saved[SAVED_X]));
+        MOCL_GOTO(mocl_tensor_new(&din[IN_W], l.dev, MK_F32, 2, sizes), done);
+        MOCL_GOTO(times(&l, 1, l.n, 1, mocl_tensor_data(g), 0, &x, 0, false, mocl_real(din[IN_W])), done);
     }
-    if (mocl_node_wants(node, 1)) {
-        MOCL_GOTO(mocl_grad_like(&din[1], w), done);
-        MOCL_GOTO(gemm_bf16(1, 0, n, k, m, 1, g, x, 0, din[1]), done);
+    for (int64_t i = 0; dx && i < l.n_runs; at = l.runs[i].first + l.runs[i].rows, i++) {
+        if (l.runs[i].first > at) MOCL_GOTO(add_gradient(&l, g, at, l.runs[i].first, false, dx), done);
+        MOCL_GOTO(add_gradient(&l, g, l.runs[i].first, l.runs[i].first + l.runs[i].rows, true, dx), done);
     }
-    if (mocl_node_wants(node, 0)) {
-        MOCL_GOTO(mocl_grad_like(&din[0], x), done);
-        MOCL_GOTO(gemm_bf16(0, 0, m, k, r, 1, du, a, 0, din[0]), done);
-        if (p > 0) /* the same mask as forward */
-            MOCL_GOTO(MOCL_KERNEL(w->storage->dev, dropout, mocl_tensor_numel(x), p, (uint64_t)node->integer[0],
-                                  (uint64_t)node->integer[1], mocl_real(din[0]), mocl_real(din[0])), done);
-        MOCL_GOTO(gemm_bf16(0, 0, m, k, n, 1, g, w, 1, din[0]), done);
-    }
+    if (dx && (!l.n_runs || at < l.m)) MOCL_GOTO(add_gradient(&l, g, at, l.m, false, dx), done);
     st = MOCL_OK;
+    if (mocl_node_wants(node, IN_BIAS)) st = mocl_sum_to(&din[IN_BIAS], dout[0], 1, sizes);
 done:
     mocl_tensor_unref(g);
-    mocl_tensor_unref(du);
     return st;
 }
 
-/* What both backward functions of lora_linear read from the node. */
-static mocl_status record_lora(mocl_tensor **out, mocl_backward backward, mocl_tensor *const *in, mocl_tensor *const *saved,
-                               double scale, double p, uint64_t key, uint64_t stream) {
+/* out += the part of adapter i, and what backward needs of it */
+static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_tensor *cx, mocl_tensor *out) {
+    run *r = &l->runs[i];
+    mocl_tensor **s = l->saved + SAVED_ADAPTERS + i * LORA_SAVED;
+    int64_t rank = ad->a->shape[0], ushape[2], xshape[2];
+    l->in[IN_ADAPTERS + 2 * i] = ad->a;
+    l->in[IN_ADAPTERS + 2 * i + 1] = ad->b;
+    *r = (run){.scale = ad->scale, .dropout = ad->dropout, .key = ad->key, .stream = ad->stream, .first = ad->first,
+               .rows = (ad->end < 0 ? l->m : ad->end) - ad->first};
+    ushape[0] = xshape[0] = r->rows;
+    ushape[1] = rank;
+    xshape[1] = l->k;
+    MOCL_TRY(as_dtype(&s[LORA_A], ad->a, l->type));
+    MOCL_TRY(as_dtype(&s[LORA_B], ad->b, l->type));
+    const void *x = row_at(cx, r->first, l->k);
+    if (r->dropout > 0) {
+        MOCL_TRY(mocl_tensor_new(&s[LORA_X], l->dev, l->type, 2, xshape));
+        int64_t n = r->rows * l->k;
+        void *to = mocl_tensor_data(s[LORA_X]);
+        MOCL_TRY(MOCL_KERNEL(l->dev, dropout, l->type, n, r->dropout, r->key, r->stream, x, to));
+        x = to;
+    }
+    MOCL_TRY(mocl_tensor_new(&s[LORA_U], l->dev, l->type, 2, ushape));
+    mk_weight a = mocl_weight_plain(l->type, rank, l->k, mocl_tensor_data(s[LORA_A]));
+    mk_weight b = mocl_weight_plain(l->type, l->n, rank, mocl_tensor_data(s[LORA_B]));
+    MOCL_TRY(times(l, 0, r->rows, 1, x, 1, &a, 0, true, mocl_tensor_data(s[LORA_U])));
+    return times(l, 0, r->rows, r->scale, mocl_tensor_data(s[LORA_U]), 1, &b, 1, true, row_at(out, r->first, l->n));
+}
+
+/* every row of out becomes the bias */
+static mocl_status put_bias(const linear *l, mocl_tensor *bias, mocl_tensor *out) {
+    int64_t shape[2] = {l->m, l->n}, from[2] = {0, 1}, to[2] = {l->n, 1};
+    mocl_tensor *c = NULL;
+    MOCL_TRY(as_dtype(&c, bias, l->type));
+    mocl_status st = MOCL_KERNEL(l->dev, copy, l->type, 2, shape, mocl_tensor_data(c), from, mocl_tensor_data(out), to);
+    mocl_tensor_unref(c);
+    return st;
+}
+
+/* room for the tensors and numbers of n_runs adapters */
+static mocl_status linear_room(linear *l) {
+    int64_t n_in = IN_ADAPTERS + 2 * l->n_runs;
+    l->in = l->few;
+    l->runs = &l->one;
+    if (l->n_runs > 1) {
+        size_t n = (size_t)(n_in + SAVED_ADAPTERS + LORA_SAVED * l->n_runs), tensors = n * sizeof(mocl_tensor *);
+        l->in = mocl_calloc(l->ctx, 1, tensors + (size_t)l->n_runs * sizeof(run));
+        if (!l->in) return mocl_nomem(l->ctx, tensors);
+        l->runs = (run *)(l->in + n);
+    }
+    l->saved = l->in + n_in;
+    return MOCL_OK;
+}
+
+/* the node of an output, with what linear_of takes from it */
+static mocl_status linear_record(const linear *l, mocl_tensor **out, const char *op, mk_format format) {
     mocl_node *node = NULL;
-    mocl_status st = mocl_record(out, &node, "lora_linear", backward, 4, in, 6, saved);
-    if (node) {
-        node->num[0] = scale;
-        node->num[1] = p;
-        node->integer[0] = (int64_t)key;
-        node->integer[1] = (int64_t)stream;
-    }
-    return st;
+    MOCL_TRY(mocl_record(out, &node, op, linear_backward, (int)(IN_ADAPTERS + 2 * l->n_runs), l->in,
+                         (int)(SAVED_ADAPTERS + LORA_SAVED * l->n_runs), l->saved));
+    if (!node) return MOCL_OK;
+    const int64_t numbers[5] = {l->type, l->m, l->n, l->k, format};
+    memcpy(node->integer, numbers, sizeof numbers);
+    if (!l->n_runs) return MOCL_OK;
+    size_t bytes = (size_t)l->n_runs * sizeof(run);
+    node->extra = mocl_alloc(l->ctx, bytes);
+    if (!node->extra) return mocl_drop_on(mocl_nomem(l->ctx, bytes), out);
+    memcpy(node->extra, l->runs, bytes);
+    return MOCL_OK;
 }
 
-static mocl_status lora_linear_bf16(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
-                                    double scale, double p, uint64_t key, uint64_t stream) {
-    mocl_tensor *cx = NULL, *cw = NULL, *ca = NULL, *cb = NULL, *xd = NULL, *u = NULL;
-    int64_t rows = leading(x), n = w->shape[0], k = w->shape[1], r = a->shape[0], ushape[2] = {rows, r};
+mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias, const mocl_lora *adapter) {
+    const char *op = adapter ? "lora_linear" : "linear";
+    linear l = {.ctx = x->ctx, .dev = x->storage->dev, .n = w->rows, .k = w->columns};
+    mocl_tensor *cx = NULL;
+    int64_t shape[MK_MAX_DIMS], i = 0;
     mocl_status st;
-    MOCL_GOTO(as_bf16(&cx, x), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
-    MOCL_GOTO(as_bf16(&ca, a), done);
-    MOCL_GOTO(as_bf16(&cb, b), done);
-    if (p > 0) {
-        MOCL_GOTO(mocl_tensor_like(&xd, cx), done);
-        MOCL_GOTO(MOCL_KERNEL(x->storage->dev, dropout_bf16, mocl_tensor_numel(cx), p, key, stream, mocl_bf16(cx),
-                              mocl_bf16(xd)), done);
+    *out = NULL;
+    MOCL_TRY(check_linear(op, x, w, bias));
+    for (const mocl_lora *ad = adapter; ad; ad = ad->next, l.n_runs++) MOCL_TRY(check_lora(x, w, ad));
+    l.type = w->format == MK_FORMAT_F32 ? MK_F32 : w->format == MK_FORMAT_BF16 ? MK_BF16 : x->dtype;
+    l.m = leading(x);
+    MOCL_TRY(linear_room(&l));
+    l.in[IN_X] = x;
+    l.in[IN_W] = mocl_weight_is_plain(w) ? w->part[0] : NULL;
+    l.in[IN_BIAS] = bias;
+    MOCL_GOTO(as_dtype(&cx, x, l.type), done);
+    mocl_weight laid = *w;
+    for (int p = 0; p < MK_WEIGHT_PARTS && w->part[p]; p++) {
+        MOCL_GOTO(mocl_tensor_contiguous(&l.saved[SAVED_W + p], w->part[p]), done);
+        laid.part[p] = l.saved[SAVED_W + p];
     }
-    MOCL_GOTO(new_output(out, x, n, MK_BF16), done);
-    MOCL_GOTO(mocl_tensor_new(&u, x->storage->dev, MK_BF16, 2, ushape), done);
-    MOCL_GOTO(gemm_bf16(0, 1, rows, n, k, 1, cx, cw, 0, *out), done);
-    MOCL_GOTO(gemm_bf16(0, 1, rows, r, k, 1, xd ? xd : cx, ca, 0, u), done);
-    MOCL_GOTO(gemm_bf16(0, 1, rows, n, r, scale, u, cb, 1, *out), done);
-    mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, cw, ca, cb, xd, u};
-    st = record_lora(out, lora_bf16_backward, in, saved, scale, p, key, stream);
+    l.w = mocl_weight_kernel(&laid);
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = l.n;
+    MOCL_GOTO(mocl_tensor_new(out, l.dev, l.type, x->ndim, shape), done);
+    if (bias) MOCL_GOTO(put_bias(&l, bias, *out), done);
+    MOCL_GOTO(times(&l, 0, l.m, 1, mocl_tensor_data(cx), 1, &l.w, bias != NULL, true, mocl_tensor_data(*out)), done);
+    for (const mocl_lora *ad = adapter; ad; ad = ad->next) MOCL_GOTO(run_forward(&l, i++, ad, cx, *out), done);
+    if (adapter || mocl_grad_wanted(l.ctx, 1, &l.in[IN_W])) l.saved[SAVED_X] = mocl_tensor_ref(cx);
+    st = linear_record(&l, out, op, w->format);
 done:
     mocl_drop_on(st, out);
     mocl_tensor_unref(cx);
-    mocl_tensor_unref(cw);
-    mocl_tensor_unref(ca);
-    mocl_tensor_unref(cb);
-    mocl_tensor_unref(xd);
-    mocl_tensor_unref(u);
-    return st;
-}
-
-mocl_status mocl_lora_linear(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *a, mocl_tensor *b,
-                             double scale, double p, uint64_t key, uint64_t stream) {
-    mocl_tensor *cx = NULL, *cw = NULL, *ca = NULL, *cb = NULL, *xd = NULL, *u = NULL;
-    mocl_device *dev = x->storage->dev;
-    int64_t rows, ushape[2];
-    mocl_status st;
-    char ta[128], tb[128];
-    *out = NULL;
-    MOCL_TRY(check_linear("lora_linear", x, w));
-    MOCL_TRY(mocl_need_real("lora_linear", a));
-    MOCL_TRY(mocl_need_real("lora_linear", b));
-    MOCL_TRY(mocl_need_same_device("lora_linear", x, a));
-    MOCL_TRY(mocl_need_same_device("lora_linear", x, b));
-    int64_t n = w->shape[0], k = w->shape[1];
-    if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != k || b->shape[0] != n || a->shape[0] != b->shape[1])
-        return mocl_fail(x->ctx, MOCL_E_SHAPE, "lora_linear: A %s and B %s do not fit a weight of %lld x %lld",
-                         mocl_shape_text(ta, a->ndim, a->shape), mocl_shape_text(tb, b->ndim, b->shape), (long long)n,
-                         (long long)k);
-    if (w->dtype == MK_BF16) return lora_linear_bf16(out, x, w, a, b, scale, p, key, stream);
-    int64_t r = a->shape[0];
-    MOCL_GOTO(as_rows(&cx, x, &rows), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&ca, a), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&cb, b), done);
-    ushape[0] = rows;
-    ushape[1] = r;
-    if (p > 0) {
-        MOCL_GOTO(mocl_tensor_like(&xd, cx), done);
-        MOCL_GOTO(MOCL_KERNEL(dev, dropout, mocl_tensor_numel(cx), p, key, stream, mocl_real(cx), mocl_real(xd)), done);
-    }
-    MOCL_GOTO(new_output(out, x, n, MK_F32), done);
-    MOCL_GOTO(mocl_tensor_new(&u, dev, MK_F32, 2, ushape), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, n, k, 1, mocl_real(cx), mocl_real(cw), 0, mocl_real(*out)), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, r, k, 1, mocl_real(xd ? xd : cx), mocl_real(ca), 0, mocl_real(u)), done);
-    MOCL_GOTO(gemm(dev, 0, 1, rows, n, r, scale, mocl_real(u), mocl_real(cb), 1, mocl_real(*out)), done);
-    mocl_tensor *in[4] = {x, w, a, b}, *saved[6] = {cx, cw, ca, cb, xd, u};
-    st = record_lora(out, lora_backward, in, saved, scale, p, key, stream);
-done:
-    if (st) mocl_drop_on(st, out);
-    mocl_tensor_unref(cx);
-    mocl_tensor_unref(cw);
-    mocl_tensor_unref(ca);
-    mocl_tensor_unref(cb);
-    mocl_tensor_unref(xd);
-    mocl_tensor_unref(u);
+    for (int64_t s = 0; s < SAVED_ADAPTERS + LORA_SAVED * l.n_runs; s++) mocl_tensor_unref(l.saved[s]);
+    if (l.in != l.few) mocl_free(l.in);
     return st;
 }

@@ -15,13 +15,16 @@ enum { KEEP_MAX = 32 << 20 /* numbers: 128 MiB for the policy, as much for a ref
 ** Outputs: logp, entropy, kl. */
 enum { S_HIDDEN, S_W, S_REF, S_TARGET, S_LSE, S_ENTROPY, S_KL, S_REF_LSE, S_LOGITS, S_REF_LOGITS, S_COUNT };
 
+/* rows of a contiguous matrix from row `start` on, as kernels take them */
+static const void *rows_from(const mocl_tensor *t, int64_t start) {
+    return (const char *)mocl_tensor_data(t) + (size_t)(start * t->shape[1]) * mocl_dtype_size(t->dtype);
+}
+
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits) {
     int64_t d = w->shape[1], vocab = w->shape[0];
-    if (w->dtype == MK_BF16)
-        return MOCL_KERNEL(w->storage->dev, gemm_bf16, 0, 1, m, vocab, d, 1.0, mocl_bf16(hidden) + start * d, d, mocl_bf16(w), d,
-                           0.0, MK_F32, logits, vocab);
-    return MOCL_KERNEL(w->storage->dev, gemm, 0, 1, m, vocab, d, 1.0, mocl_real(hidden) + start * d, d, 0, mocl_real(w),
-                       d, 0, 0.0, logits, vocab, 0, 1);
+    mk_weight head = mocl_weight_plain(w->dtype, vocab, d, mocl_tensor_data(w));
+    return MOCL_KERNEL(w->storage->dev, gemm_weight, 0, m, 1.0, w->dtype, rows_from(hidden, start), d, 1, &head, 0.0, MK_F32,
+                       logits, vocab);
 }
 
 /* the numbers of x from row `start`, or NULL where there is no gradient dout that needs them */
@@ -41,7 +44,7 @@ static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
     if (mocl_node_wants(n, 1)) MOCL_GOTO(mocl_tensor_full(&din[1], dev, MK_F32, 2, w->shape, 0), done);
     if (!kept) MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
     MOCL_GOTO(mocl_tensor_new(&dlogits, dev, MK_F32, 2, shape), done);
-    if (w->dtype == MK_BF16) MOCL_GOTO(mocl_tensor_new(&rounded, dev, MK_BF16, 2, shape), done);
+    if (w->dtype != MK_F32) MOCL_GOTO(mocl_tensor_new(&rounded, dev, w->dtype, 2, shape), done);
     if (dout[2] && !ref_kept) MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
@@ -54,22 +57,19 @@ static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
                               mocl_real(lse) + start, from(dout[2], ref_lse, start), from(dout[2], kl, start),
                               from(dout[0], dout[0], start), from(dout[1], dout[1], start), from(dout[2], dout[2], start),
                               mocl_real(dlogits)), done);
-        if (w->dtype == MK_BF16) {
-            MOCL_GOTO(MOCL_KERNEL(dev, cast, m * vocab, MK_F32, mocl_real(dlogits), MK_BF16, mocl_bf16(rounded)), done);
-            if (din[0])
-                MOCL_GOTO(MOCL_KERNEL(dev, gemm_bf16, 0, 0, m, d, vocab, 1.0, mocl_bf16(rounded), vocab, mocl_bf16(w), d, 0.0,
-                                      MK_F32, mocl_real(din[0]) + start * d, d), done);
-            if (din[1])
-                MOCL_GOTO(MOCL_KERNEL(dev, gemm_bf16, 1, 0, vocab, d, m, 1.0, mocl_bf16(rounded), vocab, mocl_bf16(h) + start * d,
-                                      d, 1.0, MK_F32, mocl_real(din[1]), d), done);
-            continue;
+        const void *g = mocl_tensor_data(dlogits);
+        if (rounded) {
+            MOCL_GOTO(MOCL_KERNEL(dev, cast, m * vocab, MK_F32, g, w->dtype, mocl_tensor_data(rounded)), done);
+            g = mocl_tensor_data(rounded);
         }
+        mk_weight head = mocl_weight_plain(w->dtype, vocab, d, mocl_tensor_data(w));
+        mk_weight states = mocl_weight_plain(w->dtype, m, d, rows_from(h, start));
         if (din[0])
-            MOCL_GOTO(MOCL_KERNEL(dev, gemm, 0, 0, m, d, vocab, 1.0, mocl_real(dlogits), vocab, 0, mocl_real(w), d, 0, 0.0,
-                                  mocl_real(din[0]) + start * d, d, 0, 1), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, gemm_weight, 0, m, 1.0, w->dtype, g, vocab, 0, &head, 0.0, MK_F32,
+                                  mocl_real(din[0]) + start * d, d), done);
         if (din[1])
-            MOCL_GOTO(MOCL_KERNEL(dev, gemm, 1, 0, vocab, d, m, 1.0, mocl_real(dlogits), vocab, 0,
-                                  mocl_real(h) + start * d, d, 0, 1.0, mocl_real(din[1]), d, 0, 1), done);
+            MOCL_GOTO(MOCL_KERNEL(dev, gemm_weight, 1, vocab, 1.0, w->dtype, g, vocab, 0, &states, 1.0, MK_F32,
+                                  mocl_real(din[1]), d), done);
     }
 done:
     mocl_tensor_unref(logits);

@@ -43,8 +43,7 @@ static mocl_status rmsnorm_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
     int64_t rows = row_count(x), width = x->shape[x->ndim - 1];
     mk_real *weight = w ? mocl_real(w) : NULL, *rstd = mocl_real(n->saved[2]), *dy = mocl_real(dout[0]);
     mk_real *dx = mocl_real(din[0]), *dw = want_w ? mocl_real(din[1]) : NULL;
-    MOCL_TRY(x->dtype == MK_BF16 ? MOCL_KERNEL(dev, rmsnorm_bwd_bf16, rows, width, mocl_bf16(x), weight, rstd, dy, dx, dw)
-                                 : MOCL_KERNEL(dev, rmsnorm_bwd, rows, width, mocl_real(x), weight, rstd, dy, dx, dw));
+    MOCL_TRY(MOCL_KERNEL(dev, rmsnorm_bwd, x->dtype, rows, width, mocl_tensor_data(x), weight, rstd, dy, dx, dw));
     if (!mocl_node_wants(n, 0)) {
         mocl_tensor_unref(din[0]);
         din[0] = NULL;
@@ -68,10 +67,8 @@ mocl_status mocl_rmsnorm_to(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, d
     MOCL_GOTO(mocl_tensor_contiguous(&c, x), done);
     MOCL_GOTO(mocl_tensor_new(&rstd, dev, MK_F32, 1, &rows), done);
     MOCL_GOTO(mocl_tensor_new(out, dev, dtype, c->ndim, c->shape), done);
-    st = x->dtype == MK_BF16 ? MOCL_KERNEL(dev, rmsnorm_bf16, rows, x->shape[x->ndim - 1], mocl_bf16(c), w ? mocl_real(w) : NULL,
-                                           eps, dtype, mocl_tensor_data(*out), mocl_real(rstd))
-                             : MOCL_KERNEL(dev, rmsnorm, rows, x->shape[x->ndim - 1], mocl_real(c), w ? mocl_real(w) : NULL,
-                                           eps, mocl_real(*out), mocl_real(rstd));
+    st = MOCL_KERNEL(dev, rmsnorm, x->dtype, rows, x->shape[x->ndim - 1], mocl_tensor_data(c), w ? mocl_real(w) : NULL, eps, dtype,
+                     mocl_tensor_data(*out), mocl_real(rstd));
     if (st) goto done;
     mocl_tensor *in[2] = {x, w}, *saved[3] = {c, w, rstd};
     st = mocl_record(out, NULL, "rmsnorm", rmsnorm_backward, w ? 2 : 1, in, 3, saved);
@@ -139,7 +136,7 @@ done:
 
 static mocl_status dropout_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     MOCL_TRY(mocl_tensor_like(&din[0], dout[0]));
-    return MOCL_KERNEL(dout[0]->storage->dev, dropout, mocl_tensor_numel(dout[0]), n->num[0], (uint64_t)n->integer[0],
+    return MOCL_KERNEL(dout[0]->storage->dev, dropout, MK_F32, mocl_tensor_numel(dout[0]), n->num[0], (uint64_t)n->integer[0],
                        (uint64_t)n->integer[1], mocl_real(dout[0]), mocl_real(din[0]));
 }
 
@@ -152,7 +149,7 @@ mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t k
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
     mocl_status st = mocl_tensor_like(out, c);
     if (!st)
-        st = MOCL_KERNEL(x->storage->dev, dropout, mocl_tensor_numel(c), p, key, stream, mocl_real(c), mocl_real(*out));
+        st = MOCL_KERNEL(x->storage->dev, dropout, MK_F32, mocl_tensor_numel(c), p, key, stream, mocl_real(c), mocl_real(*out));
     mocl_tensor_unref(c);
     if (mocl_drop_on(st, out)) return st;
     MOCL_TRY(mocl_record(out, &node, "dropout", dropout_backward, 1, &x, 0, NULL));
@@ -170,11 +167,8 @@ static mocl_status swiglu_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor
     mocl_tensor *gate = n->saved[0], *up = n->saved[1];
     MOCL_TRY(mocl_grad_like(&din[0], gate));
     MOCL_TRY(mocl_grad_like(&din[1], up));
-    if (gate->dtype == MK_BF16)
-        return MOCL_KERNEL(gate->storage->dev, swiglu_bwd_bf16, mocl_tensor_numel(gate), mocl_bf16(gate), mocl_bf16(up),
-                           mocl_real(dout[0]), mocl_real(din[0]), mocl_real(din[1]));
-    return MOCL_KERNEL(gate->storage->dev, swiglu_bwd, mocl_tensor_numel(gate), mocl_real(gate), mocl_real(up),
-                       mocl_real(dout[0]), mocl_real(din[0]), mocl_real(din[1]));
+    return MOCL_KERNEL(gate->storage->dev, swiglu_bwd, gate->dtype, mocl_tensor_numel(gate), mocl_tensor_data(gate),
+                       mocl_tensor_data(up), mocl_real(dout[0]), mocl_real(din[0]), mocl_real(din[1]));
 }
 
 mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up) {
@@ -193,10 +187,8 @@ mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up) {
     if (!st) st = mocl_tensor_contiguous(&c[1], up);
     if (!st) st = mocl_tensor_like(out, c[0]);
     if (!st)
-        st = gate->dtype == MK_BF16 ? MOCL_KERNEL(gate->storage->dev, swiglu_bf16, mocl_tensor_numel(gate), mocl_bf16(c[0]),
-                                                  mocl_bf16(c[1]), mocl_bf16(*out))
-                                    : MOCL_KERNEL(gate->storage->dev, swiglu, mocl_tensor_numel(gate), mocl_real(c[0]),
-                                                  mocl_real(c[1]), mocl_real(*out));
+        st = MOCL_KERNEL(gate->storage->dev, swiglu, gate->dtype, mocl_tensor_numel(gate), mocl_tensor_data(c[0]),
+                         mocl_tensor_data(c[1]), mocl_tensor_data(*out));
     mocl_drop_on(st, out);
     if (!st) st = mocl_record(out, NULL, "swiglu", swiglu_backward, 2, in, 2, c);
     mocl_tensor_unref(c[0]);
@@ -212,10 +204,8 @@ static mocl_status rotate(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, d
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
     mocl_status st = mocl_tensor_like(out, c);
     if (!st)
-        st = x->dtype == MK_BF16 ? MOCL_KERNEL(x->storage->dev, rope_bf16, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos),
-                                               theta, sign, mocl_bf16(c), ld, mocl_bf16(*out), ld)
-                                 : MOCL_KERNEL(x->storage->dev, rope, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos),
-                                               theta, sign, mocl_real(c), ld, mocl_real(*out), ld);
+        st = MOCL_KERNEL(x->storage->dev, rope, x->dtype, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos), theta, sign,
+                         mocl_tensor_data(c), ld, mocl_tensor_data(*out), ld);
     mocl_tensor_unref(c);
     return mocl_drop_on(st, out);
 }
@@ -247,15 +237,10 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, doubl
 static mocl_status attention_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *q = n->saved[0], *k = n->saved[1], *v = n->saved[2], *off = n->saved[3];
     for (int i = 0; i < 3; i++) MOCL_TRY(mocl_grad_like(&din[i], n->saved[i]));
-    if (q->dtype == MK_BF16)
-        return MOCL_KERNEL(q->storage->dev, attention_bwd_bf16, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
-                           q->shape[2], n->num[0], (int)n->integer[0], mocl_bf16(q), mocl_bf16(k), mocl_bf16(v),
-                           mocl_bf16(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]), mocl_real(din[0]),
-                           mocl_real(din[1]), mocl_real(din[2]));
-    return MOCL_KERNEL(q->storage->dev, attention_bwd, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
-                       q->shape[2], n->num[0], (int)n->integer[0], mocl_real(q), mocl_real(k), mocl_real(v),
-                       mocl_real(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]), mocl_real(din[0]),
-                       mocl_real(din[1]), mocl_real(din[2]));
+    return MOCL_KERNEL(q->storage->dev, attention_bwd, q->dtype, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
+                       q->shape[2], n->num[0], (int)n->integer[0], mocl_tensor_data(q), mocl_tensor_data(k),
+                       mocl_tensor_data(v), mocl_tensor_data(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]),
+                       mocl_real(din[0]), mocl_real(din[1]), mocl_real(din[2]));
 }
 
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v, mocl_tensor *offsets,
@@ -282,11 +267,9 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], in[i]), done);
     MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 2, q->shape), done);
     MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    st = q->dtype == MK_BF16
-             ? MOCL_KERNEL(dev, attention_bf16, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
-                           scale, causal, mocl_bf16(c[0]), mocl_bf16(c[1]), mocl_bf16(c[2]), mocl_bf16(*out), mocl_real(lse))
-             : MOCL_KERNEL(dev, attention, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
-                           scale, causal, mocl_real(c[0]), mocl_real(c[1]), mocl_real(c[2]), mocl_real(*out), mocl_real(lse));
+    st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
+                     scale, causal, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
+                     mocl_real(lse));
     if (st) goto done;
     mocl_tensor *saved[6] = {c[0], c[1], c[2], offsets, lse, NULL};
     MOCL_GOTO(mocl_record(out, &node, "attention", attention_backward, 3, in, 6, saved), done);

@@ -258,10 +258,8 @@ mocl_status mocl_index_select_known(mocl_tensor **out, mocl_tensor *x, mocl_tens
     if (!st) st = mocl_tensor_new(out, x->storage->dev, x->dtype, x->ndim, shape);
     if (!st && shape[0] > 0) {
         int64_t width = mocl_tensor_numel(*out) / shape[0];
-        st = x->dtype == MK_BF16 ? MOCL_KERNEL(x->storage->dev, gather_rows_bf16, shape[0], width, mocl_bf16(c), mocl_int(ci),
-                                               mocl_bf16(*out))
-                                 : MOCL_KERNEL(x->storage->dev, gather_rows, shape[0], width, mocl_real(c), mocl_int(ci),
-                                               mocl_real(*out));
+        st = MOCL_KERNEL(x->storage->dev, gather_rows, x->dtype, shape[0], width, mocl_tensor_data(c), mocl_int(ci),
+                         mocl_tensor_data(*out));
     }
     mocl_drop_on(st, out);
     if (!st) st = mocl_record(out, &node, "index_select", index_select_backward, 1, &x, 1, &ci);

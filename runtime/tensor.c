@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "autograd.h"
-
 static const struct {
     const char *name;
     size_t size;
@@ -76,6 +74,30 @@ static void storage_unref(mocl_storage *s) {
 mocl_tensor *mocl_tensor_ref(mocl_tensor *t) {
     t->refs++;
     return t;
+}
+
+/* A chain of nodes may be thousands long: those whose count reached zero wait in a list and one loop
+** frees them, instead of one stack frame each. */
+void mocl_node_unref(mocl_node *n) {
+    if (!n || --n->refs > 0) return;
+    mocl_ctx *ctx = n->ctx;
+    n->next = ctx->dying;
+    ctx->dying = n;
+    if (ctx->reaping) return;
+    ctx->reaping = true;
+    while (ctx->dying) {
+        mocl_node *dead = ctx->dying;
+        ctx->dying = dead->next;
+        for (int i = 0; i < dead->n_saved; i++) mocl_tensor_unref(dead->saved[i]);
+        for (int i = 0; i < MOCL_NODE_OUTPUTS; i++) mocl_tensor_unref(dead->dout[i]);
+        for (int i = 0; i < dead->n_in; i++) {
+            mocl_node_unref(dead->edge[i].node);
+            mocl_tensor_unref(dead->edge[i].leaf);
+        }
+        mocl_free(dead->extra);
+        mocl_free(dead);
+    }
+    ctx->reaping = false;
 }
 
 void mocl_tensor_unref(mocl_tensor *t) {

@@ -10,7 +10,7 @@
 #include "base.h"
 #include "device.h"
 
-struct mocl_node; /* autograd.h */
+struct mocl_node;
 
 typedef struct mocl_storage {
     int refs;
@@ -34,6 +34,45 @@ typedef struct mocl_tensor {
     struct mocl_node *node;   /* how it was made, owned; NULL for leaves */
     struct mocl_tensor *grad; /* leaves: accumulated gradient, owned */
 } mocl_tensor;
+
+/* ---- the graph: how a tensor was made ----
+**
+** A node owns its saved tensors and, through edges, the nodes of its inputs; it knows nothing of its outputs, so there
+** are no cycles and a graph dies with the last tensor that needs it. autograd.h makes nodes and goes through them. */
+
+enum { MOCL_NODE_OUTPUTS = 4, MOCL_NODE_NUMBERS = 12 };
+
+typedef struct mocl_edge {
+    struct mocl_node *node; /* the input's node, owned; or */
+    mocl_tensor *leaf;      /* the leaf that gets the gradient, owned; both NULL: none is wanted */
+    int out_index;          /* which output of `node` the input was */
+} mocl_edge;
+
+/* Fills din[i] (a new reference, shape of input i) for each i with mocl_node_wants(n, i). dout[j] is
+** the gradient of output j, contiguous, or NULL where none arrived. Runs with recording off. */
+typedef mocl_status (*mocl_backward)(struct mocl_node *n, mocl_tensor **dout, mocl_tensor **din);
+
+typedef struct mocl_node {
+    int refs;
+    uint64_t seq; /* creation order: larger than that of every input */
+    mocl_ctx *ctx;
+    const char *name;
+    mocl_backward backward;
+    int n_in, n_saved;
+    mocl_edge *edge;         /* n_in */
+    mocl_tensor **saved;     /* n_saved, owned, some may be NULL */
+    uint32_t *version;       /* of each saved storage when it was saved */
+    mocl_tensor *dout[MOCL_NODE_OUTPUTS]; /* gradients that have arrived (during backward) */
+    double num[MOCL_NODE_NUMBERS];        /* attributes of the operation */
+    int64_t integer[MOCL_NODE_NUMBERS + 2 * MK_MAX_DIMS];
+    void *extra;             /* further attributes, one block, owned; or NULL */
+    struct mocl_node *next;  /* link while dying or scheduled */
+    bool scheduled;
+} mocl_node;
+
+void mocl_node_unref(mocl_node *n); /* NULL is fine */
+
+/* ---- tensors ---- */
 
 /* uninitialised, contiguous; mocl_tensor_like takes device and shape from another tensor */
 mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim,

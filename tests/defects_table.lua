@@ -2,10 +2,10 @@
 -- that stands there exactly once, what takes its place, the test that must fail, as run.lua calls it}. The first seven
 -- change one line of the loop each.
 
-local RECIPE, CONTROL, TARGET, PPO = "recipes/moc_hh.lua", "stdlib/mocl/control.lua", "stdlib/mocl/control_target.lua", "stdlib/mocl/ppo.lua"
-local LEARNER, POLICY, STAGES, REWARD = "stdlib/mocl/learner.lua", "stdlib/mocl/policy.lua", "stdlib/mocl/stages.lua", "stdlib/mocl/reward.lua"
-local RUNNING, BETA, PREFERENCE, DECK = "stdlib/mocl/running.lua", "stdlib/mocl/kl_controller.lua", "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
-local LM, TRAINER, AGENT, ROLLOUT = "stdlib/mocl/lm.lua", "stdlib/mocl/trainer.lua", "stdlib/mocl/agent.lua", "stdlib/mocl/rollout.lua"
+local RECIPE, CONTROL, TARGET, PPO = "recipes/moc_hh.lua", "stdlib/mocl/method/control.lua", "stdlib/mocl/method/control_target.lua", "stdlib/mocl/train/ppo.lua"
+local LEARNER, POLICY, STAGES, REWARD = "stdlib/mocl/train/learner.lua", "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/stages.lua", "stdlib/mocl/lm/reward.lua"
+local RUNNING, BETA, PREFERENCE, DECK = "stdlib/mocl/train/running.lua", "stdlib/mocl/method/kl_controller.lua", "stdlib/mocl/method/preference.lua", "stdlib/mocl/data/deck.lua"
+local LM, TRAINER, AGENT, ROLLOUT = "stdlib/mocl/train/sft.lua", "stdlib/mocl/train/supervised.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
   -- ---- the loop of the language model ----
@@ -256,15 +256,15 @@ return {
   { "a prompt that does not fit is kept", STAGES,
     "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then", "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions + 1 then",
     "test_golden: a prompt fits where its tokens and those of the answer are as many as the context has" },
-  { "the mean rewards of an iteration are raw", "stdlib/mocl/control_log.lua",
+  { "the mean rewards of an iteration are raw", "stdlib/mocl/method/control_log.lua",
     "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
-  { "held-out prompts are trained on", "stdlib/mocl/own_model.lua", "elseif not is_held_out(prompt) then", "else",
+  { "held-out prompts are trained on", "stdlib/mocl/lm/own_model.lua", "elseif not is_held_out(prompt) then", "else",
     "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },
-  { "held-out prompts are those of the training", "stdlib/mocl/own_model.lua", "table.move(list, #list - n + 1, #list, 1, {})",
+  { "held-out prompts are those of the training", "stdlib/mocl/lm/own_model.lua", "table.move(list, #list - n + 1, #list, 1, {})",
     "table.move(list, 1, n, 1, {})",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
-  { "shares of c counted wrongly", "stdlib/mocl/control_log.lua", "(g.c == 1 and 1 or 0)", "(g.c == 0 and 1 or 0)",
+  { "shares of c counted wrongly", "stdlib/mocl/method/control_log.lua", "(g.c == 1 and 1 or 0)", "(g.c == 0 and 1 or 0)",
     "test_golden: PyTorch: three iterations" },
 
   -- ---- training on texts, reward models ----
@@ -360,10 +360,10 @@ return {
   { "Linear PPO with a constraint", "recipes/fruit_tree.lua",
     [[c = method == "linear_ppo" and "one" or nil]], [[c = nil]],
     "test_recipe_env: fruit_tree: c is found by MOC and 1 in Linear PPO" },
-  { "the woods pay fish", "stdlib/mocl/env/fishwood.lua",
+  { "the woods pay fish", "stdlib/mocl/world/worlds/fishwood.lua",
     "reward = s == 1 and WOOD or FISH", "reward = s == 1 and FISH or WOOD",
     "test_env: env: MO-Gymnasium's traces, step by step" },
-  { "the leaf beside the one that was reached", "stdlib/mocl/env/fruit_tree.lua",
+  { "the leaf beside the one that was reached", "stdlib/mocl/world/worlds/fruit_tree.lua",
     "leaves[child - inner + 1], true", "leaves[(child - inner ~ 1) + 1], true",
     "test_env: env: MO-Gymnasium's traces, step by step" },
 }

@@ -2,7 +2,7 @@
 --
 --   mocl tests/env_replay.lua FILE.json      prints what was compared, or fails at the first difference
 
-local env = require "mocl.env"
+local env = require "mocl.world"
 local json = require "mocl.json"
 
 local replay = {}
@@ -10,13 +10,13 @@ local replay = {}
 -- an environment of a trace, and the order of MO-Gymnasium's rewards in it
 local make = {
   fishwood = function(o)
-    return require("mocl.env.fishwood").new(o), { 2, 1 }
+    return require("mocl.world.worlds.fishwood").new(o), { 2, 1 }
   end,
   fruit_tree = function(o)
-    return require("mocl.env.fruit_tree").new(o.depth), { 1, 2, 3, 4, 5, 6 }
+    return require("mocl.world.worlds.fruit_tree").new(o.depth), { 1, 2, 3, 4, 5, 6 }
   end,
   deep_sea_treasure = function(o)
-    return require("mocl.env.deep_sea_treasure").new(o), { 1, 2 }
+    return require("mocl.world.worlds.deep_sea_treasure").new(o), { 1, 2 }
   end,
 }
 

@@ -94,7 +94,7 @@ local function interleaved(rows, heads)
   return out
 end
 
---- Keys and tensors, lists as for bytes(), of a model of mocl.transformer as llama.cpp would have it, in f32.
+--- Keys and tensors, lists as for bytes(), of a model of mocl.lm.model as llama.cpp would have it, in f32.
 function gguf_file.model(model)
   local c, tensors = model:config(), {}
   for _, pair in ipairs(model:named_parameters()) do

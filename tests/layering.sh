@@ -25,7 +25,7 @@ skip() {
 }
 
 # the C sources without comments and strings' contents, line by line as they were
-for f in runtime/*.[ch] kernels/*.h kernels/*/*.[ch] lua/*.[ch]; do
+for f in runtime/*.[ch] runtime/*/*.[ch] kernels/*.h kernels/*/*.[ch] lua/*.[ch]; do
     mkdir -p "$tmp/src/$(dirname "$f")"
     ${CC:-cc} -fpreprocessed -dD -E -w -x c "$f" 2>/dev/null | grep -v '^# ' > "$tmp/src/$f"
 done
@@ -42,7 +42,7 @@ fi
 sources() { (cd "$tmp/src" && find "$@" -type f | sort); }
 
 core=$(sources runtime kernels)
-library=$(sources runtime kernels lua | grep -v '^lua/\(main\|repl\|resume\|signals\)\.c$')
+library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|resume\|signals\)\.c$')
 
 # shellcheck disable=SC2046,SC2086 # word splitting is meant throughout
 {
@@ -83,7 +83,7 @@ ok "stdlib/ requires no recipe"
 
 : > "$tmp/found"
 flags="-std=c11 -Iruntime -Ikernels -Ilua $(pkg-config --cflags lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto)"
-for h in runtime/*.h kernels/*.h kernels/*/*.h lua/*.h; do
+for h in runtime/*.h runtime/*/*.h kernels/*.h kernels/*/*.h lua/*.h; do
     case $h in kernels/cpu/simd_*.h) continue ;; esac # bodies, compiled once per instruction set
     # shellcheck disable=SC2086
     printf '#include "%s"\n' "$h" | ${CC:-cc} $flags -I. -Wall -Wno-unused -fsyntax-only -x c - 2> "$tmp/err" ||
@@ -104,7 +104,8 @@ if [ -f mocl.so ] && [ -f libmocl.so ] && [ -f libmocl.a ]; then
     nm -D --defined-only mocl.so | awk '{print $3}' | sort > "$tmp/exported"
     { echo luaopen_mocl
       sed -n 's/^    X("\(mocl[a-z._]*\)".*/\1/p' lua/modules.h | sed 's/\./_/g; s/^/luaopen_/'
-      find stdlib/mocl -name '*.lua' ! -name init.lua | sed 's|^stdlib/||; s|\.lua$||; s|/|_|g; s|^|luaopen_|'; } | sort > "$tmp/declared"
+      find stdlib/mocl -name '*.lua' ! -path stdlib/mocl/init.lua ! -path 'stdlib/mocl/tools/*' | sed 's|^stdlib/||; s|\.lua$||; s|/init$||; s|/|_|g; s|^|luaopen_|'
+      sed -n 's/^    X("\([a-z._]*\)".*/\1/p' lua/moved.h | sed 's/\./_/g; s/^/luaopen_/'; } | sort -u > "$tmp/declared"
     diff "$tmp/declared" "$tmp/exported" > "$tmp/found"
     ok "mocl.so exports an opener for each module, and nothing else"
 

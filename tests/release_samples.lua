@@ -321,7 +321,7 @@ S["mocl.gguf.core.save"] = function(w)
     { name = w.text "a", type = "F16", tensor = w.t { 2 } }, { name = w.text "b", type = "F32", tensor = w.t { 2, 3 } },
   } }
 end
-S.raw["mocl.gguf.core.save"] = true -- a list that mocl.gguf makes
+S.raw["mocl.gguf.core.save"] = true -- a list that mocl.lm.gguf makes
 S["mocl.json.encode"] = function(w)
   return { { a = { 1, 2, 3 }, b = w.text "text", c = { d = 1.5 }, [w.text "d"] = { e = 1 } }, { indent = 1 } }
 end
@@ -372,10 +372,10 @@ end
 S["mocl.minnorm.solve"] = function()
   return { { { 2, 1 }, { 1, 3 } }, { max_iterations = 10 } }
 end
-S["mocl.env.core.is_row"] = function()
+S["mocl.world.core.is_row"] = function()
   return { { 1, 2 }, 2 }
 end
-S.raw["mocl.env.core.is_row"] = true -- what it is asked is whether the list is a plain one
+S.raw["mocl.world.core.is_row"] = true -- what it is asked is whether the list is a plain one
 each("mocl.rng:__tostring mocl.rng:normal mocl.rng:position mocl.rng:uniform", function(w)
   return { w.rng.new(1, "release") }
 end)

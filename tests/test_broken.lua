@@ -3,19 +3,19 @@
 -- the same in every run: SEED and their number give the i-th. A few hundred per reader; thousands with MOCL_SLOW.
 
 local T = require "t"
-local checkpoint = require "mocl.checkpoint"
-local config = require "mocl.config"
+local checkpoint = require "mocl.run.checkpoint"
+local config = require "mocl.run.config"
 local data = require "mocl.data"
-local digest = require "mocl.digest"
+local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local SEED = 1
 local COUNT = T.slow and 4000 or 200

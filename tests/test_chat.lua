@@ -1,12 +1,12 @@
 -- chat templates: what they give against transformers, how their texts are recognised, what is refused
 
 local T = require "t"
-local chat = require "mocl.chat"
+local chat = require "mocl.lm.chat"
 local child = require "child"
 local fs = require "mocl.fs"
-local gguf = require "mocl.gguf"
+local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
-local templates = require "mocl.chat_templates"
+local templates = require "mocl.lm.chat_templates"
 local tokenizer = require "mocl.tokenizer"
 
 local FIXTURE = assert(json.load "tests/fixtures/chat/chat.json")
@@ -199,15 +199,15 @@ T.test("chat.encode: special tokens are found in the text, and none is added", f
   T.eq(chat.encode(tok, "user"), tok:encode "user")
 end)
 
-T.test("generate.lua: chat=, system= and date=", function()
-  local small, transformer = require "fixtures.llama.small", require "mocl.transformer"
+T.test("mocl generate.lua: chat=, system= and date=", function()
+  local small, transformer = require "fixtures.llama.small", require "mocl.lm.model"
   local dir = T.tmpdir()
   local tok = tokenizer.train({ "abc" }, { vocab_size = 259, special_tokens = { "<s>", "</s>", "<|im_start|>" } })
   assert(tok:save(dir .. "/tokenizer.json"))
   local model = small.model { config = { vocab_size = 259, max_position_embeddings = 400 } }
   assert(transformer.save(model, dir))
   local function run(...)
-    return child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=5",
+    return child.mocl { "generate", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=5",
       "quiet=true", ... }
   end
   local function wanted(name, messages, opts)

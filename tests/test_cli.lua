@@ -102,6 +102,26 @@ printf '#!/usr/bin/env mocl\nprint(arg[0], arg[1], arg[-1] ~= nil, #arg, ...)' >
   T.eq(status, 1)
 end)
 
+T.test("a tool stands in place of a script; its earlier path works and says so once", function()
+  local out, err, status = shell [["$MOCL" tokenize --help]]
+  T.ok(out:find("usage: mocl tokenize [key=value ...]", 1, true), out)
+  T.eq({ err, status }, { "", 0 })
+  for _, path in ipairs { "recipes/tokenize.lua", "/no/such/recipes/tokenize.lua", "tokenize.lua" } do
+    local moved, note = shell(([["$MOCL" %s --help]]):format(path))
+    T.eq(moved, out)
+    T.ok(note:find(("^[^\n]*mocl: %s is `mocl tokenize` now; the old path goes with the next version\n$"):format(path:gsub("%p", "%%%0"))), note)
+  end
+  -- a file of that name goes first, a directory does not; a recipe has its own name
+  out = shell [[mkdir tokenize; "$MOCL" tokenize --help | head -n 1; rmdir tokenize
+echo 'print "own"' > tokenize; "$MOCL" tokenize; "$MOCL" ./tokenize; mkdir r
+echo 'print "recipe"' > r/tokenize.lua; MOCL_RECIPES=r "$MOCL" tokenize.lua; "$MOCL" r/tokenize.lua]]
+  T.eq(out, "tokenize: print the token ids of a text\nown\nown\nrecipe\nrecipe\n")
+  out, err, status = shell [["$MOCL" x/tokenize.lua; "$MOCL" -E tokenizer; "$MOCL" -e 'require "mocl.tools.tokenize"']]
+  T.ok(err:find("cannot open x/tokenize.lua", 1, true) and err:find("cannot open tokenizer", 1, true)
+    and err:find("module 'mocl.tools.tokenize' not found", 1, true), err)
+  T.eq({ out, status }, { "", 1 })
+end)
+
 T.test("a name without a directory is looked up among the recipes", function()
   local out, _, status = shell([[
 mkdir r; echo 'print("recipe", arg[0], ...)' > r/thing.lua
@@ -333,7 +353,7 @@ T.test("the width of a terminal, and a status line that takes it", function()
   local code = [[
     local sys = require "mocl.sys"
     print(sys.columns(2))
-    local bar = require "mocl.progress".new { label = "x", total = 2 }
+    local bar = require "mocl.run.progress".new { label = "x", total = 2 }
     bar:update(2, ("y"):rep(500))
     bar:done()
     os.execute "stty cols 60"

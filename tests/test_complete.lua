@@ -52,11 +52,15 @@ end)
 
 T.test("modules: in require, and as fields of mocl", function()
   T.eq(words 'require "mocl.rn', "mocl.rng")
-  T.eq(words "local r = require('mocl.tasks.assistant.w", "mocl.tasks.assistant.words")
+  T.eq(words "local r = require('mocl.data.tasks.assistant.w", "mocl.data.tasks.assistant.words")
   local g = { mocl = require "mocl" }
   T.eq(words("mocl.tens", g), "tensor")
   T.eq(words("mocl.tensor.randn", g), "randn")
-  T.eq(words("mocl.preference.rel", g), "relabel")
+  T.eq(words("mocl.method.preference.rel", g), "relabel")
+  T.eq(words("mocl.meth", g), "method")
+  T.eq(words("mocl.method.pref", g), "preference")
+  T.eq(words("mocl.control", g), "")
+  T.eq(words("mocl.transf", g), "")
 end)
 
 T.test("files in other strings, nothing where nothing is known", function()

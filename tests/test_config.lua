@@ -1,7 +1,7 @@
--- test_config: mocl.config: types from defaults, order of overrides, and the text of every error
+-- test_config: mocl.run.config: types from defaults, order of overrides, and the text of every error
 
 local T = require "t"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local json = require "mocl.json"
 local options_of = require "mocl.options"
 

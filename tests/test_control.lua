@@ -1,14 +1,14 @@
 -- the control problem: R, the vectors of equation 12, c and the weights, by hand on small batches
 
 local T = require "t"
-local Control = require "mocl.control"
-local config = require "mocl.config"
+local Control = require "mocl.method.control"
+local config = require "mocl.run.config"
 local minnorm = require "mocl.minnorm"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local rng = require "mocl.rng"
-local target = require "mocl.control_target"
+local target = require "mocl.method.control_target"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
 local NEAR = is_double and 1e-12 or 1e-5 -- sums of 9 products of size 1 in f32
@@ -394,7 +394,7 @@ T.test("a warning where a preference is dominated names the option", function()
   T.eq(Control.warning({}, grid, { { 34, 21 }, { 20, 30 }, { 0, 39 } }), nil)
   T.eq(Control.warning({}, grid, { { 33.9, 21 }, { 34, 21.1 }, { 0, 39 } }), nil, "less than the margin")
   T.eq(Control.warning({}, grid, old, { { 30, 20 }, { 30, 20 }, { 1, 1 } }), nil, "less than the noise")
-  local results = require "mocl.report_results"
+  local results = require "mocl.report.results"
   T.ok(results.summary({ objectives = { "a", "b" }, preferences = grid, rewards = old, warning = text }):find("\nwarning: the rewards under", 1, true))
 end)
 

@@ -2,9 +2,9 @@
 -- what is asked for alone is reached as linear scalarisation reaches it
 
 local T = require "t"
-local Control = require "mocl.control"
+local Control = require "mocl.method.control"
 local child = require "child"
-local env = require "mocl.env"
+local env = require "mocl.world"
 local metrics = require "mocl.metrics"
 
 -- comfort where the temperature is 5 to 7, saving where the heating is off: who is comfortable all the time still saves half of it

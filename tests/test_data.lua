@@ -107,12 +107,12 @@ T.test("UTF-16 and UTF-32 are told by name, with and without a mark, plain and g
   end
 end)
 
-T.test("recipes/tokenize.lua skips the mark of UTF-8 and tells UTF-16", function()
+T.test("mocl tokenize skips the mark of UTF-8 and tells UTF-16", function()
   local child, tokenizer = require "child", require "mocl.tokenizer"
   local tok = T.tmpdir() .. "/tokenizer.json"
   assert(tokenizer.train({ "one two" }, { vocab_size = 260 }):save(tok))
   local function ids(text, whole)
-    return child.mocl { "recipes/tokenize.lua", "tokenizer=" .. tok, "file=" .. file("t.txt", text), "whole=" .. whole }
+    return child.mocl { "tokenize", "tokenizer=" .. tok, "file=" .. file("t.txt", text), "whole=" .. whole }
   end
   for _, whole in ipairs { "true", "false" } do
     T.eq(ids("\u{FEFF}one\ntwo\n", whole), (ids("one\ntwo\n", whole)))

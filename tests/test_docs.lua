@@ -142,15 +142,16 @@ T.test("links and file names lead somewhere", function()
   T.ok(checked > 50, "names checked: " .. checked)
 end)
 
-T.test("recipes.md has every recipe and every option", function()
+T.test("recipes.md has every recipe, every tool and every option", function()
   local page = docs.page "recipes"
   local mocl, missing, checked = arg[-1], {}, 0
-  local ls = assert(io.popen("ls '" .. docs.path "recipes" .. "'"))
+  local ls = assert(io.popen(("cd '%s' && ls recipes/*.lua stdlib/mocl/tools/*.lua"):format(docs.path "")))
   for file in ls:lines() do
-    local recipe = file:match("^(.*)%.lua$")
+    local recipe = file:match("([^/]*)%.lua$")
     if recipe then
-      T.ok(page.text:find("recipes/" .. file, 1, true), "recipes.md: nothing about " .. file)
-      local help = assert(io.popen(("'%s' '%s' --help 2>&1"):format(mocl, docs.path("recipes/" .. file))))
+      local tool = file:find("/tools/", 1, true)
+      T.ok(page.text:find(tool and "## mocl " .. recipe or "recipes/" .. recipe .. ".lua", 1, true), "recipes.md: nothing about " .. file)
+      local help = assert(io.popen(("'%s' '%s' --help 2>&1"):format(mocl, tool and recipe or docs.path(file))))
       for line in help:lines() do
         local option = line:match("^  ([%l%d_.]+) +%l+ ")
         if option and not line:find("=", 1, true) or option and line:match("^  %S+ +%l+ +%S+  ") then

@@ -1,21 +1,21 @@
--- mocl.env, its environments, mocl.rollout, mocl.agent, mocl.learner
+-- mocl.world, its environments, mocl.world.rollout, mocl.world.agent, mocl.train.learner
 
 local T = require "t"
-local Agent = require "mocl.agent"
-local Control = require "mocl.control"
-local deep_sea_treasure = require "mocl.env.deep_sea_treasure"
-local env = require "mocl.env"
+local Agent = require "mocl.world.agent"
+local Control = require "mocl.method.control"
+local deep_sea_treasure = require "mocl.world.worlds.deep_sea_treasure"
+local env = require "mocl.world"
 local env_replay = require "env_replay"
-local fishwood = require "mocl.env.fishwood"
-local fruit_tree = require "mocl.env.fruit_tree"
+local fishwood = require "mocl.world.worlds.fishwood"
+local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local json = require "mocl.json"
-local learner = require "mocl.learner"
+local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local rng = require "mocl.rng"
-local rollout = require "mocl.rollout"
+local rollout = require "mocl.world.rollout"
 local tensor = require "mocl.tensor"
-local training = require "mocl.training"
+local training = require "mocl.train.loop"
 
 -- a line of five places; action 1 goes right, 0 left; it pays at the ends, which end it
 local function line(change)

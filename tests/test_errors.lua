@@ -3,20 +3,20 @@
 
 local T = require "t"
 local child = require "child"
-local checkpoint = require "mocl.checkpoint"
-local env = require "mocl.env"
+local checkpoint = require "mocl.run.checkpoint"
+local env = require "mocl.world"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
 local optim = require "mocl.optim.core"
 local options = require "mocl.options"
-local reward = require "mocl.reward"
+local reward = require "mocl.lm.reward"
 local Run = require "mocl.run"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local trainer = require "mocl.trainer"
-local transformer = require "mocl.transformer"
+local trainer = require "mocl.train.supervised"
+local transformer = require "mocl.lm.model"
 
 local quote = child.quote
 
@@ -201,7 +201,7 @@ end)
 
 T.test("one traceback, however often words were added", function()
   local err = shows([[
-    local reward = require "mocl.reward"
+    local reward = require "mocl.lm.reward"
     local run <close> = require "mocl.run".open { recipe = "r", cfg = {}, out = "run", quiet = true }
     run:stage("a", function()
       reward.try({ x = function() error { code = 3 } end }, { "x" }, { "p" })
@@ -406,7 +406,7 @@ T.test("a stock Lua sees the frames too", function()
   local path = T.tmpdir() .. "/s.lua"
   assert(fs.write(path, [[
     local function deep() error "bad" end
-    require("mocl.reward").call(function() deep() end, "x", { "p" }, { "a" })]]))
+    require("mocl.lm.reward").call(function() deep() end, "x", { "p" }, { "a" })]]))
   local _, err = child.shell(("%s %s"):format(lua, path))
   T.ok(err:find("reward 'x': " .. path .. ":1: bad\nstack traceback:\n", 1, true) and err:find(path .. ":1: in upvalue 'deep'", 1, true), err)
 end)

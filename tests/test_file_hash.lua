@@ -1,8 +1,8 @@
--- fs.sha256, and files that are hashed as they are read and written, so that none is read twice (runtime/file_hash.c)
+-- fs.sha256, and files that are hashed as they are read and written, so that none is read twice (runtime/io/file_hash.c)
 
 local T = require "t"
 local data = require "mocl.data"
-local digest = require "mocl.digest"
+local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"

@@ -1,20 +1,20 @@
 -- NaN and infinity: generation, losses, steps of an optimiser, scores and files stop at the first one and say where
 
 local T = require "t"
-local agent = require "mocl.agent"
+local agent = require "mocl.world.agent"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim"
-local ppo = require "mocl.ppo"
-local reward = require "mocl.reward"
+local ppo = require "mocl.train.ppo"
+local reward = require "mocl.lm.reward"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local NAN, INF = 0 / 0, math.huge
 
@@ -302,7 +302,7 @@ T.test("what is not finite is neither saved as a model, adapter, head, moment or
   moment:narrow(1, 1, 1):fill_(INF)
   told("opt2: tensor 'first.00001'", ppo.save_optimizer(opt, dir .. "/opt2"))
   T.eq(fs.exists(dir .. "/opt2"), nil)
-  local a = agent.new { env = require("mocl.env.fishwood").new {}, hidden = { 4 }, key = 1 }
+  local a = agent.new { env = require("mocl.world.worlds.fishwood").new {}, hidden = { 4 }, key = 1 }
   assert(a:save(dir))
   damage(dir .. "/agent.safetensors", "actor.1.weight")
   told("agent.safetensors: tensor 'actor.1.weight'", a:load(dir))

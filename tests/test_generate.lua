@@ -5,11 +5,11 @@ local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local nn = require "mocl.nn.core"
-local policy = require "mocl.policy"
+local policy = require "mocl.lm.policy"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local PROMPTS = { { 1, 5, 9 }, { 2 }, { 7, 7, 7, 0, 28, 3, 14, 9, 22, 4, 1 }, { 3, 3 }, { 11, 12, 13, 14 } }
 
@@ -431,12 +431,12 @@ T.test("SIGINT between polls of Lua: without a callback too", function()
   T.eq(status, 130)
 end)
 
--- ---- recipes/generate.lua ----
+-- ---- mocl generate ----
 
 local DATA = "weights/stories260K/"
 
 local function stories(...)
-  return child.mocl { "recipes/generate.lua", "model=" .. T.shared(DATA .. "hf-derived/config.json"):match("^(.*)/"),
+  return child.mocl { "generate", "model=" .. T.shared(DATA .. "hf-derived/config.json"):match("^(.*)/"),
     "tokenizer=" .. T.shared(DATA .. "tok512.bin"), ... }
 end
 
@@ -467,15 +467,15 @@ T.test("stories260K: samples, stop texts and seeds", function()
   T.eq(n, 3)
 end)
 
-T.test("generate.lua: an adapter, and a text of whole characters from a byte vocabulary", function()
+T.test("mocl generate.lua: an adapter, and a text of whole characters from a byte vocabulary", function()
   local dir = T.tmpdir()
   local model = small.adapter(small.model { config = { vocab_size = 270 } })
   local tok = tokenizer.train({ "aä" }, { vocab_size = 258 })
   assert(transformer.save(model, dir))
   assert(tok:save(dir .. "/tokenizer.json"))
-  assert(require("mocl.lora").save(model, dir .. "/adapter"))
-  local base = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ä", "temperature=0", "max_new_tokens=30" }
-  local with = child.mocl { "recipes/generate.lua", "model=" .. dir, "adapter=" .. dir .. "/adapter", "prompt=ä",
+  assert(require("mocl.lm.lora").save(model, dir .. "/adapter"))
+  local base = child.mocl { "generate", "model=" .. dir, "prompt=ä", "temperature=0", "max_new_tokens=30" }
+  local with = child.mocl { "generate", "model=" .. dir, "adapter=" .. dir .. "/adapter", "prompt=ä",
     "temperature=0", "max_new_tokens=30" }
   T.ok(base ~= with)
   local prompt = tok:encode("ä", { bos = true })
@@ -517,10 +517,10 @@ local function set(dir, file, change)
   assert(fs.write(path, json.encode(all)))
 end
 
-T.test("generate.lua: a text ends with any id of the files' eos_token_id, and with a stop text that is a special token", function()
+T.test("mocl generate.lua: a text ends with any id of the files' eos_token_id, and with a stop text that is a special token", function()
   local dir, tok, _, ids = chatty()
   local function text(...)
-    local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=30",
+    local out, err, status = child.mocl { "generate", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=30",
       "quiet=true", ... }
     T.eq(status, 0, err)
     return out
@@ -557,7 +557,7 @@ T.test("generate.lua: a text ends with any id of the files' eos_token_id, and wi
   T.eq(text(), whole)
 end)
 
-T.test("mocl.policy: answers end with each end token, and have no ids that the tokenizer lacks", function()
+T.test("mocl.lm.policy: answers end with each end token, and have no ids that the tokenizer lacks", function()
   local dir, tok, model, ids = chatty()
   local actor = policy.new { model = model, tokenizer = tok, max_new_tokens = 30, temperature = 0 }
   local function answer(m)
@@ -586,16 +586,16 @@ T.test("mocl.policy: answers end with each end token, and have no ids that the t
   end
 end)
 
-T.test("generate.lua: a model with more rows than the tokenizer has ids", function()
+T.test("mocl generate.lua: a model with more rows than the tokenizer has ids", function()
   local dir, tok, model = chatty()
   assert(transformer.save(padded(model, 320), dir))
-  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "n=5", "max_new_tokens=30", "quiet=true" }
+  local out, err, status = child.mocl { "generate", "model=" .. dir, "prompt=ab", "n=5", "max_new_tokens=30", "quiet=true" }
   T.eq(status, 0, err)
   T.eq(select(2, out:gsub("\n%-%-%-\n", "")), 4)
   T.eq(tok:vocab_size(), 296)
 end)
 
-T.test("generate.lua: in front of the prompt goes what the tokenizer's files say", function()
+T.test("mocl generate.lua: in front of the prompt goes what the tokenizer's files say", function()
   local dir = T.tmpdir()
   local vocab = {}
   for b = 0, 255 do -- GPT-2's characters of the bytes 0 to 255, as ids 0 to 255
@@ -620,7 +620,7 @@ T.test("generate.lua: in front of the prompt goes what the tokenizer's files say
       prompt[#prompt + 1] = id
     end
     local g = model:generate({ prompt }, { max_new_tokens = 12, temperature = 0, eos = 256 })
-    local out, err = child.mocl { "recipes/generate.lua", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=12",
+    local out, err = child.mocl { "generate", "model=" .. dir, "prompt=ab", "temperature=0", "max_new_tokens=12",
       "quiet=true" }
     T.eq(out, "ab" .. tok:decode(g.tokens[1]), err)
     seen[i] = out
@@ -629,9 +629,9 @@ T.test("generate.lua: in front of the prompt goes what the tokenizer's files say
   T.ok(seen[1] ~= seen[3], "the beginning makes a difference")
 end)
 
-T.test("generate.lua: mistakes", function()
+T.test("mocl generate.lua: mistakes", function()
   local function fails(text, ...)
-    local out, err, status = child.mocl { "recipes/generate.lua", ... }
+    local out, err, status = child.mocl { "generate", ... }
     T.eq(status, 1, err)
     T.eq(out, "")
     T.ok(err:find(text, 1, true), err)

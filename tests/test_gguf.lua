@@ -3,12 +3,12 @@
 local T = require "t"
 local file = require "gguf_file"
 local fs = require "mocl.fs"
-local gguf = require "mocl.gguf"
+local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
 local safetensors = require "mocl.safetensors"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local mocl_tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function put(bytes)
   local path = T.tmpdir() .. "/x.gguf"

@@ -4,14 +4,14 @@ local T = require "t"
 local child = require "child"
 local file = require "gguf_file"
 local fs = require "mocl.fs"
-local gguf = require "mocl.gguf"
+local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local own_model = require "mocl.own_model"
+local lm = require "mocl.train.sft"
+local own_model = require "mocl.lm.own_model"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function put(keys, tensors)
   local path = T.tmpdir() .. "/x.gguf"
@@ -625,11 +625,11 @@ T.test("the recipe generates from one file", function()
     keys[#keys + 1] = key
   end
   local path = put(keys, tensors)
-  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. path, "prompt=the", "temperature=0",
+  local out, err, status = child.mocl { "generate", "model=" .. path, "prompt=the", "temperature=0",
     "quiet=true" }
   T.eq({ out, err, status }, { "the cat sat", "", 0 })
   file.set(keys, "tokenizer.ggml.model", "string", "none")
-  out, err, status = child.mocl { "recipes/generate.lua", "model=" .. put(keys, tensors) }
+  out, err, status = child.mocl { "generate", "model=" .. put(keys, tensors) }
   T.ok(status == 1 and err:find "option model: .*x.gguf: tokenizer.ggml.model is none: the file holds no tokenizer",
     err)
 end)

@@ -164,7 +164,7 @@ T.test("fishwood, fruit_tree and the short recipes: no traceback", function()
   end
   for _, name in ipairs { "report", "tokenize", "generate" } do
     -- the first thing that each of them does is to read its options
-    local _, err, status = child.mocl { "-e", [[local config = require "mocl.config" function config.parse() io.popen("kill -INT $PPID"):close() end]],
+    local _, err, status = child.mocl { "-e", [[local config = require "mocl.run.config" function config.parse() io.popen("kill -INT $PPID"):close() end]],
       "recipes/" .. name .. ".lua" }
     T.eq({ status, err:match "[^/]*$" }, { 130, "mocl: interrupted!\n" })
   end

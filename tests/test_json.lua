@@ -1,5 +1,5 @@
 local T = require "t"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local tokenizer = require "mocl.tokenizer"

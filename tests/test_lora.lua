@@ -3,13 +3,13 @@
 local T = require "t"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim.core"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
 local NEAR = is_double and 1e-12 or 1e-5 -- sums of 20 products in another order, through two blocks

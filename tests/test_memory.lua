@@ -2,14 +2,14 @@
 
 local T = require "t"
 local child = require "child"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function live()
   collectgarbage()

@@ -2,7 +2,7 @@
 
 local T = require "t"
 local child = require "child"
-local plan = require "mocl.memory_plan"
+local plan = require "mocl.lm.memory_plan"
 
 local CONFIG = { vocab_size = 320, hidden_size = 64, num_hidden_layers = 3, num_attention_heads = 4, num_key_value_heads = 2,
   intermediate_size = 172, max_position_embeddings = 64 }
@@ -26,8 +26,8 @@ end)
 
 -- one iteration in a process of its own: peak bytes of the device
 local ITERATION = [[
-local lora, nn, ppo = require "mocl.lora", require "mocl.nn.core", require "mocl.ppo"
-local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.transformer"
+local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "mocl.train.ppo"
+local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.lm.model"
 local json = require "mocl.json"
 local model = transformer.new(json.decode %q, { key = 1, device = DEVICE, dtype = DTYPE })
 model:add_lora { r = 8, alpha = 8, key = 2 }

@@ -4,11 +4,11 @@
 local T = require "t"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local model_keys = require "mocl.model_keys"
+local model_keys = require "mocl.lm.model_keys"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local BATCH = transformer.batch { { 1, 5, 9, 28, 3, 14 } }
 

@@ -5,7 +5,7 @@ local child = require "child"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local quote = child.quote
 
@@ -51,7 +51,7 @@ local function makers()
     ["mocl.tensor"] = "m.ones { 3 }",
     ["mocl.transformer.core"] = "m.new { vocab_size = 5, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 1, "
       .. "intermediate_size = 4, max_position_embeddings = 8 }:head()",
-    ["mocl.transformer"] = ("m.load(%q):head()"):format(dir .. "/model"),
+    ["mocl.lm.model"] = ("m.load(%q):head()"):format(dir .. "/model"),
     ["mocl.nn"] = "m.Linear(2, 3, { seed = 1 }):parameters()[1]",
   }
 end
@@ -108,14 +108,53 @@ T.test("every C module that makes tensors opens their class", function()
   T.ok(n >= 4, n)
 end)
 
+-- For each name of an earlier version and the one it has now, a line of what require says to the old one.
+local function old_names(program)
+  local pairs_of, script = {}, T.tmpdir() .. "/old.lua"
+  for was, now in child.read("lua/moved.h"):gmatch 'X%("([%w_.]+)", "([%w_.]+)"%)' do
+    pairs_of[#pairs_of + 1] = { was = was, now = now }
+  end
+  T.ok(#pairs_of > 60, #pairs_of)
+  for _, p in ipairs(pairs_of) do
+    local f = assert(io.open(script, "w"))
+    f:write(("local m = require %q\nprint(m)\n"):format(p.was))
+    f:close()
+    local out, err, status = child.shell(("%s %s"):format(program, quote(script)))
+    T.eq({ out, status }, { "", 1 })
+    T.ok(err:find(("%s:1: the module %s is called %s now\n"):format(script, p.was, p.now), 1, true), err)
+    T.ok(package.preload[p.now] and not package.preload[p.was], p.now)
+  end
+end
+
+T.test("a recipe of the earlier layout is told what its modules are called now", function()
+  old_names '"$MOCL"'
+end)
+
+T.test("so is one in a stock lua5.4, also by the first require", function()
+  old_names(stock())
+end)
+
+T.test("a module that a program has put in place of an old name stays", function()
+  local out, err = child.shell [["$MOCL" -e 'package.preload["mocl.control"] = function() return "own" end print((require "mocl.control"))']]
+  T.eq(out, "own\n", err)
+end)
+
+T.test("a room without a module is a table of its modules", function()
+  local mocl = require "mocl"
+  T.ok(mocl.lm.model == transformer and mocl.lm == mocl.lm)
+  T.ok(mocl.run == require "mocl.run" and mocl.run.digest == nil, "a room with a module is that module")
+  T.raises("module 'mocl.lm.no_such' not found", function() return mocl.lm.no_such end)
+  T.raises("test_modules.lua:%d+: the module mocl.transformer is called mocl.lm.model now", function() return mocl.transformer end)
+end)
+
 T.test("a stock lua5.4 has all of mocl, whatever it required first", function()
   local out, err = child.shell(stock() .. " -e " .. quote [[
-local lm = require "mocl.lm"
+local nn = require "mocl.nn"
 local mocl = require "mocl"
-print(mocl._VERSION, mocl == package.loaded.mocl, mocl.lm == lm, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())
-package.preload["mocl.svg_front"] = function() return "own" end -- stays, whatever is opened later
+print(mocl._VERSION, mocl == package.loaded.mocl, mocl.nn == nn, mocl.sys.on_interrupt("flag"), mocl.sys.interrupted())
+package.preload["mocl.report.svg_front"] = function() return "own" end -- stays, whatever is opened later
 require "mocl.fs"
-print(require "mocl.svg_front")]])
+print(require "mocl.report.svg_front")]])
   T.eq(out, require("mocl")._VERSION .. "\ttrue\ttrue\traise\tnil\nown\t:preload:\n", err)
   -- the first example needs no change there
   out, err = child.shell(stock() .. " examples/01_tensor.lua")

@@ -1,20 +1,20 @@
 -- nan is shown as nan: its sign, which printf writes, depends on the machine and means nothing
 
 local T = require "t"
-local kl_controller = require "mocl.kl_controller"
+local kl_controller = require "mocl.method.kl_controller"
 local metrics = require "mocl.metrics"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local preference = require "mocl.preference"
-local ppo = require "mocl.ppo"
-local reward = require "mocl.reward"
+local preference = require "mocl.method.preference"
+local ppo = require "mocl.train.ppo"
+local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
-local running = require "mocl.running"
+local running = require "mocl.train.running"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local text_table = require "mocl.text_table"
-local transformer = require "mocl.transformer"
+local text_table = require "mocl.run.text_table"
+local transformer = require "mocl.lm.model"
 
 local NANS = { 0 / 0, -(0 / 0) } -- of one sign each
 

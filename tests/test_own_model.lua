@@ -2,17 +2,17 @@
 -- recipes/moc_hh.lua
 
 local T = require "t"
-local checkpoint = require "mocl.checkpoint"
+local checkpoint = require "mocl.run.checkpoint"
 local child = require "child"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local failures = require "failures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local Run = require "mocl.run"
 local small = require "fixtures.llama.small"
-local stages = require "mocl.stages"
+local stages = require "mocl.train.stages"
 local tokenizer = require "mocl.tokenizer"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function run(dir, ...)
   local list = failures.arguments(dir)
@@ -331,7 +331,7 @@ T.test("init, tokenizer, prompts: a whole run with Lua rewards, without a base o
   end
   T.ok(out:find "vowels", out)
   -- the policy answers in generate.lua
-  local text, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
+  local text, err, status = child.mocl { "generate", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
     "tokenizer=" .. dir .. "/tokenizer", "prompt=<R1> 0.30 <R2> 0.70 question 3", "max_new_tokens=3", "quiet=true" }
   T.eq(status, 0, err)
   T.ok(text:find("question 3", 1, true), text)
@@ -353,7 +353,7 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
     local shown = child.mocl { "recipes/moc_hh.lua", argument, "--print-config" }
     T.eq(shown:match "positions = (%d+)", tostring(positions), argument)
   end
-  local own_model = require "mocl.own_model"
+  local own_model = require "mocl.lm.own_model"
   local source = own_model.prompts { path = m.prompts, seed = 0, held_out = 0.1 }
   T.eq({ #source.train_prompts, #source.test_prompts }, { 27, 3 }) -- 30 different ones
   local held = {}
@@ -370,7 +370,7 @@ T.test("init with sft.data: the SFT model learns from its rows, not from held-ou
 end)
 
 T.test("prompts that differ in white space alone are one prompt, in prompts= and in sft.data=", function()
-  local own_model = require "mocl.own_model"
+  local own_model = require "mocl.lm.own_model"
   local dir, lines, rows = T.tmpdir(), {}, {}
   for i = 1, 30 do
     for _, form in ipairs { "ask me %d", "ask me %d ", "ask  me %d", "\task me\u{A0}%d" } do

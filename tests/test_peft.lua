@@ -4,13 +4,13 @@
 local T = require "t"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local peft = require "fixtures.peft.peft"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local golden = peft.load()
 local NEAR = 3e-5 -- transformers' rotary angles and norms are f32

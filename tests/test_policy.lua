@@ -1,11 +1,11 @@
--- mocl.policy: what ends an answer, the adapter; policy.normalize and policy.figures: the units of figures, rewards
+-- mocl.lm.policy: what ends an answer, the adapter; policy.normalize and policy.figures: the units of figures, rewards
 -- that do not vary, and the audit of the rule
 
 local T = require "t"
-local Control = require "mocl.control"
+local Control = require "mocl.method.control"
 local json = require "mocl.json"
-local policy = require "mocl.policy"
-local results = require "mocl.report_results"
+local policy = require "mocl.lm.policy"
+local results = require "mocl.report.results"
 local small = require "fixtures.llama.small"
 local tokenizer = require "mocl.tokenizer"
 

@@ -2,16 +2,16 @@
 
 local T = require "t"
 local fs = require "mocl.fs"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
 local NEAR = is_double and 1e-12 or 5e-6 -- sums of at most 40 products of numbers of size 1 to 3

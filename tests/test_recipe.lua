@@ -2,10 +2,10 @@
 
 local T = require "t"
 local child = require "child"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local preference = require "mocl.preference"
+local preference = require "mocl.method.preference"
 local safetensors = require "mocl.safetensors"
 
 local RECIPE = "recipes/moc_hh.lua"
@@ -193,8 +193,8 @@ T.test("checkpoints, samples and configuration can be read back", function()
   T.eq(assert(config.load(dir .. "/config.lua")).moc.iterations, 3)
   T.ok(child.read(dir .. "/cmdline.txt"):find "^mocl recipes/moc_hh.lua .*preset=smoke") -- the file that was run
   T.eq(fs.exists(dir .. "/lock"), nil)
-  -- the policy answers in recipes/generate.lua
-  local out, err, status = child.mocl { "recipes/generate.lua", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
+  -- the policy answers in mocl generate
+  local out, err, status = child.mocl { "generate", "model=" .. dir .. "/sft", "adapter=" .. dir .. "/last",
     "tokenizer=" .. dir .. "/tokenizer.json", "prompt=<R1> 0.30 <R2> 0.70 hello", "max_new_tokens=4" }
   T.eq(status, 0, err)
   T.ok(out:find("^<R1> 0.30 <R2> 0.70 hello"), out)

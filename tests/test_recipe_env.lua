@@ -2,8 +2,8 @@
 
 local T = require "t"
 local child = require "child"
-local fishwood = require "mocl.env.fishwood"
-local fruit_tree = require "mocl.env.fruit_tree"
+local fishwood = require "mocl.world.worlds.fishwood"
+local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 

@@ -3,15 +3,15 @@
 
 local T = require "t"
 local child = require "child"
-local digest = require "mocl.digest"
+local digest = require "mocl.run.digest"
 local failures = require "failures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local safetensors = require "mocl.safetensors"
 local tokenizer = require "mocl.tokenizer"
 local small = require "fixtures.llama.small"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local function arguments(dir, ...)
   local list = failures.arguments(dir, true)
@@ -329,7 +329,7 @@ T.test("out= and resume= that can be no directory name the option", function()
   end
 end)
 
-T.test("generate, tokenize and report name the option of a path that is wrong", function()
+T.test("mocl generate, tokenize and report name the option of a path that is wrong", function()
   local dir = T.tmpdir()
   local model, file = dir .. "/model", dir .. "/file"
   assert(transformer.save(small.model { config = { vocab_size = 257 } }, model, {}))
@@ -363,7 +363,7 @@ T.test("text that standard output does not take ends with status 1", function()
   local dir = T.tmpdir()
   assert(transformer.save(small.model { config = { vocab_size = 257 } }, dir, {}))
   assert(tokenizer.train({ "hello" }, { vocab_size = 257, special_tokens = { "<s>" } }):save(dir .. "/tokenizer.json"))
-  for _, arguments in ipairs { "recipes/tokenize.lua file=README.md tokenizer=", "recipes/generate.lua quiet=true max_new_tokens=2 model=" } do
+  for _, arguments in ipairs { "tokenize file=README.md tokenizer=", "generate quiet=true max_new_tokens=2 model=" } do
     local _, err, status = child.shell(('"$MOCL" %s%s > /dev/full'):format(arguments, dir))
     T.eq(status, 1)
     T.ok(err:find(": standard output: No space left on device\n$"), err)
@@ -387,7 +387,7 @@ T.test("options that cannot go together cost nothing", function()
 end)
 
 T.test("unknown and missing options of functions", function()
-  local lm, policy, reward = require "mocl.lm", require "mocl.policy", require "mocl.reward"
+  local lm, policy, reward = require "mocl.train.sft", require "mocl.lm.policy", require "mocl.lm.reward"
   T.raises("lm.train: unknown option 'learning_rate' %(known: model, ", lm.train, { learning_rate = 1 })
   T.raises("lm.train: unknown option 'step' %(did you mean 'steps'%?%)", lm.train, { step = 1 })
   T.raises("lm.train: option 'model' is missing", lm.train, {})

@@ -2,7 +2,7 @@
 
 local T = require "t"
 local child = require "child"
-local lora = require "mocl.lora"
+local lora = require "mocl.lm.lora"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 

@@ -1,14 +1,14 @@
--- test_report: mocl.report, mocl.svg, mocl.text_table: well-formed, escaped, the same bytes
+-- test_report: mocl.report, mocl.report.svg, mocl.run.text_table: well-formed, escaped, the same bytes
 
 local T = require "t"
-local config = require "mocl.config"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local html_check = require "html_check"
 local json = require "mocl.json"
 local report = require "mocl.report"
-local svg = require "mocl.svg"
-local svg_front = require "mocl.svg_front"
-local text_table = require "mocl.text_table"
+local svg = require "mocl.report.svg"
+local svg_front = require "mocl.report.svg_front"
+local text_table = require "mocl.run.text_table"
 
 local check_html = html_check.check
 local EVIL = '</script><b>"x"&\'y\'</pre><td>'

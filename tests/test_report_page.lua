@@ -36,7 +36,7 @@ local function copy(dir)
 end
 
 local function make_report(dir, ...)
-  return child.mocl { "recipes/report.lua", "run=" .. dir, ... }
+  return child.mocl { "report", "run=" .. dir, ... }
 end
 
 -- What a language model, a diverged run and a hostile prompt can leave in the files.
@@ -85,7 +85,7 @@ T.test("a run leaves a report with every section, and its front as a picture", f
   end
 end)
 
-T.test("recipes/report.lua makes the same files again", function()
+T.test("mocl report makes the same files again", function()
   local dir = copy(run "humor,helpful")
   local want, front = child.read(dir .. "/report.html"), child.read(dir .. "/front.svg")
   assert(fs.remove(dir .. "/report.html"))
@@ -97,7 +97,7 @@ T.test("recipes/report.lua makes the same files again", function()
   T.ok(child.read(dir .. "/picture.svg") == front)
 end)
 
-T.test("recipes/report.lua: a run without a result, and mistakes", function()
+T.test("mocl report: a run without a result, and mistakes", function()
   local dir = copy(run "humor,helpful")
   assert(fs.remove(dir .. "/result.json"))
   assert(fs.remove(dir .. "/front.svg"))
@@ -121,7 +121,7 @@ T.test("recipes/report.lua: a run without a result, and mistakes", function()
     T.eq(status, 1)
     T.ok(err:find(c[1], 1, true), err)
   end
-  out, err, status = child.mocl { "recipes/report.lua" }
+  out, err, status = child.mocl { "report" }
   T.eq(status, 1)
   T.ok(err:find("option run is missing", 1, true), err)
 end)

@@ -1,12 +1,12 @@
--- what may change when a run is continued (mocl.run_options, Run.open{depends=}), and where its stages go on
+-- what may change when a run is continued (mocl.run.options, Run.open{depends=}), and where its stages go on
 
 local T = require "t"
-local checkpoint = require "mocl.checkpoint"
-local config = require "mocl.config"
+local checkpoint = require "mocl.run.checkpoint"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local Run = require "mocl.run"
-local run_options = require "mocl.run_options"
+local run_options = require "mocl.run.options"
 
 local schema = config.common { { "base.lr", 0.5, "" }, { "base.steps", 4, "" }, { "reward.lr", 0.5, "" }, { "moc.lr", 0.5, "" },
   { "file", "", "" } }

@@ -2,7 +2,7 @@
 
 local T = require "t"
 local fs = require "mocl.fs"
-local reward = require "mocl.reward"
+local reward = require "mocl.lm.reward"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"

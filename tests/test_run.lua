@@ -1,12 +1,12 @@
--- test_run: mocl.run and mocl.checkpoint (a run that is stopped and continued ends with the same
--- bytes as one that was not), mocl.progress
+-- test_run: mocl.run and mocl.run.checkpoint (a run that is stopped and continued ends with the same
+-- bytes as one that was not), mocl.run.progress
 
 local T = require "t"
-local checkpoint = require "mocl.checkpoint"
-local config = require "mocl.config"
+local checkpoint = require "mocl.run.checkpoint"
+local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local progress = require "mocl.progress"
+local progress = require "mocl.run.progress"
 local Run = require "mocl.run"
 
 local schema = config.common { { "steps", 6, "training steps" }, { "lr", 0.5, "step size" } }
@@ -334,7 +334,7 @@ T.test("killed at any moment in its own directory, with the link to the newest r
   end
   local home = T.tmpdir()
   write(home .. "/demo.lua", [[
-    local config, Run = require "mocl.config", require "mocl.run"
+    local config, Run = require "mocl.run.config", require "mocl.run"
     local kill = os.getenv("KILL_AT")
     local cfg, info = config.parse(config.common {}, arg, { recipe = "demo" })
     local run <close> = Run.open { recipe = "demo", cfg = cfg, info = info, main = "train" }

@@ -353,7 +353,7 @@ end)
 -- ---- the other setting that is begun and ended ----
 
 T.test("trainings in several coroutines: what a signal does is as before once the last has ended, in whatever order", function()
-  local sys, training = require "mocl.sys", require "mocl.training"
+  local sys, training = require "mocl.sys", require "mocl.train.loop"
   local function start()
     return training.new { run = { quiet = true }, stage = { latest = function() end }, label = "x", total = 1 }
   end

@@ -147,7 +147,7 @@ end)
 T.test("a second signal in an update of a training loop: its status, and how to go on", function()
   for signal, status in pairs { INT = 130, TERM = 143 } do
     local out, err, got = beside([[
-      local config, Run, training = require "mocl.config", require "mocl.run", require "mocl.training"
+      local config, Run, training = require "mocl.run.config", require "mocl.run", require "mocl.train.loop"
       local cfg, info = config.parse(config.common {}, { "out=run", "quiet=true" }, { recipe = "x" })
       local run <close> = Run.open { recipe = "x", cfg = cfg, info = info, main = "main" }
       run:stage("main", function(stage)

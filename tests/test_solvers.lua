@@ -1,9 +1,9 @@
--- mocl.solvers: exact answers, TorchJD's, the optimality conditions, invariances, refusals
+-- mocl.method.solvers: exact answers, TorchJD's, the optimality conditions, invariances, refusals
 
 local T = require "t"
 local json = require "mocl.json"
 local rng = require "mocl.rng"
-local solvers = require "mocl.solvers"
+local solvers = require "mocl.method.solvers"
 
 local function norm(a)
   local s = 0

@@ -1,13 +1,13 @@
--- mocl.sources and data.split: nothing trains on a prompt that is held out, whichever file or split it comes from
+-- mocl.data.sources and data.split: nothing trains on a prompt that is held out, whichever file or split it comes from
 
 local T = require "t"
-local assistant = require "mocl.tasks.assistant"
+local assistant = require "mocl.data.tasks.assistant"
 local data = require "mocl.data"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local preference = require "mocl.preference"
+local preference = require "mocl.method.preference"
 local rng = require "mocl.rng"
-local sources = require "mocl.sources"
+local sources = require "mocl.data.sources"
 
 local FILES = { "harmless-base", "helpful-base" }
 

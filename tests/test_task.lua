@@ -1,8 +1,8 @@
 local T = require "t"
-local assistant = require "mocl.tasks.assistant"
-local preference = require "mocl.preference"
+local assistant = require "mocl.data.tasks.assistant"
+local preference = require "mocl.method.preference"
 local rng = require "mocl.rng"
-local words = require "mocl.tasks.assistant.words"
+local words = require "mocl.data.tasks.assistant.words"
 
 local function split(text)
   local list = {}

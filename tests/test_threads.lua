@@ -48,7 +48,7 @@ local code = [[
   local a = T.randn({ 64, 64 }, { seed = 1 })
   return ("%.6g"):format((a:matmul(a):softmax():sum() + a:exp():mean()):item())
 ]]
-local firsts = { "mocl.tensor", "mocl.nn", "mocl.transformer", "mocl.tensor" }
+local firsts = { "mocl.tensor", "mocl.nn", "mocl.lm.model", "mocl.tensor" }
 ]==]
 
 local function all_same(out, n)

@@ -706,13 +706,13 @@ end)
 
 -- ---- the recipe ----
 
-T.test("recipes/tokenize.lua", function()
+T.test("mocl tokenize", function()
   local dir = T.tmpdir()
   assert(tokenizer.train({}, { vocab_size = 258 }):save(dir .. "/tokenizer.json"))
   write(dir .. "/text", "ab\n\nc")
   local mocl = (arg and arg[-1]) or "./mocl"
   local function run(args)
-    local p = assert(io.popen(("'%s' recipes/tokenize.lua %s 2>&1"):format(mocl, args)))
+    local p = assert(io.popen(("'%s' tokenize %s 2>&1"):format(mocl, args)))
     local out = p:read("a")
     local _, _, status = p:close()
     return out, status

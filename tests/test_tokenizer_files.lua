@@ -233,6 +233,7 @@ T.test("vocab.json and merges.txt of a directory: the words of the class, the to
   files["tokenizer_config.json"] = '{"tokenizer_class": "T5Tokenizer"}'
   T.fails("tokenizer_config.json: tokenizer_class = 'T5Tokenizer' is not supported without a tokenizer.json", load, files)
   T.fails("holds no tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json with merges.txt", load, { ["vocab.json"] = VOCAB })
+  T.fails("tokens 'ab' and 'cd' have the same id", load, { ["vocab.json"] = '{"ab": 0, "cd": 0}', ["merges.txt"] = "" })
 end)
 
 -- ---- SentencePiece ----

@@ -1,13 +1,13 @@
--- mocl.trainer and mocl.lm against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a
+-- mocl.train.supervised and mocl.train.sft against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a
 -- mean of
 
 local T = require "t"
-local lm = require "mocl.lm"
+local lm = require "mocl.train.sft"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local trainer = require "mocl.trainer"
-local transformer = require "mocl.transformer"
+local trainer = require "mocl.train.supervised"
+local transformer = require "mocl.lm.model"
 
 local ROWS = { { 1, 2, 3 }, { -2, 0.5, 1 }, { 0.25, -1, 2 }, { 3, 1, -4 }, { 0.1, 0.2, 0.3 } } -- {a, b, y} of the residuals w1 a + w2 b - y
 

@@ -4,12 +4,12 @@ local T = require "t"
 local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.lm"
+local lm = require "mocl.train.sft"
 local nn = require "mocl.nn.core"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
 -- hidden states of size 3, sums of up to 40 products over two blocks; the fixture has 9 digits

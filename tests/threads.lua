@@ -1,12 +1,12 @@
 --- threads: what tests/c/test_threads.c runs with one thread and with three, and in two states at once: every kind of
 -- kernel that is cut into pieces, large enough for several. Leaves the digits of what came out in the global `result`.
 
-local lm = require "mocl.lm"
+local lm = require "mocl.train.sft"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local parts = {}
 local function note(t)
@@ -74,7 +74,7 @@ do -- rollout, advantages, the clipped loss
   note(logp)
   note(entropy)
   note(loss:item())
-  for _, p in ipairs(require("mocl.lora").parameters(model)) do
+  for _, p in ipairs(require("mocl.lm.lora").parameters(model)) do
     note(p.grad)
     p:zero_grad()
   end

@@ -5,7 +5,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local tiny = {}
 

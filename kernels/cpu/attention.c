@@ -126,9 +126,10 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int caus
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
-int mk_cpu_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                     int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
-                     const mk_real *v, mk_real *out, mk_real *lse) {
+int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                     int64_t K, double scale, int causal, const void *q, const void *k,
+                     const void *v, void *out, mk_real *lse) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
                               .causal = causal, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
@@ -148,15 +149,16 @@ int mk_cpu_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
 
-int mk_cpu_cache_put(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
-                     const int32_t *pos, int64_t slab, const mk_real *k, const mk_real *v,
-                     mk_real *kcache, mk_real *vcache) {
+int mk_cpu_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+                     const int32_t *pos, int64_t slab, const void *k, const void *v,
+                     void *kcache, void *vcache) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     (void)e;
     size_t bytes = (size_t)(G * K) * sizeof(mk_real);
     for (int64_t r = 0; r < rows; r++) {
         int64_t at = slot[r] * slab + pos[r] * G * K;
-        memcpy(kcache + at, k + r * G * K, bytes);
-        memcpy(vcache + at, v + r * G * K, bytes);
+        memcpy((mk_real *)kcache + at, (const mk_real *)k + r * G * K, bytes);
+        memcpy((mk_real *)vcache + at, (const mk_real *)v + r * G * K, bytes);
     }
     return MK_OK;
 }
@@ -207,9 +209,10 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                            const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
-                            const mk_real *kcache, const mk_real *vcache, mk_real *out) {
+int mk_cpu_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
+                            const void *kcache, const void *vcache, void *out) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos,
                               .scale = (mk_real)scale, .q = q, .k = kcache, .v = vcache,
                               .out = out};
@@ -314,10 +317,11 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
-                         const mk_real *v, const mk_real *out, const mk_real *lse,
+int mk_cpu_attention_bwd(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
                               .causal = causal, .q = q, .k = k, .v = v, .out_in = out,
                               .lse_in = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};

@@ -318,8 +318,9 @@ static void binary_flat(void *arg, int64_t first, int64_t last) {
                       j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
 }
 
-int mk_cpu_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
-                  const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y) {
+int mk_cpu_binary(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+                  const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct binary_job j = {.op = op, .a = a, .b = b, .y = y};
     int64_t lines = 1;
     for (int d = 0; d < ndim; d++) {

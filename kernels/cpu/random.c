@@ -74,8 +74,9 @@ static void dropout_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_real *x,
-                   mk_real *y) {
+int mk_cpu_dropout(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
+                   void *y) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct random_job j = {key, stream, p, p < 1 ? 1 / (1 - p) : 0, x, y, n};
     mk_for(e, mk_ceil_div(n, 4), 20, dropout_range, &j);
     return MK_OK;

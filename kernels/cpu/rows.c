@@ -54,8 +54,9 @@ static void rmsnorm_range(void *arg, int64_t first, int64_t last) {
         j->rstd[r] = simd->rmsnorm(j->n, j->x + r * j->n, j->w, j->eps, j->out + r * j->n);
 }
 
-int mk_cpu_rmsnorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
-                   double eps, mk_real *y, mk_real *rstd) {
+int mk_cpu_rmsnorm(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+                   double eps, mk_dtype y_type, void *y, mk_real *rstd) {
+    if (type != MK_F32 || y_type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .out = y, .rstd = rstd, .eps = eps};
     mk_for(e, rows, 0.3 * (double)n + 15, rmsnorm_range, &j);
     return MK_OK;
@@ -116,8 +117,9 @@ static int norm_bwd(mk_env *e, struct rows_job *j, mk_real *dw, mk_real *db) {
     return MK_OK;
 }
 
-int mk_cpu_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+int mk_cpu_rmsnorm_bwd(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx, .rstd_in = rstd};
     return norm_bwd(e, &j, dw, NULL);
 }
@@ -139,8 +141,9 @@ static void gather_range(void *arg, int64_t first, int64_t last) {
         memcpy(j->out + i * j->n, j->x + (int64_t)j->idx[i] * j->n, bytes);
 }
 
-int mk_cpu_gather_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
-                       mk_real *dst) {
+int mk_cpu_gather_rows(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
+                       void *dst) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.n = d, .x = src, .idx = idx, .out = dst};
     if (d > 0) mk_for(e, n, 0.3 * (double)d + 5, gather_range, &j);
     return MK_OK;

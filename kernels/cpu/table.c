@@ -14,6 +14,7 @@ static const mk_table cpu_table = {
     .argreduce = mk_cpu_argreduce,
     .cumsum = mk_cpu_cumsum,
     .gemm = mk_cpu_gemm,
+    .gemm_weight = mk_cpu_gemm_weight,
     .matmul = mk_cpu_matmul,
     .softmax = mk_cpu_softmax,
     .softmax_bwd = mk_cpu_softmax_bwd,

@@ -14,8 +14,8 @@ int mk_cpu_unary(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y
                  double q);
 int mk_cpu_unary_bwd(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
                      const mk_real *dy, mk_real *dx, double p, double q);
-int mk_cpu_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
-                  const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y);
+int mk_cpu_binary(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+                  const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y);
 int mk_cpu_where(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b,
                  mk_real *y);
 int mk_cpu_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y);
@@ -28,23 +28,26 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch);
+int mk_cpu_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a,
+                       int64_t lda, int tw, const mk_weight *w, double beta, mk_dtype c_type, void *c,
+                       int64_t ldc);
 int mk_cpu_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
                   int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b,
                   mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
 int mk_cpu_softmax(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
 int mk_cpu_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);
-int mk_cpu_rmsnorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
-                   double eps, mk_real *y, mk_real *rstd);
-int mk_cpu_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+int mk_cpu_rmsnorm(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+                   double eps, mk_dtype y_type, void *y, mk_real *rstd);
+int mk_cpu_rmsnorm_bwd(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
 int mk_cpu_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                      const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd);
 int mk_cpu_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                          const mk_real *mean, const mk_real *rstd, const mk_real *dy, mk_real *dx,
                          mk_real *dw, mk_real *db);
-int mk_cpu_gather_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
-                       mk_real *dst);
+int mk_cpu_gather_rows(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
+                       void *dst);
 int mk_cpu_scatter_add_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
                             int64_t n_dst, mk_real *dst);
 int mk_cpu_pick(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx,
@@ -55,24 +58,24 @@ int mk_cpu_segment_sum(mk_env *e, int mean, int64_t n_seq, const int32_t *offset
                        const mk_real *x, mk_real *y);
 int mk_cpu_segment_sum_bwd(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                            const mk_real *dy, mk_real *dx);
-int mk_cpu_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
-                int sign, const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy);
-int mk_cpu_swiglu(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y);
-int mk_cpu_swiglu_bwd(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up,
+int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
+                int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
+int mk_cpu_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
+int mk_cpu_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup);
-int mk_cpu_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                     int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
-                     const mk_real *v, mk_real *out, mk_real *lse);
-int mk_cpu_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const mk_real *q, const mk_real *k,
-                         const mk_real *v, const mk_real *out, const mk_real *lse,
+int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                     int64_t K, double scale, int causal, const void *q, const void *k,
+                     const void *v, void *out, mk_real *lse);
+int mk_cpu_attention_bwd(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv);
-int mk_cpu_cache_put(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
-                     const int32_t *pos, int64_t slab, const mk_real *k, const mk_real *v,
-                     mk_real *kcache, mk_real *vcache);
-int mk_cpu_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                            const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
-                            const mk_real *kcache, const mk_real *vcache, mk_real *out);
+int mk_cpu_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+                     const int32_t *pos, int64_t slab, const void *k, const void *v,
+                     void *kcache, void *vcache);
+int mk_cpu_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
+                            const void *kcache, const void *vcache, void *out);
 int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
 int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
@@ -88,8 +91,8 @@ int mk_cpu_rand_uniform(mk_env *e, int64_t n, uint64_t key, uint64_t stream, dou
                         mk_real *x);
 int mk_cpu_rand_normal(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
                        mk_real *x);
-int mk_cpu_dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t stream, const mk_real *x,
-                   mk_real *y);
+int mk_cpu_dropout(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
+                   void *y);
 int mk_cpu_gae(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
                const mk_real *values, double gamma, double lambda, mk_real *adv, mk_real *returns);
 int mk_cpu_ppo_clip(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,

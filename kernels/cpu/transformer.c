@@ -40,8 +40,9 @@ static void rope_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
-                int sign, const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy) {
+int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
+                int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct rope_job j = {.H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos,
                          .sign = sign < 0 ? -1 : 1, .x = x, .y = y};
     int32_t lo, hi;
@@ -78,7 +79,8 @@ static void swiglu_range(void *arg, int64_t first, int64_t last) {
     mk_simd()->swiglu(last - first, j->gate + first, j->up + first, j->y + first);
 }
 
-int mk_cpu_swiglu(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y) {
+int mk_cpu_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .y = y};
     mk_for(e, n, 1, swiglu_range, &j);
     return MK_OK;
@@ -90,8 +92,9 @@ static void swiglu_bwd_range(void *arg, int64_t first, int64_t last) {
                           j->dgate + first, j->dup + first);
 }
 
-int mk_cpu_swiglu_bwd(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up,
+int mk_cpu_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup) {
+    if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .dy = dy, .dgate = dgate, .dup = dup};
     mk_for(e, n, 1.5, swiglu_bwd_range, &j);
     return MK_OK;

@@ -105,7 +105,7 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
 
 template <class T>
 static int attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                     int causal, const T *q, const T *k, const T *v, T *out, float *lse) {
+                     int causal, const void *q, const void *k, const void *v, void *out, float *lse) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
@@ -114,18 +114,14 @@ static int attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H
     MK_TRY(mk_cuda_tile_starts(e, n_seq, offsets, QUERIES, start));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
     j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
-    j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
+    j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(k), j.v = static_cast<const T *>(v);
+    j.out = static_cast<T *>(out), j.lse = lse;
     return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                      int causal, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *out, mk_real *lse) {
-    return attention(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
-}
-
-int mk_cuda_attention_bf16(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                           int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *out, mk_real *lse) {
-    return attention(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
+int mk_cuda_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                      double scale, int causal, const void *q, const void *k, const void *v, void *out, mk_real *lse) {
+    return MK_TYPED(attention, e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
 }
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
@@ -140,14 +136,16 @@ static __global__ void cache_put_kernel(int64_t rows, int64_t width, const int32
     }
 }
 
-int mk_cuda_cache_put(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
-                      int64_t slab, const mk_real *k, const mk_real *v, mk_real *kcache, mk_real *vcache) {
-    return MK_LAUNCH_FLAT(e, cache_put_kernel<float>, rows * G * K, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
+template <class T>
+static int cache_put(mk_env *e, int64_t rows, int64_t width, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const void *k, const void *v, void *kcache, void *vcache) {
+    return MK_LAUNCH_FLAT(e, cache_put_kernel<T>, rows * width, rows, width, slot, pos, slab, static_cast<const T *>(k),
+                          static_cast<const T *>(v), static_cast<T *>(kcache), static_cast<T *>(vcache));
 }
 
-int mk_cuda_cache_put_bf16(mk_env *e, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
-                           int64_t slab, const mk_bf16 *k, const mk_bf16 *v, mk_bf16 *kcache, mk_bf16 *vcache) {
-    return MK_LAUNCH_FLAT(e, cache_put_kernel<mk_bf16>, rows * G * K, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
+int mk_cuda_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
+                      int64_t slab, const void *k, const void *v, void *kcache, void *vcache) {
+    return MK_TYPED(cache_put, e, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
 }
 
 /* items are (row, key head) pairs: the query heads of a key head are the rows of `attend` */
@@ -166,24 +164,20 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_cached_ker
 
 template <class T>
 static int attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, const int32_t *slot,
-                            const int32_t *pos, int64_t slab, const T *q, const T *kcache, const T *vcache, T *out) {
+                            const int32_t *pos, int64_t slab, const void *q, const void *kcache, const void *vcache,
+                            void *out) {
     attention_job<T> j = {};
     if (rows <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     j.rows = rows, j.H = H, j.G = G, j.K = K, j.slab = slab;
     j.slot = slot, j.pos = pos, j.scale = (float)scale;
-    j.q = q, j.k = kcache, j.v = vcache, j.out = out;
+    j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(kcache), j.v = static_cast<const T *>(vcache);
+    j.out = static_cast<T *>(out);
     return MK_LAUNCH(e, attention_cached_kernel<T>, mk_grid(rows * G), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                             const int32_t *slot, const int32_t *pos, int64_t slab, const mk_real *q,
-                             const mk_real *kcache, const mk_real *vcache, mk_real *out) {
-    return attention_cached(e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
-}
-
-int mk_cuda_attention_cached_bf16(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                                  const int32_t *slot, const int32_t *pos, int64_t slab, const mk_bf16 *q,
-                                  const mk_bf16 *kcache, const mk_bf16 *vcache, mk_bf16 *out) {
-    return attention_cached(e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
+int mk_cuda_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                             const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache,
+                             const void *vcache, void *out) {
+    return MK_TYPED(attention_cached, e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
 }

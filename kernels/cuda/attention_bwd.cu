@@ -150,33 +150,27 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
 
 template <class T>
 static int attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                         int causal, const T *q, const T *k, const T *v, const T *out, const float *lse, const float *dout,
-                         float *dq, float *dk, float *dv) {
+                         int causal, const void *q, const void *k, const void *v, const void *out, const float *lse,
+                         const float *dout, float *dq, float *dk, float *dv) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     int32_t *start = static_cast<int32_t *>(mk_cuda_scratch(e, (size_t)(n_seq + 1) * sizeof(int32_t)));
     if (!start) return MK_NOMEM;
     MK_TRY(mk_cuda_tile_starts(e, n_seq, offsets, HEIGHT, start));
-    MK_TRY(MK_LAUNCH(e, delta_kernel<T>, walking_grid(e), ATTENTION_THREADS, n_seq, offsets, H, K, out, dout, dq));
+    MK_TRY(MK_LAUNCH(e, delta_kernel<T>, walking_grid(e), ATTENTION_THREADS, n_seq, offsets, H, K,
+                     static_cast<const T *>(out), dout, dq));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
     j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
-    j.q = q, j.k = k, j.v = v, j.lse_in = lse, j.dout = dout;
+    j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(k), j.v = static_cast<const T *>(v);
+    j.lse_in = lse, j.dout = dout;
     j.dq = dq, j.dk = dk, j.dv = dv;
     MK_TRY(MK_LAUNCH(e, attention_dkv_kernel<T>, walking_grid(e), ATTENTION_THREADS, j));
     return MK_LAUNCH(e, attention_dq_kernel<T>, walking_grid(e), ATTENTION_THREADS, j); /* last: it ends delta */
 }
 
-int mk_cuda_attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                          double scale, int causal, const mk_real *q, const mk_real *k, const mk_real *v,
-                          const mk_real *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk,
-                          mk_real *dv) {
-    return attention_bwd(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
-}
-
-int mk_cuda_attention_bwd_bf16(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                               double scale, int causal, const mk_bf16 *q, const mk_bf16 *k, const mk_bf16 *v,
-                               const mk_bf16 *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk,
-                               mk_real *dv) {
-    return attention_bwd(e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
+int mk_cuda_attention_bwd(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+                          double scale, int causal, const void *q, const void *k, const void *v, const void *out,
+                          const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
+    return MK_TYPED(attention_bwd, e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
 }

@@ -240,20 +240,26 @@ static __device__ float binary_one(mk_binary op, float a, float b) {
     return a;
 }
 
-static __global__ void binary_kernel(mk_binary op, int64_t n, walk w, const float *a, const float *b, float *y) {
+template <class T>
+static __global__ void binary_kernel(mk_binary op, int64_t n, walk w, const T *a, const T *b, T *y) {
     FOR_FLAT(i, n) {
         int64_t at_a, at_b;
         walk_at(w, i, &at_a, &at_b);
-        y[i] = binary_one(op, a[at_a], b[at_b]);
+        put(y + i, binary_one(op, widen(a[at_a]), widen(b[at_b])));
     }
 }
 
-int mk_cuda_binary(mk_env *e, mk_binary op, int ndim, const int64_t *shape, const mk_real *a,
-                   const int64_t *a_stride, const mk_real *b, const int64_t *b_stride, mk_real *y) {
+template <class T> static int binary(mk_env *e, mk_binary op, const walk &w, const void *a, const void *b, void *y) {
+    int64_t n = walk_size(w);
+    return MK_LAUNCH_FLAT(e, binary_kernel<T>, n, op, n, w, static_cast<const T *>(a), static_cast<const T *>(b),
+                          static_cast<T *>(y));
+}
+
+int mk_cuda_binary(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+                   const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y) {
     walk w;
     if (!walk_make(&w, ndim, shape, a_stride, b_stride)) return MK_OK;
-    int64_t n = walk_size(w);
-    return MK_LAUNCH_FLAT(e, binary_kernel, n, op, n, w, a, b, y);
+    return MK_TYPED(binary, e, op, w, a, b, y);
 }
 
 static __global__ void where_kernel(int64_t n, const float *c, const float *a, const float *b, float *y) {
@@ -270,12 +276,4 @@ static __global__ void axpy_kernel(int64_t n, float alpha, const float *x, float
 
 int mk_cuda_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
     return MK_LAUNCH_FLAT(e, axpy_kernel, n, n, (float)alpha, x, y);
-}
-
-static __global__ void add_bf16_kernel(int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y) {
-    FOR_FLAT(i, n) put(y + i, widen(a[i]) + widen(b[i]));
-}
-
-int mk_cuda_add_bf16(mk_env *e, int64_t n, const mk_bf16 *a, const mk_bf16 *b, mk_bf16 *y) {
-    return MK_LAUNCH_FLAT(e, add_bf16_kernel, n, n, a, b, y);
 }

@@ -83,4 +83,8 @@ HD float load_real(mk_dtype d, const void *x, int64_t i) {
 
 #undef HD
 
+/* f<T>(...) for the element type that an argument `type` of the caller names */
+#define MK_TYPED(f, ...) \
+    (type == MK_F32 ? f<float>(__VA_ARGS__) : type == MK_BF16 ? f<mk_bf16>(__VA_ARGS__) : (int)MK_UNSUPPORTED)
+
 #endif

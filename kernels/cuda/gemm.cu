@@ -155,13 +155,26 @@ int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
     return gemm(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, batch);
 }
 
-int mk_cuda_gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a,
-                      int64_t lda, const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
+/* as gemm on bf16, C being f32 or bf16 */
+static int gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
+                     const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int code = mk_cublaslt_gemm(e, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c_type, c, ldc);
     if (code != MK_UNSUPPORTED) return code;
     if (c_type == MK_F32)
         return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<float *>(c), ldc, 0, 1);
     return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<mk_bf16 *>(c), ldc, 0, 1);
+}
+
+int mk_cuda_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
+    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
+    if (w->format == MK_FORMAT_F32 && a_type == MK_F32 && c_type == MK_F32)
+        return gemm(e, ta, tw, m, n, k, alpha, static_cast<const float *>(a), lda, 0,
+                    static_cast<const float *>(w->part[0]), w->columns, 0, beta, static_cast<float *>(c), ldc, 0, 1);
+    if (w->format == MK_FORMAT_BF16 && a_type == MK_BF16)
+        return gemm_bf16(e, ta, tw, m, n, k, alpha, static_cast<const mk_bf16 *>(a), lda,
+                         static_cast<const mk_bf16 *>(w->part[0]), w->columns, beta, c_type, c, ldc);
+    return MK_UNSUPPORTED;
 }
 
 int mk_cuda_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,

@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-#define MK_CUDA_ABI 3              /* raised when anything here or in mk_table changes */
+#define MK_CUDA_ABI 4              /* raised when anything here or in mk_table changes */
 #define MK_CUDA_SYMBOL "mk_cuda_api_get"
 
 typedef struct mk_cuda_api {

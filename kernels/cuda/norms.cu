@@ -24,20 +24,22 @@ static __global__ void rmsnorm_kernel(int64_t rows, int64_t n, const In *x_all, 
     }
 }
 
-int mk_cuda_rmsnorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, double eps, mk_real *y,
-                    mk_real *rstd) {
-    auto *rmsnorm_f32 = rmsnorm_kernel<float, float>;
-    return MK_LAUNCH_ROWS(e, rmsnorm_f32, rows, n, rows, n, x, w, eps, y, rstd);
-}
-
-int mk_cuda_rmsnorm_bf16(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, double eps,
-                         mk_dtype y_type, void *y, mk_real *rstd) {
+template <class In>
+static int rmsnorm(mk_env *e, int64_t rows, int64_t n, const void *x_all, const float *w, double eps, mk_dtype y_type, void *y,
+                   float *rstd) {
+    const In *x = static_cast<const In *>(x_all);
     if (y_type == MK_F32) {
-        auto *rmsnorm_to_f32 = rmsnorm_kernel<mk_bf16, float>;
+        auto *rmsnorm_to_f32 = rmsnorm_kernel<In, float>;
         return MK_LAUNCH_ROWS(e, rmsnorm_to_f32, rows, n, rows, n, x, w, eps, static_cast<float *>(y), rstd);
     }
-    auto *rmsnorm_bf16 = rmsnorm_kernel<mk_bf16, mk_bf16>;
-    return MK_LAUNCH_ROWS(e, rmsnorm_bf16, rows, n, rows, n, x, w, eps, static_cast<mk_bf16 *>(y), rstd);
+    auto *rmsnorm_to_bf16 = rmsnorm_kernel<In, mk_bf16>;
+    return MK_LAUNCH_ROWS(e, rmsnorm_to_bf16, rows, n, rows, n, x, w, eps, static_cast<mk_bf16 *>(y), rstd);
+}
+
+int mk_cuda_rmsnorm(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
+                    mk_dtype y_type, void *y, mk_real *rstd) {
+    if (y_type != MK_F32 && y_type != MK_BF16) return MK_UNSUPPORTED;
+    return MK_TYPED(rmsnorm, e, rows, n, x, w, eps, y_type, y, rstd);
 }
 
 static __global__ void layernorm_kernel(int64_t rows, int64_t n, const float *x_all, const float *w, const float *b,
@@ -131,14 +133,15 @@ template <class T> static int norm_bwd(mk_env *e, const norm_job<T> &j, float *d
     return MK_LAUNCH_FLAT(e, norm_weight_sum_kernel, j.n, items, j.n, part, dw, db);
 }
 
-int mk_cuda_rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *rstd,
-                        const mk_real *dy, mk_real *dx, mk_real *dw) {
-    return norm_bwd(e, norm_job<float>{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
+template <class T>
+static int rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const void *x, const float *w, const float *rstd, const float *dy,
+                       float *dx, float *dw) {
+    return norm_bwd(e, norm_job<T>{rows, n, static_cast<const T *>(x), w, nullptr, rstd, dy, dx}, dw, nullptr);
 }
 
-int mk_cuda_rmsnorm_bwd_bf16(mk_env *e, int64_t rows, int64_t n, const mk_bf16 *x, const mk_real *w, const mk_real *rstd,
-                             const mk_real *dy, mk_real *dx, mk_real *dw) {
-    return norm_bwd(e, norm_job<mk_bf16>{rows, n, x, w, nullptr, rstd, dy, dx}, dw, nullptr);
+int mk_cuda_rmsnorm_bwd(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
+    return MK_TYPED(rmsnorm_bwd, e, rows, n, x, w, rstd, dy, dx, dw);
 }
 
 int mk_cuda_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *mean,

@@ -59,16 +59,13 @@ static __global__ void dropout_kernel(int64_t groups, stream s, double p, float 
     }
 }
 
-template <class T> static int dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const T *x, T *y) {
+template <class T> static int dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
     stream s = {n, key, id};
     float scale = p < 1 ? (float)(1 / (1 - p)) : 0;
-    return MK_LAUNCH_FLAT(e, dropout_kernel<T>, ceil_div(n, 4), ceil_div(n, 4), s, p, scale, x, y);
+    return MK_LAUNCH_FLAT(e, dropout_kernel<T>, ceil_div(n, 4), ceil_div(n, 4), s, p, scale, static_cast<const T *>(x),
+                          static_cast<T *>(y));
 }
 
-int mk_cuda_dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const mk_real *x, mk_real *y) {
-    return dropout(e, n, p, key, id, x, y);
-}
-
-int mk_cuda_dropout_bf16(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const mk_bf16 *x, mk_bf16 *y) {
-    return dropout(e, n, p, key, id, x, y);
+int mk_cuda_dropout(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
+    return MK_TYPED(dropout, e, n, p, key, id, x, y);
 }

@@ -1,5 +1,6 @@
 /* rows.cu - kernels over the rows of [rows, n]: softmax, gathering, segments. */
 #include "common.cuh"
+#include "formats.cuh"
 #include "table.cuh"
 
 /* ---- softmax ------------------------------------------------------------------------------------ */
@@ -50,12 +51,12 @@ static __global__ void gather_kernel(int64_t n, int64_t d, const T *src, const i
     FOR_FLAT(at, n * d) dst[at] = src[(int64_t)idx[at / d] * d + at % d];
 }
 
-int mk_cuda_gather_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx, mk_real *dst) {
-    return MK_LAUNCH_FLAT(e, gather_kernel<float>, n * d, n, d, src, idx, dst);
+template <class T> static int gather_rows(mk_env *e, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
+    return MK_LAUNCH_FLAT(e, gather_kernel<T>, n * d, n, d, static_cast<const T *>(src), idx, static_cast<T *>(dst));
 }
 
-int mk_cuda_gather_rows_bf16(mk_env *e, int64_t n, int64_t d, const mk_bf16 *src, const int32_t *idx, mk_bf16 *dst) {
-    return MK_LAUNCH_FLAT(e, gather_kernel<mk_bf16>, n * d, n, d, src, idx, dst);
+int mk_cuda_gather_rows(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
+    return MK_TYPED(gather_rows, e, n, d, src, idx, dst);
 }
 
 /* A warp for each i. The first i of a destination row adds all of that row's sources, in their order;

@@ -11,15 +11,12 @@
 
 #define MK_CUDA_OPS(X) \
     X(fill) X(copy) X(cast) X(unary) X(unary_bwd) X(binary) X(where) X(axpy) X(reduce) \
-    X(argreduce) X(cumsum) X(gemm) X(matmul) X(softmax) X(softmax_bwd) X(rmsnorm) X(rmsnorm_bwd) \
+    X(argreduce) X(cumsum) X(gemm) X(gemm_weight) X(matmul) X(softmax) X(softmax_bwd) X(rmsnorm) X(rmsnorm_bwd) \
     X(layernorm) X(layernorm_bwd) X(gather_rows) X(scatter_add_rows) X(pick) X(pick_bwd) \
     X(segment_sum) X(segment_sum_bwd) X(rope) X(swiglu) X(swiglu_bwd) X(attention) \
     X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) \
     X(sample) X(rand_uniform) X(rand_normal) X(dropout) X(gae) X(ppo_clip) X(adamw) X(sgd) \
-    X(sumsq) \
-    X(gemm_bf16) X(add_bf16) X(gather_rows_bf16) X(rmsnorm_bf16) X(rmsnorm_bwd_bf16) X(rope_bf16) \
-    X(swiglu_bf16) X(swiglu_bwd_bf16) X(attention_bf16) X(attention_bwd_bf16) X(cache_put_bf16) \
-    X(attention_cached_bf16) X(dropout_bf16)
+    X(sumsq)
 
 #define MK_DECLARE(op) std::remove_pointer<decltype(mk_table::op)>::type mk_cuda_##op;
 MK_CUDA_OPS(MK_DECLARE)
@@ -27,6 +24,7 @@ MK_CUDA_OPS(MK_DECLARE)
 
 static inline mk_table mk_cuda_table_make(void) {
     mk_table t = {};
+    t.bf16 = 1;
 #define MK_FILL(op) t.op = mk_cuda_##op;
     MK_CUDA_OPS(MK_FILL)
 #undef MK_FILL

@@ -38,8 +38,8 @@ static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const flo
 }
 
 template <class E>
-static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const E *x,
-                int64_t ldx, E *y, int64_t ldy) {
+static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const void *x,
+                int64_t ldx, void *y, int64_t ldy) {
     int64_t half = K / 2;
     frequencies freq;
     if (T <= 0 || H <= 0 || half <= 0) return MK_OK;
@@ -48,17 +48,13 @@ static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, 
     float *table = static_cast<float *>(mk_cuda_scratch(e, (size_t)(T * 2 * half) * sizeof(float)));
     if (!table) return MK_NOMEM;
     MK_TRY(MK_LAUNCH_FLAT(e, rope_table_kernel, T * half, T, half, pos, freq, sign < 0 ? -1.0f : 1.0f, table));
-    return MK_LAUNCH_FLAT(e, rope_kernel<E>, T * H * half, T, H, half, table, x, ldx, y, ldy);
+    return MK_LAUNCH_FLAT(e, rope_kernel<E>, T * H * half, T, H, half, table, static_cast<const E *>(x), ldx, static_cast<E *>(y),
+                          ldy);
 }
 
-int mk_cuda_rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                 const mk_real *x, int64_t ldx, mk_real *y, int64_t ldy) {
-    return rope(e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
-}
-
-int mk_cuda_rope_bf16(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                      const mk_bf16 *x, int64_t ldx, mk_bf16 *y, int64_t ldy) {
-    return rope(e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
+int mk_cuda_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
+                 const void *x, int64_t ldx, void *y, int64_t ldy) {
+    return MK_TYPED(rope, e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
 }
 
 /* ---- SwiGLU ------------------------------------------------------------------------------------- */
@@ -70,12 +66,13 @@ template <class T> static __global__ void swiglu_kernel(int64_t n, const T *gate
     }
 }
 
-int mk_cuda_swiglu(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, mk_real *y) {
-    return MK_LAUNCH_FLAT(e, swiglu_kernel<float>, n, n, gate, up, y);
+template <class T> static int swiglu(mk_env *e, int64_t n, const void *gate, const void *up, void *y) {
+    return MK_LAUNCH_FLAT(e, swiglu_kernel<T>, n, n, static_cast<const T *>(gate), static_cast<const T *>(up),
+                          static_cast<T *>(y));
 }
 
-int mk_cuda_swiglu_bf16(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, mk_bf16 *y) {
-    return MK_LAUNCH_FLAT(e, swiglu_kernel<mk_bf16>, n, n, gate, up, y);
+int mk_cuda_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
+    return MK_TYPED(swiglu, e, n, gate, up, y);
 }
 
 template <class T>
@@ -87,12 +84,13 @@ static __global__ void swiglu_bwd_kernel(int64_t n, const T *gate, const T *up, 
     }
 }
 
-int mk_cuda_swiglu_bwd(mk_env *e, int64_t n, const mk_real *gate, const mk_real *up, const mk_real *dy, mk_real *dgate,
-                       mk_real *dup) {
-    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<float>, n, n, gate, up, dy, dgate, dup);
+template <class T>
+static int swiglu_bwd(mk_env *e, int64_t n, const void *gate, const void *up, const float *dy, float *dgate, float *dup) {
+    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<T>, n, n, static_cast<const T *>(gate), static_cast<const T *>(up), dy, dgate,
+                          dup);
 }
 
-int mk_cuda_swiglu_bwd_bf16(mk_env *e, int64_t n, const mk_bf16 *gate, const mk_bf16 *up, const mk_real *dy, mk_real *dgate,
-                            mk_real *dup) {
-    return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<mk_bf16>, n, n, gate, up, dy, dgate, dup);
+int mk_cuda_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
+                       mk_real *dgate, mk_real *dup) {
+    return MK_TYPED(swiglu_bwd, e, n, gate, up, dy, dgate, dup);
 }

@@ -56,12 +56,17 @@ local function places(v)
   return list
 end
 
--- The modules that mocl's fields come from, by the names of these fields.
-local function modules()
+-- Where v is mocl or a room of it, the set of the names that its fields may have; else nil.
+local function modules(v)
+  local meta = debug.getmetatable(package.loaded.mocl)
+  local prefix = type(v) == "table" and meta and meta.rooms[v]
+  if not prefix then
+    return nil
+  end
   local set = {}
   for key in next, package.preload do
-    if type(key) == "string" and key:sub(1, 5) == "mocl." then
-      set[key:sub(6)] = true
+    if type(key) == "string" and key:sub(1, #prefix) == prefix and not key:find "%.core$" then
+      set[key:match("^[^.]*", #prefix + 1)] = true
     end
   end
   return set
@@ -74,8 +79,10 @@ local function field(v, name)
       return found
     end
   end
-  if rawequal(v, package.loaded.mocl) and package.preload["mocl." .. name] then
-    local ok, module = pcall(require, "mocl." .. name)
+  if (modules(v) or {})[name] then
+    local ok, module = pcall(function()
+      return v[name]
+    end)
     return ok and module or nil
   end
 end
@@ -133,9 +140,7 @@ function complete.words(text, globals)
     end
   end
   local sets = places(v)
-  if rawequal(v, package.loaded.mocl) then
-    sets[#sets + 1] = modules()
-  end
+  sets[#sets + 1] = modules(v)
   return matching(sets, word, mark == ":" and callable or is_name)
 end
 

@@ -6,14 +6,14 @@
 
 local inputs = require "inputs"
 local iteration = require "iteration"
-local lm = require "mocl.lm"
+local lm = require "mocl.train.sft"
 local nn = require "mocl.nn"
 local optim = require "mocl.optim"
-local reward = require "mocl.reward"
+local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local BATCHES = 8 -- that a training case goes through in turn
 local CHECKED = 3 -- steps whose losses are compared
@@ -50,7 +50,7 @@ local function training(o)
   return o
 end
 
--- one step of mocl.lm.train
+-- one step of mocl.train.sft.train
 local function language_model(name, config, batches, lr)
   return function(dir)
     local model = transformer.new(config, { key = rng.key(0, name) })

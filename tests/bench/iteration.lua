@@ -1,21 +1,21 @@
 --- iteration: one iteration of MOC with the pieces and the defaults of recipes/moc_hh.lua, lines 2 to 10 of Algorithm 1,
 -- without its log and checkpoints. Weights are random; both low-rank factors and the heads are, so that no term vanishes.
 
-local Control = require "mocl.control"
+local Control = require "mocl.method.control"
 local inputs = require "inputs"
-local kl_controller = require "mocl.kl_controller"
-local lora = require "mocl.lora"
+local kl_controller = require "mocl.method.kl_controller"
+local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local policy = require "mocl.policy"
-local ppo = require "mocl.ppo"
-local preference = require "mocl.preference"
-local reward = require "mocl.reward"
+local policy = require "mocl.lm.policy"
+local ppo = require "mocl.train.ppo"
+local preference = require "mocl.method.preference"
+local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local iteration = {}
 

@@ -63,7 +63,7 @@ rms_norm = rms_norm_fused if hasattr(F, "rms_norm") else rms_norm_plain
 
 
 class Llama:
-    """The decoder of mocl.transformer on [B, S] ids, with an optional low-rank adapter on the linear layers of some blocks."""
+    """The decoder of mocl.lm.model on [B, S] ids, with an optional low-rank adapter on the linear layers of some blocks."""
 
     def __init__(self, config, tensors, prefix=""):
         c = config

@@ -13,12 +13,12 @@
 #include <unistd.h>
 
 #include "base.h"
-#include "csv.h"
-#include "dir.h"
-#include "file.h"
-#include "file_hash.h"
-#include "safetensors.h"
-#include "text.h"
+#include "io/csv.h"
+#include "io/dir.h"
+#include "io/file.h"
+#include "io/file_hash.h"
+#include "io/safetensors.h"
+#include "io/text.h"
 
 static mocl_ctx *ctx;
 static char tmp[64] = "/tmp/mocl-files-XXXXXX";

@@ -147,7 +147,7 @@ static void test_run(void) {
     mocl_ctx *ctx = open_with_fork();
     mocl_set_string(ctx, "dir", dir);
     CHECK(run(ctx,
-              "local Run, fs, config = require 'mocl.run', require 'mocl.fs', require 'mocl.config'\n"
+              "local Run, fs, config = require 'mocl.run', require 'mocl.fs', require 'mocl.run.config'\n"
               "local cfg, info = config.parse(config.common {}, { 'out=' .. dir .. '/run' }, { recipe = 'test' })\n"
               "run = Run.open { recipe = 'test', cfg = cfg, info = info, main = 'main' }\n"
               "run:stage('main', function(stage) stage:metrics { step = 1 }\n"
@@ -186,7 +186,7 @@ static void test_inside(const char *end) {
     lua_setglobal(mocl_lua(ctx), "leave");
     int status = mocl_dostring(
         ctx,
-        "local Run, fs, config = require 'mocl.run', require 'mocl.fs', require 'mocl.config'\n"
+        "local Run, fs, config = require 'mocl.run', require 'mocl.fs', require 'mocl.run.config'\n"
         "local cfg, info = config.parse(config.common {}, { 'out=' .. dir .. '/run' }, { recipe = 'test' })\n"
         "run = Run.open { recipe = 'test', cfg = cfg, info = info, main = 'main' }\n"
         "run:stage('main', function(stage)\n"

@@ -10,9 +10,9 @@
 #include <zlib.h>
 
 #include "base.h"
-#include "dir.h"
-#include "safetensors.h"
-#include "text.h"
+#include "io/dir.h"
+#include "io/safetensors.h"
+#include "io/text.h"
 
 static mocl_ctx *ctx;
 static char tmp[64] = "/tmp/mocl-formats-XXXXXX", path[128];

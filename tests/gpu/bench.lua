@@ -4,15 +4,15 @@
 -- The shapes are Llama's. dtype is that of weights and activations, as transformer.new takes it.
 
 local json = require "mocl.json"
-local lm = require "mocl.lm"
-local lora = require "mocl.lora"
+local lm = require "mocl.train.sft"
+local lora = require "mocl.lm.lora"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.ppo"
+local ppo = require "mocl.train.ppo"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.transformer"
+local transformer = require "mocl.lm.model"
 
 local o = dofile((arg[0]:gsub("[^/]*$", "arguments.lua"))) { device = "cuda:0", shape = "tiny", dtype = "f32", out = "bench.json" }
 

@@ -247,7 +247,7 @@ void test_binary(void) {
             mk_real *a = randoms(layout[l].na, lo, 2), *b = randoms(layout[l].nb, lo, 2);
             mk_real *y = empty(n);
             for (int64_t i = 0; i < layout[l].nb; i += 3) b[i] = a[i % layout[l].na];
-            ok(K->binary(E, (mk_binary)op, 3, layout[l].shape, a, layout[l].as, b, layout[l].bs,
+            ok(K->binary(E, MK_F32, (mk_binary)op, 3, layout[l].shape, a, layout[l].as, b, layout[l].bs,
                          y) == MK_OK, "binary works");
             double *want = doubles(n, NULL);
             for (int64_t i = 0; i < n; i++) {
@@ -263,7 +263,7 @@ void test_binary(void) {
             }
             near_all("binary", n, y, want, TOL);
             if (l == 0) {
-                K->binary(E, (mk_binary)op, 3, layout[l].shape, a, layout[l].as, b, layout[l].bs, a);
+                K->binary(E, MK_F32, (mk_binary)op, 3, layout[l].shape, a, layout[l].as, b, layout[l].bs, a);
                 same_bits("binary in place", n, a, y);
             }
         }
@@ -278,7 +278,7 @@ void test_binary(void) {
     near_all("axpy", n, y, want, TOL);
     mk_real nan_pair[] = {(mk_real)NAN, 1}, flipped[] = {1, (mk_real)NAN}, out[2];
     int64_t two = 2, unit = 1;
-    K->binary(E, MK_MAXIMUM, 1, &two, nan_pair, &unit, flipped, &unit, out);
+    K->binary(E, MK_F32, MK_MAXIMUM, 1, &two, nan_pair, &unit, flipped, &unit, out);
     ok(isnan(out[0]) && isnan(out[1]), "maximum keeps NaN");
 }
 

@@ -75,19 +75,19 @@ void test_norms(void) {
                 double *in = doubles(R * n, x), *want = doubles(R * n, NULL);
                 rows_reference(&ref, in, want);
                 if (kind == RMSNORM)
-                    K->rmsnorm(E, R, n, x, w, 1e-3, y, rstd);
+                    K->rmsnorm(E, MK_F32, R, n, x, w, 1e-3, MK_F32, y, rstd);
                 else
                     K->layernorm(E, R, n, x, w, b, 1e-3, y, mean, rstd);
                 near_all("norm", R * n, y, want, 4 * TOL);
                 if (kind == RMSNORM)
-                    K->rmsnorm_bwd(E, R, n, x, w, rstd, dy, dx, weights ? dw : NULL);
+                    K->rmsnorm_bwd(E, MK_F32, R, n, x, w, rstd, dy, dx, weights ? dw : NULL);
                 else
                     K->layernorm_bwd(E, R, n, x, w, mean, rstd, dy, dx, weights ? dw : NULL,
                                      weights ? db : NULL);
                 gradient("norm dx", rows_reference, &ref, R * n, x, R * n, dy, dx);
                 mk_real *one = empty(n), m1, r1;
                 if (kind == RMSNORM)
-                    K->rmsnorm(E, 1, n, x + (R - 1) * n, w, 1e-3, one, &r1);
+                    K->rmsnorm(E, MK_F32, 1, n, x + (R - 1) * n, w, 1e-3, MK_F32, one, &r1);
                 else
                     K->layernorm(E, 1, n, x + (R - 1) * n, w, b, 1e-3, one, &m1, &r1);
                 same_bits("norm of one row", n, one, y + (R - 1) * n);
@@ -99,7 +99,7 @@ void test_norms(void) {
                     if (kind == LAYERNORM)
                         gradient("norm db", weight_reference, &wr, n, b, R * n, dy, db);
                     mk_real *twice = copy_of(n, dw);
-                    K->rmsnorm_bwd(E, R, n, x, w, rstd, dy, dx, twice);
+                    K->rmsnorm_bwd(E, MK_F32, R, n, x, w, rstd, dy, dx, twice);
                     if (kind == RMSNORM)
                         for (int64_t i = 0; i < n; i++)
                             ok(twice[i] == dw[i] + dw[i], "dw accumulates");
@@ -113,7 +113,7 @@ void test_indexed_rows(void) {
     mk_real *src = randoms(rows * d, -1, 1), *dst = empty(n * d), *acc = randoms(rows * d, -1, 1);
     mk_real *want_acc = copy_of(rows * d, acc);
     int32_t *idx = integers(n, 0, rows);
-    K->gather_rows(E, n, d, src, idx, dst);
+    K->gather_rows(E, MK_F32, n, d, src, idx, dst);
     for (int64_t i = 0; i < n * d; i++)
         ok(dst[i] == src[idx[i / d] * d + i % d], "gather_rows");
     for (int64_t i = 0; i < n * d; i++) dst[i] = (mk_real)(uniform() - 0.5);

@@ -40,7 +40,7 @@ void test_random(void) {
        "normal moments");
     double kept = 0;
     mk_real *d = empty(n), *d2;
-    K->dropout(E, n, 0.3, 11, 2, x, d);
+    K->dropout(E, MK_F32, n, 0.3, 11, 2, x, d);
     record(d, (size_t)n * sizeof *d);
     for (int64_t i = 0; i < n; i++) {
         double u = mk_unit(mk_philox((uint32_t)(i / 4), 0, 2, 0, 11).w[i % 4]);
@@ -50,7 +50,7 @@ void test_random(void) {
     }
     ok(fabs(kept / (double)n - 0.7) < 0.005, "dropout keeps 1 - p");
     d2 = copy_of(n, x);
-    K->dropout(E, n, 0.3, 11, 2, d2, d2);
+    K->dropout(E, MK_F32, n, 0.3, 11, 2, d2, d2);
     same_bits("dropout in place", n, d, d2);
 }
 

@@ -7,7 +7,7 @@ void test_rope(void) {
         int64_t T = 301, H = heads[s][0], k = heads[s][1], ldx = H * k + 5, ldy = H * k + 3;
         mk_real *x = randoms(T * ldx, -1, 1), *y = constant(T * ldy, 9), *z = empty(T * ldx);
         int32_t *pos = integers(T, 0, s == 1 ? 2000 : 50);
-        K->rope(E, T, H, k, pos, 10000, 1, x, ldx, y, ldy);
+        K->rope(E, MK_F32, T, H, k, pos, 10000, 1, x, ldx, y, ldy);
         for (int64_t t = 0; t < T; t++)
             for (int64_t h = 0; h < H; h++)
                 for (int64_t i = 0; i < k / 2; i++) {
@@ -23,13 +23,13 @@ void test_rope(void) {
             for (int64_t i = H * k; i < ldy; i++) ok(y[t * ldy + i] == 9, "rope stays in its rows");
         record(y, (size_t)(T * ldy) * sizeof *y);
         memcpy(z, x, (size_t)(T * ldx) * sizeof *z);
-        K->rope(E, T, H, k, pos, 10000, -1, y, ldy, z, ldx); /* the inverse brings x back */
+        K->rope(E, MK_F32, T, H, k, pos, 10000, -1, y, ldy, z, ldx); /* the inverse brings x back */
         for (int64_t i = 0; i < T * ldx; i++)
             if (fabs((double)(z[i] - x[i])) > TOL) fail("rope and back");
         memcpy(z, x, (size_t)(T * ldx) * sizeof *z);
-        K->rope(E, T, H, k, pos, 10000, 1, z, ldx, z, ldx);
+        K->rope(E, MK_F32, T, H, k, pos, 10000, 1, z, ldx, z, ldx);
         mk_real *one = empty(H * k);
-        K->rope(E, 1, H, k, pos + 77, 10000, 1, x + 77 * ldx, ldx, one, H * k);
+        K->rope(E, MK_F32, 1, H, k, pos + 77, 10000, 1, x + 77 * ldx, ldx, one, H * k);
         same_bits("rope in place", H * k, z + 77 * ldx, y + 77 * ldy);
         same_bits("rope of one row", H * k, one, y + 77 * ldy);
     }
@@ -45,9 +45,9 @@ void test_swiglu(void) {
     mk_real *x = randoms(2 * n, -9, 9), *y = empty(n), *dy = randoms(n, -1, 1), *dx = empty(2 * n);
     double *in = doubles(2 * n, x), *want = doubles(n, NULL);
     swiglu_reference(&n, in, want);
-    K->swiglu(E, n, x, x + n, y);
+    K->swiglu(E, MK_F32, n, x, x + n, y);
     near_all("swiglu", n, y, want, TOL);
-    K->swiglu_bwd(E, n, x, x + n, dy, dx, dx + n);
+    K->swiglu_bwd(E, MK_F32, n, x, x + n, dy, dx, dx + n);
     gradient("swiglu", swiglu_reference, &n, 2 * n, x, n, dy, dx);
 }
 
@@ -103,11 +103,11 @@ void test_attention(void) {
         const mk_real *kk = x + nq, *vv = x + nq + nk;
         attention_reference(&ref, in, want);
         ref.lse = NULL;
-        ok(K->attention(E, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
+        ok(K->attention(E, MK_F32, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
            "attention works");
         near_all("attention", nq, out, want, 3 * TOL);
         near_all("attention lse", T * H, lse, wl, 3 * TOL);
-        K->attention_bwd(E, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse, dout, dx, dx + nq,
+        K->attention_bwd(E, MK_F32, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse, dout, dx, dx + nq,
                          dx + nq + nk);
         gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
         /* a sequence alone gives the same bits */
@@ -115,7 +115,7 @@ void test_attention(void) {
             int32_t alone[2] = {0, off[b + 1] - off[b]};
             int64_t t0 = off[b], n = alone[1];
             mk_real *o1 = empty(n * H * k), *l1 = empty(n * H);
-            K->attention(E, 1, alone, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of one sequence", n * H * k, o1, out + t0 * H * k);
             same_bits("lse of one sequence", n * H, l1, lse + t0 * H);
@@ -131,12 +131,12 @@ void test_attention(void) {
         static const int32_t place[] = {4, 2, 6, 0, 5, 1};
         for (int b = 0; b < 6; b++)
             for (int32_t t = off[b]; t < off[b + 1]; t++) slot[t] = place[b], pos[t] = t - off[b];
-        K->cache_put(E, T, G, k, slot, pos, slab, kk, vv, kc, vc);
-        K->attention_cached(E, T, H, G, k, scale, slot, pos, slab, x, kc, vc, o2);
+        K->cache_put(E, MK_F32, T, G, k, slot, pos, slab, kk, vv, kc, vc);
+        K->attention_cached(E, MK_F32, T, H, G, k, scale, slot, pos, slab, x, kc, vc, o2);
         same_bits("attention_cached", nq, o2, out);
         for (int64_t t = 0; t < T; t += 7) {
             mk_real *o3 = empty(H * k);
-            K->attention_cached(E, 1, H, G, k, scale, slot + t, pos + t, slab, x + t * H * k, kc,
+            K->attention_cached(E, MK_F32, 1, H, G, k, scale, slot + t, pos + t, slab, x + t * H * k, kc,
                                 vc, o3);
             same_bits("attention_cached of one row", H * k, o3, out + t * H * k);
         }

@@ -1,0 +1,33 @@
+/* decode.h - generation's step of one token per row, where the device is the host's processors. generate.c
+** chooses it.
+*/
+#ifndef MOCL_DECODE_H
+#define MOCL_DECODE_H
+
+#include "lm/model.h"
+
+#define MOCL_NEVER -1e30 /* a logit that cannot win or be drawn */
+
+/* the ids that may be drawn are those below */
+static inline int64_t mocl_generate_vocab(const mocl_generate_options *o, const mocl_model *m) {
+    return o->vocab > 0 && o->vocab < m->config.vocab ? o->vocab : m->config.vocab;
+}
+
+/* The rows a step works on: host arrays of generate.c, the active rows first, and the cache. */
+typedef struct mocl_decode_rows {
+    int64_t most, positions;       /* rows there can be; positions per slot of the cache */
+    const int32_t *slot, *pos, *last, *row_id; /* slot, position of the next token, last token, row of the sampling stream */
+    int32_t *target;               /* receives the tokens */
+    mk_real *logp, *sum;           /* receive their log-probabilities, and the sums of the logits they are drawn from */
+    mocl_tensor *const *kcache, *const *vcache; /* [layers] of [most, positions, G, K] */
+} mocl_decode_rows;
+
+typedef struct mocl_decode mocl_decode;
+
+/* Borrows everything it is given until it is closed; the weights must not change meanwhile. */
+mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_generate_options *o, const mocl_decode_rows *rows);
+void mocl_decode_close(mocl_decode *d);
+/* Feeds `last` of the first `active` rows, and samples: target, logp and sum. Positions are not advanced. */
+mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step);
+
+#endif

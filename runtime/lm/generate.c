@@ -1,0 +1,493 @@
+/* generate.c - sampling from a model with a key/value cache.
+**
+** The prompts run as one ragged batch; then each step feeds one token per unfinished row. Every product
+** is row invariant and attention over the cache equals attention over the sequence, so the
+** log-probabilities are, to the bit, those of a later training forward pass.
+**
+** On a device that runs behind the program the steps go in groups of up to AHEAD: the tokens of one are the
+** inputs of the next where they lie, and the program waits once for a group. Rows that end within a group run on
+** to its end, and what they make is dropped: rows do not see each other.
+*/
+#include <math.h>
+#include <string.h>
+
+#include "lm/decode.h"
+
+enum { AHEAD = 8 };
+
+typedef struct run {
+    mocl_model *m;
+    const mocl_generate_options *o;
+    int64_t rows, capacity; /* capacity: positions per slot of the cache */
+    mocl_tensor **kcache, **vcache; /* [layers] of [rows, capacity, G, K] */
+    int64_t active;         /* unfinished rows, the first of the arrays below */
+    int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
+    int64_t group;          /* steps of the last group */
+    int32_t *target;        /* [group][active] tokens, their log-probabilities, and the sums of the logits they are from, which
+                            ** are finite where the logits are */
+    mk_real *host, *sum;
+    int64_t step;
+    mocl_decode_rows rows_of;
+    mocl_decode *on_host; /* NULL where steps run over tensors */
+    int64_t layers;       /* of the model, which may go before the run is closed */
+} run;
+
+struct mocl_generation {
+    run r;
+    mocl_generate_options o;
+    mocl_generated *g;
+    int64_t at, kept; /* rows of the last step that were given out, and those of them that go on */
+    bool given;       /* row `at` was, and is to be ended or kept */
+};
+
+void mocl_generated_free(mocl_generated *g) {
+    mocl_free(g->token);
+    mocl_free(g->logp);
+    mocl_free(g->length);
+    mocl_free(g->finished);
+    memset(g, 0, sizeof *g);
+}
+
+static mocl_status open_run(run *r) {
+    const mocl_model_config *c = &r->m->config;
+    mocl_ctx *ctx = r->m->ctx;
+    int64_t shape[4] = {r->rows, r->capacity, c->kv_heads, c->head_size};
+    size_t n = (size_t)r->rows;
+    r->layers = c->layers;
+    r->kcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->kcache);
+    r->vcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->vcache);
+    r->row = mocl_calloc(ctx, n, sizeof *r->row);
+    r->pos = mocl_calloc(ctx, n, sizeof *r->pos);
+    r->last = mocl_calloc(ctx, n, sizeof *r->last);
+    r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
+    r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
+    r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
+    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host)
+        return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
+    r->sum = r->host + n * AHEAD;
+    for (int64_t l = 0; l < c->layers; l++) {
+        MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, r->m->dtype, 4, shape));
+        MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, r->m->dtype, 4, shape));
+    }
+    if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
+    r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
+                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum, .kcache = r->kcache,
+                                    .vcache = r->vcache};
+    return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
+}
+
+static void close_run(run *r) {
+    mocl_decode_close(r->on_host);
+    for (int64_t l = 0; l < r->layers; l++) {
+        if (r->kcache) mocl_tensor_unref(r->kcache[l]);
+        if (r->vcache) mocl_tensor_unref(r->vcache[l]);
+    }
+    mocl_free(r->kcache);
+    mocl_free(r->vcache);
+    mocl_free(r->row);
+    mocl_free(r->pos);
+    mocl_free(r->last);
+    mocl_free(r->row_id);
+    mocl_free(r->target);
+    mocl_free(r->host);
+}
+
+/* puts keys and values of n tokens into the cache of block l */
+static mocl_status cache_put(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *qkv[3]) {
+    const mocl_model_config *c = &r->m->config;
+    return MOCL_KERNEL(r->m->dev, cache_put, r->m->dtype, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot),
+                       mocl_int(pos), r->capacity * c->kv_heads * c->head_size, mocl_tensor_data(qkv[1]),
+                       mocl_tensor_data(qkv[2]), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]));
+}
+
+/* att = attention of q to what the cache holds up to pos */
+static mocl_status cache_attend(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *q, mocl_tensor *att) {
+    const mocl_model_config *c = &r->m->config;
+    double scale = 1 / sqrt((double)c->head_size);
+    int64_t rows = slot->shape[0], slab = r->capacity * c->kv_heads * c->head_size;
+    return MOCL_KERNEL(r->m->dev, attention_cached, r->m->dtype, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
+                       mocl_int(pos), slab, mocl_tensor_data(q), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]),
+                       mocl_tensor_data(att));
+}
+
+/* hidden states of tokens (one or more per slot) while the cache fills. offsets NULL: one new token per
+** row, attending to its slot; else the prompts, attending within the batch, and the states of `rows`. */
+static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mocl_tensor *slot, mocl_tensor *pos,
+                           mocl_tensor *offsets, mocl_tensor *rows) {
+    mocl_model *m = r->m;
+    const mocl_model_config *c = &m->config;
+    double scale = 1 / sqrt((double)c->head_size);
+    mocl_pass pass = {.adapter = r->o->adapter, .rows = rows};
+    mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
+    mocl_status st;
+    *hidden = NULL;
+    /* what the sampler drew is in range, and to look would be to wait */
+    MOCL_TRY(offsets ? mocl_index_select(&x, m->embed, tokens) : mocl_index_select_known(&x, m->embed, tokens));
+    for (int64_t l = 0; l < c->layers; l++) {
+        MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, pos, &pass), done);
+        MOCL_GOTO(cache_put(r, l, slot, pos, qkv), done);
+        if (offsets) {
+            MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
+        } else {
+            MOCL_GOTO(mocl_tensor_like(&att, qkv[0]), done);
+            MOCL_GOTO(cache_attend(r, l, slot, pos, qkv[0], att), done);
+        }
+        MOCL_GOTO(mocl_model_block_end(&x, m, l, att, &pass), done);
+        for (int i = 0; i < 3; i++) {
+            mocl_tensor_unref(qkv[i]);
+            qkv[i] = NULL;
+        }
+        mocl_tensor_unref(att);
+        att = NULL;
+    }
+    st = mocl_rmsnorm_to(hidden, x, m->norm, c->norm_eps, MK_F32);
+done:
+    for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);
+    mocl_tensor_unref(att);
+    mocl_tensor_unref(x);
+    return st;
+}
+
+/* What a group of steps leaves on the device. */
+typedef struct drawn {
+    mocl_tensor *ids;   /* [active] numbers of the rows */
+    mocl_tensor *token; /* [group, active] */
+    mocl_tensor *score; /* [2, group, active]: log-probabilities, sums of the logits; one tensor, so that one read gives both */
+} drawn;
+
+static void drawn_free(drawn *d) {
+    mocl_tensor_unref(d->ids);
+    mocl_tensor_unref(d->token);
+    mocl_tensor_unref(d->score);
+}
+
+static mocl_status drawn_new(drawn *d, run *r, int64_t group) {
+    int64_t shape[2] = {group, r->active}, scores[3] = {2, group, r->active};
+    memset(d, 0, sizeof *d);
+    r->group = group;
+    MOCL_TRY(mocl_tensor_i32(&d->ids, r->m->dev, r->active, r->row_id));
+    MOCL_TRY(mocl_tensor_new(&d->token, r->m->dev, MK_I32, 2, shape));
+    return mocl_tensor_new(&d->score, r->m->dev, MK_F32, 3, scores);
+}
+
+/* waits; r->target, r->host and r->sum receive what the group has drawn */
+static mocl_status drawn_read(drawn *d, run *r) {
+    MOCL_TRY(mocl_tensor_to_host(d->token, r->target));
+    r->sum = r->host + r->group * r->active;
+    return mocl_tensor_to_host(d->score, r->host);
+}
+
+/* row `at` of a matrix */
+static mocl_status row_of(mocl_tensor **out, mocl_tensor *t, int64_t at) {
+    int64_t n = t->shape[1], one = 1;
+    return mocl_tensor_alias(out, t, 1, &n, &one, t->offset + at * n);
+}
+
+/* logits of `id` become such that it cannot win or be drawn */
+static mocl_status suppress(run *r, mocl_tensor *logits, int32_t id) {
+    int64_t one[2] = {r->active, 1}, zero[2] = {0, 0};
+    mocl_tensor *column = NULL, *low = NULL;
+    mocl_status st;
+    MOCL_GOTO(mocl_narrow(&column, logits, 1, id, 1), done);
+    MOCL_GOTO(mocl_tensor_full(&low, r->m->dev, MK_F32, 0, NULL, MOCL_NEVER), done);
+    st = MOCL_KERNEL(r->m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
+done:
+    mocl_tensor_unref(low);
+    mocl_tensor_unref(column);
+    return st;
+}
+
+/* tokens of the active rows from their last hidden states [active, D], at step `at` of the group */
+static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
+    mocl_model *m = r->m;
+    const mocl_generate_options *o = r->o;
+    int64_t n = r->active, vocab = m->config.vocab, step = r->step + at, shape[2] = {n, vocab};
+    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
+    int64_t choices = mocl_generate_vocab(o, m); /* the sampler takes rows that lie one behind the other */
+    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL, *part = NULL, *choice = NULL;
+    int32_t *token = mocl_int(d->token) + at * n;
+    mk_real *logp = mocl_real(d->score) + at * n, *sum = logp + r->group * n;
+    mocl_status st;
+    MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
+    MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
+    MOCL_GOTO(mocl_to_dtype(&states, hidden, m->dtype), done);
+    MOCL_GOTO(mocl_logits(states, m->head, 0, n, mocl_real(logits)), done);
+    MOCL_GOTO(MOCL_KERNEL(m->dev, reduce, MK_SUM, n, vocab, 1, mocl_real(logits), sum), done);
+    for (int64_t j = 0; j < o->n_eos && step < o->suppress_first; j++) MOCL_GOTO(suppress(r, logits, o->eos[j]), done);
+    MOCL_GOTO(mocl_narrow(&part, logits, 1, 0, choices), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&choice, part), done); /* logits themselves where all are drawn from */
+    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, choices, mocl_real(choice), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
+                          mocl_int(d->ids), token), done);
+    MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, token, logp, NULL,
+                          mocl_real(lse)), done);
+done:
+    mocl_tensor_unref(logits);
+    mocl_tensor_unref(lse);
+    mocl_tensor_unref(states);
+    mocl_tensor_unref(part);
+    mocl_tensor_unref(choice);
+    return st;
+}
+
+static bool ends(const mocl_generate_options *o, int32_t token) {
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] == token) return true;
+    return false;
+}
+
+/* stores token `at` of the group of active row i */
+static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) {
+    int64_t b = r->row[i], n = r->active;
+    if (!isfinite(r->sum[at * n + i])) return mocl_model_refuse_logits(r->m, r->o->adapter, b + 1, g->length[b] + 1);
+    int64_t to = b * g->max_new_tokens + g->length[b]++;
+    g->token[to] = r->target[at * n + i];
+    g->logp[to] = r->host[at * n + i];
+    g->finished[b] = ends(r->o, g->token[to]);
+    return MOCL_OK;
+}
+
+/* keeps active row i as number *kept of the next group, if it goes on */
+static void keep(run *r, const mocl_generated *g, int64_t i, int64_t *kept) {
+    int64_t b = r->row[i], k = *kept;
+    if (g->finished[b] || g->length[b] == g->max_new_tokens || r->pos[i] >= r->m->config.positions) return;
+    r->row[k] = r->row[i];
+    r->row_id[k] = r->row_id[i];
+    r->pos[k] = r->pos[i];
+    r->last[k] = g->token[b * g->max_new_tokens + g->length[b] - 1];
+    ++*kept;
+}
+
+/* stores the tokens of the group and keeps the rows that go on */
+static mocl_status advance(run *r, mocl_generated *g) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < r->active; i++) {
+        for (int64_t at = 0; at < r->group && !g->finished[r->row[i]]; at++) MOCL_TRY(take(r, g, i, at));
+        keep(r, g, i, &kept);
+    }
+    r->active = kept;
+    r->step += r->group;
+    return MOCL_OK;
+}
+
+/* the prompts as one batch, and the first token of each row */
+static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens) {
+    mocl_model *m = r->m;
+    mocl_ctx *ctx = m->ctx;
+    int64_t n = offsets[r->rows];
+    drawn d = {0};
+    mocl_tensor *hidden = NULL, *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
+    int32_t *buf = mocl_calloc(ctx, (size_t)n, 2 * sizeof *buf);
+    mocl_status st;
+    if (!buf) return mocl_nomem(ctx, (size_t)n * 8);
+    for (int64_t b = 0; b < r->rows; b++) {
+        for (int32_t i = offsets[b]; i < offsets[b + 1]; i++) {
+            buf[i] = (int32_t)b;
+            buf[n + i] = i - offsets[b];
+        }
+        r->target[b] = offsets[b + 1] - 1;
+        r->row[b] = r->row_id[b] = (int32_t)b;
+        r->pos[b] = offsets[b + 1] - offsets[b];
+    }
+    MOCL_GOTO(mocl_tensor_i32(&t, m->dev, n, tokens), done);
+    MOCL_GOTO(mocl_tensor_i32(&slot, m->dev, n, buf), done);
+    MOCL_GOTO(mocl_tensor_i32(&pos, m->dev, n, buf + n), done);
+    MOCL_GOTO(mocl_tensor_i32(&off, m->dev, r->rows + 1, offsets), done);
+    MOCL_GOTO(mocl_tensor_i32(&last, m->dev, r->rows, r->target), done);
+    MOCL_GOTO(forward(&hidden, r, t, slot, pos, off, last), done);
+    MOCL_GOTO(drawn_new(&d, r, 1), done);
+    MOCL_GOTO(sample(r, hidden, &d, 0), done);
+    st = drawn_read(&d, r);
+done:
+    mocl_free(buf);
+    drawn_free(&d);
+    mocl_tensor_unref(hidden);
+    mocl_tensor_unref(t);
+    mocl_tensor_unref(slot);
+    mocl_tensor_unref(pos);
+    mocl_tensor_unref(off);
+    mocl_tensor_unref(last);
+    return st;
+}
+
+/* How many steps go in a group: to the first limit that a row reaches, and one where the caller may end a row. */
+static int64_t group_size(const run *r, const mocl_generated *g) {
+    int64_t most = r->o->by_token ? 1 : AHEAD;
+    for (int64_t i = 0; i < r->active; i++) {
+        int64_t length = g->max_new_tokens - g->length[r->row[i]], room = r->m->config.positions - r->pos[i];
+        if (length < most) most = length;
+        if (room < most) most = room;
+    }
+    return most;
+}
+
+/* a group of steps over tensors */
+static mocl_status decode(run *r, int64_t group) {
+    mocl_device *dev = r->m->dev;
+    int64_t n = r->active, shape[2] = {group, n};
+    mocl_tensor *last = NULL, *slot = NULL, *all_pos = NULL, *pos = NULL, *hidden = NULL;
+    drawn d = {0};
+    mocl_status st;
+    for (int64_t s = 0; s < group; s++)
+        for (int64_t i = 0; i < n; i++) r->target[s * n + i] = r->pos[i] + (int32_t)s;
+    MOCL_GOTO(drawn_new(&d, r, group), done);
+    MOCL_GOTO(mocl_tensor_i32(&last, dev, n, r->last), done);
+    MOCL_GOTO(mocl_tensor_i32(&slot, dev, n, r->row), done);
+    MOCL_GOTO(mocl_tensor_from_host(&all_pos, dev, MK_I32, 2, shape, r->target), done);
+    for (int64_t s = 0; s < group; s++) {
+        MOCL_GOTO(mocl_poll(r->m->ctx), done);
+        MOCL_GOTO(row_of(&pos, all_pos, s), done);
+        MOCL_GOTO(forward(&hidden, r, last, slot, pos, NULL, NULL), done);
+        MOCL_GOTO(sample(r, hidden, &d, s), done);
+        mocl_tensor_unref(hidden);
+        mocl_tensor_unref(pos);
+        mocl_tensor_unref(last);
+        hidden = pos = last = NULL;
+        MOCL_GOTO(row_of(&last, d.token, s), done);
+    }
+    st = drawn_read(&d, r);
+done:
+    drawn_free(&d);
+    mocl_tensor_unref(last);
+    mocl_tensor_unref(slot);
+    mocl_tensor_unref(all_pos);
+    mocl_tensor_unref(pos);
+    mocl_tensor_unref(hidden);
+    return st;
+}
+
+/* the next tokens of the active rows */
+static mocl_status step(run *r, const mocl_generated *g) {
+    r->group = r->on_host ? 1 : group_size(r, g);
+    if (r->on_host) {
+        r->sum = r->rows_of.sum; /* drawn_read has set it for the prompt */
+        MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+    } else {
+        MOCL_TRY(decode(r, r->group));
+    }
+    for (int64_t i = 0; i < r->active; i++) r->pos[i] += (int32_t)r->group;
+    return MOCL_OK;
+}
+
+static mocl_status check_options(mocl_ctx *ctx, const mocl_model *m, const mocl_generate_options *o) {
+    long long vocab = (long long)m->config.vocab;
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] < 0 || o->eos[i] >= vocab)
+            return mocl_fail(ctx, MOCL_E_ARG, "generate: eos %d is outside the vocabulary of %lld", (int)o->eos[i], vocab);
+    if (o->vocab < 0 || o->vocab > vocab)
+        return mocl_fail(ctx, MOCL_E_ARG, "generate: vocab_size = %lld is outside 1 .. %lld, the model's", (long long)o->vocab, vocab);
+    if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
+                                                (long long)o->max_new_tokens);
+    if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
+    if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
+    if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
+    return MOCL_OK;
+}
+
+/* checks what is wanted, and makes the run and the room for its results */
+static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
+    mocl_model *m = r->m;
+    mocl_ctx *ctx = m->ctx;
+    const mocl_generate_options *o = r->o;
+    int64_t longest = 0, rows = r->rows;
+    MOCL_TRY(check_options(ctx, m, o));
+    if (rows < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: there are no prompts");
+    for (int64_t b = 0; b < rows; b++) {
+        int64_t n = offsets[b + 1] - offsets[b];
+        if (n < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: prompt %lld has no tokens; give it at least the BOS token",
+                                    (long long)b + 1);
+        if (n > m->config.positions)
+            return mocl_fail(ctx, MOCL_E_ARG, "generate: prompt %lld has %lld tokens, the context holds %lld; shorten it",
+                             (long long)b + 1, (long long)n, (long long)m->config.positions);
+        if (n > longest) longest = n;
+    }
+    r->capacity = longest + o->max_new_tokens < m->config.positions ? longest + o->max_new_tokens : m->config.positions;
+    g->rows = rows;
+    g->max_new_tokens = o->max_new_tokens;
+    size_t room;
+    if (!mocl_mul((size_t)rows, (size_t)o->max_new_tokens, &room)) return mocl_nomem(ctx, SIZE_MAX);
+    g->token = mocl_calloc(ctx, room, sizeof *g->token);
+    g->logp = mocl_calloc(ctx, room, sizeof *g->logp);
+    g->length = mocl_calloc(ctx, (size_t)rows, sizeof *g->length);
+    g->finished = mocl_calloc(ctx, (size_t)rows, sizeof *g->finished);
+    if (!g->token || !g->logp || !g->length || !g->finished) return mocl_nomem(ctx, room * 8);
+    return open_run(r);
+}
+
+mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets, const int32_t *tokens,
+                                const mocl_generate_options *o) {
+    mocl_ctx *ctx = m->ctx;
+    run r = {.m = m, .o = o, .rows = rows, .active = rows};
+    bool was = ctx->grad_enabled;
+    mocl_status st;
+    memset(g, 0, sizeof *g);
+    ctx->grad_enabled = false;
+    MOCL_GOTO(start(&r, g, offsets), done);
+    MOCL_GOTO(prefill(&r, offsets, tokens), done);
+    MOCL_GOTO(advance(&r, g), done);
+    while (r.active > 0) {
+        MOCL_GOTO(mocl_poll(ctx), done);
+        MOCL_GOTO(step(&r, g), done);
+        MOCL_GOTO(advance(&r, g), done);
+    }
+done:
+    ctx->grad_enabled = was;
+    close_run(&r);
+    if (st) mocl_generated_free(g);
+    return st;
+}
+
+/* ---- one token at a time ---- */
+
+mocl_status mocl_generation_open(mocl_generation **out, mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets,
+                                 const int32_t *tokens, const mocl_generate_options *o) {
+    mocl_ctx *ctx = m->ctx;
+    bool was = ctx->grad_enabled;
+    mocl_generation *p = *out = mocl_calloc(ctx, 1, sizeof *p);
+    if (!p) return mocl_nomem(ctx, sizeof *p);
+    p->o = *o;
+    p->o.by_token = true;
+    p->g = g;
+    p->r = (run){.m = m, .o = &p->o, .rows = rows, .active = rows};
+    ctx->grad_enabled = false;
+    mocl_status st = start(&p->r, g, offsets);
+    if (!st) st = prefill(&p->r, offsets, tokens);
+    ctx->grad_enabled = was;
+    return st;
+}
+
+/* the next tokens of the rows that go on, if there are any */
+static mocl_status next_step(mocl_generation *p) {
+    mocl_ctx *ctx = p->r.m->ctx;
+    bool was = ctx->grad_enabled;
+    p->r.active = p->kept;
+    p->r.step += p->r.group;
+    p->at = p->kept = 0;
+    if (!p->r.active) return MOCL_OK;
+    MOCL_TRY(mocl_poll(ctx));
+    ctx->grad_enabled = false;
+    mocl_status st = step(&p->r, p->g);
+    ctx->grad_enabled = was;
+    return st;
+}
+
+mocl_status mocl_generation_next(mocl_generation *p, bool stop, int64_t *row, int32_t *token) {
+    run *r = &p->r;
+    if (p->given) {
+        if (stop) p->g->finished[r->row[p->at]] = true;
+        keep(r, p->g, p->at++, &p->kept);
+        p->given = false;
+    }
+    *row = -1;
+    if (p->at == r->active) MOCL_TRY(next_step(p));
+    if (p->at == r->active) return MOCL_OK; /* none is active */
+    MOCL_TRY(take(r, p->g, p->at, 0));
+    p->given = true;
+    *row = r->row[p->at];
+    *token = p->g->token[*row * p->g->max_new_tokens + p->g->length[*row] - 1];
+    return MOCL_OK;
+}
+
+void mocl_generation_close(mocl_generation *p) {
+    if (p) close_run(&p->r);
+    mocl_free(p);
+}

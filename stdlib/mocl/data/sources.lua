@@ -1,0 +1,216 @@
+--- mocl.data.sources: where a language-model run gets its prompts, answers and preference pairs: the embedded
+-- task, or files of HH-RLHF. Both give the same things:
+--   train_prompts, test_prompts   plain prompts, without preference tags
+--   is_held_out(prompt)           whether nothing may train on this prompt, white space aside
+--   documents(r)                  texts for the tokenizer and the base model
+--   sft(r)                        rows {prompt, response}; prompts carry random preferences
+--   pairs(objective)              rows to train a reward model on (mocl.lm.reward), and held-out pairs
+--   check(objective)              raises where there are too few pairs to train and test a reward model
+--   rule_correlation(objective, f)  agreement of a reward with the hidden rule; or nil
+--   audit(prompt, response)       value per objective under the hidden rule and malformed clauses; or nil
+-- Responses begin with a space, so that prompt .. response is the text.
+
+local data = require "mocl.data"
+local digest = require "mocl.run.digest"
+local fs = require "mocl.fs"
+local metrics = require "mocl.metrics"
+local options = require "mocl.options"
+local preference = require "mocl.method.preference"
+local rng = require "mocl.rng"
+
+local sources = {}
+
+--- The objectives of a run: known names, or ones of the table `extra`, which the rewards file brings. Raises with the
+-- nearest name.
+function sources.check_objectives(names, known, extra)
+  local seen, all, own = {}, table.move(known, 1, #known, 1, {}), {}
+  for name in pairs(extra) do
+    own[#own + 1] = name
+  end
+  table.sort(own)
+  for _, name in ipairs(own) do
+    all[#all + 1] = name
+  end
+  known = all
+  if #names == 0 then
+    error("objectives: at least one is needed; known here: " .. table.concat(known, ", "), 0)
+  end
+  for _, name in ipairs(names) do
+    local ok = false
+    for _, k in ipairs(known) do
+      ok = ok or k == name
+    end
+    if not ok then
+      local near = options.nearest(name, known)
+      error(("unknown objective '%s'%s; known here: %s"):format(name, near and (" (did you mean '%s'?)"):format(near) or "",
+        table.concat(known, ", ")), 0)
+    end
+    if seen[name] then
+      error(("objective '%s' is named twice"):format(name), 0)
+    end
+    seen[name] = true
+  end
+end
+
+--- The embedded task. o: seed, trade_off, objectives, and counts: documents, sft, comparisons (prompts with answers
+-- to compare), answers (to each of them), test_pairs.
+function sources.assistant(o)
+  local assistant = require "mocl.data.tasks.assistant"
+  if #o.objectives > 3 then
+    error(("objectives: the embedded task reads tags of at most 3 weights, got %d"):format(#o.objectives), 0)
+  end
+  local task = assistant.new { seed = o.seed, trade_off = o.trade_off, weights = math.max(1, #o.objectives) }
+  local source = { train_prompts = task.train_prompts, test_prompts = task.test_prompts, known = { "humor", "helpful", "harmless" } }
+  source.is_held_out = data.one_of(task.test_prompts)
+  function source.documents(r)
+    return task:pretrain_texts(r, o.documents)
+  end
+  function source.sft(r)
+    return task:sft_examples(r, o.sft)
+  end
+  function source.pairs(objective)
+    return task:comparisons(rng.new(o.seed, "comparisons " .. objective), objective, o.comparisons, o.answers),
+      task:pairs(rng.new(o.seed, "test pairs " .. objective), objective, o.test_pairs, "test")
+  end
+  function source.check() end
+  function source.audit(prompt, response)
+    return task:score(prompt, response)
+  end
+  -- Pearson's correlation of a reward with the rule over fresh answers to held-out prompts
+  function source.rule_correlation(objective, f)
+    local prompts, answers, values = {}, {}, {}
+    local rows = task:pairs(rng.new(o.seed, "correlation " .. objective), objective, math.max(100, o.test_pairs), "test")
+    for i, row in ipairs(rows) do
+      prompts[i], answers[i] = row.prompt, i % 2 == 0 and row.chosen or row.rejected
+      values[i] = task:score(row.prompt, answers[i])[objective]
+    end
+    local r = metrics.pearson(f(prompts, answers), values)
+    return r == r and r or nil
+  end
+  return source
+end
+
+-- Bytes are no measure of a text in another script than Latin.
+local function characters(text)
+  return utf8.len(text) or #text
+end
+
+-- HH-RLHF's rows by objective, shuffled; sets source.counts.
+local function hh_rows(source, o)
+  local rows = {}
+  if fs.exists(o.path) ~= "directory" then
+    error(("data=%s: %s"):format(o.path, fs.exists(o.path) and "is a file; the directory of HH-RLHF's files is expected"
+      or "No such file or directory"), 0)
+  end
+  for _, objective in ipairs(source.known) do
+    local list, counts = digest.in_passing(data.hh_rlhf, o.path, { objective = objective, split = "test" })
+    if not list then
+      error("data=" .. counts, 0)
+    end
+    source.counts[objective] = counts
+    rng.new(o.seed, "split " .. objective):shuffle(list)
+    for _, row in ipairs(list) do
+      row.chosen, row.rejected = " " .. row.chosen, " " .. row.rejected
+      row.key = data.prompt_key(row.prompt)
+    end
+    rows[objective] = list
+  end
+  return rows
+end
+
+-- The set of prompts (keys) that are held out: of each file's different prompts a share, the last ones. It is one set
+-- for all files, so that nothing trains on a prompt that an objective holds out, whichever file has it too.
+local function held_out(rows, known, share)
+  local held = {}
+  for _, objective in ipairs(known) do
+    local keys, seen, missing = {}, {}, 0
+    for _, row in ipairs(rows[objective]) do
+      if not seen[row.key] then
+        seen[row.key] = true
+        keys[#keys + 1] = row.key
+        missing = missing - (held[row.key] and 1 or 0)
+      end
+    end
+    missing = missing + math.floor(#keys * share)
+    for k = #keys, 1, -1 do
+      if missing > 0 and not held[keys[k]] then
+        held[keys[k]] = true
+        missing = missing - 1
+      end
+    end
+  end
+  return held
+end
+
+--- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
+-- prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
+-- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files).
+function sources.hh_rlhf(o)
+  local known = { "harmless", "helpful" }
+  local source = { known = known, counts = {} }
+  local rows = hh_rows(source, o)
+  local held = held_out(rows, known, o.held_out)
+  local train, test, seen = {}, {}, {}
+  function source.is_held_out(prompt)
+    return held[data.prompt_key(prompt)] == true
+  end
+  source.train_prompts, source.test_prompts = {}, {}
+  for _, objective in ipairs(known) do
+    train[objective], test[objective] = {}, {}
+    for _, row in ipairs(rows[objective]) do
+      local out = held[row.key]
+      table.insert((out and test or train)[objective], row)
+      if not seen[row.key] and characters(row.prompt) <= o.prompt_chars then
+        seen[row.key] = true -- a prompt is answered alike often however many pairs it has
+        table.insert(out and source.test_prompts or source.train_prompts, row.prompt)
+      end
+    end
+  end
+  if #source.train_prompts < 50 or #source.test_prompts < 5 then
+    error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; "
+      .. "at least 50 and 5 different ones are needed"):format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
+  end
+  -- rows to train on, in a fixed order
+  local function each(f)
+    for _, objective in ipairs(known) do
+      for _, row in ipairs(train[objective]) do
+        f(row)
+      end
+    end
+  end
+  function source.documents(r)
+    local texts = {}
+    each(function(row)
+      texts[#texts + 1] = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)) .. row.chosen
+      texts[#texts + 1] = row.prompt .. row.rejected
+    end)
+    r:shuffle(texts)
+    return texts
+  end
+  function source.sft(r)
+    local list = {}
+    each(function(row)
+      if characters(row.prompt) <= o.prompt_chars then
+        list[#list + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)), response = row.chosen }
+      end
+    end)
+    return list
+  end
+  function source.check(objective)
+    if not train[objective] then
+      error(("objective '%s' has no pairs in %s; known there: harmless, helpful"):format(objective, o.path), 0)
+    elseif #train[objective] < 10 or #test[objective] < 1 then
+      error(("data=%s: objective '%s' has only %d pairs to train a reward model on and %d to test it with; "
+        .. "at least 10 and 1 are needed"):format(o.path, objective, #train[objective], #test[objective]), 0)
+    end
+  end
+  function source.pairs(objective)
+    source.check(objective)
+    return train[objective], test[objective]
+  end
+  function source.audit() end
+  function source.rule_correlation() end
+  return source
+end
+
+return sources

@@ -1,0 +1,60 @@
+--- mocl.lm.memory_plan: what a run will hold on its device, said before the first step, so that a size that cannot
+-- fit is seen at once and not after an hour.
+--
+-- Counted from shapes: weights, what is trained (with gradients and Adam's moments), the rollout's cache, and what one
+-- update keeps for its backward pass. Numbers are f32; in a bf16 model weights, cache and kept activations take half.
+-- Kernels' scratch memory and the driver's own come on top.
+
+local plan = {}
+
+local F32, BF16 = 4, 2
+local HEAD_ROWS, KEPT = 256, 32 << 20 -- rows of logits made at a time, and logits that wait for backward (runtime/ops_lm.c)
+
+--- memory_plan.of{config=, dtype="f32", trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
+-- config as model:config() gives it; trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
+-- answer: answers of a batch and the most tokens of each part.
+function plan.of(o)
+  local c = o.config
+  local D, L, V, F = c.hidden_size, c.num_hidden_layers, c.vocab_size, c.intermediate_size
+  local H, G = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
+  local K = c.head_dim or D // H
+  local T = o.rows * (o.prompt + o.answer)
+  local block = D * H * K * 2 + D * G * K * 2 + 3 * D * F
+  local base, norms = V * D * (c.tie_word_embeddings and 1 or 2) + L * block, (2 * L + 1) * D
+  local size = o.dtype == "bf16" and BF16 or F32 -- of a weight or an activation
+  -- of a block: its input and the sum after attention with their norms, q, k, v, the attention and its sums,
+  -- gate, up and their product, seven products with the adapter's A
+  local kept = 4 * D + 2 * H * K + 2 * G * K + 3 * F + 7 * (o.rank or 0)
+  local answers = o.rows * o.answer
+  local made = math.min(HEAD_ROWS, answers)
+  -- of the policy and of the reference, and gradients
+  local head = 2 * (answers * V <= KEPT and answers or made) + made
+  local list = {
+    { "weights of the model", base * size + norms * F32 },
+    { "adapter and value heads, gradients, moments", 4 * o.trained * F32 },
+    { "cache of the rollout", 2 * L * o.rows * (o.prompt + o.answer) * G * K * size },
+    -- gradients are f32 always; a bf16 model rounds copies of the adapter and of a gradient for its products
+    { "activations of one update", T * L * (kept * size + H * F32) + (T * 2 * F + answers * 4 * D) * F32
+      + (size == BF16 and (o.trained + T * F) * BF16 or 0) },
+    { "logits of the head", head * V * F32 },
+  }
+  -- the cache is given back before the update begins
+  local total = list[1][2] + list[2][2] + math.max(list[3][2], list[4][2] + list[5][2])
+  return list, total
+end
+
+local function show(bytes)
+  local unit = bytes >= 2 ^ 30 and { 2 ^ 30, "GiB" } or { 2 ^ 20, "MiB" }
+  return ("%.1f %s"):format(bytes / unit[1], unit[2])
+end
+
+--- memory_plan.text(list, total) -> one line of words.
+function plan.text(list, total)
+  local parts = {}
+  for i, row in ipairs(list) do
+    parts[i] = ("%s %s"):format(row[1], show(row[2]))
+  end
+  return ("memory: about %s at most (%s)"):format(show(total), table.concat(parts, ", "))
+end
+
+return plan

@@ -1,0 +1,212 @@
+--- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
+-- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
+-- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
+-- prompt: a chat template must be in it.
+
+local data = require "mocl.data"
+local digest = require "mocl.run.digest"
+local fs = require "mocl.fs"
+local gguf = require "mocl.lm.gguf"
+local gguf_model = require "mocl.lm.gguf_model"
+local model_config = require "mocl.lm.model_config"
+local preference = require "mocl.method.preference"
+local rng = require "mocl.rng"
+local covers = require "mocl.run.options".covers
+local tokenizer = require "mocl.tokenizer"
+
+local own_model = {}
+
+local function fail(fmt, ...)
+  error(fmt:format(...), 0)
+end
+
+-- Options that speak of a base model that is trained here.
+local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
+  "model.intermediate_size" }
+
+--- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
+-- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
+-- options that the user set. Raises in words.
+function own_model.fill(cfg, given)
+  if cfg.prompts ~= "" and cfg.data ~= "" then
+    fail("prompts=%s data=%s: both say where prompts come from; leave one out", cfg.prompts, cfg.data)
+  elseif cfg.prompts ~= "" and cfg.init == "" then
+    fail "prompts= needs init=: prompts alone are no text to train a base model on"
+  elseif cfg.prompts ~= "" and cfg.rewards == "" then
+    fail "prompts= needs rewards=FILE.lua: there are no pairs of answers to train reward models on"
+  elseif cfg.tokenizer.path ~= "" and cfg.init == "" then
+    fail "tokenizer= needs init=: the tokenizer of a model that is trained here is trained here too"
+  end
+  if cfg.init == "" then
+    return
+  end
+  for _, key in ipairs(given) do
+    if covers(OF_BASE, key) then
+      fail("%s: with init= there is no base model to train; leave it out", key)
+    end
+  end
+  local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
+  local read, message = describe(cfg.init)
+  if not read then
+    fail("init=%s", message)
+  end
+  local c, m = read.config, cfg.model
+  m.hidden_size, m.layers, m.heads, m.intermediate_size = c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size
+  if not covers(given, "model.positions") then
+    m.positions = c.max_position_embeddings
+  elseif m.positions > c.max_position_embeddings then
+    fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
+  end
+  cfg.tokenizer.vocab_size = c.vocab_size
+  local tok = own_model.tokenizer(cfg)
+  if tok:vocab_size() > c.vocab_size then
+    fail("the tokenizer has %d ids, the model of init= only %d: they do not belong together", tok:vocab_size(), c.vocab_size)
+  elseif not tok:eos_id() then
+    fail("%s: this tokenizer has no EOS token, with which an answer ends", own_model.tokenizer_path(cfg))
+  end
+  tok:release()
+end
+
+--- Where the tokenizer lies: tokenizer=, or the model itself.
+function own_model.tokenizer_path(cfg)
+  return cfg.tokenizer.path ~= "" and cfg.tokenizer.path or cfg.init
+end
+
+--- The tokenizer; raises in words.
+function own_model.tokenizer(cfg)
+  local tok, message = tokenizer.load(own_model.tokenizer_path(cfg))
+  if not tok and cfg.tokenizer.path ~= "" then
+    fail("option tokenizer: %s", message)
+  end
+  return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
+end
+
+-- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
+local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt" }
+local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json" }
+
+--- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
+function own_model.beside(path)
+  local list = {}
+  for i, name in ipairs(path ~= "" and fs.exists(path) == "file" and not path:find "%.bin$" and not gguf.is(path) and BESIDE or {}) do
+    list[i] = fs.join(fs.dirname(path), name)
+  end
+  return list
+end
+
+local function copy(from, to)
+  if fs.exists(from) == "file" then
+    assert(fs.copy(from, to))
+  end
+end
+
+--- Copies the tokenizer's files into a directory, which then is the tokenizer. Of a GGUF file, which holds a model too,
+-- they are made.
+function own_model.copy_tokenizer(cfg, dir)
+  local path = own_model.tokenizer_path(cfg)
+  assert(fs.mkdir(dir))
+  for _, file in ipairs(own_model.beside(path)) do
+    copy(file, fs.join(dir, file:match "[^/]+$"))
+  end
+  if gguf.is(path) then
+    local tok = own_model.tokenizer(cfg)
+    assert(tok:save(dir))
+    tok:release()
+    return
+  elseif fs.exists(path) ~= "directory" then -- as tokenizer.load tells the kinds
+    copy(path, fs.join(dir, "tokenizer" .. (path:match "%.bin$" or path:match "%.model$" or ".json")))
+    return
+  end
+  for _, names in ipairs { FILES, BESIDE } do
+    for _, name in ipairs(names) do
+      copy(fs.join(path, name), fs.join(dir, name))
+    end
+  end
+end
+
+-- Their lines are no prompts.
+local OTHER_FORMATS = { json = true, csv = true, tsv = true, parquet = true, arrow = true, yaml = true, yml = true, xml = true, ndjson = true }
+
+-- fs.read and data.jsonl raise "FILE: reason"; here with the option in front.
+local function rows_of(option, path)
+  local other = path:gsub("%.gz$", ""):lower():match "%.([^./]+)$"
+  if OTHER_FORMATS[other] then
+    fail("%s=%s: .%s is not read; give the lines of a text file, or a .jsonl with one object a line", option, path, other)
+  end
+  local ok, rows = pcall(digest.in_passing, function()
+    local list = {}
+    if path:match "%.jsonl$" or path:match "%.jsonl%.gz$" then
+      for row, line in data.jsonl(path) do
+        if type(row) ~= "table" or type(row.prompt) ~= "string" then
+          fail("%s:%d: an object with a text \"prompt\" expected", path, line)
+        end
+        list[#list + 1] = { line = line, row = row }
+      end
+    else
+      for text, line in data.lines(path) do
+        list[#list + 1] = { line = line, row = { prompt = text } }
+      end
+    end
+    return list
+  end)
+  if not ok then
+    fail("%s=%s", option, tostring(rows):gsub("^[^\n:]+%.lua:%d+: ", ""))
+  end
+  return rows
+end
+
+local function no_pairs(objective)
+  fail("objective '%s' needs a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
+end
+
+--- A source (mocl.data.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file
+-- (either may be gzip'd). Prompts that are the same but for white space (mocl.data.prompt_key) count once, as the first. o: path, seed, held_out (share of the different prompts that are kept for evaluation).
+function own_model.prompts(o)
+  local list, seen = {}, {}
+  for _, entry in ipairs(rows_of("prompts", o.path)) do
+    local prompt = entry.row.prompt
+    local key = data.prompt_key(prompt)
+    if key ~= "" and not seen[key] then
+      seen[key] = true
+      list[#list + 1] = prompt
+    end
+  end
+  local n = math.max(1, math.floor(#list * o.held_out))
+  if #list < 10 then
+    fail("prompts=%s: holds %d different prompts; at least 10 are needed", o.path, #list)
+  end
+  rng.new(o.seed, "split prompts"):shuffle(list)
+  local train, test = table.move(list, 1, #list - n, 1, {}), table.move(list, #list - n + 1, #list, 1, {})
+  return {
+    train_prompts = train, test_prompts = test, is_held_out = data.one_of(test), known = {},
+    check = no_pairs, pairs = no_pairs, audit = function() end, rule_correlation = function() end,
+  }
+end
+
+--- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
+-- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
+-- between. Rows of held-out prompts are left out: those of which is_held_out(prompt).
+function own_model.answers(path, n, is_held_out)
+  local rows = {}
+  for _, entry in ipairs(rows_of("sft.data", path)) do
+    local prompt, response = entry.row.prompt, entry.row.response
+    if type(response) ~= "string" then
+      fail("sft.data=%s:%d: an object with the texts \"prompt\" and \"response\" expected", path, entry.line)
+    elseif not is_held_out(prompt) then
+      local seam = prompt:find "%s$" or response:find "^%s"
+      rows[#rows + 1] = { prompt = prompt, response = (seam and "" or " ") .. response }
+    end
+  end
+  if #rows == 0 then
+    fail("sft.data=%s: no row is left to train on", path)
+  end
+  return function(r)
+    local tagged = {}
+    for i, row in ipairs(rows) do
+      tagged[i] = { prompt = preference.relabel(row.prompt, preference.random(r, n, preference.EDGE)), response = row.response }
+    end
+    return tagged
+  end
+end
+
+return own_model

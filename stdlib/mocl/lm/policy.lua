@@ -1,0 +1,235 @@
+--- mocl.lm.policy: a model with its tokenizer, answering texts, and the measurement of such answers under a grid
+-- of preferences.
+
+local json = require "mocl.json"
+local lm = require "mocl.train.sft"
+local metrics = require "mocl.metrics"
+local options = require "mocl.options"
+local preference = require "mocl.method.preference"
+local reward = require "mocl.lm.reward"
+local rng = require "mocl.rng"
+local running = require "mocl.train.running"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.lm.model"
+
+local policy = {}
+
+local Policy = {}
+Policy.__index = Policy
+
+--- policy.new{model=, tokenizer=, max_new_tokens=, temperature=1, top_p=1, top_k=0}
+function policy.new(o)
+  options.check("policy.new", o, { "model", "tokenizer", "max_new_tokens" }, { "temperature", "top_p", "top_k" })
+  if math.type(o.max_new_tokens) ~= "integer" or o.max_new_tokens < 1 then
+    error(("policy.new: max_new_tokens is an integer of at least 1, got %s"):format(tostring(o.max_new_tokens)), 2)
+  end
+  return setmetatable({
+    model = o.model, tokenizer = o.tokenizer, max_new_tokens = o.max_new_tokens, temperature = o.temperature or 1,
+    top_p = o.top_p or 1, top_k = o.top_k or 0,
+  }, Policy)
+end
+
+--- Token ids of prompts (lm.prompt).
+function Policy:encode(texts)
+  options.texts("encode", texts)
+  local prompts = {}
+  for i, text in ipairs(texts) do
+    prompts[i] = lm.prompt(self.tokenizer, text)
+  end
+  return prompts
+end
+
+-- The ids that end an answer: the tokenizer's, behind which the answers of a training end, and those of the model's files.
+local function ends(self)
+  local list, eos = transformer.eos_ids(self.model) or {}, self.tokenizer:eos_id()
+  for _, id in ipairs(list) do
+    if id == eos then
+      return list
+    end
+  end
+  list[#list + 1] = eos
+  return list
+end
+
+--- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
+function Policy:answer(texts, o)
+  options.texts("answer", texts)
+  options.check("answer", o, { "key" }, { "adapter" })
+  if math.type(o.key) ~= "integer" then
+    error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
+  end
+  local prompts = self:encode(texts)
+  local g, logp = self.model:generate(prompts, {
+    max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
+    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
+    adapter = o.adapter ~= false,
+  })
+  local responses = {}
+  for i, ids in ipairs(g.tokens) do
+    responses[i] = self.tokenizer:decode(ids)
+  end
+  return responses, { prompts = prompts, tokens = g.tokens, finished = g.finished }, logp
+end
+
+local function is_number(x)
+  return type(x) == "number"
+end
+
+local BATCH = 256 -- rows generated at a time while measuring
+
+--- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
+-- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit. Returns {raw = means per
+-- objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
+-- malformed =, sample = first answers}.
+function Policy:measure(o)
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples" })
+  local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
+  for first = 1, o.n, BATCH do
+    local scope <close> = tensor.scope()
+    local plain, texts = {}, {}
+    for i = first, math.min(o.n, first + BATCH - 1) do
+      plain[#plain + 1] = o.prompts[(i - 1) % #o.prompts + 1]
+      texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
+    end
+    local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
+    local scores = {}
+    for j, r in ipairs(o.rewards) do
+      scores[j] = reward.call(r.f, r.name, plain, responses)
+    end
+    for i, response in ipairs(responses) do
+      local row = {}
+      for j = 1, #scores do
+        row[j] = scores[j][i]
+      end
+      rows[#rows + 1] = row
+      length = length + #ids.tokens[i]
+      if #sample < (o.samples or 3) then
+        sample[#sample + 1] = { prompt = plain[i], response = response, rewards = row }
+      end
+      local values, bad
+      if o.audit then
+        values, bad = o.audit(plain[i], response)
+      end
+      if values then
+        rule_n, malformed = rule_n + 1, malformed + bad
+        for j, r in ipairs(o.rewards) do -- the rule knows nothing of rewards of the user's own
+          rule[j] = values[r.name] and (rule[j] or 0) + values[r.name] or json.null
+        end
+      end
+    end
+  end
+  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows }
+  for j = 1, #o.rewards do
+    local column = {}
+    for i, row in ipairs(rows) do
+      column[i] = row[j]
+    end
+    out.raw[j], out.std[j] = metrics.mean_std(column)
+  end
+  if rule_n > 0 then
+    for j, sum in ipairs(rule) do
+      rule[j] = is_number(sum) and sum / rule_n or sum
+    end
+    out.rule, out.malformed = rule, malformed / rule_n
+  end
+  return out
+end
+
+--- Measures every preference of a list. o as in measure, with on_step(i, n). Returns a list of its results.
+-- All of them answer the same prompts with the same random numbers, so that their differences are those of the
+-- preferences and much less those of chance (common random numbers).
+function Policy:measure_all(preferences, o)
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "on_step" })
+  local list = {}
+  for i, p in ipairs(preferences) do
+    list[i] = self:measure(setmetatable({ p = p }, { __index = o }))
+    if o.on_step then
+      o.on_step(i, #preferences)
+    end
+  end
+  return list
+end
+
+--- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
+-- objective that did not vary then have no unit but their own, and stay as they are.
+function policy.normalize(row, statistics)
+  local out = {}
+  for j, x in ipairs(row) do
+    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
+    out[j] = varies and (x - statistics.mean[j]) / unit + 1 or x
+  end
+  return out
+end
+
+--- policy.constant(statistics) -> list of false, or true for objectives that did not vary; nil where all did.
+function policy.constant(statistics)
+  local list, any = {}, false
+  for j, mean in ipairs(statistics.mean) do
+    local _, varies = running.unit(mean, statistics.std[j])
+    list[j] = not varies
+    any = any or not varies
+  end
+  return any and list or nil
+end
+
+-- The rule's values of a list of measurements: null for objectives it does not know, and no rewards where it knows
+-- none.
+local function audit(measured, n)
+  local rule, points = { malformed = {} }, {}
+  for i, m in ipairs(measured) do
+    rule.malformed[i], points[i] = m.malformed, {}
+    for j = 1, n do
+      if is_number(m.rule[j]) then
+        table.insert(points[i], m.rule[j])
+      end
+    end
+  end
+  if #points[1] > 0 then
+    rule.rewards = {}
+    for i, m in ipairs(measured) do
+      rule.rewards[i] = m.rule
+    end
+    local origin = {}
+    for k = 1, #points[1] do
+      origin[k] = 0
+    end
+    rule.hypervolume = metrics.hypervolume(points, origin)
+  end
+  return rule
+end
+
+--- The figures of result.json for a list of measurements: normalised rewards, hypervolume at 0, tau at -2,
+-- pairwise distance, and the rule's audit where there is one. Both references are 1 and 3 units below the mean of the
+-- statistics; of an objective whose rewards stay as they are (policy.normalize) in its own unit.
+function policy.figures(preferences, measured, statistics)
+  local n = #preferences[1]
+  local f = { preferences = preferences, rewards = {}, rewards_raw = {}, rewards_std = {}, reference_point = {},
+    tau_reference = {}, lengths = {} }
+  local units = {}
+  for j = 1, n do
+    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
+    units[j] = unit
+    f.reference_point[j] = varies and 0 or statistics.mean[j] - 1
+    f.tau_reference[j] = varies and -2 or statistics.mean[j] - 3
+  end
+  for i, m in ipairs(measured) do
+    f.rewards[i], f.rewards_raw[i], f.lengths[i] = policy.normalize(m.raw, statistics), m.raw, m.length
+    f.rewards_std[i] = {}
+    for j = 1, n do
+      f.rewards_std[i][j] = m.std[j] / units[j]
+    end
+  end
+  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  f.mean_pairwise_distance = #measured > 1 and metrics.mean_pairwise_distance(f.rewards) or 0
+  if #measured > 1 then
+    local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })
+    f.kendall_tau, f.kendall_p, f.kendall_tau_per_objective = c.kendall_tau, c.kendall_p, c.kendall_tau_per_objective
+    f.beyond_reference = c.beyond
+  end
+  if measured[1].malformed then
+    f.rule = audit(measured, n)
+  end
+  return f
+end
+
+return policy

@@ -1,0 +1,74 @@
+--- mocl.method.control_log: the metrics of one MOC iteration under TRL's names, and totals over a run: mean c, how often
+-- c is 0 or 1, how often the indicator of equation 5 is on, how often an objective's weight is negative, KL.
+
+local policy = require "mocl.lm.policy"
+
+local control_log = {}
+
+local Log = {}
+Log.__index = Log
+
+local SHARES = { "c", "indicator", "negative_w", "one", "zero" }
+
+--- control_log.new(objectives, statistics, totals): statistics are the SFT model's (nil: rewards are logged as they are);
+-- totals those of a checkpoint.
+function control_log.new(objectives, statistics, totals)
+  local t = totals or { n = 0, kl = 0 }
+  for _, k in ipairs { "n", "kl", table.unpack(SHARES) } do
+    if type(t) ~= "table" or type(t[k] or 0) ~= "number" then
+      error(("control_log.new: the total '%s' is not a number"):format(k), 2)
+    end
+  end
+  for _, k in ipairs(SHARES) do
+    t[k] = t[k] or 0
+  end
+  return setmetatable({ objectives = objectives, statistics = statistics, totals = t }, Log)
+end
+
+--- log:row(m, answers, raw) -> row for metrics.jsonl, text for the status line. m: the named numbers of the
+-- iteration (they are kept; m["objective/kl"] if there is one); answers: per answer {c=, indicator=, w=}; raw: its
+-- raw rewards.
+function Log:row(m, answers, raw)
+  local row, share = {}, {}
+  for k, v in pairs(m) do
+    row[k] = v
+  end
+  for _, k in ipairs(SHARES) do
+    share[k] = 0
+  end
+  for _, g in ipairs(answers) do
+    share.c = share.c + g.c
+    share.zero = share.zero + (g.c == 0 and 1 or 0)
+    share.one = share.one + (g.c == 1 and 1 or 0)
+    share.indicator = share.indicator + (g.indicator and 1 or 0)
+    share.negative_w = share.negative_w + (math.min(table.unpack(g.w)) < 0 and 1 or 0)
+  end
+  for _, k in ipairs(SHARES) do
+    row["moc/" .. (k == "c" and "c" or "share_" .. k)] = share[k] / #answers
+    self.totals[k] = self.totals[k] + share[k] / #answers
+  end
+  local kl = m["objective/kl"]
+  self.totals.n, self.totals.kl = self.totals.n + 1, self.totals.kl + (kl or 0)
+  local text = {}
+  for j, name in ipairs(self.objectives) do
+    local mean = 0
+    for i = 1, #raw do
+      mean = mean + (self.statistics and policy.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
+    end
+    row["env/reward_mean/" .. name] = mean
+    text[j] = ("%s %.2f"):format(name, mean)
+  end
+  text[#text + 1] = (kl and "kl %.2f " or ""):format(kl) .. ("c %.2f"):format(row["moc/c"])
+  return row, table.concat(text, " ")
+end
+
+--- {kl=, c={mean=, zero=, one=, indicator=, negative_w=}} over the run, for result.json.
+function Log:summary()
+  local t, c = self.totals, {}
+  for _, k in ipairs(SHARES) do
+    c[k == "c" and "mean" or k] = t[k] / t.n
+  end
+  return { kl = t.kl / t.n, c = c }
+end
+
+return control_log

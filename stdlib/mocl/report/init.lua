@@ -1,0 +1,256 @@
+--- mocl.report: one self-contained HTML file for a run's directory, and its front as a picture.
+-- No link outwards, no script, no date: it opens from disk, and the same run gives the same bytes.
+-- What the directory lacks is left out; everything that comes from a file is escaped.
+
+local config = require "mocl.run.config"
+local curves = require "mocl.report.curves"
+local fs = require "mocl.fs"
+local html = require "mocl.report.html"
+local json = require "mocl.json"
+local report_env = require "mocl.report.worlds"
+local report_front = require "mocl.report.front"
+local results = require "mocl.report.results"
+local samples = require "mocl.report.samples"
+local svg = require "mocl.report.svg"
+
+local report = { summary = results.summary }
+
+local escape = svg.escape
+local as_table, is_number = results.as_table, results.is_number
+
+-- ---- the parts ----
+
+local function figures_table(part, caption)
+  local rows, notes = results.figures(part), false
+  for _, row in ipairs(rows) do
+    row[3] = results.note(row[1])
+    notes = notes or row[3]
+  end
+  local columns = { { "figure" }, { "value", "n" }, notes and { "meaning", "note" } or nil }
+  return #rows > 0 and html.table(columns, rows, { caption = caption }) or ""
+end
+
+local function rewards_table(result, part, caption)
+  local header, rows = results.rows(result, part)
+  local columns = {}
+  for j, name in ipairs(header) do
+    columns[j] = { name, j > 1 and "tint" or nil }
+  end
+  return html.table(columns, rows, { caption = caption })
+end
+
+local function result_section(result)
+  local out, objectives, list = {}, results.objectives(result), results.methods(result)
+  if #list == 0 then
+    return ""
+  end
+  out[1] = '<p class="sub">Preferences are the weights of ' .. escape(table.concat(objectives, ", "))
+    .. "; the darker a number, the larger in its column.</p>\n"
+  for _, m in ipairs(list) do
+    if #list > 1 then
+      out[#out + 1] = "<h3>" .. escape(m.name) .. "</h3>\n"
+    end
+    out[#out + 1] = rewards_table(result, m.part) .. figures_table(m.part)
+    if type(m.part.warning) == "string" then
+      out[#out + 1] = '<p class="sub">Warning: ' .. escape(m.part.warning) .. "</p>\n"
+    end
+  end
+  local groups = as_table(result.unseen) and as_table(result.unseen.groups) or {}
+  if #groups > 0 then
+    out[#out + 1] = '<h3>Unseen preferences</h3>\n<div class="charts">\n'
+    for i, group in ipairs(groups) do
+      if as_table(group) then
+        local caption = { "group " .. i }
+        for _, f in ipairs(results.figures(group)) do
+          caption[#caption + 1] = f[1] .. " " .. results.number_text(f[2])
+        end
+        out[#out + 1] = rewards_table({ objectives = objectives },
+          { rewards = as_table(group.rewards) or {}, preferences = group.preferences },
+          table.concat(caption, ", "))
+      end
+    end
+    out[#out + 1] = "</div>\n"
+  end
+  return html.section("results", "Results", table.concat(out))
+end
+
+-- the figures that are looked at first
+local function tiles(result)
+  local out = {}
+  local function add(name, v, format)
+    if svg.finite(v) then
+      out[#out + 1] = ("<div><b>%s</b>%s</div>\n"):format(escape(format:format(v)), escape(name))
+    end
+  end
+  add("hypervolume", result.hypervolume, "%.3f")
+  local sft = as_table(result.sft)
+  add("hypervolume of the SFT model", sft and sft.hypervolume, "%.3f")
+  add("Kendall's tau", result.kendall_tau, "%.3f")
+  local least = math.huge
+  for _, group in ipairs(as_table(result.unseen) and as_table(result.unseen.groups) or {}) do
+    least = math.min(least, as_table(group) and svg.finite(group.kendall_tau) and group.kendall_tau
+      or math.huge)
+  end
+  add("least tau, unseen preferences", least, "%.3f")
+  add("mean pairwise distance", result.mean_pairwise_distance, "%.3f")
+  add("KL to the SFT model, nats", result.kl, "%.2f")
+  return #out > 0 and '<div class="tiles">\n' .. table.concat(out) .. "</div>\n" or ""
+end
+
+local function decode_file(path)
+  local text = fs.read(path)
+  return text and as_table(json.decode(text)) or nil
+end
+
+local function configuration_section(cfg, env)
+  local flat, keys, rows = config.flatten(cfg), {}, {}
+  local changed = env and as_table(env.changed) or {}
+  for key in pairs(flat) do
+    keys[#keys + 1] = key
+  end
+  table.sort(keys)
+  for i, key in ipairs(keys) do
+    local c = as_table(changed[key])
+    rows[i] = { key, config.text(flat[key]), c and tostring(c.default) or "", marked = c ~= nil }
+  end
+  return html.section("configuration", "Configuration", '<p class="sub">Marked: other than the '
+    .. "default.</p>\n" .. html.table({ { "option" }, { "value", "code" },
+      { "default, where it differs", "code" } }, rows))
+end
+
+local function provenance_section(dir, env)
+  local rows = {}
+  if env then
+    local flat = config.flatten(env)
+    for key, v in pairs(flat) do
+      if not key:find("^changed%.") then
+        rows[#rows + 1] = { key, config.text(v) }
+      end
+    end
+    table.sort(rows, function(a, b)
+      return a[1] < b[1]
+    end)
+  end
+  local cmdline = fs.read(fs.join(dir, "cmdline.txt"))
+  if cmdline then
+    table.insert(rows, 1, { "command", (cmdline:gsub("%s+$", "")) })
+  end
+  return html.section("provenance", "Provenance", #rows > 0
+    and html.table({ { "fact" }, { "value", "code" } }, rows) or "")
+end
+
+-- ---- the page ----
+
+local SECTIONS = { { "known", "Known front" }, { "front", "Front" }, { "control", "Control" }, { "results", "Results" },
+  { "training", "Training" }, { "rewards", "Rewards of answers" }, { "samples", "Samples" },
+  { "configuration", "Configuration" }, { "provenance", "Provenance" } }
+
+-- what is said of a run that has no result: how far it is
+local function banner(dir, last)
+  local stages, done = decode_file(fs.join(dir, "stages.json")), {}
+  for name in pairs(stages or {}) do
+    done[#done + 1] = tostring(name)
+  end
+  table.sort(done)
+  local text = "This run has no result yet."
+    .. (last and (" The last entry of metrics.jsonl is step %s%s."):format(config.text(last.step),
+      last.stage ~= "" and " of stage " .. last.stage or "") or "")
+    .. (#done > 0 and " Finished stages: " .. table.concat(done, ", ") .. "." or "")
+    .. " The same command with resume=auto continues it."
+  return '<p class="banner">' .. escape(text) .. "</p>\n"
+end
+
+--- The report of a run's directory as HTML. opts.result is used in place of result.json.
+function report.html(dir, opts)
+  local result = opts and opts.result or decode_file(fs.join(dir, "result.json"))
+  local env = decode_file(fs.join(dir, "env.json"))
+  local cfg = config.load(fs.join(dir, "config.lua"))
+  local title = tostring(result and result.recipe or env and env.recipe or "run")
+  local sub = {}
+  for _, key in ipairs { "method", "seed", "device", "training_samples" } do
+    local v = (result or env or {})[key]
+    if type(v) == "string" or is_number(v) then
+      sub[#sub + 1] = key:gsub("_", " ") .. " " .. config.text(v)
+    end
+  end
+  local objectives = result and results.objectives(result) or {}
+  if #objectives == 0 then
+    objectives = results.objectives { objectives = cfg and cfg.objectives }
+  end
+  local before, after = samples.read(dir)
+  local training, last = curves.section(dir, objectives)
+  local parts = {
+    known = result and html.section("known", "Known front", report_env.section(result) or "") or "",
+    front = result and html.section("front", "Front", report_front.section(result)) or "",
+    control = result and html.section("control", "Control", report_front.control(result)) or "",
+    results = result and result_section(result) or "",
+    training = training,
+    rewards = samples.histograms(result, before, after, objectives),
+    samples = samples.section(before, after, objectives),
+    configuration = cfg and configuration_section(cfg, env) or "",
+    provenance = provenance_section(dir, env),
+  }
+  local links, body = {}, {}
+  for _, s in ipairs(SECTIONS) do
+    if parts[s[1]] ~= "" then
+      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], s[2])
+      body[#body + 1] = parts[s[1]]
+    end
+  end
+  return table.concat {
+    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
+    '<meta http-equiv="Content-Security-Policy" ',
+    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
+    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
+    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(table.concat(sub, ", ")), "</p>\n",
+    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
+    result and tiles(result) or banner(dir, last),
+    table.concat(body),
+    "</body>\n</html>\n",
+  }
+end
+
+--- The front of a run as an SVG file of its own, light on any page, or nil, message where there is
+-- none. opts: result (in place of result.json), width (720), height (520).
+function report.front(dir, opts)
+  local result = opts and opts.result or decode_file(fs.join(dir, "result.json"))
+  local w, h = opts and opts.width or 720, opts and opts.height or 520
+  local chart = result and report_front.chart(result, { width = w, height = h })
+  if not chart then
+    return nil, dir .. ": " .. (result and "its result has no front of two or more objectives"
+      or "has no result.json; its run has not ended")
+  end
+  local css = svg.css:gsub("@media[^\n]*\n", "")
+  return (chart:gsub("^<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    :gsub(">", function()
+      return ('>\n<style>\nsvg{color:#1b1b1b}\n%s</style>\n<rect width="%d" height="%d" fill="#fff"/>')
+        :format(css, w, h)
+    end, 1))
+end
+
+--- Writes report.html and, where there is a front, front.svg in a run's directory: the paths, or nil,
+-- message, code.
+function report.write(dir)
+  local found = false
+  for _, name in ipairs { "config.lua", "result.json", "metrics.jsonl", "samples.jsonl" } do
+    found = found or fs.exists(fs.join(dir, name))
+  end
+  if not found then
+    return nil, dir .. ": holds no run", "IO"
+  end
+  local paths = { fs.join(dir, "report.html") }
+  local ok, err, code = fs.write(paths[1], report.html(dir))
+  local front = ok and report.front(dir)
+  if front then
+    paths[2] = fs.join(dir, "front.svg")
+    ok, err, code = fs.write(paths[2], front)
+  end
+  if not ok then
+    return nil, err, code
+  end
+  return paths[1], paths[2]
+end
+
+return report

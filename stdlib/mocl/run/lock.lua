@@ -1,0 +1,48 @@
+--- mocl.run.lock: one process at a time writes the directory of a run. It has a file `lock` meanwhile, with the process id
+-- and start time of the writer. One left by a killed process does not count, and neither does one where processes cannot be
+-- told apart (no /proc).
+
+local fs = require "mocl.fs"
+
+local run_lock = {}
+
+-- Process id and start time as text, which together name a process; nil where there is no /proc.
+local function process(pid)
+  local f = io.open("/proc/" .. pid .. "/stat", "rb")
+  local stat = f and f:read("a")
+  if f then
+    f:close()
+  end
+  if not stat then
+    return nil
+  end
+  local id, rest = stat:match("^(%d+) .*%) (.*)$")
+  local fields = {}
+  for field in rest:gmatch("%S+") do
+    fields[#fields + 1] = field
+  end
+  return id, id .. " " .. fields[20] -- the fields after the name begin with the third
+end
+
+--- Raises where another process that is alive writes the directory.
+function run_lock.check(out)
+  local held = fs.read(fs.join(out, "lock"))
+  local pid = held and held:match("^(%d+) ")
+  if pid and pid ~= process("self") then
+    local _, other = process(pid)
+    if other and other .. "\n" == held then
+      error(("%s: in use by process %s"):format(out, pid), 0)
+    end
+  end
+end
+
+--- The path of this process's lock in a directory and what it holds; nil where there is no /proc. Who writes the file notes
+-- the path first: a write that fails at its very end leaves the file.
+function run_lock.of(out)
+  local _, me = process("self")
+  if me then
+    return fs.join(out, "lock"), me .. "\n"
+  end
+end
+
+return run_lock

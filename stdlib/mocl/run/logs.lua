@@ -1,0 +1,94 @@
+--- mocl.run.logs: the logs of a run, metrics.jsonl and samples.jsonl: one object a line. A run keeps their open files in
+-- run.files; where they ended at a finished stage or a checkpoint is a table of bytes by name, to which they can be cut back.
+
+local check = require "mocl.failure".check
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+
+local run_logs = { NAMES = { "metrics", "samples" } } -- files NAME.jsonl
+
+--- A copy with null for NaN and infinities, for which JSON has no word: a figure that is not defined (the correlation
+-- of a constant) must not cost a run its end.
+function run_logs.null_for_nan(v)
+  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
+    return json.null
+  elseif type(v) ~= "table" then
+    return v
+  end
+  local copy = setmetatable({}, getmetatable(v)) -- json.array's
+  for k, x in pairs(v) do
+    copy[k] = run_logs.null_for_nan(x)
+  end
+  return copy
+end
+
+--- Where the logs end now.
+function run_logs.sizes(run)
+  local offsets = {}
+  for _, name in ipairs(run_logs.NAMES) do
+    local f = run.files[name]
+    if f then
+      offsets[name] = f:seek("end")
+    else
+      local path = fs.join(run.out, name .. ".jsonl")
+      offsets[name] = fs.exists(path) and check(fs.size(path)) or 0
+    end
+  end
+  return offsets
+end
+
+--- Cuts the logs back to where they ended.
+function run_logs.truncate(run, offsets)
+  for _, name in ipairs(run_logs.NAMES) do
+    local path, want = fs.join(run.out, name .. ".jsonl"), offsets[name] or 0
+    if run.files[name] then
+      run.files[name]:close()
+      run.files[name] = nil
+    end
+    local size = fs.exists(path) and check(fs.size(path)) or 0
+    if size < want then
+      error(("%s: has %d bytes, had %d at the checkpoint: put it back, or start again with another out="):format(path, size,
+        want), 0)
+    elseif size > want then
+      check(fs.truncate(path, want))
+    end
+  end
+end
+
+-- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
+local function line_of(row)
+  local parts = {}
+  local keys = {}
+  for k in pairs(row) do
+    keys[#keys + 1] = k
+  end
+  table.sort(keys)
+  for i, k in ipairs(keys) do
+    local v = row[k]
+    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
+      v = json.null
+    end
+    -- models answer bytes that need not be UTF-8
+    parts[i] = json.encode(k) .. ":" .. json.encode(v, { replace_invalid = true })
+  end
+  return "{" .. table.concat(parts, ",") .. "}\n"
+end
+
+--- Appends a row to a log: a table, or the text of a line.
+function run_logs.append(run, name, row)
+  local path = run:path(name .. ".jsonl")
+  local f = run.files[name]
+  if not f then
+    f = check(io.open(path, "ab"))
+    run.files[name] = f
+  end
+  local ok, err = f:write(type(row) == "string" and row or line_of(row))
+  if ok then
+    ok, err = f:flush()
+  end
+  if not ok then
+    error(path .. ": " .. err, 0)
+  end
+end
+
+return run_logs

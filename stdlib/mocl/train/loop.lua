@@ -1,0 +1,111 @@
+--- mocl.train.loop: what surrounds the updates of a training loop: its status line, metrics, checkpoints when they are due
+-- and at an interruption, and the way back from the newest one. The loop itself stays in the recipe.
+--
+--   local t <close> = training.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
+--     save = function(dir) ... end, state = function() return { ... } end }
+--   for update = t.done + 1, 60 do
+--     ...
+--     t:step(update, row, "reward 1.2")
+--   end
+--   t:finish()
+
+local progress = require "mocl.run.progress"
+local sys = require "mocl.sys"
+
+local training = {}
+
+local Training = {}
+Training.__index = Training
+
+--- training.options(rows, prefix, defaults, left_out) -> rows of a schema: those of a module (Control.OPTIONS, learner.OPTIONS)
+-- with prefix in front of the keys and the recipe's own defaults, without the list left_out (nil: none) of what the recipe has
+-- no use for. A default without a row raises.
+function training.options(rows, prefix, defaults, left_out)
+  local list, known, hidden = {}, {}, {}
+  for _, key in ipairs(left_out or {}) do
+    hidden[key] = true
+  end
+  for _, row in ipairs(rows) do
+    local default = defaults[row[1]]
+    known[row[1]] = true
+    if default == nil then
+      default = row[2]
+    end
+    list[#list + 1] = not hidden[row[1]] and { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices } or nil
+  end
+  for key in pairs(defaults) do
+    if not known[key] then
+      error(("training.options: there is no option '%s%s'"):format(prefix, key), 2)
+    end
+  end
+  return list
+end
+
+-- What a signal does is one setting of the process, and trainings in several coroutines may end in any order.
+local n_open, mode_before = 0, nil
+
+local function take_signals()
+  if n_open == 0 then
+    mode_before = sys.on_interrupt "flag"
+  end
+  n_open = n_open + 1
+  return true
+end
+
+--- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table, unit="update"} -> t.
+-- t.dir and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish, or
+-- to the end of a `<close>` variable, a signal ends the run after the update it comes in; unit is what messages call one.
+function training.new(o)
+  local dir, state = o.stage:latest()
+  local done = state and state.step or 0
+  return setmetatable({ run = o.run, stage = o.stage, total = o.total, save_every = o.save_every, save = o.save, describe = o.state,
+    unit = o.unit or "update", dir = dir, state = state, done = done, open = take_signals(),
+    line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Training)
+end
+
+local function stop_here(self, signal, n)
+  self.run:close()
+  io.stderr:write(("\n%s after %s %d; continue with resume=auto\n"):format(signal, self.unit, n))
+  os.exit(signal == "SIGTERM" and 143 or 130, true)
+end
+
+--- Ends update number n: row goes to metrics.jsonl, text to the status line. Ends the process after a signal.
+function Training:step(n, row, text)
+  row.step = n
+  self.stage:metrics(row)
+  self.line:update(n, text)
+  local stop = sys.interrupted()
+  if n % self.save_every == 0 or n == self.total or stop then
+    self.stage:checkpoint(n, self.save, self.describe())
+  end
+  if stop then
+    stop_here(self, stop, n)
+  end
+end
+
+--- Ends the loop. A signal that came behind the last update's look for one ends the process now.
+function Training:finish()
+  local stop = sys.interrupted()
+  if stop then
+    stop_here(self, stop, self.total)
+  end
+  self.line:done()
+  self:close()
+end
+
+-- Back to what a signal did before the first of those that are open. Twice is fine. A signal that has raised the error on its
+-- way is not forgotten.
+function Training:close(err)
+  if self.open then
+    self.open = false
+    n_open = n_open - 1
+    if n_open == 0 then
+      sys.on_interrupt(mode_before, err ~= nil)
+    end
+  end
+end
+
+Training.__close = Training.close
+Training.__gc = Training.close
+
+return training

@@ -1,0 +1,116 @@
+--- mocl.train.sft: training a language model on text: pretraining and supervised fine-tuning.
+-- The loss is the mean of -log p over the response tokens of a batch; a document is a response to BOS.
+
+local finite = require "mocl.finite"
+local nn = require "mocl.nn.core"
+local options = require "mocl.options"
+local rng = require "mocl.rng"
+local tensor = require "mocl.tensor"
+local trainer = require "mocl.train.supervised"
+local transformer = require "mocl.lm.model"
+
+local lm = {}
+
+--- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS.
+function lm.prompt(tok, text)
+  local ids = tok:encode(text, { add_special_tokens = true })
+  if #ids == 0 then
+    ids[1] = tok:bos_id() or error("the prompt is empty and this tokenizer has no BOS token to begin with", 0)
+  end
+  return ids
+end
+
+--- Token ids of {prompt=, response=} rows: prompts as lm.prompt gives them, responses with EOS behind.
+function lm.encode(tok, rows)
+  local prompts, responses = {}, {}
+  for i, row in ipairs(rows) do
+    if type(row) ~= "table" or type(row.response) ~= "string" or type(row.prompt or "") ~= "string" then
+      error(("lm.encode: row %d is not {prompt =, response =} with texts"):format(i), 2)
+    end
+    prompts[i] = lm.prompt(tok, row.prompt or "")
+    responses[i] = tok:encode(row.response, { eos = true })
+  end
+  return prompts, responses
+end
+
+--- Mean -log p of the response tokens (a scalar tensor) and their number. opts are those of model:forward.
+function lm.loss(model, prompts, responses, opts)
+  local batch = transformer.pack(prompts, responses, { device = model:device() })
+  local with = { rows = batch.rows }
+  for key, v in pairs(opts or {}) do
+    with[key] = v
+  end
+  local hidden = model:forward(batch, with)
+  local logp = nn.lm_head(hidden, model:head(), batch.targets, { entropy = false })
+  return -logp:mean(), batch.response_total
+end
+
+--- Mean -log p per token over a whole set, without gradients. Raises where it is not finite.
+function lm.evaluate(model, prompts, responses, batch_size)
+  local sum, count = 0, 0
+  for first = 1, #prompts, batch_size do
+    local scope <close> = tensor.scope()
+    local last = math.min(#prompts, first + batch_size - 1)
+    local loss, n = tensor.no_grad(lm.loss, model, table.move(prompts, first, last, 1, {}),
+      table.move(responses, first, last, 1, {}), { adapter = true })
+    local value = finite.number(loss:item(), ("lm.evaluate: the loss of rows %d to %d"):format(first, last))
+    sum, count = sum + value * n, count + n
+  end
+  return sum / count
+end
+
+-- The rows of a batch as lists of prompts and responses; rows longer than max_tokens (prompt and response) are cut there.
+local function batch_of(rows, o)
+  local prompts, responses = {}, {}
+  for i, row in ipairs(rows) do
+    prompts[i], responses[i] = o.prompts[row], o.responses[row]
+    if o.max_tokens and #prompts[i] + #responses[i] > o.max_tokens then
+      responses[i] = table.move(responses[i], 1, math.max(1, o.max_tokens - #prompts[i]), 1, {})
+    end
+  end
+  return prompts, responses
+end
+
+lm.schedule = trainer.schedule
+
+local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
+local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name" }
+
+--- lm.trainer{...} -> a mocl.train.supervised of the loss; options as lm.train, without on_step.
+function lm.trainer(o)
+  options.check("lm.trainer", o, NEEDED, OPTIONAL)
+  local rows, key = {}, rng.key(o.seed, o.purpose .. " dropout")
+  for i = 1, #o.prompts do
+    rows[i] = i
+  end
+  return trainer.new {
+    name = o.purpose, parameters = o.parameters, rows = rows, steps = o.steps, batch_size = o.batch_size, lr = o.lr, seed = o.seed,
+    purpose = o.purpose, weight_decay = o.weight_decay, max_grad_norm = o.max_grad_norm, lr_name = o.lr_name,
+    loss = function(some, step)
+      local prompts, responses = batch_of(some, o)
+      return (lm.loss(o.model, prompts, responses, { train = true, key = key, stream = step }))
+    end,
+  }
+end
+
+--- lm.train{model=, parameters=, prompts=, responses=, steps=, batch_size=, lr=, seed=, purpose=, weight_decay=0,
+-- max_grad_norm=1, max_tokens=nil, lr_name="lr", on_step=function(step, loss)} -> mean loss of the last tenth.
+-- Batches are drawn from reshuffled epochs; rows longer than max_tokens (prompt and response) are cut there. The first
+-- loss, gradient or weight that is not finite raises; purpose and lr_name are what the error calls the training and lr.
+function lm.train(o)
+  options.check("lm.train", o, NEEDED, { "on_step", table.unpack(OPTIONAL) })
+  local plain = {}
+  for key, v in pairs(o) do
+    plain[key] = key ~= "on_step" and v or nil
+  end
+  local t <close> = lm.trainer(plain)
+  for step = 1, o.steps do
+    local loss = t:step()
+    if o.on_step then
+      o.on_step(step, loss)
+    end
+  end
+  return t:finish()
+end
+
+return lm

@@ -1,0 +1,549 @@
+--- mocl.train.stages: the stages a language-model run goes through before and after the training loop of its method.
+-- Each runs once in the life of a run directory; what it made is read from there.
+--
+-- A context table is shared by them: run, cfg, source (mocl.data.sources), and, as they come to be, tok (tokenizer),
+-- rewards (list of {name=, f=}), grid (preferences), actor (mocl.lm.policy), sft (statistics and figures).
+
+local config = require "mocl.run.config"
+local digest = require "mocl.run.digest"
+local from_run = require "mocl.run.from_run"
+local fs = require "mocl.fs"
+local json = require "mocl.json"
+local lm = require "mocl.train.sft"
+local memory_plan = require "mocl.lm.memory_plan"
+local metrics = require "mocl.metrics"
+local own_model = require "mocl.lm.own_model"
+local policy = require "mocl.lm.policy"
+local preference = require "mocl.method.preference"
+local progress = require "mocl.run.progress"
+local report = require "mocl.report"
+local reward = require "mocl.lm.reward"
+local rng = require "mocl.rng"
+local run_options = require "mocl.run.options"
+local sys = require "mocl.sys"
+local tensor = require "mocl.tensor"
+local tokenizer = require "mocl.tokenizer"
+local training = require "mocl.train.loop"
+local transformer = require "mocl.lm.model"
+
+local stages = {}
+
+-- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
+local DEPENDS = {
+  tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  base = { "documents", "model", "base" },
+  sft = { "model", "sft" },
+  ["reward-*"] = { "reward" },
+  ["sft-answers"] = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+}
+
+--- What the stages here and those of `more` depend on, for Run.open.
+function stages.depends(more)
+  local all = {}
+  for _, part in ipairs { DEPENDS, more } do
+    for name, keys in pairs(part) do
+      all[name] = keys
+    end
+  end
+  return all
+end
+
+--- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
+-- a model of their own size, so that preset=hh goes in front where no preset is named.
+function stages.arguments(schema, args, meta)
+  local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
+  for _, a in ipairs(args) do
+    plain[#plain + 1] = a ~= "--help" and a ~= "--print-config" and a or nil
+  end
+  local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
+  if ok and cfg.data ~= "" and not info.preset then
+    table.insert(list, 1, "preset=hh")
+  end
+  return list
+end
+
+--- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
+stages.VOLATILE = { "from", "save_every" }
+
+local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
+local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
+
+--- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
+-- have no function; raises in words where it cannot (mocl.run.from_run).
+function stages.from_run(cfg, info, functions, depends)
+  local names = { "tokenizer", cfg.init == "" and "base" or "sft", cfg.init == "" and "sft" or nil }
+  for _, objective in ipairs(cfg.objectives) do
+    names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
+  end
+  local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
+  table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
+  return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+    beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
+end
+
+--- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
+function stages.hash_inputs(run, cfg)
+  local function later(path)
+    return not run.stages.sft and path:find "%.safetensors$" ~= nil
+  end
+  for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
+    if path ~= "" then
+      run:hash_input(path, nil, path == cfg.init and later or nil)
+    end
+  end
+  for _, path in ipairs(own_model.beside(cfg.tokenizer.path)) do
+    if fs.exists(path) == "file" then
+      run:hash_input(path)
+    end
+  end
+end
+
+--- Says on stderr where a complete run shows what it made of a file that has changed since.
+function stages.say_changed(run)
+  local change = run:changed_input()
+  if change then
+    io.stderr:write(("warning: %s\nwhat follows was made before; another out= makes all anew, resume=auto redo=STAGE what used a changed rewards file\n")
+      :format(change))
+  end
+end
+
+-- The model of a directory that this run made, or, as it was when this run began, that of init=.
+local function load(ctx, dir)
+  local options = { device = ctx.cfg.device }
+  if dir ~= ctx.cfg.init then
+    return assert(transformer.load(dir, options))
+  end
+  local model = assert(digest.in_passing(transformer.load, dir, options))
+  ctx.run:hash_input(dir)
+  return model
+end
+
+-- Saves a model, whose files a stage then names as its output.
+local function save(save_to, ...)
+  assert(digest.in_passing(save_to, ...))
+end
+
+--- A status line for a stage of the run.
+function stages.bar(ctx, label, total, start)
+  return progress.new { label = label, total = total, start = start, quiet = ctx.run.quiet }
+end
+
+-- A line on stderr, unless the run is quiet.
+local function say(ctx, text)
+  if not ctx.run.quiet then
+    io.stderr:write(text, "\n")
+  end
+end
+
+--- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
+function stages.open_device(cfg)
+  if cfg.threads and cfg.threads > 0 then
+    sys.set_threads(cfg.threads)
+  end
+  local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
+  if not ok then
+    error(message, 0)
+  end
+  if cfg.memory_cap and cfg.memory_cap > 0 then
+    tensor.memory_cap(cfg.device, math.ceil(cfg.memory_cap * 2 ^ 30))
+  end
+end
+
+-- the shape of the model, for mocl.lm.model
+local function shape(cfg, vocab_size)
+  return {
+    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+  }
+end
+
+--- Fails now, before there is a run directory, where options cannot go together.
+function stages.check(cfg)
+  local m = cfg.model
+  local function fail(fmt, ...)
+    error(fmt:format(...), 0)
+  end
+  local own = cfg.init ~= "" -- its shape is what it is
+  if not own and m.hidden_size % m.heads ~= 0 then
+    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
+  elseif not own and m.hidden_size // m.heads % 2 ~= 0 then
+    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
+      m.hidden_size // m.heads)
+  elseif cfg.ppo.max_new_tokens + 2 > m.positions then
+    fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
+  end
+  if cfg.lora.layers > m.layers then
+    fail("lora.layers=%d: the model has model.layers=%d", cfg.lora.layers, m.layers)
+  end
+  if #cfg.objectives > 3 then
+    fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
+      table.concat(cfg.objectives, ","))
+  end
+  if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
+    fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
+  end
+  if not own then
+    local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+    if not ok then
+      error(message, 0)
+    end
+  end
+end
+
+--- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
+-- tokenizer are copied into the directory tokenizer. Sets ctx.tok.
+function stages.tokenizer(ctx)
+  if ctx.cfg.init ~= "" then
+    ctx.run:stage("tokenizer", function(stage)
+      own_model.copy_tokenizer(ctx.cfg, ctx.run:path "tokenizer")
+      stage:output "tokenizer"
+    end)
+    ctx.tok = assert(tokenizer.load(ctx.run:path "tokenizer"))
+    return
+  end
+  local path = ctx.run:path "tokenizer.json"
+  ctx.run:stage("tokenizer", function(stage)
+    local texts = ctx.source.documents(rng.new(ctx.cfg.seed, "tokenizer texts"))
+    local tok = tokenizer.train(texts, { vocab_size = ctx.cfg.tokenizer.vocab_size, special_tokens = { "<s>", "</s>" } })
+    assert(tok:save(path))
+    stage:output "tokenizer.json"
+    return { vocab_size = tok:vocab_size() }
+  end)
+  ctx.tok = assert(tokenizer.load(path))
+end
+
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan).
+function stages.memory_plan(ctx, model, heads)
+  local trained, o = 0, ctx.cfg
+  for _, p in ipairs(heads:parameters()) do
+    trained = trained + p:numel()
+  end
+  for _, p in ipairs(transformer.parameters(model, true)) do
+    trained = trained + p:numel()
+  end
+  if not ctx.run.quiet then
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = trained, rank = o.lora.r,
+      rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+  end
+end
+
+--- Leaves out prompts that, with tags and an answer of full length, do not fit the context; says how many.
+function stages.fit_prompts(ctx)
+  local cfg, n = ctx.cfg, #ctx.cfg.objectives
+  local p = preference.grid(n)[1]
+  for _, list in ipairs { "train_prompts", "test_prompts" } do
+    local kept = {}
+    for _, prompt in ipairs(ctx.source[list]) do
+      local tokens = #lm.prompt(ctx.tok, preference.relabel(prompt, p))
+      if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
+        kept[#kept + 1] = prompt
+        ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
+      end
+    end
+    local left = #ctx.source[list] - #kept
+    if #kept == 0 then
+      error(("no prompt fits: tags, prompt and ppo.max_new_tokens=%d answer tokens need more than model.positions=%d")
+        :format(cfg.ppo.max_new_tokens, cfg.model.positions), 0)
+    elseif left > 0 and not ctx.run.quiet then
+      io.stderr:write(("%d of %d %s are longer than the context allows and are left out\n"):format(left, left + #kept,
+        (list:gsub("_", " "))))
+    end
+    ctx.source[list] = kept
+  end
+end
+
+-- What a saved model says of its tokenizer; one's own says it itself.
+local function ids_of(ctx)
+  return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
+end
+
+-- The steps of a mocl.train.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text)
+  local t <close> = training.new {
+    run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
+    save = function(dir) trainer:save(dir) end,
+    state = function() return { trainer = trainer:state() } end,
+  }
+  if t.dir then
+    trainer:load(t.dir, t.state.trainer)
+  end
+  for step = t.done + 1, trainer.steps do
+    local loss, accuracy = trainer:step()
+    t:step(step, row(loss, accuracy), text(loss, accuracy))
+  end
+  local mean = trainer:finish()
+  t:finish()
+  return mean
+end
+
+--- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
+-- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
+function stages.language_model(ctx, name, from, options, rows)
+  local cfg, run = ctx.cfg, ctx.run
+  run:stage(name, function(stage)
+    local model = from and load(ctx, from) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local prompts, responses = lm.encode(ctx.tok, rows())
+    transformer.train_base(model)
+    local trainer <close> = lm.trainer {
+      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
+      purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
+      lr_name = name .. ".lr",
+    }
+    local loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end)
+    save(transformer.save, model, run:path(name), ids_of(ctx))
+    stage:clear()
+    stage:output(name)
+    return { loss = loss }
+  end)
+end
+
+--- The base model from the source's documents, or one's own (init=); the SFT model from that and the source's examples, where
+-- it has some.
+function stages.base_and_sft(ctx)
+  local cfg, source = ctx.cfg, ctx.source
+  local from = cfg.init
+  if from == "" then
+    from = ctx.run:path "base"
+    stages.language_model(ctx, "base", nil, cfg.base, function()
+      local rows = {}
+      for i, text in ipairs(source.documents(rng.new(cfg.seed, "documents"))) do
+        rows[i] = { response = text }
+      end
+      return rows
+    end)
+  end
+  if source.sft then
+    stages.language_model(ctx, "sft", from, cfg.sft, function()
+      return source.sft(rng.new(cfg.seed, "sft"))
+    end)
+    return
+  end
+  ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
+    save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
+    stage:output "sft"
+  end)
+end
+
+local function train_reward_model(ctx, name)
+  local cfg, run = ctx.cfg, ctx.run
+  return run:stage("reward-" .. name, function(stage)
+    local pairs_train, pairs_test = ctx.source.pairs(name)
+    local trunk = assert(transformer.load(run:path "sft", { device = cfg.device }))
+    local model = reward.model { trunk = trunk, tokenizer = ctx.tok }
+    local compared, ties = model:comparable(pairs_test)
+    if #compared == 0 then
+      error(("reward model '%s': no held-out pair is left to test it with:\n"
+        .. "the answers of all %d are the same once they are cut to model.positions=%d tokens"):format(name, ties, model.max_tokens), 0)
+    end
+    local trainer <close> = model:trainer {
+      pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
+      purpose = "reward " .. name, lr_name = "reward.lr",
+    }
+    if trainer.left_out + ties > 0 then
+      say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
+        .. "their two answers are the same once they are cut to model.positions=%d tokens"):format(name, trainer.left_out, ties, model.max_tokens))
+    end
+    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+      return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
+    end, function(loss, accuracy)
+      return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
+    end)
+    model:freeze()
+    local held = model:accuracy(compared)
+    held.rule_correlation = ctx.source.rule_correlation(name, model)
+    if not run.quiet then
+      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
+        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+    end
+    save(model.save, model, run:path("reward-" .. name))
+    stage:clear()
+    stage:output("reward-" .. name)
+    return held
+  end)
+end
+
+-- Whether a reward model is good enough to train a policy on; a warning where it is not, since a policy learns
+-- to please a weak model sooner than to do well.
+local function check_reward_model(ctx, name, held)
+  local o, low = ctx.cfg.reward, {}
+  if held.accuracy < o.min_accuracy then
+    low[1] = ("held-out accuracy %.3f is below reward.min_accuracy=%g"):format(held.accuracy, o.min_accuracy)
+  end
+  if held.rule_correlation and held.rule_correlation < o.min_correlation then
+    low[#low + 1] = ("correlation with the rule %.3f is below reward.min_correlation=%g"):format(held.rule_correlation, o.min_correlation)
+  end
+  held.passed = #low == 0
+  if #low > 0 and not ctx.run.quiet then
+    io.stderr:write(("warning: reward model '%s': %s; its figures may reward what is not meant. More reward.steps or reward.prompts help.\n")
+      :format(name, table.concat(low, "; ")))
+  end
+end
+
+--- One reward per objective: a function of the table `functions`, or a reward model started from the SFT model.
+-- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models, and whether it is what was asked (passed).
+-- Options: reward.min_accuracy, reward.min_correlation.
+function stages.rewards(ctx, functions)
+  ctx.rewards, ctx.checks = {}, {}
+  for j, name in ipairs(ctx.cfg.objectives) do
+    local f = functions[name]
+    if not f then
+      ctx.checks[name] = train_reward_model(ctx, name)
+      check_reward_model(ctx, name, ctx.checks[name])
+      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
+    end
+    ctx.rewards[j] = { name = name, f = f }
+  end
+end
+
+-- answers of the actor under each preference
+local function measure(ctx, preferences, purpose, prompts, n, adapter)
+  local line = stages.bar(ctx, purpose, #preferences)
+  local list = ctx.actor:measure_all(preferences, {
+    prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
+    audit = ctx.source.audit, on_step = function(i)
+      line:update(i)
+    end,
+  })
+  line:done()
+  return list
+end
+
+local function keep_samples(ctx, name, list)
+  for i, m in ipairs(list) do
+    for _, s in ipairs(m.sample) do
+      ctx.run:sample { model = name, step = name == "sft" and 0 or ctx.cfg.moc.iterations, preference = ctx.grid[i],
+        prompt = s.prompt, response = s.response, rewards = policy.normalize(s.rewards, ctx.sft.statistics) }
+    end
+  end
+end
+
+-- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way, or
+-- as many units of a reward that did not vary
+local function histograms(rows, statistics)
+  local out, constant = {}, policy.constant(statistics)
+  for j = 1, #statistics.mean do
+    local column = {}
+    for i, row in ipairs(rows) do
+      column[i] = policy.normalize(row, statistics)[j]
+    end
+    local middle = constant and constant[j] and statistics.mean[j] or 1
+    local half = math.max(6, 1e-6 * math.abs(middle)) -- 6 is nothing beside 1e17
+    out[j] = metrics.histogram(column, middle - half, middle + half, 120)
+  end
+  return out
+end
+
+-- Means over the preferences, null where the rule does not know the objective.
+local function rule_means(rows)
+  local out = {}
+  for j, first in ipairs(rows[1]) do
+    out[j] = first
+    if first ~= json.null then
+      out[j] = 0
+      for _, row in ipairs(rows) do
+        out[j] = out[j] + row[j] / #rows
+      end
+    end
+  end
+  return out
+end
+
+-- The names of objectives whose reward was the same for every answer of the SFT model, which is said; nil where none
+-- was.
+local function constant_objectives(ctx, statistics)
+  local names, flags = {}, policy.constant(statistics)
+  for j, r in ipairs(flags and ctx.rewards or {}) do
+    if flags[j] then
+      names[#names + 1] = r.name
+      say(ctx, ("warning: reward '%s' is %g for every answer of the SFT model: there is no deviation to normalise by, so its "
+        .. "figures stay raw,\nand what no answer earns is hard to learn"):format(r.name, statistics.mean[j]))
+    end
+  end
+  return #names > 0 and names or nil
+end
+
+--- The SFT model's own answers: the statistics that every figure is given in (equation 18, frozen; 1 = the SFT
+-- mean), what the running statistics start from, and the SFT model's figures. Sets ctx.sft.
+function stages.sft_answers(ctx)
+  ctx.sft = ctx.run:stage("sft-answers", function()
+    local start, all, stats = {}, {}, { mean = {}, std = {} }
+    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(512 / #ctx.grid), false)) do
+      table.move(m.rows, 1, #m.rows, #start + 1, start)
+    end
+    local list = measure(ctx, ctx.grid, "sft evaluation", ctx.source.test_prompts, ctx.cfg.eval.answers, false)
+    for _, m in ipairs(list) do
+      table.move(m.rows, 1, #m.rows, #all + 1, all)
+    end
+    for j = 1, #ctx.rewards do
+      local column = {}
+      for i, row in ipairs(all) do
+        column[i] = row[j]
+      end
+      stats.mean[j], stats.std[j] = metrics.mean_std(column)
+    end
+    ctx.sft = { statistics = stats }
+    local constant = constant_objectives(ctx, stats)
+    keep_samples(ctx, "sft", list)
+    local f = policy.figures(ctx.grid, list, stats)
+    local figures = {
+      rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
+      mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
+    }
+    if f.rule then
+      figures.rule = { rewards = f.rule.rewards and rule_means(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
+        hypervolume = f.rule.hypervolume }
+    end
+    return { statistics = stats, constant = constant, start = start, figures = figures, histograms = histograms(all, stats) }
+  end)
+end
+
+--- The trained policy under the grid and under unseen preferences: the figures of result.json, and one answer
+-- per preference in `shown`.
+function stages.evaluation(ctx)
+  return ctx.run:stage("evaluation", function()
+    local cfg, n = ctx.cfg, #ctx.rewards
+    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true)
+    local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
+    figures.shown, figures.unseen = {}, { groups = {} }
+    for i, m in ipairs(list) do
+      figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
+    end
+    keep_samples(ctx, "moc", list)
+    local rows = {}
+    for _, m in ipairs(list) do
+      table.move(m.rows, 1, #m.rows, #rows + 1, rows)
+    end
+    figures.constant = ctx.sft.constant
+    figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
+    for g, group in ipairs(cfg.eval.unseen_answers > 0 and n > 1 and preference.unseen_groups(n) or {}) do
+      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true)
+      local f = policy.figures(group, unseen, ctx.sft.statistics)
+      figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume,
+        kendall_tau = f.kendall_tau }
+    end
+    return figures
+  end)
+end
+
+local function one_line(text) -- an untrained model's bytes need not be text
+  return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
+end
+
+--- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
+function stages.show(run)
+  local shown = run.stages.evaluation.result.shown
+  io.write "\nanswers of the trained policy\n"
+  for i, p in ipairs(run.result.preferences) do
+    io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
+  end
+  io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")
+end
+
+return stages

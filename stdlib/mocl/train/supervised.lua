@@ -1,0 +1,124 @@
+--- mocl.train.supervised: gradient steps over rows that are dealt from a deck, as language models and reward models take them: AdamW,
+-- a warm-up over the first twentieth of the steps and a straight line to 0. It can be saved after any step and goes on from
+-- there with the same bits; the first loss, gradient or weight that is not finite ends it with an error.
+--
+--   local t <close> = trainer.new { name = "base", parameters = model:named_parameters(), rows = rows, steps = 100, ... }
+--   for _ = t.done + 1, t.steps do
+--     local loss = t:step()
+--   end
+--   t:finish()
+
+local check = require "mocl.failure".check
+local deck = require "mocl.data.deck"
+local finite = require "mocl.finite"
+local fs = require "mocl.fs"
+local optim = require "mocl.optim"
+local options = require "mocl.options"
+local ppo = require "mocl.train.ppo"
+local rng = require "mocl.rng"
+local safetensors = require "mocl.safetensors"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.lm.model"
+
+local trainer = {}
+
+local Trainer = {}
+Trainer.__index = Trainer
+
+-- as assert, without a place in the code: what fails is a file
+--- Warm-up to 1, then linear to 0 at `total`: the factor of step (from 1).
+function trainer.schedule(step, warmup, total)
+  if step <= warmup then
+    return step / warmup
+  end
+  return math.max(0, (total - step + 1) / math.max(1, total - warmup))
+end
+
+--- trainer.new{name=, parameters=, rows=, steps=, batch_size=, lr=, seed=, purpose=, loss=function(rows, step), weight_decay=0,
+-- max_grad_norm=1, lr_name="lr"} -> t. parameters: a list of {name, tensor} or of tensors that require grad. loss gives a
+-- scalar tensor and, if there is one, a second that is reported beside it. name and lr_name are what errors call the
+-- training and its step size. t.done are the steps taken, t.steps all.
+function trainer.new(o)
+  options.check("trainer.new", o, { "name", "parameters", "rows", "steps", "batch_size", "lr", "seed", "purpose", "loss" },
+    { "weight_decay", "max_grad_norm", "lr_name" })
+  local named = {}
+  for i, p in ipairs(o.parameters) do
+    named[i] = tensor.is_tensor(p) and { ("parameter.%05d"):format(i), p } or p
+  end
+  return setmetatable({
+    o = o, named = named, done = 0, steps = o.steps, warmup = math.max(1, o.steps // 20), tail = 0, tail_n = 0,
+    order = deck.new(rng.new(o.seed, o.purpose), o.rows),
+    optimizer = optim.adamw(named, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } }),
+  }, Trainer)
+end
+
+-- f(self, ...) with the place and the cure in errors that something is not finite
+local function within(self, step, f, ...)
+  local o = self.o
+  return finite.within(("%s: step %d"):format(o.name, step), ("lower %s, which is %g"):format(o.lr_name or "lr", o.lr), f, self, ...)
+end
+
+local function take(self, step)
+  local scope <close> = tensor.scope()
+  local o = self.o
+  local loss, beside = o.loss(self.order:deal(o.batch_size), step)
+  self.optimizer:zero_grad()
+  loss:backward()
+  local value = finite.number(loss:item(), "the loss")
+  self.optimizer:step { lr = o.lr * trainer.schedule(step, self.warmup, o.steps), max_grad_norm = o.max_grad_norm or 1 }
+  self.done = step
+  if step > o.steps * .9 then
+    self.tail, self.tail_n = self.tail + value, self.tail_n + 1
+  end
+  return value, beside and beside:item()
+end
+
+--- One step: its loss, and the second figure of `loss`. An error leaves the weights as they were.
+function Trainer:step()
+  return within(self, self.done + 1, take, self.done + 1)
+end
+
+local function check_weights(self)
+  check(finite.tensors(self.named, "after the step"))
+end
+
+--- Drops the gradients; a weight that is not finite raises. Returns the mean loss of the last tenth of the steps.
+function Trainer:finish()
+  self.optimizer:zero_grad()
+  within(self, self.done, check_weights)
+  return self.tail / math.max(1, self.tail_n)
+end
+
+--- What goes on from here: t:save(dir) writes weights and moments, t:state() is a table of numbers for state.json, and
+-- t:load(dir, state) on a trainer that was made alike takes both back. Failures raise.
+function Trainer:save(dir)
+  local tensors = {}
+  for _, pair in ipairs(self.named) do
+    tensors[pair[1]] = pair[2]
+  end
+  within(self, self.done, check_weights)
+  check(safetensors.save(fs.join(dir, "parameters.safetensors"), tensors))
+  check(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+end
+
+function Trainer:state()
+  return { done = self.done, order = self.order:state(), tail = self.tail, tail_n = self.tail_n }
+end
+
+function Trainer:load(dir, state)
+  local path = fs.join(dir, "parameters.safetensors")
+  local tensors = check(safetensors.load(path))
+  check(transformer.copy_parameters(self.named, tensors, path))
+  check(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  self.order:restore(state.order)
+  self.done, self.tail, self.tail_n = state.done, state.tail, state.tail_n
+end
+
+--- Frees the state of the optimiser; also <close>.
+function Trainer:close()
+  self.optimizer:release()
+end
+
+Trainer.__close = Trainer.close
+
+return trainer
