@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "lragged.h"
+#include "lrows.h"
 #include "ltensor.h"
 #include "modules.h"
 
@@ -160,7 +160,7 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* Token ids of a list of lists, or of an object of rows (lragged.h), as host arrays, in userdata left on the stack. With `more`
+/* Token ids of a list of lists, or of an object of rows (lrows.h), as host arrays, in userdata left on the stack. With `more`
 ** (another one, or 0) row i is the first one's row followed by the second's, which begins at middle[i]. */
 typedef struct ragged {
     int64_t n, total, room;
@@ -180,12 +180,12 @@ static void make_room(lua_State *L, ragged *r, int slot, int64_t n) {
 }
 
 /* appends row i of the rows at idx, which are `rows` where these are an object */
-static void read_row(lua_State *L, ragged *r, int slot, int idx, const moclL_ragged *rows, int64_t i) {
+static void read_row(lua_State *L, ragged *r, int slot, int idx, const moclL_rows *rows, int64_t i) {
     if (rows) {
-        const int32_t *offsets = moclL_ragged_offsets(rows) + i - 1;
+        const int32_t *offsets = moclL_rows_offsets(rows) + i - 1;
         int64_t n = offsets[1] - offsets[0];
         make_room(L, r, slot, n);
-        if (n) memcpy(r->tokens + r->total, moclL_ragged_tokens(rows) + offsets[0], (size_t)n * sizeof *r->tokens);
+        if (n) memcpy(r->tokens + r->total, moclL_rows_tokens(rows) + offsets[0], (size_t)n * sizeof *r->tokens);
         r->total += n;
         return;
     }
@@ -207,7 +207,7 @@ static void read_row(lua_State *L, ragged *r, int slot, int idx, const moclL_rag
 
 static ragged read_ragged(lua_State *L, int idx, int more) {
     ragged r = {0};
-    const moclL_ragged *rows = moclL_toragged(L, idx), *others = more ? moclL_toragged(L, more) : NULL;
+    const moclL_rows *rows = moclL_torows(L, idx), *others = more ? moclL_torows(L, more) : NULL;
     if (!rows) luaL_checktype(L, idx, LUA_TTABLE);
     if (more && !others) luaL_checktype(L, more, LUA_TTABLE);
     r.n = rows ? rows->n : moclL_len(L, idx);
@@ -254,14 +254,14 @@ static void push_batch(lua_State *L, const ragged *r, mocl_device *dev) {
 
 /* rows(list of id lists) -> an object of rows; one that is an object already comes back */
 static int transformer_rows(lua_State *L) {
-    if (moclL_toragged(L, 1)) {
+    if (moclL_torows(L, 1)) {
         lua_settop(L, 1);
         return 1;
     }
     ragged r = read_ragged(L, 1, 0);
-    moclL_ragged *rows = moclL_newragged(L, r.n, r.total);
-    memcpy(moclL_ragged_offsets(rows), r.offsets, (size_t)(r.n + 1) * sizeof *r.offsets);
-    if (r.total) memcpy(moclL_ragged_tokens(rows), r.tokens, (size_t)r.total * sizeof *r.tokens);
+    moclL_rows *rows = moclL_newrows(L, r.n, r.total);
+    memcpy(moclL_rows_offsets(rows), r.offsets, (size_t)(r.n + 1) * sizeof *r.offsets);
+    if (r.total) memcpy(moclL_rows_tokens(rows), r.tokens, (size_t)r.total * sizeof *r.tokens);
     return 1;
 }
 
@@ -428,7 +428,7 @@ static int model_generate(lua_State *L) {
                                           "suppress_first", "vocab_size", "on_token", "ragged", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
-    if (!moclL_toragged(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
+    if (!moclL_torows(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
     moclL_checkoptions(L, 3, options);
     bool as_ragged = moclL_optfield_boolean(L, 3, "ragged", false);
     mocl_generate_options o = {
@@ -462,14 +462,14 @@ static int model_generate(lua_State *L) {
         total += g->length[b];
     }
     lua_setfield(L, result, "finished");
-    moclL_ragged *tokens = moclL_newragged(L, g->rows, total);
+    moclL_rows *tokens = moclL_newrows(L, g->rows, total);
     for (int64_t b = 0, at = 0; b < g->rows; b++) {
-        memcpy(moclL_ragged_tokens(tokens) + at, g->token + b * g->max_new_tokens, (size_t)g->length[b] * sizeof(int32_t));
+        memcpy(moclL_rows_tokens(tokens) + at, g->token + b * g->max_new_tokens, (size_t)g->length[b] * sizeof(int32_t));
         at += g->length[b];
-        moclL_ragged_offsets(tokens)[b + 1] = (int32_t)at;
+        moclL_rows_offsets(tokens)[b + 1] = (int32_t)at;
     }
     if (!as_ragged) {
-        moclL_ragged_totable(L, tokens);
+        moclL_rows_totable(L, tokens);
         lua_replace(L, -2);
     }
     lua_setfield(L, result, "tokens");
@@ -504,7 +504,7 @@ static const luaL_Reg functions[] = {
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
-    moclL_openragged(L);
+    moclL_openrows(L);
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, MOCL_MODEL_CLASS, methods, free_model);
     moclL_newclass(L, GENERATION_CLASS, none, close_generation);

@@ -5,7 +5,7 @@
 #include <lua.h>
 #include <string.h>
 
-#include "lragged.h"
+#include "lrows.h"
 #include "modules.h"
 #include "tok/tokenizer.h"
 
@@ -178,9 +178,9 @@ static mocl_status push_ragged(lua_State *L, mocl_tokenizer *t, const mocl_text 
         total += n_ids;
         offsets[i + 1] = (int32_t)total;
     }
-    moclL_ragged *r = moclL_newragged(L, (int64_t)n, (int64_t)total);
-    memcpy(moclL_ragged_offsets(r), offsets, (n + 1) * sizeof *offsets);
-    if (total) memcpy(moclL_ragged_tokens(r), all, total * sizeof *all);
+    moclL_rows *r = moclL_newrows(L, (int64_t)n, (int64_t)total);
+    memcpy(moclL_rows_offsets(r), offsets, (n + 1) * sizeof *offsets);
+    if (total) memcpy(moclL_rows_tokens(r), all, total * sizeof *all);
     return MOCL_OK;
 }
 
@@ -248,16 +248,16 @@ static int tokenizer_decode(lua_State *L) {
 static int tokenizer_decode_batch(lua_State *L) {
     static const char *const known[] = {"skip_special", NULL};
     mocl_tokenizer *t = check(L, 1);
-    const moclL_ragged *r = moclL_toragged(L, 2);
-    if (!r) return luaL_typeerror(L, 2, "mocl.ragged");
+    const moclL_rows *r = moclL_torows(L, 2);
+    if (!r) return luaL_typeerror(L, 2, "mocl.rows");
     moclL_checkoptions(L, 3, known);
     bool skip = moclL_optfield_boolean(L, 3, "skip_special", true);
-    const int32_t *offsets = moclL_ragged_offsets(r);
+    const int32_t *offsets = moclL_rows_offsets(r);
     lua_createtable(L, r->n > INT_MAX ? INT_MAX : (int)r->n, 0);
     for (int64_t i = 0; i < r->n; i++) {
         const char *text;
         size_t n;
-        mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, moclL_ragged_tokens(r) + offsets[i],
+        mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, moclL_rows_tokens(r) + offsets[i],
                                                (size_t)(offsets[i + 1] - offsets[i]), skip, &text, &n);
         if (st) return moclL_raise(L, st);
         lua_pushlstring(L, text, n);
@@ -403,7 +403,7 @@ int moclL_open_tokenizer(lua_State *L) {
         {"push", stream_push}, {"flush", stream_flush}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
-    moclL_openragged(L);
+    moclL_openrows(L);
     moclL_newclass(L, CLASS, methods, free_tokenizer);
     moclL_newclass(L, STREAM, stream_methods, free_stream);
     moclL_newlib(L, functions);

@@ -190,7 +190,7 @@ end
 S["mocl.transformer.core.rows"] = function(w)
   return { { { 1, 2 }, { 3 } } }
 end
-local R = "mocl.ragged:"
+local R = "mocl.rows:"
 local function rows()
   return require "mocl.lm.model".rows { { 1, 2 }, { 3 } }
 end

@@ -682,5 +682,5 @@ T.test("ids as an object of rows: the same batches, answers and texts as lists",
     T.eq(text, tok:decode(made.tokens[i]))
   end
   T.raises("2 rows, but 3 prompts", transformer.pack, rows, rows:slice(1, 2))
-  T.raises("mocl.ragged expected, got table", tok.decode_batch, tok, made.tokens)
+  T.raises("mocl.rows expected, got table", tok.decode_batch, tok, made.tokens)
 end)
