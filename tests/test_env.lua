@@ -295,7 +295,7 @@ T.test("rollout: states without numbers", function()
   end
 end)
 
--- ---- agent and learner ----
+-- ---- agent ----
 
 T.test("agent: heads and concat see the preference; averaged weights; save and load", function()
   local e = fruit_tree.new(5)
