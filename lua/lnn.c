@@ -76,8 +76,9 @@ static int nn_swiglu(lua_State *L) {
 static int nn_rope(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1);
     double theta = luaL_optnumber(L, 3, 10000);
-    mocl_tensor *pos = moclL_pushids(L, 2, x->storage->dev, 0), **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_rope(out, x, pos, theta));
+    mocl_tensor *pos = moclL_pushids(L, 2, x->storage->dev, 0), **freq = moclL_pushtensor(L), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_rope_table(freq, x->storage->dev, x->ndim == 3 ? x->shape[2] / 2 : 0, NULL, theta));
+    MOCLL_CALL(L, mocl_rope(out, x, pos, *freq, 1));
     return 1;
 }
 

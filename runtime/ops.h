@@ -62,8 +62,11 @@ mocl_status mocl_rmsnorm_to(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, d
 mocl_status mocl_layernorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b, double eps);
 mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t key, uint64_t stream);
 mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up); /* f32 or bf16 */
-/* x [T, H, K], f32 or bf16; pos [T] i32 */
-mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta);
+/* x [T, H, K], f32 or bf16; pos [T] i32; freq: the table of K / 2 frequencies; factor: of the result (yarn's, else 1) */
+mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_tensor *freq, double factor);
+/* a table of n frequencies for mocl_rope: n doubles, whose bits lie in an i64 tensor since there is no dtype f64. Where
+** freq is NULL they are theta^(-i/n), those of the plain embedding. */
+mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta);
 /* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32 */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
                            mocl_tensor *offsets, double scale, bool causal);

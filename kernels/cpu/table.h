@@ -58,8 +58,8 @@ int mk_cpu_segment_sum(mk_env *e, int mean, int64_t n_seq, const int32_t *offset
                        const mk_real *x, mk_real *y);
 int mk_cpu_segment_sum_bwd(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                            const mk_real *dy, mk_real *dx);
-int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
-                int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
+int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
+                double factor, int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
 int mk_cpu_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
 int mk_cpu_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup);
