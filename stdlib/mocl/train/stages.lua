@@ -671,7 +671,7 @@ function stages.finish(ctx, figures, own, warning)
       result[k] = k ~= "shown" and v or nil
     end
   end
-  ctx.run:finish(result, { peak_bytes = tensor.memory().peak })
+  ctx.run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
   stages.show(ctx.run)
 end
 
