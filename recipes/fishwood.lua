@@ -17,13 +17,13 @@ local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
 local fishwood = require "mocl.world.worlds.fishwood"
 local metrics = require "mocl.metrics"
+local open_device = require "mocl.run.device".open
 local ppo = require "mocl.train.ppo"
 local preference = require "mocl.method.preference"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
 local Run = require "mocl.run"
-local stages = require "mocl.train.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local trainer = require "mocl.train.trainer"
@@ -59,7 +59,7 @@ local cfg, info = config.parse(config.common(schema), arg, {
     smoke = { steps = 3600, save_every = 1, ["agent.hidden"] = { 8 }, ["eval.episodes"] = 2, ["ppo.preferences"] = 3, ["ppo.ppo_epochs"] = 1 },
   },
 })
-stages.open_device(cfg)
+open_device(cfg)
 
 local environment = fishwood.new { wood = cfg.wood, fish = cfg.fish }
 local K = cfg.ppo.preferences
@@ -184,5 +184,5 @@ local trained = 0.0
 for name, stage in pairs(run.stages) do
   trained = trained + (name:find "^evaluation" and 0 or stage.seconds)
 end
-run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained })
+run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained }, report.PAGES)
 show(result)

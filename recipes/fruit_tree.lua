@@ -20,11 +20,12 @@ local control_log = require "mocl.method.control_log"
 local env = require "mocl.world"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local metrics = require "mocl.metrics"
+local open_device = require "mocl.run.device".open
 local ppo = require "mocl.train.ppo"
+local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
 local Run = require "mocl.run"
-local stages = require "mocl.train.stages"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local text_table = require "mocl.run.text_table"
@@ -72,7 +73,7 @@ local cfg, info = config.parse(config.common(schema), arg, {
       ["eval.n"] = 20, ["eval.n_large"] = 30 },
   },
 })
-stages.open_device(cfg)
+open_device(cfg)
 
 local environment, K = fruit_tree.new(cfg.depth), cfg.ppo.preferences
 local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
@@ -246,5 +247,5 @@ local seconds = 0.0
 for name, stage in pairs(run.stages) do
   seconds = seconds + (name:find "^evaluation" and 0 or stage.seconds)
 end
-run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / seconds })
+run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / seconds }, report.PAGES)
 show(result)

@@ -368,4 +368,14 @@ return {
   { "the leaf beside the one that was reached", "stdlib/mocl/world/worlds/fruit_tree.lua",
     "leaves[child - inner + 1], true", "leaves[(child - inner ~ 1) + 1], true",
     "test_env: env: MO-Gymnasium's traces, step by step" },
+
+  -- ---- adapters as GGUF files ----
+  { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
+    "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
+  { "B without its scale", "stdlib/mocl/lm/gguf_lora.lua", 'one.B:to("f32") * scales[one.name]', 'one.B:to("f32")',
+    "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
+  { "B in Hugging Face's order of rows", "stdlib/mocl/lm/gguf_lora.lua", "tensor = b, heads = w.heads }", "tensor = b, heads = 0 }",
+    "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
+  { "adapter.lora.alpha taken for the scale", "stdlib/mocl/lm/gguf_lora.lua", "alpha and alpha ~= 0 and alpha or one.r",
+    "alpha and alpha ~= 0 and alpha * one.r or one.r", "test_gguf_lora: adapter.lora.alpha is divided by each layer's rank; without it, or with 0, the scale is 1" },
 }

@@ -95,6 +95,7 @@ M.pages = {
   ["mocl.world.worlds.fishwood"] = "env",
   ["mocl.world.worlds.fruit_tree"] = "env",
   ["mocl.finite"] = "numerics",
+  ["mocl.run.device"] = "run",
   ["mocl.run.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.json"] = "data",
@@ -136,7 +137,8 @@ M.classes = {
   ["mocl.tensor.scope"] = "memory",
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
-  ["mocl.transformer"] = { "transformer", "lora" },
+  ["mocl.session"] = "session",
+  ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
 
 -- classes that scripts never see

@@ -76,6 +76,25 @@ for _, device in ipairs(T.devices) do
   end)
 end
 
+T.test("each allocation of a session may fail", function()
+  local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })
+  local function answer()
+    local scope <close> = tensor.scope()
+    local s <close> = model:session { rows = 3, max_tokens = 8 }
+    s:append({ { 1, 2, 3 }, { 4 } }, { 3, 1 })
+    s:fork(3, 2)
+    s:rewind(3, 2)
+    s:append { { 5 }, { 6 }, { 7 } }
+    s:rewind(1, 1)
+    return (s:sample { key = 4 })
+  end
+  local want = answer()
+  local n = sweep(function()
+    T.eq(answer(), want)
+  end)
+  T.ok(n > 60, n .. " allocations")
+end)
+
 T.test("each allocation of a PPO step may fail", function()
   local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })
   local heads = value_heads.new(2, 12, { key = 4 })

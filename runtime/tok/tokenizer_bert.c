@@ -15,7 +15,7 @@ static bool is_bert(const char *class) {
 
 /* ---- keys ---- */
 
-mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, bool *lower, bool *apart, int *strip) {
+mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys) {
     static const char *const key[] = {"do_lower_case", "tokenize_chinese_chars", "strip_accents"};
     char class[TOK_CLASS_BYTES];
     bool value[3] = {true, true, false}, there[3];
@@ -23,12 +23,10 @@ mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, bool *
     MOCL_TRY(mocl_tok_config_class(ctx, config, class));
     for (int i = 0; i < 3; i++) MOCL_TRY(mocl_tok_config_flag(ctx, config, key[i], &there[i], &value[i]));
     if (is_bert(class)) { /* these classes have defaults, whatever a tokenizer.json says */
-        *lower = value[0];
-        *apart = value[1];
-        *strip = there[2] ? value[2] : -1;
+        *keys = (tok_bert){true, value[0], value[1], there[2] ? value[2] : -1};
         return MOCL_OK;
     }
-    bool file[3] = {*lower, *apart, *strip < 0 ? *lower : *strip};
+    bool file[3] = {keys->lower, keys->apart, keys->strip < 0 ? keys->lower : keys->strip};
     for (int i = 0; i < 3; i++)
         if (there[i] && value[i] != file[i])
             return mocl_tok_config_refuse(ctx, config, key[i],
@@ -160,6 +158,7 @@ mocl_status mocl_tok_load_vocab(mocl_ctx *ctx, mocl_tokenizer **out, const char 
     if (!st) st = read_lines(ctx, path, data, n, &map, token, line_of, &n_token);
     if (!st && n_token == 0) st = mocl_fail(ctx, MOCL_E_FORMAT, "%s: the file is empty", path);
     if (!st) st = mocl_tok_load_wordpiece(ctx, out, path, token, n_token, config);
+    if (!st) (*out)->bert.there = true; /* whether or not a file names the class */
     mocl_tok_map_free(&map);
     mocl_free(token);
     mocl_free(line_of);

@@ -192,9 +192,25 @@ local function audit(measured, n)
   return rule
 end
 
+-- whether some objective varied among the answers that the statistics are of, or differs from their constant now
+local function measured_any(measured, statistics)
+  for j, mean in ipairs(statistics.mean) do
+    local _, varies = running.unit(mean, statistics.std[j])
+    for _, m in ipairs(measured) do
+      local _, spread = running.unit(mean, m.std[j])
+      local _, moved = running.unit(mean, math.abs(m.raw[j] - mean))
+      if varies or spread or moved then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 --- The figures of result.json for a list of measurements: normalised rewards, hypervolume at 0, tau at -2,
 -- pairwise distance, and the rule's audit where there is one. Both references are 1 and 3 units below the mean of the
 -- statistics; of an objective whose rewards stay as they are (policy.normalize) in its own unit.
+-- Where no objective varied and none does now there is no hypervolume, and `unmeasured` says why.
 function policy.figures(preferences, measured, statistics)
   local n = #preferences[1]
   local f = { preferences = preferences, rewards = {}, rewards_raw = {}, rewards_std = {}, reference_point = {},
@@ -213,7 +229,11 @@ function policy.figures(preferences, measured, statistics)
       f.rewards_std[i][j] = m.std[j] / units[j]
     end
   end
-  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  if measured_any(measured, statistics) then
+    f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  else -- each objective would add a factor of 1, its distance from its reference
+    f.unmeasured = "no reward of any answer differs from the SFT model's, which is the same for all of its answers"
+  end
   f.mean_pairwise_distance = #measured > 1 and metrics.mean_pairwise_distance(f.rewards) or 0
   if #measured > 1 then
     local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })

@@ -16,6 +16,7 @@ local lm_actor = require "mocl.train.lm_actor"
 local lora = require "mocl.lm.lora"
 local memory_plan = require "mocl.lm.memory_plan"
 local metrics = require "mocl.metrics"
+local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
 local preference = require "mocl.method.preference"
@@ -187,7 +188,7 @@ function stages.open(o)
   local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
   own_model.fill(cfg, info.given)
   stages.check(cfg)
-  stages.open_device(cfg)
+  open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
   reward.try(functions, cfg.objectives, source.train_prompts)
@@ -238,20 +239,6 @@ end
 local function say(ctx, text)
   if not ctx.run.quiet then
     io.stderr:write(text, "\n")
-  end
-end
-
---- Fails now, in words, where the device of the run is not there; and takes the number of threads and the cap.
-function stages.open_device(cfg)
-  if cfg.threads and cfg.threads > 0 then
-    sys.set_threads(cfg.threads)
-  end
-  local ok, message = pcall(tensor.zeros, { 1 }, { device = cfg.device })
-  if not ok then
-    error(message, 0)
-  end
-  if cfg.memory_cap and cfg.memory_cap > 0 then
-    tensor.memory_cap(cfg.device, math.ceil(cfg.memory_cap * 2 ^ 30))
   end
 end
 
@@ -684,7 +671,7 @@ function stages.finish(ctx, figures, own, warning)
       result[k] = k ~= "shown" and v or nil
     end
   end
-  ctx.run:finish(result, { peak_bytes = tensor.memory().peak })
+  ctx.run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
   stages.show(ctx.run)
 end
 
