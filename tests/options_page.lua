@@ -24,9 +24,9 @@ function M.schema(path)
     caught.schema, caught.presets = schema, meta and meta.presets or {}
     error(caught, 0)
   end
-  arg = { [0] = path }
+  _G.arg = { [0] = path }
   local ok, err = pcall(assert(loadfile(path)))
-  config.parse, arg = parse, known
+  config.parse, _G.arg = parse, known
   if ok or err ~= caught then
     error(("%s: did not ask for its options: %s"):format(path, tostring(err)), 0)
   end
