@@ -18,9 +18,10 @@ static int model_config(lua_State *L) {
     return 1;
 }
 
-/* new(config, {device="cpu", dtype="f32", key=0}) -> model with random weights */
+/* new(config, {device="cpu", dtype="f32", key=0, init=true}) -> model with random weights; where init is false, with matrices that
+** hold whatever is in the memory, and are to be filled */
 static int transformer_new(lua_State *L) {
-    static const char *const options[] = {"device", "dtype", "key", NULL};
+    static const char *const options[] = {"device", "dtype", "key", "init", NULL};
     mocl_spec c;
     lua_settop(L, 2);
     moclL_checkspec(L, 1, &c);
@@ -30,8 +31,9 @@ static int transformer_new(lua_State *L) {
     const char *name = moclL_optfield_string(L, 2, "dtype", "f32");
     mk_dtype dtype;
     if (!mocl_dtype_parse(&dtype, name)) return luaL_error(L, "unknown dtype '%s' (f32 or bf16)", name);
+    bool draw = moclL_optfield_boolean(L, 2, "init", true);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
-    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key));
+    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key, draw));
     return 1;
 }
 

@@ -34,7 +34,7 @@ end
 M.undocumented = {
   ["mocl.lm.chat_templates"] = "data of mocl.lm.chat; chat.md has them as a table",
   ["mocl.run.config_text"] = "parts of mocl.run.config, which exports what others may call",
-  ["mocl.method.control_target"] = "parts of mocl.method.control",
+  ["mocl.method.pools"] = "parts of mocl.method.control",
   ["mocl.data.prefs"] = "parts of mocl.data, which exports them",
   ["mocl.failure"] = "how functions of the library raise",
   ["mocl.run.digest"] = "hashes inside run directories; run.md says where they are",
@@ -107,7 +107,6 @@ M.pages = {
   ["mocl.json"] = "data",
   ["mocl.keys"] = "transformer",
   ["mocl.method.kl_controller"] = "running",
-  ["mocl.train.learner"] = "env",
   ["mocl.train.sft"] = "transformer",
   ["mocl.lm.own_model"] = "recipes",
   ["mocl.lm.memory_plan"] = "memory",
@@ -121,7 +120,7 @@ M.pages = {
   ["mocl.world.rollout"] = "env",
   ["mocl.safetensors"] = "transformer",
   ["mocl.data.sources"] = "recipes",
-  ["mocl.train.stages"] = "recipes",
+  ["mocl.train.stages"] = { "recipes", "run" },
   ["mocl.report.svg"] = "report",
   ["mocl.report.svg_front"] = "report",
   ["mocl.sys"] = "cli",
@@ -129,7 +128,12 @@ M.pages = {
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.run.text_table"] = "report",
   ["mocl.train.supervised"] = "transformer",
-  ["mocl.train.loop"] = "env",
+  ["mocl.train.loop"] = "trainer",
+  ["mocl.train.lm_actor"] = "trainer",
+  ["mocl.train.optimizer"] = "trainer",
+  ["mocl.train.segments"] = "trainer",
+  ["mocl.train.value_heads"] = "trainer",
+  ["mocl.train.world_actor"] = "trainer",
 }
 
 -- classes of C modules (names in the registry) and the pages of their methods

@@ -23,6 +23,19 @@ static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int
     return st;
 }
 
+/* what gives a new model its weights: a random stream, which moves on with each matrix, or nothing */
+typedef struct source {
+    uint64_t key, stream;
+    bool draws;
+} source;
+
+/* A matrix of weights: normal with standard deviation std, or with whatever is in the memory. */
+static mocl_status matrix(mocl_tensor **out, const mocl_model *m, int64_t rows, int64_t cols, double std, source *s) {
+    int64_t shape[2] = {rows, cols};
+    if (!s->draws) return mocl_tensor_new(out, m->dev, m->dtype, 2, shape);
+    return normal(out, m->dev, rows, cols, m->dtype, std, s->key, s->stream++);
+}
+
 /* A norm of n numbers: ones, and zeros for the bias of a layer norm. */
 static mocl_status new_norm(mocl_norm *norm, mocl_device *dev, mocl_norm_kind kind, int64_t n) {
     MOCL_TRY(mocl_tensor_full(&norm->w, dev, MK_F32, 1, &n, 1));
@@ -34,7 +47,7 @@ static void free_norm(mocl_norm *norm) {
     mocl_tensor_unref(norm->b);
 }
 
-static mocl_status new_block(mocl_model *m, mocl_block_weights *b, uint64_t key, uint64_t *stream) {
+static mocl_status new_block(mocl_model *m, mocl_block_weights *b, source *s) {
     const mocl_spec *c = &m->config;
     double residual = 1 / sqrt(2.0 * (double)c->layers);
     for (int i = 0; i < 2; i++) {
@@ -47,7 +60,7 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, uint64_t key,
         mocl_spec_linear_shape(c, i, shape);
         double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
         mocl_tensor *drawn = NULL;
-        MOCL_TRY(normal(&drawn, m->dev, shape[0], shape[1], m->dtype, std, key, (*stream)++));
+        MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
         b->linear[i] = mocl_weight_of(drawn);
         if (c->biases >> i & 1) MOCL_TRY(mocl_tensor_full(&b->bias[i], m->dev, MK_F32, 1, shape, 0));
     }
@@ -55,18 +68,18 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, uint64_t key,
 }
 
 /* What is in front of the blocks and behind them. */
-static mocl_status new_ends(mocl_model *m, uint64_t key, uint64_t *stream) {
+static mocl_status new_ends(mocl_model *m, source *s) {
     const mocl_spec *c = &m->config;
     int64_t rows = c->position_offset + c->positions;
-    MOCL_TRY(normal(&m->embed, m->dev, c->vocab, c->width, m->dtype, .05, key, (*stream)++));
+    MOCL_TRY(matrix(&m->embed, m, c->vocab, c->width, .05, s));
     if (c->head == MOCL_HEAD_TIED) m->head = mocl_tensor_ref(m->embed);
     if (c->head == MOCL_HEAD_UNTIED)
-        MOCL_TRY(normal(&m->head, m->dev, c->vocab, c->width, m->dtype, 1 / sqrt(3.0 * (double)c->width), key, (*stream)++));
+        MOCL_TRY(matrix(&m->head, m, c->vocab, c->width, 1 / sqrt(3.0 * (double)c->width), s));
     if (c->final_norm) MOCL_TRY(new_norm(&m->norm, m->dev, c->norm, c->width));
     if (c->embed_norm) MOCL_TRY(new_norm(&m->embed_norm, m->dev, c->norm, c->width));
     if (c->position == MOCL_POSITIONS_LEARNED)
-        MOCL_TRY(normal(&m->positions, m->dev, rows, c->width, m->dtype, .05, key, (*stream)++));
-    if (c->types) MOCL_TRY(normal(&m->types, m->dev, c->types, c->width, m->dtype, .05, key, (*stream)++));
+        MOCL_TRY(matrix(&m->positions, m, rows, c->width, .05, s));
+    if (c->types) MOCL_TRY(matrix(&m->types, m, c->types, c->width, .05, s));
     if (c->position != MOCL_POSITIONS_ROPE) return MOCL_OK;
     return mocl_rope_table(&m->rope, m->dev, c->head_size / 2, c->rope_freq, c->rope_theta);
 }
@@ -84,10 +97,11 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
     return MOCL_OK;
 }
 
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key) {
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key,
+                           bool draw) {
     mocl_ctx *ctx = dev->ctx;
     mocl_status st;
-    uint64_t stream = 0;
+    source s = {.key = key, .draws = draw};
     *out = NULL;
     MOCL_TRY(mocl_spec_check(ctx, spec));
     MOCL_TRY(check_dtype(dev, spec, dtype));
@@ -102,8 +116,8 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *
         st = mocl_nomem(ctx, (size_t)spec->layers * sizeof *m->block);
         goto fail;
     }
-    MOCL_GOTO(new_ends(m, key, &stream), fail);
-    for (int64_t l = 0; l < spec->layers; l++) MOCL_GOTO(new_block(m, &m->block[l], key, &stream), fail);
+    MOCL_GOTO(new_ends(m, &s), fail);
+    for (int64_t l = 0; l < spec->layers; l++) MOCL_GOTO(new_block(m, &m->block[l], &s), fail);
     *out = m;
     return MOCL_OK;
 fail:

@@ -76,8 +76,9 @@ typedef struct mocl_pass {
 
 /* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
 ** layers), the layers that write to the residual stream divided by sqrt(2 layers), embeddings .05; drawn in f32 and rounded to
-** dtype. Biases are 0, weights of norms 1. */
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key);
+** dtype. Biases are 0, weights of norms 1. Where draw is false, the matrices hold whatever is in the memory: for
+** weights that are about to be read. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key, bool draw);
 void mocl_model_free(mocl_model *m);
 /* A and B for linear i of block l as plan[l * MOCL_LINEARS + i] says: A normal with 1/sqrt(3 in) from key, B zero, both
 ** requiring grad. At least one linear must get an adapter. Replaces an adapter that is there; a refused plan leaves it. */

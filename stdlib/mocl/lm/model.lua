@@ -150,7 +150,7 @@ function transformer.from_files(dir, opts, wanted, others)
   if not ok then
     return nil, message, code
   end
-  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
+  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
   ok, message, code = fill(model, read, tensors, dir, bare, others and others(read, tensors, bare) or {})
   if not ok then
     return nil, message, code
@@ -349,7 +349,7 @@ end
 
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
-  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype() })
+  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype(), init = false })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]

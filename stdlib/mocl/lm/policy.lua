@@ -92,15 +92,9 @@ function Policy:measure(o)
       texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
     end
     local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
-    local scores = {}
-    for j, r in ipairs(o.rewards) do
-      scores[j] = reward.call(r.f, r.name, plain, responses)
-    end
+    local raw = reward.table(o.rewards, plain, responses)
     for i, response in ipairs(responses) do
-      local row = {}
-      for j = 1, #scores do
-        row[j] = scores[j][i]
-      end
+      local row = raw[i]
       rows[#rows + 1] = row
       length = length + #ids.tokens[i]
       if #sample < (o.samples or 3) then
@@ -155,8 +149,8 @@ end
 function policy.normalize(row, statistics)
   local out = {}
   for j, x in ipairs(row) do
-    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
-    out[j] = varies and (x - statistics.mean[j]) / unit + 1 or x
+    local y, varies = running.standardise(x, statistics.mean[j], statistics.std[j], 1)
+    out[j] = varies and y or x
   end
   return out
 end
