@@ -405,10 +405,12 @@ end
 -- eos: ids that end an answer; metadata: further keys, as in gguf.save.
 function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
+  local other = nil
   for key in pairs(model:config()) do
-    if not LLAMA[key] then
-      error(("save: %s is not what a Llama has, and GGUF files of other families are not written"):format(key), 3)
-    end
+    other = not LLAMA[key] and (not other or key < other) and key or other
+  end
+  if other then
+    error(("save: %s is not what a Llama has, and GGUF files of other families are not written"):format(other), 3)
   end
   if not gguf_model.FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
