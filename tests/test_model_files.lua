@@ -5,6 +5,7 @@ local T = require "t"
 local families = require "mocl.lm.families"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
@@ -46,7 +47,7 @@ local function with(change, options)
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]
   end
-  assert(transformer.copy_parameters(other:named_parameters(), from, "test"))
+  assert(parameters.copy(other:named_parameters(), from, "test"))
   return other
 end
 
