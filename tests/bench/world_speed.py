@@ -2,7 +2,7 @@
 """Environment steps per second, training included: mocl's recipes, a PyTorch loop of the same sizes, and morl-baselines.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install mo-gymnasium torch morl-baselines
-    /tmp/venv/bin/python tests/bench/env_speed.py ./mocl
+    /tmp/venv/bin/python tests/bench/world_speed.py ./mocl
 
 All run in processes of their own, each on one thread, mocl and its peers by turns (--rounds of them; the medians are
 compared). Time is CPU time of the whole process less that of a run of hardly any steps, so start-up does not count and
