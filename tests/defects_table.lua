@@ -232,7 +232,7 @@ return {
   { "answers at temperature 1", POLICY, "temperature = self.temperature, top_p", "temperature = 1, top_p",
     "test_golden: PyTorch: ten epochs" },
   { "answers with the adapter where it is to be off", POLICY,
-    "adapter = o.adapter ~= false,\n  })", "adapter = true,\n  })",
+    "adapter = o.adapter,\n  })", "adapter = true,\n  })",
     "test_policy: an answer with the adapter off is the base's, its log-probabilities too" },
   { "figures by one deviation", RUNNING,
     "statistics.std[j], 1)", "statistics.std[j] / 2, 1)",

@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def cpu(command):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, world=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -119,7 +119,7 @@ def eupg(steps):
     from morl_baselines.single_policy.esr.eupg import EUPG
 
     torch.set_num_threads(1)
-    env = mo_gymnasium.wrappers.MORecordEpisodeStatistics(mo_gymnasium.make("fishwood-v0"), gamma=0.99)
+    world = mo_gymnasium.wrappers.MORecordEpisodeStatistics(mo_gymnasium.make("fishwood-v0"), gamma=0.99)
 
     def scalarization(reward, w=None):
         reward = torch.tensor(reward) if not isinstance(reward, torch.Tensor) else reward

@@ -62,7 +62,7 @@ function Policy:answer(texts, o)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
     eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter ~= false,
+    adapter = o.adapter,
   })
   local responses = {}
   for i, ids in ipairs(g.tokens) do
