@@ -71,7 +71,7 @@ for i = 1, 9 do
 end
 
 local function new_agent(seed)
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
 end
 

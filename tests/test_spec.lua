@@ -2,7 +2,7 @@
 -- slope, and a specification that contradicts itself is refused
 
 local T = require "t"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn.core"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
