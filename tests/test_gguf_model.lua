@@ -6,7 +6,7 @@ local file = require "gguf_file"
 local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local own_model = require "mocl.lm.own_model"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
@@ -509,7 +509,7 @@ T.test("mistakes in a tokenizer are told by key", function()
   end
   ggml("model", nil, nil, "tokenizer.ggml.model is missing: the file holds no tokenizer; load one from elsewhere")
   ggml("model", "string", "none", "tokenizer.ggml.model is none: the file holds no tokenizer")
-  ggml("model", "string", "bert", "tokenizer.ggml.model = bert is not supported %(gpt2, llama%)")
+  ggml("model", "string", "t5", "tokenizer.ggml.model = t5 is not supported %(gpt2, llama, bert%)")
   ggml("model", "string", "gpt2\0", "tokenizer.ggml.model = gpt2")
   ggml("model", "u32", 1, "tokenizer.ggml.model is of type u32, and must be of type string")
   ggml("model", "string", "llama", "tokenizer.ggml.scores is missing")

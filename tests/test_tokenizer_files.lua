@@ -232,7 +232,7 @@ T.test("vocab.json and merges.txt of a directory: the words of the class, the to
   T.eq(tok:eos_id(), 9)
   files["tokenizer_config.json"] = '{"tokenizer_class": "T5Tokenizer"}'
   T.fails("tokenizer_config.json: tokenizer_class = 'T5Tokenizer' is not supported without a tokenizer.json", load, files)
-  T.fails("holds no tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json with merges.txt", load, { ["vocab.json"] = VOCAB })
+  T.fails("holds no tokenizer.json, tokenizer.model, tokenizer.bin, vocab.json with merges.txt or vocab.txt", load, { ["vocab.json"] = VOCAB })
   T.fails("tokens 'ab' and 'cd' have the same id", load, { ["vocab.json"] = '{"ab": 0, "cd": 0}', ["merges.txt"] = "" })
 end)
 

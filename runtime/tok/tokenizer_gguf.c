@@ -1,7 +1,7 @@
 /* tokenizer_gguf.c - the tokenizer in a GGUF file.
 **
-** It becomes what transformers would have had: kind "gpt2" a tokenizer.json, kind "llama" a SentencePiece model, each
-** with a tokenizer_config.json, which are made in memory and loaded. So a tokenizer from a GGUF file has no code of its
+** It becomes what transformers would have had: kinds "gpt2" and "bert" a tokenizer.json, kind "llama" a SentencePiece
+** model, each with a tokenizer_config.json, which are made in memory and loaded. So a tokenizer from a GGUF file has no code of its
 ** own, and saving it writes these files.
 */
 #include <math.h>
@@ -52,7 +52,7 @@ static const struct {
              {"tokenizer.ggml.unknown_token_id", "unk_token"}, {"tokenizer.ggml.seperator_token_id", "sep_token"},
              {"tokenizer.ggml.padding_token_id", "pad_token"}, {"tokenizer.ggml.cls_token_id", "cls_token"},
              {"tokenizer.ggml.mask_token_id", "mask_token"}};
-enum { BOS, EOS, UNK, N_NAMED = sizeof named / sizeof *named };
+enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, N_NAMED = sizeof named / sizeof *named };
 
 static bool in(const char *key, const char *const *list, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -65,7 +65,7 @@ typedef struct source {
     mocl_ctx *ctx;
     const char *path;
     const mocl_gguf *g;
-    bool llama; /* kind "llama", else "gpt2" */
+    bool llama, bert; /* kinds, else "gpt2" */
     const tok_pre *pre;
     size_t n;            /* tokens, without the unused ones at the end */
     mocl_text *token;    /* by id; p NULL = empty */
@@ -94,11 +94,12 @@ static mocl_status check_keys(source *s) {
         for (size_t k = 0; k < N_NAMED && !known; k++) known = strcmp(key, named[k].key) == 0;
         for (size_t k = 0; k < sizeof neutral / sizeof *neutral; k++) {
             if (strcmp(key, neutral[k].key) != 0) continue;
+            known = true;
+            if (s->bert && k == 0) break; /* add_sep_token: [SEP] is always put behind a text */
             if (v->type != MOCL_GGUF_BOOL || v->truth != neutral[k].value)
                 return fail(
                     s, key,
                     neutral[k].value ? "is not true, which is not supported" : "is not false, which is not supported");
-            known = true;
         }
         if (!known) return fail(s, key, "is not supported (mocl does not know this key)");
     }
@@ -140,23 +141,24 @@ static mocl_status get_array(source *s, const char *key, mocl_gguf_type a, mocl_
 
 static mocl_status read_kind(source *s) {
     const mocl_gguf_value *v;
-    static const char *const kinds[] = {"gpt2", "llama"};
+    static const char *const kinds[] = {"gpt2", "llama", "bert"};
     MOCL_TRY(get(s, "tokenizer.ggml.model", MOCL_GGUF_STRING, &v));
     bool none = !v || (v->text_bytes == 4 && memcmp(v->text, "none", 4) == 0);
     if (none)
         return fail(s, "tokenizer.ggml.model",
                     v ? "is none: the file holds no tokenizer; load one from elsewhere"
                       : "is missing: the file holds no tokenizer; load one from elsewhere");
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         if (v->text_bytes != strlen(kinds[i]) || memcmp(v->text, kinds[i], v->text_bytes) != 0) continue;
         s->llama = i == 1;
+        s->bert = i == 2;
         return MOCL_OK;
     }
-    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokenizer.ggml.model = %.*s is not supported (gpt2, llama)",
+    return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: tokenizer.ggml.model = %.*s is not supported (gpt2, llama, bert)",
                      mocl_path_tail(s->path), (int)(v->text_bytes > 60 ? 60 : v->text_bytes), v->text);
 }
 
-/* For kind "llama" llama.cpp does not read it. */
+/* For kinds "llama" and "bert" llama.cpp does not read it. */
 static mocl_status read_pre(source *s) {
     const mocl_gguf_value *v;
     char name[64];
@@ -167,7 +169,7 @@ static mocl_status read_pre(source *s) {
         name[n] = '\0';
         s->pre = mocl_tok_pre_named(v && n ? name : "default");
     }
-    if (s->pre || s->llama) return MOCL_OK;
+    if (s->pre || s->llama || s->bert) return MOCL_OK;
     return mocl_fail(s->ctx, MOCL_E_FORMAT,
                      "%s: tokenizer.ggml.pre = %.*s is not supported (docs/gguf.md lists the names that are); use the "
                      "tokenizer.json of the same model",
@@ -274,6 +276,9 @@ static mocl_status read_named(source *s) {
     MOCL_TRY(get_flag(s, "tokenizer.ggml.add_bos_token", s->llama || (s->pre && s->pre->add_bos), &s->add_bos));
     MOCL_TRY(get_flag(s, "tokenizer.ggml.add_eos_token", false, &s->add_eos));
     MOCL_TRY(get_flag(s, "tokenizer.ggml.add_space_prefix", s->llama, &s->prefix));
+    const mocl_gguf_key *bos = mocl_gguf_find_key(s->g, "tokenizer.ggml.add_bos_token");
+    if (s->bert && bos && !s->add_bos)
+        return fail(s, "tokenizer.ggml.add_bos_token", "is false, which is not supported for tokenizer.ggml.model = bert");
     s->add_bos = s->add_bos && s->id[BOS] >= 0;
     s->add_eos = s->add_eos && s->id[EOS] >= 0;
     /* Padding of a model's rows is no part of the tokenizer, which would draw it. */
@@ -318,11 +323,11 @@ static mocl_status fill_config(source *s, json_t *root) {
     int failed = 0;
     MOCL_TRY(get(s, "tokenizer.chat_template", MOCL_GGUF_STRING, &chat));
     for (int i = 0; i < N_NAMED; i++) {
-        if (s->id[i] >= 0 && (i <= EOS || s->type[s->id[i]] != NORMAL)) {
+        if (s->id[i] >= 0 && (i <= EOS || s->bert || s->type[s->id[i]] != NORMAL)) {
             MOCL_TRY(check_text(s, (size_t)s->id[i]));
             mocl_text name = s->token[s->id[i]];
             failed |= json_object_set_new(root, named[i].name, json_stringn(name.p, name.n));
-        } else if (i <= EOS) { /* not guessed from the usual names */
+        } else if (i <= EOS && !s->bert) { /* not guessed from the usual names */
             failed |= json_object_set_new(root, named[i].name, json_null());
         }
     }
@@ -332,12 +337,18 @@ static mocl_status fill_config(source *s, json_t *root) {
         failed |= json_object_set_new(root, "legacy", json_true());
         MOCL_TRY(put_added(s, root));
     }
+    if (s->bert) {
+        failed |= json_object_set_new(root, "do_lower_case", json_true());
+        MOCL_TRY(put_added(s, root));
+    }
     if (chat && mocl_utf8_check(chat->text, chat->text_bytes) != chat->text_bytes)
         return fail(s, "tokenizer.chat_template", "is not UTF-8");
     if (chat) failed |= json_object_set_new(root, "chat_template", json_stringn(chat->text, chat->text_bytes));
     failed |= json_object_set_new(root, "clean_up_tokenization_spaces", json_false());
     failed |= json_object_set_new(root, "tokenizer_class",
-                                  json_string(s->llama ? "LlamaTokenizer" : "PreTrainedTokenizerFast"));
+                                  json_string(s->llama  ? "LlamaTokenizer"
+                                              : s->bert ? "BertTokenizer"
+                                                        : "PreTrainedTokenizerFast"));
     return failed ? mocl_nomem(s->ctx, s->n) : MOCL_OK;
 }
 
@@ -475,6 +486,69 @@ static mocl_status load_llama(source *s, mocl_tokenizer **out, const tok_config 
     return st;
 }
 
+/* ---- kind "bert": a list of tokens ---- */
+
+static bool is_text(mocl_text t, const char *s) { return t.n == strlen(s) && memcmp(t.p, s, t.n) == 0; }
+
+/* The tokens with a name: by their key, else by BERT's name. llama.cpp calls the token of the class BOS as well. */
+static mocl_status find_bert_names(source *s) {
+    static const char *const text[N_NAMED] = {
+        [UNK] = "[UNK]", [SEP] = "[SEP]", [PAD] = "[PAD]", [CLS] = "[CLS]", [MASK] = "[MASK]"};
+    if (s->id[CLS] < 0) s->id[CLS] = s->id[BOS];
+    for (int k = UNK; k < N_NAMED; k++) {
+        for (size_t i = 0; i < s->n && s->id[k] < 0; i++)
+            if (s->token[i].p && is_text(s->token[i], text[k])) s->id[k] = (int32_t)i;
+        if (s->id[k] < 0 && k != PAD && k != MASK)
+            return mocl_fail(s->ctx, MOCL_E_FORMAT, "%s: %s is missing, and no token is spelled %s",
+                             mocl_path_tail(s->path), named[k].key, text[k]);
+    }
+    return MOCL_OK;
+}
+
+/* whether token i stands in the file as the vocabulary has it */
+static bool is_verbatim(const source *s, size_t i) {
+    mocl_text t = s->token[i];
+    if (s->type[i] != NORMAL || (t.n > 2 && t.p[0] == '[' && t.p[t.n - 1] == ']')) return true;
+    for (int k = 0; k < N_NAMED; k++)
+        if (s->id[k] == (int32_t)i) return true;
+    return false;
+}
+
+/* GGUF marks the tokens that begin a word, with U+2581, and BERT those that continue one, with "##". */
+static mocl_status bert_token(source *s, size_t i, char **to, mocl_text *out) {
+    mocl_text t = s->token[i];
+    if (!t.p) return MOCL_OK;
+    MOCL_TRY(check_text(s, i));
+    *out = t;
+    if (is_verbatim(s, i)) return MOCL_OK;
+    for (size_t k = 0; k < t.n; k++)
+        if (t.p[k] >= 'A' && t.p[k] <= 'Z')
+            return mocl_fail(s->ctx, MOCL_E_FORMAT,
+                             "%s: token %zu is '%.*s', with a capital letter: a GGUF file does not say that texts keep "
+                             "their case, and llama.cpp takes it away; use the tokenizer.json or vocab.txt of the same model",
+                             mocl_path_tail(s->path), i, (int)(t.n > 60 ? 60 : t.n), t.p);
+    bool begins = t.n >= 3 && memcmp(t.p, "\xe2\x96\x81", 3) == 0;
+    *out = begins ? (mocl_text){t.p + 3, t.n - 3} : (mocl_text){*to, t.n + 2};
+    if (begins) return MOCL_OK;
+    memcpy(*to, "##", 2);
+    memcpy(*to + 2, t.p, t.n);
+    *to += t.n + 2;
+    return MOCL_OK;
+}
+
+static mocl_status load_bert(source *s, mocl_tokenizer **out, const tok_config *config) {
+    size_t bytes = 1;
+    for (size_t i = 0; i < s->n; i++) bytes += s->token[i].n + 2;
+    mocl_text *token = mocl_calloc(s->ctx, s->n, sizeof *token);
+    char *text = mocl_alloc(s->ctx, bytes), *to = text;
+    mocl_status st = token && text ? MOCL_OK : mocl_nomem(s->ctx, bytes);
+    for (size_t i = 0; i < s->n && !st; i++) st = bert_token(s, i, &to, &token[i]);
+    if (!st) st = mocl_tok_load_wordpiece(s->ctx, out, s->path, token, s->n, config);
+    mocl_free(token);
+    mocl_free(text);
+    return st;
+}
+
 /* ---- the whole file ---- */
 
 static mocl_status read_all(source *s) {
@@ -485,8 +559,9 @@ static mocl_status read_all(source *s) {
     MOCL_TRY(read_named(s));
     if (!s->llama && s->prefix)
         return fail(s, "tokenizer.ggml.add_space_prefix",
-                    "is true, which is not supported for tokenizer.ggml.model = gpt2");
-    return MOCL_OK;
+                    s->bert ? "is true, which is not supported for tokenizer.ggml.model = bert"
+                            : "is true, which is not supported for tokenizer.ggml.model = gpt2");
+    return s->bert ? find_bert_names(s) : MOCL_OK;
 }
 
 mocl_status mocl_tok_load_gguf(mocl_ctx *ctx, mocl_tokenizer **out, const char *path) {
@@ -497,7 +572,10 @@ mocl_status mocl_tok_load_gguf(mocl_ctx *ctx, mocl_tokenizer **out, const char *
     source s = {.ctx = ctx, .path = path, .g = g};
     mocl_status st = read_all(&s);
     if (!st) st = make_config(&s, &config);
-    if (!st) st = s.llama ? load_llama(&s, out, &config) : load_gpt2(&s, out, &config);
+    if (!st)
+        st = s.llama  ? load_llama(&s, out, &config)
+             : s.bert ? load_bert(&s, out, &config)
+                      : load_gpt2(&s, out, &config);
     mocl_tok_config_free(&config);
     void *const memory[] = {s.token, s.type, s.score, s.merge, s.added, s.ordinary};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);

@@ -253,6 +253,12 @@ typedef struct tok_part {
 
 enum { TOK_TEMPLATE_A = -1, TOK_TEMPLATE_B = -2, TOK_MAX_ID = (1 << 22) - 1 };
 
+/* the keys of BERT's classes, where a tokenizer is of one: a tokenizer_config.json that is made has them */
+typedef struct tok_bert {
+    bool there, lower, apart;
+    int strip; /* -1 = null */
+} tok_bert;
+
 struct mocl_tokenizer {
     /* vocabulary */
     tok_map vocab;     /* spelling -> index */
@@ -277,6 +283,7 @@ struct mocl_tokenizer {
     bool byte_fallback, fuse_unk, ignore_merges;
     tok_bytes prefix;      /* WordPiece: of a token that continues a word */
     size_t max_characters; /* WordPiece: a longer word is unknown */
+    tok_bert bert;
     size_t longest;        /* bytes of the longest token of the model */
     bool cut_at_space; /* no merge crosses from something else to a space: words are cut there */
     char space[4];     /* the space character of this vocabulary, " " or U+2581, */
@@ -349,8 +356,8 @@ mocl_status mocl_tok_load_vocab(mocl_ctx *ctx, mocl_tokenizer **out, const char 
 mocl_status mocl_tok_load_wordpiece(mocl_ctx *ctx, mocl_tokenizer **out, const char *what, const mocl_text *token,
                                     size_t n, const tok_config *config);
 /* The steps of BertNormalizer as tokenizer_config.json has them, which in BERT's classes goes before the file's own;
-** strip is -1 for null. */
-mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, bool *lower, bool *apart, int *strip);
+** keys has the file's. */
+mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys);
 /* tokenizer_spm.c */
 mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                               const char *data, size_t n);

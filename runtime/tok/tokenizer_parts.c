@@ -118,26 +118,27 @@ static mocl_status add_replace(tok_reader *r, const json_t *o, const char *what,
 static mocl_status read_bert_normalizer(tok_reader *r, const json_t *o) {
     const char *what = "BertNormalizer";
     const json_t *accents = json_object_get(o, "strip_accents");
-    bool clean, chinese, lower;
+    bool clean;
+    tok_bert *keys = &r->t->bert;
     tok_step *step;
     MOCL_TRY(mocl_tok_json_object(r, o, what, "type clean_text handle_chinese_chars strip_accents lowercase"));
     MOCL_TRY(mocl_tok_json_bool(r, o, what, "clean_text", true, &clean));
-    MOCL_TRY(mocl_tok_json_bool(r, o, what, "handle_chinese_chars", true, &chinese));
-    MOCL_TRY(mocl_tok_json_bool(r, o, what, "lowercase", true, &lower));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "handle_chinese_chars", true, &keys->apart));
+    MOCL_TRY(mocl_tok_json_bool(r, o, what, "lowercase", true, &keys->lower));
     if (accents && !json_is_null(accents) && !json_is_boolean(accents))
         return mocl_fail(r->ctx, MOCL_E_FORMAT, "%s: %s: 'strip_accents' is not true or false", r->path, what);
-    int strip = !accents || json_is_null(accents) ? -1 : json_is_true(accents);
-    MOCL_TRY(mocl_tok_config_bert(r->ctx, r->config, &lower, &chinese, &strip));
-    if (clean || chinese) {
+    keys->strip = !accents || json_is_null(accents) ? -1 : json_is_true(accents);
+    MOCL_TRY(mocl_tok_config_bert(r->ctx, r->config, keys));
+    if (clean || keys->apart) {
         MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_BERT_CLEAN, &step));
         step->flag = clean;
-        step->stop = chinese;
+        step->stop = keys->apart;
     }
-    if (strip < 0 ? lower : strip) {
+    if (keys->strip < 0 ? keys->lower : keys->strip) {
         MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_NFD, &step));
         MOCL_TRY(mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_BERT_MARKS, &step));
     }
-    return lower ? mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_LOWERCASE, &step) : MOCL_OK;
+    return keys->lower ? mocl_tok_steps_add(r->ctx, &r->t->normalizer, TOK_LOWERCASE, &step) : MOCL_OK;
 }
 
 mocl_status mocl_tok_read_normalizer(tok_reader *r, const json_t *o) {

@@ -231,8 +231,19 @@ static mocl_status token_or_null(writer *w, const mocl_tokenizer *t, int32_t id)
     return id < 0 ? raw(w, "null") : quoted(w, t->token[id]);
 }
 
+static mocl_status bert_config(writer *w, const tok_bert *keys) {
+    MOCL_TRY(raw(w, "{\n \"do_lower_case\": "));
+    MOCL_TRY(raw(w, boolean(keys->lower)));
+    MOCL_TRY(raw(w, ",\n \"strip_accents\": "));
+    MOCL_TRY(raw(w, keys->strip < 0 ? "null" : boolean(keys->strip)));
+    MOCL_TRY(raw(w, ",\n \"tokenize_chinese_chars\": "));
+    MOCL_TRY(raw(w, boolean(keys->apart)));
+    return raw(w, ",\n \"tokenizer_class\": \"BertTokenizer\"\n}\n");
+}
+
 mocl_status mocl_tok_write_config(mocl_ctx *ctx, const mocl_tokenizer *t, tok_bytes *out) {
     writer w = {ctx, out};
+    if (t->bert.there) return bert_config(&w, &t->bert);
     MOCL_TRY(raw(&w, "{\n \"bos_token\": "));
     MOCL_TRY(token_or_null(&w, t, t->bos));
     MOCL_TRY(raw(&w, ",\n \"eos_token\": "));

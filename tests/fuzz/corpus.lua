@@ -110,6 +110,18 @@ for i = 1, #spaces.cases, 4 do
   add("tokenizer_json", (spaces.cases[i].json:gsub('"VOCAB"', function() return spaces.vocab end)))
 end
 add("tokenizer_json", read "bpe.json")
+local wordpiece = json.decode(assert(fs.read "tests/fixtures/tokenizers/wordpiece.json"))
+for i = 1, 8 do
+  add("tokenizer_json", (wordpiece.cases[i].json:gsub('"VOCAB"', function() return wordpiece.vocab end)))
+end
+for _, case in ipairs(json.decode(assert(fs.read "tests/fixtures/tokenizers/classes.json")).cases) do
+  if case.files["vocab.txt"] then
+    add("tokenizer_vocab", joined(case.files["vocab.txt"], case.files, { "tokenizer_config.json", "config.json" }))
+  end
+end
+add("gguf", gguf_file.bytes { { "tokenizer.ggml.model", "string", "bert" },
+  { "tokenizer.ggml.tokens", "[string]", { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u{2581}the", "s", "\u{2581}cat" } },
+  { "tokenizer.ggml.token_type", "[i32]", { 3, 3, 3, 3, 1, 1, 1 } }, { "tokenizer.ggml.cls_token_id", "u32", 2 } })
 
 -- protobuf, for a tokenizer.model
 local function varint(n)

@@ -14,13 +14,16 @@ static mocl_status use(mocl_ctx *ctx, mocl_tokenizer *t) {
     const char *piece;
     size_t n, bytes;
     int32_t vocab = mocl_tokenizer_vocab_size(t), kept[1024];
+    mocl_text pair = {text + 9, 40};
     for (int special = -1; special <= 1; special++) {
-        mocl_tokenizer_encode_options o = {.special = special, .with_template = special == 0};
+        mocl_tokenizer_encode_options o = {.special = special, .with_template = special == 0, .type_ids = special >= 0};
+        if (special == 0) o.pair = &pair;
         mocl_status st = mocl_tokenizer_encode(ctx, t, text, sizeof text - 1, &o, &ids, &n);
         if (st == MOCL_E_FORMAT || st == MOCL_E_ARG) continue; /* the vocabulary lacks what the text needs */
         if (st) return st;
         FUZZ_CHECK(n <= 1024);
         for (size_t i = 0; i < n; i++) FUZZ_CHECK(ids[i] >= 0 && ids[i] < vocab);
+        for (size_t i = 0; i < n && o.type_ids; i++) FUZZ_CHECK(mocl_tokenizer_type_ids(t)[i] >= 0);
         memcpy(kept, ids, n * sizeof *ids);
         MOCL_TRY(mocl_tokenizer_decode(ctx, t, kept, n, special == 1, &piece, &bytes));
         FUZZ_CHECK(bytes == 0 || piece != NULL);
