@@ -304,6 +304,9 @@ function gguf_model.describe(path)
   return read, message, code
 end
 
+-- Values of a tensor whose memory goes back to the system once it has been copied: no other one will take its place.
+local LARGE = 1 << 22
+
 local function copy_weights(file, model, wanted, device)
   for _, pair in ipairs(model:named_parameters()) do
     local w = wanted[pair[1]]
@@ -317,7 +320,11 @@ local function copy_weights(file, model, wanted, device)
       return nil, message, code
     end
     tensor.no_grad(pair[2].copy_, pair[2], t)
+    local is_large = t:numel() >= LARGE
     t:release()
+    if is_large then
+      tensor.flush()
+    end
   end
   return true
 end
