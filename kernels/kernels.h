@@ -181,13 +181,14 @@ typedef struct mk_table {
     int (*softmax)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
     int (*softmax_bwd)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);
-    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones). y_type: MK_F32, or type */
+    /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones). y_type:
+    ** MK_F32, or type; y may be x where that is type */
     int (*rmsnorm)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
                    mk_dtype y_type, void *y, mk_real *rstd);
     /* dx overwritten; dw[n] += where not NULL */
     int (*rmsnorm_bwd)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
-    /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL */
+    /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL; y may be x */
     int (*layernorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                      const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd);
     /* dx overwritten; dw[n], db[n] += where not NULL */
@@ -213,12 +214,13 @@ typedef struct mk_table {
     /* -- transformer parts (kernels/cpu/transformer.c) -- */
 
     /* Rotary embedding in the rotate_half layout of Hugging Face's Llama: for each row t and head,
-    ** with angle a_i = pos[t] theta^(-2i/K), i < K/2:
-    **   y[i] = x[i] cos a_i - s x[i+K/2] sin a_i,  y[i+K/2] = x[i+K/2] cos a_i + s x[i] sin a_i,
-    ** s = +1 forward, -1 (sign < 0) the inverse = backward. x, y: [T, H, K], row distances ldx, ldy.
-    ** y may be x */
-    int (*rope)(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                const void *x, int64_t ldx, void *y, int64_t ldy);
+    ** with angle a_i = pos[t] freq[i], i < K/2, and factor f:
+    **   y[i] = f (x[i] cos a_i - s x[i+K/2] sin a_i),  y[i+K/2] = f (x[i+K/2] cos a_i + s x[i] sin a_i),
+    ** s = +1 forward, -1 (sign < 0) backward, which is the inverse where f = 1. freq[K/2] is a device pointer too:
+    ** theta^(-2i/K) in the plain embedding, other tables scale it; f is yarn's attention factor. x, y: [T, H, K], row
+    ** distances ldx, ldy. y may be x */
+    int (*rope)(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+                int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
     /* y = silu(gate) * up, n elements each */
     int (*swiglu)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
     int (*swiglu_bwd)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
@@ -252,19 +254,17 @@ typedef struct mk_table {
     ** lse[r] = log sum exp z. target < 0 gives logp 0. entropy may be NULL. logits [rows, V] */
     int (*logprob)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
-    /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]; each of
-    ** dlogp and (dentropy with entropy) may be NULL */
-    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
-                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
-                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits);
-    /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise; lse[r] is what
-    ** `logprob` gave for logits, ref_lse[r] receives that of ref_logits */
+    /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise; lse[r] and ref_lse[r] are
+    ** what `logprob` gave for both */
     int (*kl)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl);
-    /* dlogits (not logits itself) += inv_temp p (log p - log q - kl) dkl[r]; nothing flows to q */
-    int (*kl_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-                  double inv_temp, const mk_real *lse, const mk_real *ref_lse, const mk_real *kl,
-                  const mk_real *dkl, mk_real *dlogits);
+              double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl);
+    /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]
+    ** + inv_temp p (log p - log q - kl) dkl[r]; each of dlogp, (dentropy with entropy) and (dkl with ref_logits, ref_lse
+    ** and kl) may be NULL, and nothing flows to q */
+    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                       double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
+                       const mk_real *dkl, mk_real *dlogits);
     /* One token per row. temperature 0 (inv_temp <= 0) takes the first largest logit. Else softmax of
     ** logits * inv_temp, cut to the top_k largest (0 = all) and then to the smallest set of largest
     ** probabilities whose sum reaches top_p (1 = all), drawn by inverse transform in order of token

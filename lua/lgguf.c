@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "io/file.h"
 #include "io/gguf.h"
 #include "ltensor.h"
 #include "modules.h"

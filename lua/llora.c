@@ -79,9 +79,11 @@ static void plan_modules(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
 static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *plan) {
     const bool *blocks = NULL;
     unsigned targets = 0;
+    bool named = true;
     mocl_adapter_plan one = check_plan(L, moclL_optfield_integer(L, 2, "r", 16), moclL_optfield_number(L, 2, "alpha", 32));
     if (!moclL_optfield_table(L, 2, "target_modules")) {
-        targets = (1u << MOCL_LINEARS) - 1;
+        targets = (1u << MOCL_LINEARS) - 1; /* all there are */
+        named = false;
     } else {
         for (lua_Integer i = 1, n = moclL_len(L, -1); i <= n; i++) {
             lua_geti(L, -1, i);
@@ -99,7 +101,7 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
     if (moclL_optfield_table(L, 2, "layers_to_transform")) blocks = check_blocks(L, m);
     for (int64_t l = 0; l < m->config.layers; l++)
         for (int i = 0; i < MOCL_LINEARS; i++)
-            if ((!blocks || blocks[l]) && targets >> i & 1) plan[l * MOCL_LINEARS + i] = one;
+            if ((!blocks || blocks[l]) && targets >> i & 1 && (named || mocl_spec_has_linear(&m->config, i))) plan[l * MOCL_LINEARS + i] = one;
 }
 
 /* m:add_lora{r=16, alpha=32, target_modules={...all}, layers_to_transform={...all}, dropout=0, use_rslora=false, key=0},

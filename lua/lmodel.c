@@ -11,93 +11,38 @@
 static void free_model(void *m) { mocl_model_free(m); }
 static mocl_model *check_model(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
 
-/* ---- configuration: Hugging Face's names ---- */
-
-static const char *const config_names[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                                           "num_key_value_heads", "head_dim", "intermediate_size",
-                                           "max_position_embeddings", "rms_norm_eps", "rope_theta",
-                                           "tie_word_embeddings", NULL};
-
-/* Raises where keys without a default are missing; it names all of them. */
-static void check_required(lua_State *L, int idx) {
-    static const char *const required[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                                           "intermediate_size", NULL};
-    luaL_Buffer b;
-    luaL_buffinit(L, &b);
-    for (const char *const *name = required; *name; name++) {
-        bool missing = lua_getfield(L, idx, *name) == LUA_TNIL;
-        lua_pop(L, 1);
-        if (!missing) continue;
-        if (luaL_bufflen(&b) > 0) luaL_addstring(&b, ", ");
-        luaL_addstring(&b, *name);
-    }
-    size_t n = luaL_bufflen(&b);
-    luaL_pushresult(&b);
-    if (n > 0) luaL_error(L, "model config: missing: %s", lua_tostring(L, -1));
-    lua_pop(L, 1);
-}
-
-static mocl_model_config check_config(lua_State *L, int idx) {
-    mocl_model_config c = {0};
-    luaL_checktype(L, idx, LUA_TTABLE);
-    moclL_checkoptions(L, idx, config_names);
-    check_required(L, idx);
-    c.vocab = moclL_optfield_integer(L, idx, "vocab_size", 0);
-    c.width = moclL_optfield_integer(L, idx, "hidden_size", 0);
-    c.layers = moclL_optfield_integer(L, idx, "num_hidden_layers", 0);
-    c.heads = moclL_optfield_integer(L, idx, "num_attention_heads", 0);
-    c.kv_heads = moclL_optfield_integer(L, idx, "num_key_value_heads", c.heads);
-    c.head_size = moclL_optfield_integer(L, idx, "head_dim", c.heads > 0 ? c.width / c.heads : 0);
-    c.ffn = moclL_optfield_integer(L, idx, "intermediate_size", 0);
-    c.positions = moclL_optfield_integer(L, idx, "max_position_embeddings", 2048);
-    c.norm_eps = moclL_optfield_number(L, idx, "rms_norm_eps", 1e-5);
-    c.rope_theta = moclL_optfield_number(L, idx, "rope_theta", 10000);
-    c.tied = moclL_optfield_boolean(L, idx, "tie_word_embeddings", false);
-    return c;
-}
+/* ---- the specification (lspec.c) ---- */
 
 static int model_config(lua_State *L) {
-    const mocl_model_config *c = &check_model(L, 1)->config;
-    const struct {
-        const char *name;
-        int64_t v;
-    } sizes[] = {{"vocab_size", c->vocab},           {"hidden_size", c->width},
-                 {"num_hidden_layers", c->layers},   {"num_attention_heads", c->heads},
-                 {"num_key_value_heads", c->kv_heads}, {"head_dim", c->head_size},
-                 {"intermediate_size", c->ffn},      {"max_position_embeddings", c->positions}};
-    lua_createtable(L, 0, 11);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        lua_pushinteger(L, sizes[i].v);
-        lua_setfield(L, -2, sizes[i].name);
-    }
-    lua_pushnumber(L, c->norm_eps);
-    lua_setfield(L, -2, "rms_norm_eps");
-    lua_pushnumber(L, c->rope_theta);
-    lua_setfield(L, -2, "rope_theta");
-    lua_pushboolean(L, c->tied);
-    lua_setfield(L, -2, "tie_word_embeddings");
+    moclL_pushspec(L, &check_model(L, 1)->config);
     return 1;
 }
 
-/* new(config, {device="cpu", dtype="f32", key=0}) -> model with random weights */
+/* new(config, {device="cpu", dtype="f32", key=0, init=true}) -> model with random weights; where init is false, with matrices that
+** hold whatever is in the memory, and are to be filled */
 static int transformer_new(lua_State *L) {
-    static const char *const options[] = {"device", "dtype", "key", NULL};
-    mocl_model_config c = check_config(L, 1);
+    static const char *const options[] = {"device", "dtype", "key", "init", NULL};
+    mocl_spec c;
+    lua_settop(L, 2);
+    moclL_checkspec(L, 1, &c);
     moclL_checkoptions(L, 2, options);
     mocl_device *dev = moclL_optdevice(L, 2);
     uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
     const char *name = moclL_optfield_string(L, 2, "dtype", "f32");
     mk_dtype dtype;
     if (!mocl_dtype_parse(&dtype, name)) return luaL_error(L, "unknown dtype '%s' (f32 or bf16)", name);
+    bool draw = moclL_optfield_boolean(L, 2, "init", true);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
-    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key));
+    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key, draw));
     return 1;
 }
 
 /* check(config): raises where no model can have this configuration */
 static int transformer_check(lua_State *L) {
-    mocl_model_config c = check_config(L, 1);
-    mocl_status st = mocl_model_config_check(moclL_ctx(L), &c);
+    mocl_spec c;
+    lua_settop(L, 1);
+    moclL_checkspec(L, 1, &c);
+    mocl_status st = mocl_spec_check(moclL_ctx(L), &c);
     return st ? moclL_raise(L, st) : 0;
 }
 
@@ -133,7 +78,9 @@ static int model_named_parameters(lua_State *L) {
 
 /* m:head() -> the weight [V, D] under which hidden states become logits */
 static int model_head(lua_State *L) {
-    moclL_pushtensorref(L, check_model(L, 1)->head);
+    mocl_model *m = check_model(L, 1);
+    if (!m->head) return luaL_error(L, "head: this model has no language-model head");
+    moclL_pushtensorref(L, m->head);
     return 1;
 }
 
@@ -159,15 +106,8 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
-** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
-typedef struct ragged {
-    int64_t n, total, room;
-    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
-} ragged;
-
 /* appends row i of the list at idx; slot: stack index of the userdata of tokens */
-static void read_row(lua_State *L, ragged *r, int slot, int idx, int64_t i) {
+static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, int64_t i) {
     if (lua_geti(L, idx, i) != LUA_TTABLE)
         luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
     int64_t n = moclL_len(L, -1);
@@ -192,8 +132,8 @@ static void read_row(lua_State *L, ragged *r, int slot, int idx, int64_t i) {
     lua_pop(L, 1);
 }
 
-static ragged read_ragged(lua_State *L, int idx, int more) {
-    ragged r = {0};
+moclL_ragged moclL_readragged(lua_State *L, int idx, int more) {
+    moclL_ragged r = {0};
     luaL_checktype(L, idx, LUA_TTABLE);
     if (more) luaL_checktype(L, more, LUA_TTABLE);
     r.n = moclL_len(L, idx);
@@ -223,7 +163,7 @@ static void set_ids(lua_State *L, const char *name, mocl_device *dev, int64_t n,
 }
 
 /* pushes {tokens, positions, offsets, n, total} */
-static void push_batch(lua_State *L, const ragged *r, mocl_device *dev) {
+static void push_batch(lua_State *L, const moclL_ragged *r, mocl_device *dev) {
     int32_t *pos = lua_newuserdatauv(L, (size_t)(r->total ? r->total : 1) * sizeof *pos, 0);
     for (int64_t b = 0; b < r->n; b++)
         for (int32_t i = r->offsets[b]; i < r->offsets[b + 1]; i++) pos[i] = i - r->offsets[b];
@@ -243,7 +183,7 @@ static int transformer_batch(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 2, options);
     mocl_device *dev = moclL_optdevice(L, 2);
-    ragged r = read_ragged(L, 1, 0);
+    moclL_ragged r = moclL_readragged(L, 1, 0);
     push_batch(L, &r, dev);
     return 1;
 }
@@ -255,7 +195,7 @@ static int transformer_pack(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 3, options);
     mocl_device *dev = moclL_optdevice(L, 3);
-    ragged r = read_ragged(L, 1, 2);
+    moclL_ragged r = moclL_readragged(L, 1, 2);
     int64_t total = 0;
     for (int64_t b = 0; b < r.n; b++) {
         if (r.middle[b] == r.offsets[b]) return luaL_error(L, "pack: prompt %I is empty", (lua_Integer)b + 1);
@@ -348,7 +288,7 @@ static void close_generation(void *p) { mocl_generation_close(p); }
 
 /* Generates with a call of the function at index fn for each token. What it raises leaves through here: Lua closes the
 ** generation, at the top of the stack, then. The call holds it too, as the debug library finds what is on the stack. */
-static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, ragged r,
+static mocl_status generate_by_token(lua_State *L, int fn, mocl_generated *g, mocl_model *m, moclL_ragged r,
                                      const mocl_generate_options *o) {
     moclL_pushguard(L, "on_token of generate");
     mocl_generation **owner = (mocl_generation **)moclL_pushowner(L, GENERATION_CLASS);
@@ -415,7 +355,7 @@ static int model_generate(lua_State *L) {
     };
     read_eos(L, 3, &o);
     int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
-    ragged r = read_ragged(L, 2, 0);
+    moclL_ragged r = moclL_readragged(L, 2, 0);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
     luaL_setmetatable(L, GENERATED_CLASS);
@@ -464,6 +404,7 @@ static const luaL_Reg methods[] = {
     {"hash", model_hash},               {"head", model_head},
     {"lora", moclL_model_lora},
     {"merge_lora", moclL_model_merge_lora},   {"named_parameters", model_named_parameters},
+    {"session", moclL_model_session},
     {NULL, NULL},
 };
 
@@ -475,6 +416,7 @@ int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, MOCL_MODEL_CLASS, methods, free_model);
+    moclL_open_session(L);
     moclL_newclass(L, GENERATION_CLASS, none, close_generation);
     luaL_newmetatable(L, GENERATED_CLASS);
     lua_pushcfunction(L, generated_gc);

@@ -10,6 +10,21 @@
 /* The model at idx; raises where it is another value. */
 static inline mocl_model *moclL_checkmodel(lua_State *L, int idx) { return moclL_checkowner(L, idx, MOCL_MODEL_CLASS); }
 
+/* The specification in the table at idx, whose lists are userdata left on the stack; and a table of one, pushed. */
+void moclL_checkspec(lua_State *L, int idx, mocl_spec *s);
+void moclL_pushspec(lua_State *L, const mocl_spec *s);
+
+/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
+** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
+typedef struct moclL_ragged {
+    int64_t n, total, room;
+    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
+} moclL_ragged;
+moclL_ragged moclL_readragged(lua_State *L, int idx, int more);
+
+int moclL_model_session(lua_State *L);  /* lsession.c */
+void moclL_open_session(lua_State *L);  /* makes the class */
+
 int moclL_model_add_lora(lua_State *L);
 int moclL_model_drop_lora(lua_State *L);
 int moclL_model_lora(lua_State *L);

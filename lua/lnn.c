@@ -1,6 +1,8 @@
 /* lnn.c - module mocl.nn.core: network parts that are one fused operation. stdlib/mocl/nn.lua builds
 ** layers on them.
 */
+#include <string.h>
+
 #include "ltensor.h"
 #include "modules.h"
 
@@ -74,8 +76,9 @@ static int nn_swiglu(lua_State *L) {
 static int nn_rope(lua_State *L) {
     mocl_tensor *x = moclL_checktensor(L, 1);
     double theta = luaL_optnumber(L, 3, 10000);
-    mocl_tensor *pos = moclL_pushids(L, 2, x->storage->dev, 0), **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_rope(out, x, pos, theta));
+    mocl_tensor *pos = moclL_pushids(L, 2, x->storage->dev, 0), **freq = moclL_pushtensor(L), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_rope_table(freq, x->storage->dev, x->ndim == 3 ? x->shape[2] / 2 : 0, NULL, theta));
+    MOCLL_CALL(L, mocl_rope(out, x, pos, *freq, 1));
     return 1;
 }
 
@@ -159,22 +162,71 @@ static int nn_embedding(lua_State *L) {
     return 1;
 }
 
-/* lm_head(hidden [T, D], w [V, D], targets, {temperature=1, hidden_ref=nil, entropy=true})
+static const char *const reference_fields[] = {"hidden", "lse", "logits"};
+static mocl_tensor **reference_field(mocl_reference *ref, int i) { return i == 0 ? &ref->hidden : i == 1 ? &ref->lse : &ref->logits; }
+
+/* lm_reference(hidden [T, D], w [V, D], targets, {temperature=1}) -> {logp [T], lse [T], hidden [T, D], logits [T, V] or nil,
+** temperature} */
+static int nn_lm_reference(lua_State *L) {
+    static const char *const options[] = {"temperature", NULL};
+    mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), **slot[3];
+    mocl_reference ref;
+    moclL_checkoptions(L, 4, options);
+    double temperature = moclL_optfield_number(L, 4, "temperature", 1);
+    mocl_tensor *target = moclL_pushids(L, 3, h->storage->dev, 0);
+    luaL_checkstack(L, 16, NULL);
+    lua_createtable(L, 0, 5);
+    int at = lua_gettop(L);
+    mocl_tensor **logp = moclL_pushtensor(L);
+    for (int i = 0; i < 3; i++) slot[i] = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_lm_reference(&ref, logp, h, w, target, temperature));
+    for (int i = 0; i < 3; i++) *slot[i] = *reference_field(&ref, i);
+    if (!ref.logits) lua_pop(L, 1);
+    for (int i = lua_gettop(L) - at - 2; i >= 0; i--) lua_setfield(L, at, reference_fields[i]);
+    lua_setfield(L, at, "logp");
+    lua_pushnumber(L, temperature);
+    lua_setfield(L, at, "temperature");
+    return 1;
+}
+
+/* Option reference, a table that lm_reference gave; its tensors stay on the stack. */
+static bool read_reference(lua_State *L, int opts, mocl_reference *ref, double temperature) {
+    memset(ref, 0, sizeof *ref);
+    if (!moclL_optfield_table(L, opts, "reference")) return false;
+    int at = lua_gettop(L);
+    luaL_checkstack(L, 16, NULL);
+    if (lua_getfield(L, at, "temperature") != LUA_TNUMBER || lua_tonumber(L, -1) != temperature)
+        luaL_error(L, "lm_head: the reference is of another temperature; give lm_reference the temperature %f", temperature);
+    for (int i = 0; i < 3; i++) {
+        lua_getfield(L, at, reference_fields[i]);
+        *reference_field(ref, i) = moclL_totensor(L, -1);
+        if (!*reference_field(ref, i) && (i < 2 || !lua_isnil(L, -1)))
+            luaL_error(L, "lm_head: field '%s' of the reference %s; lm_reference makes it", reference_fields[i], moclL_notensor(L, -1));
+    }
+    return true;
+}
+
+/* lm_head(hidden [T, D], w [V, D], targets, {temperature=1, hidden_ref=nil, reference=nil, entropy=true})
 ** -> logp [T], entropy [T] or nil, kl [T] or nil */
 static int nn_lm_head(lua_State *L) {
-    static const char *const options[] = {"temperature", "hidden_ref", "entropy", NULL};
-    mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *ref = NULL;
+    static const char *const options[] = {"temperature", "hidden_ref", "reference", "entropy", NULL};
+    mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *hidden_ref;
+    mocl_reference ref;
     moclL_checkoptions(L, 4, options);
     double temperature = moclL_optfield_number(L, 4, "temperature", 1);
     bool want_entropy = moclL_optfield_boolean(L, 4, "entropy", true);
-    ref = moclL_optfield_tensor(L, 4, "hidden_ref");
+    bool want_kl = read_reference(L, 4, &ref, temperature);
+    hidden_ref = moclL_optfield_tensor(L, 4, "hidden_ref");
+    if (hidden_ref && want_kl) return luaL_error(L, "lm_head: give hidden_ref or reference, not both");
+    if (hidden_ref) ref.hidden = hidden_ref;
+    want_kl = want_kl || hidden_ref;
     mocl_tensor *target = moclL_pushids(L, 3, h->storage->dev, 0);
     mocl_tensor **logp = moclL_pushtensor(L), **entropy = NULL, **kl = NULL;
     if (want_entropy) entropy = moclL_pushtensor(L);
     else lua_pushnil(L);
-    if (ref) kl = moclL_pushtensor(L);
+    if (want_kl) kl = moclL_pushtensor(L);
     else lua_pushnil(L);
-    MOCLL_CALL(L, mocl_lm_head(logp, entropy, kl, h, w, ref, target, temperature));
+    MOCLL_CALL(L, mocl_lm_head(logp, entropy, kl, h, w, &ref, target, temperature));
     return 3;
 }
 
@@ -207,6 +259,7 @@ static const luaL_Reg functions[] = {
     {"layer_norm", nn_layer_norm},
     {"linear", nn_linear},
     {"lm_head", nn_lm_head},
+    {"lm_reference", nn_lm_reference},
     {"lora_linear", nn_lora_linear},
     {"ppo_clip", nn_ppo_clip},
     {"rms_norm", nn_rms_norm},

@@ -12,7 +12,7 @@
     X("mocl.config_text", "mocl.run.config_text") \
     X("mocl.control", "mocl.method.control") \
     X("mocl.control_log", "mocl.method.control_log") \
-    X("mocl.control_target", "mocl.method.control_target") \
+    X("mocl.control_target", "mocl.method.control") \
     X("mocl.data_prefs", "mocl.data.prefs") \
     X("mocl.deck", "mocl.data.deck") \
     X("mocl.digest", "mocl.run.digest") \
@@ -27,7 +27,7 @@
     X("mocl.gguf_keys", "mocl.lm.gguf_keys") \
     X("mocl.gguf_model", "mocl.lm.gguf_model") \
     X("mocl.kl_controller", "mocl.method.kl_controller") \
-    X("mocl.learner", "mocl.train.learner") \
+    X("mocl.learner", "mocl.train.trainer") \
     X("mocl.lm", "mocl.train.sft") \
     X("mocl.lora", "mocl.lm.lora") \
     X("mocl.lora_config", "mocl.lm.lora_config") \

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #include "device_cuda.h"
-#include "mk_cuda.h"
+#include "cuda/mk_cuda.h"
 
 typedef struct mocl_block {
     void *p;
@@ -54,6 +54,14 @@ static mocl_status open_cpu(mocl_device *dev) {
     return MOCL_OK;
 }
 
+static mocl_status open_cuda(mocl_device *dev, int index) {
+    MOCL_TRY(mocl_cuda_open(dev->ctx, index, &dev->env, &dev->cuda));
+    dev->k = dev->cuda->table;
+    dev->index = index;
+    snprintf(dev->name, sizeof dev->name, "cuda:%d", index);
+    return MOCL_OK;
+}
+
 static void os_free(mocl_device *dev, void *p) {
     if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
     else if (dev->cuda) dev->cuda->free(&dev->env, p);
@@ -85,7 +93,7 @@ static mocl_status open_device(mocl_device **out, mocl_ctx *ctx, int kind, int i
     if (!dev) return mocl_nomem(ctx, sizeof *dev);
     dev->ctx = ctx;
     dev->kind = kind;
-    mocl_status st = kind == MOCL_DEVICE_CUDA ? mocl_cuda_open(dev, index) : open_cpu(dev);
+    mocl_status st = kind == MOCL_DEVICE_CUDA ? open_cuda(dev, index) : open_cpu(dev);
     if (st) {
         mocl_free(dev);
         return st;

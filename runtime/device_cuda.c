@@ -13,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "mk_cuda.h"
-
 #define OBJECT "mocl_cuda.so"
 
 /* Into path: dir(file)/name, if that can be read. */
@@ -81,17 +79,12 @@ mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size
     return MOCL_OK;
 }
 
-mocl_status mocl_cuda_open(mocl_device *dev, int index) {
+mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_env *env, const mk_cuda_api **api) {
     char why[512] = "";
-    const mk_cuda_api *api = load(why, sizeof why);
-    dev->env.blas = (mk_blas)dev->ctx->blas;
-    int code = api ? api->open(&dev->env, index, why, sizeof why) : MK_FAULT;
-    if (code == MK_NOMEM) return mocl_fail(dev->ctx, MOCL_E_NOMEM, "device cuda:%d: no memory to open it", index);
-    if (code)
-        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "device 'cuda:%d' is not available: %s; use device=cpu", index, why);
-    dev->cuda = api;
-    dev->k = api->table;
-    dev->index = index;
-    snprintf(dev->name, sizeof dev->name, "cuda:%d", index);
+    *api = load(why, sizeof why);
+    env->blas = (mk_blas)ctx->blas;
+    int code = *api ? (*api)->open(env, index, why, sizeof why) : MK_FAULT;
+    if (code == MK_NOMEM) return mocl_fail(ctx, MOCL_E_NOMEM, "device cuda:%d: no memory to open it", index);
+    if (code) return mocl_fail(ctx, MOCL_E_DEVICE, "device 'cuda:%d' is not available: %s; use device=cpu", index, why);
     return MOCL_OK;
 }

@@ -2,13 +2,14 @@
 #ifndef MOCL_DEVICE_CUDA_H
 #define MOCL_DEVICE_CUDA_H
 
-#include "device.h"
+#include "base.h"
+#include "cuda/mk_cuda.h"
 
 /* What cuda:`index` is ("NVIDIA H200, compute capability 9.0, ..."; status MOCL_OK), or why it cannot be
 ** used (MOCL_E_DEVICE; no message in the context). Creates no context on the device. */
 mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size);
 
-/* Fills the parts of a new device that are CUDA's: kernels, environment, interface. */
-mocl_status mocl_cuda_open(mocl_device *dev, int index);
+/* Opens cuda:`index`: *api receives the functions of the object and env what its kernels get. */
+mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_env *env, const mk_cuda_api **api);
 
 #endif

@@ -62,8 +62,11 @@ mocl_status mocl_rmsnorm_to(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, d
 mocl_status mocl_layernorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, mocl_tensor *b, double eps);
 mocl_status mocl_dropout(mocl_tensor **out, mocl_tensor *x, double p, uint64_t key, uint64_t stream);
 mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up); /* f32 or bf16 */
-/* x [T, H, K], f32 or bf16; pos [T] i32 */
-mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta);
+/* x [T, H, K], f32 or bf16; pos [T] i32; freq: the table of K / 2 frequencies; factor: of the result (yarn's, else 1) */
+mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_tensor *freq, double factor);
+/* a table of n frequencies for mocl_rope: n doubles, whose bits lie in an i64 tensor since there is no dtype f64. Where
+** freq is NULL they are theta^(-i/n), those of the plain embedding. */
+mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta);
 /* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32 */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
                            mocl_tensor *offsets, double scale, bool causal);
@@ -72,12 +75,20 @@ mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets
 
 /* ---- the language-model head and PPO (ops_lm.c) ---- */
 /* Per row of hidden [T, D] under the head w [V, D], logits divided by `temperature`, in chunks of rows
-** so that [T, V] never exists: logp [T] of target (i32, [T]; < 0: 0), entropy [T], and with hidden_ref
-** kl [T] = KL(pi || pi_ref), pi_ref being the same head on hidden_ref. entropy and kl may be NULL (not
-** wanted). Differentiable in hidden and w; nothing flows to hidden_ref. With w in bf16 hidden is rounded to it; logits and all
-** that follows are f32. */
+** so that [T, V] never exists: logp [T] of target (i32, [T]; < 0: 0), entropy [T], and with a reference
+** kl [T] = KL(pi || pi_ref), pi_ref being the same head on ref->hidden. entropy and kl may be NULL (not
+** wanted). Differentiable in hidden and w; nothing flows to the reference. With w in bf16 hidden is rounded to it; logits and
+** all that follows are f32. */
+typedef struct mocl_reference {
+    mocl_tensor *hidden, *lse, *logits; /* [T, D]; [T] and [T, V], or NULL where they are to be made */
+} mocl_reference;
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden,
-                         mocl_tensor *w, mocl_tensor *hidden_ref, mocl_tensor *target, double temperature);
+                         mocl_tensor *w, const mocl_reference *ref, mocl_tensor *target, double temperature);
+/* What mocl_lm_head would make anew of the same reference in every epoch: *ref receives tensors of the caller's, logits
+** only where they are few; logp [T] is the reference's, of target. Without history. */
+mocl_status mocl_lm_reference(mocl_reference *ref, mocl_tensor **logp, mocl_tensor *hidden, mocl_tensor *w, mocl_tensor *target,
+                              double temperature);
+void mocl_reference_free(mocl_reference *ref);
 /* Clipped surrogate loss per token, [T]; ratio and clipped (1 or 0) come without history */
 mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor **clipped, mocl_tensor *logp,
                           mocl_tensor *old, mocl_tensor *adv, double cliprange);

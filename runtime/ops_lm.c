@@ -1,4 +1,6 @@
 /* ops_lm.c - the language-model head in chunks of rows, and the PPO operations */
+#include <string.h>
+
 #include "ops.h"
 
 /* rows of logits that exist at a time: enough for an efficient product, and 1000 tokens of vocabulary
@@ -25,6 +27,9 @@ mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int6
                        logits, vocab);
 }
 
+/* the numbers of x from row `start`, or NULL where there is no gradient dout that needs them */
+static mk_real *from(const mocl_tensor *dout, mocl_tensor *x, int64_t start) { return dout ? mocl_real(x) + start : NULL; }
+
 static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *h = n->saved[S_HIDDEN], *w = n->saved[S_W], *ref = n->saved[S_REF], *target = n->saved[S_TARGET],
                 *entropy = n->saved[S_ENTROPY], *lse = n->saved[S_LSE], *kl = n->saved[S_KL], *ref_lse = n->saved[S_REF_LSE],
@@ -46,16 +51,12 @@ static mocl_status lm_head_backward(mocl_node *n, mocl_tensor **dout, mocl_tenso
         MOCL_GOTO(mocl_poll(h->ctx), done);
         const mk_real *x = kept ? mocl_real(kept) + start * vocab : mocl_real(logits);
         if (!kept) MOCL_GOTO(mocl_logits(h, w, start, m, mocl_real(logits)), done);
-        MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, x, inv_temp, mocl_int(target) + start,
-                              dout[1] ? mocl_real(entropy) + start : NULL, mocl_real(lse) + start,
-                              dout[0] ? mocl_real(dout[0]) + start : NULL, dout[1] ? mocl_real(dout[1]) + start : NULL,
+        const mk_real *y = !dout[2] ? NULL : ref_kept ? mocl_real(ref_kept) + start * vocab : mocl_real(ref_logits);
+        if (dout[2] && !ref_kept) MOCL_GOTO(mocl_logits(ref, w, start, m, mocl_real(ref_logits)), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob_bwd, m, vocab, x, y, inv_temp, mocl_int(target) + start, from(dout[1], entropy, start),
+                              mocl_real(lse) + start, from(dout[2], ref_lse, start), from(dout[2], kl, start),
+                              from(dout[0], dout[0], start), from(dout[1], dout[1], start), from(dout[2], dout[2], start),
                               mocl_real(dlogits)), done);
-        if (dout[2]) {
-            const mk_real *y = ref_kept ? mocl_real(ref_kept) + start * vocab : mocl_real(ref_logits);
-            if (!ref_kept) MOCL_GOTO(mocl_logits(ref, w, start, m, mocl_real(ref_logits)), done);
-            MOCL_GOTO(MOCL_KERNEL(dev, kl_bwd, m, vocab, x, y, inv_temp, mocl_real(lse) + start, mocl_real(ref_lse) + start,
-                                  mocl_real(kl) + start, mocl_real(dout[2]) + start, mocl_real(dlogits)), done);
-        }
         const void *g = mocl_tensor_data(dlogits);
         if (rounded) {
             MOCL_GOTO(MOCL_KERNEL(dev, cast, m * vocab, MK_F32, g, w->dtype, mocl_tensor_data(rounded)), done);
@@ -76,6 +77,22 @@ done:
     mocl_tensor_unref(dlogits);
     mocl_tensor_unref(rounded);
     return st;
+}
+
+/* what mocl_lm_reference gave must belong to these rows */
+static mocl_status check_reference(mocl_tensor *h, mocl_tensor *w, const mocl_reference *ref) {
+    int64_t want[2] = {h->shape[0], w->shape[0]};
+    mocl_tensor *t[2] = {ref->lse, ref->logits};
+    char a[128], b[128];
+    for (int i = 0; i < 2; i++) {
+        if (!t[i]) continue;
+        MOCL_TRY(mocl_need_real("lm_head", t[i]));
+        MOCL_TRY(mocl_need_same_device("lm_head", h, t[i]));
+        if (t[i]->ndim != i + 1 || t[i]->shape[0] != want[0] || (i && t[i]->shape[1] != want[1]))
+            return mocl_fail(h->ctx, MOCL_E_SHAPE, "lm_head: %s %s of the reference, where %s are needed", i ? "logits" : "lse",
+                             mocl_shape_text(a, t[i]->ndim, t[i]->shape), mocl_shape_text(b, i + 1, want));
+    }
+    return MOCL_OK;
 }
 
 static mocl_status check_head(mocl_tensor *h, mocl_tensor *w, mocl_tensor *ref, mocl_tensor *target, double temperature) {
@@ -109,10 +126,57 @@ static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
     return mocl_drop_on(mocl_tensor_copy(*c, x), c);
 }
 
+mocl_status mocl_lm_reference(mocl_reference *ref, mocl_tensor **logp, mocl_tensor *hidden, mocl_tensor *w, mocl_tensor *target,
+                              double temperature) {
+    mocl_tensor *cw = NULL, *ct = NULL;
+    mocl_device *dev = hidden->storage->dev;
+    mocl_status st;
+    memset(ref, 0, sizeof *ref);
+    *logp = NULL;
+    MOCL_TRY(check_head(hidden, w, NULL, target, temperature));
+    int64_t rows = hidden->shape[0], vocab = w->shape[0];
+    bool keep = rows * vocab <= KEEP_MAX;
+    int64_t shape[2] = {keep || rows < CHUNK_ROWS ? rows : CHUNK_ROWS, vocab};
+    MOCL_GOTO(as_dtype(&ref->hidden, hidden, w->dtype), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
+    MOCL_GOTO(mocl_tensor_contiguous(&ct, target), done);
+    MOCL_GOTO(mocl_tensor_new(logp, dev, MK_F32, 1, &rows), done);
+    MOCL_GOTO(mocl_tensor_new(&ref->lse, dev, MK_F32, 1, &rows), done);
+    MOCL_GOTO(mocl_tensor_new(&ref->logits, dev, MK_F32, 2, shape), done);
+    for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
+        int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
+        mk_real *y = mocl_real(ref->logits) + (keep ? start * vocab : 0);
+        MOCL_GOTO(mocl_poll(hidden->ctx), done);
+        MOCL_GOTO(mocl_logits(ref->hidden, cw, start, m, y), done);
+        MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, y, 1.0 / temperature, mocl_int(ct) + start, mocl_real(*logp) + start, NULL,
+                              mocl_real(ref->lse) + start), done);
+    }
+    if (!keep) {
+        mocl_tensor_unref(ref->logits);
+        ref->logits = NULL;
+    }
+    st = MOCL_OK;
+done:
+    mocl_tensor_unref(cw);
+    mocl_tensor_unref(ct);
+    if (st) {
+        mocl_reference_free(ref);
+        mocl_drop_on(st, logp);
+    }
+    return st;
+}
+
+void mocl_reference_free(mocl_reference *ref) {
+    mocl_tensor_unref(ref->hidden);
+    mocl_tensor_unref(ref->lse);
+    mocl_tensor_unref(ref->logits);
+    memset(ref, 0, sizeof *ref);
+}
+
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden, mocl_tensor *w,
-                         mocl_tensor *hidden_ref, mocl_tensor *target, double temperature) {
+                         const mocl_reference *ref, mocl_tensor *target, double temperature) {
     mocl_tensor *ch = NULL, *cw = NULL, *cr = NULL, *ct = NULL, *lse = NULL, *ref_lse = NULL, *logits = NULL,
-                *ref_logits = NULL, *ent = NULL, *klt = NULL, *lp = NULL;
+                *ref_logits = NULL, *ent = NULL, *klt = NULL, *lp = NULL, *unused = NULL;
     mocl_ctx *ctx = hidden->ctx;
     mocl_device *dev = hidden->storage->dev;
     mocl_node *node = NULL;
@@ -121,7 +185,8 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     *logp = NULL;
     if (entropy) *entropy = NULL;
     if (kl) *kl = NULL;
-    MOCL_TRY(check_head(hidden, w, kl ? hidden_ref : NULL, target, temperature));
+    MOCL_TRY(check_head(hidden, w, kl ? ref->hidden : NULL, target, temperature));
+    if (kl) MOCL_TRY(check_reference(hidden, w, ref));
     int64_t rows = hidden->shape[0], vocab = w->shape[0];
     mocl_tensor *in[2] = {hidden, w};
     bool recorded = mocl_grad_wanted(ctx, 2, in), keep = recorded && rows * vocab <= KEEP_MAX;
@@ -134,10 +199,13 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     MOCL_GOTO(mocl_tensor_new(&logits, dev, MK_F32, 2, shape), done);
     if (entropy) MOCL_GOTO(mocl_tensor_new(&ent, dev, MK_F32, 1, &rows), done);
     if (kl) {
-        MOCL_GOTO(as_dtype(&cr, hidden_ref, w->dtype), done);
+        MOCL_GOTO(as_dtype(&cr, ref->hidden, w->dtype), done);
         MOCL_GOTO(mocl_tensor_new(&klt, dev, MK_F32, 1, &rows), done);
-        MOCL_GOTO(mocl_tensor_new(&ref_lse, dev, MK_F32, 1, &rows), done);
-        MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
+        if (ref->lse) MOCL_GOTO(mocl_tensor_contiguous(&ref_lse, ref->lse), done);
+        else MOCL_GOTO(mocl_tensor_new(&ref_lse, dev, MK_F32, 1, &rows), done);
+        if (!ref->lse) MOCL_GOTO(mocl_tensor_new(&unused, dev, MK_F32, 1, &rows), done);
+        if (ref->logits) MOCL_GOTO(mocl_tensor_contiguous(&ref_logits, ref->logits), done);
+        else MOCL_GOTO(mocl_tensor_new(&ref_logits, dev, MK_F32, 2, shape), done);
     }
     for (int64_t start = 0; start < rows; start += CHUNK_ROWS) {
         int64_t m = rows - start < CHUNK_ROWS ? rows - start : CHUNK_ROWS;
@@ -147,8 +215,11 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
         MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, x, inv_temp, mocl_int(ct) + start, mocl_real(lp) + start,
                               ent ? mocl_real(ent) + start : NULL, mocl_real(lse) + start), done);
         if (kl) {
-            mk_real *y = mocl_real(ref_logits) + (keep ? start * vocab : 0);
-            MOCL_GOTO(mocl_logits(cr, cw, start, m, y), done);
+            mk_real *y = mocl_real(ref_logits) + (keep || ref->logits ? start * vocab : 0);
+            if (!ref->logits) MOCL_GOTO(mocl_logits(cr, cw, start, m, y), done);
+            if (!ref->lse)
+                MOCL_GOTO(MOCL_KERNEL(dev, logprob, m, vocab, y, inv_temp, mocl_int(ct) + start, mocl_real(unused) + start, NULL,
+                                      mocl_real(ref_lse) + start), done);
             MOCL_GOTO(MOCL_KERNEL(dev, kl, m, vocab, x, y, inv_temp, mocl_real(lse) + start, mocl_real(ref_lse) + start,
                                   mocl_real(klt) + start), done);
         }
@@ -156,7 +227,7 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     if (recorded) {
         mocl_tensor *saved[S_COUNT] = {[S_HIDDEN] = ch, [S_W] = cw, [S_REF] = cr, [S_TARGET] = ct, [S_LSE] = lse,
                                        [S_REF_LSE] = ref_lse, [S_LOGITS] = keep ? logits : NULL,
-                                       [S_REF_LOGITS] = keep ? ref_logits : NULL};
+                                       [S_REF_LOGITS] = keep || (kl && ref->logits) ? ref_logits : NULL};
         MOCL_GOTO(mocl_node_new(&node, ctx, "lm_head", lm_head_backward, 2, in, S_COUNT, saved), done);
         node->num[0] = inv_temp;
         if (ent) MOCL_GOTO(mocl_node_save_output(node, S_ENTROPY, ent), done);
@@ -181,6 +252,7 @@ done:
     mocl_tensor_unref(ent);
     mocl_tensor_unref(klt);
     mocl_tensor_unref(lp);
+    mocl_tensor_unref(unused);
     return st;
 }
 

@@ -3,6 +3,7 @@
 */
 #include "ops.h"
 
+#include <math.h>
 #include <string.h>
 
 static int64_t row_count(const mocl_tensor *x) {
@@ -198,37 +199,56 @@ mocl_status mocl_swiglu(mocl_tensor **out, mocl_tensor *gate, mocl_tensor *up) {
 
 /* ---- rotary embedding ---- */
 
-static mocl_status rotate(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta, int sign) {
+mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta) {
+    double *made = NULL;
+    *out = NULL;
+    if (!freq) {
+        made = mocl_calloc(dev->ctx, (size_t)(n ? n : 1), sizeof *made);
+        if (!made) return mocl_nomem(dev->ctx, (size_t)n * sizeof *made);
+        for (int64_t i = 0; i < n; i++) made[i] = pow(theta, -2 * (double)i / (double)(2 * n));
+    }
+    mocl_status st = mocl_tensor_from_host(out, dev, MK_I64, 1, &n, freq ? freq : made);
+    mocl_free(made);
+    return st;
+}
+
+static mocl_status rotate(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_tensor *freq, double factor, int sign) {
     int64_t ld = x->shape[1] * x->shape[2];
     mocl_tensor *c = NULL;
     MOCL_TRY(mocl_tensor_contiguous(&c, x));
     mocl_status st = mocl_tensor_like(out, c);
+    const double *table = mocl_tensor_data(freq);
     if (!st)
-        st = MOCL_KERNEL(x->storage->dev, rope, x->dtype, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos), theta, sign,
-                         mocl_tensor_data(c), ld, mocl_tensor_data(*out), ld);
+        st = MOCL_KERNEL(x->storage->dev, rope, x->dtype, x->shape[0], x->shape[1], x->shape[2], mocl_int(pos), table, factor,
+                         sign,                         mocl_tensor_data(c), ld, mocl_tensor_data(*out), ld);
     mocl_tensor_unref(c);
     return mocl_drop_on(st, out);
 }
 
 static mocl_status rope_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
-    return rotate(&din[0], dout[0], n->saved[0], n->num[0], -1);
+    return rotate(&din[0], dout[0], n->saved[0], n->saved[1], n->num[0], -1);
 }
 
-mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, double theta) {
+mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_tensor *freq, double factor) {
     mocl_node *node = NULL;
+    mocl_tensor *saved[2] = {pos, freq};
     char a[128], b[128];
     *out = NULL;
     MOCL_TRY(mocl_need_computed("rope", x));
     MOCL_TRY(mocl_need_int("rope", pos));
     MOCL_TRY(mocl_need_same_device("rope", x, pos));
+    MOCL_TRY(mocl_need_same_device("rope", x, freq));
     MOCL_TRY(mocl_poll(x->ctx));
     if (x->ndim != 3 || x->shape[2] % 2 || pos->ndim != 1 || pos->shape[0] != x->shape[0] ||
         !mocl_tensor_is_contiguous(pos))
         return mocl_fail(x->ctx, MOCL_E_SHAPE, "rope: needs [T, H, even K] and T positions, got %s and %s",
                          mocl_shape_text(a, x->ndim, x->shape), mocl_shape_text(b, pos->ndim, pos->shape));
-    MOCL_TRY(rotate(out, x, pos, theta, 1));
-    MOCL_TRY(mocl_record(out, &node, "rope", rope_backward, 1, &x, 1, &pos));
-    if (node) node->num[0] = theta;
+    if (freq->dtype != MK_I64 || mocl_tensor_numel(freq) != x->shape[2] / 2)
+        return mocl_fail(x->ctx, MOCL_E_SHAPE, "rope: a table of %lld frequencies does not fit heads of %lld",
+                         (long long)mocl_tensor_numel(freq), (long long)x->shape[2]);
+    MOCL_TRY(rotate(out, x, pos, freq, factor, 1));
+    MOCL_TRY(mocl_record(out, &node, "rope", rope_backward, 1, &x, 2, saved));
+    if (node) node->num[0] = factor;
     return MOCL_OK;
 }
 

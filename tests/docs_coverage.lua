@@ -34,7 +34,7 @@ end
 M.undocumented = {
   ["mocl.lm.chat_templates"] = "data of mocl.lm.chat; chat.md has them as a table",
   ["mocl.run.config_text"] = "parts of mocl.run.config, which exports what others may call",
-  ["mocl.method.control_target"] = "parts of mocl.method.control",
+  ["mocl.method.pools"] = "parts of mocl.method.control",
   ["mocl.data.prefs"] = "parts of mocl.data, which exports them",
   ["mocl.failure"] = "how functions of the library raise",
   ["mocl.run.digest"] = "hashes inside run directories; run.md says where they are",
@@ -95,12 +95,12 @@ M.pages = {
   ["mocl.world.worlds.fishwood"] = "env",
   ["mocl.world.worlds.fruit_tree"] = "env",
   ["mocl.finite"] = "numerics",
+  ["mocl.run.device"] = "run",
   ["mocl.run.from_run"] = "run",
   ["mocl.fs"] = "data",
   ["mocl.json"] = "data",
   ["mocl.keys"] = "transformer",
   ["mocl.method.kl_controller"] = "running",
-  ["mocl.train.learner"] = "env",
   ["mocl.train.sft"] = "transformer",
   ["mocl.lm.own_model"] = "recipes",
   ["mocl.lm.memory_plan"] = "memory",
@@ -113,7 +113,7 @@ M.pages = {
   ["mocl.world.rollout"] = "env",
   ["mocl.safetensors"] = "transformer",
   ["mocl.data.sources"] = "recipes",
-  ["mocl.train.stages"] = "recipes",
+  ["mocl.train.stages"] = { "recipes", "run" },
   ["mocl.report.svg"] = "report",
   ["mocl.report.svg_front"] = "report",
   ["mocl.sys"] = "cli",
@@ -121,7 +121,12 @@ M.pages = {
   ["mocl.tensor"] = { "tensor", "memory" },
   ["mocl.run.text_table"] = "report",
   ["mocl.train.supervised"] = "transformer",
-  ["mocl.train.loop"] = "env",
+  ["mocl.train.loop"] = "trainer",
+  ["mocl.train.lm_actor"] = "trainer",
+  ["mocl.train.optimizer"] = "trainer",
+  ["mocl.train.segments"] = "trainer",
+  ["mocl.train.value_heads"] = "trainer",
+  ["mocl.train.world_actor"] = "trainer",
 }
 
 -- classes of C modules (names in the registry) and the pages of their methods
@@ -132,7 +137,8 @@ M.classes = {
   ["mocl.tensor.scope"] = "memory",
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
-  ["mocl.transformer"] = { "transformer", "lora" },
+  ["mocl.session"] = "session",
+  ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
 
 -- classes that scripts never see

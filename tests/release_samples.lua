@@ -138,6 +138,9 @@ end)
 each(N .. "embedding " .. N .. "rows", function(w)
   return { w.t { 5, 2 }, w.i { 4, 0, 1 } }
 end)
+S[N .. "lm_reference"] = function(w)
+  return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5 } }
+end
 S[N .. "lm_head"] = function(w)
   return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
 end
@@ -172,6 +175,29 @@ S[M .. "generate"] = function(w)
     end,
   } }
 end
+S[M .. "session"] = function(w)
+  return { w.model(true), { rows = 2, max_tokens = 6 } }
+end
+local function session(w)
+  local s = w.model(true):session { rows = 2, max_tokens = 6 }
+  s:append { { 1, 2 }, { 3 } }
+  return s
+end
+each("mocl.session:logits mocl.session:hidden", function(w)
+  return { session(w), { 2, 1 } }
+end)
+each("mocl.session:tokens mocl.session:length mocl.session:size", function(w)
+  return { session(w), 1 }
+end)
+S["mocl.session:append"] = function(w)
+  return { session(w), { { 4 }, { 5, 6 } }, { 2, 1 } }
+end
+S["mocl.session:sample"] = function(w)
+  return { session(w), { key = 3, rows = { 2, 1 }, temperature = 0.5 } }
+end
+each("mocl.session:rewind mocl.session:fork", function(w)
+  return { session(w), 1, 1 }
+end)
 S["mocl.transformer.core.new"] = function(w)
   return { w.copy(config), w.options { key = 3 } }
 end
@@ -419,7 +445,7 @@ S.acts = {
   ["mocl.data.lines"] = { function(r)
     pcall(r.next, r)
   end },
-  ["mocl.transformer"] = {
+  ["mocl.lm.model"] = {
     function(m)
       pcall(m.drop_lora, m)
     end,
@@ -432,6 +458,15 @@ S.acts = {
     function(m)
       local g = m:generate({ { 4, 5, 6 }, { 1 } }, { max_new_tokens = 4, key = 1 })
       assert(g.total == 8)
+    end,
+  },
+  ["mocl.session"] = {
+    function(s)
+      pcall(s.append, s, { { 1 }, { 2 } })
+    end,
+    function(s)
+      pcall(s.rewind, s, 1, 0)
+      pcall(s.fork, s, 2, 1)
     end,
   },
   ["mocl.tensor.scope"] = { function(s)

@@ -49,10 +49,12 @@ T.test("one case by its name", function()
 end)
 
 T.test("a wrong argument", function()
-  local _, err, status = bench { "round=3" }
+  local out, err, status = bench { "round=3" }
+  T.eq(out, "")
   T.eq(status, 2)
   T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)", 1, true), err)
-  _, err, status = bench { "threads=0" }
+  out, err, status = bench { "threads=0" }
+  T.eq(out, "")
   T.eq(status, 2)
   T.eq(err, "bench: threads= is a number from 1, got '0'\n")
 end)
@@ -81,4 +83,20 @@ T.test("the peer's source compiles", function()
     T.skip("no python3")
   end
   T.eq(status, 0, err)
+end)
+
+T.test("hypervolume: the benchmark without a peer, and a wrong argument", function()
+  local out, err, status = child.shell('MOCL_BENCH_PYTHON=/nowhere/python "$MOCL" tests/bench/hypervolume.lua n=40 rounds=2 seconds=0.001')
+  T.eq(status, 0, err)
+  T.ok(err:find("has no moocore: mocl is measured alone", 1, true), err)
+  local rows = 0
+  for d, shape, n, ms in out:gmatch("| (%d) | (%a+) | (%d+) | ([%d.]+) |\n") do
+    T.ok(tonumber(d) >= 3 and #shape > 0 and n == "40" and tonumber(ms) > 0, out)
+    rows = rows + 1
+  end
+  T.eq(rows, 14, out)
+  out, err, status = child.shell('"$MOCL" tests/bench/hypervolume.lua rounds=none')
+  T.eq(out, "")
+  T.eq(status, 2)
+  T.ok(err:find("cannot use the argument 'rounds=none'", 1, true), err)
 end)

@@ -1,7 +1,8 @@
--- mocl.world, its environments, mocl.world.rollout, mocl.world.agent, mocl.train.learner
+-- mocl.world, its environments, mocl.world.rollout, mocl.world.agent, mocl.train.trainer with mocl.train.world_actor
 
 local T = require "t"
 local Agent = require "mocl.world.agent"
+local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local deep_sea_treasure = require "mocl.world.worlds.deep_sea_treasure"
 local env = require "mocl.world"
@@ -9,13 +10,14 @@ local env_replay = require "env_replay"
 local fishwood = require "mocl.world.worlds.fishwood"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local json = require "mocl.json"
-local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
 local ppo = require "mocl.train.ppo"
+local segments = require "mocl.train.segments"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
 local tensor = require "mocl.tensor"
-local training = require "mocl.train.loop"
+local trainer = require "mocl.train.trainer"
+local world_actor = require "mocl.train.world_actor"
 
 -- a line of five places; action 1 goes right, 0 left; it pays at the ends, which end it
 local function line(change)
@@ -293,7 +295,7 @@ T.test("rollout: states without numbers", function()
   end
 end)
 
--- ---- agent and learner ----
+-- ---- agent ----
 
 T.test("agent: heads and concat see the preference; averaged weights; save and load", function()
   local e = fruit_tree.new(5)
@@ -332,40 +334,66 @@ T.test("agent: heads and concat see the preference; averaged weights; save and l
   T.raises("'concat' or 'heads', got 'wide'", Agent.new, { env = e, layout = "wide", key = 1 })
 end)
 
--- the preference as weights, in every epoch
-local function linear(adv, batch)
-  return { solve = function() return { advantage = (adv * ppo.spread(batch.prefs, batch)):sum(2) } end }
+-- ---- mocl.train.trainer with a mocl.train.world_actor ----
+
+local function new_trainer(agent, options, total)
+  local o = { warmup = 0, gamma = 0.99, vf_coef = 0.5, max_grad_norm = 0.0, normalize = "rms" }
+  for key, v in pairs(options) do
+    o[key] = v
+  end
+  return trainer.new { actor = world_actor.new(agent), options = o, seed = 1, total = total or 1 }
 end
 
-T.test("learner: networks on distinct states give what networks on all steps give", function()
+-- The loss with the preference as weights.
+local function linear(t, batch, adv)
+  local o = t.options
+  local combined = (adv * segments.spread(batch.prefs, batch)):sum(2)
+  return function(e)
+    local surrogate, _, clipped = ppo.clip(e.logp, batch.old, combined, o.cliprange)
+    return surrogate:mean() - e.entropy * (o.entropy * e.left) + e.value_error * o.vf_coef,
+      { ["ppo/loss/policy"] = surrogate:mean(), ["ppo/policy/clipfrac"] = clipped:mean() }
+  end
+end
+
+-- f(t, iteration) inside iteration n of a trainer, which ends there
+local function inside(t, n, f)
+  t.done = n - 1
+  for iteration in t:iterations(1) do
+    f(iteration)
+    t.updated = true -- where f looks at advantages alone
+  end
+  T.eq(t.done, n)
+end
+
+T.test("world actor: networks on distinct states give what networks on all steps give", function()
   -- the same weights, the same steps: by table of states, and row by row
   local e = env.new(line { observation = 2, observe = function(s) return { s / 4, 1 - s / 4 } end })
   local a, b = Agent.new { env = e, hidden = { 8 }, key = 2 }, Agent.new { env = dots(), hidden = { 8 }, key = 2 }
   local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }
-  local la = learner.new(a, { episodes = 5, lr = 1e-2, gamma = 0.9, entropy = 0.01, ppo_epochs = 3 }, { seed = 1, updates = 4 })
-  local lb = learner.new(b, { episodes = 5, lr = 1e-2, gamma = 0.9, entropy = 0.01, ppo_epochs = 3 }, { seed = 1, updates = 4 })
-  local batch = la:rollout(P, 1)
-  local observations = {}
-  for t, s in ipairs(batch.states) do
-    observations[t] = { s / 4, 1 - s / 4 }
-  end
-  local same = {}
-  for k, v in pairs(batch) do
-    same[k] = v
-  end
-  same.states, same.observations = nil, observations
-  lb:prepare(same)
-  for _, pair in ipairs { { la, batch }, { lb, same } } do
-    local l, x = pair[1], pair[2]
-    local adv, returns = l:advantages(x)
-    l:update(x, linear(adv, x), returns, 1)
-  end
+  local o = { episodes = 5, lr = 1e-2, gamma = 0.9, entropy = 0.01, ppo_epochs = 3 }
+  local ta, tb, same = new_trainer(a, o, 4), new_trainer(b, o, 4), {}
+  inside(ta, 1, function()
+    local batch = ta:rollout(P)
+    for k, v in pairs(batch) do
+      same[k] = v
+    end
+    same.states, same.observations = nil, {}
+    for t, s in ipairs(batch.states) do
+      same.observations[t] = { s / 4, 1 - s / 4 }
+    end
+    ta:update(batch, linear(ta, batch, ta:advantages(batch)))
+  end)
+  inside(tb, 1, function()
+    same.old = nil
+    local batch = tb.actor:prepare(same)
+    tb:update(batch, linear(tb, batch, tb:advantages(batch)))
+  end)
   for i, w in ipairs(a:parameters()) do
     T.near(b:parameters()[i]:totable(), w:totable(), 2e-5)
   end
 end)
 
-T.test("learner: advantages against the plain formulas, one scale for all objectives", function()
+T.test("trainer: advantages against the plain formulas, one scale for all objectives", function()
   local agent = Agent.new { env = env.new(line()), hidden = { 8 }, key = 2 }
   local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }
   local function scaled(rows)
@@ -382,55 +410,68 @@ T.test("learner: advantages against the plain formulas, one scale for all object
     end
     return rows
   end
-  local group = learner.new(agent, { episodes = 3, baseline = "group", scale_rewards = false }, { seed = 1, updates = 1 })
-  local batch = group:rollout(P, 1)
-  local rows = {}
-  for i = 1, batch.n do
-    local k, first = batch.places[i], (batch.places[i] - 1) * 3
-    for t = batch.offsets[i] + 1, batch.offsets[i + 1] do
-      rows[t] = {}
-      for j = 1, 2 do -- return minus the mean of the two other episodes of the preference
-        local others = 0
-        for o = first + 1, first + 3 do
-          others = others + (o ~= i and batch.returns[o][j] / 2 or 0)
+  local group = new_trainer(agent, { episodes = 3, baseline = "group" })
+  inside(group, 1, function()
+    local batch, rows = group:rollout(P), {}
+    for i = 1, batch.n do
+      local k, first = batch.places[i], (batch.places[i] - 1) * 3
+      for t = batch.offsets[i] + 1, batch.offsets[i + 1] do
+        rows[t] = {}
+        for j = 1, 2 do -- return minus the mean of the two other episodes of the preference
+          local others = 0
+          for o = first + 1, first + 3 do
+            others = others + (o ~= i and batch.returns[o][j] / 2 or 0)
+          end
+          rows[t][j] = batch.returns[i][j] - others
         end
-        rows[t][j] = batch.returns[i][j] - others
       end
+      T.eq(batch.prefs[i], P[k])
     end
-    T.eq(batch.prefs[i], P[k])
-  end
-  T.near(group:advantages(batch):totable(), scaled(rows), 1e-5)
+    T.near(group:advantages(batch):totable(), scaled(rows), 1e-5)
+    T.eq(group:score(batch), batch.returns)
+  end)
 
-  local critic = learner.new(agent, { episodes = 3, gamma = 0.9, lam = 0.5, scale_rewards = false }, { seed = 1, updates = 1 })
-  batch = critic:rollout(P, 1)
-  local adv, returns = critic:advantages(batch)
-  local V, want, targets = batch.values:totable(), {}, {}
-  for i = 1, batch.n do
-    local A = { 0, 0 }
-    for t = batch.offsets[i + 1], batch.offsets[i] + 1, -1 do
-      want[t], targets[t] = {}, {}
-      for j = 1, 2 do
-        local after = t < batch.offsets[i + 1] and V[t + 1][j] or 0
-        A[j] = batch.rewards[t][j] + 0.9 * after - V[t][j] + 0.9 * 0.5 * A[j]
-        want[t][j], targets[t][j] = A[j], A[j] + V[t][j]
+  local critic = new_trainer(agent, { episodes = 3, gamma = 0.9, lam = 0.5 })
+  inside(critic, 1, function()
+    local batch = critic:rollout(P)
+    local adv = critic:advantages(batch)
+    local V, want, targets = batch.values:totable(), {}, {}
+    for i = 1, batch.n do
+      local A = { 0, 0 }
+      for t = batch.offsets[i + 1], batch.offsets[i] + 1, -1 do
+        want[t], targets[t] = {}, {}
+        for j = 1, 2 do
+          local after = t < batch.offsets[i + 1] and V[t + 1][j] or 0
+          A[j] = batch.rewards[t][j] + 0.9 * after - V[t][j] + 0.9 * 0.5 * A[j]
+          want[t][j], targets[t][j] = A[j], A[j] + V[t][j]
+        end
       end
     end
-  end
-  T.near(adv:totable(), scaled(want), 1e-5)
-  T.near(returns:totable(), targets, 1e-5)
-  local means = learner.mean_values(batch)
-  local sum = 0
-  for t = 1, batch.offsets[2] do
-    sum = sum + math.max(0, V[t][2]) / batch.offsets[2]
-  end
-  T.near(means[1][2], sum, 1e-5)
-  T.raises("baseline=critic needs an agent with a critic", learner.new,
-    Agent.new { env = env.new(line()), hidden = { 4 }, key = 1, critic = false }, {}, { seed = 1, updates = 1 })
-  T.raises("learner: unknown option 'epochs'", learner.new, agent, { epochs = 1 }, { seed = 1, updates = 1 })
-  T.raises("needs at least 2 episodes", learner.new, agent, { episodes = 1, baseline = "group" }, { seed = 1, updates = 1 })
+    T.near(batch.value_targets:totable(), targets, 1e-5)
+    local plain, mean = {}, { 0, 0 }
+    for t, row in ipairs(want) do
+      plain[t] = { row[1], row[2] }
+      mean[1], mean[2] = mean[1] + row[1] / #want, mean[2] + row[2] / #want
+    end
+    T.near(adv:totable(), scaled(want), 1e-5)
+    local means, sum = world_actor.mean_values(batch), 0
+    for t = 1, batch.offsets[2] do
+      sum = sum + math.max(0, V[t][2]) / batch.offsets[2]
+    end
+    T.near(means[1][2], sum, 1e-5)
+    critic.options.normalize = "mean" -- without their mean over the steps, and no more
+    for t, row in ipairs(critic:advantages(batch):totable()) do
+      T.near(row, { plain[t][1] - mean[1], plain[t][2] - mean[2] }, 1e-5)
+    end
+  end)
+  T.raises("mean_values: there are values after t:advantages with baseline=critic", world_actor.mean_values, {})
+  local without = world_actor.new(Agent.new { env = env.new(line()), hidden = { 4 }, key = 1, critic = false })
+  T.raises("baseline=critic needs an actor with a critic", trainer.options, {}, without)
+  T.raises("trainer.options: unknown option 'epochs'", trainer.options, { epochs = 1 }, without)
+  T.raises("needs at least 2 episodes", trainer.options, { episodes = 1, baseline = "group" }, without)
 end)
 
-T.test("learner: with scale_rewards the size of an objective does not matter", function()
+T.test("trainer: with scale_rewards the size of an objective does not matter", function()
   local function advantages(size, offset, baseline)
     local spec = line()
     local step = spec.step
@@ -439,8 +480,11 @@ T.test("learner: with scale_rewards the size of an objective does not matter", f
       return after, { reward[1] * size, reward[2] * 1.0 + (offset or 0) }, done
     end
     local agent = Agent.new { env = env.new(spec), hidden = { 8 }, key = 2 }
-    local l = learner.new(agent, { episodes = 3, baseline = baseline }, { seed = 1, updates = 1 })
-    return (l:advantages(l:rollout({ { 0.3, 0.7 }, { 0.8, 0.2 } }, 1))):totable()
+    local t, rows = new_trainer(agent, { episodes = 3, baseline = baseline, scale_rewards = true }), nil
+    inside(t, 1, function()
+      rows = t:advantages(t:rollout { { 0.3, 0.7 }, { 0.8, 0.2 } }):totable()
+    end)
+    return rows
   end
   for _, baseline in ipairs { "group", "critic" } do
     local plain = advantages(1, 0, baseline)
@@ -452,16 +496,16 @@ T.test("learner: with scale_rewards the size of an objective does not matter", f
   end
 end)
 
-T.test("learner: the ratio is 1 in the first epoch, and one objective is learned", function()
+T.test("trainer: the ratio is 1 in the first epoch, and one objective is learned", function()
   local agent = Agent.new { env = env.new(line()), hidden = { 16 }, key = 2 }
-  local l = learner.new(agent, { episodes = 8, lr = 2e-2, max_grad_norm = 1 }, { seed = 1, updates = 40 })
-  for update = 1, 40 do
-    local scope <close> = tensor.scope()
-    local batch = l:rollout({ { 1, 0 }, { 0, 1 } }, update)
-    local adv, returns = l:advantages(batch)
-    local m = l:update(batch, linear(adv, batch), returns, update)
-    T.eq(m["ppo/first_ratio_error"], 0)
+  local t, n = new_trainer(agent, { episodes = 8, lr = 2e-2, max_grad_norm = 1 }, 40), 0
+  for update in t:iterations() do
+    local batch = t:rollout { { 1, 0 }, { 0, 1 } }
+    local m = t:update(batch, linear(t, batch, t:advantages(batch)))
+    n = n + 1
+    T.eq({ m["ppo/first_ratio_error"], m.step, update }, { 0, n, n })
   end
+  T.eq(n, 40)
   local p = agent:probabilities { { 1, 0 }, { 0, 1 } }
   T.ok(p[1][3][1] > 0.9 and p[2][3][2] > 0.9, ("left %.2f, right %.2f"):format(p[1][3][1], p[2][3][2]))
 end)
@@ -469,13 +513,14 @@ end)
 -- one update of a fresh agent, whose advantages are multiplied by `size`: its metrics, the agent, what each weight moved by
 local function updated(options, size, update, updates)
   local agent = Agent.new { env = env.new(line()), hidden = { 8 }, key = 2 }
-  local l = learner.new(agent, options, { seed = 1, updates = updates or 1 })
-  local batch, before, moved = l:rollout({ { 1, 0 }, { 0, 1 } }, 1), {}, {}
-  local adv, returns = l:advantages(batch)
+  local t, before, moved, m = new_trainer(agent, options, updates), {}, {}, nil
   for i, w in ipairs(agent:parameters()) do
     before[i] = w:flatten():totable()
   end
-  local m = l:update(batch, linear(adv * size, batch), returns, update or 1)
+  inside(t, update or 1, function()
+    local batch = t:rollout { { 1, 0 }, { 0, 1 } }
+    m = t:update(batch, linear(t, batch, t:advantages(batch) * size))
+  end)
   for i, w in ipairs(agent:parameters()) do
     for k, x in ipairs(w:flatten():totable()) do
       moved[#moved + 1] = math.abs(x - before[i][k])
@@ -484,15 +529,20 @@ local function updated(options, size, update, updates)
   return m, agent, moved
 end
 
-T.test("learner: the step size falls to 0 on a straight line", function()
+T.test("trainer: the step size falls to 0 on a straight line, after a warm-up", function()
   for update, left in pairs { [1] = 1, [2] = 0.75, [4] = 0.25 } do -- the first step of Adam is of lr, along the sign of the gradient
     local m, _, moved = updated({ lr = 0.01, ppo_epochs = 1, episodes = 4 }, 1, update, 4)
     T.near(math.max(table.unpack(moved)), 0.01 * left, 1e-6)
     T.near(m["ppo/learning_rate"], 0.01 * left, 1e-12)
   end
+  for update, lr in pairs { [1] = 0.005, [2] = 0.01, [3] = 0.01, [6] = 0.0025 } do
+    T.near(updated({ lr = 0.01, ppo_epochs = 1, warmup = 2 }, 1, update, 6)["ppo/learning_rate"], lr, 1e-12)
+  end
+  T.near(updated({ lr = 0.01, ppo_epochs = 1, lr_scheduler_type = "constant" }, 1, 6, 6)["ppo/learning_rate"], 0.01, 1e-12)
+  T.near(updated({ lr = 0.01, ppo_epochs = 1, warmup = 8 }, 1, 2, 6)["ppo/learning_rate"], 0.0025, 1e-12) -- longer than the training
 end)
 
-T.test("learner: the gradient is that of the surrogate, the entropy and vf_coef times the value error", function()
+T.test("trainer: the gradient is that of the surrogate, the entropy and vf_coef times the value error", function()
   local function norm(vf_coef, entropy, size)
     return (updated({ vf_coef = vf_coef, entropy = entropy, ppo_epochs = 1, episodes = 4 }, size))["ppo/grad_norm"]
   end
@@ -505,12 +555,70 @@ T.test("learner: the gradient is that of the surrogate, the entropy and vf_coef 
   T.near(norm(0, 2, 0), 2 * norm(0, 1, 0), 1e-5)
 end)
 
-T.test("learner: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities", function()
+T.test("trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities", function()
   local first = updated({ entropy = 1, ppo_epochs = 1, lr = 0.02, episodes = 4 }, 0)
   local last = updated({ entropy = 1, ppo_epochs = 20, lr = 0.02, episodes = 4 }, 0)
   T.ok(last["objective/entropy"] > first["objective/entropy"] + 1e-3)
   -- far from the rollout's probabilities the clip is active
   T.ok(updated({ ppo_epochs = 20, lr = 0.05, episodes = 4 }, 1)["ppo/policy/clipfrac"] > 0.1)
+end)
+
+T.test("trainer: what a method leaves out, or returns in place of a loss", function()
+  local function in_update(f, options)
+    local agent = Agent.new { env = env.new(line()), hidden = { 4 }, key = 2 }
+    local t = new_trainer(agent, options or {}, 2)
+    for _ in t:iterations() do
+      local batch = t:rollout { { 1, 0 } }
+      f(t, batch, t:advantages(batch))
+    end
+  end
+  T.raises("training: iteration 1 ended without t:update%(batch, loss%): a method needs a loss", in_update, function() end)
+  T.raises("t:update: a function %(epoch%) %-> loss expected as second argument: a method needs a loss", in_update, function(t, batch)
+    t:update(batch)
+  end)
+  T.raises("t:update: the loss is a nil; its function must return a scalar tensor", in_update, function(t, batch)
+    t:update(batch, function() end)
+  end)
+  T.raises("t:update: the loss is a tensor of shape %(%) without gradient", in_update, function(t, batch)
+    t:update(batch, function(e) return e.logp:detach():mean() end)
+  end)
+  T.raises("t:update: the loss is a tensor of shape %(2%); its", in_update, function(t, batch)
+    t:update(batch, function(e) return e.logp:narrow(1, 1, 2) end)
+  end)
+  local actor = world_actor.new(Agent.new { env = env.new(line()), hidden = { 4 }, key = 2 })
+  T.raises("trainer.new: the piece of state 'deck' has no methods state%(%) and restore%(%), nor position%(%) and seek%(%)", trainer.new,
+    { actor = actor, options = {}, seed = 1, total = 1, state = { deck = {} } })
+  T.raises("trainer.new: unknown option 'reward' %(did you mean 'rewards'%?%)", trainer.new,
+    { actor = actor, options = {}, seed = 1, total = 1, reward = {} })
+  T.raises("'prompts' is the trainer's own piece of state", trainer.new,
+    { actor = actor, options = {}, seed = 1, total = 1, prompts = { "x" }, state = { prompts = rng.new(1, "x") } })
+end)
+
+T.test("trainer: what is not finite, with the iteration and the cure; nothing of it is kept", function()
+  local function run(poison, options)
+    local agent = Agent.new { env = env.new(line()), hidden = { 4 }, key = 2 }
+    local t, seen = new_trainer(agent, options or {}, 3), {}
+    for iteration in t:iterations() do
+      local batch = t:rollout { { 1, 0 } }
+      local adv = t:advantages(batch)
+      local loss = linear(t, batch, iteration == 2 and poison.adv and adv * (0 / 0) or adv)
+      t:update(batch, function(e)
+        local value, shown = loss(e)
+        seen.epoch = e.epoch
+        if iteration == 2 and poison.shown and e.epoch == 1 then
+          shown["ppo/loss/policy"] = shown["ppo/loss/policy"] * (1 / 0)
+        elseif iteration == 2 and poison.value then
+          e.value_error = e.value_error * (1 / 0)
+        end
+        return value, shown
+      end)
+    end
+  end
+  -- the gradient is at fault, the loss is what is said
+  T.raises("^training: iteration 2: the policy's loss is not finite %(nan%); lower lr, which is 0.004$", run, { adv = true })
+  -- seen in the first of four epochs, told at the end of the iteration, before a checkpoint
+  T.raises("^training: iteration 2: the policy's loss is not finite %(%-?inf%); lower lr, which is 0.004$", run, { shown = true })
+  T.raises("^training: iteration 2: the critic's loss is not finite %(inf%); lower lr, which is 0.004$", run, { value = true })
 end)
 
 T.test("control: shares of the raw rewards in place of equation 18", function()
@@ -524,7 +632,8 @@ T.test("control: shares of the raw rewards in place of equation 18", function()
   local offsets = tensor.new({ 0, 1, 2, 3, 4 }, { dtype = "i32" })
   local batch = { response_offsets = offsets, tokens = offsets }
   local adv = tensor.new { { 1, -1 }, { -1, 2 }, { 0.5, 1 }, { 1, 1 } }
-  local s = control:solve(adv, batch, P, { 1, 1, 2, 2 })
+  local problem = control:problem(adv, batch, P, { 1, 1, 2, 2 })
+  local s = { w = problem:solve().w, answers = problem:answers() }
   -- group 1: mean (20, 20), shares (.5, .5), b = (-.25, .25), mean square .0625; group 2: shares are p
   T.eq({ s.answers[1].indicator, s.answers[3].indicator }, { true, false })
   local v = { 0.75 - 0.25, -0.75 + 0.5, 0.75, 1 }
@@ -539,16 +648,16 @@ T.test("control: shares of the raw rewards in place of equation 18", function()
   T.near(s.w:totable()[3], { c * 0.5, c * 0.5 }, 1e-6)
   T.near(s.answers[2].w, { c * 0.75 + (1 - c) * 0.25, c * 0.25 - (1 - c) * 0.25 }, 1e-6)
   control:observe({ { 0, 0 }, { 0, 0 }, { 1, 1 }, { 1, 1 } }, { 1, 1, 2, 2 }) -- nothing to share: equal shares
-  T.near(control:solve(adv, batch, P, { 1, 1, 2, 2 }).answers[1].indicator and 1 or 0, 1, 0)
+  T.eq(control:problem(adv, batch, P, { 1, 1, 2, 2 }):answers()[1].indicator, true)
   control:observe({ { -3, 1 }, { 1, 1 }, { 1, 1 }, { 1, 1 } }, { 1, 1, 2, 2 })
-  T.raises("control.share: the mean reward of objective 1 is %-1, and shares need rewards that are not negative", control.solve, control,
+  T.raises("control.share: the mean reward of objective 1 is %-1, and shares need rewards that are not negative", control.problem, control,
     adv, batch, P, { 1, 1, 2, 2 })
 end)
 
-T.test("training.options: a recipe's own defaults", function()
-  local rows = training.options({ { "a", 1, "x", min = 0 }, { "b", true, "y" } }, "ppo.", { b = false })
+T.test("config.rows: a recipe's own defaults", function()
+  local rows = config.rows({ { "a", 1, "x", min = 0 }, { "b", true, "y" } }, "ppo.", { b = false })
   T.eq(rows, { { "ppo.a", 1, "x", min = 0 }, { "ppo.b", false, "y" } })
-  T.eq(training.options({ { "a", 1, "x" }, { "b", true, "y" }, { "c", 2, "z" } }, "", {}, { "b" }), { { "a", 1, "x" }, { "c", 2, "z" } })
-  T.raises("there is no option 'ppo.c'", training.options, {}, "ppo.", { c = 1 })
-  T.eq(rng.new(1, "a"):position(), 0)
+  T.eq(config.rows({ { "a", 1, "x" }, { "b", true, "y" }, { "c", 2, "z" } }, "", {}, { "b" }), { { "a", 1, "x" }, { "c", 2, "z" } })
+  T.raises("there is no option 'ppo.c'", config.rows, {}, "ppo.", { c = 1 })
+  T.eq(config.join { { { "a" } }, {}, { { "b" }, { "c" } } }, { { "a" }, { "b" }, { "c" } })
 end)

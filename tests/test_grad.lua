@@ -379,10 +379,11 @@ T.test("some outputs of lm_head used, others not", function()
   local h = tensor.randn({ 4, 3 }, { seed = 1, requires_grad = true })
   local w = tensor.randn({ 6, 3 }, { seed = 2, requires_grad = true })
   local ref = tensor.randn({ 4, 3 }, { seed = 3 })
+  local options = { hidden_ref = ref, temperature = .7 }
   local function grads(pick)
     h:zero_grad()
     w:zero_grad()
-    local logp, entropy, kl = nn.lm_head(h, w, { 0, 5, 2, 2 }, { hidden_ref = ref, temperature = .7 })
+    local logp, entropy, kl = nn.lm_head(h, w, { 0, 5, 2, 2 }, options)
     pick(logp, entropy, kl):sum():backward()
     return ops.flat(h.grad), ops.flat(w.grad)
   end
@@ -396,6 +397,14 @@ T.test("some outputs of lm_head used, others not", function()
   T.near(sum_h, all_h, double and 1e-12 or 1e-5)
   T.near(sum_w, all_w, double and 1e-12 or 1e-5)
   T.eq(ref.grad, nil)
+  -- a reference that was computed before gives the same bits, with its logits and without
+  local reference = nn.lm_reference(ref, w, { 0, 5, 2, 2 }, { temperature = .7 })
+  for _ = 1, 2 do
+    options = { reference = reference, temperature = .7 }
+    local gh, gw = grads(function(a, b, c) return a + b * 2 + c * 3 end)
+    T.eq({ gh, gw }, { all_h, all_w })
+    reference.logits = nil
+  end
   local logp, entropy, kl = nn.lm_head(h, w, { 0, 5, 2, 2 }, { entropy = false })
   T.eq({ logp.shape, entropy, kl }, { { 4 } })
 end)

@@ -39,6 +39,22 @@ T.test("small units are units: nothing is cut off at an absolute size", function
   T.near(policy.normalize({ 3e12 }, { mean = { 1e12 }, std = { 1e12 } }), { 2 }, 1e-12)
 end)
 
+T.test("no reward that varied: there is no hypervolume, and the summary says so", function()
+  local statistics = { mean = { 0, .1 }, std = { 0, 1.4e-17 } }
+  local flat = measured({ { 0, .1 }, { 0, .1 }, { 0, .1 + 1e-12 } }, { std = { 0, 0 } })
+  local f = policy.figures(GRID, flat, statistics)
+  T.eq({ f.hypervolume, type(f.unmeasured), f.mean_pairwise_distance < 1e-9 }, { nil, "string", true })
+  local text = results.summary { objectives = { "a", "b" }, preferences = GRID, rewards = f.rewards, unmeasured = f.unmeasured }
+  T.ok(text:find("hypervolume: not measured: no reward of any answer differs", 1, true), text)
+  -- one answer in ten that earned something is a measurement, and so is one that varies about the same mean
+  flat[3].raw[1] = .1
+  f = policy.figures(GRID, flat, statistics)
+  T.eq(f.unmeasured, nil)
+  T.near(f.hypervolume, 1.1, 1e-9)
+  flat[3].raw[1], flat[3].std[1] = 0, .5
+  T.near(policy.figures(GRID, flat, statistics).hypervolume, 1, 1e-9)
+end)
+
 T.test("a reward that did not vary: raw figures, and nothing is divided by next to nothing", function()
   for mean, std in pairs { [0] = 0, [-7] = 0, [.1] = 1.4e-17, [1e6] = 1e-10 } do -- what rounding leaves of a constant too
     local statistics = { mean = { mean, 10 }, std = { std, 2 } }

@@ -95,6 +95,14 @@ T.test("lm_head agrees with softmax over the whole array", function()
   for _, v in ipairs(kl:totable()) do T.ok(v > 0) end
   local same = select(3, nn.lm_head(h, w, ids, { hidden_ref = h }))
   T.near(same:abs():max():item(), 0, 0)
+  local again = nn.lm_reference(ref, w, ids, { temperature = .7 })
+  T.near(again.logp:totable(), q:pick(ids):totable(), 10 * TOL)
+  T.eq(select(3, nn.lm_head(h, w, ids, { reference = again, temperature = .7 })):totable(), kl:totable())
+  T.raises("the reference is of another temperature", nn.lm_head, h, w, ids, { reference = again })
+  T.raises("lse %(20%) of the reference, where %(3%) are needed", nn.lm_head, h:narrow(1, 1, 3), w, { 1, 2, 3 },
+    { reference = { hidden = ref:narrow(1, 1, 3), lse = again.lse, temperature = 1 } })
+  T.raises("field 'lse' of the reference", nn.lm_head, h, w, ids, { reference = { hidden = ref, temperature = 1 } })
+  T.raises("hidden_ref or reference, not both", nn.lm_head, h, w, ids, { reference = again, hidden_ref = ref, temperature = .7 })
   -- a target below 0 counts for nothing
   local masked = nn.lm_head(h, w, tensor.full({ 20 }, -100, { dtype = "i32" }))
   T.eq(masked:abs():max():item(), 0)

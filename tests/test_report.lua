@@ -216,6 +216,10 @@ figure       value
 hypervolume  2.500
 ]])
   T.ok(report.summary(r, { markdown = true }):find("| 0, 1       | 1.000 |   2.000 |\n", 1, true))
+  r.hypervolume, r.unmeasured = nil, "no reward <varied>"
+  T.ok(report.summary(r):find("\nhypervolume: not measured: no reward <varied>\n", 1, true))
+  local page = report.html(T.tmpdir(), { result = r })
+  T.ok(page:find("<p class=\"sub\">Hypervolume: not measured: no reward &lt;varied&gt;</p>", 1, true))
 end)
 
 T.test("text tables", function()

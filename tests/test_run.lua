@@ -7,6 +7,7 @@ local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local progress = require "mocl.run.progress"
+local report = require "mocl.report"
 local Run = require "mocl.run"
 
 local schema = config.common { { "steps", 6, "training steps" }, { "lr", 0.5, "step size" } }
@@ -80,7 +81,7 @@ local function recipe(dir, stop, ...)
     stage:sample { preference = { 1, 0 }, prompt = "q", response = "s", rewards = { policy.x, 2 } }
     return { n = 1 }
   end)
-  run:finish({ recipe = "demo", x = policy.x, n = eval.n, objectives = { "a", "b" } })
+  run:finish({ recipe = "demo", x = policy.x, n = eval.n, objectives = { "a", "b" } }, nil, report.PAGES)
   return run, calls
 end
 
@@ -334,7 +335,7 @@ T.test("killed at any moment in its own directory, with the link to the newest r
   end
   local home = T.tmpdir()
   write(home .. "/demo.lua", [[
-    local config, Run = require "mocl.run.config", require "mocl.run"
+    local config, report, Run = require "mocl.run.config", require "mocl.report", require "mocl.run"
     local kill = os.getenv("KILL_AT")
     local cfg, info = config.parse(config.common {}, arg, { recipe = "demo" })
     local run <close> = Run.open { recipe = "demo", cfg = cfg, info = info, main = "train" }
@@ -352,7 +353,7 @@ T.test("killed at any moment in its own directory, with the link to the newest r
         end)
       end
     end)
-    run:finish { recipe = "demo" }
+    run:finish({ recipe = "demo" }, nil, report.PAGES)
   ]])
   local function go(kill, args)
     return (os.execute(("cd '%s' && KILL_AT=%s '%s' demo.lua %s >>log 2>&1"):format(home, kill, exe,
@@ -375,6 +376,26 @@ T.test("killed at any moment in its own directory, with the link to the newest r
   T.eq(read(dir, "last", "w"), "4")
   T.ok(go(0, "out=runs/demo/other"))
   T.eq(fs.readlink(home .. "/runs/demo/last"), "other")
+end)
+
+T.test("pages are drawn before a run is complete; one that cannot be drawn costs it nothing", function()
+  local dir = T.tmpdir() .. "/a"
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir), quiet = true }
+  local stderr, said = io.stderr, {}
+  io.stderr = { write = function(_, ...) said[#said + 1] = table.concat { ... } end } -- luacheck: ignore
+  local ok, err = pcall(run.finish, run, { recipe = "demo", x = 3 }, nil, {
+    { "a.txt", function(where, opts)
+      return not exists(where, "result.json") and "x is " .. opts.result.x
+    end },
+    { "none.txt", function() end },
+    { "bad.txt", function() error("cannot be drawn", 0) end },
+    { "b.txt", function() return "b" end },
+  })
+  io.stderr = stderr -- luacheck: ignore
+  T.ok(ok, err)
+  T.eq({ read(dir, "a.txt"), read(dir, "b.txt"), exists(dir, "none.txt"), exists(dir, "bad.txt") }, { "x is 3", "b", false, false })
+  T.eq(table.concat(said), dir .. "/bad.txt: cannot be drawn\n")
+  T.ok(exists(dir, "result.json") and run.complete)
 end)
 
 T.test("a stage runs once and gives what JSON makes of its result", function()

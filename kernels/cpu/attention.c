@@ -163,17 +163,48 @@ int mk_cpu_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t 
     return MK_OK;
 }
 
-/* items are (row, key head) pairs: the query heads of a key head are the rows of attend_rows */
+/* One query of each of `heads` heads, which lie side by side, against `total` keys and values of theirs: the sums of
+** attend_rows for each, in its order. Keys of all the heads are packed together, since they lie together in the cache. */
+static void attend_heads(const struct mk_simd *s, int64_t heads, int64_t total, int64_t K, mk_real scale, const mk_real *q,
+                         const mk_real *k, const mk_real *v, int64_t ld, mk_real *out) {
+    _Alignas(64) mk_real pack[KEYS * CHUNK], score[CHUNK * KEYS];
+    mk_real top[CHUNK], sum[CHUNK];
+    for (int64_t h = 0; h < heads; h++) top[h] = (mk_real)-INFINITY;
+    for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
+        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n);
+        s->pack_transposed(heads * K, n, wide, k + j0 * ld, ld, pack, wide);
+        for (int64_t h = 0; h < heads; h++) {
+            mk_sweep(s, 1, wide, K, q + h * K, K, 1, pack + h * K * wide, wide, score + h * KEYS, KEYS, NULL);
+            s->attend(n, wide, scale, score + h * KEYS, top + h, sum + h, K, out + h * K);
+        }
+        s->weigh(n, heads, K, score, KEYS, v + j0 * ld, ld, out, j0 > 0);
+    }
+    for (int64_t h = 0; h < heads; h++) s->scale(K, 1 / sum[h], out + h * K);
+}
+
+/* How many heads go together: those of which a chunk holds the elements, where each has a query of its own. */
+static int64_t heads_together(const struct mk_simd *s, int64_t H, int64_t G, int64_t K) {
+    return H == G && K % s->lanes == 0 ? mk_min(G, mk_max(1, CHUNK / K)) : 1;
+}
+
+/* items are (row, group of key heads): the query heads of a key head are the rows of attend_rows */
 static void cached_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
-    int64_t G = j->G, K = j->K, group = j->H / G;
+    const struct mk_simd *s = mk_simd();
+    int64_t G = j->G, K = j->K, group = j->H / G, together = heads_together(s, j->H, G, K), items = mk_ceil_div(G, together);
     for (int64_t item = first; item < last; item++) {
-        int64_t r = item / G, g = item % G, at = j->slot[r] * j->slab + g * K;
+        int64_t r = item / items, g = item % items * together, at = j->slot[r] * j->slab + g * K;
         struct view view = {(int64_t)j->pos[r] + 1, 0};
+        if (together > 1) {
+            int64_t row = (r * G + g) * K;
+            attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, j->v + at, G * K,
+                         j->out + row);
+            continue;
+        }
         for (int64_t h = 0; h < group; h += QUERIES) {
             int64_t row = (r * j->H + g * group + h) * K;
-            attend_rows(mk_simd(), mk_min(QUERIES, group - h), view, K, j->scale, j->q + row, K,
-                        j->k + at, j->v + at, G * K, j->out + row, K, NULL, 0);
+            attend_rows(s, mk_min(QUERIES, group - h), view, K, j->scale, j->q + row, K, j->k + at, j->v + at, G * K,
+                        j->out + row, K, NULL, 0);
         }
     }
 }
@@ -189,7 +220,9 @@ int mk_cpu_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, i
     if (rows <= 0) return MK_OK;
     for (int64_t r = 0; r < rows; r++) keys += pos[r] + 1;
     keys /= (double)rows;
-    mk_for(e, rows * G, 50 + keys * (double)K * (0.15 + 0.05 * (double)(H / G)), cached_range, &j);
+    int64_t together = heads_together(mk_simd(), H, G, K);
+    double ns = 50 + keys * (double)(together * K) * (0.15 + 0.05 * (double)(H / G));
+    mk_for(e, rows * mk_ceil_div(G, together), ns, cached_range, &j);
     return MK_OK;
 }
 

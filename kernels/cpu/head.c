@@ -11,8 +11,8 @@ struct head_job {
     const mk_real *logits, *ref;
     mk_real inv_temp;
     const int32_t *target, *row_id;
-    const mk_real *entropy_in, *lse_in, *ref_lse_in, *dlogp, *dentropy, *kl_in, *dkl;
-    mk_real *logp, *entropy, *lse, *ref_lse, *kl, *dlogits;
+    const mk_real *entropy_in, *lse_in, *ref_lse, *dlogp, *dentropy, *kl_in, *dkl;
+    mk_real *logp, *entropy, *lse, *kl, *dlogits;
     int64_t top_k;
     double top_p;
     uint64_t key;
@@ -41,65 +41,52 @@ int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, do
     return MK_OK;
 }
 
-/* With lp = log softmax(z)[i], p = exp lp, H the entropy:
-** d logp / d x_i = inv_temp ([i = target] - p), d H / d x_i = -inv_temp p (lp + H). */
+static void kl_range(void *arg, int64_t first, int64_t last) {
+    struct head_job *j = arg;
+    const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; r < last; r++)
+        j->kl[r] = simd->kl(j->V, j->logits + r * j->V, j->ref + r * j->V, j->inv_temp, j->lse_in[r], j->ref_lse[r]);
+}
+
+int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+              double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl) {
+    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
+                         .lse_in = lse, .ref_lse = ref_lse, .kl = kl};
+    mk_for(e, rows, 0.8 * (double)V + 20, kl_range, &j);
+    return MK_OK;
+}
+
+/* With lp = log softmax(z)[i], p = exp lp, H the entropy: d logp / d x_i = inv_temp ([i = target] - p),
+** d H / d x_i = -inv_temp p (lp + H), and d KL / d x_i = inv_temp p (lp - lq - KL). */
 static void logprob_bwd_range(void *arg, int64_t first, int64_t last) {
     struct head_job *j = arg;
     const struct mk_simd *simd = mk_simd();
     for (int64_t r = first; r < last; r++) {
-        mk_real *dx = j->dlogits + r * j->V;
-        mk_real a = j->dlogp && j->target[r] >= 0 ? j->dlogp[r] * j->inv_temp : 0;
-        mk_real b = j->dentropy ? j->dentropy[r] * j->inv_temp : 0;
-        simd->logprob_bwd(j->V, j->logits + r * j->V, j->inv_temp, j->lse_in[r], a, b,
-                          j->dentropy ? j->entropy_in[r] : 0, dx);
-        if (a != 0) dx[j->target[r]] += a;
+        struct mk_head_row row = {.inv_temp = j->inv_temp, .lse = j->lse_in[r], .target = -1};
+        if (j->dlogp && j->target[r] >= 0) row.a = j->dlogp[r] * j->inv_temp;
+        if (row.a != 0) row.target = j->target[r];
+        if (j->dentropy) {
+            row.b = j->dentropy[r] * j->inv_temp;
+            row.h = j->entropy_in[r];
+        }
+        if (j->dkl) {
+            row.ref = j->ref + r * j->V;
+            row.ref_lse = j->ref_lse[r];
+            row.kl = j->kl_in[r];
+            row.c = j->dkl[r] * j->inv_temp;
+        }
+        simd->logprob_bwd(j->V, j->logits + r * j->V, &row, j->dlogits + r * j->V);
     }
 }
 
-int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
-                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
-                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits) {
-    struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
-                         .target = target, .entropy_in = entropy, .lse_in = lse, .dlogp = dlogp,
-                         .dentropy = dentropy, .dlogits = dlogits};
-    mk_for(e, rows, 0.8 * (double)V + 20, logprob_bwd_range, &j);
-    return MK_OK;
-}
-
-static void kl_range(void *arg, int64_t first, int64_t last) {
-    struct head_job *j = arg;
-    const struct mk_simd *simd = mk_simd();
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        j->ref_lse[r] = simd->log_sum_exp(j->V, y, j->inv_temp, NULL);
-        j->kl[r] = simd->kl(j->V, x, y, j->inv_temp, j->lse_in[r], j->ref_lse[r]);
-    }
-}
-
-int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl) {
+int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                       double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
+                       const mk_real *dkl, mk_real *dlogits) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
-                         .lse_in = lse, .ref_lse = ref_lse, .kl = kl};
-    mk_for(e, rows, 1.2 * (double)V + 20, kl_range, &j);
-    return MK_OK;
-}
-
-static void kl_bwd_range(void *arg, int64_t first, int64_t last) {
-    struct head_job *j = arg;
-    const struct mk_simd *simd = mk_simd();
-    for (int64_t r = first; r < last; r++) {
-        const mk_real *x = j->logits + r * j->V, *y = j->ref + r * j->V;
-        simd->kl_bwd(j->V, x, y, j->inv_temp, j->lse_in[r], j->ref_lse_in[r], j->kl_in[r],
-                     j->dkl[r] * j->inv_temp, j->dlogits + r * j->V);
-    }
-}
-
-int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
-                  const mk_real *ref_logits, double inv_temp, const mk_real *lse,
-                  const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl, mk_real *dlogits) {
-    struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
-                         .lse_in = lse, .ref_lse_in = ref_lse, .kl_in = kl, .dkl = dkl, .dlogits = dlogits};
-    mk_for(e, rows, 0.8 * (double)V + 20, kl_bwd_range, &j);
+                         .target = target, .entropy_in = entropy, .lse_in = lse, .ref_lse = ref_lse, .kl_in = kl,
+                         .dlogp = dlogp, .dentropy = dentropy, .dkl = dkl, .dlogits = dlogits};
+    mk_for(e, rows, (dkl ? 1.0 : 0.8) * (double)V + 20, logprob_bwd_range, &j);
     return MK_OK;
 }
 

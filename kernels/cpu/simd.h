@@ -31,6 +31,15 @@ struct mk_adamw {
     mk_real grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
 };
 
+/* The gradient of a row of logits x: with lp = x inv_temp - lse and p = exp lp it is -p (a + b (lp + h)), plus a at the
+** target (none where below 0), plus, where ref is not NULL, c p (lp - lq - kl) with lq = ref inv_temp - ref_lse. */
+struct mk_head_row {
+    mk_real inv_temp, lse, a, b, h;
+    int64_t target;
+    const mk_real *ref;
+    mk_real ref_lse, kl, c;
+};
+
 struct mk_simd {
     const char *name;
     int lanes;         /* elements of a vector */
@@ -58,15 +67,11 @@ struct mk_simd {
                           const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db);
     /* log sum exp of x * inv_temp; the entropy too where not NULL */
     mk_real (*log_sum_exp)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *entropy);
-    /* dx = -p (a + b (lp + h)), lp = x inv_temp - lse, p = exp lp */
-    void (*logprob_bwd)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real lse, mk_real a,
-                        mk_real b, mk_real h, mk_real *dx);
+    /* dx (may be x) of a row, see mk_head_row */
+    void (*logprob_bwd)(int64_t n, const mk_real *x, const struct mk_head_row *row, mk_real *dx);
     /* sum p (lp - lq) */
     mk_real (*kl)(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
                   mk_real lse_q);
-    /* dx += c p (lp - lq - kl) */
-    void (*kl_bwd)(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
-                   mk_real lse_q, mk_real kl, mk_real c, mk_real *dx);
     /* p = exp(x inv_temp - its largest) */
     void (*weights)(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *p);
 
@@ -76,6 +81,10 @@ struct mk_simd {
     ** block's. A first block has *top = -inf. */
     void (*attend)(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real *top, mk_real *sum,
                    int64_t K, mk_real *out);
+    /* out[h K + d] = sum over j < n, ascending, of p[h ldp + j] v[j ldv + h K + d], h < heads; added to what out holds
+    ** where `add`. K is a multiple of the lanes. */
+    void (*weigh)(int64_t n, int64_t heads, int64_t K, const mk_real *p, int64_t ldp, const mk_real *v, int64_t ldv,
+                  mk_real *out, int add);
     /* s becomes p = exp(s scale - lse), dp becomes p (dp - delta) scale; both zero from n to padded */
     void (*attend_bwd)(int64_t n, int64_t padded, mk_real scale, mk_real lse, mk_real delta,
                        mk_real *s, mk_real *dp);

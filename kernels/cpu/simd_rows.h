@@ -27,10 +27,17 @@ INLINE vec keep_at(vec v, int64_t i, int64_t n, mk_real other) {
     return n - i >= LANES ? v : v_first(v, n - i, other);
 }
 
+/* in four chains, since one would wait for itself */
 INLINE mk_real row_max(int64_t n, const mk_real *x) {
-    vec top = v_set1((mk_real)-INFINITY);
-    FOR_VECTORS(n) top = v_max(keep_at(load_at(x, i, n), i, n, (mk_real)-INFINITY), top);
-    return max_lanes(top);
+    vec top[4];
+    int64_t i = 0;
+    PRAGMA(GCC unroll 4)
+    for (int k = 0; k < 4; k++) top[k] = v_set1((mk_real)-INFINITY);
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        PRAGMA(GCC unroll 4)
+        for (int k = 0; k < 4; k++) top[k] = v_max(v_load(x + i + k * LANES), top[k]);
+    for (; i < n; i += LANES) top[0] = v_max(keep_at(load_at(x, i, n), i, n, (mk_real)-INFINITY), top[0]);
+    return max_lanes(v_max(v_max(top[1], top[0]), v_max(top[3], top[2])));
 }
 
 static int64_t row_argmax(int64_t n, const mk_real *x) {
@@ -187,20 +194,6 @@ static mk_real log_sum_exp(int64_t n, const mk_real *x, mk_real inv_temp, mk_rea
     return (mk_real)((double)top[0] + log_sum);
 }
 
-static void logprob_bwd(int64_t n, const mk_real *x, mk_real inv_temp, mk_real lse, mk_real a,
-                        mk_real b, mk_real h, mk_real *dx) {
-    vec it = v_set1(inv_temp), l = v_set1(lse), av = v_set1(-a), bv = v_set1(-b), hv = v_set1(h);
-    vec low = v_set1(-1000);
-    if (b == 0) {
-        FOR_VECTORS(n) store_at(dx, i, n, v_exp(load_at(x, i, n) * it - l) * av);
-        return;
-    }
-    FOR_VECTORS(n) {
-        vec lp = load_at(x, i, n) * it - l;
-        store_at(dx, i, n, v_exp(lp) * v_fma(bv, v_max(low, lp) + hv, av));
-    }
-}
-
 /* p (lp - lq), 0 where p is 0 */
 INLINE vec log_ratio(vec p, vec lp, vec lq) {
     return (vec)((ivec)(p > v_zero()) & (ivec)(lp - lq));
@@ -222,14 +215,23 @@ static mk_real kl(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_t
     return (mk_real)sum;
 }
 
-static void kl_bwd(int64_t n, const mk_real *x, const mk_real *ref, mk_real inv_temp, mk_real lse_p,
-                   mk_real lse_q, mk_real kl_value, mk_real c, mk_real *dx) {
-    vec it = v_set1(inv_temp), a = v_set1(lse_p), b = v_set1(lse_q), k = v_set1(kl_value);
-    vec cv = v_set1(c);
+/* `entropy` and `ref` are constants wherever this is inlined */
+INLINE void head_bwd(const int entropy, const int ref, int64_t n, const mk_real *x, const struct mk_head_row *row, mk_real *dx) {
+    vec it = v_set1(row->inv_temp), l = v_set1(row->lse), av = v_set1(-row->a), bv = v_set1(-row->b), hv = v_set1(row->h);
+    vec low = v_set1(-1000), lq = v_set1(row->ref_lse), k = v_set1(row->kl), cv = v_set1(row->c);
     FOR_VECTORS(n) {
-        vec lp = load_at(x, i, n) * it - a, lq = load_at(ref, i, n) * it - b, p = v_exp(lp);
-        store_at(dx, i, n, v_fma(cv * p, log_ratio(p, lp, lq) - k, load_at(dx, i, n)));
+        vec lp = load_at(x, i, n) * it - l, p = v_exp(lp), d = entropy ? p * v_fma(bv, v_max(low, lp) + hv, av) : p * av;
+        if ((uint64_t)(row->target - i) < (uint64_t)LANES) d[row->target - i] += row->a;
+        if (ref) d = v_fma(cv * p, log_ratio(p, lp, load_at(row->ref, i, n) * it - lq) - k, d);
+        store_at(dx, i, n, d);
     }
+}
+
+static void logprob_bwd(int64_t n, const mk_real *x, const struct mk_head_row *row, mk_real *dx) {
+    if (row->b != 0 && row->ref) head_bwd(1, 1, n, x, row, dx);
+    else if (row->b != 0) head_bwd(1, 0, n, x, row, dx);
+    else if (row->ref) head_bwd(0, 1, n, x, row, dx);
+    else head_bwd(0, 0, n, x, row, dx);
 }
 
 static void weights(int64_t n, const mk_real *x, mk_real inv_temp, mk_real *p) {
@@ -265,6 +267,47 @@ static void attend(int64_t n, int64_t padded, mk_real scale, mk_real *s, mk_real
         }
     }
     *top = high;
+}
+
+/* `heads` heads of `vectors` vectors each, both constants wherever this is inlined: one chain of multiply-adds for each
+** vector, and as many of them side by side as hide the latency of one */
+INLINE void weigh_heads(const int heads, const int vectors, int64_t n, int64_t K, const mk_real *p, int64_t ldp,
+                        const mk_real *v, int64_t ldv, mk_real *out, int add) {
+    vec acc[8];
+    PRAGMA(GCC unroll 8)
+    for (int i = 0; i < heads * vectors; i++) acc[i] = v_zero();
+    for (int64_t j = 0; j < n; j++, v += ldv) {
+        PRAGMA(GCC unroll 8)
+        for (int h = 0; h < heads; h++) {
+            vec by = v_set1(p[h * ldp + j]);
+            PRAGMA(GCC unroll 8)
+            for (int i = 0; i < vectors; i++)
+                acc[h * vectors + i] = v_fma(by, v_load(v + h * K + i * LANES), acc[h * vectors + i]);
+        }
+    }
+    PRAGMA(GCC unroll 8)
+    for (int h = 0; h < heads; h++)
+        PRAGMA(GCC unroll 8)
+        for (int i = 0; i < vectors; i++) {
+            mk_real *to = out + h * K + i * LANES;
+            v_store(to, add ? acc[h * vectors + i] + v_load(to) : acc[h * vectors + i]);
+        }
+}
+
+static void weigh(int64_t n, int64_t heads, int64_t K, const mk_real *p, int64_t ldp, const mk_real *v, int64_t ldv,
+                  mk_real *out, int add) {
+    int64_t h = 0;
+    if (K == LANES)
+        for (; h + 8 <= heads; h += 8) weigh_heads(8, 1, n, K, p + h * ldp, ldp, v + h * K, ldv, out + h * K, add);
+    if (K == LANES)
+        for (; h + 4 <= heads; h += 4) weigh_heads(4, 1, n, K, p + h * ldp, ldp, v + h * K, ldv, out + h * K, add);
+    if (K == 2 * LANES)
+        for (; h + 4 <= heads; h += 4) weigh_heads(4, 2, n, K, p + h * ldp, ldp, v + h * K, ldv, out + h * K, add);
+    if (K == 4 * LANES)
+        for (; h + 2 <= heads; h += 2) weigh_heads(2, 4, n, K, p + h * ldp, ldp, v + h * K, ldv, out + h * K, add);
+    for (; h < heads; h++)
+        for (int64_t d = 0; d < K; d += LANES)
+            weigh_heads(1, 1, n, K, p + h * ldp, ldp, v + h * K + d, ldv, out + h * K + d, add);
 }
 
 static void attend_bwd(int64_t n, int64_t padded, mk_real scale, mk_real lse, mk_real delta,

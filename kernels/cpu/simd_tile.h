@@ -159,9 +159,45 @@ INLINE void pack_block(const float *s, int64_t lds, float *d, int64_t ldd) {
 }
 #endif
 
+#if !defined(MK_REAL_DOUBLE) && MK_VECTOR_BYTES == 32
+/* dst rows 0 .. 7 from columns 0 .. 7 of 8 rows of src */
+INLINE void pack_eight(const float *s, int64_t lds, float *d, int64_t ldd) {
+    __m256 r[8], t[8];
+    PRAGMA(GCC unroll 8)
+    for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(s + i * lds);
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    PRAGMA(GCC unroll 2)
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(d + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(d + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+#endif
+
 static void pack_transposed(int64_t k, int64_t n, int64_t wide, const mk_real *src, int64_t lds,
                             mk_real *dst, int64_t ldd) {
     int64_t j = 0;
+#if !defined(MK_REAL_DOUBLE) && MK_VECTOR_BYTES == 32
+    for (; j + 8 <= n; j += 8) {
+        int64_t p = 0;
+        for (; p + 8 <= k; p += 8) pack_eight(src + j * lds + p, lds, dst + p * ldd + j, ldd);
+        for (; p + 4 <= k; p += 4)
+            for (int64_t i = j; i < j + 8; i += 4) pack_block(src + i * lds + p, lds, dst + p * ldd + i, ldd);
+        for (; p < k; p++)
+            for (int64_t i = j; i < j + 8; i++) dst[p * ldd + i] = src[i * lds + p];
+    }
+#endif
 #ifdef PACK_BLOCK
     for (; j + PACK_BLOCK <= n; j += PACK_BLOCK) {
         int64_t p = 0;
@@ -172,7 +208,10 @@ static void pack_transposed(int64_t k, int64_t n, int64_t wide, const mk_real *s
 #endif
     for (; j < n; j++)
         for (int64_t p = 0; p < k; p++) dst[p * ldd + j] = src[j * lds + p];
-    if (n < wide)
-        for (int64_t p = 0; p < k; p++)
-            for (int64_t i = n; i < wide; i++) dst[p * ldd + i] = 0;
+    int64_t rest = (wide - n) % LANES; /* what is missing of a vector, then whole ones */
+    for (int64_t p = 0; n < wide && p < k; p++) {
+        mk_real *to = dst + p * ldd + n;
+        if (rest) v_store_part(to, v_zero(), rest);
+        for (int64_t i = rest; i < wide - n; i += LANES) v_store(to + i, v_zero());
+    }
 }

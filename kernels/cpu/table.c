@@ -38,7 +38,6 @@ static const mk_table cpu_table = {
     .logprob = mk_cpu_logprob,
     .logprob_bwd = mk_cpu_logprob_bwd,
     .kl = mk_cpu_kl,
-    .kl_bwd = mk_cpu_kl_bwd,
     .sample = mk_cpu_sample,
     .rand_uniform = mk_cpu_rand_uniform,
     .rand_normal = mk_cpu_rand_normal,

@@ -58,8 +58,8 @@ int mk_cpu_segment_sum(mk_env *e, int mean, int64_t n_seq, const int32_t *offset
                        const mk_real *x, mk_real *y);
 int mk_cpu_segment_sum_bwd(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                            const mk_real *dy, mk_real *dx);
-int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
-                int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
+int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
+                double factor, int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
 int mk_cpu_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
 int mk_cpu_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup);
@@ -78,14 +78,12 @@ int mk_cpu_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, i
                             const void *kcache, const void *vcache, void *out);
 int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
-int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
-                       const int32_t *target, const mk_real *entropy, const mk_real *lse,
-                       const mk_real *dlogp, const mk_real *dentropy, mk_real *dlogits);
 int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-              double inv_temp, const mk_real *lse, mk_real *ref_lse, mk_real *kl);
-int mk_cpu_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits,
-                  const mk_real *ref_logits, double inv_temp, const mk_real *lse,
-                  const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl, mk_real *dlogits);
+              double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl);
+int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                       double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                       const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
+                       const mk_real *dkl, mk_real *dlogits);
 int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                   int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
                   int32_t *token);

@@ -11,7 +11,8 @@ struct rope_job {
     int32_t first_pos; /* the table's first position, when rows of the table are positions */
     int by_position;
     mk_real sign;
-    double *freq; /* [K / 2] */
+    const double *freq; /* [K / 2] */
+    double factor;
     mk_real *table; /* rows of cos [K / 2] and sin [K / 2] */
     const mk_real *x;
     mk_real *y;
@@ -24,8 +25,8 @@ static void table_range(void *arg, int64_t first, int64_t last) {
         double pos = j->by_position ? (double)(j->first_pos + r) : (double)j->pos[r];
         mk_real *cs = j->table + r * j->K, *sn = cs + half;
         for (int64_t i = 0; i < half; i++) {
-            cs[i] = (mk_real)cos(pos * j->freq[i]);
-            sn[i] = j->sign * (mk_real)sin(pos * j->freq[i]);
+            cs[i] = (mk_real)(j->factor * cos(pos * j->freq[i]));
+            sn[i] = j->sign * (mk_real)(j->factor * sin(pos * j->freq[i]));
         }
     }
 }
@@ -40,11 +41,11 @@ static void rope_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta,
-                int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
+int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
+                double factor, int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct rope_job j = {.H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos,
-                         .sign = sign < 0 ? -1 : 1, .x = x, .y = y};
+    struct rope_job j = {.H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos, .freq = freq,
+                         .factor = factor, .sign = sign < 0 ? -1 : 1, .x = x, .y = y};
     int32_t lo, hi;
     int64_t rows = T, half = K / 2;
     if (T <= 0 || half <= 0) return MK_OK;
@@ -58,10 +59,8 @@ int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const
         j.first_pos = lo;
         rows = (int64_t)hi - lo + 1;
     }
-    j.freq = mk_scratch(e, (size_t)half * sizeof *j.freq + (size_t)(rows * K) * sizeof *j.table);
-    if (!j.freq) return MK_NOMEM;
-    j.table = (mk_real *)(void *)(j.freq + half);
-    for (int64_t i = 0; i < half; i++) j.freq[i] = pow(theta, -2 * (double)i / (double)K);
+    j.table = mk_scratch(e, (size_t)(rows * K) * sizeof *j.table);
+    if (!j.table) return MK_NOMEM;
     mk_for(e, rows, 20.0 * (double)K, table_range, &j);
     mk_for(e, T, 5 + 0.3 * (double)(H * K), rope_range, &j);
     return MK_OK;

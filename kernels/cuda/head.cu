@@ -42,72 +42,53 @@ int mk_cuda_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, d
     return MK_LAUNCH_ROWS(e, logprob_kernel, rows, V, rows, V, logits, (float)inv_temp, target, logp, entropy, lse);
 }
 
-/* With lp = log softmax(z)[i], p = exp lp, H the entropy:
-** d logp / d x_i = inv_temp ([i = target] - p), d H / d x_i = -inv_temp p (lp + H). */
-static __global__ void logprob_bwd_kernel(int64_t rows, int64_t V, const float *logits, float inv_temp,
-                                          const int32_t *target, const float *entropy, const float *lse,
-                                          const float *dlogp, const float *dentropy, float *dlogits) {
-    FOR_ROWS(r, rows) {
-        const float *x = logits + r * V;
-        float *dx = dlogits + r * V, l = lse[r];
-        float a = dlogp && target[r] >= 0 ? dlogp[r] * inv_temp : 0, b = dentropy ? dentropy[r] * inv_temp : 0;
-        float h = dentropy ? entropy[r] : 0;
-        FOR_COLUMNS(i, V) {
-            float lp = x[i] * inv_temp - l, p = expf(lp);
-            float v = b == 0 ? p * -a : p * fma_(-b, fmaxf(lp, -1000) + h, -a);
-            dx[i] = i == target[r] ? v + a : v;
-        }
-    }
-}
-
-int mk_cuda_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
-                        const int32_t *target, const mk_real *entropy, const mk_real *lse, const mk_real *dlogp,
-                        const mk_real *dentropy, mk_real *dlogits) {
-    return MK_LAUNCH_ROWS(e, logprob_bwd_kernel, rows, V, rows, V, logits, (float)inv_temp, target, entropy, lse, dlogp,
-                          dentropy, dlogits);
-}
-
 /* p (lp - lq), 0 where p is 0 */
 static __device__ __forceinline__ float log_ratio(float p, float lp, float lq) { return p > 0 ? lp - lq : 0; }
 
 static __global__ void kl_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp,
-                                 const float *lse, float *ref_lse, float *kl) {
+                                 const float *lse, const float *ref_lse, float *kl) {
     FOR_ROWS(r, rows) {
         const float *x = logits + r * V, *y = ref + r * V;
-        float lse_p = lse[r], lse_q = log_sum_exp(V, y, inv_temp, false).lse;
+        float lse_p = lse[r], lse_q = ref_lse[r];
         double sum = 0;
         FOR_COLUMNS(i, V) {
             float lp = x[i] * inv_temp - lse_p, lq = y[i] * inv_temp - lse_q, p = expf(lp);
             sum += (double)(p * log_ratio(p, lp, lq));
         }
         sum = block_sum(sum);
-        if (threadIdx.x != 0) continue;
-        kl[r] = (float)sum;
-        ref_lse[r] = lse_q;
+        if (threadIdx.x == 0) kl[r] = (float)sum;
     }
 }
 
 int mk_cuda_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits, double inv_temp,
-               const mk_real *lse, mk_real *ref_lse, mk_real *kl) {
+               const mk_real *lse, const mk_real *ref_lse, mk_real *kl) {
     return MK_LAUNCH_ROWS(e, kl_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, lse, ref_lse, kl);
 }
 
-static __global__ void kl_bwd_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp,
-                                     const float *lse, const float *ref_lse, const float *kl, const float *dkl,
-                                     float *dlogits) {
+/* With lp = log softmax(z)[i], p = exp lp, H the entropy: d logp / d x_i = inv_temp ([i = target] - p),
+** d H / d x_i = -inv_temp p (lp + H), and d KL / d x_i = inv_temp p (lp - lq - KL). */
+static __global__ void logprob_bwd_kernel(int64_t rows, int64_t V, const float *logits, const float *ref, float inv_temp,
+                                          const int32_t *target, const float *entropy, const float *lse, const float *ref_lse,
+                                          const float *kl, const float *dlogp, const float *dentropy, const float *dkl,
+                                          float *dlogits) {
     FOR_ROWS(r, rows) {
-        const float *x = logits + r * V, *y = ref + r * V;
-        float *dx = dlogits + r * V, c = dkl[r] * inv_temp, k = kl[r], lse_p = lse[r], lse_q = ref_lse[r];
+        const float *x = logits + r * V, *y = dkl ? ref + r * V : nullptr;
+        float *dx = dlogits + r * V, l = lse[r];
+        float a = dlogp && target[r] >= 0 ? dlogp[r] * inv_temp : 0, b = dentropy ? dentropy[r] * inv_temp : 0;
+        float h = dentropy ? entropy[r] : 0, c = dkl ? dkl[r] * inv_temp : 0, k = dkl ? kl[r] : 0, lse_q = dkl ? ref_lse[r] : 0;
         FOR_COLUMNS(i, V) {
-            float lp = x[i] * inv_temp - lse_p, lq = y[i] * inv_temp - lse_q, p = expf(lp);
-            dx[i] = fma_(c * p, log_ratio(p, lp, lq) - k, dx[i]);
+            float lp = x[i] * inv_temp - l, p = expf(lp);
+            float v = b == 0 ? p * -a : p * fma_(-b, fmaxf(lp, -1000) + h, -a);
+            if (i == target[r]) v += a;
+            dx[i] = y ? fma_(c * p, log_ratio(p, lp, y[i] * inv_temp - lse_q) - k, v) : v;
         }
     }
 }
 
-int mk_cuda_kl_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
-                   double inv_temp, const mk_real *lse, const mk_real *ref_lse, const mk_real *kl, const mk_real *dkl,
-                   mk_real *dlogits) {
-    return MK_LAUNCH_ROWS(e, kl_bwd_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, lse, ref_lse, kl, dkl,
-                          dlogits);
+int mk_cuda_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+                        double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
+                        const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
+                        const mk_real *dkl, mk_real *dlogits) {
+    return MK_LAUNCH_ROWS(e, logprob_bwd_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, target, entropy, lse,
+                          ref_lse, kl, dlogp, dentropy, dkl, dlogits);
 }

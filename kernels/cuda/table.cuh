@@ -14,7 +14,7 @@
     X(argreduce) X(cumsum) X(gemm) X(gemm_weight) X(matmul) X(softmax) X(softmax_bwd) X(rmsnorm) X(rmsnorm_bwd) \
     X(layernorm) X(layernorm_bwd) X(gather_rows) X(scatter_add_rows) X(pick) X(pick_bwd) \
     X(segment_sum) X(segment_sum_bwd) X(rope) X(swiglu) X(swiglu_bwd) X(attention) \
-    X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) X(kl_bwd) \
+    X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) \
     X(sample) X(rand_uniform) X(rand_normal) X(dropout) X(gae) X(ppo_clip) X(adamw) X(sgd) \
     X(sumsq)
 

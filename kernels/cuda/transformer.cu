@@ -5,20 +5,14 @@
 
 /* ---- rotary embedding --------------------------------------------------------------------------- */
 
-#define HALF_MAX 256
-
-struct frequencies {
-    double f[HALF_MAX]; /* theta^(-2 i / K), made on the host */
-};
-
-/* table[t][2][half]: cosine and sine of pos[t] f[i], made in double and rounded once */
-static __global__ void rope_table_kernel(int64_t T, int64_t half, const int32_t *pos, frequencies freq, float sign,
-                                         float *table) {
+/* table[t][2][half]: cosine and sine of pos[t] freq[i] times factor, made in double and rounded once */
+static __global__ void rope_table_kernel(int64_t T, int64_t half, const int32_t *pos, const double *freq, double factor,
+                                         float sign, float *table) {
     FOR_FLAT(at, T * half) {
         int64_t t = at / half, i = at % half;
-        double angle = (double)pos[t] * freq.f[i];
-        table[t * 2 * half + i] = (float)cos(angle);
-        table[t * 2 * half + half + i] = sign * (float)sin(angle);
+        double angle = (double)pos[t] * freq[i];
+        table[t * 2 * half + i] = (float)(factor * cos(angle));
+        table[t * 2 * half + half + i] = sign * (float)(factor * sin(angle));
     }
 }
 
@@ -38,23 +32,20 @@ static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const flo
 }
 
 template <class E>
-static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign, const void *x,
-                int64_t ldx, void *y, int64_t ldy) {
+static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor, int sign,
+                const void *x, int64_t ldx, void *y, int64_t ldy) {
     int64_t half = K / 2;
-    frequencies freq;
     if (T <= 0 || H <= 0 || half <= 0) return MK_OK;
-    if (half > HALF_MAX) return MK_UNSUPPORTED;
-    for (int64_t i = 0; i < HALF_MAX; i++) freq.f[i] = i < half ? pow(theta, -2 * (double)i / (double)K) : 0;
     float *table = static_cast<float *>(mk_cuda_scratch(e, (size_t)(T * 2 * half) * sizeof(float)));
     if (!table) return MK_NOMEM;
-    MK_TRY(MK_LAUNCH_FLAT(e, rope_table_kernel, T * half, T, half, pos, freq, sign < 0 ? -1.0f : 1.0f, table));
+    MK_TRY(MK_LAUNCH_FLAT(e, rope_table_kernel, T * half, T, half, pos, freq, factor, sign < 0 ? -1.0f : 1.0f, table));
     return MK_LAUNCH_FLAT(e, rope_kernel<E>, T * H * half, T, H, half, table, static_cast<const E *>(x), ldx, static_cast<E *>(y),
                           ldy);
 }
 
-int mk_cuda_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, double theta, int sign,
-                 const void *x, int64_t ldx, void *y, int64_t ldy) {
-    return MK_TYPED(rope, e, T, H, K, pos, theta, sign, x, ldx, y, ldy);
+int mk_cuda_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+                 int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
+    return MK_TYPED(rope, e, T, H, K, pos, freq, factor, sign, x, ldx, y, ldy);
 }
 
 /* ---- SwiGLU ------------------------------------------------------------------------------------- */

@@ -4,8 +4,8 @@
 ** one thread: a step has one hand-over to the other threads. The weights of a large one would be read once for each
 ** piece, so its rows stay together and the threads share the kernels.
 **
-** The kernels and their order are those of generate.c's step over tensors, which other devices take, and
-** kernels are row invariant: the bits are the same. A kernel call costs tens of nanoseconds. Weights are read
+** The kernels and their order are those of the forward pass over tensors (model.c), which walks the same steps (spec.h) and
+** which other devices take, and kernels are row invariant: the bits are the same. A kernel call costs tens of nanoseconds. Weights are read
 ** transposed, [in, out], and where that is wide in panels of some columns, one after the other: the form in which a
 ** product of few rows reads them where they lie. Where there is one row only, matrices that are multiplied by the same
 ** vector lie side by side, and so do their results: one product. The copies last as long as the call to generate and
@@ -38,6 +38,8 @@ struct mocl_decode {
     const mocl_generate_options *o;
     const mocl_decode_rows *rows;
     weight *linear; /* [layers][MOCL_LINEARS] */
+    mocl_step *steps; /* [layers][MOCL_STEPS_MAX] */
+    int *n_steps;     /* [layers] */
     weight head;
     bool large, single;     /* single: there is one row */
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
@@ -135,14 +137,36 @@ void mocl_decode_close(mocl_decode *d) {
     mocl_tensor_unref(d->work);
     for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
     mocl_free(d->linear);
+    mocl_free(d->steps);
+    mocl_free(d->n_steps);
     mocl_free(d);
 }
 
+enum { ROTATE_BOTH = 2 }; /* `which` of a rotation of q and k at once */
+
+/* The steps of each block. One row's keys lie behind its queries, so that one rotation serves both. */
+static void open_steps(mocl_decode *d) {
+    for (int64_t l = 0; l < d->layers; l++) {
+        mocl_step *p = d->steps + l * MOCL_STEPS_MAX;
+        int n = mocl_spec_steps(&d->m->config, l, p), kept = 0;
+        for (int i = 0; i < n; i++) {
+            if (d->single && p[i].kind == MOCL_STEP_ROPE && p[i].which == 1 && kept && p[kept - 1].kind == MOCL_STEP_ROPE)
+                p[kept - 1].which = ROTATE_BOTH;
+            else
+                p[kept++] = p[i];
+        }
+        d->n_steps[l] = kept;
+    }
+}
+
+/* what norms leave of a row: a mean and a deviation, or one deviation for each head */
+static int64_t row_numbers(const mocl_spec *c) { return c->heads > 2 ? c->heads : 2; }
+
 /* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [largest rank]; logits
-** [V]; one number */
+** [V]; numbers */
 static int64_t row_elements(const mocl_model *m) {
-    const mocl_model_config *c = &m->config;
-    return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + m->lora_rank + c->vocab + 1;
+    const mocl_spec *c = &m->config;
+    return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + m->lora_rank + c->vocab + row_numbers(c);
 }
 
 static int64_t count_pieces(const mocl_decode *d, int64_t rows) {
@@ -151,7 +175,7 @@ static int64_t count_pieces(const mocl_decode *d, int64_t rows) {
 }
 
 static bool is_large(const mocl_model *m) {
-    const mocl_model_config *c = &m->config;
+    const mocl_spec *c = &m->config;
     int64_t block = c->width * (2 * (c->heads + c->kv_heads) * c->head_size + 3 * c->ffn);
     return c->layers * block + c->vocab * c->width >= LARGE;
 }
@@ -173,15 +197,19 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     d->single = rows->most == 1;
     pieces = count_pieces(d, rows->most);
     d->linear = mocl_calloc(ctx, (size_t)n_linear, sizeof *d->linear);
-    if (!d->linear) {
-        mocl_free(d);
-        return mocl_nomem(ctx, (size_t)n_linear * sizeof(weight));
+    d->steps = mocl_calloc(ctx, (size_t)d->layers, MOCL_STEPS_MAX * sizeof *d->steps);
+    d->n_steps = mocl_calloc(ctx, (size_t)d->layers, sizeof *d->n_steps);
+    if (!d->linear || !d->steps || !d->n_steps) {
+        st = mocl_nomem(ctx, (size_t)n_linear * sizeof(weight));
+        goto fail;
     }
+    open_steps(d);
     for (int64_t l = 0; l < m->config.layers; l++) {
         weight *w = d->linear + l * MOCL_LINEARS;
         MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_Q, 3, &room), fail);
         MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_O, 1, &room), fail);
-        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_GATE, 2, &room), fail);
+        if (mocl_spec_has_linear(&m->config, MOCL_GATE)) MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_GATE, 2, &room), fail);
+        else MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_UP, 1, &room), fail);
         MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_DOWN, 1, &room), fail);
     }
     head = &d->head.w;
@@ -212,11 +240,15 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
     return k->gemm(e, 0, 0, n, rest, in, alpha, x, in, 0, mocl_real(w->t) + first * in, rest, 0, beta, y + first, out, 0, 1);
 }
 
-/* y [n, out] of x [n, in]; u is room for [n, rank]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
-    int code = w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
-    if (code || !w->a.t) return code;
-    code = times(k, e, &w->a, n, 1, x, 0, u);
+/* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
+static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *y) {
+    return w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
+}
+
+/* y += what the adapter adds; u is room for [n, rank] */
+static int add_adapter(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+    if (!w->a.t) return MK_OK;
+    int code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
 }
 
@@ -226,57 +258,148 @@ static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, con
         if (code_) return code_; \
     } while (0)
 
+/* What one piece works with: its rows and its buffers. */
+typedef struct piece {
+    mocl_decode *d;
+    mk_env *e;
+    int64_t first, n;              /* rows of the step */
+    mk_real *at[MOCL_REGISTERS];   /* [n, width of the register] */
+    mk_real *u, *logits, *number;  /* [n, rank], [n, V], [n, row_numbers] */
+} piece;
+
+static int norm(const piece *p, const mocl_norm *w, const mk_real *x, mk_real *y) {
+    const mocl_model *m = p->d->m;
+    const mk_table *k = m->dev->k;
+    const mocl_spec *c = &m->config;
+    if (c->norm == MOCL_NORM_LAYER)
+        return k->layernorm(p->e, p->n, c->width, x, mocl_real(w->w), mocl_real(w->b), c->norm_eps, y, p->number, p->number + p->n);
+    return k->rmsnorm(p->e, MK_F32, p->n, c->width, x, mocl_real(w->w), c->norm_eps, MK_F32, y, p->number);
+}
+
+/* y [n, columns] += one row that is the same for all */
+static int add_row(const piece *p, int64_t columns, const mk_real *row, mk_real *y) {
+    int64_t shape[2] = {p->n, columns}, full[2] = {columns, 1}, same[2] = {0, 1};
+    return p->d->m->dev->k->binary(p->e, MK_F32, MK_ADD, 2, shape, y, full, row, same, y);
+}
+
+static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
+    const mocl_tensor *bias = p->d->m->block[l].bias[s->which];
+    const weight *w = &p->d->linear[l * MOCL_LINEARS + s->which];
+    const mk_table *k = p->d->m->dev->k;
+    DO(product(k, p->e, w, p->n, p->at[s->from], p->at[s->to]));
+    if (bias) DO(add_row(p, bias->shape[0], mocl_real(bias), p->at[s->to]));
+    return add_adapter(k, p->e, w, p->n, p->at[s->from], p->u, p->at[s->to]);
+}
+
+static int run_attention(const piece *p, int64_t l) {
+    const mocl_decode_rows *rows = p->d->rows;
+    const mocl_spec *c = &p->d->m->config;
+    const mk_table *k = p->d->m->dev->k;
+    int64_t G = c->kv_heads, K = c->head_size, slab = rows->positions * G * K;
+    const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
+    mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
+    DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
+    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
+                               p->at[MOCL_AT_A]);
+}
+
+static int run_step(const piece *p, int64_t l, const mocl_step *s) {
+    const mocl_model *m = p->d->m;
+    const mocl_spec *c = &m->config;
+    const mk_table *k = m->dev->k;
+    const mocl_block_weights *b = &m->block[l];
+    mk_real *x = p->at[s->from], *z = p->at[s->with], *y = p->at[s->to];
+    int64_t heads[3] = {c->heads, c->kv_heads, c->heads + c->kv_heads}, K = c->head_size, stream = p->n * c->width, side = p->n * c->ffn,
+            one = 1;
+    switch (s->kind) {
+        case MOCL_STEP_NORM: return norm(p, &b->norm[s->which], x, y);
+        case MOCL_STEP_LINEAR: return run_linear(p, l, s);
+        case MOCL_STEP_HEAD_NORM:
+            return k->rmsnorm(p->e, MK_F32, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, MK_F32, y, p->number);
+        case MOCL_STEP_ROPE:
+            return k->rope(p->e, MK_F32, p->n, heads[s->which], K, p->d->rows->pos + p->first, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
+                           heads[s->which] * K, y, heads[s->which] * K);
+        case MOCL_STEP_ATTENTION: return run_attention(p, l);
+        case MOCL_STEP_ADD: return k->binary(p->e, MK_F32, MK_ADD, 1, &stream, x, &one, z, &one, y);
+        case MOCL_STEP_ACT: return k->unary(p->e, c->act, side, x, y, 0, 0);
+        case MOCL_STEP_MUL: return k->binary(p->e, MK_F32, MK_MUL, 1, &side, x, &one, z, &one, y);
+        case MOCL_STEP_SWIGLU: return k->swiglu(p->e, MK_F32, side, x, z, y);
+    }
+    return MK_ABSENT;
+}
+
+/* the residual stream in front of the first block */
+static int run_begin(const piece *p) {
+    const mocl_model *m = p->d->m;
+    const mocl_spec *c = &m->config;
+    const mk_table *k = m->dev->k;
+    int64_t all = p->n * c->width, one = 1;
+    mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
+    DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
+    if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
+    if (m->positions) {
+        DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));
+        DO(k->binary(p->e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
+    }
+    return m->embed_norm.w ? norm(p, &m->embed_norm, x, x) : MK_OK;
+}
+
+static int run_sample(const piece *p, const mk_real *states) {
+    mocl_decode *d = p->d;
+    const mocl_decode_rows *rows = d->rows;
+    const mocl_generate_options *o = d->o;
+    const mk_table *k = d->m->dev->k;
+    int64_t n = p->n, first = p->first, V = d->m->config.vocab, drawn = mocl_generate_vocab(o, d->m);
+    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
+    mk_real *logits = p->logits;
+    DO(product(k, p->e, &d->head, n, states, logits));
+    DO(k->reduce(p->e, MK_SUM, n, V, 1, logits, rows->sum + first));
+    for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
+        for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(p->e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
+    if (drawn == V) {
+        DO(k->sample(p->e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+    } else { /* row by row, since the kernel takes rows that lie one behind the other */
+        for (int64_t i = 0; i < n; i++)
+            DO(k->sample(p->e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first + i,
+                         rows->target + first + i));
+    }
+    return k->logprob(p->e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, p->number);
+}
+
+/* buffers of piece p, for n rows; what is multiplied by one vector where there is one row lies side by side */
+static void place(piece *t, int64_t p, int64_t n) {
+    const mocl_decode *d = t->d;
+    const mocl_spec *c = &d->m->config;
+    int64_t D = c->width, Q = c->heads * c->head_size, G = c->kv_heads * c->head_size;
+    const int64_t width[MOCL_REGISTERS] = {[MOCL_AT_X] = D, [MOCL_AT_H] = D, [MOCL_AT_Y] = D, [MOCL_AT_Q] = Q, [MOCL_AT_A] = Q,
+                                           [MOCL_AT_K] = G, [MOCL_AT_V] = G, [MOCL_AT_GATE] = c->ffn, [MOCL_AT_UP] = c->ffn};
+    static const mocl_register order[MOCL_REGISTERS] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_A, MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V,
+                                                        MOCL_AT_GATE, MOCL_AT_UP};
+    mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d->m);
+    for (int i = 0; i < MOCL_REGISTERS; i++) {
+        t->at[order[i]] = at;
+        at += n * width[order[i]];
+    }
+    t->u = at;
+    t->logits = t->u + n * d->m->lora_rank;
+    t->number = t->logits + n * c->vocab;
+}
+
 /* rows first .. first + n - 1 of the step, in piece p's buffers */
 static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     const mocl_model *m = d->m;
-    const mocl_model_config *c = &m->config;
-    const mocl_decode_rows *rows = d->rows;
-    const mocl_generate_options *o = d->o;
-    const mk_table *k = m->dev->k;
-    mk_env *e = d->large ? &m->dev->env : &d->env[p];
-    int64_t D = c->width, H = c->heads, G = c->kv_heads, K = c->head_size, F = c->ffn, V = c->vocab, one = 1, all = n * D;
-    int64_t slab = rows->positions * G * K;
-    int64_t drawn = mocl_generate_vocab(o, m);
-    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
-    const int32_t *slot = rows->slot + first, *pos = rows->pos + first;
-    mk_real *x = mocl_real(d->work) + p * d->piece_most * row_elements(m), *h = x + all, *y = h + all, *att = y + all,
-            *q = att + n * H * K, *key = q + n * H * K, *value = key + n * G * K, *gate = value + n * G * K,
-            *up = gate + n * F, *u = up + n * F, *logits = u + n * m->lora_rank, *number = logits + n * V;
-    DO(k->gather_rows(e, MK_F32, n, D, mocl_real(m->embed), rows->last + first, x));
-    for (int64_t l = 0; l < c->layers; l++) {
-        const mocl_block_weights *b = &m->block[l];
-        const weight *w = d->linear + l * MOCL_LINEARS;
-        mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
-        DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(b->attn_norm), c->norm_eps, MK_F32, h, number));
-        DO(product(k, e, &w[MOCL_Q], n, h, u, q));
-        DO(product(k, e, &w[MOCL_K], n, h, u, key));
-        DO(product(k, e, &w[MOCL_V], n, h, u, value));
-        DO(k->rope(e, MK_F32, n, d->single ? H + G : H, K, pos, c->rope_theta, 1, q, H * K, q, H * K)); /* one row: the keys follow */
-        if (!d->single) DO(k->rope(e, MK_F32, n, G, K, pos, c->rope_theta, 1, key, G * K, key, G * K));
-        DO(k->cache_put(e, MK_F32, n, G, K, slot, pos, slab, key, value, kc, vc));
-        DO(k->attention_cached(e, MK_F32, n, H, G, K, 1 / sqrt((double)K), slot, pos, slab, q, kc, vc, att));
-        DO(product(k, e, &w[MOCL_O], n, att, u, y));
-        DO(k->binary(e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
-        DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(b->mlp_norm), c->norm_eps, MK_F32, h, number));
-        DO(product(k, e, &w[MOCL_GATE], n, h, u, gate));
-        DO(product(k, e, &w[MOCL_UP], n, h, u, up));
-        DO(k->swiglu(e, MK_F32, n * F, gate, up, gate));
-        DO(product(k, e, &w[MOCL_DOWN], n, gate, u, y));
-        DO(k->binary(e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
+    piece t = {.d = d, .e = d->large ? &m->dev->env : &d->env[p], .first = first, .n = n};
+    mk_real *states = NULL;
+    place(&t, p, n);
+    states = t.at[MOCL_AT_X];
+    DO(run_begin(&t));
+    for (int64_t l = 0; l < d->layers; l++)
+        for (int i = 0; i < d->n_steps[l]; i++) DO(run_step(&t, l, &d->steps[l * MOCL_STEPS_MAX + i]));
+    if (m->norm.w) {
+        states = t.at[MOCL_AT_H];
+        DO(norm(&t, &m->norm, t.at[MOCL_AT_X], states));
     }
-    DO(k->rmsnorm(e, MK_F32, n, D, x, mocl_real(m->norm), c->norm_eps, MK_F32, h, number));
-    DO(product(k, e, &d->head, n, h, u, logits));
-    DO(k->reduce(e, MK_SUM, n, V, 1, logits, rows->sum + first));
-    for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
-        for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
-    if (drawn == V) {
-        DO(k->sample(e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
-    } else { /* row by row, since the kernel takes rows that lie one behind the other */
-        for (int64_t i = 0; i < n; i++)
-            DO(k->sample(e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first + i,
-                         rows->target + first + i));
-    }
-    return k->logprob(e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, number);
+    return run_sample(&t, states);
 }
 
 static void run_piece(void *arg, int64_t p) {

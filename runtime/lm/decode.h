@@ -4,14 +4,7 @@
 #ifndef MOCL_DECODE_H
 #define MOCL_DECODE_H
 
-#include "lm/model.h"
-
-#define MOCL_NEVER -1e30 /* a logit that cannot win or be drawn */
-
-/* the ids that may be drawn are those below */
-static inline int64_t mocl_generate_vocab(const mocl_generate_options *o, const mocl_model *m) {
-    return o->vocab > 0 && o->vocab < m->config.vocab ? o->vocab : m->config.vocab;
-}
+#include "lm/session.h"
 
 /* The rows a step works on: host arrays of generate.c, the active rows first, and the cache. */
 typedef struct mocl_decode_rows {

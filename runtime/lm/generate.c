@@ -1,4 +1,4 @@
-/* generate.c - sampling from a model with a key/value cache.
+/* generate.c - answers to a batch of prompts: a session (session.h) whose rows go on until they end.
 **
 ** The prompts run as one ragged batch; then each step feeds one token per unfinished row. Every product
 ** is row invariant and attention over the cache equals attention over the sequence, so the
@@ -18,8 +18,8 @@ enum { AHEAD = 8 };
 typedef struct run {
     mocl_model *m;
     const mocl_generate_options *o;
-    int64_t rows, capacity; /* capacity: positions per slot of the cache */
-    mocl_tensor **kcache, **vcache; /* [layers] of [rows, capacity, G, K] */
+    int64_t rows;
+    mocl_session *s;        /* holds the cache; its own tokens are those of the prompts */
     int64_t active;         /* unfinished rows, the first of the arrays below */
     int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
     int64_t group;          /* steps of the last group */
@@ -29,7 +29,6 @@ typedef struct run {
     int64_t step;
     mocl_decode_rows rows_of;
     mocl_decode *on_host; /* NULL where steps run over tensors */
-    int64_t layers;       /* of the model, which may go before the run is closed */
 } run;
 
 struct mocl_generation {
@@ -48,104 +47,35 @@ void mocl_generated_free(mocl_generated *g) {
     memset(g, 0, sizeof *g);
 }
 
-static mocl_status open_run(run *r) {
-    const mocl_model_config *c = &r->m->config;
+/* capacity: positions of a row */
+static mocl_status open_run(run *r, int64_t capacity) {
     mocl_ctx *ctx = r->m->ctx;
-    int64_t shape[4] = {r->rows, r->capacity, c->kv_heads, c->head_size};
     size_t n = (size_t)r->rows;
-    r->layers = c->layers;
-    r->kcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->kcache);
-    r->vcache = mocl_calloc(ctx, (size_t)c->layers, sizeof *r->vcache);
     r->row = mocl_calloc(ctx, n, sizeof *r->row);
     r->pos = mocl_calloc(ctx, n, sizeof *r->pos);
     r->last = mocl_calloc(ctx, n, sizeof *r->last);
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
     r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
     r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
-    if (!r->kcache || !r->vcache || !r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host)
-        return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
+    if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
     r->sum = r->host + n * AHEAD;
-    for (int64_t l = 0; l < c->layers; l++) {
-        MOCL_TRY(mocl_tensor_new(&r->kcache[l], r->m->dev, r->m->dtype, 4, shape));
-        MOCL_TRY(mocl_tensor_new(&r->vcache[l], r->m->dev, r->m->dtype, 4, shape));
-    }
+    MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, r->o->adapter));
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
-    r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = r->capacity, .slot = r->row, .pos = r->pos, .last = r->last,
-                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum, .kcache = r->kcache,
-                                    .vcache = r->vcache};
+    r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = capacity, .slot = r->row, .pos = r->pos, .last = r->last,
+                                    .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum,
+                                    .kcache = r->s->cache.k, .vcache = r->s->cache.v};
     return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
 
 static void close_run(run *r) {
     mocl_decode_close(r->on_host);
-    for (int64_t l = 0; l < r->layers; l++) {
-        if (r->kcache) mocl_tensor_unref(r->kcache[l]);
-        if (r->vcache) mocl_tensor_unref(r->vcache[l]);
-    }
-    mocl_free(r->kcache);
-    mocl_free(r->vcache);
+    mocl_session_close(r->s);
     mocl_free(r->row);
     mocl_free(r->pos);
     mocl_free(r->last);
     mocl_free(r->row_id);
     mocl_free(r->target);
     mocl_free(r->host);
-}
-
-/* puts keys and values of n tokens into the cache of block l */
-static mocl_status cache_put(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *qkv[3]) {
-    const mocl_model_config *c = &r->m->config;
-    return MOCL_KERNEL(r->m->dev, cache_put, r->m->dtype, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot),
-                       mocl_int(pos), r->capacity * c->kv_heads * c->head_size, mocl_tensor_data(qkv[1]),
-                       mocl_tensor_data(qkv[2]), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]));
-}
-
-/* att = attention of q to what the cache holds up to pos */
-static mocl_status cache_attend(run *r, int64_t l, mocl_tensor *slot, mocl_tensor *pos, mocl_tensor *q, mocl_tensor *att) {
-    const mocl_model_config *c = &r->m->config;
-    double scale = 1 / sqrt((double)c->head_size);
-    int64_t rows = slot->shape[0], slab = r->capacity * c->kv_heads * c->head_size;
-    return MOCL_KERNEL(r->m->dev, attention_cached, r->m->dtype, rows, c->heads, c->kv_heads, c->head_size, scale, mocl_int(slot),
-                       mocl_int(pos), slab, mocl_tensor_data(q), mocl_tensor_data(r->kcache[l]), mocl_tensor_data(r->vcache[l]),
-                       mocl_tensor_data(att));
-}
-
-/* hidden states of tokens (one or more per slot) while the cache fills. offsets NULL: one new token per
-** row, attending to its slot; else the prompts, attending within the batch, and the states of `rows`. */
-static mocl_status forward(mocl_tensor **hidden, run *r, mocl_tensor *tokens, mocl_tensor *slot, mocl_tensor *pos,
-                           mocl_tensor *offsets, mocl_tensor *rows) {
-    mocl_model *m = r->m;
-    const mocl_model_config *c = &m->config;
-    double scale = 1 / sqrt((double)c->head_size);
-    mocl_pass pass = {.adapter = r->o->adapter, .rows = rows};
-    mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
-    mocl_status st;
-    *hidden = NULL;
-    /* what the sampler drew is in range, and to look would be to wait */
-    MOCL_TRY(offsets ? mocl_index_select(&x, m->embed, tokens) : mocl_index_select_known(&x, m->embed, tokens));
-    for (int64_t l = 0; l < c->layers; l++) {
-        MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, pos, &pass), done);
-        MOCL_GOTO(cache_put(r, l, slot, pos, qkv), done);
-        if (offsets) {
-            MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
-        } else {
-            MOCL_GOTO(mocl_tensor_like(&att, qkv[0]), done);
-            MOCL_GOTO(cache_attend(r, l, slot, pos, qkv[0], att), done);
-        }
-        MOCL_GOTO(mocl_model_block_end(&x, m, l, att, &pass), done);
-        for (int i = 0; i < 3; i++) {
-            mocl_tensor_unref(qkv[i]);
-            qkv[i] = NULL;
-        }
-        mocl_tensor_unref(att);
-        att = NULL;
-    }
-    st = mocl_rmsnorm_to(hidden, x, m->norm, c->norm_eps, MK_F32);
-done:
-    for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);
-    mocl_tensor_unref(att);
-    mocl_tensor_unref(x);
-    return st;
 }
 
 /* What a group of steps leaves on the device. */
@@ -183,50 +113,11 @@ static mocl_status row_of(mocl_tensor **out, mocl_tensor *t, int64_t at) {
     return mocl_tensor_alias(out, t, 1, &n, &one, t->offset + at * n);
 }
 
-/* logits of `id` become such that it cannot win or be drawn */
-static mocl_status suppress(run *r, mocl_tensor *logits, int32_t id) {
-    int64_t one[2] = {r->active, 1}, zero[2] = {0, 0};
-    mocl_tensor *column = NULL, *low = NULL;
-    mocl_status st;
-    MOCL_GOTO(mocl_narrow(&column, logits, 1, id, 1), done);
-    MOCL_GOTO(mocl_tensor_full(&low, r->m->dev, MK_F32, 0, NULL, MOCL_NEVER), done);
-    st = MOCL_KERNEL(r->m->dev, copy, MK_F32, 2, one, mocl_real(low), zero, mocl_real(column), column->stride);
-done:
-    mocl_tensor_unref(low);
-    mocl_tensor_unref(column);
-    return st;
-}
-
 /* tokens of the active rows from their last hidden states [active, D], at step `at` of the group */
 static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
-    mocl_model *m = r->m;
-    const mocl_generate_options *o = r->o;
-    int64_t n = r->active, vocab = m->config.vocab, step = r->step + at, shape[2] = {n, vocab};
-    double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
-    int64_t choices = mocl_generate_vocab(o, m); /* the sampler takes rows that lie one behind the other */
-    mocl_tensor *logits = NULL, *lse = NULL, *states = NULL, *part = NULL, *choice = NULL;
-    int32_t *token = mocl_int(d->token) + at * n;
-    mk_real *logp = mocl_real(d->score) + at * n, *sum = logp + r->group * n;
-    mocl_status st;
-    MOCL_GOTO(mocl_tensor_new(&logits, m->dev, MK_F32, 2, shape), done);
-    MOCL_GOTO(mocl_tensor_new(&lse, m->dev, MK_F32, 1, &n), done);
-    MOCL_GOTO(mocl_to_dtype(&states, hidden, m->dtype), done);
-    MOCL_GOTO(mocl_logits(states, m->head, 0, n, mocl_real(logits)), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, reduce, MK_SUM, n, vocab, 1, mocl_real(logits), sum), done);
-    for (int64_t j = 0; j < o->n_eos && step < o->suppress_first; j++) MOCL_GOTO(suppress(r, logits, o->eos[j]), done);
-    MOCL_GOTO(mocl_narrow(&part, logits, 1, 0, choices), done);
-    MOCL_GOTO(mocl_tensor_contiguous(&choice, part), done); /* logits themselves where all are drawn from */
-    MOCL_GOTO(MOCL_KERNEL(m->dev, sample, n, choices, mocl_real(choice), inv_temp, o->top_k, o->top_p, o->key, (uint32_t)step,
-                          mocl_int(d->ids), token), done);
-    MOCL_GOTO(MOCL_KERNEL(m->dev, logprob, n, vocab, mocl_real(logits), inv_temp > 0 ? inv_temp : 1, token, logp, NULL,
-                          mocl_real(lse)), done);
-done:
-    mocl_tensor_unref(logits);
-    mocl_tensor_unref(lse);
-    mocl_tensor_unref(states);
-    mocl_tensor_unref(part);
-    mocl_tensor_unref(choice);
-    return st;
+    mk_real *logp = mocl_real(d->score) + at * r->active;
+    return mocl_draw(r->m, r->o, hidden, d->ids, r->step + at, mocl_int(d->token) + at * r->active, logp,
+                     logp + r->group * r->active);
 }
 
 static bool ends(const mocl_generate_options *o, int32_t token) {
@@ -271,41 +162,18 @@ static mocl_status advance(run *r, mocl_generated *g) {
 
 /* the prompts as one batch, and the first token of each row */
 static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens) {
-    mocl_model *m = r->m;
-    mocl_ctx *ctx = m->ctx;
-    int64_t n = offsets[r->rows];
     drawn d = {0};
-    mocl_tensor *hidden = NULL, *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
-    int32_t *buf = mocl_calloc(ctx, (size_t)n, 2 * sizeof *buf);
     mocl_status st;
-    if (!buf) return mocl_nomem(ctx, (size_t)n * 8);
     for (int64_t b = 0; b < r->rows; b++) {
-        for (int32_t i = offsets[b]; i < offsets[b + 1]; i++) {
-            buf[i] = (int32_t)b;
-            buf[n + i] = i - offsets[b];
-        }
-        r->target[b] = offsets[b + 1] - 1;
         r->row[b] = r->row_id[b] = (int32_t)b;
         r->pos[b] = offsets[b + 1] - offsets[b];
     }
-    MOCL_GOTO(mocl_tensor_i32(&t, m->dev, n, tokens), done);
-    MOCL_GOTO(mocl_tensor_i32(&slot, m->dev, n, buf), done);
-    MOCL_GOTO(mocl_tensor_i32(&pos, m->dev, n, buf + n), done);
-    MOCL_GOTO(mocl_tensor_i32(&off, m->dev, r->rows + 1, offsets), done);
-    MOCL_GOTO(mocl_tensor_i32(&last, m->dev, r->rows, r->target), done);
-    MOCL_GOTO(forward(&hidden, r, t, slot, pos, off, last), done);
+    MOCL_TRY(mocl_session_append(r->s, r->rows, NULL, offsets, tokens));
     MOCL_GOTO(drawn_new(&d, r, 1), done);
-    MOCL_GOTO(sample(r, hidden, &d, 0), done);
+    MOCL_GOTO(sample(r, r->s->hidden, &d, 0), done);
     st = drawn_read(&d, r);
 done:
-    mocl_free(buf);
     drawn_free(&d);
-    mocl_tensor_unref(hidden);
-    mocl_tensor_unref(t);
-    mocl_tensor_unref(slot);
-    mocl_tensor_unref(pos);
-    mocl_tensor_unref(off);
-    mocl_tensor_unref(last);
     return st;
 }
 
@@ -325,6 +193,7 @@ static mocl_status decode(run *r, int64_t group) {
     mocl_device *dev = r->m->dev;
     int64_t n = r->active, shape[2] = {group, n};
     mocl_tensor *last = NULL, *slot = NULL, *all_pos = NULL, *pos = NULL, *hidden = NULL;
+    mocl_pass pass = {.adapter = r->o->adapter, .cache = &r->s->cache, .known = true}; /* what the sampler drew is in range */
     drawn d = {0};
     mocl_status st;
     for (int64_t s = 0; s < group; s++)
@@ -332,11 +201,12 @@ static mocl_status decode(run *r, int64_t group) {
     MOCL_GOTO(drawn_new(&d, r, group), done);
     MOCL_GOTO(mocl_tensor_i32(&last, dev, n, r->last), done);
     MOCL_GOTO(mocl_tensor_i32(&slot, dev, n, r->row), done);
+    pass.slot = slot;
     MOCL_GOTO(mocl_tensor_from_host(&all_pos, dev, MK_I32, 2, shape, r->target), done);
     for (int64_t s = 0; s < group; s++) {
         MOCL_GOTO(mocl_poll(r->m->ctx), done);
         MOCL_GOTO(row_of(&pos, all_pos, s), done);
-        MOCL_GOTO(forward(&hidden, r, last, slot, pos, NULL, NULL), done);
+        MOCL_GOTO(mocl_model_forward(&hidden, r->m, last, pos, NULL, &pass), done);
         MOCL_GOTO(sample(r, hidden, &d, s), done);
         mocl_tensor_unref(hidden);
         mocl_tensor_unref(pos);
@@ -368,28 +238,13 @@ static mocl_status step(run *r, const mocl_generated *g) {
     return MOCL_OK;
 }
 
-static mocl_status check_options(mocl_ctx *ctx, const mocl_model *m, const mocl_generate_options *o) {
-    long long vocab = (long long)m->config.vocab;
-    for (int64_t i = 0; i < o->n_eos; i++)
-        if (o->eos[i] < 0 || o->eos[i] >= vocab)
-            return mocl_fail(ctx, MOCL_E_ARG, "generate: eos %d is outside the vocabulary of %lld", (int)o->eos[i], vocab);
-    if (o->vocab < 0 || o->vocab > vocab)
-        return mocl_fail(ctx, MOCL_E_ARG, "generate: vocab_size = %lld is outside 1 .. %lld, the model's", (long long)o->vocab, vocab);
-    if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
-                                                (long long)o->max_new_tokens);
-    if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
-    if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
-    if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
-    return MOCL_OK;
-}
-
 /* checks what is wanted, and makes the run and the room for its results */
 static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
     mocl_model *m = r->m;
     mocl_ctx *ctx = m->ctx;
     const mocl_generate_options *o = r->o;
     int64_t longest = 0, rows = r->rows;
-    MOCL_TRY(check_options(ctx, m, o));
+    MOCL_TRY(mocl_generate_check(ctx, m, o));
     if (rows < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: there are no prompts");
     for (int64_t b = 0; b < rows; b++) {
         int64_t n = offsets[b + 1] - offsets[b];
@@ -400,7 +255,6 @@ static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
                              (long long)b + 1, (long long)n, (long long)m->config.positions);
         if (n > longest) longest = n;
     }
-    r->capacity = longest + o->max_new_tokens < m->config.positions ? longest + o->max_new_tokens : m->config.positions;
     g->rows = rows;
     g->max_new_tokens = o->max_new_tokens;
     size_t room;
@@ -410,7 +264,7 @@ static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
     g->length = mocl_calloc(ctx, (size_t)rows, sizeof *g->length);
     g->finished = mocl_calloc(ctx, (size_t)rows, sizeof *g->finished);
     if (!g->token || !g->logp || !g->length || !g->finished) return mocl_nomem(ctx, room * 8);
-    return open_run(r);
+    return open_run(r, longest + o->max_new_tokens < m->config.positions ? longest + o->max_new_tokens : m->config.positions);
 }
 
 mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, const int32_t *offsets, const int32_t *tokens,

@@ -1,4 +1,4 @@
-/* model.c - the decoder: weights, adapters and the forward pass over ragged batches */
+/* model.c - a model: its weights, its adapters, and the one forward pass, over ragged batches and with a cache */
 #include "lm/model.h"
 
 #include <math.h>
@@ -10,38 +10,7 @@ static const char *const linear_names[MOCL_LINEARS] = {
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
 };
 
-mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c) {
-    const struct {
-        const char *name;
-        int64_t v, max;
-    } sizes[] = {{"vocab_size", c->vocab, 1 << 24},      {"hidden_size", c->width, 1 << 20},
-                 {"num_hidden_layers", c->layers, 4096}, {"num_attention_heads", c->heads, 4096},
-                 {"num_key_value_heads", c->kv_heads, 4096}, {"head_dim", c->head_size, 4096},
-                 {"intermediate_size", c->ffn, 1 << 22}, {"max_position_embeddings", c->positions, 1 << 24}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (sizes[i].v < 1 || sizes[i].v > sizes[i].max)
-            return mocl_fail(ctx, MOCL_E_ARG, "model config: %s = %lld is outside 1 .. %lld", sizes[i].name,
-                             (long long)sizes[i].v, (long long)sizes[i].max);
-    if (c->heads % c->kv_heads)
-        return mocl_fail(ctx, MOCL_E_ARG, "model config: num_attention_heads %lld is no multiple of num_key_value_heads %lld",
-                         (long long)c->heads, (long long)c->kv_heads);
-    if (c->head_size % 2) return mocl_fail(ctx, MOCL_E_ARG, "model config: head_dim %lld must be even for the rotary embedding",
-                                           (long long)c->head_size);
-    if (!(c->norm_eps > 0) || !(c->rope_theta > 0) || isinf(c->norm_eps) || isinf(c->rope_theta))
-        return mocl_fail(ctx, MOCL_E_ARG, "model config: rms_norm_eps and rope_theta must be positive and finite");
-    return MOCL_OK;
-}
-
 const char *mocl_model_linear_name(int which) { return linear_names[which]; }
-
-/* [out, in] of linear i */
-static void linear_shape(const mocl_model_config *c, int i, int64_t shape[2]) {
-    int64_t q = c->heads * c->head_size, kv = c->kv_heads * c->head_size;
-    const int64_t all[MOCL_LINEARS][2] = {{q, c->width},      {kv, c->width},     {kv, c->width},    {c->width, q},
-                                          {c->ffn, c->width}, {c->ffn, c->width}, {c->width, c->ffn}};
-    shape[0] = all[i][0];
-    shape[1] = all[i][1];
-}
 
 static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int64_t cols, mk_dtype dtype, double std,
                           uint64_t key, uint64_t stream) {
@@ -54,48 +23,101 @@ static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int
     return st;
 }
 
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, mk_dtype dtype,
-                           uint64_t key) {
+/* what gives a new model its weights: a random stream, which moves on with each matrix, or nothing */
+typedef struct source {
+    uint64_t key, stream;
+    bool draws;
+} source;
+
+/* A matrix of weights: normal with standard deviation std, or with whatever is in the memory. */
+static mocl_status matrix(mocl_tensor **out, const mocl_model *m, int64_t rows, int64_t cols, double std, source *s) {
+    int64_t shape[2] = {rows, cols};
+    if (!s->draws) return mocl_tensor_new(out, m->dev, m->dtype, 2, shape);
+    return normal(out, m->dev, rows, cols, m->dtype, std, s->key, s->stream++);
+}
+
+/* A norm of n numbers: ones, and zeros for the bias of a layer norm. */
+static mocl_status new_norm(mocl_norm *norm, mocl_device *dev, mocl_norm_kind kind, int64_t n) {
+    MOCL_TRY(mocl_tensor_full(&norm->w, dev, MK_F32, 1, &n, 1));
+    return kind == MOCL_NORM_LAYER ? mocl_tensor_full(&norm->b, dev, MK_F32, 1, &n, 0) : MOCL_OK;
+}
+
+static void free_norm(mocl_norm *norm) {
+    mocl_tensor_unref(norm->w);
+    mocl_tensor_unref(norm->b);
+}
+
+static mocl_status new_block(mocl_model *m, mocl_block_weights *b, source *s) {
+    const mocl_spec *c = &m->config;
+    double residual = 1 / sqrt(2.0 * (double)c->layers);
+    for (int i = 0; i < 2; i++) {
+        MOCL_TRY(new_norm(&b->norm[i], m->dev, c->norm, c->width));
+        if (c->qk_norm) MOCL_TRY(mocl_tensor_full(&b->head_norm[i], m->dev, MK_F32, 1, &c->head_size, 1));
+    }
+    for (int i = 0; i < MOCL_LINEARS; i++) {
+        int64_t shape[2];
+        if (!mocl_spec_has_linear(c, i)) continue;
+        mocl_spec_linear_shape(c, i, shape);
+        double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
+        mocl_tensor *drawn = NULL;
+        MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
+        b->linear[i] = mocl_weight_of(drawn);
+        if (c->biases >> i & 1) MOCL_TRY(mocl_tensor_full(&b->bias[i], m->dev, MK_F32, 1, shape, 0));
+    }
+    return MOCL_OK;
+}
+
+/* What is in front of the blocks and behind them. */
+static mocl_status new_ends(mocl_model *m, source *s) {
+    const mocl_spec *c = &m->config;
+    int64_t rows = c->position_offset + c->positions;
+    MOCL_TRY(matrix(&m->embed, m, c->vocab, c->width, .05, s));
+    if (c->head == MOCL_HEAD_TIED) m->head = mocl_tensor_ref(m->embed);
+    if (c->head == MOCL_HEAD_UNTIED)
+        MOCL_TRY(matrix(&m->head, m, c->vocab, c->width, 1 / sqrt(3.0 * (double)c->width), s));
+    if (c->final_norm) MOCL_TRY(new_norm(&m->norm, m->dev, c->norm, c->width));
+    if (c->embed_norm) MOCL_TRY(new_norm(&m->embed_norm, m->dev, c->norm, c->width));
+    if (c->position == MOCL_POSITIONS_LEARNED)
+        MOCL_TRY(matrix(&m->positions, m, rows, c->width, .05, s));
+    if (c->types) MOCL_TRY(matrix(&m->types, m, c->types, c->width, .05, s));
+    if (c->position != MOCL_POSITIONS_ROPE) return MOCL_OK;
+    return mocl_rope_table(&m->rope, m->dev, c->head_size / 2, c->rope_freq, c->rope_theta);
+}
+
+static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dtype) {
+    if (dtype != MK_F32 && dtype != MK_BF16)
+        return mocl_fail(dev->ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
+    if (dtype == MK_F32) return MOCL_OK;
+    if (!dev->k->bf16)
+        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load "
+                                                  "too), or device=cuda", dev->name);
+    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU)
+        return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 "
+                                               "alone; use dtype=f32");
+    return MOCL_OK;
+}
+
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key,
+                           bool draw) {
     mocl_ctx *ctx = dev->ctx;
     mocl_status st;
-    uint64_t stream = 0;
+    source s = {.key = key, .draws = draw};
     *out = NULL;
-    MOCL_TRY(mocl_model_config_check(ctx, config));
-    if (dtype != MK_F32 && dtype != MK_BF16)
-        return mocl_fail(ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
-    if (dtype == MK_BF16 && !dev->k->bf16)
-        return mocl_fail(ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load too), "
-                                             "or device=cuda", dev->name);
+    MOCL_TRY(mocl_spec_check(ctx, spec));
+    MOCL_TRY(check_dtype(dev, spec, dtype));
     mocl_model *m = mocl_calloc(ctx, 1, sizeof *m);
     if (!m) return mocl_nomem(ctx, sizeof *m);
     m->ctx = ctx;
     m->dev = dev;
-    m->config = *config;
     m->dtype = dtype;
-    const mocl_model_config *c = &m->config;
-    m->block = mocl_calloc(ctx, (size_t)c->layers, sizeof *m->block);
+    MOCL_GOTO(mocl_spec_copy(&m->config, ctx, spec), fail);
+    m->block = mocl_calloc(ctx, (size_t)spec->layers, sizeof *m->block);
     if (!m->block) {
-        mocl_free(m);
-        return mocl_nomem(ctx, (size_t)config->layers * sizeof *m->block);
+        st = mocl_nomem(ctx, (size_t)spec->layers * sizeof *m->block);
+        goto fail;
     }
-    double residual = 1 / sqrt(2.0 * (double)c->layers);
-    MOCL_GOTO(normal(&m->embed, dev, c->vocab, c->width, dtype, .05, key, stream++), fail);
-    if (c->tied) m->head = mocl_tensor_ref(m->embed);
-    else MOCL_GOTO(normal(&m->head, dev, c->vocab, c->width, dtype, 1 / sqrt(3.0 * (double)c->width), key, stream++), fail);
-    MOCL_GOTO(mocl_tensor_full(&m->norm, dev, MK_F32, 1, &c->width, 1), fail);
-    for (int64_t l = 0; l < c->layers; l++) {
-        mocl_block_weights *b = &m->block[l];
-        MOCL_GOTO(mocl_tensor_full(&b->attn_norm, dev, MK_F32, 1, &c->width, 1), fail);
-        MOCL_GOTO(mocl_tensor_full(&b->mlp_norm, dev, MK_F32, 1, &c->width, 1), fail);
-        for (int i = 0; i < MOCL_LINEARS; i++) {
-            int64_t shape[2];
-            linear_shape(c, i, shape);
-            double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
-            mocl_tensor *drawn = NULL;
-            MOCL_GOTO(normal(&drawn, dev, shape[0], shape[1], dtype, std, key, stream++), fail);
-            b->linear[i] = mocl_weight_of(drawn);
-        }
-    }
+    MOCL_GOTO(new_ends(m, &s), fail);
+    for (int64_t l = 0; l < spec->layers; l++) MOCL_GOTO(new_block(m, &m->block[l], &s), fail);
     *out = m;
     return MOCL_OK;
 fail:
@@ -113,21 +135,32 @@ void mocl_model_drop_lora(mocl_model *m) {
         }
     }
     m->lora_rank = 0;
+    m->changes++;
 }
 
 void mocl_model_free(mocl_model *m) {
     if (!m) return;
-    mocl_model_drop_lora(m);
-    for (int64_t l = 0; l < m->config.layers; l++) {
+    if (m->block) mocl_model_drop_lora(m);
+    for (int64_t l = 0; m->block && l < m->config.layers; l++) {
         mocl_block_weights *b = &m->block[l];
-        mocl_tensor_unref(b->attn_norm);
-        mocl_tensor_unref(b->mlp_norm);
-        for (int i = 0; i < MOCL_LINEARS; i++) mocl_weight_free(&b->linear[i]);
+        for (int i = 0; i < 2; i++) {
+            free_norm(&b->norm[i]);
+            mocl_tensor_unref(b->head_norm[i]);
+        }
+        for (int i = 0; i < MOCL_LINEARS; i++) {
+            mocl_weight_free(&b->linear[i]);
+            mocl_tensor_unref(b->bias[i]);
+        }
     }
     mocl_tensor_unref(m->embed);
-    mocl_tensor_unref(m->norm);
+    mocl_tensor_unref(m->positions);
+    mocl_tensor_unref(m->types);
     mocl_tensor_unref(m->head);
+    mocl_tensor_unref(m->rope);
+    free_norm(&m->embed_norm);
+    free_norm(&m->norm);
     mocl_free(m->block);
+    mocl_spec_free(&m->config);
     mocl_free(m);
 }
 
@@ -144,6 +177,8 @@ static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, doub
         if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
         if (rank && !isfinite(plan[i].alpha))
             return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %g is no finite number", mocl_shown(plan[i].alpha));
+        if (rank && !mocl_spec_has_linear(&m->config, (int)(i % MOCL_LINEARS)))
+            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: the blocks of this model have no %s", linear_names[i % MOCL_LINEARS]);
         if (rank > *largest) *largest = rank;
     }
     if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", mocl_shown(dropout));
@@ -152,7 +187,7 @@ static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, doub
 }
 
 mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, double dropout, bool rslora, uint64_t key) {
-    const mocl_model_config *c = &m->config;
+    const mocl_spec *c = &m->config;
     uint64_t stream = 0;
     int64_t largest;
     mocl_status st;
@@ -163,7 +198,7 @@ mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, do
             mocl_adapter *ad = &m->block[l].adapter[i];
             int64_t shape[2], rank = plan[l * MOCL_LINEARS + i].rank;
             if (!rank) continue;
-            linear_shape(c, i, shape);
+            mocl_spec_linear_shape(c, i, shape);
             int64_t b_shape[2] = {shape[0], rank};
             MOCL_GOTO(normal(&ad->a, m->dev, rank, shape[1], MK_F32, 1 / sqrt(3.0 * (double)shape[1]), key, stream++), fail);
             MOCL_GOTO(mocl_tensor_full(&ad->b, m->dev, MK_F32, 2, b_shape, 0), fail);
@@ -219,34 +254,119 @@ mocl_status mocl_model_merge_lora(mocl_model *m) {
     return st;
 }
 
-mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg) {
-    char name[128];
-    if (!lora) MOCL_TRY(fn(arg, "model.embed_tokens.weight", m->embed));
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        mocl_block_weights *b = &m->block[l];
-        if (!lora) {
-            snprintf(name, sizeof name, "model.layers.%lld.input_layernorm.weight", (long long)l);
-            MOCL_TRY(fn(arg, name, b->attn_norm));
-        }
-        for (int i = 0; i < MOCL_LINEARS; i++) {
-            if (!lora) {
-                snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)l, linear_names[i]);
-                MOCL_TRY(fn(arg, name, b->linear[i].part[0]));
-            } else if (b->adapter[i].a) {
-                snprintf(name, sizeof name, "model.layers.%lld.%s.lora_A.weight", (long long)l, linear_names[i]);
-                MOCL_TRY(fn(arg, name, b->adapter[i].a));
-                snprintf(name, sizeof name, "model.layers.%lld.%s.lora_B.weight", (long long)l, linear_names[i]);
-                MOCL_TRY(fn(arg, name, b->adapter[i].b));
-            }
-        }
-        if (!lora) {
-            snprintf(name, sizeof name, "model.layers.%lld.post_attention_layernorm.weight", (long long)l);
-            MOCL_TRY(fn(arg, name, b->mlp_norm));
-        }
+/* ---- names ---- */
+
+typedef struct visit {
+    mocl_model_visitor fn;
+    void *arg;
+} visit;
+
+/* fn for the tensor of this name, prefix and name put together; nothing where there is none */
+static mocl_status one(const visit *v, const char *prefix, const char *name, mocl_tensor *t) {
+    char whole[128];
+    if (!t) return MOCL_OK;
+    snprintf(whole, sizeof whole, "%s%s", prefix, name);
+    return v->fn(v->arg, whole, t);
+}
+
+static mocl_status visit_norm(const visit *v, const char *prefix, const char *name, const mocl_norm *norm) {
+    char whole[96];
+    snprintf(whole, sizeof whole, "%s%s", prefix, name);
+    MOCL_TRY(one(v, whole, ".weight", norm->w));
+    return one(v, whole, ".bias", norm->b);
+}
+
+static mocl_status visit_base(const visit *v, const char *prefix, const mocl_block_weights *b) {
+    char name[64];
+    MOCL_TRY(visit_norm(v, prefix, "input_layernorm", &b->norm[0]));
+    for (int i = 0; i < MOCL_LINEARS; i++) {
+        snprintf(name, sizeof name, "%s.weight", linear_names[i]);
+        MOCL_TRY(one(v, prefix, name, b->linear[i].part[0]));
+        snprintf(name, sizeof name, "%s.bias", linear_names[i]);
+        MOCL_TRY(one(v, prefix, name, b->bias[i]));
     }
-    if (!lora) MOCL_TRY(fn(arg, "model.norm.weight", m->norm));
-    if (!lora && !m->config.tied) MOCL_TRY(fn(arg, "lm_head.weight", m->head));
+    MOCL_TRY(one(v, prefix, "self_attn.q_norm.weight", b->head_norm[0]));
+    MOCL_TRY(one(v, prefix, "self_attn.k_norm.weight", b->head_norm[1]));
+    return visit_norm(v, prefix, "post_attention_layernorm", &b->norm[1]);
+}
+
+static mocl_status visit_adapters(const visit *v, const char *prefix, const mocl_block_weights *b) {
+    char name[64];
+    for (int i = 0; i < MOCL_LINEARS; i++) {
+        snprintf(name, sizeof name, "%s.lora_A.weight", linear_names[i]);
+        MOCL_TRY(one(v, prefix, name, b->adapter[i].a));
+        snprintf(name, sizeof name, "%s.lora_B.weight", linear_names[i]);
+        MOCL_TRY(one(v, prefix, name, b->adapter[i].b));
+    }
     return MOCL_OK;
+}
+
+mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg) {
+    const visit v = {fn, arg};
+    char prefix[48];
+    if (!lora) {
+        MOCL_TRY(one(&v, "model.", "embed_tokens.weight", m->embed));
+        MOCL_TRY(one(&v, "model.", "embed_positions.weight", m->positions));
+        MOCL_TRY(one(&v, "model.", "embed_types.weight", m->types));
+        MOCL_TRY(visit_norm(&v, "model.", "embed_norm", &m->embed_norm));
+    }
+    for (int64_t l = 0; l < m->config.layers; l++) {
+        snprintf(prefix, sizeof prefix, "model.layers.%lld.", (long long)l);
+        MOCL_TRY((lora ? visit_adapters : visit_base)(&v, prefix, &m->block[l]));
+    }
+    if (lora) return MOCL_OK;
+    MOCL_TRY(visit_norm(&v, "model.", "norm", &m->norm));
+    return m->config.head == MOCL_HEAD_UNTIED ? one(&v, "", "lm_head.weight", m->head) : MOCL_OK;
+}
+
+/* ---- the cache ---- */
+
+mocl_status mocl_cache_open(mocl_cache *cache, mocl_model *m, int64_t rows, int64_t capacity) {
+    const mocl_spec *c = &m->config;
+    int64_t shape[4] = {rows, capacity, c->kv_heads, c->head_size};
+    *cache = (mocl_cache){.rows = rows, .capacity = capacity, .layers = c->layers};
+    cache->k = mocl_calloc(m->ctx, (size_t)c->layers, sizeof *cache->k);
+    cache->v = mocl_calloc(m->ctx, (size_t)c->layers, sizeof *cache->v);
+    if (!cache->k || !cache->v) return mocl_nomem(m->ctx, (size_t)c->layers * sizeof *cache->k);
+    for (int64_t l = 0; l < c->layers; l++) {
+        MOCL_TRY(mocl_tensor_new(&cache->k[l], m->dev, m->dtype, 4, shape));
+        MOCL_TRY(mocl_tensor_new(&cache->v[l], m->dev, m->dtype, 4, shape));
+    }
+    return MOCL_OK;
+}
+
+void mocl_cache_close(mocl_cache *cache) {
+    for (int64_t l = 0; l < cache->layers; l++) {
+        if (cache->k) mocl_tensor_unref(cache->k[l]);
+        if (cache->v) mocl_tensor_unref(cache->v[l]);
+    }
+    mocl_free(cache->k);
+    mocl_free(cache->v);
+    *cache = (mocl_cache){0};
+}
+
+/* elements between two slots */
+static int64_t slab(const mocl_model *m, const mocl_cache *cache) {
+    return cache->capacity * m->config.kv_heads * m->config.head_size;
+}
+
+/* puts keys and values of new tokens into the cache of block l */
+static mocl_status cache_put(mocl_model *m, int64_t l, const mocl_pass *pass, mocl_tensor *pos, mocl_tensor *k, mocl_tensor *v) {
+    const mocl_spec *c = &m->config;
+    mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
+    return MOCL_KERNEL(m->dev, cache_put, m->dtype, slot->shape[0], c->kv_heads, c->head_size, mocl_int(slot), mocl_int(pos),
+                       slab(m, pass->cache), mocl_tensor_data(k), mocl_tensor_data(v), mocl_tensor_data(kc), mocl_tensor_data(vc));
+}
+
+/* *att = attention of q to what the cache of block l holds up to each token's own position */
+static mocl_status cache_attend(mocl_tensor **att, mocl_model *m, int64_t l, const mocl_pass *pass, mocl_tensor *pos, mocl_tensor *q) {
+    const mocl_spec *c = &m->config;
+    mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
+    double scale = mocl_spec_scale(c, l);
+    MOCL_TRY(mocl_tensor_like(att, q));
+    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
+                       mocl_int(slot), mocl_int(pos), slab(m, pass->cache), mocl_tensor_data(q), mocl_tensor_data(kc),
+                       mocl_tensor_data(vc), mocl_tensor_data(*att));
 }
 
 /* ---- forward ---- */
@@ -257,93 +377,139 @@ mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int w
     mocl_lora lora = {.a = ad->a, .b = ad->b, .scale = ad->scale, .dropout = pass->train ? m->lora_dropout : 0, .key = pass->key,
                       .stream = pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which),
                       .end = -1};
-    return mocl_linear(out, x, &b->linear[which], NULL, pass->adapter && ad->a ? &lora : NULL);
+    return mocl_linear(out, x, &b->linear[which], b->bias[which], pass->adapter && ad->a ? &lora : NULL);
 }
 
-mocl_status mocl_model_qkv(mocl_tensor *qkv[3], mocl_model *m, int64_t l, mocl_tensor *x, mocl_tensor *positions,
-                           const mocl_pass *pass) {
-    const mocl_model_config *c = &m->config;
-    mocl_tensor *h = NULL, *flat = NULL, *split = NULL;
+/* x normed, in `dtype` */
+static mocl_status apply_norm(mocl_tensor **out, const mocl_model *m, const mocl_norm *norm, mocl_tensor *x, mk_dtype dtype) {
+    if (m->config.norm == MOCL_NORM_LAYER) return mocl_layernorm(out, x, norm->w, norm->b, m->config.norm_eps);
+    return mocl_rmsnorm_to(out, x, norm->w, m->config.norm_eps, dtype);
+}
+
+/* What the steps of a block work on. */
+typedef struct walk {
+    mocl_model *m;
+    mocl_tensor *positions, *offsets;
+    const mocl_pass *pass;
+    mocl_tensor *at[MOCL_REGISTERS];
+} walk;
+
+/* takes over t */
+static void put(walk *w, mocl_register to, mocl_tensor *t) {
+    mocl_tensor_unref(w->at[to]);
+    w->at[to] = t;
+}
+
+/* register r becomes [T, heads, head_size] where n is 3, or [T, all of them] where it is 2 */
+static mocl_status shape_as(walk *w, mocl_register r, int n) {
+    int64_t shape[3] = {w->at[r]->shape[0], -1, w->m->config.head_size};
+    mocl_tensor *t = NULL;
+    if (w->at[r]->ndim == n) return MOCL_OK;
+    MOCL_TRY(mocl_reshape(&t, w->at[r], n, shape));
+    put(w, r, t);
+    return MOCL_OK;
+}
+
+/* register r := some rows of it */
+static mocl_status take_rows(walk *w, mocl_register r) {
+    mocl_tensor *some = NULL;
+    MOCL_TRY(mocl_index_select(&some, w->at[r], w->pass->rows));
+    put(w, r, some);
+    return MOCL_OK;
+}
+
+static mocl_status attend(walk *w, int64_t l) {
+    mocl_model *m = w->m;
+    const mocl_spec *c = &m->config;
+    const mocl_pass *pass = w->pass;
+    mocl_tensor *att = NULL;
+    for (int i = 0; i < 3; i++) MOCL_TRY(shape_as(w, (mocl_register[]){MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V}[i], 3));
+    mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
+    if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, mocl_spec_scale(c, l), c->causal)
+                                : cache_attend(&att, m, l, pass, w->positions, q);
+    put(w, MOCL_AT_A, att);
+    if (st) return st;
+    MOCL_TRY(shape_as(w, MOCL_AT_A, 2));
+    if (!pass->rows || l != c->layers - 1) return MOCL_OK;
+    MOCL_TRY(take_rows(w, MOCL_AT_A));
+    return take_rows(w, MOCL_AT_X);
+}
+
+static mocl_status run_step(walk *w, int64_t l, const mocl_step *p) {
+    mocl_model *m = w->m;
+    const mocl_block_weights *b = &m->block[l];
+    mocl_tensor *y = NULL;
+    if (p->kind == MOCL_STEP_HEAD_NORM || p->kind == MOCL_STEP_ROPE) MOCL_TRY(shape_as(w, p->from, 3));
+    mocl_tensor *x = w->at[p->from], *z = w->at[p->with];
+    switch (p->kind) {
+        case MOCL_STEP_NORM: MOCL_TRY(apply_norm(&y, m, &b->norm[p->which], x, x->dtype)); break;
+        case MOCL_STEP_LINEAR: MOCL_TRY(mocl_model_linear(&y, m, l, p->which, x, w->pass)); break;
+        case MOCL_STEP_HEAD_NORM: MOCL_TRY(mocl_rmsnorm(&y, x, b->head_norm[p->which], m->config.norm_eps)); break;
+        case MOCL_STEP_ROPE: MOCL_TRY(mocl_rope(&y, x, w->positions, m->rope, m->config.rope_factor)); break;
+        case MOCL_STEP_ATTENTION: return attend(w, l);
+        case MOCL_STEP_ADD: MOCL_TRY(mocl_binary(&y, MK_ADD, x, z)); break;
+        case MOCL_STEP_ACT: MOCL_TRY(mocl_unary(&y, m->config.act, x, 0, 0)); break;
+        case MOCL_STEP_MUL: MOCL_TRY(mocl_binary(&y, MK_MUL, x, z)); break;
+        case MOCL_STEP_SWIGLU: MOCL_TRY(mocl_swiglu(&y, x, z)); break;
+    }
+    put(w, p->to, y);
+    return MOCL_OK;
+}
+
+static mocl_status run_block(walk *w, int64_t l) {
+    mocl_step steps[MOCL_STEPS_MAX];
+    int n = mocl_spec_steps(&w->m->config, l, steps);
+    for (int i = 0; i < n; i++) {
+        MOCL_TRY(run_step(w, l, &steps[i]));
+        for (int r = 0; r < MOCL_REGISTERS; r++)
+            if (steps[i].dead >> r & 1) put(w, (mocl_register)r, NULL);
+    }
+    return MOCL_OK;
+}
+
+/* rows `idx` of a table of embeddings, which are added to X where it holds something */
+static mocl_status embed(walk *w, mocl_tensor *table, mocl_tensor *idx) {
+    mocl_tensor *y = NULL, *sum = NULL, *x = w->at[MOCL_AT_X];
+    MOCL_TRY(w->pass->known ? mocl_index_select_known(&y, table, idx) : mocl_index_select(&y, table, idx));
+    if (x) {
+        mocl_status st = mocl_binary(&sum, MK_ADD, x, y);
+        mocl_tensor_unref(y);
+        if (st) return st;
+    }
+    put(w, MOCL_AT_X, x ? sum : y);
+    return MOCL_OK;
+}
+
+/* the residual stream in front of the first block */
+static mocl_status begin(walk *w, mocl_tensor *tokens) {
+    mocl_model *m = w->m;
+    const mocl_spec *c = &m->config;
+    mocl_tensor *table = NULL, *types = NULL, *y = NULL;
     mocl_status st;
-    qkv[0] = qkv[1] = qkv[2] = NULL;
-    MOCL_GOTO(mocl_rmsnorm(&h, x, m->block[l].attn_norm, c->norm_eps), done);
-    for (int i = 0; i < 3; i++) {
-        int64_t shape[3] = {x->shape[0], i == 0 ? c->heads : c->kv_heads, c->head_size};
-        MOCL_GOTO(mocl_model_linear(&flat, m, l, MOCL_Q + i, h, pass), done);
-        MOCL_GOTO(mocl_reshape(&split, flat, 3, shape), done);
-        mocl_tensor_unref(flat);
-        flat = NULL;
-        if (i < 2) {
-            MOCL_GOTO(mocl_rope(&qkv[i], split, positions, c->rope_theta), done);
-            mocl_tensor_unref(split);
-        } else {
-            qkv[i] = split;
-        }
-        split = NULL;
+    MOCL_GOTO(embed(w, m->embed, tokens), done);
+    if (c->types) {
+        if (w->pass->types) types = mocl_tensor_ref(w->pass->types);
+        else MOCL_GOTO(mocl_tensor_full(&types, m->dev, MK_I32, 1, tokens->shape, 0), done);
+        MOCL_GOTO(embed(w, m->types, types), done);
+    }
+    if (c->position == MOCL_POSITIONS_LEARNED) {
+        MOCL_GOTO(mocl_narrow(&table, m->positions, 0, c->position_offset, c->positions), done);
+        MOCL_GOTO(embed(w, table, w->positions), done);
+    }
+    if (c->embed_norm) {
+        MOCL_GOTO(apply_norm(&y, m, &m->embed_norm, w->at[MOCL_AT_X], m->dtype), done);
+        put(w, MOCL_AT_X, y);
     }
     st = MOCL_OK;
 done:
-    mocl_tensor_unref(h);
-    mocl_tensor_unref(flat);
-    mocl_tensor_unref(split);
-    if (st) {
-        for (int i = 0; i < 3; i++) {
-            mocl_tensor_unref(qkv[i]);
-            qkv[i] = NULL;
-        }
-    }
-    return st;
-}
-
-/* *x := *x + y, taking over both */
-static mocl_status add_to(mocl_tensor **x, mocl_tensor *y) {
-    mocl_tensor *sum = NULL;
-    mocl_status st = mocl_binary(&sum, MK_ADD, *x, y);
-    mocl_tensor_unref(y);
-    if (st) return st;
-    mocl_tensor_unref(*x);
-    *x = sum;
-    return MOCL_OK;
-}
-
-/* *x := rows of *x */
-static mocl_status take_rows(mocl_tensor **x, mocl_tensor *rows) {
-    mocl_tensor *some = NULL;
-    MOCL_TRY(mocl_index_select(&some, *x, rows));
-    mocl_tensor_unref(*x);
-    *x = some;
-    return MOCL_OK;
-}
-
-mocl_status mocl_model_block_end(mocl_tensor **x, mocl_model *m, int64_t l, mocl_tensor *attention, const mocl_pass *pass) {
-    const mocl_model_config *c = &m->config;
-    mocl_tensor *flat = NULL, *y = NULL, *h = NULL, *gate = NULL, *up = NULL, *act = NULL;
-    int64_t shape[2] = {attention->shape[0], c->heads * c->head_size};
-    mocl_status st;
-    MOCL_GOTO(mocl_reshape(&flat, attention, 2, shape), done);
-    if (pass->rows && l == c->layers - 1) {
-        MOCL_GOTO(take_rows(&flat, pass->rows), done);
-        MOCL_GOTO(take_rows(x, pass->rows), done);
-    }
-    MOCL_GOTO(mocl_model_linear(&y, m, l, MOCL_O, flat, pass), done);
-    MOCL_GOTO(add_to(x, y), done);
-    MOCL_GOTO(mocl_rmsnorm(&h, *x, m->block[l].mlp_norm, c->norm_eps), done);
-    MOCL_GOTO(mocl_model_linear(&gate, m, l, MOCL_GATE, h, pass), done);
-    MOCL_GOTO(mocl_model_linear(&up, m, l, MOCL_UP, h, pass), done);
-    MOCL_GOTO(mocl_swiglu(&act, gate, up), done);
-    MOCL_GOTO(mocl_model_linear(&y, m, l, MOCL_DOWN, act, pass), done);
-    MOCL_GOTO(add_to(x, y), done);
-done:
-    mocl_tensor_unref(flat);
-    mocl_tensor_unref(h);
-    mocl_tensor_unref(gate);
-    mocl_tensor_unref(up);
-    mocl_tensor_unref(act);
+    mocl_tensor_unref(table);
+    mocl_tensor_unref(types);
     return st;
 }
 
 static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pass *pass, int64_t first, int64_t end) {
-    const mocl_model_config *c = &m->config;
+    const mocl_spec *c = &m->config;
     mocl_tensor *x = pass->hidden;
     char text[128];
     if (x) {
@@ -361,6 +527,8 @@ static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pa
     if (end < first || end > c->layers)
         return mocl_fail(m->ctx, MOCL_E_ARG, "forward: stop = %lld is outside %lld .. %lld", (long long)end, (long long)first,
                          (long long)c->layers);
+    if (pass->types && !c->types)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: the batch has types of tokens, the model has no table of them");
     if (pass->stops && pass->rows)
         return mocl_fail(m->ctx, MOCL_E_ARG, "forward: rows are taken in the last block; leave them out where stop is given");
     return MOCL_OK;
@@ -368,36 +536,25 @@ static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pa
 
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass) {
-    const mocl_model_config *c = &m->config;
-    mocl_tensor *x = NULL, *qkv[3] = {NULL}, *att = NULL;
-    double scale = 1 / sqrt((double)c->head_size);
+    const mocl_spec *c = &m->config;
+    walk w = {.m = m, .positions = positions, .offsets = offsets, .pass = pass};
     mocl_status st;
     int64_t first = pass->hidden ? pass->start : 0, end = pass->stops ? pass->stop : c->layers;
     *hidden = NULL;
     MOCL_TRY(check_range(m, tokens, pass, first, end));
-    if (pass->hidden) x = mocl_tensor_ref(pass->hidden);
-    else MOCL_TRY(mocl_index_select(&x, m->embed, tokens));
-    for (int64_t l = first; l < end; l++) {
-        MOCL_GOTO(mocl_model_qkv(qkv, m, l, x, positions, pass), done);
-        MOCL_GOTO(mocl_attention(&att, qkv[0], qkv[1], qkv[2], offsets, scale, true), done);
-        MOCL_GOTO(mocl_model_block_end(&x, m, l, att, pass), done);
-        for (int i = 0; i < 3; i++) {
-            mocl_tensor_unref(qkv[i]);
-            qkv[i] = NULL;
-        }
-        mocl_tensor_unref(att);
-        att = NULL;
-    }
-    if (pass->stops) {
-        *hidden = x;
-        x = NULL;
+    if (pass->hidden) w.at[MOCL_AT_X] = mocl_tensor_ref(pass->hidden);
+    else MOCL_GOTO(begin(&w, tokens), done);
+    for (int64_t l = first; l < end; l++) MOCL_GOTO(run_block(&w, l), done);
+    if (!pass->stops && !c->final_norm && m->dtype != MK_F32) {
+        st = mocl_to_dtype(hidden, w.at[MOCL_AT_X], MK_F32);
+    } else if (pass->stops || !c->final_norm) {
+        *hidden = w.at[MOCL_AT_X];
+        w.at[MOCL_AT_X] = NULL;
         st = MOCL_OK;
     } else {
-        st = mocl_rmsnorm_to(hidden, x, m->norm, c->norm_eps, MK_F32);
+        st = apply_norm(hidden, m, &m->norm, w.at[MOCL_AT_X], MK_F32);
     }
 done:
-    for (int i = 0; i < 3; i++) mocl_tensor_unref(qkv[i]);
-    mocl_tensor_unref(att);
-    mocl_tensor_unref(x);
+    for (int r = 0; r < MOCL_REGISTERS; r++) mocl_tensor_unref(w.at[r]);
     return st;
 }

@@ -1,23 +1,15 @@
-/* model.h - a Llama-style decoder: RMSNorm, rotary embedding, SwiGLU, grouped-query attention, tied or
-** untied head, with low-rank adapters on any of its linear layers.
+/* model.h - a transformer as its specification (spec.h) says, with low-rank adapters on any of its linear layers.
 **
 ** One base, several roles: the policy is the base with its adapter, the reference the same base with the
-** adapter off. Hidden states are [T, D] over a ragged batch. Names of parameters are Hugging Face's.
+** adapter off. Hidden states are [T, D] over a ragged batch. Names of parameters are those of Hugging Face's Llama, and
+** of the same kind where Llama lacks the part.
 */
 #ifndef MOCL_MODEL_H
 #define MOCL_MODEL_H
 
 #include "ops.h"
 #include "io/sha256.h"
-
-typedef struct mocl_model_config {
-    int64_t vocab, width, layers, heads, kv_heads, head_size, ffn, positions;
-    double norm_eps, rope_theta;
-    bool tied; /* the head is the embedding */
-} mocl_model_config;
-
-/* the linear layers of a block, in this order everywhere */
-enum { MOCL_Q, MOCL_K, MOCL_V, MOCL_O, MOCL_GATE, MOCL_UP, MOCL_DOWN, MOCL_LINEARS };
+#include "lm/spec.h"
 
 typedef struct mocl_adapter { /* W x + scale B A x */
     mocl_tensor *a, *b;       /* [r, in], [out, r]; both NULL where the layer has none */
@@ -29,44 +21,64 @@ typedef struct mocl_adapter_plan { /* of one linear layer */
     double alpha;
 } mocl_adapter_plan;
 
+typedef struct mocl_norm { /* of n numbers */
+    mocl_tensor *w, *b;    /* [n]; b NULL in an rms norm, both NULL where there is no norm */
+} mocl_norm;
+
 typedef struct mocl_block_weights {
-    mocl_tensor *attn_norm, *mlp_norm;    /* [D] */
-    mocl_weight linear[MOCL_LINEARS];     /* [out, in] */
+    mocl_norm norm[2];                    /* of the attention and of the MLP, [D] */
+    mocl_tensor *head_norm[2];            /* of each head of q and k, [K]; NULL without qk_norm */
+    mocl_weight linear[MOCL_LINEARS];     /* [out, in]; without parts where the specification has none */
+    mocl_tensor *bias[MOCL_LINEARS];      /* [out], or NULL */
     mocl_adapter adapter[MOCL_LINEARS];
 } mocl_block_weights;
 
 typedef struct mocl_model {
     mocl_ctx *ctx;
     mocl_device *dev;
-    mocl_model_config config;
+    mocl_spec config;                 /* owns its lists */
     mk_dtype dtype;                   /* of embedding, head and linear layers, of activations and the cache; norms and adapters
                                       ** are f32. bf16 where the device computes with it */
-    mocl_tensor *embed, *norm, *head; /* [V, D], [D], [V, D] (the same tensor as embed where tied) */
+    mocl_tensor *embed, *head;        /* [V, D], [V, D] (the same tensor as embed where tied, NULL without a head) */
+    mocl_tensor *positions, *types;   /* learned: [position_offset + positions, D]; [types, D]; or NULL */
+    mocl_norm embed_norm, norm;       /* behind the embeddings and behind the last block; empty where there is none */
     mocl_block_weights *block;        /* layers */
+    mocl_tensor *rope;                /* the table of frequencies (mocl_rope_table), or NULL */
     int64_t lora_rank;                /* the largest of all adapters; 0 = no adapter */
     double lora_dropout;
     bool lora_rslora;                 /* rank-stabilised scales */
+    uint64_t changes;                 /* counts adapters that were added, dropped or merged */
     char hash[MOCL_SHA256_HEX];       /* of the base when its storages had been written hash_version times; or empty */
     uint64_t hash_version;
 } mocl_model;
+
+/* Keys and values of tokens that a model has seen: [rows, capacity, G, K] for each block. */
+typedef struct mocl_cache {
+    int64_t rows, capacity, layers;
+    mocl_tensor **k, **v;
+} mocl_cache;
 
 /* How one forward pass runs. */
 typedef struct mocl_pass {
     bool adapter;          /* use the adapters */
     bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
     uint64_t key, stream;
+    mocl_tensor *types;    /* i32 [T]: types of the tokens, of a model that has them; NULL: all 0 */
     mocl_tensor *rows;     /* i32: the states of these tokens alone are wanted; NULL: of all */
     mocl_tensor *hidden;   /* [T, D]: the residual stream behind the first `start` blocks, which do not run then; or NULL */
     int64_t start;
     bool stops;            /* ends behind the first `stop` blocks, start <= stop <= layers: the residual stream there */
     int64_t stop;
+    mocl_cache *cache;     /* receives keys and values of each token, in slot `slot` at its position; or NULL */
+    mocl_tensor *slot;     /* i32 [T]: rows of the cache */
+    bool known;            /* tokens and positions are in range: to look would be to wait */
 } mocl_pass;
 
-mocl_status mocl_model_config_check(mocl_ctx *ctx, const mocl_model_config *c);
 /* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
-** layers), the layers that write to the residual stream divided by sqrt(2 layers), embedding .05; drawn in f32 and rounded to
-** dtype. */
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_model_config *config, mk_dtype dtype, uint64_t key);
+** layers), the layers that write to the residual stream divided by sqrt(2 layers), embeddings .05; drawn in f32 and rounded to
+** dtype. Biases are 0, weights of norms 1. Where draw is false, the matrices hold whatever is in the memory: for
+** weights that are about to be read. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key, bool draw);
 void mocl_model_free(mocl_model *m);
 /* A and B for linear i of block l as plan[l * MOCL_LINEARS + i] says: A normal with 1/sqrt(3 in) from key, B zero, both
 ** requiring grad. At least one linear must get an adapter. Replaces an adapter that is there; a refused plan leaves it. */
@@ -92,9 +104,13 @@ mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, vo
 /* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
 ** hidden [T, D], f32, after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
 ** (but for dropout, whose mask is drawn for the rows there are). Where pass->stops it is the stream [T, D] there, in the
-** dtype of the model, before any norm; rows are taken in the last block alone. */
+** dtype of the model, before any norm; rows are taken in the last block alone. With a cache offsets may be NULL: each token
+** then attends to its slot up to its own position, and that has the same bits as attending within its sequence. */
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass);
+
+mocl_status mocl_cache_open(mocl_cache *cache, mocl_model *m, int64_t rows, int64_t capacity);
+void mocl_cache_close(mocl_cache *cache);
 
 /* ---- generation (generate.c) ---- */
 
@@ -142,13 +158,7 @@ void mocl_generated_free(mocl_generated *g);
 /* The failure of generate where the logits for a token of a prompt, both counted from 1, are not finite: it names the first
 ** weight that is not, if there is one. */
 mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt, int64_t token);
-/* linear layer `which` of block l on x [T, in], with the adapter as the pass says */
+/* linear layer `which` of block l on x [T, in], with its bias and with the adapter as the pass says */
 mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass);
-/* q [T, H, K], k, v [T, G, K] of block l from the residual stream x [T, D], rotated */
-mocl_status mocl_model_qkv(mocl_tensor *qkv[3], mocl_model *m, int64_t l, mocl_tensor *x, mocl_tensor *positions,
-                           const mocl_pass *pass);
-/* the rest of block l: x := x + o(attention), x := x + mlp(norm(x)); takes over *x. In the last block
-** pass->rows are taken out first: behind its attention no token needs another. */
-mocl_status mocl_model_block_end(mocl_tensor **x, mocl_model *m, int64_t l, mocl_tensor *attention, const mocl_pass *pass);
 
 #endif

@@ -4,7 +4,8 @@
 ** descending order of the last objective,
 **     volume_d(S) = sum_i q_i[d-1] * (what q_i adds, in the other d-1 objectives, to q_0 .. q_{i-1})
 ** and what it adds is its own volume less the volume of the others cut down to it, min(q_i, q_j):
-** the limit set of WFG. For d = 3 the area added is read off a staircase instead.
+** the limit set of WFG. For d = 3 the area added is read off a staircase instead, and from 4 to 8
+** hypervolume_zones.c finds the volume, unless it needs too much room; limit sets of some size are its too.
 */
 #include "maths/hypervolume.h"
 

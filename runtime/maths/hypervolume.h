@@ -17,8 +17,9 @@ typedef struct mocl_hypervolume_info {
 } mocl_hypervolume_info;
 
 /* *volume = the volume of the union of the boxes between reference[0..d-1] and each point. One
-** objective: the largest. Two: a sort. Three: a sweep. More: WFG (While, Bradstreet and Barone
-** 2012), sliced objective by objective down to the sweep; its time grows steeply with n and d. */
+** objective: the largest. Two: a sort. Three: a sweep. Four to eight: boxes that do not overlap
+** (hypervolume_zones.c). More: WFG (While, Bradstreet and Barone 2012), sliced objective by objective
+** down to these; its time grows steeply with n and d. The order of the points changes no bit. */
 mocl_status mocl_hypervolume(mocl_ctx *ctx, int64_t n, int d, const double *points,
                              const double *reference, double *volume, mocl_hypervolume_info *info);
 

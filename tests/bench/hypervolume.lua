@@ -171,8 +171,10 @@ local ok, message = xpcall(function()
       end
     end
   end
-  if ("8sphere"):find(o.only) then
-    measure("sphere", math.min(n, 200), 8)
+  for _, d in ipairs { 6, 8 } do
+    if (d .. "sphere"):find(o.only) then
+      measure("sphere", math.min(n, 200), d)
+    end
   end
 end, debug.traceback)
 if peer then

@@ -328,7 +328,7 @@ function gguf_model.load(path, opts)
     local wanted = gguf_model.tensors(read.config)
     ok, message, code = check_tensors(file, wanted)
     if ok then
-      model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
+      model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
       ok, message, code = copy_weights(file, model, wanted, opts.device)
     end
   end

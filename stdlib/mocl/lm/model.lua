@@ -113,7 +113,7 @@ function transformer.load(dir, opts)
   if not ok then
     return nil, message, code
   end
-  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
+  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
   local may_stay = is_known_extra(read.config, tensors)
   ok, message, code = transformer.copy_parameters(model:named_parameters(), tensors, dir, may_stay)
   if not ok then
@@ -256,7 +256,7 @@ end
 
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
-  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype() })
+  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype(), init = false })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]

@@ -92,15 +92,9 @@ function Policy:measure(o)
       texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
     end
     local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
-    local scores = {}
-    for j, r in ipairs(o.rewards) do
-      scores[j] = reward.call(r.f, r.name, plain, responses)
-    end
+    local raw = reward.table(o.rewards, plain, responses)
     for i, response in ipairs(responses) do
-      local row = {}
-      for j = 1, #scores do
-        row[j] = scores[j][i]
-      end
+      local row = raw[i]
       rows[#rows + 1] = row
       length = length + #ids.tokens[i]
       if #sample < (o.samples or 3) then
@@ -155,8 +149,8 @@ end
 function policy.normalize(row, statistics)
   local out = {}
   for j, x in ipairs(row) do
-    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
-    out[j] = varies and (x - statistics.mean[j]) / unit + 1 or x
+    local y, varies = running.standardise(x, statistics.mean[j], statistics.std[j], 1)
+    out[j] = varies and y or x
   end
   return out
 end
@@ -198,9 +192,25 @@ local function audit(measured, n)
   return rule
 end
 
+-- whether some objective varied among the answers that the statistics are of, or differs from their constant now
+local function measured_any(measured, statistics)
+  for j, mean in ipairs(statistics.mean) do
+    local _, varies = running.unit(mean, statistics.std[j])
+    for _, m in ipairs(measured) do
+      local _, spread = running.unit(mean, m.std[j])
+      local _, moved = running.unit(mean, math.abs(m.raw[j] - mean))
+      if varies or spread or moved then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 --- The figures of result.json for a list of measurements: normalised rewards, hypervolume at 0, tau at -2,
 -- pairwise distance, and the rule's audit where there is one. Both references are 1 and 3 units below the mean of the
 -- statistics; of an objective whose rewards stay as they are (policy.normalize) in its own unit.
+-- Where no objective varied and none does now there is no hypervolume, and `unmeasured` says why.
 function policy.figures(preferences, measured, statistics)
   local n = #preferences[1]
   local f = { preferences = preferences, rewards = {}, rewards_raw = {}, rewards_std = {}, reference_point = {},
@@ -219,7 +229,11 @@ function policy.figures(preferences, measured, statistics)
       f.rewards_std[i][j] = m.std[j] / units[j]
     end
   end
-  f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  if measured_any(measured, statistics) then
+    f.hypervolume = metrics.hypervolume(f.rewards, f.reference_point)
+  else -- each objective would add a factor of 1, its distance from its reference
+    f.unmeasured = "no reward of any answer differs from the SFT model's, which is the same for all of its answers"
+  end
   f.mean_pairwise_distance = #measured > 1 and metrics.mean_pairwise_distance(f.rewards) or 0
   if #measured > 1 then
     local c = metrics.controllability(preferences, f.rewards, { reference = f.tau_reference })

@@ -390,6 +390,20 @@ function reward.call(f, name, prompts, responses)
   return out
 end
 
+--- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i.
+function reward.table(rewards, prompts, responses)
+  local raw = {}
+  for i = 1, #responses do
+    raw[i] = {}
+  end
+  for j, r in ipairs(rewards) do
+    for i, score in ipairs(reward.call(r.f, r.name, prompts, responses)) do
+      raw[i][j] = score
+    end
+  end
+  return raw
+end
+
 -- An answer as a policy may give it, and the empty one, which a policy gives now and then.
 local TRIAL = { " Yes, gladly: begin with small steps, and ask again.", "" }
 

@@ -83,6 +83,13 @@ function Controller:state()
   return state
 end
 
+--- Takes a state back, with its kind and options.
+function Controller:restore(state)
+  for key, value in pairs(kl_controller.restore(state)) do
+    self[key] = value
+  end
+end
+
 function Controller:__tostring()
   return ("mocl.method.kl_controller (%s, %g)"):format(self.kind, self.beta)
 end

@@ -52,6 +52,23 @@ local function exact(v, what, i)
   return v + 0.0
 end
 
+-- exact, and no NaN, of which no figure can be made
+local function number(v, what, i)
+  v = exact(v, what, i)
+  if v ~= v then
+    error(("%s %d is nan"):format(what, i), 3)
+  end
+  return v
+end
+
+-- a figure that a float does not hold is refused
+local function in_range(v, name)
+  if v - v ~= 0 then
+    error(("%s: the result is beyond the range of a float (1.8e308): scale the objectives"):format(name), 3)
+  end
+  return v
+end
+
 --- Equation 24 as the angle from the second axis towards the first, seen from the reference:
 -- atan2(r1 - ref1, r2 - ref2). The arctangent of the quotient is the same where r1 > ref1 and wraps
 -- elsewhere.
@@ -61,8 +78,8 @@ function metrics.projection(points, reference)
   local scores, beyond = {}, 0
   for i, r in ipairs(points) do
     check(is_list(r) and #r == 2, "projection: point %d needs 2 objectives", i)
-    local a = exact(r[1], "projection: first objective of point", i) - exact(reference[1], "projection: reference", 1)
-    local b = exact(r[2], "projection: second objective of point", i) - exact(reference[2], "projection: reference", 2)
+    local a = number(r[1], "projection: first objective of point", i) - number(reference[1], "projection: reference", 1)
+    local b = number(r[2], "projection: second objective of point", i) - number(reference[2], "projection: reference", 2)
     scores[i] = math.atan(a, b)
     if a < 0 or b < 0 then
       beyond = beyond + 1
@@ -185,16 +202,16 @@ function metrics.amvs(r, p)
   check(is_list(r) and is_list(p) and #r == #p, "amvs: two lists of one length expected")
   local s = 0
   for j = 1, #r do
-    s = s + (exact(r[j], "amvs: reward", j) - exact(p[j], "amvs: preference", j)) ^ 2
+    s = s + (number(r[j], "amvs: reward", j) - number(p[j], "amvs: preference", j)) ^ 2
   end
-  return s
+  return in_range(s, "amvs")
 end
 
 -- a scaled to length 1, without overflow
 local function unit(a, which)
   local largest, s = 0, 0
   for j = 1, #a do
-    largest = math.max(largest, math.abs(exact(a[j], "nvd: vector " .. which .. ", entry", j)))
+    largest = math.max(largest, math.abs(number(a[j], "nvd: vector " .. which .. ", entry", j)))
   end
   if not (largest > 0 and largest < math.huge) then
     error(("nvd: vector %s has no direction"):format(which), 3)
@@ -238,7 +255,7 @@ function metrics.mean_std(list)
     local v = exact(list[i], "mean_std: entry", i)
     sum, largest = sum + v, math.max(largest, math.abs(v))
   end
-  if largest > 1e150 and largest < math.huge then -- squares would overflow
+  if largest > 1e150 and largest < math.huge or largest > 0 and largest < 1e-140 then -- squares would overflow, or vanish
     local scaled = {}
     for i = 1, n do
       scaled[i] = list[i] / largest
@@ -265,11 +282,12 @@ function metrics.histogram(list, low, high, bins)
   for b = 1, bins do
     h.counts[b] = 0
   end
-  local sum = 0.0
+  local sum, part = 0.0, 0.0
   for i = 1, #list do
     local v = list[i]
     check(type(v) == "number" and v == v, "histogram: entry %d is %s", i, tostring(v))
     sum = sum + exact(v, "histogram: entry", i)
+    part = part + v / #list
     if v < low then
       h.below = h.below + 1
     elseif v >= high then
@@ -279,7 +297,7 @@ function metrics.histogram(list, low, high, bins)
       h.counts[b] = h.counts[b] + 1
     end
   end
-  h.mean = #list > 0 and sum / #list or nil
+  h.mean = #list > 0 and (sum - sum == 0 and sum / #list or part) or nil -- a sum may overflow where the mean does not
   return h
 end
 
@@ -294,7 +312,7 @@ function metrics.pearson(x, y)
     return math.abs(0 / 0) -- without a sign, which would be shown
   end
   local s = 0
-  if sx > 1e150 or sy > 1e150 then -- products would overflow
+  if math.max(sx, sy) > 1e150 or math.min(sx, sy) < 1e-140 then -- products would overflow, or vanish
     for i = 1, #x do
       s = s + (x[i] / sx - mx / sx) * (y[i] / sy - my / sy) / #x
     end

@@ -314,6 +314,7 @@ function sets.hypervolume_contributions(points, reference, options)
     local out = false
     for j = 1, d do
       out = out or worse(p[j], z[j]) ~= z[j]
+      check(math.abs(p[j] - z[j]) < INF, "%s: point %d is too far from the reference", name, i)
     end
     if out then
       beyond = beyond + 1
@@ -328,6 +329,13 @@ function sets.hypervolume_contributions(points, reference, options)
     end
   end
   local list, minimize = {}, { minimize = o.minimize }
+  local function volume(points, reference)
+    local ok, v = pcall(core.hypervolume, points, reference, minimize)
+    if not ok then
+      error(v, 3)
+    end
+    return v
+  end
   for i = 1, #rows do
     list[i] = 0.0
   end
@@ -344,7 +352,7 @@ function sets.hypervolume_contributions(points, reference, options)
           covered[#covered + 1] = corner
         end
       end
-      list[i] = math.max(0.0, core.hypervolume({ rows[i] }, z, minimize) - core.hypervolume(covered, z, minimize))
+      list[i] = math.max(0.0, volume({ rows[i] }, z) - volume(covered, z))
     end
   end
   return list, { beyond = beyond }

@@ -51,6 +51,9 @@ local function result_section(result)
       out[#out + 1] = "<h3>" .. escape(m.name) .. "</h3>\n"
     end
     out[#out + 1] = rewards_table(result, m.part) .. figures_table(m.part)
+    if type(m.part.unmeasured) == "string" then
+      out[#out + 1] = '<p class="sub">Hypervolume: not measured: ' .. escape(m.part.unmeasured) .. "</p>\n"
+    end
     if type(m.part.warning) == "string" then
       out[#out + 1] = '<p class="sub">Warning: ' .. escape(m.part.warning) .. "</p>\n"
     end
@@ -229,6 +232,9 @@ function report.front(dir, opts)
         :format(css, w, h)
     end, 1))
 end
+
+--- The files of a report and what draws them, for run:finish.
+report.PAGES = { { "report.html", report.html }, { "front.svg", report.front } }
 
 --- Writes report.html and, where there is a front, front.svg in a run's directory: the paths, or nil,
 -- message, code.

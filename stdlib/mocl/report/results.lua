@@ -215,6 +215,9 @@ function results.summary(result, opts)
     if #rows > 0 then
       out[#out + 1] = draw({ "figure", "value" }, rows)
     end
+    if type(m.part.unmeasured) == "string" then
+      out[#out + 1] = "hypervolume: not measured: " .. m.part.unmeasured .. "\n"
+    end
     if type(m.part.warning) == "string" then
       out[#out + 1] = "warning: " .. m.part.warning .. "\n"
     end

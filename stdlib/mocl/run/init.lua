@@ -15,7 +15,6 @@ local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local on_error = require "mocl.on_error"
-local report = require "mocl.report"
 local run_lock = require "mocl.run.lock"
 local run_cures = require "mocl.run.cures"
 local run_logs = require "mocl.run.logs"
@@ -633,7 +632,7 @@ function Run:rewind(state)
   truncate(self, state.offsets)
 end
 
-local function finish(run, result, timing)
+local function finish(run, result, timing, pages)
   local text = json.encode(run_logs.null_for_nan(result), { indent = 2 }) .. "\n"
   local all = { seconds = 0, phases = {} }
   for name, s in pairs(run.stages) do
@@ -649,8 +648,8 @@ local function finish(run, result, timing)
   end
   write_json(run:path("timing.json"), all)
   run.result = json.decode(text)
-  -- a report that cannot be drawn must not cost the run its result
-  for _, page in ipairs { { "report.html", report.html }, { "front.svg", report.front } } do
+  -- a page that cannot be drawn must not cost the run its result
+  for _, page in ipairs(pages or {}) do
     local ok, drawn = pcall(page[2], run.out, { result = run.result })
     if ok and drawn then
       check(fs.write(run:path(page[1]), drawn))
@@ -665,11 +664,11 @@ local function finish(run, result, timing)
   run:close()
 end
 
---- Ends the run: timing.json, report.html, front.svg where there is a front and, last, result.json, which
--- marks it complete.
--- timing (optional) adds to or replaces seconds and phases, which are measured here.
-function Run:finish(result, timing)
-  return guarded(self.out, finish, self, result, timing)
+--- Ends the run: timing.json, the pages and, last, result.json, which marks it complete.
+-- timing (optional) adds to or replaces seconds and phases, which are measured here. pages (optional): a list of {file name,
+-- function(dir, {result=}) -> text, or nil where there is nothing to draw}, such as mocl.report's PAGES.
+function Run:finish(result, timing, pages)
+  return guarded(self.out, finish, self, result, timing, pages)
 end
 
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice

@@ -37,6 +37,33 @@ function running.unit(mean, std)
   return 1.0, false
 end
 
+--- Equation 18: (x - mean) / (2 std) + offset, and whether the reward varies; of one that does not, x - mean + offset.
+function running.standardise(x, mean, std, offset)
+  local unit, varies = running.unit(mean, std)
+  return (x - mean) / unit + offset, varies
+end
+
+--- Running mean per group of rows of numbers: means[place] := factor means[place] + (1 - factor) mean of this
+-- batch's rows of that place (the mean itself where the entry is false: nothing seen yet).
+function running.update_means(means, places, rows, factor)
+  local sums, counts = {}, {}
+  for i, place in ipairs(places) do
+    counts[place] = (counts[place] or 0) + 1
+    sums[place] = sums[place] or {}
+    for j, x in ipairs(rows[i]) do
+      sums[place][j] = (sums[place][j] or 0) + x
+    end
+  end
+  for place, sum in pairs(sums) do
+    local before, now = means[place], {}
+    for j, s in ipairs(sum) do
+      local m = s / counts[place]
+      now[j] = before and factor * before[j] + (1 - factor) * m or m
+    end
+    means[place] = now
+  end
+end
+
 local OPTIONS = { "n", "kind", "factor" }
 
 --- running.new{n=, kind="count"|"ema", factor=.95}
@@ -150,7 +177,7 @@ function Running:normalize(row, options)
     "normalize: a list of %d numbers expected", self.n)
   local list = {}
   for k = 1, self.n do
-    list[k] = (row[k] - self.means[k]) / running.unit(self.means[k], self.vars[k] ^ 0.5) + offset
+    list[k] = running.standardise(row[k], self.means[k], self.vars[k] ^ 0.5, offset)
   end
   return list
 end

@@ -71,8 +71,6 @@ local function batch_of(rows, o)
   return prompts, responses
 end
 
-lm.schedule = trainer.schedule
-
 local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
 local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name" }
 

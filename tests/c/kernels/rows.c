@@ -91,6 +91,12 @@ void test_norms(void) {
                 else
                     K->layernorm(E, 1, n, x + (R - 1) * n, w, b, 1e-3, one, &m1, &r1);
                 same_bits("norm of one row", n, one, y + (R - 1) * n);
+                mk_real *same = copy_of(R * n, x), *means = empty(R), *deviations = empty(R);
+                if (kind == RMSNORM)
+                    K->rmsnorm(E, MK_F32, R, n, same, w, 1e-3, MK_F32, same, deviations);
+                else
+                    K->layernorm(E, R, n, same, w, b, 1e-3, same, means, deviations);
+                same_bits("norm in place", R * n, same, y);
                 if (weights) {
                     struct weight_ref wr = {ref, in, 0};
                     wr.r.w = wr.r.b = NULL;

@@ -55,11 +55,13 @@ static void rows_of(const struct mk_simd *s, const struct inputs *in, struct res
     one(r, lse);
     one(r, lse_q);
     one(r, entropy);
-    for (int b = 0; b < 2; b++)
-        s->logprob_bwd(n, in->x, (mk_real)0.9, lse, (mk_real)0.3, (mk_real)b, (mk_real)1.5, room(r, n));
-    mk_real kl = s->kl(n, in->y, in->x, (mk_real)0.9, lse_q, lse);
+    mk_real kl = s->kl(n, in->x, in->y, (mk_real)0.9, lse, lse_q);
     one(r, kl);
-    s->kl_bwd(n, in->y, in->x, (mk_real)0.9, lse_q, lse, kl, (mk_real)0.2, changed(r, n, in->w));
+    for (int b = 0; b < 4; b++) {
+        struct mk_head_row row = {.inv_temp = (mk_real)0.9, .lse = lse, .a = (mk_real)0.3, .b = (mk_real)(b & 1), .h = (mk_real)1.5,
+                                  .target = n / 2, .ref = b & 2 ? in->y : NULL, .ref_lse = lse_q, .kl = kl, .c = (mk_real)0.2};
+        s->logprob_bwd(n, in->x, &row, room(r, n));
+    }
     s->weights(n, in->x, (mk_real)0.9, room(r, n));
     one(r, s->dot(n, in->x, in->y));
     s->scale(n, (mk_real)1.7, changed(r, n, in->x));
