@@ -3,7 +3,7 @@
 --   mocl examples/05_environment.lua            a second or two; writes runs/05_environment.svg
 
 local Agent, Control, env = require "mocl.world.agent", require "mocl.method.control", require "mocl.world"
-local fs, ppo, preference = require "mocl.fs", require "mocl.train.ppo", require "mocl.method.preference"
+local fs, ppo, preference = require "mocl.fs", require "mocl.method.ppo", require "mocl.preference"
 local trainer, world_actor = require "mocl.train.trainer", require "mocl.train.world_actor"
 local rollout, svg_front = require "mocl.world.rollout", require "mocl.report.svg_front"
 

@@ -5,12 +5,12 @@
 local RECIPE, CONTROL, POOLS = "recipes/moc_hh.lua", "stdlib/mocl/method/control.lua", "stdlib/mocl/method/pools.lua"
 local TRAINER, LM_ACTOR = "stdlib/mocl/train/trainer.lua", "stdlib/mocl/train/lm_actor.lua"
 local WORLD_ACTOR, HEADS = "stdlib/mocl/train/world_actor.lua", "stdlib/mocl/train/value_heads.lua"
-local SEGMENTS, OPTIMIZER = "stdlib/mocl/train/segments.lua", "stdlib/mocl/train/optimizer.lua"
-local PPO, OPTIM, SUPERVISED = "stdlib/mocl/train/ppo.lua", "stdlib/mocl/optim.lua", "stdlib/mocl/train/supervised.lua"
+local SEGMENTS, OPTIMIZER = "stdlib/mocl/segments.lua", "stdlib/mocl/optim_files.lua"
+local PPO, OPTIM, SUPERVISED = "stdlib/mocl/method/ppo.lua", "stdlib/mocl/optim.lua", "stdlib/mocl/lm/supervised.lua"
 local POLICY, STAGES, REWARD = "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/stages.lua", "stdlib/mocl/lm/reward.lua"
-local RUNNING, BETA = "stdlib/mocl/train/running.lua", "stdlib/mocl/method/kl_controller.lua"
-local PREFERENCE, DECK = "stdlib/mocl/method/preference.lua", "stdlib/mocl/data/deck.lua"
-local LM, AGENT, ROLLOUT = "stdlib/mocl/train/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
+local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_controller.lua"
+local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
+local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
   -- ---- the loop of the language model ----
@@ -234,10 +234,10 @@ return {
   { "answers with the adapter where it is to be off", POLICY,
     "adapter = o.adapter ~= false,\n  })", "adapter = true,\n  })",
     "test_policy: an answer with the adapter off is the base's, its log-probabilities too" },
-  { "figures by one deviation", POLICY,
+  { "figures by one deviation", RUNNING,
     "statistics.std[j], 1)", "statistics.std[j] / 2, 1)",
     "test_policy: equation 18 with fixed statistics: 1 is the mean they were taken at" },
-  { "figures around 0", POLICY, "statistics.std[j], 1)", "statistics.std[j], 0)",
+  { "figures around 0", RUNNING, "statistics.std[j], 1)", "statistics.std[j], 0)",
     "test_policy: equation 18 with fixed statistics: 1 is the mean they were taken at" },
   { "measured under no preference", POLICY,
     "texts[#texts + 1] = preference.relabel(plain[#plain], o.p)", "texts[#texts + 1] = plain[#plain]",
@@ -265,7 +265,7 @@ return {
     "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then", "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions + 1 then",
     "test_golden: a prompt fits where its tokens and those of the answer are as many as the context has" },
   { "the mean rewards of an iteration are raw", "stdlib/mocl/method/control_log.lua",
-    "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
+    "self.statistics and running.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
   { "held-out prompts are trained on", "stdlib/mocl/lm/own_model.lua", "elseif not is_held_out(prompt) then", "else",
     "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },

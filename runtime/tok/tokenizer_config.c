@@ -506,3 +506,28 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
     }
     return MOCL_OK;
 }
+
+/* ---- BERT ---- */
+
+bool mocl_tok_class_is_bert(const char *class) {
+    return strcmp(class, "BertTokenizer") == 0 || strcmp(class, "DistilBertTokenizer") == 0;
+}
+
+mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys) {
+    static const char *const key[] = {"do_lower_case", "tokenize_chinese_chars", "strip_accents"};
+    char class[TOK_CLASS_BYTES];
+    bool value[3] = {true, true, false}, there[3];
+    if (!config) return MOCL_OK;
+    MOCL_TRY(mocl_tok_config_class(ctx, config, class));
+    for (int i = 0; i < 3; i++) MOCL_TRY(mocl_tok_config_flag(ctx, config, key[i], &there[i], &value[i]));
+    if (mocl_tok_class_is_bert(class)) { /* these classes have defaults, whatever a tokenizer.json says */
+        *keys = (tok_bert){true, value[0], value[1], there[2] ? value[2] : -1};
+        return MOCL_OK;
+    }
+    bool file[3] = {keys->lower, keys->apart, keys->strip < 0 ? keys->lower : keys->strip};
+    for (int i = 0; i < 3; i++)
+        if (there[i] && value[i] != file[i])
+            return mocl_tok_config_refuse(ctx, config, key[i],
+                                          "the tokenizer's file says the opposite: make them equal");
+    return MOCL_OK;
+}

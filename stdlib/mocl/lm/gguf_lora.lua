@@ -15,9 +15,9 @@ local gguf_lora = {}
 -- ---- writing ----
 
 -- The modules with an adapter: a list of {name =, A =, B =}, in the order of the model's parameters | fail
-local function pairs_of(model, path)
+local function pairs_of(model, path, adapter)
   local list, by_name = {}, {}
-  for _, pair in ipairs(model:named_parameters(true)) do
+  for _, pair in ipairs(model:named_parameters(adapter)) do
     local module, which = pair[1]:match "^(.*)%.lora_([AB])%.weight$"
     if not module then
       return nil, ("%s: the adapter trains '%s', and a LoRA GGUF holds low-rank pairs alone; merge it into the model and "
@@ -44,22 +44,23 @@ local function scales_of(info, list)
   return scales
 end
 
---- gguf_lora.save(model, path, {type="F32"}) -> true | fail. type: of both matrices, F32, F16, BF16, or Q8_0, for which
+--- gguf_lora.save(model, path, {type="F32", name=}) -> true | fail. name: of the adapter; the active one by default. type: of both matrices, F32, F16, BF16, or Q8_0, for which
 -- the rank is a multiple of 32. The base's hash goes into mocl.base_sha256, which llama.cpp does not read.
 function gguf_lora.save(model, path, opts)
   local kind, tensors = opts.type or "F32", {}
   if not gguf_model.FILE_TYPES[kind] then
     error(("save_gguf: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   end
-  local list, message, code = pairs_of(model, path)
+  local adapter = opts.name or true
+  local list, message, code = pairs_of(model, path, adapter)
   local ok = list
   if ok then
-    ok, message, code = finite.tensors(model:named_parameters(true), path)
+    ok, message, code = finite.tensors(model:named_parameters(adapter), path)
   end
   if not ok then
     return nil, message, code
   end
-  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(), list)
+  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(opts.name), list)
   for _, one in ipairs(list) do
     local w = wanted[one.name .. ".weight"]
     local a, b = one.A, tensor.no_grad(function() return one.B:to("f32") * scales[one.name] end)

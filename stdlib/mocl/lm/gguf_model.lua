@@ -400,7 +400,7 @@ function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
   if not gguf_model.FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
-  elseif #model:named_parameters(true) > 0 then
+  elseif #model:adapters() > 0 then
     error("save: the model has an adapter, which the file would not hold; model:merge_lora() puts it into the weights, and "
       .. "lora.save_gguf writes it as a file of its own",
       3)

@@ -8,9 +8,9 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.lm.model"
 
 local agent = {}
 
@@ -217,7 +217,7 @@ function Agent:load(dir)
   if not ok then
     return nil, why, kind
   end
-  return transformer.copy_parameters(named(self, ALL), tensors, path)
+  return parameters.copy(named(self, ALL), tensors, path)
 end
 
 return agent
