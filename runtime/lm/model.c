@@ -127,7 +127,7 @@ fail:
 
 void mocl_model_free(mocl_model *m) {
     if (!m) return;
-    mocl_adapter_delete_all(m);
+    for (int64_t i = 0; i < m->n_adapters; i++) mocl_adapter_let_go(m->adapter[i]);
     mocl_free(m->adapter);
     for (int64_t l = 0; m->block && l < m->config.layers; l++) {
         mocl_block_weights *b = &m->block[l];
