@@ -285,6 +285,15 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
     }
 }
 
+/* How many of the first m rows (distance ld) of a gradient are 0, as those of a prompt's queries are in the last block: they
+** add nothing to what the others give. */
+static int64_t leading_zeros(int64_t m, int64_t K, const mk_real *dout, int64_t ld) {
+    for (int64_t i = 0; i < m; i++, dout += ld)
+        for (int64_t d = 0; d < K; d++)
+            if (dout[d] != 0) return i;
+    return m;
+}
+
 /* items are (sequence, key head) pairs: such a pair owns its rows of dk and dv */
 static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
@@ -302,11 +311,14 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
         for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (int64_t t = 0; t < length; t += QUERIES) {
                 int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
-                int64_t total = j->causal ? t + m : length;
+                int64_t total = j->causal ? t + m : length, skip = leading_zeros(m, K, j->dout + at * K, ldq);
+                for (int64_t i = 0; i < skip; i++) memset(j->dq + at * K + i * ldq, 0, (size_t)K * sizeof *j->dq);
+                m -= skip;
+                at += skip * H;
                 for (int64_t i = 0; i < m; i++)
                     delta[i] = s->dot(K, j->out_in + at * K + i * ldq, j->dout + at * K + i * ldq);
-                for (int64_t u = 0; u < total; u += KEYS_BWD) {
-                    struct view view = {j->causal ? t + 1 - u : length - u, j->causal ? 1 : 0};
+                for (int64_t u = 0; m > 0 && u < total; u += KEYS_BWD) {
+                    struct view view = {j->causal ? t + skip + 1 - u : length - u, j->causal ? 1 : 0};
                     int64_t from = (t0 + u) * ld + g * K;
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
