@@ -17,7 +17,7 @@
 
 struct attention_job {
     int64_t H, G, K, slab;
-    const int32_t *offsets, *slot, *pos;
+    const int32_t *offsets, *from, *slot, *pos;
     mk_real scale;
     int causal;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
@@ -109,8 +109,14 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
         const int32_t *block = j->block + item / H * 2;
         int64_t h = item % H, g = h / (H / j->G), t0 = j->offsets[block[0]];
         int64_t length = j->offsets[block[0] + 1] - t0, t = block[1], at = ((t0 + t) * H + h);
-        struct view view = {j->causal ? t + 1 : length, j->causal ? 1 : 0};
-        attend_rows(mk_simd(), mk_min(QUERIES, length - t), view, K, j->scale, j->q + at * K, H * K,
+        int64_t rows = mk_min(QUERIES, length - t), skip = j->from ? mk_min(rows, mk_max(0, j->from[block[0]] - t)) : 0;
+        for (int64_t i = 0; i < skip; i++, at += H) {
+            memset(j->out + at * K, 0, (size_t)K * sizeof *j->out);
+            j->lse[at] = 0;
+        }
+        if (skip == rows) continue;
+        struct view view = {j->causal ? t + skip + 1 : length, j->causal ? 1 : 0};
+        attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K,
                     j->k + t0 * ld + g * K, j->v + t0 * ld + g * K, ld, j->out + at * K, H * K,
                     j->lse + at, H);
     }
@@ -126,11 +132,11 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int caus
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
-int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                     int64_t K, double scale, int causal, const void *q, const void *k,
+int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .from = from, .scale = (mk_real)scale,
                               .causal = causal, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
