@@ -2,7 +2,7 @@
 -- slope, and a specification that contradicts itself is refused
 
 local T = require "t"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn.core"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
@@ -21,6 +21,7 @@ local SPECS = {
   { "a layer without rotation, scaled frequencies", { rope_layers = { false, true }, rope_frequencies = { .5, .01 }, rope_factor = 1.25 } },
   { "layer norms, learned positions, a plain MLP", { norm = "layer", positions = "learned", position_offset = 2, mlp = "plain",
     hidden_act = "gelu_tanh", biases = BUT_GATE, attention_scales = { .5, .25 } } },
+  { "a window in one layer", { attention_windows = { 3, 0 } } },
   { "gelu with a gate, all biases", { hidden_act = "gelu", biases = ALL } },
   { "norms behind each sum, types, no positions", { norm = "layer", norm_place = "post", embedding_norm = true, positions = "none",
     type_vocab_size = 2, mlp = "plain", hidden_act = "relu" } },
@@ -150,6 +151,9 @@ T.test("what contradicts itself is refused in words", function()
     ["entry 2 of rope_frequencies, %-1, must be 0 or more"] = { rope_frequencies = { 1, -1 } },
     ["entry 1 of rope_layers is no boolean"] = { rope_layers = { 1, 0 } },
     ["entry 2 of attention_scales, 0, must be positive"] = { attention_scales = { 1, 0 } },
+    ["entry 1 of attention_windows, %-1, must be 0"] = { attention_windows = { -1, 0 } },
+    ["entry 2 of attention_windows is no integer"] = { attention_windows = { 1, .5 } },
+    ["attention_windows contradicts attention that is not causal"] = { attention_windows = { 1, 0 }, causal = false, head = "none" },
     ["rope_factor = 0 must be positive"] = { rope_factor = 0 },
     ["type_vocab_size = %-1 is outside"] = { type_vocab_size = -1 },
     ["hidden_act = 'quick' is none of silu, gelu, gelu_tanh, relu"] = { hidden_act = "quick" },
