@@ -170,14 +170,18 @@ T.test("linear group advantages find the token that the prompt's preference pays
 end)
 
 T.test("with MOC's weights on group advantages the share follows the preference", function()
-  local list, result = shares("control.c=minnorm", "grpo.method=gdpo", "grpo.iterations=100", "control.floor=0.25")
-  T.eq(result.method, "moc_gdpo")
-  local off, largest = 0, 0
-  for i, share in ipairs(list) do
-    off = off + math.abs(share - (i - 1) / 10) / 11
-    largest = math.max(largest, math.abs(share - (list[i - 1] or share)))
+  for seed = 0, 1 do
+    local list, result = shares("control.c=minnorm", "grpo.method=gdpo", "grpo.iterations=120", "control.scale=6", "ppo.init_kl_coef=0.05",
+      "seed=" .. seed)
+    T.eq(result.method, "moc_gdpo")
+    local off, largest = 0, 0
+    for i, share in ipairs(list) do
+      off = off + math.abs(share - (i - 1) / 10) / 11
+      largest = math.max(largest, math.abs(share - (list[i - 1] or share)))
+    end
+    -- seeds 0 to 3: 0.063 to 0.106 and 0.11 to 0.18; the linear advantages of GDPO, seeds 0 and 1: 0.118, 0.125 and 0.35, 0.51
+    T.ok(off < 0.15 and largest < 0.27, ("seed %d: %.3f off, steps up to %.2f: %s"):format(seed, off, largest, T.show(list)))
   end
-  T.ok(off < 0.2 and largest < 0.4, ("%.3f off, steps up to %.2f: %s"):format(off, largest, T.show(list)))
 end)
 
 T.test("bad input ends before there is a run directory", function()
