@@ -11,6 +11,7 @@ local POLICY, STAGES, REWARD = "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/s
 local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_controller.lua"
 local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
 local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
+local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -407,6 +408,31 @@ return {
     "test_group: a group whose rewards are all alike has zeros and is counted" },
   { "a group of one answer is let through", GROUP, "or size < 2 then", "or size < 1 then",
     "test_group: bad input ends before there is a run directory" },
+
+  -- ---- MORLHF and Rewarded Soups ----
+  { "the surrogate of a fixed sum with the opposite sign", SCALAR, "batch.old, adv, cfg", "batch.old, -adv, cfg",
+    "test_soups: MORLHF: each policy finds the token that its own weights pay more for" },
+  { "the weights of the sum in the other order", SCALAR, "sum = sum + weights[j] * x", "sum = sum + weights[#row + 1 - j] * x",
+    "test_soups: the sum of rewards weighted by the policy's weights" },
+  { "all policies have the first preference's weights", "recipes/morlhf.lua", "weights = p,", "weights = ctx.grid[1],",
+    "test_soups: MORLHF: each policy finds the token that its own weights pay more for" },
+  { "a preference is measured with the first policy", "recipes/morlhf.lua", [[ctx.run:latest("morlhf-" .. i)]], [[ctx.run:latest("morlhf-" .. 1)]],
+    "test_soups: MORLHF: each policy finds the token that its own weights pay more for" },
+  { "the weight is on A and on B", SOUP, "(of_B or not exact) and weights[k]", "weights[k]",
+    "test_soups: products: the mixed adapter adds the weighted sum of what its parts add" },
+  { "the scale of the sum of products is that of its rank", SOUP, "info.alpha * (info.use_rslora and n ^ 0.5 or n)", "info.alpha",
+    "test_soups: products: the mixed adapter adds the weighted sum of what its parts add" },
+  { "rsLoRA's alpha grows like LoRA's", SOUP, "(info.use_rslora and n ^ 0.5 or n)", "n",
+    "test_soups: products: the mixed adapter adds the weighted sum of what its parts add" },
+  { "products in place of averages", SOUP, 'kind == "products", {}, #names', "true, {}, #names",
+    "test_soups: apart: A and B are averages, and the product is theirs" },
+  { "a soup with the weights of the other objectives", "recipes/rewarded_soups.lua", "names, p, {", "names, { p[2], p[1] }, {",
+    "test_soups: Rewarded Soups: the ends are the policies of one objective, the mixed policy lies between them" },
+  { "each part of a soup is trained on another objective", "recipes/rewarded_soups.lua", "k == j and 1", "k ~= j and 1",
+    "test_soups: Rewarded Soups: the ends are the policies of one objective, the mixed policy lies between them" },
+  { "one part of a soup is measured for all preferences", "recipes/rewarded_soups.lua", "soup.mix(ctx.policy.model, names, p,",
+    "soup.mix(ctx.policy.model, names, { 1, 0 },",
+    "test_soups: Rewarded Soups: the ends are the policies of one objective, the mixed policy lies between them" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -137,14 +137,15 @@ function Policy:measure(o)
   return out
 end
 
---- Measures every preference of a list. o as in measure, with on_step(i, n). Returns a list of its results.
+--- Measures every preference of a list. o as in measure, with on_step(i, n) and before(p, i), which may change the model and return a
+-- preference that the tags show in place of p. Returns a list of its results.
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
-  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "on_step" })
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "before", "on_step" })
   local list = {}
   for i, p in ipairs(preferences) do
-    list[i] = self:measure(setmetatable({ p = p }, { __index = o }))
+    list[i] = self:measure(setmetatable({ p = o.before and o.before(p, i) or p }, { __index = o }))
     if o.on_step then
       o.on_step(i, #preferences)
     end

@@ -549,16 +549,19 @@ function stages.actor(ctx, o)
     key = rng.key(cfg.seed, "lora") }
   local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
   ctx.policy = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
-  stages.memory_plan(ctx, model, heads)
+  if not ctx.planned then
+    stages.memory_plan(ctx, model, heads)
+    ctx.planned = true
+  end
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
 end
 
 -- answers of the policy under each preference
-local function measure(ctx, preferences, purpose, prompts, n, adapter)
+local function measure(ctx, preferences, purpose, prompts, n, adapter, before)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, on_step = function(i)
+    audit = ctx.source.audit, before = before, on_step = function(i)
       line:update(i)
     end,
   })
@@ -656,27 +659,33 @@ function stages.sft_answers(ctx)
 end
 
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
--- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers.
-function stages.evaluation(ctx, steps)
-  local trained = assert(ctx.run:latest(ctx.method), "no checkpoint of the policy")
-  assert(lora.load(ctx.policy.model, trained))
+-- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers. o:
+-- before(p, i), which makes the adapter of a preference the active one in place of that of the checkpoint, and may return a
+-- preference that the tags show in place of p; name, of the policy in samples.jsonl; unseen=false, where only those of the grid
+-- have a policy.
+function stages.evaluation(ctx, steps, o)
+  o = o or {}
+  if not o.before then
+    local trained = assert(ctx.run:latest(ctx.method), "no checkpoint of the policy")
+    assert(lora.load(ctx.policy.model, trained))
+  end
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards
-    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true)
+    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o.before)
     local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
     figures.shown, figures.unseen = {}, { groups = {} }
     for i, m in ipairs(list) do
       figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
     end
-    keep_samples(ctx, ctx.method, steps, list)
+    keep_samples(ctx, o.name or ctx.method, steps, list)
     local rows = {}
     for _, m in ipairs(list) do
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
     end
     figures.constant = ctx.sft.constant
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
-    for g, group in ipairs(cfg.eval.unseen_answers > 0 and n > 1 and preference.unseen_groups(n) or {}) do
-      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true)
+    for g, group in ipairs(cfg.eval.unseen_answers > 0 and o.unseen ~= false and n > 1 and preference.unseen_groups(n) or {}) do
+      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o.before)
       local f = policy.figures(group, unseen, ctx.sft.statistics)
       figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume,
         kendall_tau = f.kendall_tau }

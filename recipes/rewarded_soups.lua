@@ -1,0 +1,70 @@
+--- rewarded_soups: one policy for each objective, trained by PPO on its reward alone; the policy of a preference is their adapters'
+-- sum weighted by it.
+--
+--   mocl recipes/rewarded_soups.lua                                 A and B are averaged apart, as RiC does
+--   mocl recipes/rewarded_soups.lua soup.kind=products              the exact weighted sum of the products B A
+--   mocl recipes/rewarded_soups.lua preset=smoke out=/tmp/x         every stage, tiny, in seconds
+--
+-- docs/baselines.md has the method and its sources.
+
+require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
+
+local config = require "mocl.run.config"
+local Control = require "mocl.method.control"
+local lm_actor = require "mocl.train.lm_actor"
+local lora = require "mocl.lm.lora"
+local own_model = require "mocl.lm.own_model"
+local scalar = require "mocl.train.scalar"
+local soup = require "mocl.lm.soup"
+local sources = require "mocl.data.sources"
+local stages = require "mocl.train.stages"
+local trainer = require "mocl.train.trainer"
+
+local schema = config.join {
+  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, stages.PREFERENCES, lm_actor.MODEL_OPTIONS,
+  config.rows(trainer.OPTIONS, "ppo.", {}, scalar.WITHOUT), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+  config.rows(scalar.OPTIONS, "soup.", {}),
+  { { "soup.kind", "apart", "A and B are averaged apart, or the sum of the products B A is exact", choices = soup.KINDS } },
+}
+
+local presets = stages.presets {
+  smoke = { ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["soup.iterations"] = 2, ["soup.save_every"] = 2 },
+  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["soup.iterations"] = 100 },
+}
+
+local ctx <close> = stages.open { recipe = "rewarded_soups", doc = "One policy for each objective, mixed by preference (docs/baselines.md)",
+  schema = schema, presets = presets, arg = arg, method = "soup-*",
+  depends = { "rewards", "dtype", "lora", "ppo", "soup.iterations", "soup.save_every", "soup.rewards" } }
+if ctx.complete then
+  return
+end
+local cfg, names = ctx.cfg, ctx.cfg.objectives
+
+stages.models(ctx)
+stages.actor(ctx, { heads = 1 })
+stages.sft_answers(ctx)
+
+-- The tags of all prompts, here and below, are those of equal weights: they say nothing.
+local equal, kl = {}, 0
+for j = 1, #names do
+  equal[j] = 1 / #names
+end
+for j, name in ipairs(names) do
+  local weights = {}
+  for k = 1, #names do
+    weights[k] = k == j and 1 or 0
+  end
+  kl = kl + scalar.train(ctx, { stage = "soup-" .. name, weights = weights, tag = equal, options = cfg.soup }).kl / #names
+end
+for _, name in ipairs(names) do
+  assert(lora.load(ctx.policy.model, assert(ctx.run:latest("soup-" .. name)), { name = name }))
+end
+
+local figures = stages.evaluation(ctx, cfg.soup.iterations, { name = "rewarded_soups", before = function(p)
+  soup.mix(ctx.policy.model, names, p, { kind = cfg.soup.kind, name = "_soup" })
+  return equal
+end })
+stages.finish(ctx, figures, { method = "rewarded_soups", soup = cfg.soup.kind, policies = #names,
+  training_samples = #names * cfg.soup.iterations * cfg.ppo.batch_size, kl = kl }, function(...)
+  return Control.warning({ c = "one" }, ...)
+end)

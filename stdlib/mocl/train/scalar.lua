@@ -1,0 +1,86 @@
+--- mocl.train.scalar: PPO on one weighted sum of the rewards, with one value head: a policy for fixed weights. MORLHF is one such
+-- policy for each preference, Rewarded Soups begin with one for each objective.
+
+local kl_controller = require "mocl.method.kl_controller"
+local policy = require "mocl.lm.policy"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
+local segments = require "mocl.segments"
+local stages = require "mocl.train.stages"
+local trainer = require "mocl.train.trainer"
+
+local scalar = {}
+
+--- Rows for a recipe's schema.
+scalar.OPTIONS = {
+  { "iterations", 320, "PPO iterations of each policy", min = 1 },
+  { "save_every", 20, "iterations between checkpoints", min = 1 },
+  { "rewards", "normalized", "what is summed: rewards in deviations of the SFT model's, or as they are (RiC)", choices = { "normalized", "raw" } },
+}
+
+--- Names in trainer.OPTIONS that such a policy does not have.
+scalar.WITHOUT = { "baseline", "scale_rewards", "normalize", "entropy", "kl_in_reward" }
+
+--- scalar.sums(rows, weights) -> list of {sum_j w_j r_j}, one per answer.
+function scalar.sums(rows, weights)
+  local list = {}
+  for i, row in ipairs(rows) do
+    local sum = 0
+    for j, x in ipairs(row) do
+      sum = sum + weights[j] * x
+    end
+    list[i] = { sum }
+  end
+  return list
+end
+
+-- the rewards that are summed
+local function rewards_of(ctx, raw, kind)
+  local rows = {}
+  for i, row in ipairs(raw) do
+    rows[i] = kind == "normalized" and policy.normalize(row, ctx.sft.statistics) or row
+  end
+  return rows
+end
+
+--- scalar.train(ctx, {stage=, weights=, tag=, options=}) -> {kl=}: trains a policy on sum_j weights_j r_j as a stage of the run, from the
+-- SFT model on; prompts show the preference `tag`. options: those of scalar.OPTIONS. Its adapter is in ctx.run:latest(stage).
+function scalar.train(ctx, o)
+  local cfg, own = ctx.cfg, o.options
+  return ctx.run:stage(o.stage, function(stage)
+    local actor = stages.actor(ctx, { heads = 1 })
+    local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
+      min = cfg.ppo.min_kl_coef }
+    local t <close> = trainer.new { run = ctx.run, stage = stage, label = o.stage, total = own.iterations, save_every = own.save_every,
+      seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
+      state = { beta = beta } }
+    local kl
+    for _ in t:iterations() do
+      local plain, texts = t:prompts(cfg.ppo.batch_size), {}
+      for i, prompt in ipairs(plain) do
+        texts[i] = preference.relabel(prompt, o.tag)
+      end
+      local batch = t:rollout(texts)
+      local sums = scalar.sums(rewards_of(ctx, t:score(batch, plain), own.rewards), o.weights)
+      local adv = t:advantages(batch, segments.terminal(sums, batch)):sum(2) -- of the one value head
+      local logp_ref = cfg.ppo.kl_penalty ~= "full" and actor:logp_ref(batch)
+      local m = t:update(batch, function(e)
+        local surrogate, _, clipped = ppo.clip(e.logp, batch.old, adv, cfg.ppo.cliprange)
+        local loss, kl_loss = surrogate:mean(), logp_ref and ppo.kl_estimate(e.logp, logp_ref, "k2") or e.kl
+        return loss + e.value_error * cfg.ppo.vf_coef + kl_loss:mean() * beta:value(),
+          { ["ppo/loss/policy"] = loss, ["ppo/policy/clipfrac"] = clipped:mean() }
+      end)
+      m["objective/kl_coef"], kl = beta:value(), m["objective/kl"]
+      beta:update(kl, #plain)
+      local mean = 0
+      for _, row in ipairs(sums) do
+        mean = mean + row[1] / #sums
+      end
+      m["env/reward_mean"] = mean
+      t:log(m, ("reward %.2f kl %.2f"):format(mean, kl))
+    end
+    return { kl = kl }
+  end)
+end
+
+return scalar

@@ -1,0 +1,159 @@
+-- MORLHF and Rewarded Soups: mixing of adapters against matrices, and runs whose answer is known
+
+local T = require "t"
+local child = require "child"
+local json = require "mocl.json"
+local lora = require "mocl.lm.lora"
+local scalar = require "mocl.train.scalar"
+local soup = require "mocl.lm.soup"
+local tensor = require "mocl.tensor"
+local tiny = require "tiny"
+local transformer = require "mocl.lm.model"
+
+-- A model with three adapters of random values.
+local function model_with(opts)
+  local model = transformer.new({ vocab_size = 20, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 12 },
+    { key = 1 })
+  for k, name in ipairs { "a", "b", "c" } do
+    opts.key = k
+    model:add_adapter(name, opts)
+    for i, p in ipairs(lora.parameters(model, name)) do
+      tensor.no_grad(p.copy_, p, tensor.randn(p.shape, { key = 100 * k + i }))
+    end
+  end
+  return model
+end
+
+-- A and B of the query projection, as rows of numbers
+local function matrices(model, name)
+  local m = {}
+  for _, pair in ipairs(model:named_parameters(name)) do
+    if pair[1]:find "q_proj" then
+      m[pair[1]:match "lora_(.)"] = pair[2]:totable()
+    end
+  end
+  return m.A, m.B
+end
+
+-- B A times the scale of PEFT
+local function product(model, name)
+  local A, B = matrices(model, name)
+  local info, rows = model:lora(name), {}
+  for i, b in ipairs(B) do
+    rows[i] = {}
+    for d = 1, #A[1] do
+      rows[i][d] = 0
+      for k, x in ipairs(b) do
+        rows[i][d] = rows[i][d] + x * A[k][d] * info.alpha / (info.use_rslora and info.r ^ 0.5 or info.r)
+      end
+    end
+  end
+  return rows
+end
+
+local WEIGHTS = { 0.2, 0.5, 0.3 }
+
+T.test("products: the mixed adapter adds the weighted sum of what its parts add", function()
+  for _, rslora in ipairs { false, true } do
+    local model = model_with { r = 2, alpha = 6, use_rslora = rslora }
+    soup.mix(model, { "a", "b", "c" }, WEIGHTS, { kind = "products" })
+    T.eq(model:active_adapter(), "soup")
+    T.eq(model:lora("soup").r, 6)
+    local got, parts = product(model, "soup"), {}
+    for k, name in ipairs { "a", "b", "c" } do
+      parts[k] = product(model, name)
+    end
+    for i, row in ipairs(got) do
+      for d, x in ipairs(row) do
+        T.near(x, 0.2 * parts[1][i][d] + 0.5 * parts[2][i][d] + 0.3 * parts[3][i][d], 1e-5)
+      end
+    end
+  end
+end)
+
+T.test("apart: A and B are averages, and the product is theirs", function()
+  local model = model_with { r = 2, alpha = 6 }
+  soup.mix(model, { "a", "b", "c" }, WEIGHTS, { name = "mixed" })
+  T.eq(model:lora("mixed").r, 2)
+  local A, B = matrices(model, "mixed")
+  local parts = {}
+  for k, name in ipairs { "a", "b", "c" } do
+    parts[k] = { matrices(model, name) }
+  end
+  for which, rows in ipairs { A, B } do
+    for i, row in ipairs(rows) do
+      for d, x in ipairs(row) do
+        T.near(x, 0.2 * parts[1][which][i][d] + 0.5 * parts[2][which][i][d] + 0.3 * parts[3][which][i][d], 1e-6)
+      end
+    end
+  end
+end)
+
+T.test("all weight on one adapter is that adapter, with both kinds", function()
+  local model = model_with { r = 2, alpha = 6 }
+  local batch = transformer.batch { { 1, 5, 9, 3 } }
+  local wanted = model:forward(batch, { adapter = "b" })
+  for _, kind in ipairs(soup.KINDS) do
+    soup.mix(model, { "a", "b", "c" }, { 0, 1, 0 }, { kind = kind })
+    T.ok((model:forward(batch) - wanted):abs():max():item() < 1e-5, kind)
+  end
+end)
+
+T.test("what cannot be mixed is refused, and the adapters stay as they are", function()
+  local model = model_with { r = 2, alpha = 6 }
+  T.raises("2 adapters and 1 weights", soup.mix, model, { "a", "b" }, { 1 })
+  T.raises("unknown kind 'sum' %(apart, products%)", soup.mix, model, { "a" }, { 1 }, { kind = "sum" })
+  T.raises("the weight of 'b' is nan", soup.mix, model, { "a", "b" }, { 1, 0 / 0 })
+  T.raises("'a' is one of the adapters", soup.mix, model, { "a" }, { 1 }, { name = "a" })
+  T.raises("no adapter 'd'", soup.mix, model, { "a", "d" }, { 1, 0 })
+  model:add_adapter("d", { r = 4, alpha = 6 })
+  T.raises("'a' and 'd' differ in r, alpha or use_rslora", soup.mix, model, { "a", "d" }, { 1, 0 })
+  model:add_adapter("d", { r = 2, alpha = 6, target_modules = { "q_proj" } })
+  T.raises("'a' and 'd' are on different layers", soup.mix, model, { "a", "d" }, { 1, 0 })
+  T.eq(model:adapters(), { "a", "b", "c", "d" })
+end)
+
+T.test("the sum of rewards weighted by the policy's weights", function()
+  T.eq(scalar.sums({ { 1, 10 }, { 2, 20 } }, { 0.25, 0.75 }), { { 7.75 }, { 15.5 } })
+end)
+
+-- ---- the recipes ----
+
+local OPTIONS = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01",
+  "ppo.init_kl_coef=0.02", "ppo.min_kl_coef=0", "lora.layers=0", "eval.answers=64", "eval.unseen_answers=0" }
+
+-- result.json, and the share of `a` among the paid tokens for each preference
+local function shares(recipe, ...)
+  local files, dir = T.tmpdir(), T.tmpdir() .. "/run"
+  tiny.known(files)
+  local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
+    "rewards=" .. files .. "/rewards.lua" }
+  for _, list in ipairs { OPTIONS, { ... } } do
+    table.move(list, 1, #list, #words + 1, words)
+  end
+  local out, err, status = child.mocl(words)
+  T.eq(status, 0, out .. err)
+  local result, list = assert(json.load(dir .. "/result.json")), {}
+  for i, row in ipairs(result.rewards_raw) do
+    list[i] = row[1] / (row[1] + row[2])
+  end
+  return list, result
+end
+
+T.test("MORLHF: each policy finds the token that its own weights pay more for", function()
+  local list, result = shares("morlhf", "morlhf.iterations=40", "preferences=1:0,0.3:0.7")
+  T.eq({ result.method, result.policies, result.training_samples }, { "morlhf", 2, 2 * 40 * 88 })
+  T.ok(list[1] > 0.8 and list[2] < 0.2, T.show(list))
+end)
+
+T.test("Rewarded Soups: the ends are the policies of one objective, the mixed policy lies between them", function()
+  for _, kind in ipairs(soup.KINDS) do
+    local list, result = shares("rewarded_soups", "soup.iterations=40", "soup.kind=" .. kind)
+    T.eq({ result.method, result.soup, result.policies }, { "rewarded_soups", kind, 2 })
+    T.ok(list[1] < 0.2 and list[11] > 0.8, T.show(list))
+    T.ok(list[6] > list[1] + 0.1 and list[6] < list[11] - 0.1, "between: " .. T.show(list))
+    for i = 2, 11 do
+      T.ok(list[i] > list[i - 1] - 0.06, "it rises with the weight: " .. T.show(list))
+    end
+  end
+end)
