@@ -97,6 +97,7 @@ M.pages = {
   ["mocl.method.group"] = "baselines",
   ["mocl.train.scalar"] = "baselines",
   ["mocl.lm.soup"] = "baselines",
+  ["mocl.method.dpo"] = "baselines",
   ["mocl.complete"] = "cli",
   ["mocl.method.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",

@@ -54,7 +54,7 @@ end
 --- Answers to texts, packed as a batch: the fields of transformer.pack, responses (texts), ids (of the answers, an object of rows:
 -- transformer.rows), old, the log-probabilities [T] of the tokens when they were drawn, and metrics.
 function Actor:rollout(texts, o)
-  local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose) })
+  local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose), adapter = o.adapter })
   local batch = transformer.pack(ids.rows.prompts, ids.rows.tokens, { device = self.model:device() })
   batch.responses, batch.ids, batch.old = responses, ids.rows.tokens, old
   batch.metrics = { ["tokens/responses_len_mean"] = batch.response_total / #texts }

@@ -34,8 +34,8 @@ function scalar.sums(rows, weights)
   return list
 end
 
--- the rewards that are summed
-local function rewards_of(ctx, raw, kind)
+--- scalar.rewards(ctx, raw, kind) -> rows: raw rewards, or ("normalized") in deviations of the SFT model's answers.
+function scalar.rewards(ctx, raw, kind)
   local rows = {}
   for i, row in ipairs(raw) do
     rows[i] = kind == "normalized" and policy.normalize(row, ctx.sft.statistics) or row
@@ -61,7 +61,7 @@ function scalar.train(ctx, o)
         texts[i] = preference.relabel(prompt, o.tag)
       end
       local batch = t:rollout(texts)
-      local sums = scalar.sums(rewards_of(ctx, t:score(batch, plain), own.rewards), o.weights)
+      local sums = scalar.sums(scalar.rewards(ctx, t:score(batch, plain), own.rewards), o.weights)
       local adv = t:advantages(batch, segments.terminal(sums, batch)):sum(2) -- of the one value head
       local logp_ref = cfg.ppo.kl_penalty ~= "full" and actor:logp_ref(batch)
       local m = t:update(batch, function(e)

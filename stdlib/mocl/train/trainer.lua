@@ -264,9 +264,10 @@ function Trainer:prompts(n)
 end
 
 --- Answers or episodes for a list of texts or preferences: a batch of the actor's, from the stream of this iteration.
-function Trainer:rollout(inputs)
+-- o: adapter=false, answers of a language model without its adapter.
+function Trainer:rollout(inputs, o)
   return self.actor:rollout(inputs, { seed = self.seed, purpose = ("%s %d"):format(self.purpose, self.iteration),
-    options = self.options })
+    options = self.options, adapter = o and o.adapter })
 end
 
 --- Raw rewards, a row per answer and a number per objective: those of the rewards for answers to prompts, or the returns of episodes.

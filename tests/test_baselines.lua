@@ -1,9 +1,11 @@
--- MORLHF and Rewarded Soups: mixing of adapters against matrices, and runs whose answer is known
+-- MORLHF, Rewarded Soups and MODPO: mixing of adapters against matrices, and runs whose answer is known
 
 local T = require "t"
 local child = require "child"
+local dpo = require "mocl.method.dpo"
 local json = require "mocl.json"
 local lora = require "mocl.lm.lora"
+local rng = require "mocl.rng"
 local scalar = require "mocl.train.scalar"
 local soup = require "mocl.lm.soup"
 local tensor = require "mocl.tensor"
@@ -117,10 +119,37 @@ T.test("the sum of rewards weighted by the policy's weights", function()
   T.eq(scalar.sums({ { 1, 10 }, { 2, 20 } }, { 0.25, 0.75 }), { { 7.75 }, { 15.5 } })
 end)
 
+T.test("DPO and MODPO by hand", function()
+  -- two pairs, answers of 2, 1, 1 and 2 tokens; sums of logp - logp_ref: 0.5, -1, 2, 0.25
+  local batch = { response_offsets = { 0, 2, 3, 4, 6 } }
+  local logp, ref = tensor.new { -1, -1, -2, -1, -1, -1 }, tensor.new { -1.25, -1.25, -1, -3, -1.25, -1 }
+  local function log1pexp(x)
+    return math.log(1 + math.exp(x))
+  end
+  local loss, accuracy = dpo.loss(logp, ref, batch, { 1, -1 }, { beta = 2 })
+  -- 2 (0.5 + 1) = 3 for the better answer, 2 (2 - 0.25) = 3.5 against it
+  T.near(loss:item(), (log1pexp(-3) + log1pexp(3.5)) / 2, 1e-5)
+  T.eq(accuracy:item(), 0.5)
+  -- less the margins 0.4 - 0.1 and 0.2 - 0.7, over the weight 0.5: 5.4, and 8 against it
+  loss = dpo.loss(logp, ref, batch, { 1, -1 }, { beta = 2, weight = 0.5, margins = { 0.4, 0.1, 0.2, 0.7 } })
+  T.near(loss:item(), (log1pexp(-5.4) + log1pexp(8)) / 2, 1e-5)
+end)
+
+T.test("labels are drawn from the Bradley-Terry model", function()
+  local scores, first = {}, 0
+  for i = 1, 4000 do
+    scores[2 * i - 1], scores[2 * i] = 1.5, 0.5
+  end
+  for _, sign in ipairs(dpo.label(rng.new(0, "labels"), scores)) do
+    first = first + (sign == 1 and 1 or 0) / 4000
+  end
+  T.near(first, 1 / (1 + math.exp(-1)), 0.025) -- three deviations are 0.021
+  T.eq(dpo.label(rng.new(0, "labels"), { 1000, 0, 0, 1000 }), { 1, -1 })
+end)
+
 -- ---- the recipes ----
 
-local OPTIONS = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01",
-  "ppo.init_kl_coef=0.02", "ppo.min_kl_coef=0", "lora.layers=0", "eval.answers=64", "eval.unseen_answers=0" }
+local OPTIONS = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01", "lora.layers=0", "eval.answers=64", "eval.unseen_answers=0" }
 
 -- result.json, and the share of `a` among the paid tokens for each preference
 local function shares(recipe, ...)
@@ -128,7 +157,8 @@ local function shares(recipe, ...)
   tiny.known(files)
   local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
     "rewards=" .. files .. "/rewards.lua" }
-  for _, list in ipairs { OPTIONS, { ... } } do
+  local kl = recipe ~= "modpo" and { "ppo.init_kl_coef=0.02", "ppo.min_kl_coef=0" } or {}
+  for _, list in ipairs { OPTIONS, kl, { ... } } do
     table.move(list, 1, #list, #words + 1, words)
   end
   local out, err, status = child.mocl(words)
@@ -155,5 +185,14 @@ T.test("Rewarded Soups: the ends are the policies of one objective, the mixed po
     for i = 2, 11 do
       T.ok(list[i] > list[i - 1] - 0.06, "it rises with the weight: " .. T.show(list))
     end
+  end
+end)
+
+T.test("MODPO: DPO at the corner, and between the corners the share follows the weights", function()
+  local list, result = shares("modpo", "modpo.iterations=40", "preferences=1:0,0.7:0.3,0.5:0.5,0.2:0.8")
+  T.eq({ result.method, result.policies }, { "modpo", 4 })
+  T.ok(list[1] > 0.75 and list[4] < 0.35, T.show(list))
+  for i = 2, 4 do
+    T.ok(list[i] < list[i - 1], T.show(list))
   end
 end)
