@@ -196,3 +196,71 @@ T.test("MODPO: DPO at the corner, and between the corners the share follows the 
     T.ok(list[i] < list[i - 1], T.show(list))
   end
 end)
+
+-- ---- the run directory, and what is refused ----
+
+local SMOKE = { "preset=smoke", "quiet=true", "objectives=a,b", "ppo.batch_size=16", "lora.layers=0", "eval.answers=8", "eval.unseen_answers=0" }
+
+local function start(recipe, dir, files, ...)
+  local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
+    "rewards=" .. files .. "/rewards.lua" }
+  for _, list in ipairs { SMOKE, { ... } } do
+    table.move(list, 1, #list, #words + 1, words)
+  end
+  local out, err, status = child.mocl(words)
+  return out .. err, status
+end
+
+local function read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "a"
+  f:close()
+  return text
+end
+
+T.test("a run whose last stages are done again ends with the same bytes", function()
+  local files = T.tmpdir()
+  tiny.known(files)
+  for recipe, last in pairs { grpo = "grpo", morlhf = "morlhf-2", rewarded_soups = "soup-b", modpo = "modpo-2" } do
+    local dir = T.tmpdir() .. "/run"
+    local said, status = start(recipe, dir, files)
+    T.eq(status, 0, said)
+    local before = read(dir .. "/result.json")
+    said, status = start(recipe, dir, files, "resume=auto", "redo=" .. last)
+    T.eq(status, 0, said)
+    T.ok(read(dir .. "/result.json") == before, recipe)
+  end
+end)
+
+T.test("bad input ends before there is a run directory", function()
+  local files = T.tmpdir()
+  tiny.known(files)
+  for _, case in ipairs {
+    { "morlhf", "preferences=0.3:0.6", "sums to 0.9, not 1" },
+    { "rewarded_soups", "preferences=1:0:0", "has 3 weights for 2 objectives" },
+    { "rewarded_soups", "soup.kind=sum", "expected one of apart, products" },
+    { "modpo", "ppo.batch_size=15", "answers come in pairs" },
+    { "modpo", "modpo.beta=0", "below the minimum" },
+  } do
+    local dir = T.tmpdir() .. "/run"
+    local said, status = start(case[1], dir, files, case[2])
+    T.ok(status ~= 0 and said:find(case[3], 1, true), said)
+    T.ok(not io.open(dir .. "/config.lua"), case[2])
+  end
+end)
+
+T.test("an actor without value heads has no critic: t:advantages says so, and its directory has none", function()
+  local lm_actor, trainer = require "mocl.train.lm_actor", require "mocl.train.trainer"
+  local model = transformer.new({ vocab_size = 20, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 12 },
+    { key = 1 })
+  model:add_lora { r = 2 }
+  local actor = lm_actor.new { policy = { model = model, temperature = 1 } }
+  local t <close> = trainer.new { seed = 0, total = 1, options = {}, actor = actor }
+  T.raises("the actor has no critic", t.advantages, t, {})
+  T.raises("baseline=critic needs an actor with a critic", trainer.options, { baseline = "critic" }, actor)
+  T.eq(#actor:named_parameters(), #model:named_parameters(true))
+  local dir = T.tmpdir()
+  actor:save(dir)
+  T.eq(io.open(dir .. "/value_heads.safetensors"), nil)
+  actor:load(dir)
+end)
