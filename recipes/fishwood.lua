@@ -18,8 +18,8 @@ local control_log = require "mocl.method.control_log"
 local fishwood = require "mocl.world.worlds.fishwood"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
-local ppo = require "mocl.train.ppo"
-local preference = require "mocl.method.preference"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
@@ -71,7 +71,7 @@ for i = 1, 9 do
 end
 
 local function new_agent(seed)
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
 end
 

@@ -17,11 +17,11 @@ local Agent = require "mocl.world.agent"
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
-local env = require "mocl.world"
+local world = require "mocl.world"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
@@ -80,10 +80,10 @@ local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
 local function new_agent(seed)
   local input = cfg.agent.input
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.01 or 1,
     critic = cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
-    observe = input == "one_hot" and env.one_hot(environment.states) or nil,
+    observe = input == "one_hot" and world.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}
       for j, w in ipairs(p) do

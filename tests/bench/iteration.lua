@@ -8,12 +8,12 @@ local lm_actor = require "mocl.train.lm_actor"
 local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim"
 local policy = require "mocl.lm.policy"
-local ppo = require "mocl.train.ppo"
-local preference = require "mocl.method.preference"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
-local segments = require "mocl.train.segments"
+local segments = require "mocl.segments"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local trainer = require "mocl.train.trainer"
@@ -127,7 +127,7 @@ local function keep(s, seen, e, batch, draw, combined, c, loss, policy_loss)
   if e.epoch == 1 then
     local f = s.rewards[1].f
     local scores = tensor.no_grad(f.forward, f, draw.plain_ids, batch.ids)
-    seen.tokens, seen.old, seen.combined, seen.returns, seen.c = batch.ids, batch.old:totable(), combined:totable(), batch.value_targets:totable(),
+    seen.tokens, seen.old, seen.combined, seen.returns, seen.c = batch.ids:totable(), batch.old:totable(), combined:totable(), batch.value_targets:totable(),
       c:totable()
     seen.numbers = { policy_loss:item(), e.value_error:item(), e.entropy:item(), e.kl:sum():item() / batch.n, loss:item(), false,
       scores:mean():item(), scores[1]:item() }

@@ -15,9 +15,10 @@ local json = require "mocl.json"
 local model_config = require "mocl.lm.model_config"
 local model_files = require "mocl.lm.model_files"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local tensor = require "mocl.tensor"
 
-local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack, rows = core.rows }
 
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })
@@ -26,36 +27,6 @@ local sources = setmetatable({}, { __mode = "k" })
 
 local ANY = { lm = true, encoder = true, classifier = true }
 local LOADS = { lm = true, encoder = true }
-
---- Copies the tensors of `from` (name -> tensor) into the parameters of the same names; every parameter must be there
--- with its shape, and no tensor may be left over but those of which may_stay(name, tensor) is true. Returns true, or
--- nil, message.
-function transformer.copy_parameters(named, from, where, may_stay)
-  local missing, used = {}, {}
-  for _, pair in ipairs(named) do
-    local name, to = pair[1], pair[2]
-    local source = from[name]
-    if not source then
-      missing[#missing + 1] = name
-    else
-      local a, b = table.concat(source.shape, ","), table.concat(to.shape, ",")
-      if a ~= b then
-        return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(where, name, a, b), "FORMAT"
-      end
-      tensor.no_grad(to.copy_, to, source)
-      used[name] = true
-    end
-  end
-  if #missing > 0 then
-    return nil, ("%s: %d of %d tensors are missing, the first is '%s'"):format(where, #missing, #named, missing[1]), "FORMAT"
-  end
-  for name, t in pairs(from) do
-    if not used[name] and not (may_stay and may_stay(name, t)) then
-      return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(where, name), "FORMAT"
-    end
-  end
-  return true
-end
 
 local function shape_text(t)
   return table.concat(t.shape, ",")
@@ -128,7 +99,7 @@ local function fill(model, read, tensors, dir, bare, others)
       return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(dir, name), "FORMAT"
     end
   end
-  return transformer.copy_parameters(named, from, dir)
+  return parameters.copy(named, from, dir)
 end
 
 --- transformer.from_files(dir, opts, wanted, others) -> model, read, tensors | fail: what load does with a directory. wanted: as
@@ -354,7 +325,7 @@ function transformer.clone(model)
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]
   end
-  assert(transformer.copy_parameters(copy:named_parameters(), from, "clone"))
+  assert(parameters.copy(copy:named_parameters(), from, "clone"))
   ends[copy], sources[copy] = ends[model], sources[model]
   return copy
 end

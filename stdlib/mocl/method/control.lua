@@ -11,9 +11,9 @@
 local metrics = require "mocl.metrics"
 local minnorm = require "mocl.minnorm"
 local pools = require "mocl.method.pools"
-local ppo = require "mocl.train.ppo"
-local running = require "mocl.train.running"
-local segments = require "mocl.train.segments"
+local ppo = require "mocl.method.ppo"
+local running = require "mocl.method.running"
+local segments = require "mocl.segments"
 local tensor = require "mocl.tensor"
 
 local Control = {}

@@ -1,7 +1,7 @@
 --- mocl.method.pools: which answers, or tokens, share one c of equation 12 (control.pool), and sums over them.
 
 local nn = require "mocl.nn.core"
-local segments = require "mocl.train.segments"
+local segments = require "mocl.segments"
 local tensor = require "mocl.tensor"
 
 local pools = {}

@@ -20,16 +20,16 @@
 -- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
-local deck = require "mocl.data.deck"
+local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local on_error = require "mocl.on_error"
 local optim = require "mocl.optim"
-local optimizer = require "mocl.train.optimizer"
+local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
