@@ -51,7 +51,7 @@ end)
 T.test("another checkout by turns: here this one beside itself", function()
   local dir = T.tmpdir()
   assert(require "mocl.fs".mkdir(dir .. "/tests"))
-  local _, _, status = child.shell(('ln -s "$PWD/tests/bench" %s/tests/bench && ln -s "$(command -v "$MOCL" || echo "$PWD/mocl")" %s/mocl'):format(dir, dir))
+  local _, _, status = child.shell(('ln -s "$PWD/tests/bench" %s/tests/bench && ln -s "$(realpath "$MOCL")" %s/mocl'):format(dir, dir))
   T.eq(status, 0)
   local out, err
   out, err, status = bench { "only=moc", "threads=1", "clock=cpu", "against=" .. dir }
