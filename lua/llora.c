@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lm/model_adapters.h"
 #include "ltensor.h"
 #include "modules.h"
 
@@ -14,6 +15,57 @@ static mocl_model *check_idle(lua_State *L, const char *what) { return moclL_che
 
 static const char *const target_names[MOCL_LINEARS + 1] = {"q_proj", "k_proj", "v_proj", "o_proj",
                                                            "gate_proj", "up_proj", "down_proj", NULL};
+
+/* ---- names ---- */
+
+static mocl_adapter *check_name(lua_State *L, const char *name, const mocl_model *m) {
+    mocl_adapter *a = mocl_adapter_find(m, name);
+    if (a) return a;
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (int64_t i = 0; i < m->n_adapters; i++) {
+        if (i) luaL_addstring(&b, ", ");
+        luaL_addstring(&b, m->adapter[i]->name);
+    }
+    luaL_pushresult(&b);
+    luaL_error(L, "the model has no adapter '%s' (%s)", name, m->n_adapters ? lua_tostring(L, -1) : "it has none");
+    return NULL;
+}
+
+mocl_adapter *moclL_optadapter(lua_State *L, int idx, const mocl_model *m) {
+    return lua_isnoneornil(L, idx) ? m->active : check_name(L, luaL_checkstring(L, idx), m);
+}
+
+/* true, false or a name at the top of the stack; `where` is for messages */
+static mocl_adapter *to_adapter(lua_State *L, const mocl_model *m, const char *where) {
+    if (lua_type(L, -1) == LUA_TSTRING) return check_name(L, lua_tostring(L, -1), m);
+    if (lua_type(L, -1) != LUA_TBOOLEAN)
+        luaL_error(L, "bad option 'adapter' (%strue, false or a name expected, got %s)", where, luaL_typename(L, -1));
+    return lua_toboolean(L, -1) ? m->active : NULL;
+}
+
+mocl_choice moclL_checkchoice(lua_State *L, int opts, const mocl_model *m, int64_t rows) {
+    mocl_choice c = {.all = m->active};
+    if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, "adapter") == LUA_TNIL) return c;
+    if (!lua_istable(L, -1)) {
+        c.all = to_adapter(L, m, "");
+        return c;
+    }
+    int list = lua_gettop(L);
+    lua_Integer n = moclL_len(L, list);
+    if (n != rows) luaL_error(L, "adapter: a list of %I entries for %I rows", n, (lua_Integer)rows);
+    c.row = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *c.row, 0);
+    for (lua_Integer i = 1; i <= n; i++) {
+        char where[48];
+        snprintf(where, sizeof where, "entry %lld: ", (long long)i);
+        lua_geti(L, list, i);
+        c.row[i - 1] = to_adapter(L, m, where);
+        lua_pop(L, 1);
+    }
+    return c;
+}
+
+/* ---- what an adapter is asked to be ---- */
 
 /* A list of block numbers, from 0 as in PEFT, at the top of the stack -> one bool per block, in a userdata
 ** that takes its place. */
@@ -104,19 +156,17 @@ static void plan_targets(lua_State *L, const mocl_model *m, mocl_adapter_plan *p
             if ((!blocks || blocks[l]) && targets >> i & 1 && (named || mocl_spec_has_linear(&m->config, i))) plan[l * MOCL_LINEARS + i] = one;
 }
 
-/* m:add_lora{r=16, alpha=32, target_modules={...all}, layers_to_transform={...all}, dropout=0, use_rslora=false, key=0},
-** or with modules={name = {r=, alpha=}} in place of the first four */
-int moclL_model_add_lora(lua_State *L) {
+/* the adapter that the options at 2 describe, under a name */
+static int add(lua_State *L, mocl_model *m, const char *name) {
     static const char *const options[] = {"r", "alpha", "dropout", "target_modules", "layers_to_transform", "use_rslora",
-                                          "modules", "key", NULL};
-    mocl_model *m = check_idle(L, "add_lora: the model");
-    lua_settop(L, 2);
+                                          "modules", "key", "name", NULL};
     moclL_checkoptions(L, 2, options);
+    if (!name) name = moclL_optfield_string(L, 2, "name", MOCL_ADAPTER_DEFAULT);
     double dropout = moclL_optfield_number(L, 2, "dropout", 0);
     bool rslora = moclL_optfield_boolean(L, 2, "use_rslora", false);
     uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
     size_t bytes = (size_t)(m->config.layers * MOCL_LINEARS) * sizeof(mocl_adapter_plan);
-    mocl_adapter_plan *plan = lua_newuserdatauv(L, bytes, 0); /* 3 */
+    mocl_adapter_plan *plan = lua_newuserdatauv(L, bytes, 0);
     memset(plan, 0, bytes);
     if (moclL_optfield_table(L, 2, "modules")) {
         for (int i = 0; i < 5; i++) {
@@ -130,96 +180,159 @@ int moclL_model_add_lora(lua_State *L) {
     } else {
         plan_targets(L, m, plan);
     }
-    MOCLL_CALL(L, mocl_model_add_lora(m, plan, dropout, rslora, key));
+    MOCLL_CALL(L, mocl_adapter_add(m, name, plan, dropout, rslora, key));
     return 0;
 }
 
+/* m:add_lora{r=16, alpha=32, target_modules={...all}, layers_to_transform={...all}, dropout=0, use_rslora=false, key=0,
+** name="default"}, or with modules={name = {r=, alpha=}} in place of r, alpha, target_modules and layers_to_transform */
+int moclL_model_add_lora(lua_State *L) {
+    mocl_model *m = check_idle(L, "add_lora: the model");
+    lua_settop(L, 2);
+    return add(L, m, NULL);
+}
+
+/* m:add_adapter(name, options of add_lora but for name) */
+int moclL_model_add_adapter(lua_State *L) {
+    mocl_model *m = check_idle(L, "add_adapter: the model");
+    const char *name = luaL_checkstring(L, 2);
+    lua_settop(L, 3);
+    lua_pushvalue(L, 2); /* keeps it */
+    lua_remove(L, 2);
+    if (!lua_isnil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        if (lua_getfield(L, 2, "name") != LUA_TNIL) return luaL_error(L, "add_adapter: the name is the first argument");
+        lua_pop(L, 1);
+    }
+    return add(L, m, name);
+}
+
+/* m:set_adapter(name): the active one from now on */
+int moclL_model_set_adapter(lua_State *L) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    mocl_adapter_set(m, check_name(L, luaL_checkstring(L, 2), m));
+    return 0;
+}
+
+/* m:active_adapter() -> name | nil */
+int moclL_model_active_adapter(lua_State *L) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    if (!m->active) return 0;
+    lua_pushstring(L, m->active->name);
+    return 1;
+}
+
+/* m:adapters() -> list of names, in the order in which they came */
+int moclL_model_adapters(lua_State *L) {
+    mocl_model *m = moclL_checkmodel(L, 1);
+    lua_createtable(L, (int)m->n_adapters, 0);
+    for (int64_t i = 0; i < m->n_adapters; i++) {
+        lua_pushstring(L, m->adapter[i]->name);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* m:delete_adapter(name) */
+int moclL_model_delete_adapter(lua_State *L) {
+    mocl_model *m = check_idle(L, "delete_adapter: the model");
+    mocl_adapter_delete(m, check_name(L, luaL_checkstring(L, 2), m));
+    return 0;
+}
+
+/* m:drop_lora(): all adapters */
 int moclL_model_drop_lora(lua_State *L) {
-    mocl_model_drop_lora(check_idle(L, "drop_lora: the model"));
+    mocl_adapter_delete_all(check_idle(L, "drop_lora: the model"));
     return 0;
 }
 
+/* m:merge_lora([name]) */
 int moclL_model_merge_lora(lua_State *L) {
-    mocl_status st = mocl_model_merge_lora(check_idle(L, "merge_lora: the model"));
+    mocl_model *m = check_idle(L, "merge_lora: the model");
+    mocl_adapter *a = moclL_optadapter(L, 2, m);
+    mocl_status st = a ? mocl_adapter_merge(m, a) : MOCL_OK;
     return st ? moclL_raise(L, st) : 0;
 }
 
-/* The linear layers that have an adapter are some linears of some blocks, all of one rank and alpha: *like is one of them,
-** and *blocks counts the blocks. */
-static bool is_even(const mocl_model *m, const mocl_block_weights **like, int64_t *blocks) {
+/* The linear layers that have an adapter are some linears of some blocks, all of one rank and alpha: *like are those of one of
+** these blocks, and *blocks counts them. */
+static bool is_even(const mocl_adapter *a, const mocl_low_rank **like, int64_t *blocks) {
+    const mocl_low_rank *first = NULL;
     *like = NULL;
     *blocks = 0;
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        const mocl_block_weights *b = &m->block[l];
-        if (!mocl_model_adapted(m, l)) continue;
+    for (int64_t l = 0; l < a->layers; l++) {
+        const mocl_low_rank *b = a->linear + l * MOCL_LINEARS;
+        if (!mocl_adapter_covers(a, l)) continue;
         if (!*like) *like = b;
         ++*blocks;
-        const mocl_adapter *first = NULL;
-        for (int i = 0; i < MOCL_LINEARS && !first; i++)
-            if ((*like)->adapter[i].a) first = &(*like)->adapter[i];
         for (int i = 0; i < MOCL_LINEARS; i++) {
-            const mocl_adapter *ad = &b->adapter[i];
-            if (!ad->a != !(*like)->adapter[i].a) return false;
-            if (ad->a && (ad->a->shape[0] != first->a->shape[0] || ad->alpha != first->alpha)) return false;
+            if (!b[i].a != !(*like)[i].a) return false;
+            if (!b[i].a) continue;
+            if (!first) first = &b[i];
+            if (b[i].a->shape[0] != first->a->shape[0] || b[i].alpha != first->alpha) return false;
         }
     }
     return true;
 }
 
-static void set_rank(lua_State *L, const mocl_adapter *ad) {
-    lua_pushinteger(L, ad->a->shape[0]);
+static void set_rank(lua_State *L, const mocl_low_rank *w) {
+    lua_pushinteger(L, w->a->shape[0]);
     lua_setfield(L, -2, "r");
-    lua_pushnumber(L, ad->alpha);
+    lua_pushnumber(L, w->alpha);
     lua_setfield(L, -2, "alpha");
 }
 
-static void push_modules(lua_State *L, const mocl_model *m) {
+static void push_modules(lua_State *L, const mocl_adapter *a) {
     lua_newtable(L);
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
-        const mocl_adapter *ad = &m->block[i / MOCL_LINEARS].adapter[i % MOCL_LINEARS];
+    for (int64_t i = 0; i < a->layers * MOCL_LINEARS; i++) {
         char name[64];
-        if (!ad->a) continue;
+        if (!a->linear[i].a) continue;
         linear_name(name, sizeof name, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS));
         lua_createtable(L, 0, 2);
-        set_rank(L, ad);
+        set_rank(L, &a->linear[i]);
         lua_setfield(L, -2, name);
     }
 }
 
-/* m:lora() -> the options of add_lora that make this adapter, or nil: r, alpha, target_modules, and layers_to_transform where
-** not all layers have adapters; modules in their place where ranks or alphas differ, or the set is no such one. use_rslora
-** stands there where it is true. */
+/* m:lora([name]) -> the options of add_lora that make this adapter, the active one without a name, or nil: r, alpha,
+** target_modules, and layers_to_transform where not all layers have adapters; modules in their place where ranks or alphas
+** differ, or the set is no such one. use_rslora stands there where it is true, and name where it is not "default". */
 int moclL_model_lora(lua_State *L) {
     mocl_model *m = moclL_checkmodel(L, 1);
-    const mocl_block_weights *like;
+    const mocl_adapter *a = moclL_optadapter(L, 2, m);
+    const mocl_low_rank *like;
     int64_t n;
-    if (m->lora_rank == 0) return 0;
+    if (!a) return 0;
     lua_createtable(L, 0, 5);
-    lua_pushnumber(L, m->lora_dropout);
+    lua_pushnumber(L, a->dropout);
     lua_setfield(L, -2, "dropout");
-    if (m->lora_rslora) {
+    if (a->rslora) {
         lua_pushboolean(L, true);
         lua_setfield(L, -2, "use_rslora");
     }
-    if (!is_even(m, &like, &n)) {
-        push_modules(L, m);
+    if (strcmp(a->name, MOCL_ADAPTER_DEFAULT) != 0) {
+        lua_pushstring(L, a->name);
+        lua_setfield(L, -2, "name");
+    }
+    if (!is_even(a, &like, &n)) {
+        push_modules(L, a);
         lua_setfield(L, -2, "modules");
         return 1;
     }
     lua_newtable(L);
     for (int i = 0; like && i < MOCL_LINEARS; i++) {
-        if (!like->adapter[i].a) continue;
+        if (!like[i].a) continue;
         lua_insert(L, -2);
-        set_rank(L, &like->adapter[i]);
+        set_rank(L, &like[i]);
         lua_insert(L, -2);
         lua_pushstring(L, target_names[i]);
         lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
     }
     lua_setfield(L, -2, "target_modules");
-    if (n == m->config.layers) return 1;
+    if (n == a->layers) return 1;
     lua_newtable(L);
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        if (!mocl_model_adapted(m, l)) continue;
+    for (int64_t l = 0; l < a->layers; l++) {
+        if (!mocl_adapter_covers(a, l)) continue;
         lua_pushinteger(L, l);
         lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
     }

@@ -38,13 +38,15 @@ static int transformer_new(lua_State *L) {
     return 1;
 }
 
-/* check(config): raises where no model can have this configuration */
+/* check(config) -> the configuration with its defaults; raises where no model can have it */
 static int transformer_check(lua_State *L) {
     mocl_spec c;
     lua_settop(L, 1);
     moclL_checkspec(L, 1, &c);
     mocl_status st = mocl_spec_check(moclL_ctx(L), &c);
-    return st ? moclL_raise(L, st) : 0;
+    if (st) return moclL_raise(L, st);
+    moclL_pushspec(L, &c);
+    return 1;
 }
 
 /* ---- parameters ---- */
@@ -66,14 +68,16 @@ static mocl_status collect(void *arg, const char *name, mocl_tensor *t) {
     return MOCL_OK;
 }
 
-/* m:named_parameters([lora]) -> ordered list of {name, tensor}: the base's, or the adapter's */
+/* m:named_parameters([lora]) -> ordered list of {name, tensor}: the base's; with true the active adapter's, with a name those
+** of that adapter */
 static int model_named_parameters(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     bool lora = lua_toboolean(L, 2);
+    const mocl_adapter *a = lua_type(L, 2) == LUA_TSTRING ? moclL_optadapter(L, 2, m) : lora ? m->active : NULL;
     lua_settop(L, 1);
     lua_newtable(L);
     collector c = {L, 0};
-    mocl_model_visit(m, lora, collect, &c);
+    if (!lora || a) mocl_model_visit(m, a, collect, &c);
     return 1;
 }
 
@@ -260,6 +264,20 @@ static mocl_tensor *batch_field(lua_State *L, int idx, const char *name) {
     return t; /* the value stays on the stack */
 }
 
+/* The adapters of a batch's sequences, as the options at opts say, for its tokens. Userdata are left on the stack. */
+static void set_adapters(lua_State *L, int opts, const mocl_model *m, mocl_tensor *offsets, mocl_pass *pass) {
+    int64_t n = offsets->shape[0] - 1;
+    mocl_choice c = moclL_checkchoice(L, opts, m, n);
+    pass->adapter = c.all;
+    if (!c.row) return;
+    mocl_adapter_run *runs = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *runs, 0);
+    int32_t *host = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *host, 0);
+    mocl_status st = mocl_tensor_to_host(offsets, host);
+    if (st) moclL_raise(L, st);
+    for (int64_t i = 0; i < n; i++) mocl_adapter_extend(runs, &pass->n_runs, c.row[i], host[i + 1]);
+    if (pass->n_runs) pass->runs = runs;
+}
+
 /* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil}) -> hidden
 ** [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
 ** goes on from there. */
@@ -267,9 +285,9 @@ static int model_forward(lua_State *L) {
     static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
+    lua_settop(L, 3);
     luaL_checktype(L, 2, LUA_TTABLE);
     moclL_checkoptions(L, 3, options);
-    pass.adapter = moclL_optfield_boolean(L, 3, "adapter", true);
     pass.train = moclL_optfield_boolean(L, 3, "train", false);
     pass.key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
@@ -286,6 +304,10 @@ static int model_forward(lua_State *L) {
         return luaL_error(L, "forward: hidden and start go together: the stream behind the first `start` blocks");
     pass.stop = moclL_optfield_integer(L, 3, "stop", LUA_MININTEGER);
     pass.stops = pass.stop != LUA_MININTEGER;
+    if (lua_getfield(L, 2, "types") != LUA_TNIL) { /* the value stays on the stack */
+        lua_pop(L, 1);
+        pass.types = batch_field(L, 2, "types");
+    }
     mocl_tensor *tokens = batch_field(L, 2, "tokens"), *pos = batch_field(L, 2, "positions"),
                 *off = batch_field(L, 2, "offsets");
     if (tokens->storage->dev != m->dev)
@@ -294,7 +316,11 @@ static int model_forward(lua_State *L) {
     if (!st && mocl_tensor_numel(pos) != mocl_tensor_numel(tokens))
         st = mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: %lld positions for %lld tokens", (long long)mocl_tensor_numel(pos),
                        (long long)mocl_tensor_numel(tokens));
+    if (!st && pass.types && mocl_tensor_numel(pass.types) != mocl_tensor_numel(tokens))
+        st = mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: %lld types for %lld tokens", (long long)mocl_tensor_numel(pass.types),
+                       (long long)mocl_tensor_numel(tokens));
     if (st) return moclL_raise(L, st);
+    set_adapters(L, 3, m, off, &pass);
     mocl_tensor **out = moclL_pushtensor(L);
     MOCLL_CALL(L, mocl_model_forward(out, m, tokens, pos, off, &pass));
     return 1;
@@ -377,13 +403,13 @@ static int model_generate(lua_State *L) {
         .top_k = moclL_optfield_integer(L, 3, "top_k", 0),
         .top_p = moclL_optfield_number(L, 3, "top_p", 1),
         .key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0),
-        .adapter = moclL_optfield_boolean(L, 3, "adapter", true),
         .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
         .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
     };
     read_eos(L, 3, &o);
     int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
     moclL_ragged r = moclL_readragged(L, 2, 0);
+    o.adapter = moclL_checkchoice(L, 3, m, r.n);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
     memset(g, 0, sizeof *g);
     luaL_setmetatable(L, GENERATED_CLASS);
@@ -429,13 +455,24 @@ static int model_generate(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"add_lora", moclL_model_add_lora},       {"config", model_config},
-    {"device", model_device},           {"drop_lora", moclL_model_drop_lora},
-    {"dtype", model_dtype},             {"forward", model_forward},         {"generate", model_generate},
-    {"hash", model_hash},               {"head", model_head},
+    {"active_adapter", moclL_model_active_adapter},
+    {"adapters", moclL_model_adapters},
+    {"add_adapter", moclL_model_add_adapter},
+    {"add_lora", moclL_model_add_lora},
+    {"config", model_config},
+    {"delete_adapter", moclL_model_delete_adapter},
+    {"device", model_device},
+    {"drop_lora", moclL_model_drop_lora},
+    {"dtype", model_dtype},
+    {"forward", model_forward},
+    {"generate", model_generate},
+    {"hash", model_hash},
+    {"head", model_head},
     {"lora", moclL_model_lora},
-    {"merge_lora", moclL_model_merge_lora},   {"named_parameters", model_named_parameters},
+    {"merge_lora", moclL_model_merge_lora},
+    {"named_parameters", model_named_parameters},
     {"session", moclL_model_session},
+    {"set_adapter", moclL_model_set_adapter},
     {NULL, NULL},
 };
 

@@ -28,11 +28,11 @@ int moclL_model_session(lua_State *L) {
     lua_settop(L, 2);
     moclL_checkoptions(L, 2, options);
     lua_Integer rows = moclL_optfield_integer(L, 2, "rows", 1), max_tokens = moclL_optfield_integer(L, 2, "max_tokens", m->config.positions);
-    bool adapter = moclL_optfield_boolean(L, 2, "adapter", true);
+    mocl_choice adapter = moclL_checkchoice(L, 2, m, rows);
     mocl_session **out = (mocl_session **)moclL_pushowner(L, SESSION_CLASS);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 2);
-    MOCLL_CALL(L, (mocl_session_close(*out), *out = NULL, mocl_session_open(out, m, rows, max_tokens, adapter)));
+    MOCLL_CALL(L, (mocl_session_close(*out), *out = NULL, mocl_session_open(out, m, rows, max_tokens, &adapter)));
     return 1;
 }
 

@@ -16,10 +16,10 @@ local control_log = require "mocl.method.control_log"
 local kl_controller = require "mocl.method.kl_controller"
 local lm_actor = require "mocl.train.lm_actor"
 local own_model = require "mocl.lm.own_model"
-local ppo = require "mocl.train.ppo"
-local preference = require "mocl.method.preference"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
-local segments = require "mocl.train.segments"
+local segments = require "mocl.segments"
 local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
@@ -97,7 +97,7 @@ local outcome = ctx.run:stage("moc", function(stage)
       rewards = rewards - ppo.kl_estimate(batch.old, logp_ref, "k1"):unsqueeze(2) * beta:value()
     end
     local adv = t:advantages(batch, rewards) -- line 7: one per objective and token
-    local problem = control:problem(adv, batch, prefs, places) -- line 8: c by equation 12
+    local problem = control:problem(adv, batch, prefs, places, t:gram_of(batch)) -- line 8: c by equation 12
 
     local m = t:update(batch, function(e) -- lines 9 and 10: equation 7, the KL inside J and so weighted by c, value heads
       local s = problem:solve(e.ratio, cfg.ppo.cliprange)

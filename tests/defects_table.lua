@@ -5,12 +5,12 @@
 local RECIPE, CONTROL, POOLS = "recipes/moc_hh.lua", "stdlib/mocl/method/control.lua", "stdlib/mocl/method/pools.lua"
 local TRAINER, LM_ACTOR = "stdlib/mocl/train/trainer.lua", "stdlib/mocl/train/lm_actor.lua"
 local WORLD_ACTOR, HEADS = "stdlib/mocl/train/world_actor.lua", "stdlib/mocl/train/value_heads.lua"
-local SEGMENTS, OPTIMIZER = "stdlib/mocl/train/segments.lua", "stdlib/mocl/train/optimizer.lua"
-local PPO, OPTIM, SUPERVISED = "stdlib/mocl/train/ppo.lua", "stdlib/mocl/optim.lua", "stdlib/mocl/train/supervised.lua"
+local SEGMENTS, OPTIMIZER = "stdlib/mocl/segments.lua", "stdlib/mocl/optim_files.lua"
+local PPO, OPTIM, SUPERVISED = "stdlib/mocl/method/ppo.lua", "stdlib/mocl/optim.lua", "stdlib/mocl/lm/supervised.lua"
 local POLICY, STAGES, REWARD = "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/stages.lua", "stdlib/mocl/lm/reward.lua"
-local RUNNING, BETA = "stdlib/mocl/train/running.lua", "stdlib/mocl/method/kl_controller.lua"
-local PREFERENCE, DECK = "stdlib/mocl/method/preference.lua", "stdlib/mocl/data/deck.lua"
-local LM, AGENT, ROLLOUT = "stdlib/mocl/train/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
+local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_controller.lua"
+local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
+local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
   -- ---- the loop of the language model ----
@@ -36,6 +36,9 @@ return {
   { "the surrogate with the opposite sign", RECIPE, "policy_loss, loss = surrogate:mean()", "policy_loss, loss = -surrogate:mean()",
     "test_known: the share of a token follows the preference" },
   { "rewards of the objectives swapped", REWARD, "raw[i][j] = score", "raw[i][#rewards + 1 - j] = score",
+    "test_reward: reward.table has a row for each answer, and a number in it for each reward" },
+  { "rewards of the objectives swapped in the training", RECIPE, "local R = control:observe(t:score(batch, plain), places)",
+    "for _, row in ipairs(t:score(batch, plain)) do row[1], row[2] = row[2], row[1] end\n local R = control:observe(batch.raw, places)",
     "test_known: the share of a token follows the preference" },
   { "the old log-probabilities computed again in each epoch", RECIPE,
     "ppo.clip(e.logp, batch.old, s.advantage", "ppo.clip(e.logp, e.logp:detach(), s.advantage",
@@ -86,7 +89,7 @@ return {
     "test_golden: PyTorch: three iterations" },
   { "the gradient not clipped", TRAINER, "max_grad_norm = o.max_grad_norm }", "max_grad_norm = nil }",
     "test_golden: PyTorch: ten epochs" },
-  { "gradients of the epochs added up", TRAINER, "self.optimizer:zero_grad()", "",
+  { "gradients of the epochs added up", TRAINER, "check_loss(loss)\n    self.optimizer:zero_grad()", "check_loss(loss)",
     "test_known: the share of a token follows the preference" },
   { "solved every epoch: without the gate", CONTROL, "z and ppo.gate(self.V, self.V_up, z, cliprange) or self.V", "self.V",
     "test_golden: PyTorch: solved every epoch, one pool" },
@@ -140,6 +143,12 @@ return {
     "test_control: no weight falls below floor p_j, and the weights sum to c" },
   { "the least c of an answer ignored", POOLS, "local x = math.max(self.least[i], known[k])", "local x = known[k]",
     "test_control: no weight falls below floor p_j, and the weights sum to c" },
+  { "equation 8: the weight of the constraint in place of c", CONTROL, "minnorm.solve(gram)[1]", "minnorm.solve(gram)[2]",
+    "test_control: equation 8: c of the gradients of a pool's part of v and vbar, by brute force" },
+  { "equation 8: gradients of all answers for each pool", CONTROL, "self.gram_of { v * part, vbar * part }", "self.gram_of { v, vbar }",
+    "test_control: equation 8: c of the gradients of a pool's part of v and vbar, by brute force" },
+  { "equation 8: inner products of one parameter alone", TRAINER, "if g and all[k][p] then", "if g and all[k][p] and p == 1 then",
+    "test_env: trainer: inner products of gradients are those of the softmax by hand" },
   { "b with the opposite sign", CONTROL, "minus_b[j] = on and -scale * b[j]", "minus_b[j] = on and scale * b[j]",
     "test_golden: PyTorch: ten epochs" },
   { "the factor of vbar left out", CONTROL, "minus_b[j] = on and -scale * b[j]", "minus_b[j] = on and -b[j]",
@@ -232,12 +241,12 @@ return {
   { "answers at temperature 1", POLICY, "temperature = self.temperature, top_p", "temperature = 1, top_p",
     "test_golden: PyTorch: ten epochs" },
   { "answers with the adapter where it is to be off", POLICY,
-    "adapter = o.adapter ~= false,\n  })", "adapter = true,\n  })",
+    "adapter = o.adapter,\n  })", "adapter = true,\n  })",
     "test_policy: an answer with the adapter off is the base's, its log-probabilities too" },
-  { "figures by one deviation", POLICY,
+  { "figures by one deviation", RUNNING,
     "statistics.std[j], 1)", "statistics.std[j] / 2, 1)",
     "test_policy: equation 18 with fixed statistics: 1 is the mean they were taken at" },
-  { "figures around 0", POLICY, "statistics.std[j], 1)", "statistics.std[j], 0)",
+  { "figures around 0", RUNNING, "statistics.std[j], 1)", "statistics.std[j], 0)",
     "test_policy: equation 18 with fixed statistics: 1 is the mean they were taken at" },
   { "measured under no preference", POLICY,
     "texts[#texts + 1] = preference.relabel(plain[#plain], o.p)", "texts[#texts + 1] = plain[#plain]",
@@ -265,7 +274,7 @@ return {
     "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then", "if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions + 1 then",
     "test_golden: a prompt fits where its tokens and those of the answer are as many as the context has" },
   { "the mean rewards of an iteration are raw", "stdlib/mocl/method/control_log.lua",
-    "self.statistics and policy.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
+    "self.statistics and running.normalize(raw[i], self.statistics) or raw[i]", "raw[i]",
     "test_golden: figures: the SFT model's frozen statistics, held-out prompts, the preferences that they are of" },
   { "held-out prompts are trained on", "stdlib/mocl/lm/own_model.lua", "elseif not is_held_out(prompt) then", "else",
     "test_own_model: init with sft.data: the SFT model learns from its rows, not from held-out prompts" },
@@ -320,54 +329,54 @@ return {
   -- ---- environments ----
   { "the surrogate with the opposite sign", "recipes/fishwood.lua",
     "local policy_loss = surrogate:mean()", "local policy_loss = -surrogate:mean()",
-    "test_recipe_env: the methods learn what they are to learn, at a tenth of the steps" },
+    "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "the entropy with the opposite sign", WORLD_ACTOR,
     "entropy = -(flat:exp()", "entropy = (flat:exp()",
-    "test_env: trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities" },
+    "test_world: trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities" },
   { "the step size does not fall", TRAINER, "step { lr = lr,", "step { lr = o.lr,",
-    "test_env: trainer: the step size falls to 0 on a straight line, after a warm-up" },
+    "test_world: trainer: the step size falls to 0 on a straight line, after a warm-up" },
   { "the old log-probabilities computed again in each epoch", TRAINER,
     "batch.old = batch.old or scope:keep(e.logp:detach())", "batch.old = scope:keep(e.logp:detach())",
-    "test_env: trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities" },
+    "test_world: trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities" },
   { "the value loss without the values' gradient", TRAINER, "ppo.value_loss(e.values,", "ppo.value_loss(e.values:detach(),",
-    "test_env: trainer: the gradient is that of the surrogate, the entropy and vf_coef times the value error" },
+    "test_world: trainer: the gradient is that of the surrogate, the entropy and vf_coef times the value error" },
   { "the size of each objective in place of the deviation", TRAINER,
     "scale[j] = std > 1e-6 * size and std or", "scale[j] =",
-    "test_control_env: rewards below zero, of other sizes, that cannot be traded" },
+    "test_control_world: rewards below zero, of other sizes, that cannot be traded" },
   { "the average of the weights forgets", AGENT, "m:copy_(m * factor + now[i] * (1 - factor))", "m:copy_(now[i])",
-    "test_env: agent: heads and concat see the preference; averaged weights; save and load" },
+    "test_world: agent: heads and concat see the preference; averaged weights; save and load" },
   { "the preference left out of what the networks see", AGENT,
     "rows[#rows + 1] = joined(row, seen)", "rows[#rows + 1] = joined(row, self.see(preferences[1]))",
-    "test_env: agent: heads and concat see the preference; averaged weights; save and load" },
+    "test_world: agent: heads and concat see the preference; averaged weights; save and load" },
   { "actions are not drawn uniformly as often as asked", ROLLOUT,
     "if epsilon > 0 and uniform(stream) < epsilon then", "if epsilon > 0 and uniform(stream) < epsilon / 2 then",
-    "test_env: rollout: actions have the policy's probabilities, with epsilon mixed with uniform ones" },
+    "test_world: rollout: actions have the policy's probabilities, with epsilon mixed with uniform ones" },
   { "R is the mean of the other preference's episodes", "recipes/fishwood.lua",
     "or raw, batch.places)", "or table.move(raw, 1, #raw - 1, 2, { raw[#raw] }), batch.places)",
-    "test_recipe_env: the methods learn what they are to learn, at a tenth of the steps" },
+    "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "one preference for all networks", "recipes/fishwood.lua",
     "see = function(p) return { p[1] } end", "see = function(p) return { p[1] * 0 } end",
-    "test_recipe_env: the methods learn what they are to learn, at a tenth of the steps" },
+    "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "MOC without its constraint", "recipes/fishwood.lua",
-    [[c = method == "linear_ppo" and "one" or nil]], [[c = "one"]],
-    "test_recipe_env: the methods learn what they are to learn, at a tenth of the steps" },
+    [[method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}]], [[{ c = "one" }]],
+    "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "the weights of another preference", "recipes/fruit_tree.lua", "local batch = t:rollout(prefs)",
     "local batch = t:rollout(prefs)\n      do local p, E = batch.prefs, cfg.ppo.episodes\n"
       .. "batch.prefs = table.move(p, 1, E, #p - E + 1, table.move(p, E + 1, #p, 1, {})) end",
-    "test_recipe_env: fruit_tree learns to go where the preference points, at a sixth of the steps" },
+    "test_recipe_world: fruit_tree learns to go where the preference points, at a sixth of the steps" },
   { "R is the mean of another preference's episodes", "recipes/fruit_tree.lua", "control:observe(t:score(batch), batch.places)",
     "local r, E = t:score(batch), cfg.ppo.episodes\n"
       .. "control:observe(table.move(r, 1, E, #r - E + 1, table.move(r, E + 1, #r, 1, {})), batch.places)",
-    "test_recipe_env: fruit_tree learns to go where the preference points, at a sixth of the steps" },
+    "test_recipe_world: fruit_tree learns to go where the preference points, at a sixth of the steps" },
   { "Linear PPO with a constraint", "recipes/fruit_tree.lua",
-    [[c = method == "linear_ppo" and "one" or nil]], [[c = nil]],
-    "test_recipe_env: fruit_tree: c is found by MOC and 1 in Linear PPO" },
+    [[method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}]], [[{}]],
+    "test_recipe_world: fruit_tree: c is found by MOC and 1 in Linear PPO" },
   { "the woods pay fish", "stdlib/mocl/world/worlds/fishwood.lua",
     "reward = s == 1 and WOOD or FISH", "reward = s == 1 and FISH or WOOD",
-    "test_env: env: MO-Gymnasium's traces, step by step" },
+    "test_world: world: MO-Gymnasium's traces, step by step" },
   { "the leaf beside the one that was reached", "stdlib/mocl/world/worlds/fruit_tree.lua",
     "leaves[child - inner + 1], true", "leaves[(child - inner ~ 1) + 1], true",
-    "test_env: env: MO-Gymnasium's traces, step by step" },
+    "test_world: world: MO-Gymnasium's traces, step by step" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -157,9 +157,15 @@ local M = "mocl.transformer:"
 local config = { vocab_size = 11, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 8 }
 S.config = config
 each(M .. "config " .. M .. "device " .. M .. "dtype " .. M .. "hash " .. M .. "head " .. M .. "lora " .. M .. "named_parameters "
-  .. M .. "drop_lora " .. M .. "merge_lora", function(w)
+  .. M .. "drop_lora " .. M .. "merge_lora " .. M .. "adapters " .. M .. "active_adapter", function(w)
   return { w.model(true) }
 end)
+each(M .. "set_adapter " .. M .. "delete_adapter", function(w)
+  return { w.model(true), "default" }
+end)
+S[M .. "add_adapter"] = function(w)
+  return { w.model(true), "other", { r = 2, key = 1 } }
+end
 S[M .. "add_lora"] = function(w)
   return { w.model(), { r = 2, alpha = 4, target_modules = { "q_proj", "up_proj" }, layers_to_transform = { 0 }, key = 1 } }
 end
@@ -470,6 +476,9 @@ S.acts = {
     end,
     function(m)
       pcall(m.merge_lora, m)
+    end,
+    function(m)
+      pcall(m.delete_adapter, m, "default")
     end,
     function(m)
       pcall(m.add_lora, m, { r = 4, key = 3 })

@@ -26,7 +26,7 @@ end)
 
 -- one iteration in a process of its own: peak bytes of the device
 local ITERATION = [[
-local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "mocl.train.ppo"
+local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "mocl.method.ppo"
 local value_heads = require "mocl.train.value_heads"
 local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.lm.model"
 local json = require "mocl.json"

@@ -388,7 +388,7 @@ T.test("options that cannot go together cost nothing", function()
 end)
 
 T.test("unknown and missing options of functions", function()
-  local lm, policy, reward = require "mocl.train.sft", require "mocl.lm.policy", require "mocl.lm.reward"
+  local lm, policy, reward = require "mocl.lm.sft", require "mocl.lm.policy", require "mocl.lm.reward"
   T.raises("lm.train: unknown option 'learning_rate' %(known: model, ", lm.train, { learning_rate = 1 })
   T.raises("lm.train: unknown option 'step' %(did you mean 'steps'%?%)", lm.train, { step = 1 })
   T.raises("lm.train: option 'model' is missing", lm.train, {})

@@ -1,11 +1,11 @@
 --- threads: what tests/c/test_threads.c runs with one thread and with three, and in two states at once: every kind of
 -- kernel that is cut into pieces, large enough for several. Leaves the digits of what came out in the global `result`.
 
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
-local segments = require "mocl.train.segments"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
 local value_heads = require "mocl.train.value_heads"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"

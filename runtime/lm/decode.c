@@ -27,20 +27,23 @@ typedef struct matrix {
     int64_t in, out, panel;
 } matrix;
 
-typedef struct weight { /* y = x W^T + scale (x A^T) B^T; a.t and b.t NULL without an adapter */
-    matrix w, a, b;
+typedef struct low_rank { /* y += scale (x A^T) B^T; a.t and b.t NULL without an adapter */
+    matrix a, b;
     double scale;
-} weight;
+} low_rank;
 
 struct mocl_decode {
     mocl_model *m;
     int64_t layers; /* of the model, which may go first */
     const mocl_generate_options *o;
     const mocl_decode_rows *rows;
-    weight *linear; /* [layers][MOCL_LINEARS] */
+    matrix *linear, head; /* linear: [layers][MOCL_LINEARS] */
+    mocl_adapter **adapter; /* [n_adapters] those that rows use */
+    int64_t n_adapters, rank;
+    low_rank *lora;         /* [n_adapters][layers][MOCL_LINEARS] */
+    int32_t *used;          /* [slot] number of the row's adapter, or -1 */
     mocl_step *steps; /* [layers][MOCL_STEPS_MAX] */
     int *n_steps;     /* [layers] */
-    weight head;
     bool large, single;     /* single: there is one row */
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
     int64_t piece_most;
@@ -106,34 +109,62 @@ static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *
 }
 
 /* weights first .. first + n - 1 of a block, which have one input */
-static mocl_status open_weights(mocl_decode *d, mocl_block_weights *b, weight *to, int first, int n, size_t *room) {
+static mocl_status open_weights(mocl_decode *d, int64_t l, int first, int n, size_t *room) {
     matrix *m[MOCL_LINEARS];
     mocl_tensor *numbers[MOCL_LINEARS];
-    for (int i = 0; i < n; i++) m[i] = &to[first + i].w;
-    for (int i = 0; i < n; i++) numbers[i] = b->linear[first + i].part[0];
+    for (int i = 0; i < n; i++) m[i] = &d->linear[l * MOCL_LINEARS + first + i];
+    for (int i = 0; i < n; i++) numbers[i] = d->m->block[l].linear[first + i].part[0];
     if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
-    for (int i = first; i < first + n; i++) {
-        const mocl_adapter *ad = &b->adapter[i];
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i - first], &numbers[i - first], 1, room));
-        if (!d->o->adapter || !ad->a) continue;
-        matrix *a = &to[i].a, *up = &to[i].b;
-        to[i].scale = ad->scale;
-        MOCL_TRY(open_matrices(d, &a, &ad->a, 1, room));
-        MOCL_TRY(open_matrices(d, &up, &ad->b, 1, room));
+    for (int i = 0; i < n; i++) {
+        if (!d->single) MOCL_TRY(open_matrices(d, &m[i], &numbers[i], 1, room));
+        for (int64_t j = 0; j < d->n_adapters; j++) {
+            int64_t at = l * MOCL_LINEARS + first + i;
+            mocl_low_rank *from = &d->adapter[j]->linear[at];
+            low_rank *to = &d->lora[j * d->layers * MOCL_LINEARS + at];
+            matrix *a = &to->a, *b = &to->b;
+            if (!from->a) continue;
+            to->scale = from->scale;
+            MOCL_TRY(open_matrices(d, &a, &from->a, 1, room));
+            MOCL_TRY(open_matrices(d, &b, &from->b, 1, room));
+        }
     }
     return MOCL_OK;
 }
 
-static void close_weight(weight *w) {
-    mocl_tensor_unref(w->w.t);
-    mocl_tensor_unref(w->a.t);
-    mocl_tensor_unref(w->b.t);
+/* which adapters the rows use */
+static mocl_status open_adapters(mocl_decode *d) {
+    mocl_ctx *ctx = d->m->ctx;
+    int64_t rows = d->rows->most;
+    d->adapter = mocl_calloc(ctx, (size_t)rows, sizeof *d->adapter);
+    d->used = mocl_calloc(ctx, (size_t)rows, sizeof *d->used);
+    if (!d->adapter || !d->used) return mocl_nomem(ctx, (size_t)rows * sizeof *d->adapter);
+    for (int64_t i = 0; i < rows; i++) {
+        mocl_adapter *a = mocl_chosen(&d->o->adapter, i);
+        int64_t at = 0;
+        d->used[i] = -1;
+        if (!a) continue;
+        while (at < d->n_adapters && d->adapter[at] != a) at++;
+        if (at == d->n_adapters) d->adapter[d->n_adapters++] = a;
+        d->used[i] = (int32_t)at;
+        if (a->rank > d->rank) d->rank = a->rank;
+    }
+    if (!d->n_adapters) return MOCL_OK;
+    size_t n = (size_t)(d->n_adapters * d->layers * MOCL_LINEARS);
+    d->lora = mocl_calloc(ctx, n, sizeof *d->lora);
+    return d->lora ? MOCL_OK : mocl_nomem(ctx, n * sizeof *d->lora);
 }
 
 void mocl_decode_close(mocl_decode *d) {
     if (!d) return;
-    for (int64_t i = 0; d->linear && i < d->layers * MOCL_LINEARS; i++) close_weight(&d->linear[i]);
-    close_weight(&d->head);
+    for (int64_t i = 0; d->linear && i < d->layers * MOCL_LINEARS; i++) mocl_tensor_unref(d->linear[i].t);
+    for (int64_t i = 0; d->lora && i < d->n_adapters * d->layers * MOCL_LINEARS; i++) {
+        mocl_tensor_unref(d->lora[i].a.t);
+        mocl_tensor_unref(d->lora[i].b.t);
+    }
+    mocl_tensor_unref(d->head.t);
+    mocl_free(d->adapter);
+    mocl_free(d->used);
+    mocl_free(d->lora);
     mocl_tensor_unref(d->work);
     for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
     mocl_free(d->linear);
@@ -164,9 +195,9 @@ static int64_t row_numbers(const mocl_spec *c) { return c->heads > 2 ? c->heads 
 
 /* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [largest rank]; logits
 ** [V]; numbers */
-static int64_t row_elements(const mocl_model *m) {
-    const mocl_spec *c = &m->config;
-    return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + m->lora_rank + c->vocab + row_numbers(c);
+static int64_t row_elements(const mocl_decode *d) {
+    const mocl_spec *c = &d->m->config;
+    return 3 * c->width + 2 * (c->heads + c->kv_heads) * c->head_size + 2 * c->ffn + d->rank + c->vocab + row_numbers(c);
 }
 
 static int64_t count_pieces(const mocl_decode *d, int64_t rows) {
@@ -200,23 +231,23 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     d->steps = mocl_calloc(ctx, (size_t)d->layers, MOCL_STEPS_MAX * sizeof *d->steps);
     d->n_steps = mocl_calloc(ctx, (size_t)d->layers, sizeof *d->n_steps);
     if (!d->linear || !d->steps || !d->n_steps) {
-        st = mocl_nomem(ctx, (size_t)n_linear * sizeof(weight));
+        st = mocl_nomem(ctx, (size_t)n_linear * sizeof(matrix));
         goto fail;
     }
     open_steps(d);
+    MOCL_GOTO(open_adapters(d), fail);
     for (int64_t l = 0; l < m->config.layers; l++) {
-        weight *w = d->linear + l * MOCL_LINEARS;
-        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_Q, 3, &room), fail);
-        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_O, 1, &room), fail);
-        if (mocl_spec_has_linear(&m->config, MOCL_GATE)) MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_GATE, 2, &room), fail);
-        else MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_UP, 1, &room), fail);
-        MOCL_GOTO(open_weights(d, &m->block[l], w, MOCL_DOWN, 1, &room), fail);
+        MOCL_GOTO(open_weights(d, l, MOCL_Q, 3, &room), fail);
+        MOCL_GOTO(open_weights(d, l, MOCL_O, 1, &room), fail);
+        if (mocl_spec_has_linear(&m->config, MOCL_GATE)) MOCL_GOTO(open_weights(d, l, MOCL_GATE, 2, &room), fail);
+        else MOCL_GOTO(open_weights(d, l, MOCL_UP, 1, &room), fail);
+        MOCL_GOTO(open_weights(d, l, MOCL_DOWN, 1, &room), fail);
     }
-    head = &d->head.w;
+    head = &d->head;
     MOCL_GOTO(open_matrices(d, &head, &m->head, 1, &room), fail);
     /* fewer rows make fewer pieces, of no more than PIECE_ROWS unless there are PIECES_MAX of them */
     d->piece_most = (rows->most + pieces - 1) / pieces > PIECE_ROWS ? (rows->most + pieces - 1) / pieces : PIECE_ROWS;
-    n = pieces * d->piece_most * row_elements(m);
+    n = pieces * d->piece_most * row_elements(d);
     MOCL_GOTO(mocl_tensor_new(&d->work, m->dev, MK_F32, 1, &n), fail);
     *out = d;
     return MOCL_OK;
@@ -241,12 +272,12 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
 }
 
 /* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *y) {
-    return w->w.t ? times(k, e, &w->w, n, 1, x, 0, y) : MK_OK;
+static int product(const mk_table *k, mk_env *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
+    return w->t ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
 }
 
 /* y += what the adapter adds; u is room for [n, rank] */
-static int add_adapter(const mk_table *k, mk_env *e, const weight *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+static int add_low_rank(const mk_table *k, mk_env *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
     if (!w->a.t) return MK_OK;
     int code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
@@ -283,12 +314,24 @@ static int add_row(const piece *p, int64_t columns, const mk_real *row, mk_real 
 }
 
 static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
-    const mocl_tensor *bias = p->d->m->block[l].bias[s->which];
-    const weight *w = &p->d->linear[l * MOCL_LINEARS + s->which];
-    const mk_table *k = p->d->m->dev->k;
-    DO(product(k, p->e, w, p->n, p->at[s->from], p->at[s->to]));
-    if (bias) DO(add_row(p, bias->shape[0], mocl_real(bias), p->at[s->to]));
-    return add_adapter(k, p->e, w, p->n, p->at[s->from], p->u, p->at[s->to]);
+    const mocl_decode *d = p->d;
+    const mocl_tensor *bias = d->m->block[l].bias[s->which];
+    const mk_table *k = d->m->dev->k;
+    const int32_t *slot = d->rows->slot + p->first;
+    int64_t at = l * MOCL_LINEARS + s->which, shape[2], end;
+    mk_real *x = p->at[s->from], *y = p->at[s->to];
+    DO(product(k, p->e, &d->linear[at], p->n, x, y));
+    if (bias) DO(add_row(p, bias->shape[0], mocl_real(bias), y));
+    if (!d->n_adapters) return MK_OK;
+    mocl_spec_linear_shape(&d->m->config, s->which, shape);
+    for (int64_t i = 0; i < p->n; i = end) { /* rows side by side that use the same adapter */
+        int32_t used = d->used[slot[i]];
+        for (end = i + 1; end < p->n && d->used[slot[end]] == used;) end++;
+        if (used >= 0)
+            DO(add_low_rank(k, p->e, &d->lora[used * d->layers * MOCL_LINEARS + at], end - i, x + i * shape[1], p->u,
+                            y + i * shape[0]));
+    }
+    return MK_OK;
 }
 
 static int run_attention(const piece *p, int64_t l) {
@@ -299,7 +342,7 @@ static int run_attention(const piece *p, int64_t l) {
     const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
     mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
     DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
-    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
+    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
 }
 
@@ -375,13 +418,13 @@ static void place(piece *t, int64_t p, int64_t n) {
                                            [MOCL_AT_K] = G, [MOCL_AT_V] = G, [MOCL_AT_GATE] = c->ffn, [MOCL_AT_UP] = c->ffn};
     static const mocl_register order[MOCL_REGISTERS] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_A, MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V,
                                                         MOCL_AT_GATE, MOCL_AT_UP};
-    mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d->m);
+    mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d);
     for (int i = 0; i < MOCL_REGISTERS; i++) {
         t->at[order[i]] = at;
         at += n * width[order[i]];
     }
     t->u = at;
-    t->logits = t->u + n * d->m->lora_rank;
+    t->logits = t->u + n * d->rank;
     t->number = t->logits + n * c->vocab;
 }
 

@@ -59,7 +59,7 @@ static mocl_status open_run(run *r, int64_t capacity) {
     r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
     if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
     r->sum = r->host + n * AHEAD;
-    MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, r->o->adapter));
+    MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, &r->o->adapter));
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = capacity, .slot = r->row, .pos = r->pos, .last = r->last,
                                     .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum,
@@ -129,7 +129,7 @@ static bool ends(const mocl_generate_options *o, int32_t token) {
 /* stores token `at` of the group of active row i */
 static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) {
     int64_t b = r->row[i], n = r->active;
-    if (!isfinite(r->sum[at * n + i])) return mocl_model_refuse_logits(r->m, r->o->adapter, b + 1, g->length[b] + 1);
+    if (!isfinite(r->sum[at * n + i])) return mocl_model_refuse_logits(r->m, mocl_chosen(&r->o->adapter, b), b + 1, g->length[b] + 1);
     int64_t to = b * g->max_new_tokens + g->length[b]++;
     g->token[to] = r->target[at * n + i];
     g->logp[to] = r->host[at * n + i];
@@ -193,9 +193,13 @@ static mocl_status decode(run *r, int64_t group) {
     mocl_device *dev = r->m->dev;
     int64_t n = r->active, shape[2] = {group, n};
     mocl_tensor *last = NULL, *slot = NULL, *all_pos = NULL, *pos = NULL, *hidden = NULL;
-    mocl_pass pass = {.adapter = r->o->adapter, .cache = &r->s->cache, .known = true}; /* what the sampler drew is in range */
+    mocl_pass pass = {.cache = &r->s->cache, .known = true}; /* what the sampler drew is in range */
     drawn d = {0};
     mocl_status st;
+    mocl_adapter_run *runs = mocl_calloc(r->m->ctx, (size_t)n, sizeof *runs);
+    if (!runs) return mocl_nomem(r->m->ctx, (size_t)n * sizeof *runs);
+    for (int64_t i = 0; i < n; i++) mocl_adapter_extend(runs, &pass.n_runs, mocl_chosen(&r->o->adapter, r->row[i]), i + 1);
+    pass.runs = runs;
     for (int64_t s = 0; s < group; s++)
         for (int64_t i = 0; i < n; i++) r->target[s * n + i] = r->pos[i] + (int32_t)s;
     MOCL_GOTO(drawn_new(&d, r, group), done);
@@ -217,6 +221,7 @@ static mocl_status decode(run *r, int64_t group) {
     st = drawn_read(&d, r);
 done:
     drawn_free(&d);
+    mocl_free(runs);
     mocl_tensor_unref(last);
     mocl_tensor_unref(slot);
     mocl_tensor_unref(all_pos);

@@ -125,22 +125,10 @@ fail:
     return st;
 }
 
-void mocl_model_drop_lora(mocl_model *m) {
-    for (int64_t l = 0; l < m->config.layers; l++) {
-        for (int i = 0; i < MOCL_LINEARS; i++) {
-            mocl_adapter *ad = &m->block[l].adapter[i];
-            mocl_tensor_unref(ad->a);
-            mocl_tensor_unref(ad->b);
-            ad->a = ad->b = NULL;
-        }
-    }
-    m->lora_rank = 0;
-    m->changes++;
-}
-
 void mocl_model_free(mocl_model *m) {
     if (!m) return;
-    if (m->block) mocl_model_drop_lora(m);
+    for (int64_t i = 0; i < m->n_adapters; i++) mocl_adapter_let_go(m->adapter[i]);
+    mocl_free(m->adapter);
     for (int64_t l = 0; m->block && l < m->config.layers; l++) {
         mocl_block_weights *b = &m->block[l];
         for (int i = 0; i < 2; i++) {
@@ -162,96 +150,6 @@ void mocl_model_free(mocl_model *m) {
     mocl_free(m->block);
     mocl_spec_free(&m->config);
     mocl_free(m);
-}
-
-bool mocl_model_adapted(const mocl_model *m, int64_t l) {
-    for (int i = 0; i < MOCL_LINEARS; i++)
-        if (m->block[l].adapter[i].a) return true;
-    return false;
-}
-
-static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, double dropout, int64_t *largest) {
-    *largest = 0;
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
-        int64_t rank = plan[i].rank;
-        if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);
-        if (rank && !isfinite(plan[i].alpha))
-            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: alpha = %g is no finite number", mocl_shown(plan[i].alpha));
-        if (rank && !mocl_spec_has_linear(&m->config, (int)(i % MOCL_LINEARS)))
-            return mocl_fail(m->ctx, MOCL_E_ARG, "lora: the blocks of this model have no %s", linear_names[i % MOCL_LINEARS]);
-        if (rank > *largest) *largest = rank;
-    }
-    if (!(dropout >= 0 && dropout < 1)) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: dropout %g is outside [0, 1)", mocl_shown(dropout));
-    if (!*largest) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: no layer is named in target_modules");
-    return MOCL_OK;
-}
-
-mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, double dropout, bool rslora, uint64_t key) {
-    const mocl_spec *c = &m->config;
-    uint64_t stream = 0;
-    int64_t largest;
-    mocl_status st;
-    MOCL_TRY(check_plan(m, plan, dropout, &largest));
-    mocl_model_drop_lora(m);
-    for (int64_t l = 0; l < c->layers; l++) {
-        for (int i = 0; i < MOCL_LINEARS; i++) {
-            mocl_adapter *ad = &m->block[l].adapter[i];
-            int64_t shape[2], rank = plan[l * MOCL_LINEARS + i].rank;
-            if (!rank) continue;
-            mocl_spec_linear_shape(c, i, shape);
-            int64_t b_shape[2] = {shape[0], rank};
-            MOCL_GOTO(normal(&ad->a, m->dev, rank, shape[1], MK_F32, 1 / sqrt(3.0 * (double)shape[1]), key, stream++), fail);
-            MOCL_GOTO(mocl_tensor_full(&ad->b, m->dev, MK_F32, 2, b_shape, 0), fail);
-            ad->a->requires_grad = ad->b->requires_grad = true;
-            ad->alpha = plan[l * MOCL_LINEARS + i].alpha;
-            ad->scale = ad->alpha / (rslora ? sqrt((double)rank) : (double)rank);
-        }
-    }
-    m->lora_rank = largest;
-    m->lora_rslora = rslora;
-    m->lora_dropout = dropout;
-    return MOCL_OK;
-fail:
-    mocl_model_drop_lora(m);
-    return st;
-}
-
-/* w += scale B A */
-static mocl_status merge(mocl_model *m, mocl_tensor *w, mocl_adapter *ad) {
-    int64_t out = w->shape[0], in = w->shape[1], r = ad->a->shape[0];
-    mocl_tensor *a = NULL, *b = NULL;
-    mocl_status st;
-    MOCL_GOTO(mocl_to_dtype(&a, ad->a, w->dtype), done);
-    MOCL_GOTO(mocl_to_dtype(&b, ad->b, w->dtype), done);
-    mk_weight right = mocl_weight_plain(w->dtype, r, in, mocl_tensor_data(a));
-    st = MOCL_KERNEL(m->dev, gemm_weight, 0, out, ad->scale, w->dtype, mocl_tensor_data(b), r, 0, &right, 1.0, w->dtype,
-                     mocl_tensor_data(w), in);
-done:
-    mocl_tensor_unref(a);
-    mocl_tensor_unref(b);
-    return st;
-}
-
-mocl_status mocl_model_merge_lora(mocl_model *m) {
-    bool was = m->ctx->grad_enabled;
-    mocl_status st = MOCL_OK;
-    m->ctx->grad_enabled = false;
-    for (int64_t l = 0; l < m->config.layers && !st; l++) {
-        for (int i = 0; i < MOCL_LINEARS && !st; i++) {
-            mocl_adapter *ad = &m->block[l].adapter[i];
-            mocl_tensor *w = m->block[l].linear[i].part[0];
-            if (!ad->a) continue;
-            st = merge(m, w, ad);
-            if (st) break;
-            w->storage->version++;
-            mocl_tensor_unref(ad->a);
-            mocl_tensor_unref(ad->b);
-            ad->a = ad->b = NULL;
-        }
-    }
-    m->ctx->grad_enabled = was;
-    if (!st) mocl_model_drop_lora(m);
-    return st;
 }
 
 /* ---- names ---- */
@@ -290,21 +188,21 @@ static mocl_status visit_base(const visit *v, const char *prefix, const mocl_blo
     return visit_norm(v, prefix, "post_attention_layernorm", &b->norm[1]);
 }
 
-static mocl_status visit_adapters(const visit *v, const char *prefix, const mocl_block_weights *b) {
+static mocl_status visit_adapter(const visit *v, const char *prefix, const mocl_low_rank *linear) {
     char name[64];
     for (int i = 0; i < MOCL_LINEARS; i++) {
         snprintf(name, sizeof name, "%s.lora_A.weight", linear_names[i]);
-        MOCL_TRY(one(v, prefix, name, b->adapter[i].a));
+        MOCL_TRY(one(v, prefix, name, linear[i].a));
         snprintf(name, sizeof name, "%s.lora_B.weight", linear_names[i]);
-        MOCL_TRY(one(v, prefix, name, b->adapter[i].b));
+        MOCL_TRY(one(v, prefix, name, linear[i].b));
     }
     return MOCL_OK;
 }
 
-mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg) {
+mocl_status mocl_model_visit(mocl_model *m, const mocl_adapter *a, mocl_model_visitor fn, void *arg) {
     const visit v = {fn, arg};
     char prefix[48];
-    if (!lora) {
+    if (!a) {
         MOCL_TRY(one(&v, "model.", "embed_tokens.weight", m->embed));
         MOCL_TRY(one(&v, "model.", "embed_positions.weight", m->positions));
         MOCL_TRY(one(&v, "model.", "embed_types.weight", m->types));
@@ -312,9 +210,9 @@ mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, vo
     }
     for (int64_t l = 0; l < m->config.layers; l++) {
         snprintf(prefix, sizeof prefix, "model.layers.%lld.", (long long)l);
-        MOCL_TRY((lora ? visit_adapters : visit_base)(&v, prefix, &m->block[l]));
+        MOCL_TRY(a ? visit_adapter(&v, prefix, a->linear + l * MOCL_LINEARS) : visit_base(&v, prefix, &m->block[l]));
     }
-    if (lora) return MOCL_OK;
+    if (a) return MOCL_OK;
     MOCL_TRY(visit_norm(&v, "model.", "norm", &m->norm));
     return m->config.head == MOCL_HEAD_UNTIED ? one(&v, "", "lm_head.weight", m->head) : MOCL_OK;
 }
@@ -364,21 +262,12 @@ static mocl_status cache_attend(mocl_tensor **att, mocl_model *m, int64_t l, con
     mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
     double scale = mocl_spec_scale(c, l);
     MOCL_TRY(mocl_tensor_like(att, q));
-    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
+    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale, mocl_spec_window(c, l),
                        mocl_int(slot), mocl_int(pos), slab(m, pass->cache), mocl_tensor_data(q), mocl_tensor_data(kc),
                        mocl_tensor_data(vc), mocl_tensor_data(*att));
 }
 
 /* ---- forward ---- */
-
-mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass) {
-    mocl_block_weights *b = &m->block[l];
-    mocl_adapter *ad = &b->adapter[which];
-    mocl_lora lora = {.a = ad->a, .b = ad->b, .scale = ad->scale, .dropout = pass->train ? m->lora_dropout : 0, .key = pass->key,
-                      .stream = pass->stream * (uint64_t)(m->config.layers * MOCL_LINEARS) + (uint64_t)(l * MOCL_LINEARS + which),
-                      .end = -1};
-    return mocl_linear(out, x, &b->linear[which], b->bias[which], pass->adapter && ad->a ? &lora : NULL);
-}
 
 /* x normed, in `dtype` */
 static mocl_status apply_norm(mocl_tensor **out, const mocl_model *m, const mocl_norm *norm, mocl_tensor *x, mk_dtype dtype) {
@@ -391,6 +280,10 @@ typedef struct walk {
     mocl_model *m;
     mocl_tensor *positions, *offsets;
     const mocl_pass *pass;
+    const mocl_adapter_run *runs; /* n_runs, which cover the rows of the registers; made: those of pass->rows, owned, or NULL */
+    mocl_adapter_run *made;
+    int64_t n_runs;
+    mocl_lora *lora; /* room for n_runs */
     mocl_tensor *at[MOCL_REGISTERS];
 } walk;
 
@@ -416,6 +309,66 @@ static mocl_status take_rows(walk *w, mocl_register r) {
     MOCL_TRY(mocl_index_select(&some, w->at[r], w->pass->rows));
     put(w, r, some);
     return MOCL_OK;
+}
+
+/* runs of the rows that pass->rows takes, from the runs of all tokens */
+static mocl_status take_runs(walk *w) {
+    mocl_ctx *ctx = w->m->ctx;
+    mocl_tensor *rows = w->pass->rows, *c = NULL;
+    int64_t n = mocl_tensor_numel(rows), made = 0;
+    size_t room = (size_t)n + 1;
+    mocl_status st;
+    w->made = mocl_calloc(ctx, w->n_runs < 2 ? 1 : room, sizeof *w->made);
+    if (!w->made) return mocl_nomem(ctx, room * sizeof *w->made);
+    if (w->n_runs < 2) { /* nothing has to be looked up */
+        mocl_adapter_extend(w->made, &made, w->runs[0].adapter, n);
+        w->runs = w->made;
+        return MOCL_OK;
+    }
+    int32_t *host = mocl_calloc(ctx, room, sizeof *host);
+    mocl_lora *lora = mocl_calloc(ctx, room, sizeof *lora);
+    if (!host || !lora) {
+        st = mocl_nomem(ctx, room * sizeof *lora);
+        goto done;
+    }
+    MOCL_GOTO(mocl_tensor_contiguous(&c, rows), done);
+    MOCL_GOTO(mocl_tensor_to_host(c, host), done);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t lo = 0, hi = w->n_runs - 1; /* the first run that ends behind the row */
+        while (lo < hi) {
+            int64_t middle = (lo + hi) / 2;
+            if (w->runs[middle].end > host[i]) hi = middle;
+            else lo = middle + 1;
+        }
+        mocl_adapter_extend(w->made, &made, w->runs[lo].adapter, i + 1);
+    }
+    w->runs = w->made;
+    w->n_runs = made;
+    mocl_free(w->lora);
+    w->lora = lora;
+    lora = NULL;
+done:
+    mocl_free(host);
+    mocl_free(lora);
+    mocl_tensor_unref(c);
+    return st;
+}
+
+/* linear layer `which` of block l on x, with its bias, and the adapters as the runs say */
+static mocl_status run_linear(mocl_tensor **out, walk *w, int64_t l, int which, mocl_tensor *x) {
+    mocl_block_weights *b = &w->m->block[l];
+    const mocl_pass *pass = w->pass;
+    int64_t at = l * MOCL_LINEARS + which, first = 0, n = 0;
+    for (int64_t i = 0; i < w->n_runs; first = w->runs[i++].end) {
+        const mocl_adapter *a = w->runs[i].adapter;
+        if (!a || !a->linear[at].a || first == w->runs[i].end) continue;
+        w->lora[n] = (mocl_lora){.a = a->linear[at].a, .b = a->linear[at].b, .scale = a->linear[at].scale,
+                                 .dropout = pass->train ? a->dropout : 0, .key = pass->key, .first = first, .end = w->runs[i].end,
+                                 .stream = pass->stream * (uint64_t)(w->m->config.layers * MOCL_LINEARS) + (uint64_t)at};
+        if (n) w->lora[n - 1].next = &w->lora[n];
+        n++;
+    }
+    return mocl_linear(out, x, &b->linear[which], b->bias[which], n ? w->lora : NULL);
 }
 
 /* On the CPU, *from receives the first token of each sequence whose state is among the rows that the pass wants: in the last
@@ -452,13 +405,15 @@ static mocl_status attend(walk *w, int64_t l) {
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
     if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal)
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal,
+                                                 mocl_spec_window(c, l))
                                 : cache_attend(&att, m, l, pass, w->positions, q);
     mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);
     if (st) return st;
     MOCL_TRY(shape_as(w, MOCL_AT_A, 2));
     if (!pass->rows || l != c->layers - 1) return MOCL_OK;
+    MOCL_TRY(take_runs(w));
     MOCL_TRY(take_rows(w, MOCL_AT_A));
     return take_rows(w, MOCL_AT_X);
 }
@@ -471,7 +426,7 @@ static mocl_status run_step(walk *w, int64_t l, const mocl_step *p) {
     mocl_tensor *x = w->at[p->from], *z = w->at[p->with];
     switch (p->kind) {
         case MOCL_STEP_NORM: MOCL_TRY(apply_norm(&y, m, &b->norm[p->which], x, x->dtype)); break;
-        case MOCL_STEP_LINEAR: MOCL_TRY(mocl_model_linear(&y, m, l, p->which, x, w->pass)); break;
+        case MOCL_STEP_LINEAR: MOCL_TRY(run_linear(&y, w, l, p->which, x)); break;
         case MOCL_STEP_HEAD_NORM: MOCL_TRY(mocl_rmsnorm(&y, x, b->head_norm[p->which], m->config.norm_eps)); break;
         case MOCL_STEP_ROPE: MOCL_TRY(mocl_rope(&y, x, w->positions, m->rope, m->config.rope_factor)); break;
         case MOCL_STEP_ATTENTION: return attend(w, l);
@@ -521,6 +476,7 @@ static mocl_status begin(walk *w, mocl_tensor *tokens) {
         MOCL_GOTO(embed(w, m->types, types), done);
     }
     if (c->position == MOCL_POSITIONS_LEARNED) {
+        if (!w->pass->known) MOCL_GOTO(mocl_need_indices("forward: positions of the context", w->positions, 0, c->positions, 0), done);
         MOCL_GOTO(mocl_narrow(&table, m->positions, 0, c->position_offset, c->positions), done);
         MOCL_GOTO(embed(w, table, w->positions), done);
     }
@@ -564,11 +520,15 @@ static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pa
 mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor *tokens, mocl_tensor *positions,
                                mocl_tensor *offsets, const mocl_pass *pass) {
     const mocl_spec *c = &m->config;
-    walk w = {.m = m, .positions = positions, .offsets = offsets, .pass = pass};
+    mocl_adapter_run all = {pass->adapter, tokens->shape[0]};
+    walk w = {.m = m, .positions = positions, .offsets = offsets, .pass = pass, .runs = pass->runs ? pass->runs : &all,
+              .n_runs = pass->runs ? pass->n_runs : 1};
     mocl_status st;
     int64_t first = pass->hidden ? pass->start : 0, end = pass->stops ? pass->stop : c->layers;
     *hidden = NULL;
     MOCL_TRY(check_range(m, tokens, pass, first, end));
+    w.lora = mocl_calloc(m->ctx, (size_t)w.n_runs, sizeof *w.lora);
+    if (!w.lora) return mocl_nomem(m->ctx, (size_t)w.n_runs * sizeof *w.lora);
     if (pass->hidden) w.at[MOCL_AT_X] = mocl_tensor_ref(pass->hidden);
     else MOCL_GOTO(begin(&w, tokens), done);
     for (int64_t l = first; l < end; l++) MOCL_GOTO(run_block(&w, l), done);
@@ -583,5 +543,7 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
     }
 done:
     for (int r = 0; r < MOCL_REGISTERS; r++) mocl_tensor_unref(w.at[r]);
+    mocl_free(w.lora);
+    mocl_free(w.made);
     return st;
 }

@@ -9,17 +9,8 @@
 
 #include "ops.h"
 #include "io/sha256.h"
+#include "lm/adapter.h"
 #include "lm/spec.h"
-
-typedef struct mocl_adapter { /* W x + scale B A x */
-    mocl_tensor *a, *b;       /* [r, in], [out, r]; both NULL where the layer has none */
-    double alpha, scale;      /* scale: alpha / r, or alpha / sqrt(r) where the model's lora_rslora is set */
-} mocl_adapter;
-
-typedef struct mocl_adapter_plan { /* of one linear layer */
-    int64_t rank;             /* 0: the layer gets no adapter */
-    double alpha;
-} mocl_adapter_plan;
 
 typedef struct mocl_norm { /* of n numbers */
     mocl_tensor *w, *b;    /* [n]; b NULL in an rms norm, both NULL where there is no norm */
@@ -30,7 +21,6 @@ typedef struct mocl_block_weights {
     mocl_tensor *head_norm[2];            /* of each head of q and k, [K]; NULL without qk_norm */
     mocl_weight linear[MOCL_LINEARS];     /* [out, in]; without parts where the specification has none */
     mocl_tensor *bias[MOCL_LINEARS];      /* [out], or NULL */
-    mocl_adapter adapter[MOCL_LINEARS];
 } mocl_block_weights;
 
 typedef struct mocl_model {
@@ -44,9 +34,8 @@ typedef struct mocl_model {
     mocl_norm embed_norm, norm;       /* behind the embeddings and behind the last block; empty where there is none */
     mocl_block_weights *block;        /* layers */
     mocl_tensor *rope;                /* the table of frequencies (mocl_rope_table), or NULL */
-    int64_t lora_rank;                /* the largest of all adapters; 0 = no adapter */
-    double lora_dropout;
-    bool lora_rslora;                 /* rank-stabilised scales */
+    mocl_adapter **adapter, *active;  /* n_adapters of them, owned, in the order in which they came; the active one, or NULL */
+    int64_t n_adapters;
     uint64_t changes;                 /* counts adapters that were added, dropped or merged */
     char hash[MOCL_SHA256_HEX];       /* of the base when its storages had been written hash_version times; or empty */
     uint64_t hash_version;
@@ -60,7 +49,9 @@ typedef struct mocl_cache {
 
 /* How one forward pass runs. */
 typedef struct mocl_pass {
-    bool adapter;          /* use the adapters */
+    mocl_adapter *adapter; /* of all tokens; NULL: the base alone */
+    const mocl_adapter_run *runs; /* in its place n_runs of them, which cover the tokens in their order; or NULL */
+    int64_t n_runs;
     bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
     uint64_t key, stream;
     mocl_tensor *types;    /* i32 [T]: types of the tokens, of a model that has them; NULL: all 0 */
@@ -80,26 +71,17 @@ typedef struct mocl_pass {
 ** weights that are about to be read. */
 mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key, bool draw);
 void mocl_model_free(mocl_model *m);
-/* A and B for linear i of block l as plan[l * MOCL_LINEARS + i] says: A normal with 1/sqrt(3 in) from key, B zero, both
-** requiring grad. At least one linear must get an adapter. Replaces an adapter that is there; a refused plan leaves it. */
-mocl_status mocl_model_add_lora(mocl_model *m, const mocl_adapter_plan *plan, double dropout, bool rslora, uint64_t key);
 /* "self_attn.q_proj": the name of a linear layer within its block */
 const char *mocl_model_linear_name(int which);
-/* whether block l has adapters */
-bool mocl_model_adapted(const mocl_model *m, int64_t l);
-void mocl_model_drop_lora(mocl_model *m);
-/* W += scale B A for each adapter, which is then dropped. Where that fails halfway, the layers that are done have no
-** adapter any more: what the model computes is the same, and a second call goes on. */
-mocl_status mocl_model_merge_lora(mocl_model *m);
 
 /* *hex becomes the SHA-256 of the base weights: names, dtypes, shapes and bytes, without adapters. It belongs to the
 ** model until the next call. Computed once, and again after weights were written. */
 mocl_status mocl_model_hash(mocl_model *m, const char **hex);
 
-/* Calls fn for each parameter in a fixed order: base parameters, or the adapters' where lora. The name
+/* Calls fn for each parameter in a fixed order: the base's, or where a is not NULL those of that adapter. The name
 ** is valid during the call. Stops at the first failure. */
 typedef mocl_status (*mocl_model_visitor)(void *arg, const char *name, mocl_tensor *t);
-mocl_status mocl_model_visit(mocl_model *m, bool lora, mocl_model_visitor fn, void *arg);
+mocl_status mocl_model_visit(mocl_model *m, const mocl_adapter *a, mocl_model_visitor fn, void *arg);
 
 /* tokens [T], positions [T], offsets [B + 1] i32 on the model's device, checked by the caller.
 ** hidden [T, D], f32, after the last norm; [n, D] for the n tokens of pass->rows, the same bits at less work
@@ -123,7 +105,7 @@ typedef struct mocl_generate_options {
     int64_t n_eos;      /* 0 = none */
     int64_t suppress_first; /* tokens at the start that may not be one of eos (0 or 1 as RiC's) */
     int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
-    bool adapter;
+    mocl_choice adapter; /* of the rows */
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
     bool by_token;      /* set by mocl_generation_open */
 } mocl_generate_options;
@@ -157,8 +139,6 @@ void mocl_generated_free(mocl_generated *g);
 
 /* The failure of generate where the logits for a token of a prompt, both counted from 1, are not finite: it names the first
 ** weight that is not, if there is one. */
-mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt, int64_t token);
-/* linear layer `which` of block l on x [T, in], with its bias and with the adapter as the pass says */
-mocl_status mocl_model_linear(mocl_tensor **out, mocl_model *m, int64_t l, int which, mocl_tensor *x, const mocl_pass *pass);
+mocl_status mocl_model_refuse_logits(mocl_model *m, const mocl_adapter *adapter, int64_t prompt, int64_t token);
 
 #endif

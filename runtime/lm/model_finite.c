@@ -22,10 +22,10 @@ static mocl_status look(void *arg, const char *name, mocl_tensor *t) {
     return MOCL_OK;
 }
 
-mocl_status mocl_model_refuse_logits(mocl_model *m, bool adapter, int64_t prompt, int64_t token) {
+mocl_status mocl_model_refuse_logits(mocl_model *m, const mocl_adapter *adapter, int64_t prompt, int64_t token) {
     finder f = {{0}};
-    MOCL_TRY(mocl_model_visit(m, false, look, &f));
-    if (adapter && m->lora_rank) MOCL_TRY(mocl_model_visit(m, true, look, &f));
+    MOCL_TRY(mocl_model_visit(m, NULL, look, &f));
+    if (adapter) MOCL_TRY(mocl_model_visit(m, adapter, look, &f));
     return mocl_fail(m->ctx, MOCL_E_ARG, "generate: the logits of prompt %lld at token %lld are not finite: %s%s", (long long)prompt,
                      (long long)token, f.where[0] ? "weight " : "all weights are, so they are too large", f.where);
 }

@@ -41,13 +41,13 @@ static mocl_status add_version(void *arg, const char *name, mocl_tensor *t) {
 mocl_status mocl_model_hash(mocl_model *m, const char **hex) {
     uint64_t version = 0;
     *hex = NULL;
-    MOCL_TRY(mocl_model_visit(m, false, add_version, &version));
+    MOCL_TRY(mocl_model_visit(m, NULL, add_version, &version));
     if (!m->hash[0] || version != m->hash_version) {
         hasher s = {.dev = m->dev, .piece = mocl_alloc(m->ctx, PIECE)};
         if (!s.piece) return mocl_nomem(m->ctx, PIECE);
         mocl_sha256_begin(&s.h);
         m->hash[0] = '\0';
-        mocl_status st = mocl_model_visit(m, false, hash_tensor, &s);
+        mocl_status st = mocl_model_visit(m, NULL, hash_tensor, &s);
         mocl_free(s.piece);
         if (st) return st;
         mocl_sha256_end(&s.h, m->hash);

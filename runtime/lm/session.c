@@ -6,18 +6,21 @@
 
 /* ---- open and close ---- */
 
-static mocl_status open_rows(mocl_session *s) {
+static mocl_status open_rows(mocl_session *s, const mocl_choice *adapter) {
     mocl_ctx *ctx = s->m->ctx;
     size_t n = (size_t)s->rows, room;
     if (!mocl_mul(n, (size_t)s->max_tokens, &room)) return mocl_nomem(ctx, SIZE_MAX);
     s->length = mocl_calloc(ctx, n, sizeof *s->length);
     s->fresh = mocl_calloc(ctx, n, sizeof *s->fresh);
     s->token = mocl_calloc(ctx, room, sizeof *s->token);
-    if (!s->length || !s->fresh || !s->token) return mocl_nomem(ctx, (room + n) * sizeof *s->token);
+    s->adapter = mocl_calloc(ctx, n, sizeof *s->adapter);
+    if (!s->length || !s->fresh || !s->token || !s->adapter) return mocl_nomem(ctx, (room + n) * sizeof *s->token);
+    for (int64_t i = 0; i < s->rows; i++) s->adapter[i] = mocl_adapter_ref(mocl_chosen(adapter, i));
     return mocl_cache_open(&s->cache, s->m, s->rows, s->max_tokens);
 }
 
-mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, int64_t max_tokens, bool adapter) {
+mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, int64_t max_tokens,
+                              const mocl_choice *adapter) {
     const mocl_spec *c = &m->config;
     *out = NULL;
     if (!c->causal)
@@ -33,14 +36,15 @@ mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, i
     s->m = m;
     s->rows = rows;
     s->max_tokens = max_tokens;
-    s->adapter = adapter;
-    return open_rows(s);
+    return open_rows(s, adapter);
 }
 
 void mocl_session_close(mocl_session *s) {
     if (!s) return;
     mocl_cache_close(&s->cache);
     mocl_tensor_unref(s->hidden);
+    for (int64_t i = 0; s->adapter && i < s->rows; i++) mocl_adapter_unref(s->adapter[i]);
+    mocl_free(s->adapter);
     mocl_free(s->length);
     mocl_free(s->token);
     mocl_free(s->fresh);
@@ -58,8 +62,10 @@ static mocl_status add_weight(void *arg, const char *name, mocl_tensor *t) {
 
 static uint64_t weights_now(const mocl_session *s) {
     uint64_t sum = 14695981039346656037u ^ s->m->changes;
-    mocl_model_visit(s->m, false, add_weight, &sum);
-    if (s->adapter) mocl_model_visit(s->m, true, add_weight, &sum);
+    mocl_model_visit(s->m, NULL, add_weight, &sum);
+    for (int64_t i = 0; i < s->rows; i++)
+        if (s->adapter[i] && (i == 0 || s->adapter[i] != s->adapter[i - 1]))
+            mocl_model_visit(s->m, s->adapter[i], add_weight, &sum);
     return sum;
 }
 
@@ -67,10 +73,15 @@ static mocl_status check_weights(mocl_session *s) {
     bool empty = true;
     uint64_t now = weights_now(s);
     for (int64_t i = 0; i < s->rows && empty; i++) empty = s->length[i] == 0;
-    if (empty) s->weights = now;
-    if (s->weights == now) return MOCL_OK;
-    return mocl_fail(s->m->ctx, MOCL_E_ARG, "session: weights or adapters of the model changed since its tokens were read; open "
-                                            "another session, or rewind all rows to 0");
+    if (!empty && s->weights != now)
+        return mocl_fail(s->m->ctx, MOCL_E_ARG, "session: weights or adapters of the model changed since its tokens were read; open "
+                                                "another session, or rewind all rows to 0");
+    for (int64_t i = 0; i < s->rows; i++)
+        if (s->adapter[i] && s->adapter[i]->gone)
+            return mocl_fail(s->m->ctx, MOCL_E_ARG, "session: adapter '%s' of row %lld was deleted, merged or replaced; open another "
+                                                    "session", s->adapter[i]->name, (long long)i + 1);
+    s->weights = now;
+    return MOCL_OK;
 }
 
 static mocl_status check_row(const mocl_session *s, int64_t row) {
@@ -141,16 +152,22 @@ static mocl_status feed(mocl_session *s, int64_t n, const int32_t *rows, const i
     int64_t total = offsets[n];
     bool empty = true, was = ctx->grad_enabled;
     mocl_tensor *hidden = NULL, *t = NULL, *slot = NULL, *pos = NULL, *off = NULL, *last = NULL;
-    mocl_pass pass = {.adapter = s->adapter, .cache = &s->cache};
+    mocl_pass pass = {.cache = &s->cache};
     mocl_status st;
     int32_t *buf = mocl_calloc(ctx, (size_t)(2 * total + n), sizeof *buf), *at = buf + total, *ends = at + total;
-    if (!buf) return mocl_nomem(ctx, (size_t)(2 * total + n) * sizeof *buf);
+    mocl_adapter_run *runs = mocl_calloc(ctx, (size_t)n, sizeof *runs);
+    if (!buf || !runs) {
+        mocl_free(buf);
+        mocl_free(runs);
+        return mocl_nomem(ctx, (size_t)(2 * total + n) * sizeof *buf);
+    }
     for (int64_t b = 0; b < n; b++) {
         for (int32_t i = offsets[b]; i < offsets[b + 1]; i++) {
             buf[i] = (int32_t)row_at(rows, b);
             at[i] = from[b] + i - offsets[b];
         }
         ends[b] = offsets[b + 1] - 1;
+        mocl_adapter_extend(runs, &pass.n_runs, s->adapter[row_at(rows, b)], offsets[b + 1]);
         if (from[b]) empty = false;
     }
     ctx->grad_enabled = false;
@@ -161,11 +178,13 @@ static mocl_status feed(mocl_session *s, int64_t n, const int32_t *rows, const i
     if (empty) MOCL_GOTO(mocl_tensor_i32(&off, m->dev, n + 1, offsets), done);
     pass.slot = slot;
     pass.rows = last;
+    pass.runs = runs;
     MOCL_GOTO(mocl_model_forward(&hidden, m, t, pos, off, &pass), done);
     st = keep_hidden(s, n, rows, hidden);
 done:
     ctx->grad_enabled = was;
     mocl_free(buf);
+    mocl_free(runs);
     mocl_tensor_unref(t);
     mocl_tensor_unref(slot);
     mocl_tensor_unref(pos);
@@ -225,6 +244,11 @@ mocl_status mocl_session_fork(mocl_session *s, int64_t from, int64_t to) {
     MOCL_TRY(check_row(s, to));
     if (from == to) return MOCL_OK;
     int64_t n = s->length[from];
+    bool current = s->weights == weights_now(s);
+    mocl_adapter *had = s->adapter[to];
+    s->adapter[to] = mocl_adapter_ref(s->adapter[from]);
+    mocl_adapter_unref(had);
+    if (current) s->weights = weights_now(s);
     s->length[to] = 0; /* nothing, should a copy fail */
     s->fresh[to] = false;
     for (int64_t l = 0; n && l < s->cache.layers; l++) {
@@ -397,7 +421,7 @@ mocl_status mocl_session_sample(mocl_session *s, int64_t n, const int32_t *rows,
         MOCL_GOTO(mocl_narrow(&part, hidden, 0, i, 1), done);
         MOCL_GOTO(sample_rows(s, part, 1, rows + i, o, at, token + i, logp + i, sum), done);
         if (!isfinite(sum[0])) {
-            st = mocl_model_refuse_logits(s->m, s->adapter, rows[i] + 1, s->length[rows[i]] + 1);
+            st = mocl_model_refuse_logits(s->m, s->adapter[rows[i]], rows[i] + 1, s->length[rows[i]] + 1);
             goto done;
         }
         mocl_tensor_unref(part);

@@ -14,8 +14,8 @@
 typedef struct mocl_session {
     mocl_model *m;         /* borrowed; closing the session does not look at it */
     mocl_cache cache;      /* rows slots of max_tokens positions */
-    bool adapter;          /* what was computed with: the base with its adapters, or alone */
     int64_t rows, max_tokens;
+    mocl_adapter **adapter; /* [rows] what each is computed with, owned; NULL: the base alone */
     int32_t *length;       /* [rows] tokens that a row holds */
     int32_t *token;        /* [rows, max_tokens] */
     bool *fresh;           /* [rows] `hidden` is of the row's last token */
@@ -24,7 +24,8 @@ typedef struct mocl_session {
 } mocl_session;
 
 /* max_tokens: at most what the model's context holds. Close it whatever open returned (*out may be NULL then). */
-mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, int64_t max_tokens, bool adapter);
+mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, int64_t max_tokens,
+                              const mocl_choice *adapter);
 void mocl_session_close(mocl_session *s); /* NULL is fine */
 /* Adds tokens[offsets[i]] .. tokens[offsets[i + 1] - 1] to rows[i], 0-based, for n rows, which differ; rows NULL: 0 .. n - 1.
 ** Host arrays. After a failure no row has changed. Refused where weights or adapters changed since the tokens that are there
@@ -32,7 +33,7 @@ void mocl_session_close(mocl_session *s); /* NULL is fine */
 mocl_status mocl_session_append(mocl_session *s, int64_t n, const int32_t *rows, const int32_t *offsets, const int32_t *tokens);
 /* keeps the first `length` tokens of a row */
 mocl_status mocl_session_rewind(mocl_session *s, int64_t row, int64_t length);
-/* row `to` becomes a copy of row `from` */
+/* row `to` becomes a copy of row `from`, and uses its adapter */
 mocl_status mocl_session_fork(mocl_session *s, int64_t from, int64_t to);
 /* states [n, D] of the last tokens of n rows, and their logits [n, V] */
 mocl_status mocl_session_hidden(mocl_tensor **hidden, mocl_session *s, int64_t n, const int32_t *rows);

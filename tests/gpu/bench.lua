@@ -4,13 +4,13 @@
 -- The shapes are Llama's. dtype is that of weights and activations, as transformer.new takes it.
 
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
-local segments = require "mocl.train.segments"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
 local value_heads = require "mocl.train.value_heads"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"

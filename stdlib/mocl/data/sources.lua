@@ -15,7 +15,7 @@ local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 
 local sources = {}

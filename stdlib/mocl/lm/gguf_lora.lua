@@ -15,9 +15,9 @@ local gguf_lora = {}
 -- ---- writing ----
 
 -- The modules with an adapter: a list of {name =, A =, B =}, in the order of the model's parameters | fail
-local function pairs_of(model, path)
+local function pairs_of(model, path, adapter)
   local list, by_name = {}, {}
-  for _, pair in ipairs(model:named_parameters(true)) do
+  for _, pair in ipairs(model:named_parameters(adapter)) do
     local module, which = pair[1]:match "^(.*)%.lora_([AB])%.weight$"
     if not module then
       return nil, ("%s: the adapter trains '%s', and a LoRA GGUF holds low-rank pairs alone; merge it into the model and "
@@ -44,24 +44,34 @@ local function scales_of(info, list)
   return scales
 end
 
---- gguf_lora.save(model, path, {type="F32"}) -> true | fail. type: of both matrices, F32, F16, BF16, or Q8_0, for which
+--- gguf_lora.save(model, path, {type="F32", name=}) -> true | fail. name: of the adapter; the active one by default. type: of both matrices, F32, F16, BF16, or Q8_0, for which
 -- the rank is a multiple of 32. The base's hash goes into mocl.base_sha256, which llama.cpp does not read.
 function gguf_lora.save(model, path, opts)
   local kind, tensors = opts.type or "F32", {}
   if not gguf_model.FILE_TYPES[kind] then
     error(("save_gguf: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   end
-  local list, message, code = pairs_of(model, path)
+  local adapter = opts.name or true
+  local list, message, code = pairs_of(model, path, adapter)
   local ok = list
   if ok then
-    ok, message, code = finite.tensors(model:named_parameters(true), path)
+    ok, message, code = finite.tensors(model:named_parameters(adapter), path)
   end
   if not ok then
     return nil, message, code
   end
-  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(), list)
+  local architecture = gguf_model.architecture(model:config())
+  if not architecture then
+    return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
+      gguf_model.architectures()), "FORMAT"
+  end
+  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(opts.name), list)
   for _, one in ipairs(list) do
     local w = wanted[one.name .. ".weight"]
+    if w.part then
+      return nil, ("%s: llama.cpp has q, k and v of this architecture in one tensor, and the adapter is on '%s' alone; merge it into "
+        .. "the model and write that with transformer.save_gguf"):format(path, one.name), "FORMAT"
+    end
     local a, b = one.A, tensor.no_grad(function() return one.B:to("f32") * scales[one.name] end)
     for _, t in ipairs { { name = w.name .. ".lora_a", tensor = a, heads = 0 }, { name = w.name .. ".lora_b", tensor = b, heads = w.heads } } do
       ok, message, code = gguf_model.fits(t.tensor, t.name, kind, path)
@@ -76,7 +86,7 @@ function gguf_lora.save(model, path, opts)
     end
   end
   return gguf.save(path, { tensors = tensors, metadata = {
-    { "general.architecture", "string", gguf_model.architecture(model:config()) }, { "general.type", "string", "adapter" },
+    { "general.architecture", "string", architecture }, { "general.type", "string", "adapter" },
     { "general.alignment", "u32", 32 }, { "general.file_type", "u32", gguf_model.FILE_TYPES[kind] },
     { "general.quantization_version", "u32", 2 }, { "adapter.type", "string", "lora" },
     { "mocl.base_sha256", "string", model:hash() },
@@ -108,7 +118,10 @@ end
 local function modules_of(file, config)
   local modules, module_of, wanted = {}, {}, gguf_model.tensors(config)
   for hf, w in pairs(wanted) do
-    module_of[w.name] = { hf = hf:match "^(.*)%.weight$", heads = w.heads }
+    local module = hf:match "^(.*)%.weight$"
+    if module and not w.part then
+      module_of[w.name] = { hf = module, heads = w.heads }
+    end
   end
   for _, t in ipairs(file.tensors) do
     local base, which = t.name:match "^(.*)%.lora_([ab])$"
@@ -167,7 +180,13 @@ function gguf_lora.read(path, model)
     return nil, message, code
   end
   local ok, modules, tensors = nil, nil, nil
-  ok, message, code = check_metadata(file, gguf_model.architecture(model:config()))
+  local architecture = gguf_model.architecture(model:config())
+  if architecture then
+    ok, message, code = check_metadata(file, architecture)
+  else
+    message, code = ("%s: an adapter of a GGUF file is on one of %s, and this model is none of them"):format(path,
+      gguf_model.architectures()), "FORMAT"
+  end
   if ok then
     modules, message, code = modules_of(file, model:config())
   end

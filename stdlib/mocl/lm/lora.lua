@@ -12,6 +12,7 @@ local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
 local lora_config = require "mocl.lm.lora_config"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local transformer = require "mocl.lm.model"
 
@@ -19,9 +20,9 @@ local lora = {}
 
 local PREFIX = "base_model.model." -- PEFT's, in front of the model's own names
 
---- The adapter's tensors, in a fixed order.
-function lora.parameters(model)
-  return transformer.parameters(model, true)
+--- The tensors of an adapter, in a fixed order: of the active one, or of the one of that name.
+function lora.parameters(model, name)
+  return transformer.parameters(model, name or true)
 end
 
 --- The numbers of the last n layers of a model, for layers_to_transform; nil, all layers, for n = 0.
@@ -53,19 +54,28 @@ local function base_path(dir, base)
   return ups[1] and table.concat(ups, "/") or "."
 end
 
---- lora.save(model, dir, {base_model_name_or_path=}) -> true | fail.
+-- The name of the adapter that is to be written; raises at the caller of `what` where there is none.
+local function name_of(model, name, what)
+  name = name or model:active_adapter()
+  if not name then
+    local names = model:adapters()
+    error(what .. (names[1] and (": no adapter is active; name one (%s)"):format(table.concat(names, ", "))
+      or ": the model has no adapter; call model:add_lora first"), 3)
+  end
+  return name
+end
+
+--- lora.save(model, dir, {base_model_name_or_path=, name=}) -> true | fail: the active adapter, or the one of that name.
 function lora.save(model, dir, opts)
   opts = opts or {}
-  options.check("lora.save", opts, {}, { "base_model_name_or_path" })
-  local info = model:lora()
-  if not info then
-    error("lora.save: the model has no adapter; call model:add_lora first", 2)
-  end
+  options.check("lora.save", opts, {}, { "base_model_name_or_path", "name" })
+  local name = name_of(model, opts.name, "lora.save")
+  local info = model:lora(name)
   local config = lora_config.write(info)
   config.peft_type, config.task_type, config.bias = "LORA", "CAUSAL_LM", "none"
   config.fan_in_fan_out, config.inference_mode, config.lora_dropout = false, true, info.dropout
   local tensors = {}
-  for _, pair in ipairs(model:named_parameters(true)) do
+  for _, pair in ipairs(model:named_parameters(name)) do
     tensors[PREFIX .. pair[1]] = pair[2]
   end
   local meta = { format = "pt", base_sha256 = model:hash() }
@@ -87,9 +97,9 @@ function lora.save(model, dir, opts)
 end
 
 -- The tensors of an adapter's file under the names of the model, each of which must be one that the adapter has.
-local function adapter_tensors(file, tensors, model)
+local function adapter_tensors(file, tensors, model, adapter)
   local wanted, plain, names = {}, {}, {}
-  for _, pair in ipairs(model:named_parameters(true)) do
+  for _, pair in ipairs(model:named_parameters(adapter)) do
     wanted[pair[1]] = true
   end
   for name in pairs(tensors) do
@@ -116,11 +126,21 @@ local function check_base(model, file, sha256, name)
   return true
 end
 
+local function has(model, name)
+  for _, one in ipairs(model:adapters()) do
+    if one == name then
+      return true
+    end
+  end
+  return false
+end
+
 -- Gives the model the adapter of these options of add_lora and lets fill() give it its values; where either fails, the model has
--- the adapter that it had.
+-- the adapter of that name that it had.
 local function attach(model, path, options_of, fill)
-  local before, kept = model:lora(), {}
-  for _, pair in ipairs(model:named_parameters(true)) do
+  local name = options_of.name
+  local before, kept = has(model, name) and model:lora(name), {}
+  for _, pair in ipairs(before and model:named_parameters(name) or {}) do
     kept[pair[1]] = pair[2]
   end
   local ok, err = pcall(model.add_lora, model, options_of)
@@ -129,17 +149,18 @@ local function attach(model, path, options_of, fill)
   end
   local filled, reason, which = fill()
   if not filled then
-    model:drop_lora()
     if before then
       model:add_lora(before)
-      assert(transformer.copy_parameters(model:named_parameters(true), kept, "adapter"))
+      assert(parameters.copy(model:named_parameters(name), kept, "adapter"))
+    else
+      model:delete_adapter(name)
     end
     return nil, reason, which
   end
   return true
 end
 
-local function load_gguf(model, path, any_base)
+local function load_gguf(model, path, any_base, name)
   local read, message, code = gguf_lora.read(path, model)
   local ok = read
   if ok and not any_base then
@@ -148,19 +169,19 @@ local function load_gguf(model, path, any_base)
   if not ok then
     return nil, message, code
   end
-  return attach(model, path, { modules = read.modules }, function()
-    return transformer.copy_parameters(model:named_parameters(true), read.tensors, path)
+  return attach(model, path, { modules = read.modules, name = name }, function()
+    return parameters.copy(model:named_parameters(name), read.tensors, path)
   end)
 end
 
---- lora.load(model, path, {any_base=false}) -> true | fail: attaches the adapter of a PEFT directory or a LoRA GGUF to the
--- model, in place of one that is there; files that are refused leave that one. One that mocl wrote for other base weights
--- is refused unless any_base.
+--- lora.load(model, path, {any_base=false, name="default"}) -> true | fail: attaches the adapter of a PEFT directory or a LoRA
+-- GGUF to the model, in place of one that has this name; files that are refused leave that one. Where no adapter is active
+-- it becomes the active one. One that mocl wrote for other base weights is refused unless any_base.
 function lora.load(model, dir, opts)
-  options.check("lora.load", opts or {}, {}, { "any_base" })
-  local any_base = opts and opts.any_base
+  opts = options.check("lora.load", opts or {}, {}, { "any_base", "name" })
+  local any_base, name = opts.any_base, opts.name or "default"
   if gguf_model.names(dir) then
-    return load_gguf(model, dir, any_base)
+    return load_gguf(model, dir, any_base, name)
   end
   local path = fs.join(dir, "adapter_config.json")
   local config, message, code = lora_config.read(path)
@@ -181,11 +202,13 @@ function lora.load(model, dir, opts)
   if not sound then
     return nil, bad_tensor, format
   end
-  return attach(model, path, { modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora }, function()
-    local plain, reason, which = adapter_tensors(file, tensors, model)
+  return attach(model, path, {
+    modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora, name = name,
+  }, function()
+    local plain, reason, which = adapter_tensors(file, tensors, model, name)
     local ok = plain
     if ok then
-      ok, reason, which = transformer.copy_parameters(model:named_parameters(true), plain, file)
+      ok, reason, which = parameters.copy(model:named_parameters(name), plain, file)
     end
     if ok and not any_base then
       ok, reason, which = check_base(model, file, meta.base_sha256, config.base_model_name_or_path)
@@ -194,15 +217,59 @@ function lora.load(model, dir, opts)
   end)
 end
 
---- lora.save_gguf(model, path, {type="F32"}) -> true | fail: the adapter as a LoRA GGUF, which llama.cpp loads beside the base.
+--- lora.save_all(model, dir, {base_model_name_or_path=}) -> true | fail: all adapters as PEFT lays them out, the one named
+-- "default" in dir itself and each other in dir/NAME.
+function lora.save_all(model, dir, opts)
+  opts = options.check("lora.save_all", opts or {}, {}, { "base_model_name_or_path" })
+  name_of(model, model:adapters()[1], "lora.save_all")
+  for _, name in ipairs(model:adapters()) do
+    local ok, message, code = lora.save(model, name == "default" and dir or fs.join(dir, name), {
+      base_model_name_or_path = opts.base_model_name_or_path, name = name,
+    })
+    if not ok then
+      return nil, message, code
+    end
+  end
+  return true
+end
+
+--- lora.load_all(model, dir, {any_base=false}) -> names | fail: the adapters of a directory as lora.save_all and PEFT write it. A
+-- directory without any is refused; those that were loaded before one is refused stay.
+function lora.load_all(model, dir, opts)
+  opts = options.check("lora.load_all", opts or {}, {}, { "any_base" })
+  local entries, message, code = fs.list(dir)
+  if not entries then
+    return nil, message, code
+  end
+  local names = {}
+  if fs.exists(fs.join(dir, "adapter_config.json")) then
+    names[1] = "default"
+  end
+  table.sort(entries)
+  for _, entry in ipairs(entries) do
+    if fs.exists(fs.join(dir, entry, "adapter_config.json")) then
+      names[#names + 1] = entry
+    end
+  end
+  if not names[1] then
+    return nil, ("%s: no adapter_config.json in it, or in a directory below it"):format(dir), "FORMAT"
+  end
+  for i, name in ipairs(names) do
+    local from = i == 1 and name == "default" and fs.exists(fs.join(dir, "adapter_config.json")) and dir or fs.join(dir, name)
+    local ok, why, which = lora.load(model, from, { any_base = opts.any_base, name = name })
+    if not ok then
+      return nil, why, which
+    end
+  end
+  return names
+end
+
+--- lora.save_gguf(model, path, {type="F32", name=}) -> true | fail: the adapter as a LoRA GGUF, which llama.cpp loads beside the base.
 -- type: "F32", "F16", "BF16" or "Q8_0". B holds each layer's scale, so that ranks and alphas that differ and rsLoRA come out
 -- right.
 function lora.save_gguf(model, path, opts)
-  opts = options.check("lora.save_gguf", opts or {}, {}, { "type" })
-  if not model:lora() then
-    error("lora.save_gguf: the model has no adapter; call model:add_lora first", 2)
-  end
-  return gguf_lora.save(model, path, opts)
+  opts = options.check("lora.save_gguf", opts or {}, {}, { "type", "name" })
+  return gguf_lora.save(model, path, { type = opts.type, name = name_of(model, opts.name, "lora.save_gguf") })
 end
 
 return lora

@@ -2,17 +2,17 @@
 -- of preferences.
 
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
-local running = require "mocl.train.running"
+local running = require "mocl.method.running"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
 
-local policy = {}
+local policy = { normalize = running.normalize }
 
 local Policy = {}
 Policy.__index = Policy
@@ -73,7 +73,7 @@ function Policy:answer(texts, o)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
     eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter ~= false, ragged = true,
+    adapter = o.adapter, ragged = true,
   })
   local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp
@@ -150,17 +150,6 @@ function Policy:measure_all(preferences, o)
     end
   end
   return list
-end
-
---- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
--- objective that did not vary then have no unit but their own, and stay as they are.
-function policy.normalize(row, statistics)
-  local out = {}
-  for j, x in ipairs(row) do
-    local y, varies = running.standardise(x, statistics.mean[j], statistics.std[j], 1)
-    out[j] = varies and y or x
-  end
-  return out
 end
 
 --- policy.constant(statistics) -> list of false, or true for objectives that did not vary; nil where all did.

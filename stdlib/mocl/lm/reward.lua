@@ -6,15 +6,16 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local on_error = require "mocl.on_error"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 local text_core = require "mocl.data.core"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local reward = {}
@@ -206,7 +207,7 @@ end
 
 local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
---- A mocl.train.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
+--- A mocl.lm.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
 -- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
 -- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
 -- their number.
@@ -310,7 +311,7 @@ function reward.load(dir, tokenizer, opts)
   end
   local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool,
     max_tokens = math.tointeger(tonumber(meta.max_tokens)) }
-  local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
+  local ok, bad, why = parameters.copy({ { "score.weight", model.head } }, tensors, file)
   if not ok then
     return nil, bad, why
   end

@@ -1,7 +1,7 @@
 --- mocl.method.control_log: the metrics of one MOC iteration under TRL's names, and totals over a run: mean c, how often
 -- c is 0 or 1, how often the indicator of equation 5 is on, how often an objective's weight is negative, KL.
 
-local policy = require "mocl.lm.policy"
+local running = require "mocl.method.running"
 
 local control_log = {}
 
@@ -61,7 +61,7 @@ function Log:row(m, answers, raw)
   for j, name in ipairs(self.objectives) do
     local mean = 0
     for i = 1, #raw do
-      mean = mean + (self.statistics and policy.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
+      mean = mean + (self.statistics and running.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
     end
     row["env/reward_mean/" .. name] = mean
     text[j] = ("%s %.2f"):format(name, mean)

@@ -1,7 +1,7 @@
 --- mocl.method.pools: which answers, or tokens, share one c of equation 12 (control.pool), and sums over them.
 
 local nn = require "mocl.nn.core"
-local segments = require "mocl.train.segments"
+local segments = require "mocl.segments"
 local tensor = require "mocl.tensor"
 
 local pools = {}
@@ -43,6 +43,15 @@ function Pools:sums(a, b, c)
     end
   end
   return table.unpack(sums)
+end
+
+--- 1 at the tokens of pool k and 0 at the others, [T]. Not of tokens.
+function Pools:part(k)
+  local list = {}
+  for i, of in ipairs(self.of) do
+    list[i] = of == k and 1 or 0
+  end
+  return segments.spread(list, self.batch)
 end
 
 --- c from f(k, violated) -> c of pool k (of token k), each answer's at least what it allows: as [T], and [T, n] with n equal

@@ -15,7 +15,7 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 local chat = require "mocl.lm.chat"
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"

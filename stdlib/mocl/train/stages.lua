@@ -11,7 +11,7 @@ local digest = require "mocl.run.digest"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lm_actor = require "mocl.train.lm_actor"
 local lora = require "mocl.lm.lora"
 local memory_plan = require "mocl.lm.memory_plan"
@@ -19,7 +19,7 @@ local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
 local reward = require "mocl.lm.reward"
@@ -351,7 +351,7 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
--- The steps of a mocl.train.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
 local function train(ctx, stage, label, trainer, row, text)
   local t <close> = training.new {

@@ -2,9 +2,9 @@
 
 local finite = require "mocl.finite"
 local nn = require "mocl.nn.core"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.lm.model"
 
 local value_heads = {}
 
@@ -75,7 +75,7 @@ function Heads:load(path)
   if not ok then
     return nil, why, kind
   end
-  return transformer.copy_parameters(self.named, tensors, path)
+  return parameters.copy(self.named, tensors, path)
 end
 
 return value_heads

@@ -1,4 +1,4 @@
---- mocl.train.sft: training a language model on text: pretraining and supervised fine-tuning.
+--- mocl.lm.sft: training a language model on text: pretraining and supervised fine-tuning.
 -- The loss is the mean of -log p over the response tokens of a batch; a document is a response to BOS.
 
 local finite = require "mocl.finite"
@@ -6,7 +6,7 @@ local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local lm = {}
@@ -89,7 +89,7 @@ end
 local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
 local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name" }
 
---- lm.trainer{...} -> a mocl.train.supervised of the loss; options as lm.train, without on_step.
+--- lm.trainer{...} -> a mocl.lm.supervised of the loss; options as lm.train, without on_step.
 function lm.trainer(o)
   options.check("lm.trainer", o, NEEDED, OPTIONAL)
   local rows, key = {}, rng.key(o.seed, o.purpose .. " dropout")

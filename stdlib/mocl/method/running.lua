@@ -1,17 +1,17 @@
---- mocl.train.running: running mean and variance of n numbers, and equation 18's normalisation by them.
+--- mocl.method.running: running mean and variance of n numbers, and equation 18's normalisation by them.
 -- Two laws. "count" weighs every row alike (Chan's parallel update, as openai/baselines'
 -- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
 -- are not finite, so that one bad reward cannot spoil the statistics.
 
 local check_options = require "mocl.options".check
 local check = require "mocl.failure".ensure
-local shown = require("mocl.run.config_text").shown
+local shown = require "mocl.options".shown
 
 local running = {}
 
 local Running = {}
 Running.__index = Running
-Running.__name = "mocl.train.running"
+Running.__name = "mocl.method.running"
 
 local ROUNDING = 1e-9 -- a deviation below this share of the mean is what rounding leaves of a constant
 
@@ -62,6 +62,17 @@ function running.update_means(means, places, rows, factor)
     end
     means[place] = now
   end
+end
+
+--- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
+-- objective that did not vary then have no unit but their own, and stay as they are.
+function running.normalize(row, statistics)
+  local out = {}
+  for j, x in ipairs(row) do
+    local y, varies = running.standardise(x, statistics.mean[j], statistics.std[j], 1)
+    out[j] = varies and y or x
+  end
+  return out
 end
 
 local OPTIONS = { "n", "kind", "factor" }
@@ -191,7 +202,7 @@ function Running:state()
 end
 
 function Running:__tostring()
-  return ("mocl.train.running (%s, %d numbers, %g rows)"):format(self.kind, self.n, self.count)
+  return ("mocl.method.running (%s, %d numbers, %g rows)"):format(self.kind, self.n, self.count)
 end
 
 local STATE = { "n", "kind", "factor", "count", "mean", "var" }

@@ -1,4 +1,4 @@
---- mocl.train.segments: from one row of numbers per answer to its tokens, and back. A batch is one of transformer.pack
+--- mocl.segments: from one row of numbers per answer to its tokens, and back. A batch is one of transformer.pack
 -- or of rollout.episodes: answer i has the tokens response_offsets[i] .. response_offsets[i + 1].
 
 local nn = require "mocl.nn.core"

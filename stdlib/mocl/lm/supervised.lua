@@ -1,4 +1,4 @@
---- mocl.train.supervised: gradient steps over rows that are dealt from a deck, as language models and reward models take them: AdamW,
+--- mocl.lm.supervised: gradient steps over rows that are dealt from a deck, as language models and reward models take them: AdamW,
 -- a warm-up over the first twentieth of the steps and a straight line to 0. It can be saved after any step and goes on from
 -- there with the same bits; the first loss, gradient or weight that is not finite ends it with an error.
 --
@@ -9,16 +9,16 @@
 --   t:finish()
 
 local check = require "mocl.failure".check
-local deck = require "mocl.data.deck"
+local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local optim = require "mocl.optim"
-local optimizer = require "mocl.train.optimizer"
+local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.lm.model"
 
 local trainer = {}
 
@@ -100,7 +100,7 @@ end
 function Trainer:load(dir, state)
   local path = fs.join(dir, "parameters.safetensors")
   local tensors = check(safetensors.load(path))
-  check(transformer.copy_parameters(self.named, tensors, path))
+  check(parameters.copy(self.named, tensors, path))
   check(optimizer.load(self.optimizer, fs.join(dir, "optimizer.safetensors")))
   self.order:restore(state.order)
   self.done, self.tail, self.tail_n = state.done, state.tail, state.tail_n

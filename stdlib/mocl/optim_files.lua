@@ -1,8 +1,8 @@
---- mocl.train.optimizer: the state of an optimiser (mocl.optim) as a file of a checkpoint.
+--- mocl.optim_files: the state of an optimiser (mocl.optim) as a file of a checkpoint.
 
 local finite = require "mocl.finite"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
-local transformer = require "mocl.lm.model"
 
 local optimizer = {}
 
@@ -48,7 +48,7 @@ function optimizer.load(opt, path)
   table.sort(named, function(a, b)
     return a[1] < b[1]
   end)
-  local ok, message, why = transformer.copy_parameters(named, tensors, path)
+  local ok, message, why = parameters.copy(named, tensors, path)
   if not ok then
     return nil, message, why
   end

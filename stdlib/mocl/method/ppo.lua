@@ -1,4 +1,4 @@
---- mocl.train.ppo: the maths of PPO with several objectives: GAE, the clipped surrogate and its gate, losses and estimates.
+--- mocl.method.ppo: the maths of PPO with several objectives: GAE, the clipped surrogate and its gate, losses and estimates.
 -- Options and metrics have TRL's names.
 --
 -- Token-level tensors are flat over the response tokens of a batch packed by transformer.pack; with N
