@@ -151,7 +151,7 @@ static void wide_range(void *arg, int64_t first, int64_t last) {
     for (int64_t at = first; at < last; at++) wide_piece(arg, at);
 }
 
-static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
+static int wide(mk_exec *e, struct gemm_job *g, int64_t batch) {
     double ns = (double)(batch * g->n) * (double)g->k * (NS_PER_PACK + NS_PER_MAC * (double)g->m);
     int64_t most = mk_max(1, (int64_t)(ns / MK_GRAIN_NS)), pieces = mk_threads(e) > 1 ? PIECES * mk_threads(e) : 1;
     g->parts = 1;
@@ -214,7 +214,7 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
+static int tall(mk_exec *e, struct gemm_job *g, int64_t batch) {
     int in_place = !g->tb && g->ldb <= NARROW_LD && g->n % g->s->lanes == 0;
     if (!in_place) {
         g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
@@ -271,7 +271,7 @@ static void deep_sum(void *arg, int64_t first, int64_t last) {
     finish(g, last - first, g->n, g->pack + at, g->n, g->c + first * g->ldc);
 }
 
-static int deep(mk_env *e, struct gemm_job *g) {
+static int deep(mk_exec *e, struct gemm_job *g) {
     int64_t blocks = mk_ceil_div(g->k, KC);
     g->pack = mk_scratch(e, (size_t)(blocks * g->m * g->n) * sizeof(mk_real));
     if (!g->pack) return MK_NOMEM;
@@ -282,7 +282,7 @@ static int deep(mk_env *e, struct gemm_job *g) {
 
 /* ---- the kernel --------------------------------------------------------------------------------- */
 
-int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch) {

@@ -108,7 +108,7 @@ template <class In, class Out> static __global__ void gemm_empty_kernel(product<
 }
 
 template <int BM, class In, class Out>
-static int gemm_rows(mk_env *e, const product<In, Out> &g, int64_t batch, int64_t blocks, bool split) {
+static int gemm_rows(mk_exec *e, const product<In, Out> &g, int64_t batch, int64_t blocks, bool split) {
     int64_t tiles = ceil_div(g.m, BM) * ceil_div(g.n, BN);
     if (split) {
         auto *gemm_split = gemm_kernel<BM, true, In, Out>;
@@ -122,7 +122,7 @@ static int gemm_rows(mk_env *e, const product<In, Out> &g, int64_t batch, int64_
 #define BATCH_MAX 65535 /* of one launch */
 
 template <class In, class Out>
-static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const In *a, int64_t lda,
+static int gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const In *a, int64_t lda,
                 int64_t step_a, const In *b, int64_t ldb, int64_t step_b, double beta, Out *c, int64_t ldc, int64_t step_c,
                 int64_t batch) {
     auto *gemm_empty = gemm_empty_kernel<In, Out>;
@@ -149,14 +149,14 @@ static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     return MK_OK;
 }
 
-int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
+int mk_cuda_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
                  int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, double beta, mk_real *c,
                  int64_t ldc, int64_t step_c, int64_t batch) {
     return gemm(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, batch);
 }
 
 /* as gemm on bf16, C being f32 or bf16 */
-static int gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
+static int gemm_bf16(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
                      const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int code = mk_cublaslt_gemm(e, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c_type, c, ldc);
     if (code != MK_UNSUPPORTED) return code;
@@ -165,7 +165,7 @@ static int gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k,
     return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<mk_bf16 *>(c), ldc, 0, 1);
 }
 
-int mk_cuda_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                         const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     if (w->format == MK_FORMAT_F32 && a_type == MK_F32 && c_type == MK_F32)
@@ -177,7 +177,7 @@ int mk_cuda_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_t
     return MK_UNSUPPORTED;
 }
 
-int mk_cuda_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,
+int mk_cuda_matmul(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,
                    int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, mk_real *c, int64_t ldc, int64_t step_c,
                    int64_t batch) {
     return mk_cuda_gemm(e, ta, tb, m, n, k, 1, a, lda, step_a, b, ldb, step_b, 0, c, ldc, step_c, batch);

@@ -49,7 +49,7 @@ struct mocl_decode {
     int64_t piece_most;
     int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
     uint32_t step;
-    mk_env env[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
+    mk_exec exec[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
     int code[PIECES_MAX];
 };
 
@@ -166,7 +166,7 @@ void mocl_decode_close(mocl_decode *d) {
     mocl_free(d->used);
     mocl_free(d->lora);
     mocl_tensor_unref(d->work);
-    for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
+    for (int i = 0; i < PIECES_MAX; i++) mk_exec_close(&d->exec[i]);
     mocl_free(d->linear);
     mocl_free(d->steps);
     mocl_free(d->n_steps);
@@ -257,7 +257,7 @@ fail:
 }
 
 /* y [n, out] = alpha x [n, in] op(W) + beta y */
-static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
+static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
     if (!w->copy) {
@@ -272,12 +272,12 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
 }
 
 /* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
+static int product(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
     return w->t ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
 }
 
 /* y += what the adapter adds; u is room for [n, rank] */
-static int add_low_rank(const mk_table *k, mk_env *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+static int add_low_rank(const mk_table *k, mk_exec *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
     if (!w->a.t) return MK_OK;
     int code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
@@ -292,7 +292,7 @@ static int add_low_rank(const mk_table *k, mk_env *e, const low_rank *w, int64_t
 /* What one piece works with: its rows and its buffers. */
 typedef struct piece {
     mocl_decode *d;
-    mk_env *e;
+    mk_exec *e;
     int64_t first, n;              /* rows of the step */
     mk_real *at[MOCL_REGISTERS];   /* [n, width of the register] */
     mk_real *u, *logits, *number;  /* [n, rank], [n, V], [n, row_numbers] */
@@ -431,7 +431,7 @@ static void place(piece *t, int64_t p, int64_t n) {
 /* rows first .. first + n - 1 of the step, in piece p's buffers */
 static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     const mocl_model *m = d->m;
-    piece t = {.d = d, .e = d->large ? &m->dev->env : &d->env[p], .first = first, .n = n};
+    piece t = {.d = d, .e = d->large ? &m->dev->exec : &d->exec[p], .first = first, .n = n};
     mk_real *states = NULL;
     place(&t, p, n);
     states = t.at[MOCL_AT_X];
@@ -459,7 +459,7 @@ mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
     d->piece = (active + pieces - 1) / pieces;
     d->step = step;
     mocl_device_enter(dev);
-    mk_parallel(&dev->env, pieces, run_piece, d);
+    mk_parallel(&dev->exec, pieces, run_piece, d);
     for (int64_t p = 0; p < pieces; p++)
         if (!code) code = d->code[p];
     return mocl_kernel_end(dev, "decode", code);
