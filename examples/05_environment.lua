@@ -2,13 +2,13 @@
 --
 --   mocl examples/05_environment.lua            a second or two; writes runs/05_environment.svg
 
-local Agent, Control, env = require "mocl.world.agent", require "mocl.method.control", require "mocl.world"
+local Agent, Control, world = require "mocl.world.agent", require "mocl.method.control", require "mocl.world"
 local fs, ppo, preference = require "mocl.fs", require "mocl.method.ppo", require "mocl.preference"
 local trainer, world_actor = require "mocl.train.trainer", require "mocl.train.world_actor"
 local rollout, svg_front = require "mocl.world.rollout", require "mocl.report.svg_front"
 
 -- a courier between three towns, 30 rides: a ride to another town brings a parcel there more often than waiting does
-local courier = env.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
+local courier = world.new { name = "courier", objectives = { "north", "east", "west" }, actions = 3, states = 3, time_limit = 30,
   reset = function() return 0 end,
   step = function(at, to, rng)
     local reward = { 0, 0, 0 }
@@ -18,7 +18,7 @@ local courier = env.new { name = "courier", objectives = { "north", "east", "wes
 
 local environment, options = courier, { solve = "epoch" } -- of mocl.method.control: the defaults suit rewards of any sign and size
 local N, updates = #environment.objectives, 160
-local grid, agent = preference.grid(N), Agent.new { env = environment, hidden = { 32, 32 }, key = 1 }
+local grid, agent = preference.grid(N), Agent.new { world = environment, hidden = { 32, 32 }, key = 1 }
 local t <close> = trainer.new { actor = world_actor.new(agent), seed = 1, total = updates, options = { episodes = 6, lr = 1e-2, warmup = 0,
   gamma = 0.99, vf_coef = 0.5, scale_rewards = true, normalize = "rms", max_grad_norm = 0.0, average = 0.9 } }
 local control = Control.new(options, N, grid)

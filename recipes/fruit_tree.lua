@@ -17,7 +17,7 @@ local Agent = require "mocl.world.agent"
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
-local env = require "mocl.world"
+local world = require "mocl.world"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
@@ -80,10 +80,10 @@ local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
 local function new_agent(seed)
   local input = cfg.agent.input
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.01 or 1,
     critic = cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
-    observe = input == "one_hot" and env.one_hot(environment.states) or nil,
+    observe = input == "one_hot" and world.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}
       for j, w in ipairs(p) do
@@ -134,7 +134,8 @@ end
 
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
-    local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), N, K)
+    local control = Control.new(setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {},
+      { __index = cfg.control }), N, K)
     local stream, log = rng.new(seed, "preferences"), control_log.new(environment.objectives)
     local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
       save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
@@ -144,7 +145,7 @@ local function train(method, seed)
       local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | node, p)
       control:observe(t:score(batch), batch.places) -- line 6
       local adv = t:advantages(batch) -- line 7
-      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
+      local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
       local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
         local s = problem:solve(e.ratio, cfg.ppo.cliprange)
         local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)

@@ -36,7 +36,7 @@ end
 function Actor:prepare(batch)
   local a, actions = self.agent, batch.actions
   local rows, steps = a:visited(batch)
-  local ids, counts, shares, A = {}, {}, {}, a.env.actions
+  local ids, counts, shares, A = {}, {}, {}, a.world.actions
   for v = 1, #rows do
     counts[v] = 0
   end

@@ -4,12 +4,12 @@
 local T = require "t"
 local Control = require "mocl.method.control"
 local child = require "child"
-local env = require "mocl.world"
+local world = require "mocl.world"
 local metrics = require "mocl.metrics"
 
 -- comfort where the temperature is 5 to 7, saving where the heating is off: who is comfortable all the time still saves half of it
 local function thermostat(rewards, names)
-  return env.new { name = "thermostat", objectives = names or { "comfort", "saving" }, actions = 2, states = 11, time_limit = 20,
+  return world.new { name = "thermostat", objectives = names or { "comfort", "saving" }, actions = 2, states = 11, time_limit = 20,
     reset = function() return 4 end,
     step = function(t, heat, rng)
       local change = heat == 1 and (rng:uniform() < 0.9 and 1 or 0) or (rng:uniform() < 0.7 and -1 or 0)
@@ -22,7 +22,7 @@ end
 -- eight things worth something to two people; room for four
 local THINGS = { { 5, 1 }, { 1, 5 }, { 4, 3 }, { 3, 4 }, { 2, 2 }, { 6, 0 }, { 0, 6 }, { 3, 3 } }
 local function knapsack()
-  return env.new { name = "knapsack", objectives = { "ann", "bob" }, actions = 2, states = 40, time_limit = 8,
+  return world.new { name = "knapsack", objectives = { "ann", "bob" }, actions = 2, states = 40, time_limit = 8,
     reset = function() return 4 end,
     step = function(s, take)
       local i, room, reward = s // 5 + 1, s % 5, { 0, 0 }
@@ -35,7 +35,7 @@ end
 
 -- either arm pays both objectives, so that no share below .3 or above .73 is reached
 local function bandit(scale)
-  return env.new { name = "bandit", objectives = { "x", "y" }, actions = 2, states = 1, time_limit = 10,
+  return world.new { name = "bandit", objectives = { "x", "y" }, actions = 2, states = 1, time_limit = 10,
     reset = function() return 0 end,
     step = function(s, arm, rng)
       local px, py = arm == 0 and 0.8 or 0.3, arm == 0 and 0.3 or 0.7
