@@ -405,8 +405,7 @@ static mocl_status attend(walk *w, int64_t l) {
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
     if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal,
-                                                 mocl_spec_window(c, l))
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal, mocl_spec_window(c, l))
                                 : cache_attend(&att, m, l, pass, w->positions, q);
     mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);
