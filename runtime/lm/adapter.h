@@ -66,7 +66,8 @@ void mocl_adapter_set(struct mocl_model *m, mocl_adapter *a);
 /* Takes it away from the model; if it was active, none is. */
 void mocl_adapter_delete(struct mocl_model *m, mocl_adapter *a);
 void mocl_adapter_delete_all(struct mocl_model *m);
-/* W += scale B A for each linear layer that it has; then it is deleted. Others stay, on the base that W is now. Where that fails
+/* W += scale B A for each linear layer that it has, which becomes f32 or bf16, the model's dtype, if it was quantised: nothing is
+** rounded to a quantised format again. Then it is deleted. Others stay, on the base that W is now. Where that fails
 ** halfway, the layers that are done have no A and B any more: what the model computes is the same, and a second call goes on. */
 mocl_status mocl_adapter_merge(struct mocl_model *m, mocl_adapter *a);
 /* whether block l has some of it */

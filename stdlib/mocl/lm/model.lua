@@ -87,11 +87,91 @@ local function is_known_extra(config, tensors)
   end
 end
 
---- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
+-- The format of linear layers that the options of load ask for, or nil.
+local function quantization_of(opts)
+  if opts.load_in_8bit and opts.quantization and opts.quantization ~= "int8" then
+    error(("load: load_in_8bit and quantization = '%s' contradict each other"):format(tostring(opts.quantization)), 3)
+  end
+  return opts.load_in_8bit and "int8" or opts.quantization
+end
+
+-- A model whose linear layers are quantised one by one as they are read: no more than one of them is there in floats. (The
+-- first read takes what is no linear layer, and those by which check_sizes knows the model's.)
+local function load_quantized(dir, config, opts, quantization)
+  local linear = {}
+  local function is_linear(name)
+    return name:find "^model%.layers%.%d+%.[%w_]+%.[%w_]+_proj%.weight$" ~= nil
+  end
+  local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
+  local sizes = { [last .. "self_attn.q_proj.weight"] = true, [last .. "mlp.gate_proj.weight"] = true }
+  local tensors, message, code = model_files.load(dir, { device = opts.device, only = function(name)
+    linear[name] = is_linear(name) or nil
+    return not linear[name] or sizes[name] == true
+  end })
+  if not tensors then
+    return nil, message, code
+  end
+  local ok
+  ok, message, code = check_sizes(config, tensors, dir)
+  if not ok then
+    return nil, message, code
+  end
+  local model = core.new(config, { device = opts.device, dtype = opts.dtype, quantization = quantization, empty = true })
+  local may_stay, plain = is_known_extra(config, tensors), {}
+  local parts = {} -- names of linear layers, in order
+  for _, pair in ipairs(model:named_parameters()) do
+    local layer = pair[1]:match "^(model%.layers%.%d+%.[%w_]+%.[%w_]+_proj)%."
+    if not layer or pair[1]:find "%.bias$" then
+      plain[#plain + 1] = pair
+    elseif parts[#parts] ~= layer then
+      parts[#parts + 1] = layer
+    end
+  end
+  for name in pairs(sizes) do
+    tensors[name] = nil
+  end
+  ok, message, code = transformer.copy_parameters(plain, tensors, dir, may_stay)
+  if not ok then
+    return nil, message, code
+  end
+  tensors = nil
+  for _, layer in ipairs(parts) do
+    local name = layer .. ".weight"
+    local one, reason, kind = model_files.load(dir, { device = opts.device, only = function(other) return other == name end })
+    if not one then
+      return nil, reason, kind
+    elseif not one[name] then
+      return nil, ("%s: tensor '%s' is missing"):format(dir, name), "FORMAT"
+    end
+    local set, why = pcall(model.set_weight, model, layer, one[name])
+    if not set then
+      return nil, ("%s: tensor '%s': %s"):format(dir, name, why), "FORMAT"
+    end
+    one[name]:release()
+    linear[name] = nil
+  end
+  local left = next(linear)
+  if left then
+    return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(dir, left), "FORMAT"
+  end
+  return model
+end
+
+-- Raises where the model's files would not be its weights.
+local function refuse_quantized(model, what)
+  if model:quantization() then
+    error(("%s: the linear layers are %s; model:dequantize() makes %s of them"):format(what, model:quantization(), model:dtype()), 3)
+  end
+end
+
+--- transformer.load(dir, {device="cpu", dtype="f32", quantization=nil, load_in_8bit=false}) -> model, config | fail. Weights in f32, bf16 or f16 become
 -- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.lm.gguf reads.
 function transformer.load(dir, opts)
   opts = opts or {}
   if gguf_model.names(dir) then
+    if quantization_of(opts) then
+      error("load: quantization is for directories; the numbers of a GGUF file have their own types", 2)
+    end
     local model, found, code = gguf_model.load(dir, opts)
     if not model then
       return nil, found, code
@@ -102,6 +182,15 @@ function transformer.load(dir, opts)
   local read, message, code = model_config.read(dir)
   if not read then
     return nil, message, code
+  end
+  local quantization = quantization_of(opts)
+  if quantization then
+    local model, reason, kind = load_quantized(dir, read.config, opts, quantization)
+    if not model then
+      return nil, reason, kind
+    end
+    ends[model] = read.eos
+    return model, read.all
   end
   local tensors
   tensors, message, code = model_files.load(dir, { device = opts.device })
@@ -187,6 +276,7 @@ end
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
 -- Weights that are not finite are refused before anything is written.
 function transformer.save(model, dir, extra)
+  refuse_quantized(model, "transformer.save")
   local path = fs.join(dir, "config.json")
   local text, eos = config_text(model, path, extra)
   local tensors = {}
@@ -233,6 +323,7 @@ end
 -- raises: it must be merged first.
 function transformer.save_gguf(model, path, opts)
   opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
+  refuse_quantized(model, "save_gguf")
   return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
 
@@ -247,6 +338,7 @@ end
 
 --- Marks all base parameters as trainable (or not) and returns them.
 function transformer.train_base(model, on)
+  refuse_quantized(model, "train_base")
   local list = transformer.parameters(model)
   for _, p in ipairs(list) do
     p:requires_grad_(on ~= false)
@@ -256,7 +348,9 @@ end
 
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
-  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype() })
+  local copy = core.new(model:config(), {
+    device = model:device(), dtype = model:dtype(), quantization = model:quantization(), empty = true,
+  })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]
