@@ -1,13 +1,24 @@
 /* simd_int8.h - the format int8 on the cpu: part 0 codes, part 1 the largest absolute value of each row. */
 
-typedef int8_t codes_mem __attribute__((vector_size(MK_VECTOR_BYTES / sizeof(mk_real)), aligned(1), may_alias));
+/* LANES codes as numbers (GCC's __builtin_convertvector takes them one by one) */
+INLINE vec widen_codes(const int8_t *code) {
+#if MK_VECTOR_BYTES == 64 && !defined(MK_REAL_DOUBLE)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)code)));
+#elif MK_VECTOR_BYTES == 32 && !defined(MK_REAL_DOUBLE)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)code)));
+#else
+    vec v;
+    for (int i = 0; i < LANES; i++) v[i] = (mk_real)code[i];
+    return v;
+#endif
+}
 
 static void read_int8(const mk_weight *w, int64_t row, int64_t column, int64_t n, mk_real *to) {
     const int8_t *code = (const int8_t *)w->part[0] + row * w->columns + column;
     mk_real absmax = ((const mk_real *)w->part[1])[row];
     vec a = v_set1(absmax), s = v_set1(1.0f / 127.0f);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(to + i, __builtin_convertvector(*(const codes_mem *)(code + i), vec) * a * s);
+    for (; i + LANES <= n; i += LANES) v_store(to + i, widen_codes(code + i) * a * s);
     for (; i < n; i++) to[i] = (mk_real)code[i] * absmax * (mk_real)(1.0f / 127.0f);
 }
 
