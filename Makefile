@@ -208,6 +208,9 @@ emu: deps   ## the long tests of the CUDA kernels on the host emulator, plain an
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	@sh tests/emu.sh
 
+options: all    ## write the tables of options in docs/recipes.md from the schemas of recipes and tools
+	./mocl tests/options.lua docs/recipes.md
+
 defects: deps   ## put one defect at a time into the Lua files and the CUDA kernels: each must be caught
 	@$(MAKE) -s -j$(JOBS) all emulator
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator

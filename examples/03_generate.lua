@@ -4,7 +4,7 @@
 --   mocl examples/03_generate.lua DIR [TOKENIZER]       a Hugging Face directory of a Llama
 
 local fs = require "mocl.fs"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local rng = require "mocl.rng"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"

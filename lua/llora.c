@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lm/model_adapters.h"
 #include "ltensor.h"
 #include "modules.h"
 

@@ -12,9 +12,8 @@
     X("mocl.config_text", "mocl.run.config_text") \
     X("mocl.control", "mocl.method.control") \
     X("mocl.control_log", "mocl.method.control_log") \
-    X("mocl.control_target", "mocl.method.control_target") \
+    X("mocl.control_target", "mocl.method.control") \
     X("mocl.data_prefs", "mocl.data.prefs") \
-    X("mocl.deck", "mocl.data.deck") \
     X("mocl.digest", "mocl.run.digest") \
     X("mocl.env", "mocl.world") \
     X("mocl.env.core", "mocl.world.core") \
@@ -27,8 +26,8 @@
     X("mocl.gguf_keys", "mocl.lm.gguf_keys") \
     X("mocl.gguf_model", "mocl.lm.gguf_model") \
     X("mocl.kl_controller", "mocl.method.kl_controller") \
-    X("mocl.learner", "mocl.train.learner") \
-    X("mocl.lm", "mocl.train.sft") \
+    X("mocl.learner", "mocl.train.trainer") \
+    X("mocl.lm", "mocl.lm.sft") \
     X("mocl.lora", "mocl.lm.lora") \
     X("mocl.lora_config", "mocl.lm.lora_config") \
     X("mocl.memory_plan", "mocl.lm.memory_plan") \
@@ -39,8 +38,7 @@
     X("mocl.model_keys", "mocl.lm.model_keys") \
     X("mocl.own_model", "mocl.lm.own_model") \
     X("mocl.policy", "mocl.lm.policy") \
-    X("mocl.ppo", "mocl.train.ppo") \
-    X("mocl.preference", "mocl.method.preference") \
+    X("mocl.ppo", "mocl.method.ppo") \
     X("mocl.progress", "mocl.run.progress") \
     X("mocl.report_curves", "mocl.report.curves") \
     X("mocl.report_env", "mocl.report.worlds") \
@@ -56,7 +54,7 @@
     X("mocl.run_lock", "mocl.run.lock") \
     X("mocl.run_logs", "mocl.run.logs") \
     X("mocl.run_options", "mocl.run.options") \
-    X("mocl.running", "mocl.train.running") \
+    X("mocl.running", "mocl.method.running") \
     X("mocl.solvers", "mocl.method.solvers") \
     X("mocl.solvers_linear", "mocl.method.solvers_linear") \
     X("mocl.solvers_problem", "mocl.method.solvers_problem") \
@@ -71,7 +69,7 @@
     X("mocl.tasks.assistant.texts", "mocl.data.tasks.assistant.texts") \
     X("mocl.tasks.assistant.words", "mocl.data.tasks.assistant.words") \
     X("mocl.text_table", "mocl.run.text_table") \
-    X("mocl.trainer", "mocl.train.supervised") \
+    X("mocl.trainer", "mocl.lm.supervised") \
     X("mocl.training", "mocl.train.loop") \
     X("mocl.transformer", "mocl.lm.model")
 

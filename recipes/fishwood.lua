@@ -16,19 +16,22 @@ local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
 local fishwood = require "mocl.world.worlds.fishwood"
-local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
-local preference = require "mocl.method.preference"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
 local Run = require "mocl.run"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
-local training = require "mocl.train.loop"
+local trainer = require "mocl.train.trainer"
+local world_actor = require "mocl.train.world_actor"
 
-local schema = {
+local OF_ANSWERS = { "batch_size", "init_kl_coef", "target", "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
+
+local schema = config.join { {
   { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
   { "steps", 108000, "environment steps of one method with one seed", min = 200 },
   { "save_every", 30, "updates between checkpoints", min = 1 },
@@ -38,15 +41,14 @@ local schema = {
   { "agent.hidden", { 64, 64 }, "hidden layers of policy and critic" },
   { "agent.activation", "tanh", "between the layers", choices = { "tanh", "relu" } },
   { "eval.episodes", 100, "sampled episodes per preference, beside the exact figures", min = 1 },
-}
--- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
-for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3,
+},
+  -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
+  config.rows(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3,
     scale = 1.0, floor = 0.0, negative = true, interior = 0.0 }, Control.OF_A_GRID),
-  training.options(learner.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, lam = 0.8, average = 0.9, scale_rewards = false }),
-} do
-  table.move(rows, 1, #rows, #schema + 1, schema)
-end
+  config.rows(world_actor.OPTIONS, "ppo.", { average = 0.9 }),
+  config.rows(trainer.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, warmup = 0, vf_coef = 0.5, gamma = 0.99, lam = 0.8,
+    normalize = "rms", max_grad_norm = 0.0 }, OF_ANSWERS),
+}
 
 local cfg, info = config.parse(config.common(schema), arg, {
   recipe = "fishwood", doc = "MOC and Linear PPO on fishwood (figure 1)", presets = {
@@ -69,12 +71,11 @@ for i = 1, 9 do
 end
 
 local function new_agent(seed)
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
 end
 
--- options that do not go together fail here, before there is a directory
-learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
+trainer.options(cfg.ppo, world_actor.new(new_agent(cfg.seed))) -- those that do not go together fail before there is a directory
 if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
   error("target=value needs ppo.baseline=critic", 0)
 end
@@ -101,40 +102,34 @@ if run.complete then
 end
 
 local function options_of(method)
-  return setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control })
+  return setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}, { __index = cfg.control })
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
 
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
-    local agent = new_agent(seed)
-    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
     local control = Control.new(options_of(method), 2, K)
     local preferences = preference.deck(rng.new(seed, "preferences"), grid)
-    local log
-    local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
-      save = function(dir) ppo:save(dir) end,
-      state = function() return { preferences = preferences:state(), control = control:state(), log = log.totals } end }
-    if t.dir then
-      ppo:load(t.dir)
-      preferences:restore(t.state.preferences)
-      control:restore(t.state.control)
-    end
-    log = control_log.new(environment.objectives, nil, t.state and t.state.log)
-
-    for update = t.done + 1, updates do -- line 1
-      local scope <close> = tensor.scope()
+    local log = control_log.new(environment.objectives)
+    local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
+      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
+      state = { preferences = preferences, control = control, log = log } }
+    for _ in t:iterations() do -- line 1
       local prefs = preferences:deal(K) -- lines 2 and 3
-      local batch = ppo:rollout(prefs, update) -- lines 4 and 5: pi(a | state, p)
-      local adv, returns = ppo:advantages(batch) -- line 7
-      local R = cfg.target == "value" and learner.mean_values(batch) or batch.returns
-      control:observe(R, batch.places) -- line 6
-      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
-      local m, solved = ppo:update(batch, problem, returns, update) -- lines 9 and 10
-      t:step(update, log:row(m, solved.answers, batch.returns))
+      local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | state, p)
+      local adv, raw = t:advantages(batch), t:score(batch) -- line 7
+      control:observe(cfg.target == "value" and world_actor.mean_values(batch) or raw, batch.places) -- line 6
+      local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
+      local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
+        local s = problem:solve(e.ratio, cfg.ppo.cliprange)
+        local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)
+        local policy_loss = surrogate:mean()
+        return policy_loss - e.entropy * (cfg.ppo.entropy * e.left) + e.value_error * cfg.ppo.vf_coef,
+          { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
+      end)
+      t:log(log:row(m, problem:answers(), raw))
     end
-    t:finish()
     return { c = log:summary().c }
   end) -- lines 11 and 12
 end

@@ -17,11 +17,11 @@ local Agent = require "mocl.world.agent"
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
-local env = require "mocl.world"
+local world = require "mocl.world"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
-local learner = require "mocl.train.learner"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
+local ppo = require "mocl.method.ppo"
 local report = require "mocl.report"
 local rng = require "mocl.rng"
 local rollout = require "mocl.world.rollout"
@@ -29,11 +29,13 @@ local Run = require "mocl.run"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local text_table = require "mocl.run.text_table"
-local training = require "mocl.train.loop"
+local trainer = require "mocl.train.trainer"
+local world_actor = require "mocl.train.world_actor"
 
 local N = #fruit_tree.OBJECTIVES
+local OF_ANSWERS = { "batch_size", "init_kl_coef", "target", "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
-local schema = {
+local schema = config.join { {
   { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
   { "steps", 288000, "environment steps of one method with one seed", min = 1 },
   { "save_every", 25, "updates between checkpoints", min = 1 },
@@ -48,17 +50,14 @@ local schema = {
   { "eval.n", 500, "preferences of the figures", min = 2 },
   { "eval.n_large", 2400, "and of a second set of figures; 0 leaves it out", min = 0 },
   { "eval.episodes", 10, "episodes per preference of the sampled reading", min = 1 },
+},
+  -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
+  config.rows(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0,
+    floor = 0.0, negative = true, interior = 0.0 }, Control.OF_A_GRID),
+  config.rows(world_actor.OPTIONS, "ppo.", { preferences = 24, episodes = 20 }),
+  config.rows(trainer.OPTIONS, "ppo.", { ppo_epochs = 12, lr = 5e-3, warmup = 0, vf_coef = 0.5, gamma = 0.99, baseline = "group",
+    normalize = "rms", entropy = 0.1, max_grad_norm = 0.0 }, OF_ANSWERS),
 }
--- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
-for _, rows in ipairs {
-  training.options(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0,
-    floor = 0.0, negative = true, interior = 0.0 },
-    Control.OF_A_GRID),
-  training.options(learner.OPTIONS, "ppo.", { preferences = 24, episodes = 20, baseline = "group", ppo_epochs = 12, lr = 5e-3,
-    entropy = 0.1, scale_rewards = false }),
-} do
-  table.move(rows, 1, #rows, #schema + 1, schema)
-end
 
 local WEAK = { ["agent.hidden"] = { 64, 64 }, ["agent.activation"] = "tanh", ["agent.input"] = "one_hot", ["agent.init"] = "he",
   ["agent.scale"] = 4.0, ["agent.shift"] = 0.0, ["ppo.preferences"] = 16, ["ppo.ppo_epochs"] = 6, ["ppo.entropy"] = 1e-3, ["control.scale"] = 1.0 }
@@ -81,10 +80,10 @@ local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
 
 local function new_agent(seed)
   local input = cfg.agent.input
-  return Agent.new { env = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.01 or 1,
     critic = cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
-    observe = input == "one_hot" and env.one_hot(environment.states) or nil,
+    observe = input == "one_hot" and world.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}
       for j, w in ipairs(p) do
@@ -102,8 +101,7 @@ local function draw(stream, n)
   return list
 end
 
--- options that do not go together fail here, before there is a directory
-learner.new(new_agent(cfg.seed), cfg.ppo, { seed = cfg.seed, updates = updates })
+trainer.options(cfg.ppo, world_actor.new(new_agent(cfg.seed))) -- those that do not go together fail before there is a directory
 
 -- what each stage depends on (mocl.run.options)
 local TRAINING = { "steps", "save_every", "depth", "agent", "control", "ppo" }
@@ -136,31 +134,27 @@ end
 
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
-    local agent = new_agent(seed)
-    local ppo = learner.new(agent, cfg.ppo, { seed = seed, updates = updates, lr_name = "ppo.lr" })
-    local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), N, K)
-    local stream, log = rng.new(seed, "preferences"), nil
-    local t <close> = training.new { run = run, stage = stage, label = method .. " " .. seed, total = updates, save_every = cfg.save_every,
-      save = function(dir) ppo:save(dir) end,
-      state = function() return { preferences = stream:position(), control = control:state(), log = log.totals } end }
-    if t.dir then
-      ppo:load(t.dir)
-      stream:seek(t.state.preferences)
-      control:restore(t.state.control)
-    end
-    log = control_log.new(environment.objectives, nil, t.state and t.state.log)
-
-    for update = t.done + 1, updates do -- line 1
-      local scope <close> = tensor.scope()
+    local control = Control.new(setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {},
+      { __index = cfg.control }), N, K)
+    local stream, log = rng.new(seed, "preferences"), control_log.new(environment.objectives)
+    local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
+      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
+      state = { preferences = stream, control = control, log = log } }
+    for _ in t:iterations() do -- line 1
       local prefs = draw(stream, K) -- lines 2 and 3
-      local batch = ppo:rollout(prefs, update) -- lines 4 and 5: pi(a | node, p)
-      control:observe(batch.returns, batch.places) -- line 6
-      local adv, returns = ppo:advantages(batch) -- line 7
-      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
-      local m, solved = ppo:update(batch, problem, returns, update) -- lines 9 and 10
-      t:step(update, log:row(m, solved.answers, batch.returns))
+      local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | node, p)
+      control:observe(t:score(batch), batch.places) -- line 6
+      local adv = t:advantages(batch) -- line 7
+      local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
+      local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
+        local s = problem:solve(e.ratio, cfg.ppo.cliprange)
+        local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)
+        local policy_loss = surrogate:mean()
+        return policy_loss - e.entropy * (cfg.ppo.entropy * e.left) + e.value_error * cfg.ppo.vf_coef,
+          { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
+      end)
+      t:log(log:row(m, problem:answers(), batch.raw))
     end
-    t:finish()
     return { c = log:summary().c }
   end) -- lines 11 and 12
 end

@@ -15,7 +15,7 @@ end
 
 -- one training step of a small model; its loss and what the step made of a weight
 local function step()
-  local lm, optim, tensor = require "mocl.train.sft", require "mocl.optim.core", require "mocl.tensor"
+  local lm, optim, tensor = require "mocl.lm.sft", require "mocl.optim.core", require "mocl.tensor"
   local transformer = require "mocl.lm.model"
   local model <close> = transformer.new({ vocab_size = 11, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2,
     intermediate_size = 8, max_position_embeddings = 8 }, { key = 5 })

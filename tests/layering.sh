@@ -1,6 +1,6 @@
 #!/bin/sh
-# layering.sh - which part may know which: kernels <- runtime <- lua <- stdlib <- recipes. Looks at the
-# sources with comments removed, and at the built libraries; prints each check and counts them.
+# layering.sh - which part may know which: kernels <- runtime <- lua <- stdlib <- recipes, and the rooms inside them. Looks at
+# the sources with comments removed, and at the built libraries; prints each check and counts them.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C
@@ -59,8 +59,8 @@ library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|re
     mv "$tmp/f2" "$tmp/found"
     ok "kernels/ include nothing but kernels/"
 
-    grep -nE '\basm\b|#include "[^"]*(runtime|lua)' kernels/cuda/*.cu kernels/cuda/*.cuh | grep -v '^kernels/cuda/ptx\.cuh:' > "$tmp/found"
-    ok "CUDA kernels know kernels/ alone, and inline PTX is in ptx.cuh"
+    grep -nE '\basm\b|#include "[^"]*(runtime|lua)' kernels/cuda/*.cu kernels/cuda/*.cuh > "$tmp/found"
+    ok "CUDA kernels know kernels/ alone, and have no inline PTX"
 
     search '\b(_?[eE]xit|quick_exit|abort|assert|longjmp)[[:space:]]*\(' $library
     ok "the library never exits, aborts or asserts"
@@ -76,6 +76,19 @@ library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|re
     grep -v '^kernels/cpu/blas\.c:.*\bsetenv(\(CORE\|THREADS\),' "$tmp/found" > "$tmp/f2"; mv "$tmp/f2" "$tmp/found"
     ok "the library leaves the process alone"
 }
+
+# the rooms of stdlib/mocl, the folders of C files, and circles: tests/arrows.lua has the rules
+if [ -x mocl ]; then
+    ./mocl -e 'package.path = "tests/?.lua"
+        local arrows = require "arrows"
+        local files = arrows.files "."
+        for _, list in ipairs { arrows.check(files), arrows.calls(files, "build") or {} } do
+            for _, line in ipairs(list) do print(line) end
+        end' > "$tmp/found" 2>&1
+    ok "rooms and folders name those below them alone, and no files name or call each other in a circle"
+else
+    skip "rooms, folders and circles: no ./mocl"
+fi
 
 # shellcheck disable=SC2046 # word splitting is meant
 grep -nE 'require[^"'\'']*["'\''](recipes|tests|examples)' $(find stdlib -name '*.lua') /dev/null > "$tmp/found"

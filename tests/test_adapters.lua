@@ -2,7 +2,7 @@
 
 local T = require "t"
 local fs = require "mocl.fs"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim.core"
 local small = require "fixtures.llama.small"

@@ -4,9 +4,8 @@ local T = require "t"
 local Control = require "mocl.method.control"
 local config = require "mocl.run.config"
 local minnorm = require "mocl.minnorm"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
 local rng = require "mocl.rng"
-local target = require "mocl.method.control_target"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
 
@@ -52,8 +51,29 @@ for t = 1, 9 do
   A[t] = { math.sin(3 * t), math.cos(5 * t) - .3 }
 end
 
+-- what a problem gives at z = 1, with what it says of each answer
+local function solved(control, ...)
+  local problem = control:problem(...)
+  local s = problem:solve()
+  return { advantage = s.advantage, w = s.w, c = s.c, answers = problem:answers() }
+end
+
 local function solve(control, gated)
-  return control:solve(gated or tensor.new(A), batch(), PREFS, PLACES)
+  return solved(control, gated or tensor.new(A), batch(), PREFS, PLACES)
+end
+
+-- minus b of answers of one token each, under these preferences
+local function minus_b(control, prefs, places)
+  local one, adv = {}, {}
+  for i = 1, #prefs do
+    one[i], adv[i] = { 1 }, { 1, 1 }
+  end
+  return control:problem(tensor.new(adv), transformer.pack(one, one), prefs, places).lists.minus_b
+end
+
+-- I(A, z) by the function that equation 10 is
+local function gate(adv, z)
+  return ppo.gate(adv, adv:relu(), z:unsqueeze(2), .2)
 end
 
 local FIRST, LAST = { 1, 4, 6, 7 }, { 3, 5, 6, 9 }
@@ -221,7 +241,7 @@ T.test("the gate of equation 10 enters the sums", function()
   control:observe(RAW, PLACES)
   local open = solve(control).answers
   local ratio = tensor.new { 1.5, .5, 1.5, .5, 1.5, .5, 1.5, .5, 1.5 }
-  local gated = ppo.gate(tensor.new(A), ratio, .2)
+  local gated = gate(tensor.new(A), ratio)
   local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
   local s = solve(control, gated)
   T.near(s.answers[4].c, c_by_hand({ 4 }, b, gated:totable()), NEAR)
@@ -230,15 +250,15 @@ T.test("the gate of equation 10 enters the sums", function()
     changed = changed or math.abs(s.answers[i].c - open[i].c) > 1e-3
   end
   T.ok(changed, "a case in which the gate matters")
-  T.eq(solve(control, ppo.gate(tensor.new(A), tensor.ones { 9 }, .2)).c:totable(), solve(control).c:totable())
+  T.eq(solve(control, gate(tensor.new(A), tensor.ones { 9 })).c:totable(), solve(control).c:totable())
 end)
 
-T.test("a problem gives what solve gives, for every pool, gate and kind of R", function()
+T.test("a problem at z is that of I(A, z), for every pool, gate and kind of R", function()
   local ratio, seen = tensor.new { 1.5, .5, 1.1, .5, 1.5, .95, 1.5, .5, .7 }, {}
   for _, pool in ipairs { "batch", "preference", "sample", "token" } do
     for _, change in ipairs { {}, { statistic = "sample" }, { statistic = "batch" }, { floor = .4, scale = 2 }, { c = "one" }, { phi = 1e6 },
       { negative = false, floor = .3, scale = 3 }, { negative = false, interior = .1, range = true } } do
-      local options = { phi = 0, pool = pool }
+      local options = { phi = 0, pool = pool, solve = "epoch" }
       for k, v in pairs(change) do
         options[k] = v
       end
@@ -246,19 +266,98 @@ T.test("a problem gives what solve gives, for every pool, gate and kind of R", f
       control:observe(RAW, PLACES)
       local problem = control:problem(adv, batch(), PREFS, PLACES)
       for _, z in ipairs { false, ratio } do
-        local want = control:solve(z and ppo.gate(adv, z, .2) or adv, batch(), PREFS, PLACES)
+        local want = solved(control, z and gate(adv, z) or adv, batch(), PREFS, PLACES)
         local got = problem:solve(z or nil, .2)
         T.near(got.advantage:totable(), (adv * want.w):sum(2):totable(), 1e-5, pool)
+        local answers = problem:answers()
         for i, a in ipairs(want.answers) do
-          T.near(got.answers[i].c, a.c, 1e-5, pool)
-          T.near(got.answers[i].w, a.w, 1e-5, pool)
-          T.eq(got.answers[i].indicator, a.indicator)
+          T.near(answers[i].c, a.c, 1e-5, pool)
+          T.near(answers[i].w, a.w, 1e-5, pool)
+          T.eq(answers[i].indicator, a.indicator)
           seen[a.c > 0 and a.c < 1 and "inside" or a.c] = true
         end
       end
     end
   end
   T.ok(seen.inside and seen[1.0], "cases inside and at the end")
+end)
+
+-- A model of three parameters whose surrogate has the gradient sum_t a_t M_t for advantages a: the inner products of such
+-- gradients, as t:gram_of of a trainer gives them.
+local M = { { 1, .5, 0 }, { -1, 2, .3 }, { .2, .2, 1 }, { 0, 1, -1 }, { 2, -1, .5 }, { .7, .1, .1 }, { -.4, .4, 2 }, { 1, 1, 1 }, { .3, -2, 1 } }
+local function gradient(a)
+  local g = { 0, 0, 0 }
+  for t, x in ipairs(a) do
+    for i = 1, 3 do
+      g[i] = g[i] + x * M[t][i]
+    end
+  end
+  return g
+end
+local function gram_of(list)
+  local G, g = {}, {}
+  for i, a in ipairs(list) do
+    g[i] = gradient(a:totable())
+  end
+  for i = 1, #g do
+    G[i] = {}
+    for k = 1, #g do
+      G[i][k] = g[i][1] * g[k][1] + g[i][2] * g[k][2] + g[i][3] * g[k][3]
+    end
+  end
+  return G
+end
+
+T.test("equation 8: c of the gradients of a pool's part of v and vbar, by brute force", function()
+  local inside, other = 0, 0
+  for _, pool in ipairs { "preference", "batch" } do
+    local control = new { phi = 0, gradients = "parameters", pool = pool }
+    control:observe(RAW, PLACES)
+    local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+    local problem = control:problem(tensor.new(A), batch(), PREFS, PLACES, gram_of)
+    local s, answers = problem:solve(), problem:answers()
+    for _, answers_of in ipairs(pool == "batch" and { { 1, 2, 3, 4 } } or { { 1, 3 }, { 2 }, { 4 } }) do
+      local v, vbar = {}, {}
+      for t = 1, 9 do
+        v[t], vbar[t] = 0, 0
+      end
+      for _, i in ipairs(answers_of) do
+        for t = FIRST[i], LAST[i] do
+          for j = 1, 2 do
+            v[t], vbar[t] = v[t] + PREFS[i][j] * A[t][j], vbar[t] - b[i][j] * A[t][j]
+          end
+        end
+      end
+      local g, h, best, least = gradient(v), gradient(vbar), nil, math.huge
+      for step = 0, 10000 do
+        local c, square = step / 10000, 0
+        for k = 1, 3 do
+          square = square + (c * g[k] + (1 - c) * h[k]) ^ 2
+        end
+        if square < least then
+          best, least = c, square
+        end
+      end
+      inside = inside + (best > 0 and best < 1 and 1 or 0)
+      other = other + (math.abs(best - c_by_hand(answers_of, b, A)) > .01 and 1 or 0)
+      for _, i in ipairs(answers_of) do
+        T.near(answers[i].c, best, 2e-4, pool)
+        for t = FIRST[i], LAST[i] do
+          T.near(s.w:totable()[t][1], answers[i].c * PREFS[i][1] - (1 - answers[i].c) * b[i][1], 1e-5)
+        end
+      end
+    end
+    T.eq(problem:solve(tensor.ones { 9 } * 2, .2), s, "solved once")
+  end
+  T.ok(inside > 0 and other > 0, "c between 0 and 1, and other ones than equation 12's")
+  local holds = new { phi = 100, gradients = "parameters" }
+  holds:observe(RAW, PLACES)
+  T.eq(holds:problem(tensor.new(A), batch(), PREFS, PLACES, error):solve().c:totable(), { 1, 1, 1, 1, 1, 1, 1, 1, 1 }) -- not asked for
+  T.raises("needs gram_of, such as t:gram_of%(batch%)", holds.problem, holds, tensor.new(A), batch(), PREFS, PLACES)
+  T.raises("control.gradients=parameters does not go with control.pool=token: each pool costs two backward passes", new,
+    { gradients = "parameters", pool = "token" })
+  T.raises("does not go with control.solve=epoch: it is solved once an iteration", new, { gradients = "parameters", solve = "epoch" })
+  T.raises("does not go with control.c=one: there is no c to solve for", new, { gradients = "parameters", c = "one" })
 end)
 
 T.test("one objective: c = 1", function()
@@ -269,7 +368,7 @@ T.test("one objective: c = 1", function()
   local control = Control.new((config.parse(schema, { "phi=0" })), 1, { { 1 } }, { { 0 }, { 1 } })
   local one = transformer.pack({ { 1 }, { 1 } }, { { 1, 2 }, { 3 } })
   control:observe({ { 5 }, { -5 } }, { 1, 1 })
-  local s = control:solve(tensor.new { { 1 }, { -1 }, { 2 } }, one, { { 1 }, { 1 } }, { 1, 1 })
+  local s = solved(control, tensor.new { { 1 }, { -1 }, { 2 } }, one, { { 1 }, { 1 } }, { 1, 1 })
   T.eq(s.c:totable(), { 1.0, 1.0, 1.0 })
   T.eq(s.w:totable(), { { 1.0 }, { 1.0 }, { 1.0 } })
 end)
@@ -289,9 +388,9 @@ T.test("range: Rbar on the grid's own range, from the mean where an objective ha
       end
       b[k] = { (b[k][1] - b[k][2]) / 2, (b[k][2] - b[k][1]) / 2 }
     end
-    local minus_b = target.differences(control, PREFS, PLACES)
+    local got = minus_b(control, PREFS, PLACES)
     for i, place in ipairs(PLACES) do
-      T.near(minus_b[i], { -2 * b[place][1], -2 * b[place][2] }, 1e-12)
+      T.near(got[i], { -2 * b[place][1], -2 * b[place][2] }, 1e-12)
     end
     T.near(solve(control).w:totable()[4], PREFS[2], 1e-6)
   end
@@ -302,7 +401,7 @@ T.test("range: Rbar on the grid's own range, from the mean where an objective ha
   local R = control.mean
   local half = math.max(R[2][1] - R[1][1], .5)
   local d = (R[1][1] - (R[1][1] + R[2][1]) / 2) / half - (R[1][2] - (R[1][2] + R[2][2]) / 2) / math.max(R[1][2] - R[2][2], .5)
-  T.near(target.differences(control, { GRID[1] }, { 1 })[1][1], -(d - (.2 - .8)) / 2, 1e-12)
+  T.near(minus_b(control, { GRID[1] }, { 1 })[1][1], -(d - (.2 - .8)) / 2, 1e-12)
   T.raises("the option range needs the grid's preferences", Control.new, { range = true }, 2, 3)
   T.eq(Control.new({}, 2, 3).o.range, false) -- by default only where it can be
   T.eq(Control.new({}, 2, GRID).o.range, true)
@@ -311,10 +410,10 @@ end)
 T.test("range of shares: what the grid reaches of each objective's share", function()
   local control = Control.new({ share = true, phi = 0, factor = 0, least_range = .1, scale = 1 }, 2, GRID)
   control:observe({ { 20, 60 }, { 30, 30 }, { 24, 16 } }, { 1, 2, 3 }) -- shares of the first: .25, .5, .6
-  local minus_b = target.differences(control, GRID, { 1, 2, 3 })
+  local got = minus_b(control, GRID, { 1, 2, 3 })
   for k, share in ipairs { .25, .5, .6 } do
     local want = GRID[k][1] - ((share - .425) / .35 + .5) -- the second share is 1 minus it
-    T.near(minus_b[k], { want, -want }, 1e-12)
+    T.near(got[k], { want, -want }, 1e-12)
   end
 end)
 
@@ -344,7 +443,7 @@ T.test("no weight falls below floor p_j, and the weights sum to c", function()
     end
     local prefs = { grid[1], grid[2], grid[1], grid[3] }
     control:observe(raw, PLACES)
-    local s = control:solve(tensor.new(gated), batch(), prefs, PLACES)
+    local s = solved(control, tensor.new(gated), batch(), prefs, PLACES)
     local c, weights = s.c:totable(), s.w:totable()
     for i, answer in ipairs(s.answers) do
       raised = raised + (answer.c > floor and answer.c < 1 and 1 or 0)
@@ -374,7 +473,7 @@ T.test("without negative weights a share out of reach does not push every reward
     for t = 1, 9 do
       adv[t] = { t <= 3 and 1 or -1, t <= 3 and 1.5 or -1.5 } -- the first answer is the better one in both
     end
-    return control:solve(tensor.new(adv), batch(), { p, p, p, p }, { 1, 1, 1, 1 }).w:totable()[1]
+    return solved(control, tensor.new(adv), batch(), { p, p, p, p }, { 1, 1, 1, 1 }).w:totable()[1]
   end
   local w = weights { negative = true, floor = 0.0, interior = 0.0 }
   T.ok(w[1] * 1 + w[2] * 1.5 < 1e-6, "as printed the better answer is not made likelier")

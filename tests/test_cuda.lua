@@ -5,7 +5,7 @@
 local T = require "t"
 local child = require "child"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local ops = require "fixtures.ops"
@@ -99,7 +99,7 @@ T.test("a fault at each launch of a training step: an error, and nothing hangs",
   for n = 1, 400, 37 do
     local out = emulated("MOCL_CUDA_SYNC=1 MOCL_EMU_FAULT=" .. n, ([[
 package.path = %q .. "/?.lua;" .. package.path
-local lm, small, tensor = require "mocl.train.sft", require "fixtures.llama.small", require "mocl.tensor"
+local lm, small, tensor = require "mocl.lm.sft", require "fixtures.llama.small", require "mocl.tensor"
 local optim, lora = require "mocl.optim.core", require "mocl.lm.lora"
 local ok, e = pcall(function()
   local model = small.adapter(small.model { device = "cuda", config = { num_hidden_layers = 1 } })
@@ -132,7 +132,7 @@ T.test("too little memory for a training step, of many sizes: told, nothing lost
   for kib = 4, 180, 16 do
     local out = emulated("MOCL_EMU_MEMORY=" .. kib * 1024, ([[
 package.path = %q .. "/?.lua;" .. package.path
-local lm, small, tensor = require "mocl.train.sft", require "fixtures.llama.small", require "mocl.tensor"
+local lm, small, tensor = require "mocl.lm.sft", require "fixtures.llama.small", require "mocl.tensor"
 local optim, lora = require "mocl.optim.core", require "mocl.lm.lora"
 local function step(device)
   local model = small.adapter(small.model { device = device, config = { num_hidden_layers = 1 } })

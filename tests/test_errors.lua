@@ -15,7 +15,7 @@ local Run = require "mocl.run"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local quote = child.quote

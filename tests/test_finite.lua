@@ -5,10 +5,11 @@ local agent = require "mocl.world.agent"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim"
-local ppo = require "mocl.train.ppo"
+local value_heads = require "mocl.train.value_heads"
+local optimizer = require "mocl.optim_files"
 local reward = require "mocl.lm.reward"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
@@ -285,7 +286,7 @@ T.test("what is not finite is neither saved as a model, adapter, head, moment or
   told("tensor 'base_model.model." .. name, lora.save(model, dir .. "/none"))
   told("tensor 'model.norm.weight'", transformer.save(poison(small.model(), "model.norm.weight", 1, NAN), dir .. "/none"))
   T.eq(fs.exists(dir .. "/none"), nil)
-  local heads = ppo.value_heads(1, 4, { key = 1 })
+  local heads = value_heads.new(1, 4, { key = 1 })
   assert(heads:save(dir .. "/heads"))
   damage(dir .. "/heads", "v_head.0.2.bias")
   told("heads: tensor 'v_head.0.2.bias'", heads:load(dir .. "/heads"))
@@ -295,12 +296,12 @@ T.test("what is not finite is neither saved as a model, adapter, head, moment or
   local opt = optim.adamw { p }
   p:sum():backward()
   opt:step()
-  assert(ppo.save_optimizer(opt, dir .. "/opt"))
+  assert(optimizer.save(opt, dir .. "/opt"))
   damage(dir .. "/opt", "second.00001")
-  told("opt: tensor 'second.00001'", ppo.load_optimizer(opt, dir .. "/opt"))
+  told("opt: tensor 'second.00001'", optimizer.load(opt, dir .. "/opt"))
   local moment = opt:state().first[1]
   moment:narrow(1, 1, 1):fill_(INF)
-  told("opt2: tensor 'first.00001'", ppo.save_optimizer(opt, dir .. "/opt2"))
+  told("opt2: tensor 'first.00001'", optimizer.save(opt, dir .. "/opt2"))
   T.eq(fs.exists(dir .. "/opt2"), nil)
   local a = agent.new { env = require("mocl.world.worlds.fishwood").new {}, hidden = { 4 }, key = 1 }
   assert(a:save(dir))

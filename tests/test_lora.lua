@@ -3,7 +3,7 @@
 local T = require "t"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local optim = require "mocl.optim.core"
 local safetensors = require "mocl.safetensors"

@@ -2,11 +2,13 @@
 
 local T = require "t"
 local child = require "child"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
+local value_heads = require "mocl.train.value_heads"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -95,7 +97,7 @@ end)
 
 T.test("each allocation of a PPO step may fail", function()
   local model = small.adapter(small.model { config = { num_hidden_layers = 1 } })
-  local heads = ppo.value_heads(2, 12, { key = 4 })
+  local heads = value_heads.new(2, 12, { key = 4 })
   local parameters = lora.parameters(model)
   table.move(heads:parameters(), 1, 8, #parameters + 1, parameters)
   local g, old = model:generate({ { 1, 2 }, { 3 } }, { max_new_tokens = 3, key = 4 })
@@ -106,8 +108,8 @@ T.test("each allocation of a PPO step may fail", function()
       return nn.rows(model:forward(batch, { adapter = false }), batch.rows)
     end)
     local values = tensor.no_grad(heads.forward, heads, reference)
-    local adv, returns = ppo.gae(ppo.terminal({ { 1, 0 }, { 0, 1 } }, batch), values, batch.response_offsets)
-    local combined = (adv * ppo.spread({ { .5, .5 }, { 1, 0 } }, batch)):sum(2)
+    local adv, returns = ppo.gae(segments.terminal({ { 1, 0 }, { 0, 1 } }, batch), values, batch.response_offsets)
+    local combined = (adv * segments.spread({ { .5, .5 }, { 1, 0 } }, batch)):sum(2)
     local hidden = nn.rows(model:forward(batch), batch.rows)
     local logp, _, kl = nn.lm_head(hidden, model:head(), batch.targets, { hidden_ref = reference })
     local loss = ppo.clip(logp, old, combined, .2):mean() + kl:mean() + ppo.value_loss(heads:forward(hidden), returns)

@@ -26,12 +26,13 @@ end)
 
 -- one iteration in a process of its own: peak bytes of the device
 local ITERATION = [[
-local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "mocl.train.ppo"
+local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "mocl.method.ppo"
+local value_heads = require "mocl.train.value_heads"
 local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.lm.model"
 local json = require "mocl.json"
 local model = transformer.new(json.decode %q, { key = 1, device = DEVICE, dtype = DTYPE })
 model:add_lora { r = 8, alpha = 8, key = 2 }
-local heads = ppo.value_heads(2, 64, { key = 3, device = DEVICE })
+local heads = value_heads.new(2, 64, { key = 3, device = DEVICE })
 local parameters = lora.parameters(model)
 table.move(heads:parameters(), 1, 8, #parameters + 1, parameters)
 local opt = optim.adamw(parameters, { lr = 1e-3 })

@@ -239,8 +239,13 @@ T.test("schedules", function()
   T.near(values(s.constant(), 0, 1, 1000), { 1, 1, 1 }, 0)
   T.near(values(s.constant { warmup = 2 }, 0, 1, 2, 3), { 0, .5, 1, 1 }, 0)
   T.near(values(s.linear { warmup = 3, total = 3 }, 0, 3, 4), { 0, 0, 0 }, 0)
+  -- from_zero = false: the step that is about to be taken counts
+  local f = s.linear { warmup = 2, total = 6, from_zero = false }
+  T.near({ f(0), f(1), f(2), f(3), f(5), f(6), f(9) }, { 1 / 2, 1, 1, 3 / 4, 1 / 4, 0, 0 }, 1e-15)
+  f = s.constant { warmup = 4, from_zero = false }
+  T.eq({ f(0), f(3), f(4), f(99) }, { 0.25, 1.0, 1, 1 })
   T.raises("schedule.linear: give total=, the number of steps", s.linear, {})
   T.raises("schedule.cosine: warmup 5 is longer than the total 4", s.cosine, { warmup = 5, total = 4 })
-  T.raises("schedule.linear: unknown option 'steps' %(known: warmup, total, final%)", s.linear, { steps = 4 })
+  T.raises("schedule.linear: unknown option 'steps' %(known: warmup, total, final, from_zero%)", s.linear, { steps = 4 })
   T.raises("schedule.linear: total must be a number, 0 or more", s.linear, { total = "4" })
 end)

@@ -4,9 +4,10 @@
 local T = require "t"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local peft = require "fixtures.peft.peft"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
@@ -315,7 +316,7 @@ T.test("a merged adapter saved in place of its base loads as what was merged", f
   assert(transformer.save(peft.base(), dir))
   local loaded = assert(transformer.load(dir))
   loaded:add_lora(model:lora())
-  assert(transformer.copy_parameters(loaded:named_parameters(true), (function()
+  assert(parameters.copy(loaded:named_parameters(true), (function()
     local from = {}
     for _, pair in ipairs(model:named_parameters(true)) do
       from[pair[1]] = pair[2]

@@ -2,15 +2,21 @@
 
 local T = require "t"
 local fs = require "mocl.fs"
+local lm_actor = require "mocl.train.lm_actor"
 local lora = require "mocl.lm.lora"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
+local value_heads = require "mocl.train.value_heads"
+local optimizer = require "mocl.optim_files"
+local running = require "mocl.method.running"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
+local trainer = require "mocl.train.trainer"
 local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
@@ -53,18 +59,17 @@ end
 
 T.test("a reward lies on the answer's last token; spread puts a row on each", function()
   local batch = pack()
-  T.eq(ppo.terminal({ { 1, -1 }, { 2, -2 }, { 3, -3 } }, batch):totable(),
+  T.eq(segments.terminal({ { 1, -1 }, { 2, -2 }, { 3, -3 } }, batch):totable(),
     { { 0.0, 0.0 }, { 0.0, 0.0 }, { 1.0, -1.0 }, { 2.0, -2.0 }, { 0.0, 0.0 }, { 3.0, -3.0 } })
-  T.eq(ppo.spread({ { 1, -1 }, { 2, -2 }, { 3, -3 } }, batch):totable(),
+  T.eq(segments.spread({ { 1, -1 }, { 2, -2 }, { 3, -3 } }, batch):totable(),
     { { 1.0, -1.0 }, { 1.0, -1.0 }, { 1.0, -1.0 }, { 2.0, -2.0 }, { 3.0, -3.0 }, { 3.0, -3.0 } })
-  T.eq(ppo.per_answer(tensor.new { 1, 2, 3, 4, 5, 6 }, batch), { 6.0, 4.0, 11.0 })
-  T.raises("sequence 2 is empty", ppo.terminal, { { 1 }, { 2 } }, transformer.pack({ { 1 }, { 2 } }, { { 3 }, {} }))
-  T.raises("B %+ 1 offsets", ppo.terminal, { { 1 } }, batch)
+  T.raises("sequence 2 is empty", segments.terminal, { { 1 }, { 2 } }, transformer.pack({ { 1 }, { 2 } }, { { 3 }, {} }))
+  T.raises("B %+ 1 offsets", segments.terminal, { { 1 } }, batch)
 end)
 
 T.test("running means per group", function()
   local means = { false, { 1.0, 2.0 }, { 5.0, 5.0 } }
-  ppo.update_means(means, { 2, 1, 2, 1 }, { { 3, 4 }, { 10, 20 }, { 5, 6 }, { 30, 40 } }, .75)
+  running.update_means(means, { 2, 1, 2, 1 }, { { 3, 4 }, { 10, 20 }, { 5, 6 }, { 30, 40 } }, .75)
   T.near(means, { { 20, 30 }, { 1 * .75 + 4 * .25, 2 * .75 + 5 * .25 }, { 5, 5 } }, 1e-15)
 end)
 
@@ -137,7 +142,7 @@ T.test("the gate I(A, z) of equation 10, and the clip's gradient where it is ope
     gated[i] = { row[3] and row[2] or 0, mirrored and 0 or -row[2] }
     want_grad[i] = row[3] and -row[1] * row[2] or 0 -- d loss / d logp = -z I(A, z)
   end
-  T.near(ppo.gate(tensor.new(a), tensor.new(z), .2):totable(), gated, 0)
+  T.near(ppo.gate(tensor.new(a), tensor.new(a):relu(), tensor.new(z):unsqueeze(2), .2):totable(), gated, 0)
   local adv = tensor.new(a):narrow(2, 1, 1):flatten()
   local logp = tensor.new(z):log():requires_grad_()
   local loss, ratio, clipped = ppo.clip(logp, tensor.zeros { #rows }, adv, .2)
@@ -235,7 +240,7 @@ local function surrogate_case(seed, p, b)
       rows[i][2] = rows[i][2] + (id > 18 and 1 or 0)
     end
   end
-  local adv = ppo.gae(ppo.terminal(rows, batch), tensor.zeros { batch.response_total, 2 }, batch.response_offsets)
+  local adv = ppo.gae(segments.terminal(rows, batch), tensor.zeros { batch.response_total, 2 }, batch.response_offsets)
   adv = adv - adv:mean(1, true)
 
   local gradient, dot = {}, {}
@@ -269,8 +274,17 @@ local function surrogate_case(seed, p, b)
   local v8, vbar8 = combine(p), combine { -b[1], -b[2] }
   dot.vv, dot.vw, dot.ww = product(v8, v8), product(v8, vbar8), product(vbar8, vbar8)
   local c8 = minnorm.two(dot.vv, dot.vw, dot.ww)
+  -- and as a trainer computes them, with its actor's adapter and value heads
+  local t = trainer.new { seed = 0, total = 1, options = {}, actor = lm_actor.new { policy = { model = model, temperature = 1 },
+    heads = value_heads.new(2, 12, { key = 1 }) } }
+  batch.old = old
+  local G = t:gram_of(batch) { (adv * tensor.new { p }):sum(2), (adv * tensor.new { { -b[1], -b[2] } }):sum(2) }
+  for _, pair in ipairs { { G[1][1], dot.vv }, { G[1][2], dot.vw }, { G[2][1], dot.vw }, { G[2][2], dot.ww } } do
+    T.near(pair[1], pair[2], 1e-5 * math.sqrt(dot.vv * dot.ww) + 1e-5 * math.abs(pair[2]))
+  end
+  T.near(minnorm.solve(G)[1], c8, 1e-4)
 
-  local gated = ppo.gate(adv, tensor.ones { batch.response_total }, .2)
+  local gated = ppo.gate(adv, adv:relu(), tensor.ones { batch.response_total, 1 }, .2)
   T.eq(gated:totable(), adv:totable()) -- I(A) = A at z = 1
   local v, vbar = (gated * tensor.new { p }):sum(2), (gated * tensor.new { { -b[1], -b[2] } }):sum(2)
   local c12 = minnorm.two((v * v):sum():item(), (v * vbar):sum():item(), (vbar * vbar):sum():item())
@@ -299,7 +313,7 @@ end)
 -- ---- value heads ----
 
 T.test("value heads start at zero and are separate", function()
-  local heads = ppo.value_heads(3, 12, { key = 4 })
+  local heads = value_heads.new(3, 12, { key = 4 })
   local hidden = draw({ 5, 12 }, 8):requires_grad_()
   T.eq(heads:forward(hidden):totable(), tensor.zeros({ 5, 3 }):totable())
   T.eq(#heads:parameters(), 12)
@@ -319,28 +333,28 @@ T.test("value heads start at zero and are separate", function()
     T.eq(pair[2].grad ~= nil and pair[2].grad:abs():sum():item() > 0, own, pair[1])
   end
   T.ok(hidden.grad:abs():sum():item() > 0, "the gradient goes on to the states")
-  local other = ppo.value_heads(3, 12, { key = 5 })
-  T.ok(not pcall(T.eq, other:parameters()[1]:totable(), ppo.value_heads(3, 12, { key = 4 }):parameters()[1]:totable()))
+  local other = value_heads.new(3, 12, { key = 5 })
+  T.ok(not pcall(T.eq, other:parameters()[1]:totable(), value_heads.new(3, 12, { key = 4 }):parameters()[1]:totable()))
 end)
 
 T.test("value heads: save and load", function()
-  local heads, path = ppo.value_heads(2, 6, { key = 4 }), T.tmpdir() .. "/v.safetensors"
+  local heads, path = value_heads.new(2, 6, { key = 4 }), T.tmpdir() .. "/v.safetensors"
   assert(heads:save(path))
-  local other = ppo.value_heads(2, 6, { key = 9 })
+  local other = value_heads.new(2, 6, { key = 9 })
   T.eq(other:load(path), true)
   for i, p in ipairs(heads:parameters()) do
     T.eq(other:parameters()[i]:totable(), p:totable())
     T.ok(other:parameters()[i].requires_grad)
   end
   T.fails("'v_head.1.0.weight' belongs to no layer", function()
-    local ok, e = ppo.value_heads(1, 6, { key = 1 }):load(path)
+    local ok, e = value_heads.new(1, 6, { key = 1 }):load(path)
     return ok, e and e:gsub("v_head%.1%.[^']*", "v_head.1.0.weight")
   end)
   T.fails("4 of 12 tensors are missing", function()
-    return ppo.value_heads(3, 6, { key = 1 }):load(path)
+    return value_heads.new(3, 6, { key = 1 }):load(path)
   end)
   T.fails("is %(6,6%), the model needs %(7,7%)", function()
-    return ppo.value_heads(2, 7, { key = 1 }):load(path)
+    return value_heads.new(2, 7, { key = 1 }):load(path)
   end)
   T.fails("No such file", function()
     return heads:load(path .. "x")
@@ -348,9 +362,9 @@ T.test("value heads: save and load", function()
 end)
 
 T.test("value heads on the device of the model", function()
-  local heads = ppo.value_heads(2, 6, { key = 4, device = "fake" })
+  local heads = value_heads.new(2, 6, { key = 4, device = "fake" })
   local path = T.tmpdir() .. "/v.safetensors"
-  assert(ppo.value_heads(2, 6, { key = 8 }):save(path))
+  assert(value_heads.new(2, 6, { key = 8 }):save(path))
   assert(heads:load(path))
   T.eq(heads:forward(tensor.ones({ 2, 6 }, { device = "fake" })).device, "fake")
 end)
@@ -360,7 +374,7 @@ end)
 T.test("a saved optimiser goes on as if it had not stopped, to the bit", function()
   local function start()
     local model = small.adapter(small.model())
-    local heads = ppo.value_heads(2, 12, { key = 4 })
+    local heads = value_heads.new(2, 12, { key = 4 })
     local parameters = lora.parameters(model)
     table.move(heads:parameters(), 1, 8, #parameters + 1, parameters)
     return { model = model, heads = heads, optimizer = optim.adamw(parameters, { lr = .01 }) }
@@ -378,7 +392,8 @@ T.test("a saved optimiser goes on as if it had not stopped, to the bit", functio
   end
   local function bytes(o)
     local dir = T.tmpdir()
-    ppo.save(dir, { model = o.model, heads = o.heads, optimizer = o.optimizer, base = "sft" })
+    lm_actor.new({ policy = { model = o.model }, heads = o.heads, base = "sft" }):save(dir)
+    assert(optimizer.save(o.optimizer, dir .. "/optimizer.safetensors"))
     local sums = {}
     for _, name in ipairs { "adapter_model.safetensors", "value_heads.safetensors", "optimizer.safetensors" } do
       sums[name] = fs.sha256(dir .. "/" .. name)
@@ -396,7 +411,7 @@ T.test("a saved optimiser goes on as if it had not stopped, to the bit", functio
   local parameters = lora.parameters(again.model)
   table.move(again.heads:parameters(), 1, 8, #parameters + 1, parameters)
   again.optimizer = optim.adamw(parameters, { lr = .01 })
-  T.eq(ppo.load_optimizer(again.optimizer, dir .. "/optimizer.safetensors"), true)
+  T.eq(optimizer.load(again.optimizer, dir .. "/optimizer.safetensors"), true)
   T.eq(again.optimizer:steps(), 3)
   T.eq(bytes(again), bytes(half))
   steps(again, 4, 6)
@@ -414,15 +429,15 @@ T.test("an optimiser file of other parameters, or none", function()
     return optim.adamw(list, {})
   end
   local opt = of(3, 2)
-  assert(ppo.save_optimizer(opt, path))
-  T.fails("2 of 6 tensors are missing", ppo.load_optimizer, of(3, 2, 2), path)
-  T.fails("is %(3%), the model needs %(4%)", ppo.load_optimizer, of(4, 2), path)
-  T.fails("No such file", ppo.load_optimizer, opt, path .. "x")
+  assert(optimizer.save(opt, path))
+  T.fails("2 of 6 tensors are missing", optimizer.load, of(3, 2, 2), path)
+  T.fails("is %(3%), the model needs %(4%)", optimizer.load, of(4, 2), path)
+  T.fails("No such file", optimizer.load, opt, path .. "x")
   local heads_path = T.tmpdir() .. "/v.safetensors"
-  assert(ppo.value_heads(1, 4, { key = 1 }):save(heads_path))
-  T.fails("tensors are missing", ppo.load_optimizer, opt, heads_path)
+  assert(value_heads.new(1, 4, { key = 1 }):save(heads_path))
+  T.fails("tensors are missing", optimizer.load, opt, heads_path)
   for _, steps in ipairs { "x", "-1", "1.5" } do
     assert(safetensors.save(path, assert(safetensors.load(path)), { steps = steps }))
-    T.fails("no count of steps", ppo.load_optimizer, opt, path)
+    T.fails("no count of steps", optimizer.load, opt, path)
   end
 end)

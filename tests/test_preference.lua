@@ -1,5 +1,5 @@
 local T = require "t"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 
 T.test("relabel writes equation 3 as plain text", function()

@@ -3,7 +3,7 @@
 
 local T = require "t"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"

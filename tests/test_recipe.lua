@@ -5,7 +5,7 @@ local child = require "child"
 local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local safetensors = require "mocl.safetensors"
 
 local RECIPE = "recipes/moc_hh.lua"

@@ -1,10 +1,10 @@
--- mocl.train.running and mocl.method.kl_controller against their formulas, and through a file and back
+-- mocl.method.running and mocl.method.kl_controller against their formulas, and through a file and back
 
 local T = require "t"
 local json = require "mocl.json"
 local kl_controller = require "mocl.method.kl_controller"
 local rng = require "mocl.rng"
-local running = require "mocl.train.running"
+local running = require "mocl.method.running"
 
 local function rows_of(r, n, shift)
   local rows = {}

@@ -5,7 +5,7 @@ local assistant = require "mocl.data.tasks.assistant"
 local data = require "mocl.data"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local sources = require "mocl.data.sources"
 

@@ -1,6 +1,6 @@
 local T = require "t"
 local assistant = require "mocl.data.tasks.assistant"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local words = require "mocl.data.tasks.assistant.words"
 

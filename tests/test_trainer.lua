@@ -1,12 +1,12 @@
--- mocl.train.supervised and mocl.train.sft against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a
+-- mocl.lm.supervised and mocl.lm.sft against the same steps by hand: AdamW, schedule, clip, batches; what a loss of texts is a
 -- mean of
 
 local T = require "t"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local ROWS = { { 1, 2, 3 }, { -2, 0.5, 1 }, { 0.25, -1, 2 }, { 3, 1, -4 }, { 0.1, 0.2, 0.3 } } -- {a, b, y} of the residuals w1 a + w2 b - y

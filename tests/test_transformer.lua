@@ -4,7 +4,7 @@ local T = require "t"
 local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn.core"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
@@ -301,11 +301,12 @@ end)
 
 T.test("configurations that mocl does not compute are refused by name", function()
   for _, case in ipairs {
-    { { model_type = "gpt2" }, "config.json: model_type = gpt2 is not supported %(llama, mistral%)" },
-    { { hidden_act = "gelu" }, "hidden_act = gelu is not supported %(silu, swish%)" },
-    { { attention_bias = true }, "attention_bias = true is not supported" },
-    { { mlp_bias = true }, "mlp_bias = true is not supported" },
-    { { rope_scaling = { type = "linear", factor = 2 } }, "rope_scaling.rope_type = linear is not supported" },
+    { { model_type = "gpt9" }, "config.json: model_type = gpt9 is not supported %(bert, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, smollm3%)" },
+    { { model_type = "gpt2" }, "config.json: attention_bias = false is not supported %(mocl does not know this key" },
+    { { hidden_act = "quick_gelu" }, "hidden_act = quick_gelu is not supported %(silu, swish, gelu" },
+    { { attention_bias = true }, "8 of 29 tensors are missing, the first is 'model.layers.0.self_attn.q_proj.bias'" },
+    { { mlp_bias = true }, "tensors are missing, the first is 'model.layers.0.mlp.gate_proj.bias'" },
+    { { rope_scaling = { type = "dynamic", factor = 2 } }, "rope_scaling.rope_type = dynamic is not supported" },
   } do
     local dir = saved()
     edit_config(dir, case[1])

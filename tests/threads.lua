@@ -1,10 +1,12 @@
 --- threads: what tests/c/test_threads.c runs with one thread and with three, and in two states at once: every kind of
 -- kernel that is cut into pieces, large enough for several. Leaves the digits of what came out in the global `result`.
 
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
+local value_heads = require "mocl.train.value_heads"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
 
@@ -66,9 +68,9 @@ do -- rollout, advantages, the clipped loss
   end
   local hidden = nn.rows(model:forward(batch), batch.rows)
   local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets, { hidden_ref = hidden:detach() })
-  local heads = ppo.value_heads(2, 64, { key = 4 })
+  local heads = value_heads.new(2, 64, { key = 4 })
   local values = heads:forward(hidden)
-  local adv, returns = ppo.gae(ppo.terminal(rewards, batch), values:detach(), batch.response_offsets)
+  local adv, returns = ppo.gae(segments.terminal(rewards, batch), values:detach(), batch.response_offsets)
   local loss = ppo.clip(logp, old, adv:sum(2), .2):mean() + kl:mean() + ppo.value_loss(values, returns)
   loss:backward()
   note(logp)

@@ -7,8 +7,7 @@
 #define MOCL_ADAPTER_H
 
 #include "lm/spec.h"
-
-struct mocl_model;
+#include "tensor.h"
 
 enum { MOCL_ADAPTER_NAME = 64 };   /* bytes of a name, with its end */
 #define MOCL_ADAPTER_DEFAULT "default"
@@ -27,11 +26,6 @@ typedef struct mocl_adapter {
     bool rslora;               /* rank-stabilised scales */
     mocl_low_rank *linear;     /* [layers][MOCL_LINEARS] */
 } mocl_adapter;
-
-typedef struct mocl_adapter_plan { /* of one linear layer */
-    int64_t rank;                  /* 0: the layer gets no adapter */
-    double alpha;
-} mocl_adapter_plan;
 
 /* What the rows of a batch use: row i row[i], or all of them `all` where row is NULL. NULL is the base alone. */
 typedef struct mocl_choice {
@@ -54,25 +48,11 @@ static inline void mocl_adapter_extend(mocl_adapter_run *runs, int64_t *n, mocl_
 
 /* Letters, digits, '_', '-' and '.', the first no '.', so that a directory can have that name. */
 mocl_status mocl_adapter_check_name(mocl_ctx *ctx, const char *name);
-/* A and B for linear i of block l as plan[l * MOCL_LINEARS + i] says: A normal with 1/sqrt(3 in) from key, B zero, both
-** requiring grad. At least one linear must get an adapter. One of the same name is replaced; a refused plan leaves it. Where no
-** adapter is active it becomes the active one. */
-mocl_status mocl_adapter_add(struct mocl_model *m, const char *name, const mocl_adapter_plan *plan, double dropout, bool rslora,
-                             uint64_t key);
-/* NULL where there is none */
-mocl_adapter *mocl_adapter_find(const struct mocl_model *m, const char *name);
-/* The active one from now on; NULL: none. */
-void mocl_adapter_set(struct mocl_model *m, mocl_adapter *a);
-/* Takes it away from the model; if it was active, none is. */
-void mocl_adapter_delete(struct mocl_model *m, mocl_adapter *a);
-void mocl_adapter_delete_all(struct mocl_model *m);
-/* W += scale B A for each linear layer that it has, which becomes f32 or bf16, the model's dtype, if it was quantised: nothing is
-** rounded to a quantised format again. Then it is deleted. Others stay, on the base that W is now. Where that fails
-** halfway, the layers that are done have no A and B any more: what the model computes is the same, and a second call goes on. */
-mocl_status mocl_adapter_merge(struct mocl_model *m, mocl_adapter *a);
 /* whether block l has some of it */
 bool mocl_adapter_covers(const mocl_adapter *a, int64_t l);
+void mocl_low_rank_free(mocl_low_rank *w); /* A and B alone */
 mocl_adapter *mocl_adapter_ref(mocl_adapter *a); /* NULL is fine */
 void mocl_adapter_unref(mocl_adapter *a);
+void mocl_adapter_let_go(mocl_adapter *a); /* the model's reference goes */
 
 #endif

@@ -23,6 +23,19 @@ static mocl_status normal(mocl_tensor **out, mocl_device *dev, int64_t rows, int
     return st;
 }
 
+/* what gives a new model its weights: a random stream, which moves on with each matrix, or nothing */
+typedef struct source {
+    uint64_t key, stream;
+    bool draws;
+} source;
+
+/* A matrix of weights: normal with standard deviation std, or with whatever is in the memory. */
+static mocl_status matrix(mocl_tensor **out, const mocl_model *m, int64_t rows, int64_t cols, double std, source *s) {
+    int64_t shape[2] = {rows, cols};
+    if (!s->draws) return mocl_tensor_new(out, m->dev, m->dtype, 2, shape);
+    return normal(out, m->dev, rows, cols, m->dtype, std, s->key, s->stream++);
+}
+
 /* A norm of n numbers: ones, and zeros for the bias of a layer norm. */
 static mocl_status new_norm(mocl_norm *norm, mocl_device *dev, mocl_norm_kind kind, int64_t n) {
     MOCL_TRY(mocl_tensor_full(&norm->w, dev, MK_F32, 1, &n, 1));
@@ -34,7 +47,7 @@ static void free_norm(mocl_norm *norm) {
     mocl_tensor_unref(norm->b);
 }
 
-static mocl_status new_block(mocl_model *m, mocl_block_weights *b, bool empty, uint64_t key, uint64_t *stream) {
+static mocl_status new_block(mocl_model *m, mocl_block_weights *b, source *s) {
     const mocl_spec *c = &m->config;
     double residual = 1 / sqrt(2.0 * (double)c->layers);
     for (int i = 0; i < 2; i++) {
@@ -47,13 +60,13 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, bool empty, u
         mocl_spec_linear_shape(c, i, shape);
         double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
         mocl_tensor *drawn = NULL;
-        bool plain = m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16;
-        if (!plain) MOCL_TRY(mocl_weight_new(&b->linear[i], m->dev, m->format, shape[0], shape[1]));
-        if (plain || !empty)
-            MOCL_TRY(normal(&drawn, m->dev, shape[0], shape[1], plain ? m->dtype : MK_F32, std, key, (*stream)++));
-        if (plain) b->linear[i] = mocl_weight_of(drawn);
-        if (!plain && drawn) {
-            mocl_status st = mocl_weight_set(&b->linear[i], drawn);
+        if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) {
+            MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
+            b->linear[i] = mocl_weight_of(drawn);
+        } else {
+            MOCL_TRY(mocl_weight_new(&b->linear[i], m->dev, m->format, shape[0], shape[1]));
+            if (s->draws) MOCL_TRY(normal(&drawn, m->dev, shape[0], shape[1], MK_F32, std, s->key, s->stream++));
+            mocl_status st = drawn ? mocl_weight_set(&b->linear[i], drawn) : MOCL_OK;
             mocl_tensor_unref(drawn);
             if (st) return st;
         }
@@ -63,18 +76,18 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, bool empty, u
 }
 
 /* What is in front of the blocks and behind them. */
-static mocl_status new_ends(mocl_model *m, uint64_t key, uint64_t *stream) {
+static mocl_status new_ends(mocl_model *m, source *s) {
     const mocl_spec *c = &m->config;
     int64_t rows = c->position_offset + c->positions;
-    MOCL_TRY(normal(&m->embed, m->dev, c->vocab, c->width, m->dtype, .05, key, (*stream)++));
+    MOCL_TRY(matrix(&m->embed, m, c->vocab, c->width, .05, s));
     if (c->head == MOCL_HEAD_TIED) m->head = mocl_tensor_ref(m->embed);
     if (c->head == MOCL_HEAD_UNTIED)
-        MOCL_TRY(normal(&m->head, m->dev, c->vocab, c->width, m->dtype, 1 / sqrt(3.0 * (double)c->width), key, (*stream)++));
+        MOCL_TRY(matrix(&m->head, m, c->vocab, c->width, 1 / sqrt(3.0 * (double)c->width), s));
     if (c->final_norm) MOCL_TRY(new_norm(&m->norm, m->dev, c->norm, c->width));
     if (c->embed_norm) MOCL_TRY(new_norm(&m->embed_norm, m->dev, c->norm, c->width));
     if (c->position == MOCL_POSITIONS_LEARNED)
-        MOCL_TRY(normal(&m->positions, m->dev, rows, c->width, m->dtype, .05, key, (*stream)++));
-    if (c->types) MOCL_TRY(normal(&m->types, m->dev, c->types, c->width, m->dtype, .05, key, (*stream)++));
+        MOCL_TRY(matrix(&m->positions, m, rows, c->width, .05, s));
+    if (c->types) MOCL_TRY(matrix(&m->types, m, c->types, c->width, .05, s));
     if (c->position != MOCL_POSITIONS_ROPE) return MOCL_OK;
     return mocl_rope_table(&m->rope, m->dev, c->head_size / 2, c->rope_freq, c->rope_theta);
 }
@@ -93,10 +106,10 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
 }
 
 mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format,
-                           bool empty, uint64_t key) {
+                           uint64_t key, bool draw) {
     mocl_ctx *ctx = dev->ctx;
     mocl_status st;
-    uint64_t stream = 0;
+    source s = {.key = key, .draws = draw};
     *out = NULL;
     MOCL_TRY(mocl_spec_check(ctx, spec));
     MOCL_TRY(check_dtype(dev, spec, dtype));
@@ -112,8 +125,8 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *
         st = mocl_nomem(ctx, (size_t)spec->layers * sizeof *m->block);
         goto fail;
     }
-    MOCL_GOTO(new_ends(m, key, &stream), fail);
-    for (int64_t l = 0; l < spec->layers; l++) MOCL_GOTO(new_block(m, &m->block[l], empty, key, &stream), fail);
+    MOCL_GOTO(new_ends(m, &s), fail);
+    for (int64_t l = 0; l < spec->layers; l++) MOCL_GOTO(new_block(m, &m->block[l], &s), fail);
     *out = m;
     return MOCL_OK;
 fail:
@@ -123,7 +136,7 @@ fail:
 
 void mocl_model_free(mocl_model *m) {
     if (!m) return;
-    mocl_adapter_delete_all(m);
+    for (int64_t i = 0; i < m->n_adapters; i++) mocl_adapter_let_go(m->adapter[i]);
     mocl_free(m->adapter);
     for (int64_t l = 0; m->block && l < m->config.layers; l++) {
         mocl_block_weights *b = &m->block[l];
@@ -391,16 +404,43 @@ static mocl_status run_linear(mocl_tensor **out, walk *w, int64_t l, int which, 
     return mocl_linear(out, x, &b->linear[which], b->bias[which], n ? w->lora : NULL);
 }
 
+/* On the CPU, *from receives the first token of each sequence whose state is among the rows that the pass wants: in the last
+** block the others need no attention of their own. Elsewhere, where looking at the rows would be to wait, NULL. */
+static mocl_status wanted_from(mocl_tensor **from, walk *w, int64_t l) {
+    mocl_model *m = w->m;
+    const mocl_tensor *rows = w->pass->rows;
+    *from = NULL;
+    if (m->dev->kind != MOCL_DEVICE_CPU || !rows || l != m->config.layers - 1 || rows->dtype != MK_I32 || rows->ndim != 1 ||
+        (rows->shape[0] > 1 && rows->stride[0] != 1))
+        return MOCL_OK;
+    const int32_t *row = mocl_int(rows), *off = mocl_int(w->offsets);
+    int64_t n = w->offsets->shape[0] - 1;
+    int32_t *first = mocl_calloc(m->ctx, (size_t)n + 1, sizeof *first);
+    if (!first) return mocl_nomem(m->ctx, ((size_t)n + 1) * sizeof *first);
+    for (int64_t s = 0; s < n; s++) first[s] = off[s + 1] - off[s];
+    for (int64_t i = 0, s = 0; i < rows->shape[0]; i++) {
+        if (row[i] < 0 || row[i] >= off[n]) continue; /* taking the rows refuses it, in words */
+        if (row[i] < off[s]) s = 0;
+        while (row[i] >= off[s + 1]) s++;
+        if (row[i] - off[s] < first[s]) first[s] = row[i] - off[s];
+    }
+    mocl_status st = mocl_tensor_i32(from, m->dev, n, first);
+    mocl_free(first);
+    return st;
+}
+
 static mocl_status attend(walk *w, int64_t l) {
     mocl_model *m = w->m;
     const mocl_spec *c = &m->config;
     const mocl_pass *pass = w->pass;
-    mocl_tensor *att = NULL;
+    mocl_tensor *att = NULL, *from = NULL;
     for (int i = 0; i < 3; i++) MOCL_TRY(shape_as(w, (mocl_register[]){MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V}[i], 3));
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, mocl_spec_scale(c, l), c->causal)
+    if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal)
                                 : cache_attend(&att, m, l, pass, w->positions, q);
+    mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);
     if (st) return st;
     MOCL_TRY(shape_as(w, MOCL_AT_A, 2));
@@ -468,6 +508,7 @@ static mocl_status begin(walk *w, mocl_tensor *tokens) {
         MOCL_GOTO(embed(w, m->types, types), done);
     }
     if (c->position == MOCL_POSITIONS_LEARNED) {
+        if (!w->pass->known) MOCL_GOTO(mocl_need_indices("forward: positions of the context", w->positions, 0, c->positions, 0), done);
         MOCL_GOTO(mocl_narrow(&table, m->positions, 0, c->position_offset, c->positions), done);
         MOCL_GOTO(embed(w, table, w->positions), done);
     }

@@ -68,10 +68,10 @@ typedef struct mocl_pass {
 
 /* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
 ** layers), the layers that write to the residual stream divided by sqrt(2 layers), embeddings .05; drawn in f32 and rounded to
-** dtype. Biases are 0, weights of norms 1. */
-/* format: of the linear layers, where it is neither f32 nor bf16; with `empty` these are not drawn, but wait for mocl_model_set. */
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format, bool empty,
-                           uint64_t key);
+** dtype. Biases are 0, weights of norms 1. format: of the linear layers of blocks, where it is neither f32 nor bf16. Where draw
+** is false, the matrices hold whatever is in the memory, or quantised zeros: for weights that are about to be read. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format, uint64_t key,
+                           bool draw);
 /* linear layer `which` of block l becomes the numbers of t [out, in], in the layer's format */
 mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t);
 /* Quantised linear layers become f32 or bf16, the model's dtype. Where that fails halfway a second call goes on. */

@@ -1,4 +1,4 @@
-/* tokenizer_bert.c - BERT's vocabularies that are no tokenizer.json, and the keys of its classes.
+/* tokenizer_bert.c - BERT's vocabularies that are no tokenizer.json.
 **
 ** A list of tokens by id becomes the tokenizer.json that transformers makes of it, which is then loaded.
 */
@@ -8,31 +8,6 @@
 #include "io/text.h"
 #include "tok/tokenizer_config.h"
 #include "tok/unicode.h"
-
-static bool is_bert(const char *class) {
-    return strcmp(class, "BertTokenizer") == 0 || strcmp(class, "DistilBertTokenizer") == 0;
-}
-
-/* ---- keys ---- */
-
-mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys) {
-    static const char *const key[] = {"do_lower_case", "tokenize_chinese_chars", "strip_accents"};
-    char class[TOK_CLASS_BYTES];
-    bool value[3] = {true, true, false}, there[3];
-    if (!config) return MOCL_OK;
-    MOCL_TRY(mocl_tok_config_class(ctx, config, class));
-    for (int i = 0; i < 3; i++) MOCL_TRY(mocl_tok_config_flag(ctx, config, key[i], &there[i], &value[i]));
-    if (is_bert(class)) { /* these classes have defaults, whatever a tokenizer.json says */
-        *keys = (tok_bert){true, value[0], value[1], there[2] ? value[2] : -1};
-        return MOCL_OK;
-    }
-    bool file[3] = {keys->lower, keys->apart, keys->strip < 0 ? keys->lower : keys->strip};
-    for (int i = 0; i < 3; i++)
-        if (there[i] && value[i] != file[i])
-            return mocl_tok_config_refuse(ctx, config, key[i],
-                                          "the tokenizer's file says the opposite: make them equal");
-    return MOCL_OK;
-}
 
 /* ---- a list of tokens ---- */
 
@@ -143,7 +118,7 @@ mocl_status mocl_tok_load_vocab(mocl_ctx *ctx, mocl_tokenizer **out, const char 
     size_t good = mocl_utf8_check(data, n);
     if (good != n) return mocl_fail(ctx, MOCL_E_FORMAT, "%s: byte %zu is not UTF-8", path, good);
     MOCL_TRY(mocl_tok_config_class(ctx, config, class));
-    if (class[0] && !is_bert(class))
+    if (class[0] && !mocl_tok_class_is_bert(class))
         return mocl_fail(ctx, MOCL_E_FORMAT,
                          "%s: tokenizer_class = '%s' is not supported with vocab.txt (BertTokenizer and "
                          "DistilBertTokenizer are; save it with transformers to get a tokenizer.json)",

@@ -496,7 +496,7 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
     MOCL_TRY(flag(ctx, c, "add_eos_token", &eos_there, &eos));
     /* the post-processor of a tokenizer.json goes before these keys */
     if ((bos_there || eos_there) && !t->template_of_file) {
-        if (!bos_there) bos = t->source_kind == TOK_SOURCE_MODEL;
+        if (!bos_there) bos = t->kind == TOK_KIND_SENTENCEPIECE;
         MOCL_TRY(mocl_tok_set_template(ctx, t, bos, eos));
     }
     for (int side = 0; side < TOK_SIDES; side++) {
@@ -504,5 +504,30 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
         if (c->root[side])
             MOCL_TRY(mocl_tok_bytes_add(ctx, &t->side[side], c->data[side], c->n[side]));
     }
+    return MOCL_OK;
+}
+
+/* ---- BERT ---- */
+
+bool mocl_tok_class_is_bert(const char *class) {
+    return strcmp(class, "BertTokenizer") == 0 || strcmp(class, "DistilBertTokenizer") == 0;
+}
+
+mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys) {
+    static const char *const key[] = {"do_lower_case", "tokenize_chinese_chars", "strip_accents"};
+    char class[TOK_CLASS_BYTES];
+    bool value[3] = {true, true, false}, there[3];
+    if (!config) return MOCL_OK;
+    MOCL_TRY(mocl_tok_config_class(ctx, config, class));
+    for (int i = 0; i < 3; i++) MOCL_TRY(mocl_tok_config_flag(ctx, config, key[i], &there[i], &value[i]));
+    if (mocl_tok_class_is_bert(class)) { /* these classes have defaults, whatever a tokenizer.json says */
+        *keys = (tok_bert){true, value[0], value[1], there[2] ? value[2] : -1};
+        return MOCL_OK;
+    }
+    bool file[3] = {keys->lower, keys->apart, keys->strip < 0 ? keys->lower : keys->strip};
+    for (int i = 0; i < 3; i++)
+        if (there[i] && value[i] != file[i])
+            return mocl_tok_config_refuse(ctx, config, key[i],
+                                          "the tokenizer's file says the opposite: make them equal");
     return MOCL_OK;
 }

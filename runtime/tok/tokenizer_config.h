@@ -44,4 +44,7 @@ mocl_status mocl_tok_config_token(mocl_ctx *ctx, const tok_config *c, const char
 enum { TOK_CLASS_BYTES = 64 };
 mocl_status mocl_tok_config_class(mocl_ctx *ctx, const tok_config *c, char class[TOK_CLASS_BYTES]);
 
+/* Is it a class of transformers whose tokenizers are WordPiece as BERT has it? */
+bool mocl_tok_class_is_bert(const char *class);
+
 #endif

@@ -22,18 +22,6 @@ void mocl_tok_steps_free(tok_steps *steps) {
     *steps = (tok_steps){0};
 }
 
-mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind,
-                               tok_step **out) {
-    void *q = steps->p;
-    mocl_status st = mocl_tok_grow(ctx, &q, &steps->cap, steps->n, 1, sizeof *steps->p);
-    steps->p = q;
-    if (st) return st;
-    *out = &steps->p[steps->n++];
-    memset(*out, 0, sizeof **out);
-    (*out)->kind = kind;
-    return MOCL_OK;
-}
-
 /* ---- normalizer ---- */
 
 static bool is_ascii(const char *s, size_t n) {

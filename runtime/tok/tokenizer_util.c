@@ -266,3 +266,15 @@ int mocl_tok_hex_byte(const char *s, size_t n) {
     int high = hex_digit(s[3]), low = hex_digit(s[4]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
+
+mocl_status mocl_tok_steps_add(mocl_ctx *ctx, tok_steps *steps, tok_step_kind kind,
+                               tok_step **out) {
+    void *q = steps->p;
+    mocl_status st = mocl_tok_grow(ctx, &q, &steps->cap, steps->n, 1, sizeof *steps->p);
+    steps->p = q;
+    if (st) return st;
+    *out = &steps->p[steps->n++];
+    memset(*out, 0, sizeof **out);
+    (*out)->kind = kind;
+    return MOCL_OK;
+}

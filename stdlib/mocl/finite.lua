@@ -39,13 +39,18 @@ function finite.is_error(err)
   return type(err) == "string" and err:find("not finite", 1, true) ~= nil
 end
 
+--- The text of an error that something is not finite as "WHERE: error; CURE", and true; any other text as it is.
+function finite.text(text, where, cure)
+  if finite.is_error(text) then
+    return ("%s: %s; %s"):format(where, text:gsub("^[^\n:]*:%d+: ", ""), cure), true
+  end
+  return text
+end
+
 --- f(...); an error that something is not finite leaves as "WHERE: error; CURE".
 function finite.within(where, cure, f, ...)
   local words <close> = on_error.words(function(text)
-    if finite.is_error(text) then
-      return ("%s: %s; %s"):format(where, text:gsub("^[^\n:]*:%d+: ", ""), cure), true
-    end
-    return text
+    return finite.text(text, where, cure)
   end)
   return f(...)
 end

@@ -13,7 +13,9 @@ local TRACE = "\nstack traceback:"
 
 local Words = {}
 
-function Words:__close(err)
+--- Raises an error again with the text that change(text) gives, where that is another one (on_error.words); for code that learns of
+-- an error as a closing value does.
+function on_error.change(err, change)
   if type(err) ~= "string" then
     return
   end
@@ -22,10 +24,14 @@ function Words:__close(err)
   if text:find "interrupted!$" then
     return
   end
-  local words, is_all = self.change(text)
+  local words, is_all = change(text)
   if words ~= text then
     error(is_all and words or words .. err:sub(at), 0)
   end
+end
+
+function Words:__close(err)
+  on_error.change(err, self.change)
 end
 
 --- on_error.words(change) -> a value for a `<close>` variable. change(text) -> the text with which an error leaves the

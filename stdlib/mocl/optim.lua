@@ -40,9 +40,9 @@ end
 -- ---- schedules ----
 
 local function check(name, options, required)
-  options = check_options("schedule." .. name, options or {}, {}, { "warmup", "total", "final" }, 1)
+  options = check_options("schedule." .. name, options or {}, {}, { "warmup", "total", "final", "from_zero" }, 1)
   for key, v in pairs(options) do
-    if type(v) ~= "number" or v < 0 then
+    if key ~= "from_zero" and (type(v) ~= "number" or v < 0) then
       error(("schedule.%s: %s must be a number, 0 or more"):format(name, key), 3)
     end
   end
@@ -53,42 +53,42 @@ local function check(name, options, required)
   if total and total < warmup then
     error(("schedule.%s: warmup %g is longer than the total %g"):format(name, warmup, total), 3)
   end
-  return warmup, total, final
+  return warmup, total, final, options.from_zero == false and 1 or 0
 end
 
--- from 0 at step 0 to 1 at step warmup, then `after` of the share of the rest that is done
-local function schedule(warmup, total, after)
+-- From 0 at step 0 to 1 at step warmup, or with first = 1 from 1 / warmup at step 0; then `after` of the share that is left.
+local function schedule(warmup, total, first, after)
   return function(step)
     if step < warmup then
-      return step / warmup
+      return (step + first) / warmup
     end
-    return after(total and total > warmup and math.min(1, (step - warmup) / (total - warmup)) or total and 1 or 0)
+    return after(total and math.max(0, (total - step) / math.max(1, total - warmup)) or 1)
   end
 end
 
 optim.schedule = {}
 
---- 1, after a linear warm-up.
+--- 1, after a linear warm-up. from_zero = false: the first step has 1 / warmup in place of 0, and each later one that much more.
 function optim.schedule.constant(options)
-  local warmup = check("constant", options)
-  return schedule(warmup, nil, function()
+  local warmup, _, _, first = check("constant", options)
+  return schedule(warmup, nil, first, function()
     return 1
   end)
 end
 
 --- From 1 down to final at step total on a straight line.
 function optim.schedule.linear(options)
-  local warmup, total, final = check("linear", options, true)
-  return schedule(warmup, total, function(done)
-    return final + (1 - final) * (1 - done)
+  local warmup, total, final, first = check("linear", options, true)
+  return schedule(warmup, total, first, function(left)
+    return final + (1 - final) * left
   end)
 end
 
 --- From 1 down to final at step total along half a cosine.
 function optim.schedule.cosine(options)
-  local warmup, total, final = check("cosine", options, true)
-  return schedule(warmup, total, function(done)
-    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+  local warmup, total, final, first = check("cosine", options, true)
+  return schedule(warmup, total, first, function(left)
+    return final + (1 - final) * (1 + math.cos(math.pi * (1 - left))) / 2
   end)
 end
 

@@ -55,4 +55,22 @@ function options.callable(v)
   return type(v) == "function" or type(meta) == "table" and rawget(meta, "__call") ~= nil
 end
 
+--- The keys of a table, sorted.
+function options.sorted_keys(t)
+  local keys = {}
+  for k in pairs(t) do
+    keys[#keys + 1] = k
+  end
+  table.sort(keys)
+  return keys
+end
+
+--- A value in a message, by a format for numbers or as tostring has it; nan without its sign, which depends on the machine.
+function options.shown(v, format)
+  if v ~= v then
+    return "nan"
+  end
+  return format and type(v) == "number" and format:format(v) or tostring(v)
+end
+
 return options

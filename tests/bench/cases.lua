@@ -6,7 +6,7 @@
 
 local inputs = require "inputs"
 local iteration = require "iteration"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local nn = require "mocl.nn"
 local optim = require "mocl.optim"
 local reward = require "mocl.lm.reward"
@@ -50,7 +50,7 @@ local function training(o)
   return o
 end
 
--- one step of mocl.train.sft.train
+-- one step of mocl.lm.sft.train
 local function language_model(name, config, batches, lr)
   return function(dir)
     local model = transformer.new(config, { key = rng.key(0, name) })

@@ -1,9 +1,9 @@
 --- inputs: models and batches the benchmark's cases run on: texts of the embedded task under its own tokenizer, as
 -- recipes/moc_hh.lua makes them at its defaults, and random token ids for the larger model.
 
-local deck = require "mocl.data.deck"
-local lm = require "mocl.train.sft"
-local preference = require "mocl.method.preference"
+local deck = require "mocl.deck"
+local lm = require "mocl.lm.sft"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local sources = require "mocl.data.sources"
 local tokenizer = require "mocl.tokenizer"

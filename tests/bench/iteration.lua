@@ -4,23 +4,27 @@
 local Control = require "mocl.method.control"
 local inputs = require "inputs"
 local kl_controller = require "mocl.method.kl_controller"
+local lm_actor = require "mocl.train.lm_actor"
 local lora = require "mocl.lm.lora"
-local nn = require "mocl.nn.core"
-local optim = require "mocl.optim.core"
+local optim = require "mocl.optim"
 local policy = require "mocl.lm.policy"
-local ppo = require "mocl.train.ppo"
-local preference = require "mocl.method.preference"
+local ppo = require "mocl.method.ppo"
+local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
+local segments = require "mocl.segments"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
+local trainer = require "mocl.train.trainer"
 local transformer = require "mocl.lm.model"
+local value_heads = require "mocl.train.value_heads"
 
 local iteration = {}
 
 local N, ITERATIONS, EPOCHS = 2, 4, 4
 local LR, CLIP, VF, BETA, GAMMA, LAM = 4e-3, .2, .25, .2, 1, .95
+local ENDLESS = 1 << 30 -- iterations
 
 local function control_options()
   local o = {}
@@ -57,7 +61,7 @@ function iteration.setup(task, size)
     local draws, grid = inputs.iterations(task, size, ITERATIONS)
     local model = transformer.new(task.config, { key = rng.key(0, "policy") })
     model:add_lora { r = 16, alpha = 32, layers_to_transform = lora.last_layers(model, 1), key = rng.key(0, "lora") }
-    local heads = ppo.value_heads(N, task.config.hidden_size, { key = rng.key(0, "heads") })
+    local heads = value_heads.new(N, task.config.hidden_size, { key = rng.key(0, "heads") })
     local tensors, rewards = {}, {}
     for i, pair in ipairs(model:named_parameters(true)) do
       if pair[1]:find("lora_B", 1, true) then
@@ -85,17 +89,17 @@ function iteration.setup(task, size)
     local path = dir .. "/moc.safetensors"
     assert(safetensors.save(path, tensors))
 
-    local parameters = lora.parameters(model)
-    table.move(heads:parameters(), 1, 4 * N, #parameters + 1, parameters)
     local start = {}
     for i = 1, 64 do
       start[i] = { i % 7 - 3, i % 5 - 2 }
     end
+    local actor = lm_actor.new { heads = heads,
+      policy = policy.new { model = model, tokenizer = task.tok, max_new_tokens = size.new_tokens } }
     local s = {
-      model = model, heads = heads, rewards = rewards, draws = draws, at = 0, seconds = {}, task = task,
-      actor = policy.new { model = model, tokenizer = task.tok, max_new_tokens = size.new_tokens },
-      control = Control.new(control_options(), N, grid, start), beta = kl_controller.adaptive { init_kl_coef = BETA, target = 6, horizon = 1200 },
-      opt = optim.adamw(parameters, { lr = LR }),
+      rewards = rewards, draws = draws, seconds = {}, actor = actor, control = Control.new(control_options(), N, grid, start),
+      beta = kl_controller.adaptive { init_kl_coef = BETA, target = 6, horizon = 1200 },
+      trainer = trainer.new { actor = actor, seed = 0, total = ENDLESS, rewards = rewards, options = { ppo_epochs = EPOCHS, lr = LR,
+        warmup = 0, lr_scheduler_type = "constant", gamma = GAMMA, lam = LAM } },
     }
     return { kind = "moc", config = model:config(), weights = path, rank = 16, alpha = 32, new_tokens = size.new_tokens,
       eos = task.tok:eos_id(), n_grid = #grid, draws = token_ids(draws), lr = LR, clip = CLIP, vf = VF, beta = BETA, gamma = GAMMA, lam = LAM,
@@ -109,64 +113,59 @@ local function clock(s, phase, from)
   return now
 end
 
+-- Euclidean norm of the gradients as they are
+local function norm_of(actor)
+  local list = {}
+  for i, pair in ipairs(actor:named_parameters()) do
+    list[i] = pair[2]
+  end
+  return optim.clip_grad_norm(list, math.huge)
+end
+
+-- What the peer needs to compute the first epoch's loss itself.
+local function keep(s, seen, e, batch, draw, combined, c, loss, policy_loss)
+  if e.epoch == 1 then
+    local f = s.rewards[1].f
+    local scores = tensor.no_grad(f.forward, f, draw.plain_ids, batch.ids)
+    seen.tokens, seen.old, seen.combined, seen.returns, seen.c = batch.ids:totable(), batch.old:totable(), combined:totable(), batch.value_targets:totable(),
+      c:totable()
+    seen.numbers = { policy_loss:item(), e.value_error:item(), e.entropy:item(), e.kl:sum():item() / batch.n, loss:item(), false,
+      scores:mean():item(), scores[1]:item() }
+  elseif e.epoch == 2 then -- the first epoch's gradients are still there
+    seen.numbers[6] = norm_of(s.actor)
+  end
+end
+
 --- One iteration. `seen` (or nil) receives what the peer needs to compute the first epoch's loss itself.
 function iteration.once(s, seen)
-  local scope <close> = tensor.scope()
-  local from = sys.now()
-  s.at = s.at + 1
-  local draw, model, heads = s.draws[(s.at - 1) % #s.draws + 1], s.model, s.heads
-  local texts = {}
-  for i, prompt in ipairs(draw.plain) do
-    texts[i] = preference.relabel(prompt, draw.prefs[i])
-  end
-  local responses, ids, old = s.actor:answer(texts, { key = rng.key(0, "rollout " .. s.at) })
-  from = clock(s, "rollout", from)
-
-  local raw = {}
-  for j, r in ipairs(s.rewards) do
-    for i, score in ipairs(reward.call(r.f, r.name, draw.plain, responses)) do
-      raw[i] = raw[i] or {}
-      raw[i][j] = score
+  local t, from = s.trainer, sys.now()
+  for n in t:iterations(1) do
+    local draw, texts = s.draws[(n - 1) % #s.draws + 1], {}
+    for i, prompt in ipairs(draw.plain) do
+      texts[i] = preference.relabel(prompt, draw.prefs[i])
     end
-  end
-  local R = s.control:observe(raw, draw.places)
-  from = clock(s, "scoring", from)
+    local batch = t:rollout(texts)
+    from = clock(s, "rollout", from)
 
-  local batch = transformer.pack(ids.prompts, ids.tokens)
-  local frozen = model:config().num_hidden_layers - 1
-  local stem = tensor.no_grad(model.forward, model, batch, { stop = frozen })
-  local function states(adapter)
-    return model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = stem, start = frozen })
-  end
-  local reference = tensor.no_grad(states, false)
-  local first_states = states(true)
-  local values = heads:forward(first_states:detach()):detach()
-  local adv, returns = ppo.gae(ppo.terminal(R, batch), values, batch.response_offsets, { gamma = GAMMA, lam = LAM })
-  adv = adv - adv:mean(1, true)
-  local solved = s.control:solve(adv, batch, draw.prefs, draw.places)
-  local combined = (adv * solved.w):sum(2)
-  from = clock(s, "advantages", from)
+    local R = s.control:observe(t:score(batch, draw.plain), draw.places)
+    from = clock(s, "scoring", from)
 
-  local last_kl
-  for epoch = 1, EPOCHS do
-    local hidden = epoch == 1 and first_states or states(true)
-    local logp, entropy, kl = nn.lm_head(hidden, model:head(), batch.targets, { hidden_ref = reference })
-    local surrogate, ratio, clipped = ppo.clip(logp, old, combined, CLIP)
-    local value_error = ppo.value_loss(heads:forward(hidden), returns)
-    local loss = surrogate:mean() + value_error * VF + (kl * solved.c):mean() * s.beta:value()
-    s.opt:zero_grad()
-    loss:backward()
-    local norm = s.opt:step { lr = LR, max_grad_norm = 1 }
-    last_kl = kl:sum():item() / #draw.plain
-    local shown = { surrogate:mean():item(), value_error:item(), clipped:mean():item(), (logp - old):square():mean():item(),
-      entropy:mean():item(), (ratio - 1):abs():max():item() }
-    if seen and epoch == 1 then
-      local scores = tensor.no_grad(s.rewards[1].f.forward, s.rewards[1].f, draw.plain_ids, ids.tokens)
-      seen.tokens, seen.old, seen.combined, seen.returns, seen.c = ids.tokens, old:totable(), combined:totable(), returns:totable(), solved.c:totable()
-      seen.numbers = { shown[1], shown[2], shown[5], last_kl, loss:item(), norm, scores:mean():item(), scores[1]:item() }
-    end
+    local adv = t:advantages(batch, segments.terminal(R, batch))
+    local problem = s.control:problem(adv, batch, draw.prefs, draw.places)
+    from = clock(s, "advantages", from)
+
+    local m = t:update(batch, function(e)
+      local solved = problem:solve(e.ratio, CLIP)
+      local surrogate, _, clipped = ppo.clip(e.logp, batch.old, solved.advantage, CLIP)
+      local policy_loss = surrogate:mean()
+      local loss = policy_loss + e.value_error * VF + (e.kl * solved.c):mean() * s.beta:value()
+      if seen then
+        keep(s, seen, e, batch, draw, solved.advantage, solved.c, loss, policy_loss)
+      end
+      return loss, { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
+    end)
+    s.beta:update(m["objective/kl"], batch.n)
   end
-  s.beta:update(last_kl, #draw.plain)
   clock(s, "update", from)
 end
 

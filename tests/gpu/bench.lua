@@ -4,12 +4,14 @@
 -- The shapes are Llama's. dtype is that of weights and activations, as transformer.new takes it.
 
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local minnorm = require "mocl.minnorm"
 local nn = require "mocl.nn.core"
 local optim = require "mocl.optim.core"
-local ppo = require "mocl.train.ppo"
+local ppo = require "mocl.method.ppo"
+local segments = require "mocl.segments"
+local value_heads = require "mocl.train.value_heads"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -151,7 +153,7 @@ end
 
 do
   local rows, N = shape.update, 2
-  local heads = ppo.value_heads(N, shape.config.hidden_size, { key = 8, device = o.device })
+  local heads = value_heads.new(N, shape.config.hidden_size, { key = 8, device = o.device })
   local list = lora.parameters(model)
   table.move(heads:parameters(), 1, 4 * N, #list + 1, list)
   local opt <close> = optim.adamw(list, { lr = 1e-5 })
@@ -177,11 +179,11 @@ do
     for i = 1, rows do
       R[i], prefs[i] = { math.sin(i), math.cos(i) }, { .5, .5 }
     end
-    local adv, returns = ppo.gae(ppo.terminal(R, batch), values, batch.response_offsets, { gamma = 1, lam = .95 })
+    local adv, returns = ppo.gae(segments.terminal(R, batch), values, batch.response_offsets, { gamma = 1, lam = .95 })
     adv = adv - adv:mean(1, true)
     adv:sum():item()
     phase "scoring"
-    local p, b = ppo.spread(prefs, batch), ppo.spread(R, batch)
+    local p, b = segments.spread(prefs, batch), segments.spread(R, batch)
     local v, w = (adv * p):sum(2), (adv * b):sum(2)
     local c = minnorm.two((v * v):sum():item(), (v * w):sum():item(), (w * w):sum():item())
     local combined = v * c + w * (1 - c)

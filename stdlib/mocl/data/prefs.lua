@@ -7,7 +7,7 @@ local core = require "mocl.data.core"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local options = require "mocl.options"
-local sorted_keys = require "mocl.run.config_text".sorted_keys
+local sorted_keys = require "mocl.options".sorted_keys
 
 local prefs = {}
 

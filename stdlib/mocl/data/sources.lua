@@ -15,10 +15,19 @@ local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 
 local sources = {}
+
+--- Rows for a recipe's schema.
+sources.OPTIONS = {
+  { "data", "", "directory of HH-RLHF files; empty: the embedded task" },
+  { "objectives", { "humor", "helpful" }, "names of the rewards, in the order of the weights" },
+  { "trade_off", "rising", "embedded task: worth of the k-th joke or tip", choices = { "rising", "equal", "diminishing" } },
+  { "documents", 8000, "texts for tokenizer and base model (embedded task)", min = 10 },
+  { "hh.prompt_chars", 260, "HH-RLHF: longer prompts are left out", min = 20 },
+}
 
 --- The objectives of a run: known names, or ones of the table `extra`, which the rewards file brings. Raises with the
 -- nearest name.

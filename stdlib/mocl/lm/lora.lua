@@ -12,6 +12,7 @@ local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
 local lora_config = require "mocl.lm.lora_config"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local transformer = require "mocl.lm.model"
 
@@ -150,7 +151,7 @@ local function attach(model, path, options_of, fill)
   if not filled then
     if before then
       model:add_lora(before)
-      assert(transformer.copy_parameters(model:named_parameters(name), kept, "adapter"))
+      assert(parameters.copy(model:named_parameters(name), kept, "adapter"))
     else
       model:delete_adapter(name)
     end
@@ -169,7 +170,7 @@ local function load_gguf(model, path, any_base, name)
     return nil, message, code
   end
   return attach(model, path, { modules = read.modules, name = name }, function()
-    return transformer.copy_parameters(model:named_parameters(name), read.tensors, path)
+    return parameters.copy(model:named_parameters(name), read.tensors, path)
   end)
 end
 
@@ -207,7 +208,7 @@ function lora.load(model, dir, opts)
     local plain, reason, which = adapter_tensors(file, tensors, model, name)
     local ok = plain
     if ok then
-      ok, reason, which = transformer.copy_parameters(model:named_parameters(name), plain, file)
+      ok, reason, which = parameters.copy(model:named_parameters(name), plain, file)
     end
     if ok and not any_base then
       ok, reason, which = check_base(model, file, meta.base_sha256, config.base_model_name_or_path)

@@ -1,5 +1,5 @@
---- mocl.lm.model: Llama-style decoders: making, loading and saving them (Hugging Face directories; GGUF files are
--- loaded alone).
+--- mocl.lm.model: transformers as a specification says: making, loading and saving them (Hugging Face directories of the
+-- families in mocl.lm.families; GGUF files of the Llama family).
 -- The model object, ragged batches and generation are C (mocl.transformer.core).
 --
 --   local transformer = require "mocl.lm.model"
@@ -7,154 +7,128 @@
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
 local core = require "mocl.transformer.core"
+local families = require "mocl.lm.families"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
 local model_config = require "mocl.lm.model_config"
 local model_files = require "mocl.lm.model_files"
-local model_keys = require "mocl.lm.model_keys"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local tensor = require "mocl.tensor"
 
-local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack, rows = core.rows }
 
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })
+-- model -> {family =, all =, bare =} of the files that it was loaded from
+local sources = setmetatable({}, { __mode = "k" })
 
---- Copies the tensors of `from` (name -> tensor) into the parameters of the same names; every parameter must be there
--- with its shape, and no tensor may be left over but those of which may_stay(name, tensor) is true. Returns true, or
--- nil, message.
-function transformer.copy_parameters(named, from, where, may_stay)
-  local missing, used = {}, {}
-  for _, pair in ipairs(named) do
-    local name, to = pair[1], pair[2]
-    local source = from[name]
-    if not source then
-      missing[#missing + 1] = name
-    else
-      local a, b = table.concat(source.shape, ","), table.concat(to.shape, ",")
-      if a ~= b then
-        return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(where, name, a, b), "FORMAT"
-      end
-      tensor.no_grad(to.copy_, to, source)
-      used[name] = true
-    end
-  end
-  if #missing > 0 then
-    return nil, ("%s: %d of %d tensors are missing, the first is '%s'"):format(where, #missing, #named, missing[1]), "FORMAT"
-  end
-  for name, t in pairs(from) do
-    if not used[name] and not (may_stay and may_stay(name, t)) then
-      return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(where, name), "FORMAT"
-    end
-  end
-  return true
+local ANY = { lm = true, encoder = true, classifier = true }
+local LOADS = { lm = true, encoder = true }
+
+local function shape_text(t)
+  return table.concat(t.shape, ",")
 end
 
 -- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
 -- memory than the files can fill.
-local function check_sizes(config, tensors, dir)
-  local heads, width = config.num_attention_heads, config.hidden_size
+local function check_sizes(read, tensors, dir, bare)
+  local config, family = read.config, read.family
   local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
   local wanted = {
-    { "model.embed_tokens.weight", config.vocab_size, width },
-    { last .. "self_attn.q_proj.weight", heads * (config.head_dim or width // heads), width },
-    { last .. "mlp.gate_proj.weight", config.intermediate_size, width },
+    { "model.embed_tokens.weight", config.vocab_size, config.hidden_size },
+    { last .. "self_attn.q_proj.weight", config.num_attention_heads * config.head_dim, config.hidden_size },
+    { last .. (config.mlp == "plain" and "mlp.up_proj.weight" or "mlp.gate_proj.weight"), config.intermediate_size, config.hidden_size },
   }
+  if config.positions == "learned" then
+    wanted[#wanted + 1] = { "model.embed_positions.weight", config.max_position_embeddings + (config.position_offset or 0),
+      config.hidden_size }
+  end
   for _, w in ipairs(wanted) do
-    local t = tensors[w[1]]
+    local t, name = families.tensor(family, tensors, w[1], bare)
     if not t then
-      return nil, ("%s: tensor '%s' is missing"):format(dir, w[1]), "FORMAT"
+      return nil, ("%s: tensor '%s' is missing"):format(dir, name), "FORMAT"
     elseif t.ndim ~= 2 or t.shape[1] ~= w[2] or t.shape[2] ~= w[3] then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%d,%d)"):format(dir, w[1], table.concat(t.shape, ","), w[2],
-        w[3]), "FORMAT"
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(tensors[name]),
+        families.shape(family, w[1], { w[2], w[3] })), "FORMAT"
     end
   end
   return true
 end
 
--- What a file may hold besides the parameters: buffers of old checkpoints, and the head once more where it is the
--- embedding.
-local function is_known_extra(config, tensors)
-  return function(name, t)
-    if name == "lm_head.weight" and config.tie_word_embeddings then
-      local embedding = tensors["model.embed_tokens.weight"]
-      return table.concat(t.shape, ",") == table.concat(embedding.shape, ",")
-        and tensor.no_grad(function() return (t:to("f32") - embedding:to("f32")):abs():max():item() end) == 0
-    end
-    return name:find "%.rotary_emb%.inv_freq$" ~= nil
+-- Whether a tensor that no parameter took may be in the file: buffers of old checkpoints, parts that a class without
+-- them passes over, and the head once more where it is the embedding.
+local function may_be_left(read, tensors, bare, name, t)
+  if name == "lm_head.weight" and read.config.tie_word_embeddings then
+    local embedding = families.tensor(read.family, tensors, "model.embed_tokens.weight", bare)
+    return shape_text(t) == shape_text(embedding)
+      and tensor.no_grad(function() return (t:to("f32") - embedding:to("f32")):abs():max():item() end) == 0
   end
+  for _, list in ipairs { { "%.rotary_emb%.inv_freq$" }, read.family.left_over or {},
+    read.class == "encoder" and read.family.left_over_of_encoder or {} } do
+    for _, pattern in ipairs(list) do
+      if name:find(pattern) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- Copies a family's tensors into the parameters of a model. others: names of further tensors that somebody else takes.
+local function fill(model, read, tensors, dir, bare, others)
+  local from, used, missing, named, quantised = {}, {}, {}, {}, {}
+  for _, pair in ipairs(model:named_parameters()) do
+    if pair[2].dtype == "i8" then
+      quantised[#quantised + 1] = pair
+    elseif not (pair[1]:find "%.SCB$" and model:quantization()) then
+      named[#named + 1] = pair
+    end
+  end
+  for _, pair in ipairs(quantised) do
+    local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
+    used[theirs] = true
+    if not t then
+      return nil, ("%s: tensor '%s' is missing"):format(dir, theirs), "FORMAT"
+    end
+    local set, why = pcall(model.set_weight, model, (pair[1]:gsub("%.weight$", "")), t)
+    if not set then
+      return nil, ("%s: tensor '%s': %s"):format(dir, theirs, why), "FORMAT"
+    end
+    if t == tensors[theirs] then
+      t:release() -- its bytes are not needed any more
+    end
+  end
+  for _, pair in ipairs(named) do
+    local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
+    used[theirs] = true
+    if not t then
+      missing[#missing + 1] = theirs
+    elseif shape_text(t) ~= shape_text(pair[2]) then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(tensors[theirs]),
+        families.shape(read.family, pair[1], pair[2].shape)), "FORMAT"
+    end
+    from[pair[1]] = t
+  end
+  if #missing > 0 then
+    return nil, ("%s: %d of %d tensors are missing, the first is '%s'"):format(dir, #missing, #named, missing[1]), "FORMAT"
+  end
+  for name, t in pairs(tensors) do
+    if not used[name] and not others[name] and not may_be_left(read, tensors, bare, name, t) then
+      return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(dir, name), "FORMAT"
+    end
+  end
+  return parameters.copy(named, from, dir)
 end
 
 -- The format of linear layers that the options of load ask for, or nil.
 local function quantization_of(opts)
   if opts.load_in_8bit and opts.quantization and opts.quantization ~= "int8" then
-    error(("load: load_in_8bit and quantization = '%s' contradict each other"):format(tostring(opts.quantization)), 3)
+    error(("load: load_in_8bit and quantization = '%s' contradict each other"):format(tostring(opts.quantization)), 4)
   end
   return opts.load_in_8bit and "int8" or opts.quantization
-end
-
--- A model whose linear layers are quantised one by one as they are read: no more than one of them is there in floats. (The
--- first read takes what is no linear layer, and those by which check_sizes knows the model's.)
-local function load_quantized(dir, config, opts, quantization)
-  local linear = {}
-  local function is_linear(name)
-    return name:find "^model%.layers%.%d+%.[%w_]+%.[%w_]+_proj%.weight$" ~= nil
-  end
-  local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
-  local sizes = { [last .. "self_attn.q_proj.weight"] = true, [last .. "mlp.gate_proj.weight"] = true }
-  local tensors, message, code = model_files.load(dir, { device = opts.device, only = function(name)
-    linear[name] = is_linear(name) or nil
-    return not linear[name] or sizes[name] == true
-  end })
-  if not tensors then
-    return nil, message, code
-  end
-  local ok
-  ok, message, code = check_sizes(config, tensors, dir)
-  if not ok then
-    return nil, message, code
-  end
-  local model = core.new(config, { device = opts.device, dtype = opts.dtype, quantization = quantization, empty = true })
-  local may_stay, plain = is_known_extra(config, tensors), {}
-  local parts = {} -- names of linear layers, in order
-  for _, pair in ipairs(model:named_parameters()) do
-    local layer = pair[1]:match "^(model%.layers%.%d+%.[%w_]+%.[%w_]+_proj)%."
-    if not layer or pair[1]:find "%.bias$" then
-      plain[#plain + 1] = pair
-    elseif parts[#parts] ~= layer then
-      parts[#parts + 1] = layer
-    end
-  end
-  for name in pairs(sizes) do
-    tensors[name] = nil
-  end
-  ok, message, code = transformer.copy_parameters(plain, tensors, dir, may_stay)
-  if not ok then
-    return nil, message, code
-  end
-  tensors = nil
-  for _, layer in ipairs(parts) do
-    local name = layer .. ".weight"
-    local one, reason, kind = model_files.load(dir, { device = opts.device, only = function(other) return other == name end })
-    if not one then
-      return nil, reason, kind
-    elseif not one[name] then
-      return nil, ("%s: tensor '%s' is missing"):format(dir, name), "FORMAT"
-    end
-    local set, why = pcall(model.set_weight, model, layer, one[name])
-    if not set then
-      return nil, ("%s: tensor '%s': %s"):format(dir, name, why), "FORMAT"
-    end
-    one[name]:release()
-    linear[name] = nil
-  end
-  local left = next(linear)
-  if left then
-    return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(dir, left), "FORMAT"
-  end
-  return model
 end
 
 -- Raises where the model's files would not be its weights.
@@ -162,6 +136,36 @@ local function refuse_quantized(model, what)
   if model:quantization() then
     error(("%s: the linear layers are %s; model:dequantize() makes %s of them"):format(what, model:quantization(), model:dtype()), 3)
   end
+end
+
+--- transformer.from_files(dir, opts, wanted, others) -> model, read, tensors | fail: what load does with a directory. wanted: as
+-- model_config.check's. others(read, tensors, bare) -> name -> true: tensors that the caller takes.
+function transformer.from_files(dir, opts, wanted, others)
+  local read, message, code = model_config.read(dir, wanted)
+  if not read then
+    return nil, message, code
+  end
+  local tensors
+  tensors, message, code = model_files.load(dir, { device = opts.device })
+  if not tensors then
+    return nil, message, code
+  end
+  tensors = families.rename(read.family, tensors)
+  local bare = families.is_bare(read.family, tensors)
+  local ok
+  ok, message, code = check_sizes(read, tensors, dir, bare)
+  if not ok then
+    return nil, message, code
+  end
+  local model = core.new(read.config, {
+    device = opts.device, dtype = opts.dtype, init = false, quantization = quantization_of(opts),
+  })
+  ok, message, code = fill(model, read, tensors, dir, bare, others and others(read, tensors, bare) or {})
+  if not ok then
+    return nil, message, code
+  end
+  ends[model], sources[model] = read.eos, { family = read.family, all = read.all, bare = bare }
+  return model, read, tensors
 end
 
 --- transformer.load(dir, {device="cpu", dtype="f32", quantization=nil, load_in_8bit=false}) -> model, config | fail. Weights in f32, bf16 or f16 become
@@ -179,36 +183,10 @@ function transformer.load(dir, opts)
     ends[model] = found.eos
     return model, found.all
   end
-  local read, message, code = model_config.read(dir)
-  if not read then
-    return nil, message, code
+  local model, read, code = transformer.from_files(dir, opts, LOADS)
+  if not model then
+    return nil, read, code
   end
-  local quantization = quantization_of(opts)
-  if quantization then
-    local model, reason, kind = load_quantized(dir, read.config, opts, quantization)
-    if not model then
-      return nil, reason, kind
-    end
-    ends[model] = read.eos
-    return model, read.all
-  end
-  local tensors
-  tensors, message, code = model_files.load(dir, { device = opts.device })
-  if not tensors then
-    return nil, message, code
-  end
-  local ok
-  ok, message, code = check_sizes(read.config, tensors, dir)
-  if not ok then
-    return nil, message, code
-  end
-  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype })
-  local may_stay = is_known_extra(read.config, tensors)
-  ok, message, code = transformer.copy_parameters(model:named_parameters(), tensors, dir, may_stay)
-  if not ok then
-    return nil, message, code
-  end
-  ends[model] = read.eos
   return model, read.all
 end
 
@@ -222,26 +200,67 @@ local function same_list(a, b)
   return (a and table.concat(a, ",")) == (b and table.concat(b, ","))
 end
 
--- Whether two configurations are the same, or false and the first key that differs.
+local function same_value(a, b)
+  if type(a) ~= "table" or type(b) ~= "table" then
+    return a == b
+  end
+  for k, v in pairs(a) do
+    if b[k] ~= v then
+      return false
+    end
+  end
+  return #a == #b
+end
+
+-- Whether two configurations are the same, or false and the first key by name that differs.
 local function same_config(a, b)
-  for _, key in ipairs(model_keys.SHAPE) do
-    if a[key] ~= b[key] then
+  local names, seen = {}, {}
+  for _, t in ipairs { a, b } do
+    for key in pairs(t) do
+      names[#names + 1] = not seen[key] and key or nil
+      seen[key] = true
+    end
+  end
+  table.sort(names)
+  for _, key in ipairs(names) do
+    if not same_value(a[key], b[key]) then
       return false, key
     end
   end
   return true
 end
 
--- The text of config.json for a model, and the ids that end its answers or nil. Raises where `extra` would make the
--- files another model.
+-- The config.json of a Llama for a specification, or nil where it is no Llama: with some of its biases, say.
+local function as_llama(shape)
+  local config, biases = {}, {}
+  for key, value in pairs(shape) do
+    config[key] = value
+  end
+  for _, name in ipairs(shape.biases or {}) do
+    biases[name] = true
+  end
+  config.biases = nil
+  config.model_type, config.architectures = "llama", { "LlamaForCausalLM" }
+  config.hidden_act = ({ gelu_tanh = "gelu_new" })[shape.hidden_act] or shape.hidden_act or "silu"
+  config.attention_bias, config.mlp_bias = biases.q_proj or false, biases.gate_proj or false
+  local ok, read = pcall(model_config.check, "config.json", json.decode(json.encode(config)))
+  return ok and read and same_config(read.config, shape) and config or nil
+end
+
+-- The text of config.json for a model, the ids that end its answers or nil, and its family. Raises where `extra` would make
+-- the files another model.
 local function config_text(model, path, extra)
-  local shape = model:config()
-  local config = model:config()
-  config.model_type = "llama"
-  config.architectures = { "LlamaForCausalLM" }
-  config.hidden_act = "silu"
-  config.attention_bias = false
-  config.mlp_bias = false
+  local shape, source = model:config(), sources[model]
+  local config, family = as_llama(shape), families.by_type.llama
+  if not config and not source then
+    error("transformer.save: no family of Hugging Face's is known that has this specification", 3)
+  elseif not config then
+    config, family = {}, source.family
+    for key, value in pairs(source.all) do
+      config[key] = value
+    end
+    config.dtype = nil
+  end
   config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
   if ends[model] then
     local list = ends[model]
@@ -251,7 +270,7 @@ local function config_text(model, path, extra)
     config[k] = v
   end
   local text = json.encode(config, { indent = 2 }) .. "\n"
-  local again, message = model_config.check(path, json.decode(text))
+  local again, message = model_config.check(path, json.decode(text), ANY)
   local same, key = false, nil
   if again then
     same, key = same_config(again.config, shape)
@@ -259,7 +278,7 @@ local function config_text(model, path, extra)
   if not same then
     error("transformer.save: with these extra keys the files would not be this model: " .. (message or key .. " differs"), 3)
   end
-  return text, again.eos
+  return text, again.eos, family
 end
 
 -- generation_config.json would replace the ids that end an answer, so an old one is brought into line.
@@ -278,11 +297,8 @@ end
 function transformer.save(model, dir, extra)
   refuse_quantized(model, "transformer.save")
   local path = fs.join(dir, "config.json")
-  local text, eos = config_text(model, path, extra)
-  local tensors = {}
-  for _, pair in ipairs(model:named_parameters()) do
-    tensors[pair[1]] = pair[2]
-  end
+  local text, eos, family = config_text(model, path, extra)
+  local tensors = tensor.no_grad(families.back, family, model:named_parameters(), sources[model] and sources[model].bare)
   local ok, message, code = finite.tensors(tensors, dir)
   if not ok then
     return nil, message, code
@@ -298,7 +314,7 @@ function transformer.save(model, dir, extra)
   -- the old config.json may stay until the end only where it says the same of the new weights
   local before = nil
   if fs.exists(path) then
-    local old = model_config.read(dir)
+    local old = model_config.read(dir, ANY)
     if not old or not same_config(old.config, model:config()) or eos and not same_list(old.eos, eos) then
       before = function()
         return fs.remove(path)
@@ -322,8 +338,8 @@ end
 -- BF16 or Q8_0. metadata: a list of further keys as in gguf.save, such as those of a tokenizer. A model with an adapter
 -- raises: it must be merged first.
 function transformer.save_gguf(model, path, opts)
-  opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
   refuse_quantized(model, "save_gguf")
+  opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
   return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
 
@@ -349,14 +365,14 @@ end
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
   local copy = core.new(model:config(), {
-    device = model:device(), dtype = model:dtype(), quantization = model:quantization(), empty = true,
+    device = model:device(), dtype = model:dtype(), init = false, quantization = model:quantization(),
   })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]
   end
-  assert(transformer.copy_parameters(copy:named_parameters(), from, "clone"))
-  ends[copy] = ends[model]
+  assert(parameters.copy(copy:named_parameters(), from, "clone"))
+  ends[copy], sources[copy] = ends[model], sources[model]
   return copy
 end
 

@@ -5,128 +5,47 @@ local core = require "mocl.transformer.core"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local keys = require "mocl.keys"
+local families = require "mocl.lm.families"
 local model_keys = require "mocl.lm.model_keys"
+local reader = require "mocl.lm.families.reader"
+local rope = require "mocl.lm.families.rope"
 
 local model_config = {}
 
-local given, refuse, show = keys.given, keys.refuse, keys.show
+local given, refuse = keys.given, keys.refuse
 
-local function contradiction(path, a, x, b, y, cure)
-  return nil, ("%s: %s = %s contradicts %s = %s; %s"):format(path, a, show(x), b, show(y), cure), "FORMAT"
-end
+-- ---- classes ----
 
--- ---- rotary embedding ----
-
--- The base that a table of rotary parameters asks for, or nil where it names none; false, message, code where it asks
--- for another kind of embedding.
-local function rope_table(path, key, t)
-  if type(t) ~= "table" then
-    return false, select(2, refuse(path, key, t, "an object or null")), "FORMAT"
-  elseif next(t) == nil then
-    return nil
-  end
-  local kind = given(t.rope_type) and t.rope_type or t.type
-  if given(t.type) and given(t.rope_type) and t.type ~= t.rope_type then
-    return false, select(2, contradiction(path, key .. ".type", t.type, key .. ".rope_type", t.rope_type,
-      "transformers 4 takes the first and 5 the second; keep one")), "FORMAT"
-  end
-  if given(kind) and kind ~= "default" then
-    return false, select(2, refuse(path, key .. ".rope_type", kind, "default")), "FORMAT"
-  end
-  local ok, message, code = keys.check(path, t, model_keys.ROPE, key .. ".")
-  if not ok then
-    return false, message, code
-  end
-  if not given(kind) then
-    for name in pairs(t) do
-      if name ~= "rope_theta" and given(t[name]) then
-        return false, ("%s: %s has no rope_type, which %s needs; write \"rope_type\": \"default\" if it is the plain embedding")
-          :format(path, key, name), "FORMAT"
-      end
-    end
-  end
-  if not given(t.rope_theta) then
-    return nil
-  elseif type(t.rope_theta) ~= "number" then
-    return false, select(2, refuse(path, key .. ".rope_theta", t.rope_theta, "a number")), "FORMAT"
-  end
-  return t.rope_theta
-end
-
--- The base of the rotary embedding. transformers 5 has rope_parameters with all in it; 4 has rope_theta at the top and
--- rope_scaling, of which 5 reads a rope_theta inside too and 4 does not.
-local function rope_theta(path, all, default)
-  local top = all.rope_theta
-  local top_length = all.original_max_position_embeddings
-  if given(top) and type(top) ~= "number" then
-    return refuse(path, "rope_theta", top, "a number")
-  end
-  local theta, from = nil, nil
-  for _, key in ipairs { "rope_parameters", "rope_scaling" } do
-    if given(all[key]) then
-      local inside, message, code = rope_table(path, key, all[key])
-      if inside == false then
-        return nil, message, code
-      end
-      local length = all[key].original_max_position_embeddings
-      if given(length) and given(top_length) and length ~= top_length then
-        return contradiction(path, "original_max_position_embeddings", top_length, key .. ".original_max_position_embeddings",
-          length, "transformers 4 and 5 compute two models from it; keep the right one")
-      end
-      if inside and theta and inside ~= theta then
-        return contradiction(path, from, theta, key .. ".rope_theta", inside, "keep the right one")
-      elseif inside then
-        theta, from = inside, key .. ".rope_theta"
-      end
-      if inside and given(top) and inside ~= top then
-        return contradiction(path, key .. ".rope_theta", inside, "rope_theta", top,
-          "transformers 4 and 5 compute two models from it; keep the right one")
-      elseif inside and key == "rope_scaling" and not given(top) and not given(all.rope_parameters) and inside ~= default then
-        return contradiction(path, key .. ".rope_theta", inside, "the rope_theta that is missing", default,
-          "transformers 5 takes the first and 4 the second; write the right one as rope_theta")
-      end
-    end
-  end
-  return theta or given(top) and top or default
-end
-
--- ---- windows and layers ----
-
--- A window at least as long as the context hides nothing.
-local function check_window(path, all, config, default)
-  local window, name = all.sliding_window, "sliding_window"
-  if window == nil and default then
-    window, name = default, "sliding_window, which is missing and means"
-  end
-  if given(window) and not (math.type(window) == "integer" and window >= config.max_position_embeddings) then
-    return refuse(path, name, window, "null, or at least max_position_embeddings")
-  end
-  local types = all.layer_types
-  if given(types) then
-    local plain = type(types) == "table"
-    for _, kind in pairs(plain and types or {}) do
-      plain = plain and kind == "full_attention"
-    end
-    if not plain then
-      return refuse(path, "layer_types", types, "full_attention in every layer")
-    end
-  end
-  return true
-end
-
-local function check_architectures(path, all)
-  local list = all.architectures
+-- What the class in `architectures` is, of those that are wanted: "lm" where none is named.
+local function class_of(r, family, wanted)
+  local list = r.all.architectures
   if not given(list) then
-    return true
+    return wanted.lm and "lm" or wanted.encoder and "encoder" or nil, family.classes
   end
-  local known = type(list) == "table"
-  for _, name in pairs(known and list or {}) do
-    known = known and model_keys.ARCHITECTURES[name] or false
+  local names, kind, name = {}, nil, nil
+  for known, what in pairs(family.classes) do
+    local word = type(what) == "table" and "classifier" or what
+    if wanted[word] then
+      names[#names + 1] = known
+    end
   end
-  if not known then
-    return refuse(path, "architectures", list, "LlamaForCausalLM, MistralForCausalLM")
+  table.sort(names)
+  for _, one in pairs(type(list) == "table" and list or {}) do
+    local what = family.classes[one]
+    local word = type(what) == "table" and "classifier" or what
+    if not what or not wanted[word] then
+      local cure = table.concat(names, ", ")
+      if word == "classifier" then
+        cure = cure .. "; mocl.lm.classifier loads models with a head for classification"
+      end
+      r:refuse("architectures", list, cure ~= "" and cure or "no class of this family")
+    end
+    kind, name = what, one
   end
-  return true
+  if not kind then
+    r:refuse("architectures", list, table.concat(names, ", "))
+  end
+  return kind, name
 end
 
 -- ---- ends of answers ----
@@ -159,48 +78,82 @@ end
 
 -- ---- the files ----
 
---- model_config.check(path, all) -> {config =, all =, eos =} | fail: what config.json at `path`, decoded as `all`,
--- asks for. config: all keys of transformer.new; eos: list of the ids that end an answer, or nil where it does not
--- say.
-function model_config.check(path, all)
-  local lists, defaults = model_keys.CONFIG[all.model_type], model_keys.DEFAULTS[all.model_type]
-  if not lists then
-    return refuse(path, "model_type", all.model_type, "llama, mistral")
-  end
-  local ok, message, code = keys.check(path, all, lists)
-  if not ok then
-    return nil, message, code
-  end
+local LM = { lm = true }
+
+-- The sizes of a family's config.json under the names of transformer.new.
+local function shape_of(r, family)
   local config = {}
-  for _, key in ipairs(model_keys.SHAPE) do
-    if given(all[key]) then
-      config[key] = all[key]
-    elseif all[key] == nil or key ~= "num_key_value_heads" then -- null: as many as there are heads
-      config[key] = defaults[key]
+  for key, theirs in pairs(family.shape) do
+    local value = r.all[theirs]
+    if given(value) then
+      config[key] = value
+    elseif value == nil or key ~= "num_key_value_heads" then -- null: as many as there are heads
+      config[key] = r.defaults[theirs]
     end
   end
-  config.rope_theta, message, code = rope_theta(path, all, defaults.rope_theta)
-  if not config.rope_theta then
-    return nil, message, code
+  return config
+end
+
+-- What the tables of families count with; sizes that are integers and cannot be are named by core.check.
+local function check_counts(r, family, config)
+  for _, key in ipairs { "max_position_embeddings", "num_hidden_layers", "hidden_size", "num_attention_heads" } do
+    if math.type(config[key]) ~= "integer" then
+      r:refuse(family.shape[key], config[key], "an integer")
+    end
   end
-  local fits, why = pcall(core.check, config)
+  for _, key in ipairs { "num_hidden_layers", "num_attention_heads" } do
+    if config[key] < 1 or config[key] > 4096 then
+      r:refuse(family.shape[key], config[key], "1 .. 4096")
+    end
+  end
+end
+
+-- What check does, where a value that is refused ends it.
+local function check(path, all, wanted)
+  local family = families.by_type[all.model_type]
+  local r = reader.new(path, all, family and family.defaults)
+  if not family then
+    r:refuse("model_type", all.model_type, families.names())
+  end
+  local ok, message, code = keys.check(path, all, family.keys)
+  if not ok then
+    r.fail(nil, message, code)
+  end
+  local config = shape_of(r, family)
+  check_counts(r, family, config)
+  family.spec(r, config)
+  local class, name = class_of(r, family, wanted)
+  if type(class) == "table" then
+    config.head, config.tie_word_embeddings = "none", nil
+  end
+  local scaling = r.scaling
+  local fits, normal = pcall(core.check, config)
+  if fits and scaling then
+    rope.apply(config, scaling)
+    fits, normal = pcall(core.check, config)
+  end
   if not fits then
-    return nil, path .. ": " .. why, "FORMAT"
+    r.fail(nil, path .. ": " .. normal)
   end
-  config.num_key_value_heads = config.num_key_value_heads or config.num_attention_heads
-  config.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-  for _, check in ipairs { check_architectures, check_window } do
-    ok, message, code = check(path, all, config, defaults.sliding_window)
-    if not ok then
-      return nil, message, code
-    end
+  return { config = normal, all = all, family = family, class = class, class_name = name }
+end
+
+--- model_config.check(path, all, wanted) -> {config =, all =, eos =, family =, class =, class_name =} | fail: what config.json at
+-- `path`, decoded as `all`, asks for. config: the keys of transformer.new, as model:config() gives them; eos: list of the ids that
+-- end an answer, or nil where it does not say; class: "lm", "encoder" or a head (mocl.lm.families). wanted: {lm=, encoder=,
+-- classifier=}, the kinds of classes that are not refused; nil: lm alone.
+function model_config.check(path, all, wanted)
+  local read, message, code = reader.try(check, path, all, wanted or LM)
+  if not read then
+    return nil, message, code
   end
   local eos
-  eos, message, code = eos_ids(path, all, config.vocab_size)
+  eos, message, code = eos_ids(path, all, read.config.vocab_size)
   if eos == false then
     return nil, message, code
   end
-  return { config = config, all = all, eos = eos }
+  read.eos = eos
+  return read
 end
 
 --- model_config.generation(dir, vocab) -> {all =, eos =} or false where there is no generation_config.json | fail.
@@ -226,14 +179,14 @@ function model_config.generation(dir, vocab)
   return { all = all, eos = eos or {} }
 end
 
---- model_config.read(dir) -> {config =, all =, eos =} | fail, as model_config.check. generation_config.json, where it
+--- model_config.read(dir, wanted) -> {config =, all =, eos =, ...} | fail, as model_config.check. generation_config.json, where it
 -- exists, replaces what config.json says of the ends of answers, also where it names none, as in transformers.
-function model_config.read(dir)
+function model_config.read(dir, wanted)
   local path = fs.join(dir, "config.json")
   local all, message, code = keys.load(path)
   local read = nil
   if all then
-    read, message, code = model_config.check(path, all)
+    read, message, code = model_config.check(path, all, wanted)
   end
   if not read then
     return nil, message, code

@@ -1,5 +1,5 @@
---- mocl.lm.model_keys: what the keys of config.json and generation_config.json mean for a decoder of the Llama family. The
--- lists are those of mocl.keys; docs/reference/compatibility.md has them as a table.
+--- mocl.lm.model_keys: what the keys of config.json and generation_config.json mean in every family. The lists are those of
+-- mocl.keys; docs/reference/compatibility.md has them as a table. What is a family's own: mocl.lm.families.
 
 local keys = require "mocl.keys"
 
@@ -9,31 +9,12 @@ local EMPTY = keys.EMPTY
 local NOT_READ = "transformers does not read it for this family"
 local OUTPUTS = "which results a call of transformers returns"
 local SPEED = "how transformers computes, not what"
-local HEAD = "for heads that this model does not have"
+local HEAD = "for heads that this model does not have, or the names of what one says"
 local SAMPLING = "a default of transformers' generate; mocl's options say how to sample"
 local ASSISTANT = "assisted generation draws from the same distribution"
 local BEAMS = "for beam search alone"
+local TRAINING = "training in transformers alone; adapters have their own dropout here"
 local NOTE = "a note of the program that wrote the file"
-
---- Sizes and numbers that a configuration may leave out: the defaults of the family in transformers 4.57 and 5.24. A
--- default that is another key's value stands under its name.
-model_keys.DEFAULTS = {
-  llama = {
-    vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, num_hidden_layers = 32, num_attention_heads = 32,
-    max_position_embeddings = 2048, rms_norm_eps = 1e-6, rope_theta = 10000.0, tie_word_embeddings = false,
-  },
-  mistral = {
-    vocab_size = 32000, hidden_size = 4096, intermediate_size = 14336, num_hidden_layers = 32, num_attention_heads = 32,
-    num_key_value_heads = 8, max_position_embeddings = 131072, rms_norm_eps = 1e-6, rope_theta = 10000.0,
-    tie_word_embeddings = false, sliding_window = 4096,
-  },
-}
-
---- The keys of mocl's own configuration, which have the same names.
-model_keys.SHAPE = {
-  "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-  "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
-}
 
 local function merged(...)
   local out = {}
@@ -78,20 +59,20 @@ model_keys.GENERATION = {
 
 local CONFIG_NEUTRAL = merged(GENERATION_NEUTRAL, {
   add_cross_attention = { false }, alibi = { false }, attention_multiplier = {}, compression_config = {},
-  embedding_multiplier = { 1 }, hidden_act = { "silu", "swish" }, is_encoder_decoder = { false }, logit_scale = { 1 },
+  embedding_multiplier = { 1 }, is_encoder_decoder = { false }, logit_scale = { 1 },
   logits_scaling = { 1 }, no_rope_layers = { EMPTY }, num_experts = { 0 }, num_local_experts = { 0 }, partial_rotary_factor = { 1 },
   pruned_heads = { EMPTY }, qk_layernorm = { false }, quantization_config = {}, residual_multiplier = { 1 },
   rotary_pct = { 1 }, tie_encoder_decoder = { false }, use_qk_norm = { false },
 })
 
 local CONFIG_WITHOUT_EFFECT = merged(GENERATION_WITHOUT_EFFECT, {
-  attention_dropout = "training in transformers alone; adapters have their own dropout here",
+  attention_dropout = TRAINING,
   auto_map = "code of another program, which is not run", chunk_size_feed_forward = SPEED, classifier_dropout = HEAD,
   classifier_activation = HEAD, dtype = "the files say how weights are stored, the option dtype how they are held",
   torch_dtype = "the files say how weights are stored, the option dtype how they are held", finetuning_task = HEAD,
-  gradient_checkpointing = SPEED, id2label = HEAD, initializer_range = "for random weights", is_decoder = NOT_READ,
+  gradient_checkpointing = SPEED, initializer_range = "for random weights", is_decoder = NOT_READ,
   is_llama_config = NOTE, label2id = HEAD, max_sequence_length = NOT_READ, max_window_layers = NOT_READ,
-  model_max_length = "the tokenizer's", num_labels = HEAD, prefix = "for a pipeline of transformers",
+  model_max_length = "the tokenizer's", prefix = "for a pipeline of transformers",
   pretraining_tp = "the order of partial sums", problem_type = HEAD, return_dict = OUTPUTS, rope_interleaved = NOT_READ,
   sep_token_id = "the tokenizer has it", task_specific_params = "for a pipeline of transformers", tf_legacy_loss = SPEED,
   tokenizer_class = "the tokenizer's files say", torchscript = SPEED, unsloth_fixed = NOTE, unsloth_version = NOTE,
@@ -101,35 +82,32 @@ local CONFIG_WITHOUT_EFFECT = merged(GENERATION_WITHOUT_EFFECT, {
   transformers_weights = NOTE, mask_token_id = "the tokenizer has it", cls_token_id = "the tokenizer has it",
 })
 
--- what the reader of config.json looks at itself
-local HONOURED = {
-  "architectures", "eos_token_id", "layer_types", "model_type", "original_max_position_embeddings", "rope_parameters",
-  "rope_scaling", "sliding_window", table.unpack(model_keys.SHAPE),
-}
+-- what the reader of config.json looks at itself, whatever the family
+local HONOURED = { "architectures", "eos_token_id", "hidden_act", "id2label", "model_type", "num_labels" }
 
---- config.json by model_type. Llama has biases where the keys ask for them; Mistral has none and does not read the
--- keys.
-model_keys.CONFIG = {
-  llama = {
-    honoured = HONOURED, without_effect = CONFIG_WITHOUT_EFFECT,
-    neutral = merged(CONFIG_NEUTRAL, { attention_bias = { false }, mlp_bias = { false } }),
-  },
-  mistral = {
-    honoured = HONOURED, neutral = CONFIG_NEUTRAL,
-    without_effect = merged(CONFIG_WITHOUT_EFFECT, { attention_bias = NOT_READ, mlp_bias = NOT_READ }),
-  },
-}
+--- model_keys.lists{honoured=, neutral=, without_effect=} -> the lists of a family: those of every family with its own
+-- in place of theirs.
+function model_keys.lists(own)
+  local lists = { honoured = {}, neutral = merged(CONFIG_NEUTRAL), without_effect = merged(CONFIG_WITHOUT_EFFECT) }
+  local function take(key, list, value)
+    lists.neutral[key], lists.without_effect[key] = nil, nil
+    list[key] = value
+  end
+  for key, values in pairs(own.neutral or {}) do
+    take(key, lists.neutral, values)
+  end
+  for key, reason in pairs(own.without_effect or {}) do
+    take(key, lists.without_effect, reason)
+  end
+  for _, list in ipairs { HONOURED, own.honoured } do
+    for _, key in ipairs(list) do
+      take(key, {}, nil)
+      lists.honoured[#lists.honoured + 1] = key
+    end
+  end
+  return lists
+end
 
---- Classes of transformers whose weights are those of the decoder with a language-model head.
-model_keys.ARCHITECTURES = {
-  LlamaForCausalLM = true, LLaMAForCausalLM = true, MistralForCausalLM = true,
-}
-
---- rope_parameters and rope_scaling of rope_type "default"
-model_keys.ROPE = {
-  honoured = { "rope_theta", "rope_type", "type" },
-  neutral = { factor = { 1 }, attention_factor = { 1 }, partial_rotary_factor = { 1 } },
-  without_effect = { original_max_position_embeddings = "for other types" },
-}
+model_keys.merged, model_keys.NOT_READ, model_keys.TRAINING = merged, NOT_READ, TRAINING
 
 return model_keys

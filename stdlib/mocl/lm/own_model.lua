@@ -9,12 +9,20 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local gguf_model = require "mocl.lm.gguf_model"
 local model_config = require "mocl.lm.model_config"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
 local tokenizer = require "mocl.tokenizer"
 
 local own_model = {}
+
+--- Rows for a recipe's schema.
+own_model.OPTIONS = {
+  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained" },
+  { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's own", alias = "tokenizer" },
+  { "prompts", "", "with init and rewards: file of prompts, one a line, or objects with a \"prompt\" in a .jsonl" },
+  { "sft.data", "", "a .jsonl file of {prompt, response} to train the SFT model on; with prompts and without it none is trained" },
+}
 
 local function fail(fmt, ...)
   error(fmt:format(...), 0)

@@ -2,17 +2,17 @@
 -- of preferences.
 
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
 local options = require "mocl.options"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
-local running = require "mocl.train.running"
+local running = require "mocl.method.running"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
 
-local policy = {}
+local policy = { normalize = running.normalize }
 
 local Policy = {}
 Policy.__index = Policy
@@ -51,24 +51,32 @@ local function ends(self)
   return list
 end
 
---- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
+-- ids of answers as lists, made where somebody reads the field
+local IDS = { __index = function(ids, key)
+  local rows = (key == "prompts" or key == "tokens") and ids.rows[key]
+  if rows then
+    ids[key] = rows:totable()
+    return ids[key]
+  end
+end }
+
+--- policy:answer(texts, {key=, adapter=true}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and ids.rows.tokens
+-- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
+-- answers came to their end.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
   options.check("answer", o, { "key" }, { "adapter" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
-  local prompts = self:encode(texts)
+  local prompts = lm.prompts(self.tokenizer, texts)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
     eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter,
+    adapter = o.adapter, ragged = true,
   })
-  local responses = {}
-  for i, ids in ipairs(g.tokens) do
-    responses[i] = self.tokenizer:decode(ids)
-  end
-  return responses, { prompts = prompts, tokens = g.tokens, finished = g.finished }, logp
+  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
+  return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
 
 local function is_number(x)
@@ -92,17 +100,11 @@ function Policy:measure(o)
       texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
     end
     local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
-    local scores = {}
-    for j, r in ipairs(o.rewards) do
-      scores[j] = reward.call(r.f, r.name, plain, responses)
-    end
+    local raw, lengths = reward.table(o.rewards, plain, responses), ids.rows.tokens:lengths()
     for i, response in ipairs(responses) do
-      local row = {}
-      for j = 1, #scores do
-        row[j] = scores[j][i]
-      end
+      local row = raw[i]
       rows[#rows + 1] = row
-      length = length + #ids.tokens[i]
+      length = length + lengths[i]
       if #sample < (o.samples or 3) then
         sample[#sample + 1] = { prompt = plain[i], response = response, rewards = row }
       end
@@ -148,17 +150,6 @@ function Policy:measure_all(preferences, o)
     end
   end
   return list
-end
-
---- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
--- objective that did not vary then have no unit but their own, and stay as they are.
-function policy.normalize(row, statistics)
-  local out = {}
-  for j, x in ipairs(row) do
-    local unit, varies = running.unit(statistics.mean[j], statistics.std[j])
-    out[j] = varies and (x - statistics.mean[j]) / unit + 1 or x
-  end
-  return out
 end
 
 --- policy.constant(statistics) -> list of false, or true for objectives that did not vary; nil where all did.

@@ -6,15 +6,16 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local on_error = require "mocl.on_error"
 local options = require "mocl.options"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 local text_core = require "mocl.data.core"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local reward = {}
@@ -60,33 +61,71 @@ function Model:encode(prompts, responses)
   return p, r
 end
 
---- Scores [n] (a tensor with history) of encoded pairs.
-function Model:forward(prompts, responses)
-  local batch = transformer.pack(prompts, responses, { device = self.trunk:device() })
+-- Scores [n] (a tensor with history) of a batch that transformer.pack made.
+local function scores_of(self, batch)
   local scores = nn.linear(self.trunk:forward(batch, { rows = batch.token_rows }), self.head)
   if self.pool == "mean" then
     return nn.segment_mean(scores, batch.response_offsets):flatten()
   end
   local last, offsets = {}, batch.response_offsets:totable()
-  for i = 1, #prompts do
+  for i = 1, batch.n do
     last[i] = offsets[i + 1]
   end
   return scores:index_select(last):flatten()
 end
 
---- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
-function Model:score(prompts, responses, batch_size)
+--- Scores [n] (a tensor with history) of encoded pairs.
+function Model:forward(prompts, responses)
+  return scores_of(self, transformer.pack(prompts, responses, { device = self.trunk:device() }))
+end
+
+-- The ids of Model:encode as objects of rows; lists are made only where something is to be cut.
+local function encode_rows(self, prompts, responses)
+  options.texts("reward model, prompts", prompts)
+  options.texts("reward model, responses", responses)
+  if #prompts == #responses then
+    local p = lm.prompts(self.tokenizer, prompts)
+    local r = self.tokenizer:encode_batch(responses, { eos = true, ragged = true })
+    local lengths, fits = r:lengths(), true
+    for i, n in ipairs(p:lengths()) do
+      fits = fits and n + lengths[i] <= self.max_tokens
+    end
+    if fits then
+      return p, r
+    end
+  end
   local p, r = self:encode(prompts, responses)
-  local out, step = {}, batch_size or 64
+  return transformer.rows(p), transformer.rows(r)
+end
+
+-- Texts as the packed batches a model reads: at most batch_size answers each. The answers are encoded from their texts, since the
+-- ids that a policy drew need not be those of the text: the same text can be cut in several ways.
+local function batches_of(self, prompts, responses, batch_size)
+  local p, r = encode_rows(self, prompts, responses)
+  local list, step = {}, batch_size or 64
   for first = 1, #p, step do
-    local scope <close> = tensor.scope()
     local last = math.min(#p, first + step - 1)
-    local scores = tensor.no_grad(self.forward, self, table.move(p, first, last, 1, {}), table.move(r, first, last, 1, {}))
-    for i, score in ipairs(scores:totable()) do
-      out[first + i - 1] = finite.number(score, ("reward model: the score of answer %d"):format(first + i - 1))
+    list[#list + 1] = transformer.pack(p:slice(first, last), r:slice(first, last), { device = self.trunk:device() })
+  end
+  return list
+end
+
+-- Scores of such batches, as numbers.
+local function score_batches(self, batches)
+  local out = {}
+  for _, batch in ipairs(batches) do
+    local scope <close> = tensor.scope()
+    for _, score in ipairs(tensor.no_grad(scores_of, self, batch):totable()) do
+      out[#out + 1] = finite.number(score, ("reward model: the score of answer %d"):format(#out + 1))
     end
   end
   return out
+end
+
+--- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
+function Model:score(prompts, responses, batch_size)
+  local scope <close> = tensor.scope()
+  return score_batches(self, batches_of(self, prompts, responses, batch_size))
 end
 
 Model.__call = Model.score
@@ -168,7 +207,7 @@ end
 
 local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
---- A mocl.train.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
+--- A mocl.lm.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
 -- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
 -- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
 -- their number.
@@ -272,7 +311,7 @@ function reward.load(dir, tokenizer, opts)
   end
   local model = reward.model { trunk = trunk, tokenizer = tokenizer, pool = meta.pool,
     max_tokens = math.tointeger(tonumber(meta.max_tokens)) }
-  local ok, bad, why = transformer.copy_parameters({ { "score.weight", model.head } }, tensors, file)
+  local ok, bad, why = parameters.copy({ { "score.weight", model.head } }, tensors, file)
   if not ok then
     return nil, bad, why
   end
@@ -371,10 +410,9 @@ local function named(f, name, ...)
   return f(...)
 end
 
---- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
--- own, and so does the caller, so that neither can change what the other goes on with.
-function reward.call(f, name, prompts, responses)
-  local list, out = as_list(named(f, name, copy(prompts), copy(responses)), name, #responses), {}
+-- What a reward returned as a list of finite numbers, one per answer.
+local function checked(scores, name, responses)
+  local list, out = as_list(scores, name, #responses), {}
   for i = 1, #responses do
     local s = list[i]
     if type(s) ~= "number" then
@@ -388,6 +426,43 @@ function reward.call(f, name, prompts, responses)
     out[i] = s
   end
   return out
+end
+
+-- The scores of a reward model; batches that another one with the same tokenizer read before are in `shared`.
+local function score_shared(model, prompts, responses, shared)
+  local device = model.trunk:device()
+  for _, s in ipairs(shared) do
+    if s.tokenizer == model.tokenizer and s.max_tokens == model.max_tokens and s.device == device then
+      return score_batches(model, s.batches)
+    end
+  end
+  local batches = batches_of(model, prompts, responses)
+  shared[#shared + 1] = { tokenizer = model.tokenizer, max_tokens = model.max_tokens, device = device, batches = batches }
+  return score_batches(model, batches)
+end
+
+--- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
+-- own, and so does the caller, so that neither can change what the other goes on with.
+function reward.call(f, name, prompts, responses)
+  return checked(named(f, name, copy(prompts), copy(responses)), name, responses)
+end
+
+--- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i. Reward
+-- models with one tokenizer read texts that are encoded and packed once.
+function reward.table(rewards, prompts, responses)
+  local raw = {}
+  for i = 1, #responses do
+    raw[i] = {}
+  end
+  local shared = {}
+  for j, r in ipairs(rewards) do
+    local scores = getmetatable(r.f) == Model and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
+      or reward.call(r.f, r.name, prompts, responses)
+    for i, score in ipairs(scores) do
+      raw[i][j] = score
+    end
+  end
+  return raw
 end
 
 -- An answer as a policy may give it, and the empty one, which a policy gives now and then.

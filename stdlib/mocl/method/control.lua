@@ -1,22 +1,237 @@
---- mocl.method.control: the surrogate problem of MOC: what R is compared with p, the two vectors of equation 12, c by
--- algorithm 2, and the weight of each objective. docs/algorithm.md section 3 has the readings.
+--- mocl.method.control: the surrogate problem of MOC. This page has its equations with the paper's symbols; what R stands for, pools
+-- and options follow below. docs/algorithm.md section 3 has the readings.
 --
 --   local control = Control.new(cfg.control, #objectives, grid)
---   control:observe(raw, places)                 -- line 6 of Algorithm 1: R, normalised by equation 18
---   local s = control:solve(adv, batch, prefs, places)   -- line 8: s.w [T, N], s.c [T]
+--   local R = control:observe(raw, places)                        -- line 6 of Algorithm 1, equation 18
+--   local problem = control:problem(A, batch, prefs, places)      -- line 8
+--   local s = problem:solve(z, cliprange)                         -- s.advantage [T], s.c [T], s.w [T, N]
 --
--- Options (cfg.control): see Control.OPTIONS.
+-- N objectives, n answers, T tokens or steps; p is the preference, A [T, N] the advantages, z [T] the ratio pi / pi_old.
 
 local metrics = require "mocl.metrics"
 local minnorm = require "mocl.minnorm"
-local nn = require "mocl.nn.core"
-local ppo = require "mocl.train.ppo"
-local running = require "mocl.train.running"
-local target = require "mocl.method.control_target"
+local pools = require "mocl.method.pools"
+local ppo = require "mocl.method.ppo"
+local running = require "mocl.method.running"
+local segments = require "mocl.segments"
 local tensor = require "mocl.tensor"
 
 local Control = {}
 Control.__index = Control
+
+local Problem = {}
+Problem.__index = Problem
+
+-- ---- the equations ----
+
+-- Equation 4: ReLU(MSE(R, p) - phi), by how much the constraint is violated; b = R - p.
+local function violation(b, phi)
+  local mse = 0 -- equation 2
+  for j = 1, #b do
+    mse = mse + b[j] ^ 2 / #b
+  end
+  return math.max(mse - phi, 0)
+end
+
+-- Equation 5: -1[MSE > phi] (R_j - p_j), the constraint's share of the weight of each objective; `scale` is control.scale.
+-- Returns the list, and whether the indicator is 1.
+local function minus_b_of(b, phi, scale)
+  local on, minus_b = violation(b, phi) > 0, {}
+  for j = 1, #b do
+    minus_b[j] = on and -scale * b[j] or 0.0
+  end
+  return minus_b, on
+end
+
+-- Equations 11 and 12: the c in [floor, 1] that makes ||c v + (1 - c) vbar||^2 least, by algorithm 2, from the sums of v v,
+-- v vbar and vbar vbar. 1 where no constraint is violated: vbar is 0 there, and algorithm 2 would choose it.
+local function c_of(vv, vw, ww, violated, floor)
+  return violated and math.max(floor, (minnorm.two(vv, vw, ww))) or 1.0
+end
+
+-- Equation 8: c from gradients of the parameters in place of advantages, the first of the weights that make the combination of N
+-- vectors shortest, by their inner products: v = p' grad J and what the constraint adds.
+local function c_of_gradients(gram, violated, floor)
+  return violated and gram[2][2] > 0 and math.max(floor, minnorm.solve(gram)[1]) or 1.0
+end
+
+-- c of each pool from the gradients of its part of v and vbar.
+local function by_gradients(self, v, vbar)
+  local pools = self.pools
+  return pools:each(self.n, function(k, violated)
+    local part = violated and pools:part(k)
+    return c_of_gradients(part and self.gram_of { v * part, vbar * part }, violated, self.o.floor)
+  end)
+end
+
+-- The problem at the ratio z [T]; nil: z = 1, where I(A, z) = A.
+local function solve(self, z, cliprange)
+  if not self.constrained then -- c = 1, w = p
+    return self.plain
+  end
+  local V = z and ppo.gate(self.V, self.V_up, z, cliprange) or self.V -- equation 10
+  local v, vbar = V[1], V[2] -- sum_j p_j I(A_j), -1[MSE > phi] sum_j (R_j - p_j) I(A_j)
+  local c, C -- C: c in each column
+  if self.gram_of then
+    c, C = by_gradients(self, v, vbar)
+  else
+    local vv, vw, ww = self.pools:sums(v * v, v * vbar, vbar * vbar)
+    c, C = self.pools:each(self.n, function(k, violated)
+      return c_of(vv[k], vw[k], ww[k], violated, self.o.floor)
+    end)
+  end
+  local w = self.p * C + self.minus_b * (1 - C) -- equation 7: what objective j weighs
+  return { advantage = (self.A * w):sum(2), w = w, c = c }
+end
+
+-- ---- what R stands for in the comparison with p ----
+
+local LEAST_WITHIN = 0.01 -- of the deviation of all answers: where each preference always gets the same reward
+
+-- R of each answer by equation 18 with the running statistics. A reward that does not vary has R = offset for every answer.
+local function standardised(self, raw, places)
+  local o, rows = self.o, {}
+  self.stats:update(raw)
+  local mean, std = self.stats:mean(), self.stats:std()
+  if o.spread == "within" then
+    local residuals = {}
+    running.update_means(self.raw_mean, places, raw, o.factor)
+    for i, row in ipairs(raw) do
+      residuals[i] = {}
+      for j, x in ipairs(row) do
+        residuals[i][j] = x - self.raw_mean[places[i]][j]
+      end
+    end
+    self.within:update(residuals)
+    local within = self.within:std()
+    for j, all in ipairs(std) do
+      std[j] = math.max(within[j], LEAST_WITHIN * all)
+    end
+  end
+  local offset = o.offset == "1" and 1 or 1 / self.n
+  for i, row in ipairs(raw) do
+    rows[i] = {}
+    for j, x in ipairs(row) do
+      rows[i][j] = running.standardise(x, mean[j], std[j], offset)
+    end
+  end
+  return rows
+end
+
+-- Rt_j = R_j / sum_m R_m: the same scale as a preference; equal shares where there is nothing to share
+local function shares(R)
+  local sum, rows = 0, {}
+  for j, r in ipairs(R) do
+    if not (r >= 0) then
+      error(("control.share: the mean reward of objective %d is %g, and shares need rewards that are not negative"):format(j, r), 0)
+    end
+    sum = sum + r
+  end
+  for j, r in ipairs(R) do
+    rows[j] = sum > 0 and r / sum or 1 / #R
+  end
+  return rows
+end
+
+-- Mean of Rbar_j over the preferences, among those that were dealt, where objective j has the greatest weight (sign 1) or the
+-- least (sign -1)
+local function mean_at_end(self, means, j, sign)
+  local most, sum, n = -math.huge, 0, 0
+  for place, m in ipairs(means) do
+    if m then
+      local w = sign * self.grid[place][j]
+      if w > most then
+        most, sum, n = w, 0, 0
+      end
+      if w == most then
+        sum, n = sum + m[j], n + 1
+      end
+    end
+  end
+  return sum / n
+end
+
+-- What the grid reaches of each objective: from where it has the least weight to where it has the greatest. The least and the
+-- greatest mean would do without noise, but of several means that are alike one is the least by chance, and the others
+-- would seem to be above the end.
+local function grid_range(self)
+  local middle, half, means = {}, {}, self.mean
+  if self.o.share then
+    means = {}
+    for place, m in ipairs(self.mean) do
+      means[place] = m and shares(m)
+    end
+  end
+  for j = 1, self.n do
+    local lo, hi = mean_at_end(self, means, j, -1), mean_at_end(self, means, j, 1)
+    middle[j], half[j] = (lo + hi) / 2, math.max(hi - lo, self.o.least_range) / 2
+  end
+  return middle, half
+end
+
+-- The smallest c with w_j = c p_j + (1 - c) minus_b_j >= floor p_j for every j. Where minus_b_j is negative that is
+-- (floor p_j - minus_b_j) / (p_j - minus_b_j); it is at least floor, and 1 where p_j is 0.
+local function least_c(floor, p, minus_b)
+  local least = 0.0
+  for j, x in ipairs(minus_b) do
+    if x < 0 then
+      least = math.max(least, (floor * p[j] - x) / (p[j] - x))
+    end
+  end
+  return least
+end
+
+-- b = R - p of answer i. With the grid's range R is mapped; there, and where no weight may be negative, b loses its mean
+-- over j, so that the weights sum to c.
+local function difference(self, i, place, p, batch_mean, middle, half)
+  local o, b, R = self.o, {}, nil
+  if o.statistic == "group" then
+    R = self.mean[place]
+  else
+    R = o.statistic == "batch" and batch_mean or self.R[i]
+  end
+  R = o.share and shares(R) or R
+  local centre = 0
+  for j = 1, self.n do
+    local r = R[j]
+    if o.range then
+      r = (r - middle[j]) / (2 * half[j]) + 1 / self.n
+    end
+    b[j] = r - p[j]
+    centre = centre + b[j] / self.n
+  end
+  if o.range or not o.negative then
+    for j = 1, self.n do
+      b[j] = b[j] - centre
+    end
+  end
+  return b
+end
+
+-- Per answer: minus b, zeros where the indicator is off; whether it is on; and the smallest c that leaves no weight below
+-- floor p_j (0 where negative weights are allowed). Answers to one preference have one b, unless each answer has its own R.
+local function constraints(self, prefs, places, weights)
+  local o = self.o
+  local batch_mean = metrics.mean_rows(self.R)
+  local middle, half
+  if o.range then
+    middle, half = grid_range(self)
+  end
+  local minus_b, violated, least, groups = {}, {}, {}, {}
+  for i, p in ipairs(prefs) do
+    local group = groups[p]
+    if not group or group.place ~= places[i] or o.statistic == "sample" then
+      group = { place = places[i] }
+      group.minus_b, group.violated = minus_b_of(difference(self, i, places[i], p, batch_mean, middle, half), o.phi, o.scale)
+      group.least = o.negative and 0.0 or least_c(o.floor, weights[i], group.minus_b)
+      groups[p] = group
+    end
+    minus_b[i], violated[i], least[i] = group.minus_b, group.violated, group.least
+  end
+  return minus_b, violated, least
+end
+
+-- ---- options ----
 
 --- Rows for a recipe's schema; `prefix` is put in front of the keys.
 Control.OPTIONS = {
@@ -25,6 +240,8 @@ Control.OPTIONS = {
   { "statistic", "group", "R: mean per preference (running), of the batch, or each answer's", choices = { "group", "batch", "sample" } },
   { "pool", "preference", "answers that share one c", choices = { "preference", "batch", "sample", "token" } },
   { "solve", "iteration", "when c is solved: once at z = 1, or every epoch with the gate I(A)", choices = { "iteration", "epoch" } },
+  { "gradients", "advantages", "what c is solved from: advantages (equation 12), or gradients of the parameters (equation 8), for small models",
+    choices = { "advantages", "parameters" } },
   { "phi", 0.001, "tolerated mean squared error, phi of equation 4", min = 0 },
   { "scale", 3.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
   { "floor", 0.5, "smallest c where the indicator is on; without negative, no weight falls below this times p_j either", min = 0, max = 1 },
@@ -93,6 +310,15 @@ function Control.new(options, n, grid, start)
     end
     o.range = false
   end
+  if o.gradients == "parameters" and (o.c == "one" or o.solve ~= "iteration" or o.pool == "sample" or o.pool == "token") then
+    local key, value, cure = "c", o.c, "there is no c to solve for: take minnorm"
+    if o.solve ~= "iteration" then
+      key, value, cure = "solve", o.solve, "it is solved once an iteration: take iteration"
+    elseif o.c ~= "one" then
+      key, value, cure = "pool", o.pool, "each pool costs two backward passes: take preference or batch"
+    end
+    error(("control.gradients=parameters does not go with control.%s=%s: %s"):format(key, value, cure), 0)
+  end
   local self = setmetatable({ o = o, n = n, grid = grid, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
   if start then
@@ -105,8 +331,8 @@ end
 --- Takes in the raw rewards of a batch (answer i under preference places[i]) and returns R: per answer, normalised by
 -- equation 18, or with `share` as they are (what is compared with p is then their share, equation 18's stand-in).
 function Control:observe(raw, places)
-  local o, rows = self.o, self.o.share and raw or target.standardise(self, raw, places)
-  ppo.update_means(self.mean, places, rows, o.factor)
+  local o, rows = self.o, self.o.share and raw or standardised(self, raw, places)
+  running.update_means(self.mean, places, rows, o.factor)
   self.R = rows
   return rows
 end
@@ -131,164 +357,58 @@ local function inner(self, prefs)
   return list
 end
 
--- c of one pool: algorithm 2 with the corners of docs/algorithm.md section 2; c = 1 where no constraint is
--- violated or where there is one objective, and never below the floor
-local function c_of(o, n, vv, vw, ww, violated)
-  if o.c == "one" or n == 1 or not violated then
-    return 1.0
+--- control:problem(A, batch, prefs, places, gram_of) -> problem, after observe of the same batch: solved at z = 1. A [T, N] are the
+-- advantages, prefs[i] the preference of answer i, places[i] its place in the grid. gram_of, which control.gradients = "parameters"
+-- needs, gives the inner products of the gradients for a list of advantages [T] (t:gram_of of a trainer).
+function Control:problem(A, batch, prefs, places, gram_of)
+  if self.o.gradients == "parameters" and not gram_of then
+    error("Control.problem: control.gradients=parameters needs gram_of, such as t:gram_of(batch)", 2)
   end
-  return math.max(o.floor, (minnorm.two(vv, vw, ww)))
-end
-
--- {c} per answer, from the {c} of its pool and the least that its own weights allow; equal c share a table
-local function at_least(row, least)
-  if least <= row[1] then
-    return row
-  end
-  row.raised = row.raised or {}
-  row.raised[least] = row.raised[least] or { least }
-  return row.raised[least]
-end
-
--- c per answer, {c} each, from the sums of products over each answer's tokens
-local function pooled(o, n, places, violated, least, vv, vw, ww)
-  local pools, pool_of, rows = {}, {}, {}
-  for i = 1, #places do
-    local key = o.pool == "batch" and 0 or o.pool == "preference" and places[i] or -i
-    local s = pools[key] or { vv = 0, vw = 0, ww = 0, violated = false }
-    s.vv, s.vw, s.ww, s.violated = s.vv + vv[i], s.vw + vw[i], s.ww + ww[i], s.violated or violated[i]
-    pools[key], pool_of[i] = s, s
-  end
-  for i, s in ipairs(pool_of) do
-    s.row = s.row or { c_of(o, n, s.vv, s.vw, s.ww, s.violated) }
-    rows[i] = at_least(s.row, least[i])
-  end
-  return rows
-end
-
--- c of each token, one pool each
-local function by_token(o, n, violated, least, offsets, vv, vw, ww)
-  local list, rows = {}, {}
-  for i = 1, #violated do
-    for t = offsets[i] + 1, offsets[i + 1] do
-      list[t] = math.max(least[i], c_of(o, n, vv[t], vw[t], ww[t], violated[i]))
-    end
-    rows[i] = { list[offsets[i] + 1] }
-  end
-  return list, rows
-end
-
--- per answer {c=, indicator=, w=}; neighbours mostly share everything, and then the table
-local function logged(n, prefs, minus_b, violated, rows)
-  local answers = {}
-  for i, p in ipairs(prefs) do
-    local a = i > 1 and rows[i] == rows[i - 1] and p == prefs[i - 1] and minus_b[i] == minus_b[i - 1] and answers[i - 1]
-    if not a then
-      local c = rows[i][1]
-      a = { c = c, indicator = violated[i], w = {} }
-      for j = 1, n do
-        a.w[j] = c * p[j] + (1 - c) * minus_b[i][j]
-      end
-    end
-    answers[i] = a
-  end
-  return answers
-end
-
---- control:solve(gated, batch, prefs, places) -> {w = [T, N] weight of each objective per token, c = [T],
--- answers = {{c=, indicator=, w=}} per answer, for the log (pool=token: of its first token)}.
--- gated [T, N]: I(A_jt) of equation 10. Equation 12's vectors over the tokens of a pool:
---   v_t = sum_j p_j I(A_jt),   vbar_t = -1[MSE > phi] sum_j b_j I(A_jt);   w_j = c p_j - (1 - c) 1[MSE > phi] b_j
-function Control:solve(gated, batch, prefs, places)
-  local o, n = self.o, self.n
-  local weights = inner(self, prefs)
-  local minus_b, violated, least = target.differences(self, prefs, places, weights)
-  local p_tokens, b_tokens = ppo.spread(weights, batch), ppo.spread(minus_b, batch)
-  local v, vbar = (gated * p_tokens):sum(2), (gated * b_tokens):sum(2)
-
-  local c, rows
-  if o.pool == "token" then
-    local vt, wt, vv, vw, ww = v:totable(), vbar:totable(), {}, {}, {}
-    for t, x in ipairs(vt) do
-      vv[t], vw[t], ww[t] = x * x, x * wt[t], wt[t] * wt[t]
-    end
-    c, rows = by_token(o, n, violated, least, batch.response_offsets:totable(), vv, vw, ww)
-    c = tensor.new(c, { device = batch.tokens.device })
-  else
-    rows = pooled(o, n, places, violated, least, ppo.per_answer(v * v, batch), ppo.per_answer(v * vbar, batch), ppo.per_answer(vbar * vbar, batch))
-    c = ppo.spread(rows, batch):flatten()
-  end
-  local column = c:unsqueeze(2)
-  return { w = p_tokens * column + b_tokens * (1 - column), c = c, answers = logged(n, weights, minus_b, violated, rows) }
-end
-
--- ---- the same for many epochs over one batch ----
-
-local Problem = {}
-Problem.__index = Problem
-
--- v v, v vbar and vbar vbar of each step, [3, T]
-local function products(v, vbar)
-  return tensor.stack { v * v, v * vbar, vbar * vbar }
-end
-
---- control:problem(adv, batch, prefs, places) -> problem, after observe of the same batch; problem:solve(ratio, cliprange)
--- is control:solve with the gate of equation 10 at that ratio [T] (nil: 1). The gate closes a step for the objectives with
--- A > 0, or for those with A < 0, or not at all, so that a step has one of three pairs (v, vbar), all known beforehand.
-function Control:problem(adv, batch, prefs, places)
-  local weights = inner(self, prefs)
-  local minus_b, violated, least = target.differences(self, prefs, places, weights)
-  local p_steps, any = ppo.spread(weights, batch), false
+  local o, weights = self.o, inner(self, prefs)
+  local minus_b, violated, least = constraints(self, prefs, places, weights)
+  local any = false
   for _, on in ipairs(violated) do
     any = any or on
   end
-  local problem = setmetatable({ o = self.o, n = self.n, batch = batch, prefs = weights, places = places, minus_b = minus_b,
-    violated = violated, least = least, constrained = any and self.o.c ~= "one" and self.n > 1, v = (adv * p_steps):sum(2) }, Problem)
+  local p = segments.spread(weights, batch)
+  local problem = setmetatable({ o = o, n = self.n, A = A, p = p, lists = { p = weights, minus_b = minus_b, violated = violated },
+    constrained = any and o.c ~= "one" and self.n > 1, gram_of = o.gradients == "parameters" and gram_of or nil }, Problem)
   if problem.constrained then
-    local b_steps, up = ppo.spread(minus_b, batch), adv:relu()
-    local v_up, vbar_up = (up * p_steps):sum(2), (up * b_steps):sum(2)
-    problem.vbar = (adv * b_steps):sum(2)
-    problem.open, problem.no_down = products(problem.v, problem.vbar), products(v_up, vbar_up)
-    problem.no_up = products(problem.v - v_up, problem.vbar - vbar_up)
+    local b, up = segments.spread(minus_b, batch), A:relu()
+    problem.minus_b = b
+    problem.V = tensor.stack { (A * p):sum(2), (A * b):sum(2) }
+    problem.V_up = o.solve == "epoch" and tensor.stack { (up * p):sum(2), (up * b):sum(2) } or nil
+    problem.pools = pools.new(o.pool, places, violated, least, batch)
+  else
+    problem.plain = { advantage = (A * p):sum(2), w = p, c = tensor.ones({ A.shape[1] }, { device = A.device }) }
   end
+  problem.first = solve(problem)
   return problem
 end
 
---- problem:solve(ratio, cliprange) -> {advantage = [T], sum_j w_j A_j of each step, answers = as control:solve's}
-function Problem:solve(ratio, cliprange)
-  local o, n, batch, rows, c = self.o, self.n, self.batch, {}, nil
-  if not self.constrained then -- c = 1
-    local one = { 1.0 }
-    for i = 1, #self.prefs do
-      rows[i] = one
-    end
-    return { advantage = self.v, answers = logged(n, self.prefs, self.minus_b, self.violated, rows) }
+--- problem:solve(z, cliprange) -> {advantage = [T], sum_j w_j A_j, what is to be clipped; w = [T, N]; c = [T]}. With control.solve
+-- "epoch" it is solved again for a ratio z [T], with the gate of equation 10; else, and without z, it is solved at z = 1.
+function Problem:solve(z, cliprange)
+  if z and self.o.solve == "epoch" then
+    return solve(self, z, cliprange)
   end
-  local x = self.open
-  if ratio then
-    local above, below = ratio:gt(1 + cliprange), ratio:lt(1 - cliprange)
-    x = x * (1 - above - below) + self.no_up * above + self.no_down * below
-  end
-  if o.pool == "batch" then
-    local s = x:sum(2):totable()
-    local row = { c_of(o, n, s[1], s[2], s[3], true) }
-    for i = 1, #self.prefs do
-      rows[i] = at_least(row, self.least[i])
-    end
-    c = row.raised and ppo.spread(rows, batch):flatten() or row[1] -- one number, or one per step
-  else
-    local s = (o.pool == "token" and x or nn.segment_sum(x:t():contiguous(), batch.response_offsets):t()):totable()
-    local vv, vw, ww = s[1], s[2], s[3]
-    if o.pool == "token" then
-      c, rows = by_token(o, n, self.violated, self.least, batch.response_offsets:totable(), vv, vw, ww)
-      c = tensor.new(c, { device = batch.tokens.device })
-    else
-      rows = pooled(o, n, self.places, self.violated, self.least, vv, vw, ww)
-      c = ppo.spread(rows, batch):flatten()
-    end
-  end
-  return { advantage = self.v * c + self.vbar * (1 - c), answers = logged(n, self.prefs, self.minus_b, self.violated, rows) }
+  return self.first
 end
+
+--- Per answer {c =, w =, indicator =} as last solved, for the log.
+function Problem:answers()
+  local list, l = {}, self.lists
+  for i, p in ipairs(l.p) do
+    local c, w = self.pools and self.pools.c[i] or 1.0, {}
+    for j = 1, self.n do
+      w[j] = c * p[j] + (1 - c) * l.minus_b[i][j]
+    end
+    list[i] = { c = c, w = w, indicator = l.violated[i] }
+  end
+  return list
+end
+
+-- ---- reports and checkpoints ----
 
 -- a list of numbers as text
 local function numbers(row)

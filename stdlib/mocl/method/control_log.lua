@@ -1,7 +1,7 @@
 --- mocl.method.control_log: the metrics of one MOC iteration under TRL's names, and totals over a run: mean c, how often
 -- c is 0 or 1, how often the indicator of equation 5 is on, how often an objective's weight is negative, KL.
 
-local policy = require "mocl.lm.policy"
+local running = require "mocl.method.running"
 
 local control_log = {}
 
@@ -10,19 +10,27 @@ Log.__index = Log
 
 local SHARES = { "c", "indicator", "negative_w", "one", "zero" }
 
---- control_log.new(objectives, statistics, totals): statistics are the SFT model's (nil: rewards are logged as they are);
--- totals those of a checkpoint.
-function control_log.new(objectives, statistics, totals)
-  local t = totals or { n = 0, kl = 0 }
-  for _, k in ipairs { "n", "kl", table.unpack(SHARES) } do
-    if type(t) ~= "table" or type(t[k] or 0) ~= "number" then
-      error(("control_log.new: the total '%s' is not a number"):format(k), 2)
-    end
-  end
+--- control_log.new(objectives, statistics): statistics are the SFT model's (nil: rewards are logged as they are).
+function control_log.new(objectives, statistics)
+  local totals = { n = 0, kl = 0 }
   for _, k in ipairs(SHARES) do
-    t[k] = t[k] or 0
+    totals[k] = 0
   end
-  return setmetatable({ objectives = objectives, statistics = statistics, totals = t }, Log)
+  return setmetatable({ objectives = objectives, statistics = statistics, totals = totals }, Log)
+end
+
+--- The totals so far as a table of numbers, and back.
+function Log:state()
+  return self.totals
+end
+
+function Log:restore(totals)
+  for _, k in ipairs { "n", "kl", table.unpack(SHARES) } do
+    if type(totals) ~= "table" or type(totals[k] or 0) ~= "number" then
+      error(("control_log: the total '%s' is not a number"):format(k), 2)
+    end
+    self.totals[k] = totals[k] or 0
+  end
 end
 
 --- log:row(m, answers, raw) -> row for metrics.jsonl, text for the status line. m: the named numbers of the
@@ -53,7 +61,7 @@ function Log:row(m, answers, raw)
   for j, name in ipairs(self.objectives) do
     local mean = 0
     for i = 1, #raw do
-      mean = mean + (self.statistics and policy.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
+      mean = mean + (self.statistics and running.normalize(raw[i], self.statistics) or raw[i])[j] / #raw
     end
     row["env/reward_mean/" .. name] = mean
     text[j] = ("%s %.2f"):format(name, mean)

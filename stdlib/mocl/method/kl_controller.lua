@@ -4,10 +4,9 @@
 -- sum over tokens, n_steps the number of sequences. TRL lacks the inner max: with more than 5
 -- horizons a step its factor is 0 or below, and a beta of 0 stays 0. It refuses a kl that is not finite.
 
-local check_options = require "mocl.options".check
-local config_text = require "mocl.run.config_text"
+local options = require "mocl.options"
 
-local shown, sorted_keys = config_text.shown, config_text.sorted_keys
+local check_options, shown, sorted_keys = options.check, options.shown, options.sorted_keys
 
 local kl_controller = {}
 
@@ -81,6 +80,13 @@ function Controller:state()
     state[key] = self[key]
   end
   return state
+end
+
+--- Takes a state back, with its kind and options.
+function Controller:restore(state)
+  for key, value in pairs(kl_controller.restore(state)) do
+    self[key] = value
+  end
 end
 
 function Controller:__tostring()

@@ -5,7 +5,7 @@
 local check_options = require "mocl.options".check
 local core = require "mocl.metrics.core"
 local mean = require "mocl.metrics.bootstrap".mean
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 
 local sets = {}
 

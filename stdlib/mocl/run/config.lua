@@ -511,6 +511,40 @@ function config.parse(schema, arg, meta)
   return cfg, info
 end
 
+--- config.rows(rows, prefix, defaults, left_out) -> rows of a schema: those of a module (Control.OPTIONS, trainer.OPTIONS)
+-- with prefix in front of the keys and the recipe's own defaults, without the list left_out (nil: none) of what the recipe has
+-- no use for. A default without a row raises.
+function config.rows(rows, prefix, defaults, left_out)
+  local list, known, hidden = {}, {}, {}
+  for _, key in ipairs(left_out or {}) do
+    hidden[key] = true
+  end
+  for _, row in ipairs(rows) do
+    local default = defaults[row[1]]
+    known[row[1]] = true
+    if default == nil then
+      default = row[2]
+    end
+    list[#list + 1] = not hidden[row[1]] and { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices,
+      type = row.type, alias = row.alias } or nil
+  end
+  for key in pairs(defaults) do
+    if not known[key] then
+      error(("config.rows: there is no option '%s%s'"):format(prefix, key), 2)
+    end
+  end
+  return list
+end
+
+--- config.join(lists) -> one list of the rows of several.
+function config.join(lists)
+  local all = {}
+  for _, rows in ipairs(lists) do
+    table.move(rows, 1, #rows, #all + 1, all)
+  end
+  return all
+end
+
 --- The schema with the rows that every recipe has in front: out, seed, device, threads,
 -- memory_cap, resume, keep, quiet. A row of the schema with one of these keys takes its place.
 function config.common(schema)

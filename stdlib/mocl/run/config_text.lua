@@ -1,7 +1,11 @@
 --- mocl.run.config_text: configurations as text: Lua source, command line values, differences.
 -- The parts of mocl.run.config that know no schema. Tables are nested by group; lists count as values.
 
-local M = {}
+local options = require "mocl.options"
+
+local sorted_keys = options.sorted_keys
+
+local M = { shown = options.shown, sorted_keys = sorted_keys }
 
 -- Numbers as Lua source: the shortest of 15, 16, 17 digits that reads back as the same value.
 local function number_text(v)
@@ -57,16 +61,6 @@ local function plain_text(v)
     return (number_text(v):gsub("%.0$", ""))
   end
   return tostring(v)
-end
-
---- The keys of a table, sorted.
-local function sorted_keys(t)
-  local keys = {}
-  for k in pairs(t) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  return keys
 end
 
 --- Equal values; lists by their elements.
@@ -166,15 +160,6 @@ function M.diff(a, b)
   return list
 end
 
---- A value in a message, by a format for numbers or as tostring has it; nan without its sign, which depends on the machine.
-function M.shown(v, format)
-  if v ~= v then
-    return "nan"
-  end
-  return format and type(v) == "number" and format:format(v) or tostring(v)
-end
-
 M.text = plain_text
-M.sorted_keys = sorted_keys
 
 return M

@@ -8,7 +8,7 @@ local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local run_options = require "mocl.run.options"
-local sorted_keys = require "mocl.run.config_text".sorted_keys
+local sorted_keys = require "mocl.options".sorted_keys
 
 local from_run = {}
 

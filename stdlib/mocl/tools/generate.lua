@@ -15,7 +15,7 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 local chat = require "mocl.lm.chat"
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
@@ -23,10 +23,10 @@ local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"
 
 local cfg = config.parse({
-  { "model", nil, "directory of the model, or a GGUF file", type = "string" },
+  { "model", nil, "required: directory of the model, or a GGUF file", type = "string" },
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "adapter", nil, "directory of a PEFT adapter", type = "string" },
-  { "prompt", "", "text to go on from" },
+  { "prompt", "", "text to go on from; empty is BOS alone" },
   { "chat", nil, "make the prompt a user's turn by a chat template: auto (the model's own) or a name", type = "string" },
   { "system", nil, "system message of the chat", type = "string" },
   { "date", nil, "today's date, for chat templates that hold one, such as '26 Jul 2024'", type = "string" },
@@ -34,7 +34,7 @@ local cfg = config.parse({
   { "temperature", 1.0, "sampling temperature, 0 = the likeliest token", min = 0 },
   { "top_k", 0, "draw from the k likeliest tokens, 0 = all", min = 0 },
   { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
-  { "stop", {}, "texts that end the answer", list_of = "string" },
+  { "stop", {}, "texts that end the answer; a special token may be one, and is not printed", list_of = "string" },
   { "n", 1, "texts", min = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },

@@ -14,7 +14,7 @@ local fs = require "mocl.fs"
 local report = require "mocl.report"
 
 local cfg = config.parse({
-  { "run", nil, "directory of a run", type = "string" },
+  { "run", nil, "required: directory of a run", type = "string" },
   { "front", nil, "write the picture of the front to this file too", type = "string" },
 }, arg, { recipe = "report", doc = "make the report of a run again (docs/report.md)" })
 

@@ -13,8 +13,8 @@ local config = require "mocl.run.config"
 local tokenizer = require "mocl.tokenizer"
 
 local cfg = config.parse({
-  { "tokenizer", nil, "tokenizer file or directory", type = "string" },
-  { "file", nil, "text to encode, - for standard input", type = "string" },
+  { "tokenizer", nil, "required: tokenizer file or directory", type = "string" },
+  { "file", nil, "required: text to encode, - for standard input", type = "string" },
   { "whole", false, "the whole file is one text instead of one per line" },
   { "bos", true, "put the BOS id first, if there is one" },
   { "special", true, "recognise special tokens spelled in the text" },

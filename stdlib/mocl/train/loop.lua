@@ -17,30 +17,6 @@ local training = {}
 local Training = {}
 Training.__index = Training
 
---- training.options(rows, prefix, defaults, left_out) -> rows of a schema: those of a module (Control.OPTIONS, learner.OPTIONS)
--- with prefix in front of the keys and the recipe's own defaults, without the list left_out (nil: none) of what the recipe has
--- no use for. A default without a row raises.
-function training.options(rows, prefix, defaults, left_out)
-  local list, known, hidden = {}, {}, {}
-  for _, key in ipairs(left_out or {}) do
-    hidden[key] = true
-  end
-  for _, row in ipairs(rows) do
-    local default = defaults[row[1]]
-    known[row[1]] = true
-    if default == nil then
-      default = row[2]
-    end
-    list[#list + 1] = not hidden[row[1]] and { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices } or nil
-  end
-  for key in pairs(defaults) do
-    if not known[key] then
-      error(("training.options: there is no option '%s%s'"):format(prefix, key), 2)
-    end
-  end
-  return list
-end
-
 -- What a signal does is one setting of the process, and trainings in several coroutines may end in any order.
 local n_open, mode_before = 0, nil
 

@@ -1,30 +1,68 @@
 --- mocl.train.stages: the stages a language-model run goes through before and after the training loop of its method.
 -- Each runs once in the life of a run directory; what it made is read from there.
 --
--- A context table is shared by them: run, cfg, source (mocl.data.sources), and, as they come to be, tok (tokenizer),
--- rewards (list of {name=, f=}), grid (preferences), actor (mocl.lm.policy), sft (statistics and figures).
+-- A context table is shared by them: run, cfg, info, source (mocl.data.sources), functions (rewards from a file), grid (preferences)
+-- from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
+-- (statistics and figures). What the method of a recipe is they do not know.
 
 local config = require "mocl.run.config"
+local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
-local lm = require "mocl.train.sft"
+local lm = require "mocl.lm.sft"
+local lm_actor = require "mocl.train.lm_actor"
+local lora = require "mocl.lm.lora"
 local memory_plan = require "mocl.lm.memory_plan"
 local metrics = require "mocl.metrics"
+local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
+local Run = require "mocl.run"
 local run_options = require "mocl.run.options"
+local sys = require "mocl.sys"
+local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local training = require "mocl.train.loop"
 local transformer = require "mocl.lm.model"
+local value_heads = require "mocl.train.value_heads"
 
 local stages = {}
+
+--- Rows for a recipe's schema: what is trained before the method begins, and what is measured behind it.
+stages.OPTIONS = {
+  { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
+  { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "save_every", 200, "steps between checkpoints of the base, SFT and reward models", min = 1 },
+  { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
+  { "model.hidden_size", 64, "width D", min = 8 },
+  { "model.layers", 2, "blocks", min = 1 },
+  { "model.heads", 4, "attention heads", min = 1 },
+  { "model.intermediate_size", 176, "width of the SwiGLU layer", min = 8 },
+  { "model.positions", 96, "context in tokens", min = 16 },
+  { "base.steps", 1500, "pretraining steps", min = 1 },
+  { "base.batch_size", 32, "documents a step", min = 1 },
+  { "base.lr", 6e-3, "peak step size", min = 0 },
+  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
+  { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
+  { "reward.steps", 4000, "steps per reward model", min = 1 },
+  { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
+  { "reward.lr", 2e-3, "peak step size", min = 0 },
+  { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
+  { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
+  { "sft.examples", 8000, "examples (embedded task)", min = 10 },
+  { "sft.steps", 1000, "steps", min = 1 },
+  { "sft.batch_size", 32, "examples a step", min = 1 },
+  { "sft.lr", 2e-3, "peak step size", min = 0 },
+  { "eval.answers", 1024, "answers per preference", min = 1 },
+  { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
+}
 
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
@@ -69,14 +107,14 @@ local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the 
 
 --- The run that from= names, which can give the tokenizer, the base and SFT model and the reward models of the objectives that
 -- have no function; raises in words where it cannot (mocl.run.from_run).
-function stages.from_run(cfg, info, functions, depends)
+function stages.from_run(recipe, cfg, info, functions, depends)
   local names = { "tokenizer", cfg.init == "" and "base" or "sft", cfg.init == "" and "sft" or nil }
   for _, objective in ipairs(cfg.objectives) do
     names[#names + 1] = not functions[objective] and "reward-" .. objective or nil
   end
   local volatile = table.move(stages.VOLATILE, 1, #stages.VOLATILE, 1, {})
   table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, #volatile + 1, volatile)
-  return from_run.open(cfg.from, { recipe = "moc_hh", cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
+  return from_run.open(cfg.from, { recipe = recipe, cfg = cfg, depends = depends, stages = names, volatile = volatile, paths = PATHS,
     beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
@@ -104,6 +142,76 @@ function stages.say_changed(run)
     io.stderr:write(("warning: %s\nwhat follows was made before; another out= makes all anew, resume=auto redo=STAGE what used a changed rewards file\n")
       :format(change))
   end
+end
+
+-- The rewards file as a table of functions; empty without one.
+local function reward_functions(path)
+  if path == "" then
+    return {}
+  end
+  local functions, message = reward.functions(path)
+  return functions or error("rewards: " .. message, 0)
+end
+
+-- Where prompts, answers and pairs come from, by the options.
+local function source_of(cfg, functions)
+  local embedded = cfg.data == "" and cfg.prompts == ""
+  local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = cfg.seed, held_out = 0.1 } or embedded
+    and data_sources.assistant { seed = cfg.seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
+      sft = cfg.sft.examples, comparisons = cfg.reward.prompts, answers = cfg.reward.answers,
+      test_pairs = math.max(50, cfg.reward.prompts // 5) }
+    or data_sources.hh_rlhf { path = cfg.data, seed = cfg.seed, objectives = cfg.objectives, prompt_chars = cfg.hh.prompt_chars,
+      held_out = 0.1 }
+  if cfg.sft.data ~= "" then
+    source.sft = own_model.answers(cfg.sft.data, #cfg.objectives, source.is_held_out)
+  end
+  data_sources.check_objectives(cfg.objectives, source.known, functions)
+  for _, name in ipairs(cfg.objectives) do
+    if not functions[name] then
+      source.check(name)
+    end
+  end
+  return source
+end
+
+-- A context is closed as its run is.
+local Context = { __close = function(ctx, err)
+  getmetatable(ctx.run).__close(ctx.run, err)
+end }
+
+--- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
+-- schema, presets, arg (the program's), method (the name of its stage) and depends (the options that this stage depends on).
+-- What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
+-- is true.
+function stages.open(o)
+  local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
+  local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
+  own_model.fill(cfg, info.given)
+  stages.check(cfg)
+  open_device(cfg)
+  local functions = reward_functions(cfg.rewards)
+  local source = source_of(cfg, functions)
+  reward.try(functions, cfg.objectives, source.train_prompts)
+  local depends = stages.depends { [o.method] = o.depends }
+  local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
+  local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
+    volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
+  local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
+    grid = preference.grid(#cfg.objectives), complete = run.complete }, Context)
+  if run.complete then
+    io.write(run.out, " holds this run, complete:\n")
+    stages.say_changed(run)
+    stages.show(run)
+    return ctx
+  end
+  stages.hash_inputs(run, cfg)
+  if cfg.rewards ~= "" then
+    run:hash_input(cfg.rewards, "rewards")
+  end
+  if given then
+    given:give(run)
+  end
+  return ctx
 end
 
 -- The model of a directory that this run made, or, as it was when this run began, that of init=.
@@ -243,7 +351,7 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
--- The steps of a mocl.train.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+-- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
 local function train(ctx, stage, label, trainer, row, text)
   local t <close> = training.new {
@@ -386,10 +494,31 @@ function stages.rewards(ctx, functions)
   end
 end
 
--- answers of the actor under each preference
+--- Tokenizer, base model, SFT model and rewards: all that a method starts from.
+function stages.models(ctx)
+  stages.tokenizer(ctx)
+  stages.fit_prompts(ctx)
+  stages.base_and_sft(ctx)
+  stages.rewards(ctx, ctx.functions)
+end
+
+--- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
+-- its training will take of the device at most (mocl.lm.memory_plan). Sets ctx.policy.
+function stages.actor(ctx)
+  local cfg = ctx.cfg
+  local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype }))
+  model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
+    key = rng.key(cfg.seed, "lora") }
+  local heads = value_heads.new(#cfg.objectives, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device })
+  ctx.policy = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
+  stages.memory_plan(ctx, model, heads)
+  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
+end
+
+-- answers of the policy under each preference
 local function measure(ctx, preferences, purpose, prompts, n, adapter)
   local line = stages.bar(ctx, purpose, #preferences)
-  local list = ctx.actor:measure_all(preferences, {
+  local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
     audit = ctx.source.audit, on_step = function(i)
       line:update(i)
@@ -399,10 +528,10 @@ local function measure(ctx, preferences, purpose, prompts, n, adapter)
   return list
 end
 
-local function keep_samples(ctx, name, list)
+local function keep_samples(ctx, name, step, list)
   for i, m in ipairs(list) do
     for _, s in ipairs(m.sample) do
-      ctx.run:sample { model = name, step = name == "sft" and 0 or ctx.cfg.moc.iterations, preference = ctx.grid[i],
+      ctx.run:sample { model = name, step = step, preference = ctx.grid[i],
         prompt = s.prompt, response = s.response, rewards = policy.normalize(s.rewards, ctx.sft.statistics) }
     end
   end
@@ -474,7 +603,7 @@ function stages.sft_answers(ctx)
     end
     ctx.sft = { statistics = stats }
     local constant = constant_objectives(ctx, stats)
-    keep_samples(ctx, "sft", list)
+    keep_samples(ctx, "sft", 0, list)
     local f = policy.figures(ctx.grid, list, stats)
     local figures = {
       rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
@@ -488,9 +617,11 @@ function stages.sft_answers(ctx)
   end)
 end
 
---- The trained policy under the grid and under unseen preferences: the figures of result.json, and one answer
--- per preference in `shown`.
-function stages.evaluation(ctx)
+--- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
+-- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers.
+function stages.evaluation(ctx, steps)
+  local trained = assert(ctx.run:latest(ctx.method), "no checkpoint of the policy")
+  assert(lora.load(ctx.policy.model, trained))
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards
     local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true)
@@ -499,7 +630,7 @@ function stages.evaluation(ctx)
     for i, m in ipairs(list) do
       figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
     end
-    keep_samples(ctx, "moc", list)
+    keep_samples(ctx, ctx.method, steps, list)
     local rows = {}
     for _, m in ipairs(list) do
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
@@ -514,6 +645,34 @@ function stages.evaluation(ctx)
     end
     return figures
   end)
+end
+
+-- standard errors of the mean rewards
+local function errors_of(figures, answers)
+  local errors = {}
+  for i, row in ipairs(figures.rewards_std) do
+    errors[i] = {}
+    for j, std in ipairs(row) do
+      errors[i][j] = std / answers ^ 0.5
+    end
+  end
+  return errors
+end
+
+--- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
+-- left); warning(preferences, rewards, errors) -> text or nil is the method's. Shows the tables.
+function stages.finish(ctx, figures, own, warning)
+  local cfg = ctx.cfg
+  figures.warning = warning(figures.preferences, figures.rewards, errors_of(figures, cfg.eval.answers))
+  local result = { recipe = ctx.run.recipe, seed = cfg.seed, device = cfg.device, objectives = cfg.objectives, sft = ctx.sft.figures,
+    reward_models = ctx.checks, trade_off = cfg.data == "" and cfg.prompts == "" and cfg.trade_off or nil }
+  for _, part in ipairs { own, figures } do
+    for k, v in pairs(part) do
+      result[k] = k ~= "shown" and v or nil
+    end
+  end
+  ctx.run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
+  stages.show(ctx.run)
 end
 
 local function one_line(text) -- an untrained model's bytes need not be text

@@ -1,5 +1,5 @@
 --- mocl.world.agent: a policy and a critic for a small environment that see the preference beside the state: one network for
--- every trade-off. Where states are numbered (env.states) the networks run once for each pair of preference and state, and
+-- every trade-off. Where states are numbered (world.states) the networks run once for each pair of preference and state, and
 -- what is per step is looked up: the same sums at a fraction of the work.
 --
 -- Two layouts. "concat": [observation, seen preference] -> A logits (and N values). "heads": seen preference -> A logits
@@ -8,9 +8,9 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
+local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.lm.model"
 
 local agent = {}
 
@@ -34,12 +34,12 @@ local function network(o, n_in, n_out, stream, output_scale)
     init = o.init == "he" and he or nil, output_scale = output_scale })
 end
 
---- agent.new{env=, hidden={64,64}, activation="tanh", layout="concat", see=function(p) -> list, observe=function(state) ->
+--- agent.new{world=, hidden={64,64}, activation="tanh", layout="concat", see=function(p) -> list, observe=function(state) ->
 -- list, critic=true, init="pytorch", output_scale=1, key=, device="cpu"}: see is what the networks see of a preference
 -- (default: all of it), observe what they see of a state (default: the environment's observation). init "pytorch" (that of
 -- nn.MLP) or "he" draws the weights, output_scale multiplies those of the actor's last layer.
 function agent.new(o)
-  local e, layout = o.env, o.layout or "concat"
+  local e, layout = o.world, o.layout or "concat"
   local see = o.see or function(p)
     return p
   end
@@ -54,7 +54,7 @@ function agent.new(o)
   for j = 1, e.n do
     uniform[j] = 1 / e.n
   end
-  local self = setmetatable({ env = e, layout = layout, see = see, device = o.device or "cpu" }, Agent)
+  local self = setmetatable({ world = e, layout = layout, see = see, device = o.device or "cpu" }, Agent)
   local width, per_state = #see(uniform), layout == "heads" and e.states or 1
   if layout == "concat" then
     self.rows = {} -- of the states, if they are numbered
@@ -106,7 +106,7 @@ function Agent:input(preferences, batch)
   for _, p in ipairs(self.layout == "heads" and preferences or {}) do
     rows[#rows + 1] = self.see(p)
   end
-  if self.layout == "concat" and self.env.states then
+  if self.layout == "concat" and self.world.states then
     for _, p in ipairs(preferences) do
       local seen = self.see(p)
       for _, row in ipairs(self.rows) do
@@ -127,7 +127,7 @@ end
 --- The rows of the networks' output that a batch visits (from 0, in the order of its steps), and for each step which
 -- of them it is (from 0). Where states are not numbered each step has its own.
 function Agent:visited(batch)
-  local rows, steps, states, seen = {}, {}, self.env.states, {}
+  local rows, steps, states, seen = {}, {}, self.world.states, {}
   for i, k in ipairs(batch.places) do
     local first = (k - 1) * (states or 0)
     for t = batch.offsets[i] + 1, batch.offsets[i + 1] do
@@ -145,12 +145,12 @@ end
 
 --- Logits [M, A] of an input; averaged: by the mean of the actor's weights.
 function Agent:logits(input, averaged)
-  return (averaged and self.mean or self.actor)(input):reshape(-1, self.env.actions)
+  return (averaged and self.mean or self.actor)(input):reshape(-1, self.world.actions)
 end
 
 --- Values [M, N] of an input.
 function Agent:values(input)
-  return self.critic(input):reshape(-1, self.env.n)
+  return self.critic(input):reshape(-1, self.world.n)
 end
 
 --- Logits of observations under preferences, one each, without gradient; for states that are not numbered.
@@ -173,7 +173,7 @@ end
 --- Probabilities [preference][state + 1][action + 1] as nested lists, for numbered states.
 function Agent:probabilities(preferences, averaged)
   local scope <close> = tensor.scope()
-  return probabilities(self, preferences, averaged):reshape(#preferences, self.env.states, self.env.actions):totable()
+  return probabilities(self, preferences, averaged):reshape(#preferences, self.world.states, self.world.actions):totable()
 end
 
 --- The same as one list.
@@ -217,7 +217,7 @@ function Agent:load(dir)
   if not ok then
     return nil, why, kind
   end
-  return transformer.copy_parameters(named(self, ALL), tensors, path)
+  return parameters.copy(named(self, ALL), tensors, path)
 end
 
 return agent

@@ -3,10 +3,10 @@
 -- disturb each other and an episode is repeated by its stream. It refuses what would spoil a training run
 -- silently: rewards of another length, numbers that are not finite, episodes without an end.
 --
---   local walk = env.new { name = "walk", objectives = { "left", "right" }, actions = 2, states = 5, time_limit = 20,
+--   local walk = world.new { name = "walk", objectives = { "left", "right" }, actions = 2, states = 5, time_limit = 20,
 --     reset = function() return 2 end,
 --     step = function(s, a) ... return next_state, { 0, 1 }, done end }
---   local copies = env.batch(walk, 8, { seed = 0 })
+--   local copies = world.batch(walk, 8, { seed = 0 })
 --   local observations = copies:reset()
 --   local observations, rewards, done = copies:step { 0, 1, 1, 0, 1, 0, 0, 1 }
 
@@ -17,7 +17,7 @@ local rng = require "mocl.rng"
 
 local callable, check_options = options.callable, options.check
 
-local env = {}
+local world = {}
 
 local Env = {}
 Env.__index = Env
@@ -33,9 +33,9 @@ local function is_count(v)
   return math.type(v) == "integer" and v >= 1
 end
 
---- env.one_hot(states) -> function of a state that gives its one-hot row; all zeros for the state an episode ends in if that
+--- world.one_hot(states) -> function of a state that gives its one-hot row; all zeros for the state an episode ends in if that
 -- is none of 0 .. states - 1.
-function env.one_hot(states)
+function world.one_hot(states)
   return function(s)
     local row = {}
     for i = 1, states do
@@ -45,10 +45,10 @@ function env.one_hot(states)
   end
 end
 
---- env.new(spec) -> environment; docs/env.md lists the fields.
-function env.new(spec)
-  check(type(spec) == "table", 2, "env.new: a table expected, got %s", type(spec))
-  check(type(spec.name) == "string" and spec.name ~= "", 2, "env.new: the environment needs a name")
+--- world.new(spec) -> environment; docs/world.md lists the fields.
+function world.new(spec)
+  check(type(spec) == "table", 2, "world.new: a table expected, got %s", type(spec))
+  check(type(spec.name) == "string" and spec.name ~= "", 2, "world.new: the environment needs a name")
   local e, name = setmetatable({}, Env), spec.name
   for key, v in pairs(check_options("environment " .. name, spec, {}, KNOWN)) do
     e[key] = v
@@ -70,7 +70,7 @@ function env.new(spec)
     check(e.states, 2, "environment %s: give states=, their number where states are the integers from 0, or observe=", name)
     check(not e.observation or e.observation == e.states, 2, "environment %s: without observe= an observation has %d entries, not %d",
       name, e.states, e.observation or 0)
-    e.observation, e.observe = e.states, env.one_hot(e.states)
+    e.observation, e.observe = e.states, world.one_hot(e.states)
   end
   check(e.observation, 2, "environment %s: give observation=, the length of what observe returns", name)
   e.n = #e.objectives
@@ -78,8 +78,8 @@ function env.new(spec)
   return e
 end
 
---- Whether v is an environment made by env.new.
-function env.is_env(v)
+--- Whether v is an environment made by world.new.
+function world.is_world(v)
   return getmetatable(v) == Env
 end
 
@@ -167,13 +167,13 @@ end
 local Batch = {}
 Batch.__index = Batch
 
---- env.batch(e, n, {seed=, purpose="env", rng=}): n copies. Copy i draws from the stream (seed, "purpose i") alone;
+--- world.batch(e, n, {seed=, purpose="env", rng=}): n copies. Copy i draws from the stream (seed, "purpose i") alone;
 -- rng, a function of i, gives other streams.
-function env.batch(e, n, o)
-  check(env.is_env(e), 2, "batch: an environment of env.new expected")
+function world.batch(e, n, o)
+  check(world.is_world(e), 2, "batch: an environment of world.new expected")
   check(is_count(n), 2, "batch: the number of copies is a positive integer, got %s", tostring(n))
   check(type(o) == "table" and (o.rng or math.type(o.seed)), 2, "batch: give seed=N: there is no hidden generator")
-  local b = { env = e, n = n, streams = {}, states = {}, steps = {}, done = {}, truncated = {}, episodes = {} }
+  local b = { world = e, n = n, streams = {}, states = {}, steps = {}, done = {}, truncated = {}, episodes = {} }
   for i = 1, n do
     b.streams[i] = o.rng and o.rng(i) or rng.new(o.seed, (o.purpose or "env") .. " " .. i)
     b.done[i], b.truncated[i], b.episodes[i], b.steps[i] = true, false, 0, 0
@@ -191,7 +191,7 @@ function Batch:reset(i)
     return observations
   end
   check(is_count(i) and i <= self.n, 2, "reset: copy %s of %d", tostring(i), self.n)
-  local e, episode = self.env, self.episodes[i] + 1
+  local e, episode = self.world, self.episodes[i] + 1
   self.episodes[i], self.steps[i], self.done[i], self.truncated[i] = episode, 0, false, false
   self.states[i] = e:start(self.streams[i], episode)
   return e:look(self.states[i], episode, 0)
@@ -202,7 +202,7 @@ end
 function Batch:step(actions)
   check(type(actions) == "table" and #actions == self.n, 2, "step: %s actions for %d copies",
     type(actions) == "table" and #actions or "no", self.n)
-  local e, observations, rewards, done = self.env, {}, {}, {}
+  local e, observations, rewards, done = self.world, {}, {}, {}
   for i = 1, self.n do
     local a = actions[i]
     observations[i], rewards[i] = false, false
@@ -223,4 +223,4 @@ function Batch:step(actions)
   return observations, rewards, done
 end
 
-return env
+return world

@@ -89,11 +89,11 @@ local function together(e, n, act, streams, out)
   return returns
 end
 
---- rollout.episodes(agent, preferences, {episodes=, seed=, purpose=, averaged=false, epsilon=0}) -> batch; docs/env.md
+--- rollout.episodes(agent, preferences, {episodes=, seed=, purpose=, averaged=false, epsilon=0}) -> batch; docs/world.md
 -- lists the fields. The agent (mocl.world.agent) brings the environment; episodes is their number for each preference; epsilon is
 -- the share of actions drawn uniformly.
 function rollout.episodes(agent, preferences, o)
-  local e, n = agent.env, #preferences * o.episodes
+  local e, n = agent.world, #preferences * o.episodes
   local batch = { preferences = preferences, places = {}, prefs = {}, n = n, total = 0, offsets = { 0 },
     states = e.states and {} or nil, observations = not e.states and {} or nil, actions = {}, rewards = {}, returns = {} }
   local streams = {}

@@ -6,7 +6,7 @@
 --   local task = assistant.new { seed = 0, objectives = { "humor", "helpful" } }
 --   for _, pair in ipairs(task:pairs(rng.new(0, "pairs"), "humor", 4096)) do ... end
 
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local nearest = require "mocl.options".nearest
 local pairs_of = require "mocl.data.tasks.assistant.pairs"

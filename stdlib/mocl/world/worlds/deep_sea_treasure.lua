@@ -3,7 +3,7 @@
 --
 -- The values are those of Yang et al. 2019 ("convex") and of Vamplew et al. 2011 ("concave").
 
-local env = require "mocl.world"
+local world = require "mocl.world"
 
 local treasure = {}
 
@@ -22,7 +22,7 @@ end
 --- deep_sea_treasure.new{map="convex", time_limit=100} -> environment
 function treasure.new(o)
   local worth = values(o and o.map)
-  return env.new {
+  return world.new {
     name = "deep_sea_treasure", objectives = { "treasure", "time" }, actions = 4, states = SIZE * SIZE, observation = 2,
     time_limit = o and o.time_limit or 100,
     reset = function()

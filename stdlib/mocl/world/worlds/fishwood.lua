@@ -3,7 +3,7 @@
 --
 -- State and action 0 is the lake, 1 the woods. MO-Gymnasium's fishwood-v0 pays {fish, wood}; here it is {wood, fish}.
 
-local env = require "mocl.world"
+local world = require "mocl.world"
 
 local fishwood = { STEPS = 200 }
 
@@ -22,7 +22,7 @@ end
 --- fishwood.new{wood=.5, fish=.5} -> environment
 function fishwood.new(o)
   local wood, fish = options(o)
-  return env.new {
+  return world.new {
     name = "fishwood", objectives = { "wood", "fish" }, actions = 2, states = 2, observation = 1, time_limit = fishwood.STEPS,
     reset = function()
       return 1

@@ -3,7 +3,7 @@
 --
 -- Nodes are numbered by rows from 0, the root; a leaf's index from 0 has the actions as bits, the first one highest.
 
-local env = require "mocl.world"
+local world = require "mocl.world"
 local tables = require "mocl.world.worlds.fruit_tree_leaves"
 
 local fruit_tree = { OBJECTIVES = { "protein", "carbs", "fats", "vitamins", "minerals", "water" } }
@@ -20,7 +20,7 @@ function fruit_tree.new(depth)
   depth = depth or 6
   local leaves = fruit_tree.leaves(depth)
   local inner = (1 << depth) - 1
-  return env.new {
+  return world.new {
     name = "fruit_tree", objectives = fruit_tree.OBJECTIVES, actions = 2, states = inner, observation = 2, max_steps = depth,
     reset = function()
       return 0

@@ -3,7 +3,7 @@
 -- shows any control. A share of the documents teaches what the numbers mean, in words of their own
 -- that occur in no prompt and no clause.
 
-local preference = require "mocl.method.preference"
+local preference = require "mocl.preference"
 local answers = require "mocl.data.tasks.assistant.answers"
 local words = require "mocl.data.tasks.assistant.words"
 

@@ -1,4 +1,4 @@
---- mocl.train.sft: training a language model on text: pretraining and supervised fine-tuning.
+--- mocl.lm.sft: training a language model on text: pretraining and supervised fine-tuning.
 -- The loss is the mean of -log p over the response tokens of a batch; a document is a response to BOS.
 
 local finite = require "mocl.finite"
@@ -6,7 +6,7 @@ local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
-local trainer = require "mocl.train.supervised"
+local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
 local lm = {}
@@ -18,6 +18,21 @@ function lm.prompt(tok, text)
     ids[1] = tok:bos_id() or error("the prompt is empty and this tokenizer has no BOS token to begin with", 0)
   end
   return ids
+end
+
+--- The same of a list of texts, as one object of rows (transformer.rows).
+function lm.prompts(tok, texts)
+  local rows = tok:encode_batch(texts, { add_special_tokens = true, ragged = true })
+  for i, n in ipairs(rows:lengths()) do
+    if n == 0 then
+      local list = rows:totable()
+      for k = i, #list do
+        list[k] = lm.prompt(tok, texts[k])
+      end
+      return transformer.rows(list)
+    end
+  end
+  return rows
 end
 
 --- Token ids of {prompt=, response=} rows: prompts as lm.prompt gives them, responses with EOS behind.
@@ -71,12 +86,10 @@ local function batch_of(rows, o)
   return prompts, responses
 end
 
-lm.schedule = trainer.schedule
-
 local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
 local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name" }
 
---- lm.trainer{...} -> a mocl.train.supervised of the loss; options as lm.train, without on_step.
+--- lm.trainer{...} -> a mocl.lm.supervised of the loss; options as lm.train, without on_step.
 function lm.trainer(o)
   options.check("lm.trainer", o, NEEDED, OPTIONAL)
   local rows, key = {}, rng.key(o.seed, o.purpose .. " dropout")

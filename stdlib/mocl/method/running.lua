@@ -1,17 +1,17 @@
---- mocl.train.running: running mean and variance of n numbers, and equation 18's normalisation by them.
+--- mocl.method.running: running mean and variance of n numbers, and equation 18's normalisation by them.
 -- Two laws. "count" weighs every row alike (Chan's parallel update, as openai/baselines'
 -- RunningMeanStd). "ema" forgets: each batch takes the share 1 - factor. It refuses numbers that
 -- are not finite, so that one bad reward cannot spoil the statistics.
 
 local check_options = require "mocl.options".check
 local check = require "mocl.failure".ensure
-local shown = require("mocl.run.config_text").shown
+local shown = require "mocl.options".shown
 
 local running = {}
 
 local Running = {}
 Running.__index = Running
-Running.__name = "mocl.train.running"
+Running.__name = "mocl.method.running"
 
 local ROUNDING = 1e-9 -- a deviation below this share of the mean is what rounding leaves of a constant
 
@@ -35,6 +35,44 @@ function running.unit(mean, std)
     return 2 * std, true
   end
   return 1.0, false
+end
+
+--- Equation 18: (x - mean) / (2 std) + offset, and whether the reward varies; of one that does not, x - mean + offset.
+function running.standardise(x, mean, std, offset)
+  local unit, varies = running.unit(mean, std)
+  return (x - mean) / unit + offset, varies
+end
+
+--- Running mean per group of rows of numbers: means[place] := factor means[place] + (1 - factor) mean of this
+-- batch's rows of that place (the mean itself where the entry is false: nothing seen yet).
+function running.update_means(means, places, rows, factor)
+  local sums, counts = {}, {}
+  for i, place in ipairs(places) do
+    counts[place] = (counts[place] or 0) + 1
+    sums[place] = sums[place] or {}
+    for j, x in ipairs(rows[i]) do
+      sums[place][j] = (sums[place][j] or 0) + x
+    end
+  end
+  for place, sum in pairs(sums) do
+    local before, now = means[place], {}
+    for j, s in ipairs(sum) do
+      local m = s / counts[place]
+      now[j] = before and factor * before[j] + (1 - factor) * m or m
+    end
+    means[place] = now
+  end
+end
+
+--- Equation 18 with fixed statistics {mean=, std=} per objective: 1 is the mean they were taken at. The figures of an
+-- objective that did not vary then have no unit but their own, and stay as they are.
+function running.normalize(row, statistics)
+  local out = {}
+  for j, x in ipairs(row) do
+    local y, varies = running.standardise(x, statistics.mean[j], statistics.std[j], 1)
+    out[j] = varies and y or x
+  end
+  return out
 end
 
 local OPTIONS = { "n", "kind", "factor" }
@@ -150,7 +188,7 @@ function Running:normalize(row, options)
     "normalize: a list of %d numbers expected", self.n)
   local list = {}
   for k = 1, self.n do
-    list[k] = (row[k] - self.means[k]) / running.unit(self.means[k], self.vars[k] ^ 0.5) + offset
+    list[k] = running.standardise(row[k], self.means[k], self.vars[k] ^ 0.5, offset)
   end
   return list
 end
@@ -164,7 +202,7 @@ function Running:state()
 end
 
 function Running:__tostring()
-  return ("mocl.train.running (%s, %d numbers, %g rows)"):format(self.kind, self.n, self.count)
+  return ("mocl.method.running (%s, %d numbers, %g rows)"):format(self.kind, self.n, self.count)
 end
 
 local STATE = { "n", "kind", "factor", "count", "mean", "var" }

@@ -1,4 +1,4 @@
---- mocl.data.deck: draws without replacement: a list is dealt in shuffled order, then shuffled again.
+--- mocl.deck: draws without replacement: a list is dealt in shuffled order, then shuffled again.
 -- The deck is the only user of its rng, so that state and restore cover what it will deal.
 
 local deck = {}

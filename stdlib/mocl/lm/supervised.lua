@@ -1,4 +1,4 @@
---- mocl.train.supervised: gradient steps over rows that are dealt from a deck, as language models and reward models take them: AdamW,
+--- mocl.lm.supervised: gradient steps over rows that are dealt from a deck, as language models and reward models take them: AdamW,
 -- a warm-up over the first twentieth of the steps and a straight line to 0. It can be saved after any step and goes on from
 -- there with the same bits; the first loss, gradient or weight that is not finite ends it with an error.
 --
@@ -9,30 +9,21 @@
 --   t:finish()
 
 local check = require "mocl.failure".check
-local deck = require "mocl.data.deck"
+local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local optim = require "mocl.optim"
+local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
-local ppo = require "mocl.train.ppo"
+local parameters = require "mocl.parameters"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local transformer = require "mocl.lm.model"
 
 local trainer = {}
 
 local Trainer = {}
 Trainer.__index = Trainer
-
--- as assert, without a place in the code: what fails is a file
---- Warm-up to 1, then linear to 0 at `total`: the factor of step (from 1).
-function trainer.schedule(step, warmup, total)
-  if step <= warmup then
-    return step / warmup
-  end
-  return math.max(0, (total - step + 1) / math.max(1, total - warmup))
-end
 
 --- trainer.new{name=, parameters=, rows=, steps=, batch_size=, lr=, seed=, purpose=, loss=function(rows, step), weight_decay=0,
 -- max_grad_norm=1, lr_name="lr"} -> t. parameters: a list of {name, tensor} or of tensors that require grad. loss gives a
@@ -46,7 +37,8 @@ function trainer.new(o)
     named[i] = tensor.is_tensor(p) and { ("parameter.%05d"):format(i), p } or p
   end
   return setmetatable({
-    o = o, named = named, done = 0, steps = o.steps, warmup = math.max(1, o.steps // 20), tail = 0, tail_n = 0,
+    o = o, named = named, done = 0, steps = o.steps, tail = 0, tail_n = 0,
+    factor = optim.schedule.linear { warmup = math.max(1, o.steps // 20), total = o.steps, from_zero = false },
     order = deck.new(rng.new(o.seed, o.purpose), o.rows),
     optimizer = optim.adamw(named, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } }),
   }, Trainer)
@@ -65,7 +57,7 @@ local function take(self, step)
   self.optimizer:zero_grad()
   loss:backward()
   local value = finite.number(loss:item(), "the loss")
-  self.optimizer:step { lr = o.lr * trainer.schedule(step, self.warmup, o.steps), max_grad_norm = o.max_grad_norm or 1 }
+  self.optimizer:step { lr = o.lr * self.factor(step - 1), max_grad_norm = o.max_grad_norm or 1 }
   self.done = step
   if step > o.steps * .9 then
     self.tail, self.tail_n = self.tail + value, self.tail_n + 1
@@ -98,7 +90,7 @@ function Trainer:save(dir)
   end
   within(self, self.done, check_weights)
   check(safetensors.save(fs.join(dir, "parameters.safetensors"), tensors))
-  check(ppo.save_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  check(optimizer.save(self.optimizer, fs.join(dir, "optimizer.safetensors")))
 end
 
 function Trainer:state()
@@ -108,8 +100,8 @@ end
 function Trainer:load(dir, state)
   local path = fs.join(dir, "parameters.safetensors")
   local tensors = check(safetensors.load(path))
-  check(transformer.copy_parameters(self.named, tensors, path))
-  check(ppo.load_optimizer(self.optimizer, fs.join(dir, "optimizer.safetensors")))
+  check(parameters.copy(self.named, tensors, path))
+  check(optimizer.load(self.optimizer, fs.join(dir, "optimizer.safetensors")))
   self.order:restore(state.order)
   self.done, self.tail, self.tail_n = state.done, state.tail, state.tail_n
 end

@@ -1,9 +1,9 @@
---- mocl.method.preference: preference vectors, the text that carries them, the order they are dealt in.
+--- mocl.preference: preference vectors, the text that carries them, the order they are dealt in.
 -- A preference is a list of N numbers, none negative, that sum to 1; entry j weighs objective j.
 -- Nothing is rescaled: a list that does not sum to 1 is refused, never normalised.
 
-local deck = require "mocl.data.deck"
-local shown = require("mocl.run.config_text").shown
+local deck = require "mocl.deck"
+local shown = require "mocl.options".shown
 
 local preference = {
   EDGE = 0.25, -- share of random's draws on the edge in texts that teach a model what tags look like
@@ -226,7 +226,7 @@ function preference.jitter(rng, p, range)
   end
 end
 
---- preference.deck(rng, list) -> a deck (mocl.data.deck) that deals these preferences, each checked.
+--- preference.deck(rng, list) -> a deck (mocl.deck) that deals these preferences, each checked.
 function preference.deck(rng, list)
   if type(list) ~= "table" or #list == 0 then
     error("deck: a list of at least one preference expected", 2)

@@ -1,8 +1,8 @@
---- env_replay: traces of MO-Gymnasium's environments (fixtures/make_env.py) step by step in mocl's.
+--- world_replay: traces of MO-Gymnasium's environments (fixtures/make_worlds.py) step by step in mocl's.
 --
---   mocl tests/env_replay.lua FILE.json      prints what was compared, or fails at the first difference
+--   mocl tests/world_replay.lua FILE.json      prints what was compared, or fails at the first difference
 
-local env = require "mocl.world"
+local world = require "mocl.world"
 local json = require "mocl.json"
 
 local replay = {}
@@ -42,7 +42,7 @@ function replay.run(trace)
       return trace.steps[t][2]
     end,
   }
-  local copy = env.batch(e, 1, { rng = function()
+  local copy = world.batch(e, 1, { rng = function()
     return stream
   end })
   compare(trace, 0, "the observation", copy:reset(1), trace.start, 0)
@@ -73,7 +73,7 @@ function replay.all(traces)
   return counts
 end
 
-if arg and arg[0] and arg[0]:find "env_replay%.lua$" then
+if arg and arg[0] and arg[0]:find "world_replay%.lua$" then
   for name, c in pairs(replay.all(assert(json.load(arg[1])))) do
     print(("%-18s %5d episodes %7d steps agree"):format(name, c.episodes, c.steps))
   end

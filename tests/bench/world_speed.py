@@ -2,7 +2,7 @@
 """Environment steps per second, training included: mocl's recipes, a PyTorch loop of the same sizes, and morl-baselines.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install mo-gymnasium torch morl-baselines
-    /tmp/venv/bin/python tests/bench/env_speed.py ./mocl
+    /tmp/venv/bin/python tests/bench/world_speed.py ./mocl
 
 All run in processes of their own, each on one thread, mocl and its peers by turns (--rounds of them; the medians are
 compared). Time is CPU time of the whole process less that of a run of hardly any steps, so start-up does not count and
@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def cpu(command):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, world=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -119,7 +119,7 @@ def eupg(steps):
     from morl_baselines.single_policy.esr.eupg import EUPG
 
     torch.set_num_threads(1)
-    env = mo_gymnasium.wrappers.MORecordEpisodeStatistics(mo_gymnasium.make("fishwood-v0"), gamma=0.99)
+    world = mo_gymnasium.wrappers.MORecordEpisodeStatistics(mo_gymnasium.make("fishwood-v0"), gamma=0.99)
 
     def scalarization(reward, w=None):
         reward = torch.tensor(reward) if not isinstance(reward, torch.Tensor) else reward

@@ -1,0 +1,171 @@
+--- mocl.lm.classifier: models with a head for classification, as transformers saves them: scores of a text, from the state of one of
+-- its tokens. Llama's kind and GPT-2 take the last token that is no pad, BERT's kind the first.
+--
+--   local classifier = require "mocl.lm.classifier"
+--   local c = assert(classifier.load("path/to/model"))
+--   local scores = c:scores { { 17, 76, 49 }, { 59, 28 } }   -- [2, labels], nothing is squashed
+
+local families = require "mocl.lm.families"
+local json = require "mocl.json"
+local keys = require "mocl.keys"
+local nn = require "mocl.nn.core"
+local options = require "mocl.options"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.lm.model"
+
+local classifier = {}
+
+local Classifier = {}
+Classifier.__index = Classifier
+
+-- Names of the head's tensors in a file, by layer: {weight =, bias =}.
+local function head_names(read, bare)
+  local list = {}
+  for i, layer in ipairs(read.class.layers) do
+    local base = (layer.inside and not bare and read.family.prefix or "") .. layer[1]
+    list[i] = { weight = base .. ".weight", bias = layer.bias ~= false and base .. ".bias" or nil }
+  end
+  return list
+end
+
+-- The tensors of the head as layers, or nil, message, code where they do not follow each other.
+local function head_of(read, tensors, bare, dir)
+  local width, layers = read.config.hidden_size, {}
+  for i, names in ipairs(head_names(read, bare)) do
+    local w, b = tensors[names.weight], names.bias and tensors[names.bias]
+    local missing = not w and names.weight or names.bias and not b and names.bias
+    if missing then
+      return nil, ("%s: tensor '%s' is missing, which %s needs"):format(dir, missing, read.class_name), "FORMAT"
+    elseif w.ndim ~= 2 or w.shape[2] ~= width then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (labels,%d)"):format(dir, names.weight, table.concat(w.shape, ","), width), "FORMAT"
+    elseif b and (b.ndim ~= 1 or b.shape[1] ~= w.shape[1]) then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%d)"):format(dir, names.bias, table.concat(b.shape, ","), w.shape[1]), "FORMAT"
+    end
+    -- copies: the file's tensors are the file itself, which somebody may change
+    layers[i] = { weight = w:to "f32":clone(), bias = b and b:to "f32":clone() or nil, act = read.class.layers[i].act }
+    width = w.shape[1]
+  end
+  return layers, width
+end
+
+-- The rows of the head's weight are the labels; what config.json says of their number must agree. transformers writes
+-- neither key for two labels.
+local function check_labels(read, labels, path)
+  local all, named = read.all, nil
+  if keys.given(all.id2label) and type(all.id2label) == "table" then
+    named = 0
+    for _ in pairs(all.id2label) do
+      named = named + 1
+    end
+  end
+  for key, n in pairs { num_labels = keys.given(all.num_labels) and all.num_labels or nil, id2label = named } do
+    if n ~= labels then
+      return keys.refuse(path, key, all[key], ("the head's weight has %d rows"):format(labels))
+    end
+  end
+  return true
+end
+
+--- classifier.load(dir, {device="cpu"}) -> c | fail: a directory of a class with a head for classification (mocl.lm.families lists
+-- them). c.model is the model without the head, c.labels how many scores there are, c.pad_id the id of pads or nil, c.pool "last" or
+-- "first". Everything is held in f32.
+function classifier.load(dir, opts)
+  options.check("classifier.load", opts or {}, {}, { "device" })
+  local model, read, tensors = transformer.from_files(dir, { device = opts and opts.device }, { classifier = true },
+    function(found, all, bare)
+      local mine = {}
+      for _, names in ipairs(head_names(found, bare)) do
+        mine[names.weight] = true
+        mine[names.bias or names.weight] = true
+      end
+      return all and mine
+    end)
+  if not model then
+    return nil, read, tensors
+  end
+  local layers, labels, code = head_of(read, tensors, families.is_bare(read.family, tensors), dir)
+  if not layers then
+    return nil, labels, code
+  end
+  local ok, message
+  ok, message, code = check_labels(read, labels, dir .. "/config.json")
+  if not ok then
+    return nil, message, code
+  end
+  local pad = read.all.pad_token_id
+  if pad == nil then
+    pad = read.family.defaults.pad_token_id
+  end
+  return setmetatable({
+    model = model, layers = layers, labels = labels, pool = read.class.pool, pad_id = pad ~= json.null and pad or nil,
+    offset = read.config.position_offset,
+  }, Classifier)
+end
+
+--- classifier.pooled(ids, pool, pad_id) -> place, from 1: the token of a row from whose state the scores come. "first"; or "last": the
+-- last id that is not pad_id, the first token where all are pads, and the last token where pad_id is nil or negative. Where the pad is
+-- the end of the answer too, that end is passed over: "answer" and "answer end" score alike.
+function classifier.pooled(ids, pool, pad_id)
+  if pool == "first" or #ids == 0 then
+    return 1
+  elseif not pad_id or pad_id < 0 then
+    return #ids
+  end
+  for i = #ids, 1, -1 do
+    if ids[i] ~= pad_id then
+      return i
+    end
+  end
+  return 1
+end
+
+local ACTS = { tanh = tensor.tanh, relu = tensor.relu }
+
+--- c:scores(rows, {types=, adapter=true}) -> tensor [n, labels]: of rows of ids, which hold no padding that is not to be read. types:
+-- lists of the tokens' types, for models that have them; all 0 without. Differentiable.
+function Classifier:scores(rows, opts)
+  opts = options.check("scores", opts or {}, {}, { "types", "adapter" })
+  local device = self.model:device()
+  local batch, at, places, types = transformer.batch(rows, { device = device }), 0, {}, nil
+  for i, ids in ipairs(rows) do
+    if #ids == 0 then
+      error(("scores: row %d is empty"):format(i), 2)
+    end
+    for _, id in ipairs(self.offset and ids or {}) do
+      if id == self.pad_id then
+        error(("scores: row %d holds the pad id %d, which has no position in this family; leave pads out"):format(i, id), 2)
+      end
+    end
+    places[i] = at + classifier.pooled(ids, self.pool, self.pad_id) - 1
+    at = at + #ids
+  end
+  if opts.types then
+    types = {}
+    for i, ids in ipairs(rows) do
+      local list = opts.types[i]
+      if type(list) ~= "table" or #list ~= #ids then
+        error(("scores: row %d has %d tokens and %s types"):format(i, #ids, type(list) == "table" and #list or "no"), 2)
+      end
+      table.move(list, 1, #list, #types + 1, types)
+    end
+    batch.types = tensor.new(types, { dtype = "i32", device = device })
+  end
+  local x = self.model:forward(batch, { adapter = opts.adapter, rows = tensor.new(places, { dtype = "i32", device = device }) })
+  for _, layer in ipairs(self.layers) do
+    x = nn.linear(x, layer.weight, layer.bias)
+    x = layer.act and ACTS[layer.act](x) or x
+  end
+  return x
+end
+
+--- c:parameters() -> list of {name, tensor}: the head's.
+function Classifier:parameters()
+  local list = {}
+  for i, layer in ipairs(self.layers) do
+    list[#list + 1] = { ("head.%d.weight"):format(i), layer.weight }
+    list[#list + 1] = layer.bias and { ("head.%d.bias"):format(i), layer.bias } or nil
+  end
+  return list
+end
+
+return classifier

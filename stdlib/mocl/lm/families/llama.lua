@@ -1,0 +1,199 @@
+--- mocl.lm.families.llama: Llama and the decoders that differ from it in a few places: Mistral, Qwen2, Qwen3, SmolLM3. Their
+-- tensors have the names of mocl's parameters.
+
+local keys = require "mocl.keys"
+local model_keys = require "mocl.lm.model_keys"
+local rope = require "mocl.lm.families.rope"
+
+local given = keys.given
+local NOT_READ = model_keys.NOT_READ
+
+local QKV, QKVO, MLP = { "q_proj", "k_proj", "v_proj" }, { "q_proj", "k_proj", "v_proj", "o_proj" }, { "gate_proj", "up_proj", "down_proj" }
+
+-- transformer.new's key -> the file's
+local SHAPE = {}
+for _, key in ipairs { "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+  "intermediate_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings" } do
+  SHAPE[key] = key
+end
+
+local function lists(own)
+  local honoured = { "layer_types", "original_max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window" }
+  for key in pairs(SHAPE) do
+    honoured[#honoured + 1] = key
+  end
+  table.move(own.honoured or {}, 1, #(own.honoured or {}), #honoured + 1, honoured)
+  return model_keys.lists { honoured = honoured, neutral = own.neutral, without_effect = own.without_effect }
+end
+
+local function joined(a, b)
+  local out = table.move(a, 1, #a, 1, {})
+  return table.move(b, 1, #b, #out + 1, out)
+end
+
+-- What all of them share: rotary positions, and windows that hide nothing. A window is seen by the keys below it alone,
+-- which mocl's attention does not compute.
+local function rotary(r, config)
+  local theta, scaling, code = rope.read(r.path, r.all, r.defaults.rope_theta, config.max_position_embeddings)
+  if not theta then
+    r.fail(nil, scaling, code)
+  end
+  config.rope_theta = theta
+  if scaling then
+    r.scaling = scaling
+  end
+  config.hidden_act = r:act "hidden_act"
+end
+
+local function check_window(r, config, window, name)
+  if given(window) and not (math.type(window) == "integer" and window >= config.max_position_embeddings) then
+    r:refuse(name or "sliding_window", window, "null, or at least max_position_embeddings")
+  end
+end
+
+local function check_layer_types(r)
+  local types = r.all.layer_types
+  if not given(types) then
+    return
+  end
+  local plain = type(types) == "table"
+  for _, kind in pairs(plain and types or {}) do
+    plain = plain and kind == "full_attention"
+  end
+  if not plain then
+    r:refuse("layer_types", types, "full_attention in every layer")
+  end
+end
+
+-- A window that use_sliding_window turns on, in the layers from max_window_layers on.
+local function check_late_window(r, config)
+  if not r:boolean "use_sliding_window" then
+    return
+  end
+  local first = r.defaults.max_window_layers and r:integer("max_window_layers", 0) or 0
+  if first < config.num_hidden_layers then
+    check_window(r, config, r:value "sliding_window")
+  end
+end
+
+local CLASSIFIER = { pool = "last", layers = { { "score", bias = false } } }
+
+local llama = {
+  model_type = "llama", shape = SHAPE, keys = lists { honoured = { "attention_bias", "mlp_bias" } },
+  classes = { LlamaForCausalLM = "lm", LLaMAForCausalLM = "lm", LlamaForSequenceClassification = CLASSIFIER },
+  defaults = {
+    vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, num_hidden_layers = 32, num_attention_heads = 32,
+    max_position_embeddings = 2048, rms_norm_eps = 1e-6, rope_theta = 10000.0, tie_word_embeddings = false, hidden_act = "silu",
+    attention_bias = false, mlp_bias = false,
+  },
+}
+
+function llama.spec(r, config)
+  rotary(r, config)
+  check_window(r, config, r.all.sliding_window)
+  check_layer_types(r)
+  local biases = joined(r:boolean "attention_bias" and QKVO or {}, r:boolean "mlp_bias" and MLP or {})
+  config.biases = biases[1] and biases
+end
+
+local mistral = {
+  model_type = "mistral", shape = SHAPE, keys = lists { without_effect = { attention_bias = NOT_READ, mlp_bias = NOT_READ } },
+  classes = { MistralForCausalLM = "lm", LlamaForCausalLM = "lm", MistralForSequenceClassification = CLASSIFIER },
+  defaults = {
+    vocab_size = 32000, hidden_size = 4096, intermediate_size = 14336, num_hidden_layers = 32, num_attention_heads = 32,
+    num_key_value_heads = 8, max_position_embeddings = 131072, rms_norm_eps = 1e-6, rope_theta = 10000.0,
+    tie_word_embeddings = false, sliding_window = 4096, hidden_act = "silu",
+  },
+}
+
+function mistral.spec(r, config)
+  rotary(r, config)
+  if r.all.sliding_window == nil then
+    check_window(r, config, r.defaults.sliding_window, "sliding_window, which is missing and means")
+  else
+    check_window(r, config, r.all.sliding_window)
+  end
+  check_layer_types(r)
+end
+
+local QWEN = {
+  vocab_size = 151936, hidden_size = 4096, intermediate_size = 22016, num_hidden_layers = 32, num_attention_heads = 32,
+  num_key_value_heads = 32, max_position_embeddings = 32768, rms_norm_eps = 1e-6, rope_theta = 10000.0, tie_word_embeddings = false,
+  use_sliding_window = false, sliding_window = 4096, max_window_layers = 28, hidden_act = "silu",
+}
+
+local qwen2 = {
+  model_type = "qwen2", shape = SHAPE, defaults = QWEN,
+  keys = lists {
+    honoured = { "use_sliding_window", "max_window_layers" },
+    without_effect = { attention_bias = NOT_READ, mlp_bias = NOT_READ },
+  },
+  classes = { Qwen2ForCausalLM = "lm", Qwen2ForSequenceClassification = CLASSIFIER },
+}
+
+function qwen2.spec(r, config)
+  rotary(r, config)
+  check_late_window(r, config)
+  check_layer_types(r)
+  config.biases = QKV
+end
+
+local qwen3 = {
+  model_type = "qwen3", shape = SHAPE, defaults = model_keys.merged(QWEN, { head_dim = 128, attention_bias = false }),
+  keys = lists {
+    honoured = { "use_sliding_window", "max_window_layers", "attention_bias" }, without_effect = { mlp_bias = NOT_READ },
+  },
+  classes = { Qwen3ForCausalLM = "lm", Qwen3ForSequenceClassification = CLASSIFIER },
+}
+
+function qwen3.spec(r, config)
+  rotary(r, config)
+  check_late_window(r, config)
+  check_layer_types(r)
+  config.qk_norm = true
+  config.biases = r:boolean "attention_bias" and QKVO or nil
+end
+
+local smollm3 = {
+  model_type = "smollm3", shape = SHAPE,
+  keys = lists {
+    honoured = { "use_sliding_window", "attention_bias", "mlp_bias", "no_rope_layers", "no_rope_layer_interval" },
+  },
+  classes = { SmolLM3ForCausalLM = "lm", SmolLM3ForSequenceClassification = CLASSIFIER },
+  defaults = {
+    vocab_size = 128256, hidden_size = 2048, intermediate_size = 11008, num_hidden_layers = 36, num_attention_heads = 16,
+    num_key_value_heads = 4, max_position_embeddings = 32768, rms_norm_eps = 1e-6, rope_theta = 2000000.0, tie_word_embeddings = true,
+    use_sliding_window = false, no_rope_layer_interval = 4, hidden_act = "silu", attention_bias = false, mlp_bias = false,
+  },
+}
+
+-- Which layers rotate: no_rope_layers has 1 for those that do; without it each no_rope_layer_interval-th does not.
+local function rotating(r, layers)
+  local list, out = r.all.no_rope_layers, {}
+  if not given(list) then
+    local interval = r:integer("no_rope_layer_interval", 1)
+    for l = 1, layers do
+      out[l] = l % interval ~= 0
+    end
+    return out
+  end
+  for l = 1, layers do
+    local v = type(list) == "table" and list[l]
+    if v ~= 0 and v ~= 1 then
+      r:refuse("no_rope_layers", list, ("a list of 0 and 1, one for each of %d layers"):format(layers))
+    end
+    out[l] = v == 1
+  end
+  return out
+end
+
+function smollm3.spec(r, config)
+  rotary(r, config)
+  check_late_window(r, config)
+  check_layer_types(r)
+  config.rope_layers = rotating(r, config.num_hidden_layers)
+  local biases = joined(r:boolean "attention_bias" and QKVO or {}, r:boolean "mlp_bias" and MLP or {})
+  config.biases = biases[1] and biases
+end
+
+return { llama, mistral, qwen2, qwen3, smollm3 }

@@ -1,0 +1,167 @@
+-- specifications: training, the cache and the fast step compute the same model whatever it says, its gradient is its
+-- slope, and a specification that contradicts itself is refused
+
+local T = require "t"
+local lm = require "mocl.lm.sft"
+local nn = require "mocl.nn.core"
+local small = require "fixtures.llama.small"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.lm.model"
+
+local is_double = tensor.new(1 + 1e-12):item() ~= 1
+
+local PROMPTS = { { 1, 5, 9 }, { 2 }, { 7, 7, 7, 0, 28, 3, 14, 9, 22, 4, 1 }, { 3, 3 }, { 11, 12, 13, 14 } }
+local ALL = { "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj" }
+local BUT_GATE = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" }
+
+-- one of each kind that families have, and one with what none of them joins
+local SPECS = {
+  { "q, k, v with biases", { biases = { "q_proj", "k_proj", "v_proj" }, tie_word_embeddings = true } },
+  { "a norm over heads", { qk_norm = true } },
+  { "a layer without rotation, scaled frequencies", { rope_layers = { false, true }, rope_frequencies = { .5, .01 }, rope_factor = 1.25 } },
+  { "layer norms, learned positions, a plain MLP", { norm = "layer", positions = "learned", position_offset = 2, mlp = "plain",
+    hidden_act = "gelu_tanh", biases = BUT_GATE, attention_scales = { .5, .25 } } },
+  { "gelu with a gate, all biases", { hidden_act = "gelu", biases = ALL } },
+  { "norms behind each sum, types, no positions", { norm = "layer", norm_place = "post", embedding_norm = true, positions = "none",
+    type_vocab_size = 2, mlp = "plain", hidden_act = "relu" } },
+}
+
+-- Biases and norms that a new model has as 0 and 1 are drawn.
+local function model_of(config, device, dtype)
+  local model = small.model { config = config, device = device }
+  model = dtype and transformer.new(model:config(), { device = device, dtype = dtype, key = 5 }) or model
+  for i, pair in ipairs(model:named_parameters()) do
+    local name, p = pair[1], pair[2]
+    if p.ndim == 1 then
+      local draw = tensor.randn(p.shape, { key = 23, stream = i, std = .3, device = device })
+      tensor.no_grad(p.copy_, p, name:find "weight$" and draw + 1 or draw)
+    end
+  end
+  return model
+end
+
+for _, spec in ipairs(SPECS) do
+  local what, config = spec[1], spec[2]
+
+  for _, device in ipairs(T.devices) do
+    local function same_bits(dtype)
+      local model = small.adapter(model_of(config, device, dtype))
+      local g, logp = model:generate(PROMPTS, { max_new_tokens = 9, temperature = .8, key = 3 })
+      local batch = transformer.pack(PROMPTS, g.tokens, { device = device })
+      local states = nn.rows(model:forward(batch), batch.rows)
+      T.eq(nn.lm_head(states, model:head(), batch.targets, { temperature = .8 }):totable(), logp:totable())
+      local s <close> = model:session { rows = 1 }
+      for _, id in ipairs(PROMPTS[3]) do
+        s:append { { id } }
+      end
+      local alone = model:forward(transformer.batch({ PROMPTS[3] }, { device = device })):totable()
+      T.eq(s:hidden():totable()[1], alone[#alone], "token by token")
+    end
+    T.test(("%s: the cache has the bits of the forward pass, on %s"):format(what, device), same_bits)
+    if device:find "^cuda" and config.norm ~= "layer" and not config.hidden_act then -- what bf16 is computed for
+      T.test(("%s: the same in bf16, on %s"):format(what, device), function()
+        same_bits "bf16"
+      end)
+    end
+  end
+
+  T.test(what .. ": steps over tensors (fake) and on the host (cpu) draw the same tokens with the same bits", function()
+    local answers = {}
+    for _, rows in ipairs { PROMPTS, { PROMPTS[1] } } do -- a row alone has its matrices side by side
+      for i, device in ipairs { "cpu", "fake" } do
+        local model = small.adapter(model_of(config, device))
+        local g, logp = model:generate(rows, { max_new_tokens = 14, temperature = .9, key = 3 })
+        answers[i] = { g.tokens, logp:totable() }
+      end
+      T.eq(answers[1], answers[2])
+    end
+  end)
+
+  T.test(what .. ": the gradient of the loss is its slope", function()
+    local model = model_of(config)
+    local h, tol = is_double and 1e-5 or 3e-3, is_double and 1e-8 or 3e-3
+    local prompts, responses = { { 1, 4 }, { 1 } }, { { 8, 8, 3, 28 }, { 0, 20, 5 } }
+    transformer.train_base(model)
+    lm.loss(model, prompts, responses):backward()
+    local n = 0
+    for i, pair in ipairs(model:named_parameters()) do
+      local flat, at = pair[2]:detach():flatten(), i * 7 % pair[2]:numel() + 1
+      local want = pair[2].grad:flatten()[at]:item()
+      local cell, was = flat:narrow(1, at, 1), flat[at]:item()
+      local function loss_at(x)
+        cell:fill_(x)
+        return tensor.no_grad(lm.loss, model, prompts, responses):item()
+      end
+      local up, down = loss_at(was + h), loss_at(was - h)
+      cell:fill_(was)
+      T.near((up - down) / (2 * h), want, tol, pair[1])
+      n = n + (want ~= 0 and 1 or 0)
+    end
+    T.ok(n > 12, n .. " gradients")
+  end)
+
+  T.test(what .. ": a specification comes back as it was given", function()
+    local model = model_of(config)
+    local again = transformer.new(model:config())
+    T.eq(again:config(), model:config())
+    T.eq(transformer.check(model:config()), model:config())
+    for key, value in pairs(config) do
+      T.eq(model:config()[key], value, key)
+    end
+    T.eq(transformer.clone(model):forward(transformer.batch { { 1, 2 } }):totable(), model:forward(transformer.batch { { 1, 2 } }):totable())
+  end)
+end
+
+T.test("an encoder looks both ways", function()
+  local config = { norm = "layer", norm_place = "post", embedding_norm = true, positions = "learned", causal = false, head = "none",
+    mlp = "plain", hidden_act = "gelu", biases = BUT_GATE, type_vocab_size = 2 }
+  for _, device in ipairs(T.devices) do
+    local model = model_of(config, device)
+    local function first(ids, types)
+      local batch = transformer.batch({ ids }, { device = device })
+      batch.types = types and tensor.new(types, { dtype = "i32", device = device })
+      return model:forward(batch):totable()[1]
+    end
+    T.ok(first { 1, 2, 3 }[1] ~= first { 1, 2, 4 }[1])
+    T.eq(first({ 1, 2, 3 }, { 0, 0, 0 }), first { 1, 2, 3 })
+    T.ok(first({ 1, 2, 3 }, { 0, 0, 1 })[1] ~= first { 1, 2, 3 }[1])
+    T.raises("forward: 2 types for 3 tokens", first, { 1, 2, 3 }, { 0, 0 })
+    T.raises("index 2 %(entry 3%) is outside 0 .. 1", first, { 1, 2, 3 }, { 0, 0, 2 })
+  end
+end)
+
+T.test("what contradicts itself is refused in words", function()
+  local function new(change)
+    return small.model { config = change }
+  end
+  for text, change in pairs {
+    ["rms_norm_eps contradicts norm = 'layer'; say layer_norm_eps"] = { norm = "layer", rms_norm_eps = 1e-5 },
+    ["layer_norm_eps contradicts norm = 'rms'; say rms_norm_eps"] = { layer_norm_eps = 1e-5 },
+    ["norm = 'batch' is none of rms, layer"] = { norm = "batch" },
+    ["final_norm contradicts norms of place \"post\""] = { norm_place = "post", final_norm = true },
+    ["rope_frequencies, rope_factor and rope_layers contradict positions"] = { positions = "learned", rope_factor = 2 },
+    ["position_offset contradicts positions"] = { position_offset = 2 },
+    ["position_offset = %-1 is outside"] = { positions = "learned", position_offset = -1 },
+    ["a bias for gate_proj contradicts a plain MLP"] = { mlp = "plain", biases = { "gate_proj" } },
+    ["a language%-model head contradicts attention that is not causal"] = { causal = false },
+    ["tie_word_embeddings contradicts head = 'none'"] = { head = "none", tie_word_embeddings = true },
+    ["biases: 'lm_head' is no linear layer"] = { biases = { "lm_head" } },
+    ["rope_frequencies has 1 entries, 2 are needed"] = { rope_frequencies = { 1 } },
+    ["entry 2 of rope_frequencies, %-1, must be 0 or more"] = { rope_frequencies = { 1, -1 } },
+    ["entry 1 of rope_layers is no boolean"] = { rope_layers = { 1, 0 } },
+    ["entry 2 of attention_scales, 0, must be positive"] = { attention_scales = { 1, 0 } },
+    ["rope_factor = 0 must be positive"] = { rope_factor = 0 },
+    ["type_vocab_size = %-1 is outside"] = { type_vocab_size = -1 },
+    ["hidden_act = 'quick' is none of silu, gelu, gelu_tanh, relu"] = { hidden_act = "quick" },
+  } do
+    T.raises("model config: " .. text, new, change)
+  end
+  local plain = new { mlp = "plain", hidden_act = "gelu" }
+  T.raises("lora: the blocks of this model have no mlp.gate_proj", plain.add_lora, plain, { target_modules = { "gate_proj" } })
+  plain:add_lora { r = 2 } -- on what there is
+  T.eq(#transformer.parameters(plain, true), 2 * 2 * 6)
+  T.raises("save: the model has an adapter", transformer.save_gguf, small.adapter(new {}), T.tmpdir() .. "/m.gguf")
+  T.raises("save: hidden_act is not what a Llama has, and GGUF files of other families are not written", transformer.save_gguf, plain,
+    T.tmpdir() .. "/m.gguf")
+  T.raises("transformer.save: no family of Hugging Face's is known", transformer.save, plain, T.tmpdir() .. "/m")
+end)
