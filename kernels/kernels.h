@@ -48,12 +48,13 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 /* How the numbers of a weight are kept. */
-typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_COUNT } mk_format;
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_COUNT } mk_format;
 
 #define MK_WEIGHT_PARTS 4
 
 /* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row:
-**   f32, bf16   the numbers themselves */
+**   f32, bf16   the numbers themselves
+**   int8        i8 codes; part[1] F32 [rows]: the largest absolute value of each row (quantized.h) */
 typedef struct mk_weight {
     mk_format format;
     int64_t rows, columns;
@@ -167,6 +168,11 @@ typedef struct mk_table {
     ** weights bf16. c_type: MK_F32, or a_type. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
+
+    /* The parts of w, which is not f32 or bf16, become those of src [rows, columns]. part: those of w, to be written */
+    int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
+    /* dst [rows, columns] = the numbers that w stands for */
+    int (*dequantize)(mk_exec *e, const mk_weight *w, mk_real *dst);
 
     /* C[m,n] = op(A) op(B), else as gemm with alpha 1 and beta 0, but for products that a BLAS may
     ** compute (kernels/cpu/blas.c): the bits of a row may depend on the other sizes. For products of

@@ -23,6 +23,7 @@ enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay togeth
 /* op(W), [in, out]: W [out, in] itself or a copy, transposed: panels [in, panel], then [in, the rest] */
 typedef struct matrix {
     mocl_tensor *t; /* owned; NULL: none, or a part of another one */
+    const mocl_weight *quantized; /* in place of t, and read where it lies; or NULL */
     bool copy;
     int64_t in, out, panel;
 } matrix;
@@ -114,9 +115,13 @@ static mocl_status open_weights(mocl_decode *d, int64_t l, int first, int n, siz
     mocl_tensor *numbers[MOCL_LINEARS];
     for (int i = 0; i < n; i++) m[i] = &d->linear[l * MOCL_LINEARS + first + i];
     for (int i = 0; i < n; i++) numbers[i] = d->m->block[l].linear[first + i].part[0];
-    if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
+    bool plain = true;
+    for (int i = 0; i < n; i++) plain = plain && mocl_weight_is_plain(&d->m->block[l].linear[first + i]);
+    if (d->single && plain) MOCL_TRY(open_matrices(d, m, numbers, n, room));
     for (int i = 0; i < n; i++) {
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i], &numbers[i], 1, room));
+        const mocl_weight *w = &d->m->block[l].linear[first + i];
+        if (!mocl_weight_is_plain(w)) *m[i] = (matrix){.quantized = w, .in = w->columns, .out = w->rows};
+        else if (!d->single || !plain) MOCL_TRY(open_matrices(d, &m[i], &numbers[i], 1, room));
         for (int64_t j = 0; j < d->n_adapters; j++) {
             int64_t at = l * MOCL_LINEARS + first + i;
             mocl_low_rank *from = &d->adapter[j]->linear[at];
@@ -261,7 +266,7 @@ static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, doub
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
     if (!w->copy) {
-        mk_weight whole = mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
+        mk_weight whole = w->quantized ? mocl_weight_kernel(w->quantized) : mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
         return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
     }
     int64_t panel = w->panel;
@@ -273,7 +278,7 @@ static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, doub
 
 /* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
 static int product(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
-    return w->t ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
+    return w->t || w->quantized ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
 }
 
 /* y += what the adapter adds; u is room for [n, rank] */
