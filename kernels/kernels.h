@@ -227,9 +227,10 @@ typedef struct mk_table {
                       mk_real *dgate, mk_real *dup);
     /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
     ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. out [T, H, K];
-    ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. */
-    int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                     double scale, int causal, const void *q, const void *k, const void *v,
+    ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. Where `from` is not NULL, nobody
+    ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. */
+    int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k, const void *v,
                      void *out, mk_real *lse);
     /* dq, dk, dv overwritten */
     int (*attention_bwd)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,

@@ -125,6 +125,7 @@ static int file_tensor(lua_State *L) {
     mocl_tensor **out = moclL_pushtensor(L);
     mocl_status st = mocl_gguf_load(out, dev, path, t, heads);
     if (st == MOCL_E_NOMEM && moclL_makeroom(L, st)) st = mocl_gguf_load(out, dev, path, t, heads);
+    mocl_file_forget(t->data, t->bytes); /* a model that is read does not stand in memory as a file too */
     return moclL_result(L, st, 1);
 }
 

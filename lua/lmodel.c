@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "lrows.h"
 #include "ltensor.h"
 #include "modules.h"
 
@@ -110,20 +111,32 @@ static int model_hash(lua_State *L) {
 
 /* ---- ragged batches ---- */
 
-/* appends row i of the list at idx; slot: stack index of the userdata of tokens */
-static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, int64_t i) {
+/* room for n tokens more; slot: stack index of the userdata of tokens */
+static void make_room(lua_State *L, moclL_ragged *r, int slot, int64_t n) {
+    if (r->total + n > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)(r->total + n));
+    if (r->total + n <= r->room) return;
+    int64_t room = 2 * (r->total + n);
+    int32_t *tokens = lua_newuserdatauv(L, (size_t)room * sizeof *tokens, 0);
+    if (r->total) memcpy(tokens, r->tokens, (size_t)r->total * sizeof *tokens);
+    r->tokens = tokens;
+    r->room = room;
+    lua_replace(L, slot);
+}
+
+/* appends row i of the rows at idx, which are `rows` where these are an object */
+static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, const moclL_rows *rows, int64_t i) {
+    if (rows) {
+        const int32_t *offsets = moclL_rows_offsets(rows) + i - 1;
+        int64_t n = offsets[1] - offsets[0];
+        make_room(L, r, slot, n);
+        if (n) memcpy(r->tokens + r->total, moclL_rows_tokens(rows) + offsets[0], (size_t)n * sizeof *r->tokens);
+        r->total += n;
+        return;
+    }
     if (lua_geti(L, idx, i) != LUA_TTABLE)
         luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
     int64_t n = moclL_len(L, -1);
-    if (r->total + n > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)(r->total + n));
-    if (r->total + n > r->room) {
-        int64_t room = 2 * (r->total + n);
-        int32_t *tokens = lua_newuserdatauv(L, (size_t)room * sizeof *tokens, 0);
-        if (r->total) memcpy(tokens, r->tokens, (size_t)r->total * sizeof *tokens);
-        r->tokens = tokens;
-        r->room = room;
-        lua_replace(L, slot);
-    }
+    make_room(L, r, slot, n);
     for (int64_t j = 1; j <= n; j++) {
         int is_integer;
         lua_geti(L, -1, j);
@@ -138,11 +151,12 @@ static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, int64_t i
 
 moclL_ragged moclL_readragged(lua_State *L, int idx, int more) {
     moclL_ragged r = {0};
-    luaL_checktype(L, idx, LUA_TTABLE);
-    if (more) luaL_checktype(L, more, LUA_TTABLE);
-    r.n = moclL_len(L, idx);
+    const moclL_rows *rows = moclL_torows(L, idx), *others = more ? moclL_torows(L, more) : NULL;
+    if (!rows) luaL_checktype(L, idx, LUA_TTABLE);
+    if (more && !others) luaL_checktype(L, more, LUA_TTABLE);
+    r.n = rows ? rows->n : moclL_len(L, idx);
     if (r.n < 1) luaL_argerror(L, idx, "at least one sequence is needed");
-    lua_Integer n_more = more ? moclL_len(L, more) : r.n;
+    lua_Integer n_more = others ? others->n : more ? moclL_len(L, more) : r.n;
     if (n_more != r.n) luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", n_more, (lua_Integer)r.n));
     r.offsets = lua_newuserdatauv(L, (size_t)(2 * r.n + 1) * sizeof(int32_t), 0);
     r.middle = r.offsets + r.n + 1;
@@ -150,9 +164,9 @@ moclL_ragged moclL_readragged(lua_State *L, int idx, int more) {
     int slot = lua_gettop(L);
     r.offsets[0] = 0;
     for (int64_t i = 1; i <= r.n; i++) {
-        read_row(L, &r, slot, idx, i);
+        read_row(L, &r, slot, idx, rows, i);
         r.middle[i - 1] = (int32_t)r.total;
-        if (more) read_row(L, &r, slot, more, i);
+        if (more) read_row(L, &r, slot, more, others, i);
         r.offsets[i] = (int32_t)r.total;
     }
     return r;
@@ -182,7 +196,20 @@ static void push_batch(lua_State *L, const moclL_ragged *r, mocl_device *dev) {
     lua_remove(L, -2);
 }
 
-/* batch(list of id lists, {device="cpu"}) */
+/* rows(list of id lists) -> an object of rows; one that is an object already comes back */
+static int transformer_rows(lua_State *L) {
+    if (moclL_torows(L, 1)) {
+        lua_settop(L, 1);
+        return 1;
+    }
+    moclL_ragged r = moclL_readragged(L, 1, 0);
+    moclL_rows *rows = moclL_newrows(L, r.n, r.total);
+    memcpy(moclL_rows_offsets(rows), r.offsets, (size_t)(r.n + 1) * sizeof *r.offsets);
+    if (r.total) memcpy(moclL_rows_tokens(rows), r.tokens, (size_t)r.total * sizeof *r.tokens);
+    return 1;
+}
+
+/* batch(rows, {device="cpu"}); rows: a list of id lists, or an object of rows */
 static int transformer_batch(lua_State *L) {
     static const char *const options[] = {"device", NULL};
     moclL_checkoptions(L, 2, options);
@@ -360,15 +387,16 @@ static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
 }
 
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, vocab_size=nil, on_token=nil}) -> {tokens={{...}}, finished={...}, total=n}, logp [total] flat
-** over the rows. on_token(row, id) returns true to end the row after this token. */
+** suppress_first=0, vocab_size=nil, on_token=nil, ragged=false}) -> {tokens={{...}}, finished={...}, total=n}, logp [total]
+** flat over the rows. on_token(row, id) returns true to end the row after this token. ragged: tokens is an object of rows. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
-                                          "suppress_first", "vocab_size", "on_token", NULL};
+                                          "suppress_first", "vocab_size", "on_token", "ragged", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
-    luaL_checktype(L, 2, LUA_TTABLE);
+    if (!moclL_torows(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
     moclL_checkoptions(L, 3, options);
+    bool as_ragged = moclL_optfield_boolean(L, 3, "ragged", false);
     mocl_generate_options o = {
         .max_new_tokens = moclL_optfield_integer(L, 3, "max_new_tokens", 128),
         .temperature = moclL_optfield_number(L, 3, "temperature", 1),
@@ -393,20 +421,23 @@ static int model_generate(lua_State *L) {
     int64_t total = 0;
     lua_createtable(L, 0, 3);
     int result = lua_gettop(L);
-    lua_createtable(L, (int)g->rows, 0); /* tokens */
     lua_createtable(L, (int)g->rows, 0); /* finished */
     for (int64_t b = 0; b < g->rows; b++) {
-        lua_createtable(L, (int)g->length[b], 0);
-        for (int64_t i = 0; i < g->length[b]; i++) {
-            lua_pushinteger(L, g->token[b * g->max_new_tokens + i]);
-            lua_rawseti(L, -2, i + 1);
-        }
-        lua_rawseti(L, result + 1, b + 1);
         lua_pushboolean(L, g->finished[b]);
-        lua_rawseti(L, result + 2, b + 1);
+        lua_rawseti(L, -2, b + 1);
         total += g->length[b];
     }
     lua_setfield(L, result, "finished");
+    moclL_rows *tokens = moclL_newrows(L, g->rows, total);
+    for (int64_t b = 0, at = 0; b < g->rows; b++) {
+        memcpy(moclL_rows_tokens(tokens) + at, g->token + b * g->max_new_tokens, (size_t)g->length[b] * sizeof(int32_t));
+        at += g->length[b];
+        moclL_rows_offsets(tokens)[b + 1] = (int32_t)at;
+    }
+    if (!as_ragged) {
+        moclL_rows_totable(L, tokens);
+        lua_replace(L, -2);
+    }
     lua_setfield(L, result, "tokens");
     lua_pushinteger(L, total);
     lua_setfield(L, result, "total");
@@ -447,10 +478,11 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg functions[] = {
     {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
-    {"pack", transformer_pack}, {NULL, NULL}};
+    {"pack", transformer_pack}, {"rows", transformer_rows}, {NULL, NULL}};
 
 int moclL_open_transformer_core(lua_State *L) {
     moclL_opentensors(L);
+    moclL_openrows(L);
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, MOCL_MODEL_CLASS, methods, free_model);
     moclL_open_session(L);

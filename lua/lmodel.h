@@ -14,8 +14,8 @@ static inline mocl_model *moclL_checkmodel(lua_State *L, int idx) { return moclL
 void moclL_checkspec(lua_State *L, int idx, mocl_spec *s);
 void moclL_pushspec(lua_State *L, const mocl_spec *s);
 
-/* Token ids of a list of lists as host arrays, in userdata left on the stack. With `more` (another list of lists, or
-** 0) row i is the first list's row followed by the second's, which begins at middle[i]. */
+/* Token ids of a list of lists, or of an object of rows (lrows.h), as host arrays, in userdata left on the stack. With `more`
+** (another one, or 0) row i is the first one's row followed by the second's, which begins at middle[i]. */
 typedef struct moclL_ragged {
     int64_t n, total, room;
     int32_t *offsets, *middle, *tokens; /* n + 1, n, total */

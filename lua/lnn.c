@@ -93,7 +93,7 @@ static int nn_attention(lua_State *L) {
     mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), **out = moclL_pushtensor(L);
     mocl_status st = mocl_need_offsets("attention", off, q->ndim ? q->shape[0] : 0);
     if (st) return moclL_raise(L, st);
-    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, scale, causal));
+    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, NULL, scale, causal));
     return 1;
 }
 

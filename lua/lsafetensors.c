@@ -23,15 +23,16 @@ static bool is_too_large(const mocl_safetensors_entry *e, mk_dtype dtype) {
     return false;
 }
 
-/* load(path, {device="cpu", only=function(name) ... end}) -> {name = tensor}, {key = text} | fail.
-** `only` may be given to leave tensors out. */
+/* load(path, {device="cpu", map=false, only=function(name) ... end}) -> {name = tensor}, {key = text} | fail.
+** `only` may be given to leave tensors out; with `map` the tensors are the mapped file, where that is possible. */
 static int safetensors_load(lua_State *L) {
-    static const char *const options[] = {"device", "only", NULL};
+    static const char *const options[] = {"device", "map", "only", NULL};
     const char *path = luaL_checkstring(L, 1);
     lua_settop(L, 2);
     moclL_checkoptions(L, 2, options);
     mocl_ctx *ctx = moclL_ctx(L);
     mocl_device *dev = moclL_optdevice(L, 2);
+    bool map = moclL_optfield_boolean(L, 2, "map", false);
     if (!moclL_optfield_function(L, 2, "only")) lua_pushnil(L); /* 3 */
     mocl_safetensors **owner = (mocl_safetensors **)moclL_pushowner(L, FILE_CLASS); /* 4 */
     mocl_status st = mocl_safetensors_open(ctx, owner, path);
@@ -62,7 +63,8 @@ static int safetensors_load(lua_State *L) {
                                                                  "out", path, e->name), 0);
         lua_pushlstring(L, e->name, e->name_bytes);
         mocl_tensor **t = moclL_pushtensor(L);
-        MOCLL_CALL(L, mocl_tensor_from_host(t, dev, dtype, e->ndim, e->shape, e->data));
+        MOCLL_CALL(L, mocl_safetensors_tensor(t, dev, file, e, dtype, map));
+        mocl_tensor_forget(*t); /* its bytes may have been hashed just now */
         lua_rawset(L, 6);
     }
     mocl_safetensors_passed(ctx, file, path);

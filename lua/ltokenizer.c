@@ -3,7 +3,9 @@
 #include <lauxlib.h>
 #include <limits.h>
 #include <lua.h>
+#include <string.h>
 
+#include "lrows.h"
 #include "modules.h"
 #include "tok/tokenizer.h"
 
@@ -83,12 +85,13 @@ static int tokenizer_save(lua_State *L) {
     return moclL_result(L, st, 1);
 }
 
-/* *pair receives the second text, which lives until the call ends */
-static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o,
-                           mocl_text *pair) {
+/* *pair receives the second text, which lives until the call ends; ragged: also taken is the option ragged */
+static void encode_options(lua_State *L, int idx, mocl_tokenizer_encode_options *o, mocl_text *pair, bool ragged) {
     static const char *const known[] = {"bos",  "eos",      "special", "add_special_tokens", "return_token_type_ids",
                                         "pair", "template", NULL};
-    moclL_checkoptions(L, idx, known);
+    static const char *const of_batch[] = {"bos",  "eos",      "special", "add_special_tokens", "return_token_type_ids",
+                                           "pair", "template", "ragged",  NULL};
+    moclL_checkoptions(L, idx, ragged ? of_batch : known);
     /* template is the older name of add_special_tokens */
     *o = (mocl_tokenizer_encode_options){
         .bos = moclL_optfield_boolean(L, idx, "bos", false),
@@ -140,22 +143,63 @@ static int tokenizer_encode(lua_State *L) {
     size_t n;
     mocl_tokenizer *t = check(L, 1);
     const char *text = luaL_checklstring(L, 2, &n);
-    encode_options(L, 3, &o, &pair);
+    encode_options(L, 3, &o, &pair, false);
     mocl_status st = push_ids(L, t, text, n, &o);
     return st ? moclL_raise(L, st) : o.type_ids ? 2 : 1;
 }
 
-/* tok:encode_batch(texts [, options]) -> array of ids, without option pair */
+/* Pushes the ids of n texts as an object of rows. */
+static mocl_status push_ragged(lua_State *L, mocl_tokenizer *t, const mocl_text *text, size_t n,
+                               const mocl_tokenizer_encode_options *o) {
+    size_t room = 0, total = 0;
+    int32_t *all = NULL, *offsets = lua_newuserdatauv(L, (n + 1) * sizeof *offsets, 0);
+    lua_pushnil(L);
+    int slot = lua_gettop(L);
+    offsets[0] = 0;
+    for (size_t i = 0; i < n; i++) {
+        const int32_t *ids;
+        size_t n_ids;
+        mocl_status st = mocl_tokenizer_encode(moclL_ctx(L), t, text[i].p, text[i].n, o, &ids, &n_ids);
+        if (st) return st;
+        if (total + n_ids > INT32_MAX) luaL_error(L, "encode_batch: the texts have more than %d tokens", INT32_MAX);
+        if (total + n_ids > room) {
+            uint64_t n_calls = moclL_n_calls(L);
+            room = 2 * (total + n_ids);
+            int32_t *more = lua_newuserdatauv(L, room * sizeof *more, 0);
+            if (total) memcpy(more, all, total * sizeof *more);
+            all = more;
+            lua_replace(L, slot);
+            if (moclL_n_calls(L) != n_calls) { /* a finalizer may have encoded something with it, over the ids */
+                st = mocl_tokenizer_encode(moclL_ctx(L), t, text[i].p, text[i].n, o, &ids, &n_ids);
+                if (st) return st;
+            }
+        }
+        if (n_ids) memcpy(all + total, ids, n_ids * sizeof *all);
+        total += n_ids;
+        offsets[i + 1] = (int32_t)total;
+    }
+    moclL_rows *r = moclL_newrows(L, (int64_t)n, (int64_t)total);
+    memcpy(moclL_rows_offsets(r), offsets, (n + 1) * sizeof *offsets);
+    if (total) memcpy(moclL_rows_tokens(r), all, total * sizeof *all);
+    return MOCL_OK;
+}
+
+/* tok:encode_batch(texts [, options]) -> array of ids, without option pair; with ragged=true an object of rows */
 static int tokenizer_encode_batch(lua_State *L) {
     mocl_tokenizer_encode_options o;
     mocl_text pair;
     size_t n;
     mocl_tokenizer *t = check(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    encode_options(L, 3, &o, &pair);
+    encode_options(L, 3, &o, &pair, true);
     if (o.pair || o.type_ids)
         return luaL_error(L, "encode_batch: option '%s' is for encode only", o.pair ? "pair" : "return_token_type_ids");
+    bool ragged = moclL_optfield_boolean(L, 3, "ragged", false);
     const mocl_text *text = check_texts(L, 2, "encode_batch", &n);
+    if (ragged) {
+        mocl_status st = push_ragged(L, t, text, n, &o);
+        return st ? moclL_raise(L, st) : 1;
+    }
     lua_createtable(L, n > INT_MAX ? INT_MAX : (int)n, 0);
     for (size_t i = 0; i < n; i++) {
         mocl_status st = push_ids(L, t, text[i].p, text[i].n, &o);
@@ -197,6 +241,28 @@ static int tokenizer_decode(lua_State *L) {
     mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, ids, n_ids, skip, &text, &n);
     if (st) return moclL_raise(L, st);
     lua_pushlstring(L, text, n);
+    return 1;
+}
+
+/* tok:decode_batch(rows [, {skip_special=true}]) -> list of texts of an object of rows (encode_batch, generate) */
+static int tokenizer_decode_batch(lua_State *L) {
+    static const char *const known[] = {"skip_special", NULL};
+    mocl_tokenizer *t = check(L, 1);
+    const moclL_rows *r = moclL_torows(L, 2);
+    if (!r) return luaL_typeerror(L, 2, "mocl.rows");
+    moclL_checkoptions(L, 3, known);
+    bool skip = moclL_optfield_boolean(L, 3, "skip_special", true);
+    const int32_t *offsets = moclL_rows_offsets(r);
+    lua_createtable(L, r->n > INT_MAX ? INT_MAX : (int)r->n, 0);
+    for (int64_t i = 0; i < r->n; i++) {
+        const char *text;
+        size_t n;
+        mocl_status st = mocl_tokenizer_decode(moclL_ctx(L), t, moclL_rows_tokens(r) + offsets[i],
+                                               (size_t)(offsets[i + 1] - offsets[i]), skip, &text, &n);
+        if (st) return moclL_raise(L, st);
+        lua_pushlstring(L, text, n);
+        lua_rawseti(L, -2, i + 1);
+    }
     return 1;
 }
 
@@ -323,6 +389,7 @@ int moclL_open_tokenizer(lua_State *L) {
                                        {"encode", tokenizer_encode},
                                        {"encode_batch", tokenizer_encode_batch},
                                        {"decode", tokenizer_decode},
+                                       {"decode_batch", tokenizer_decode_batch},
                                        {"decode_stream", tokenizer_decode_stream},
                                        {"token_to_id", tokenizer_token_to_id},
                                        {"id_to_token", tokenizer_id_to_token},
@@ -336,6 +403,7 @@ int moclL_open_tokenizer(lua_State *L) {
         {"push", stream_push}, {"flush", stream_flush}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"load", tokenizer_load}, {"train", tokenizer_train}, {NULL, NULL}};
+    moclL_openrows(L);
     moclL_newclass(L, CLASS, methods, free_tokenizer);
     moclL_newclass(L, STREAM, stream_methods, free_stream);
     moclL_newlib(L, functions);

@@ -102,7 +102,7 @@ if run.complete then
 end
 
 local function options_of(method)
-  return setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control })
+  return setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}, { __index = cfg.control })
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
@@ -120,7 +120,7 @@ local function train(method, seed)
       local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | state, p)
       local adv, raw = t:advantages(batch), t:score(batch) -- line 7
       control:observe(cfg.target == "value" and world_actor.mean_values(batch) or raw, batch.places) -- line 6
-      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
+      local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
       local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
         local s = problem:solve(e.ratio, cfg.ppo.cliprange)
         local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)

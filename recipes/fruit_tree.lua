@@ -134,7 +134,8 @@ end
 
 local function train(method, seed)
   return run:stage(method .. "-" .. seed, function(stage)
-    local control = Control.new(setmetatable({ c = method == "linear_ppo" and "one" or nil }, { __index = cfg.control }), N, K)
+    local control = Control.new(setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {},
+      { __index = cfg.control }), N, K)
     local stream, log = rng.new(seed, "preferences"), control_log.new(environment.objectives)
     local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
       save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
@@ -144,7 +145,7 @@ local function train(method, seed)
       local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | node, p)
       control:observe(t:score(batch), batch.places) -- line 6
       local adv = t:advantages(batch) -- line 7
-      local problem = control:problem(adv, batch, batch.prefs, batch.places) -- line 8: equation 12, algorithm 2
+      local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
       local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
         local s = problem:solve(e.ratio, cfg.ppo.cliprange)
         local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)

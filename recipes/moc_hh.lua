@@ -97,7 +97,7 @@ local outcome = ctx.run:stage("moc", function(stage)
       rewards = rewards - ppo.kl_estimate(batch.old, logp_ref, "k1"):unsqueeze(2) * beta:value()
     end
     local adv = t:advantages(batch, rewards) -- line 7: one per objective and token
-    local problem = control:problem(adv, batch, prefs, places) -- line 8: c by equation 12
+    local problem = control:problem(adv, batch, prefs, places, t:gram_of(batch)) -- line 8: c by equation 12
 
     local m = t:update(batch, function(e) -- lines 9 and 10: equation 7, the KL inside J and so weighted by c, value heads
       local s = problem:solve(e.ratio, cfg.ppo.cliprange)

@@ -69,6 +69,7 @@ mocl_status mocl_tensor_nonfinite(mocl_tensor *t, mocl_nonfinite *out) {
         look_at(piece, n / size, t->dtype, (int64_t)(at / size), out);
         st = mocl_poll(t->ctx);
     }
+    mocl_tensor_forget(t);
 done:
     mocl_tensor_unref(c);
     mocl_free(piece);

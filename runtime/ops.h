@@ -67,9 +67,10 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_
 /* a table of n frequencies for mocl_rope: n doubles, whose bits lie in an i64 tensor since there is no dtype f64. Where
 ** freq is NULL they are theta^(-i/n), those of the plain embedding. */
 mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta);
-/* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32 */
+/* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32; from [B] i32 or NULL: of sequence s nobody needs what
+** the tokens in front of from[s] give */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
-                           mocl_tensor *offsets, double scale, bool causal);
+                           mocl_tensor *offsets, mocl_tensor *from, double scale, bool causal);
 /* rows of each sequence added up or averaged: x [T, n] to [B, n] */
 mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets, bool mean);
 

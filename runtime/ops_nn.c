@@ -264,7 +264,7 @@ static mocl_status attention_backward(mocl_node *n, mocl_tensor **dout, mocl_ten
 }
 
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v, mocl_tensor *offsets,
-                           double scale, bool causal) {
+                           mocl_tensor *from, double scale, bool causal) {
     mocl_tensor *in[3] = {q, k, v}, *c[3] = {NULL}, *lse = NULL;
     mocl_device *dev = q->storage->dev;
     mocl_node *node = NULL;
@@ -287,8 +287,8 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], in[i]), done);
     MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 2, q->shape), done);
     MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), q->shape[1], k->shape[1], q->shape[2],
-                     scale, causal, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
+    st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), from ? mocl_int(from) : NULL, q->shape[1],
+                     k->shape[1], q->shape[2], scale, causal, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
                      mocl_real(lse));
     if (st) goto done;
     mocl_tensor *saved[6] = {c[0], c[1], c[2], offsets, lse, NULL};

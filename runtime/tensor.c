@@ -1,8 +1,11 @@
 /* tensor.c - storage and tensors: creation, references, views of the same storage, host copies */
+#define _GNU_SOURCE
 #include "tensor.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -65,10 +68,25 @@ void *mocl_tensor_data(const mocl_tensor *t) {
     return (char *)t->storage->data + (size_t)t->offset * dtypes[t->dtype].size;
 }
 
+void mocl_mapping_unref(mocl_mapping *m) {
+    if (!m || --m->refs > 0) return;
+    munmap(m->map, m->bytes);
+    mocl_free(m);
+}
+
 static void storage_unref(mocl_storage *s) {
     if (!s || --s->refs > 0) return;
-    mocl_device_free(s->dev, s->data, s->bytes);
+    if (s->mapping) mocl_mapping_unref(s->mapping);
+    else mocl_device_free(s->dev, s->data, s->bytes);
     mocl_free(s);
+}
+
+void mocl_tensor_forget(const mocl_tensor *t) {
+    const mocl_storage *s = t->storage;
+    if (!s->mapping || s->version) return; /* a page that was written to would be the file's again */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)s->data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)s->data + s->bytes) / page * page;
+    if (end > start) madvise((void *)start, end - start, MADV_DONTNEED); /* where it cannot, they stay */
 }
 
 mocl_tensor *mocl_tensor_ref(mocl_tensor *t) {
@@ -121,8 +139,8 @@ static mocl_tensor *tensor_shell(mocl_ctx *ctx, mk_dtype dtype, int ndim, const 
     return t;
 }
 
-mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim,
-                            const int64_t *shape) {
+/* a tensor whose storage has no memory yet */
+static mocl_status new_without_memory(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim, const int64_t *shape) {
     mocl_ctx *ctx = dev->ctx;
     size_t bytes = mocl_dtype_size(dtype);
     *out = NULL;
@@ -149,12 +167,26 @@ mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype,
     t->storage->refs = 1;
     t->storage->dev = dev;
     t->storage->bytes = bytes;
-    mocl_status st = mocl_device_alloc(&t->storage->data, dev, bytes);
-    if (st) {
-        mocl_tensor_unref(t);
-        return st;
-    }
     *out = t;
+    return MOCL_OK;
+}
+
+mocl_status mocl_tensor_new(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim, const int64_t *shape) {
+    MOCL_TRY(new_without_memory(out, dev, dtype, ndim, shape));
+    mocl_status st = mocl_device_alloc(&(*out)->storage->data, dev, (*out)->storage->bytes);
+    if (st) {
+        mocl_tensor_unref(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+mocl_status mocl_tensor_of_map(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim, const int64_t *shape,
+                               mocl_mapping *file, void *data) {
+    MOCL_TRY(new_without_memory(out, dev, dtype, ndim, shape));
+    (*out)->storage->data = data;
+    (*out)->storage->mapping = file;
+    file->refs++;
     return MOCL_OK;
 }
 
@@ -277,6 +309,7 @@ mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src) {
     st = MOCL_KERNEL(dev, copy, dst->dtype, dst->ndim, dst->shape, mocl_tensor_data(here), here->stride,
                      mocl_tensor_data(dst), dst->stride);
     dst->storage->version++;
+    mocl_tensor_forget(src);
 done:
     mocl_tensor_unref(here);
     mocl_tensor_unref(cast);

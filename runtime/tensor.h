@@ -18,7 +18,16 @@ typedef struct mocl_storage {
     mocl_device *dev;
     void *data;
     size_t bytes;
+    struct mocl_mapping *mapping; /* NULL: the memory is the device's */
 } mocl_storage;
+
+/* A file in memory that tensors point into. It goes with the last of them. Its pages are private: what is written into such a
+** tensor does not reach the file. */
+typedef struct mocl_mapping {
+    int refs;
+    void *map;
+    size_t bytes;
+} mocl_mapping;
 
 typedef struct mocl_tensor {
     int refs;
@@ -89,6 +98,16 @@ mocl_status mocl_tensor_i32(mocl_tensor **out, mocl_device *dev, int64_t n, cons
 
 mocl_tensor *mocl_tensor_ref(mocl_tensor *t);
 void mocl_tensor_unref(mocl_tensor *t); /* NULL is fine */
+
+/* A tensor of the cpu on the bytes at `data` in a mapped file, which must be aligned to the type. Where it is copied or looked
+** through as a whole (mocl_tensor_copy, mocl_tensor_nonfinite), the pages leave the memory again, so that a model that is read does not
+** stand in memory as a file too. Changing the file while the tensor lives changes the tensor, and cutting it makes reads of the
+** lost part fault. */
+mocl_status mocl_tensor_of_map(mocl_tensor **out, mocl_device *dev, mk_dtype dtype, int ndim, const int64_t *shape,
+                               mocl_mapping *file, void *data);
+void mocl_mapping_unref(mocl_mapping *m); /* NULL is fine */
+/* Lets the pages of a mapped tensor go, unless it was written to. */
+void mocl_tensor_forget(const mocl_tensor *t);
 
 /* another tensor on the same storage, without gradient history */
 mocl_status mocl_tensor_alias(mocl_tensor **out, mocl_tensor *t, int ndim, const int64_t *shape,

@@ -146,6 +146,7 @@ M.classes = {
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
   ["mocl.session"] = "session",
+  ["mocl.rows"] = "transformer",
   ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
 

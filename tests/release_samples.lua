@@ -216,6 +216,22 @@ end
 S["mocl.transformer.core.pack"] = function(w)
   return { { { 1, 2 }, { 3 } }, { { 4 }, { 5, 6 } }, w.options {} }
 end
+S["mocl.transformer.core.rows"] = function(w)
+  return { { { 1, 2 }, { 3 } } }
+end
+local R = "mocl.rows:"
+local function rows()
+  return require "mocl.lm.model".rows { { 1, 2 }, { 3 } }
+end
+each(R .. "__len " .. R .. "lengths " .. R .. "totable", function()
+  return { rows() }
+end)
+S[R .. "__index"] = function()
+  return { rows(), 2 }
+end
+S[R .. "slice"] = function()
+  return { rows(), 2, 2 }
+end
 S["mocl.options.core.nearest"] = function(w)
   return { w.text "ab", { w.text "abc", w.text "xyz" } }
 end
@@ -269,6 +285,9 @@ S[K .. "encode"] = function(w)
 end
 S[K .. "encode_batch"] = function(w)
   return { w.tokenizer(), { w.text "a bab", "", w.text "ba" }, { bos = true } }
+end
+S[K .. "decode_batch"] = function(w)
+  return { w.tokenizer(), w.tokenizer():encode_batch({ w.text "a bab", "", w.text "ba" }, { ragged = true }), { skip_special = true } }
 end
 S[K .. "decode"] = function(w)
   return { w.tokenizer(), { 67, 68, 0 }, { skip_special = true } }

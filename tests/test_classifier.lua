@@ -113,6 +113,81 @@ local function changed(case, change, tensors)
   return dir
 end
 
+-- the same, where each tensor of the file is named anew
+local function renamed(case, rename, more)
+  local from, tensors = directory(case, "5.24"), {}
+  for name, t in pairs(assert(safetensors.load(from .. "/model.safetensors"))) do
+    tensors[name] = tensors[name] or false
+    tensors[rename(name)] = t
+  end
+  for name, t in pairs(more or {}) do
+    tensors[name] = t
+  end
+  return changed(case, {}, tensors)
+end
+
+T.test("names of old files, and buffers that they hold", function()
+  local rows = { { 3, 5, 7 } }
+  local want = assert(classifier.load(directory("bert-cls", "5.24"))):scores(rows):totable()
+  local dir = renamed("bert-cls", function(name)
+    return (name:gsub("LayerNorm%.weight$", "LayerNorm.gamma"):gsub("LayerNorm%.bias$", "LayerNorm.beta"))
+  end, { ["bert.embeddings.position_ids"] = tensor.arange(40):to "i64":reshape { 1, 40 }, ["cls.predictions.bias"] = tensor.zeros { 96 } })
+  T.eq(assert(classifier.load(dir)):scores(rows):totable(), want)
+
+  local function bare(name)
+    return (name:gsub("^transformer%.", ""))
+  end
+  want = assert(classifier.load(directory("gpt2-cls", "5.24"))):scores(rows):totable()
+  T.eq(assert(classifier.load(renamed("gpt2-cls", bare, { ["h.0.attn.bias"] = tensor.ones { 1, 1, 40, 40 } }))):scores(rows):totable(), want)
+  local model = assert(transformer.load(directory("gpt2", "5.24")))
+  local batch = transformer.batch(rows)
+  local again = assert(transformer.load(renamed("gpt2", bare)))
+  T.eq(again:forward(batch):totable(), model:forward(batch):totable())
+  dir = T.tmpdir() .. "/saved"
+  assert(transformer.save(again, dir))
+  T.ok(safetensors.load(dir .. "/model.safetensors")["wte.weight"], "saved under the names it came with")
+  T.eq(assert(transformer.load(dir)):forward(batch):totable(), model:forward(batch):totable())
+end)
+
+T.test("what transformers passes over or draws at random is refused", function()
+  local load = transformer.load
+  T.fails("1 of %d+ tensors are missing, the first is 'lm_head.weight'", load, changed("qwen3", {}, { ["lm_head.weight"] = false }))
+  T.fails("1 of %d+ tensors are missing, the first is 'model.layers.1.self_attn.k_norm.weight'", load,
+    changed("qwen3", {}, { ["model.layers.1.self_attn.k_norm.weight"] = false }))
+  T.fails("tensor 'model.layers.2.self_attn.q_proj.weight' is missing", load, changed("qwen2", { num_hidden_layers = 3, layer_types = json.null }))
+  T.fails("tensor 'model.layers.1.[%a_.]+' belongs to no layer", load, changed("qwen2", { num_hidden_layers = 1, layer_types = json.null }))
+  T.fails("tensor 'transformer.h.1.[%a_%d.]+' belongs to no layer", load, changed("gpt2", { n_layer = 1 }))
+  T.fails("tensor 'model.layers.%d.[%a_.]+bias' belongs to no layer", load, changed("llama-bias", { mlp_bias = false }))
+  T.fails("no_rope_layers = %[1,0%] is not supported %(a list of 0 and 1, one for each of 3 layers%)", load,
+    changed("smollm3", { no_rope_layers = { 1, 0 } }))
+  T.fails("tensor 'transformer.h.1.attn.c_attn.weight' is %(32,95%), the model needs %(32,96%)", load,
+    changed("gpt2", {}, { ["transformer.h.1.attn.c_attn.weight"] = tensor.zeros { 32, 95 } }))
+  T.fails("tensor 'lm_head.weight' belongs to no layer", load, changed("gpt2", {}, { ["lm_head.weight"] = tensor.zeros { 96, 32 } }))
+end)
+
+T.test("layers without rotation, and what a scaling leaves out", function()
+  local rows = transformer.batch { { 3, 5, 7, 11, 13 } }
+  local function states(dir)
+    return assert(transformer.load(dir)):forward(rows):totable()
+  end
+  T.eq(states(changed("smollm3", { no_rope_layers = json.null, no_rope_layer_interval = 2 })), states(directory("smollm3", "5.24")))
+  T.eq(states(changed("smollm3", { no_rope_layers = json.null })), states(changed("smollm3", { no_rope_layers = { 1, 1, 1 } })))
+  local function yarn(change)
+    local t = { rope_type = "yarn", rope_theta = 20000.0, factor = 4.0, original_max_position_embeddings = 256 }
+    for k, v in pairs(change) do
+      t[k] = v
+    end
+    return states(changed("rope-yarn", { rope_parameters = t }))
+  end
+  local want = yarn {}
+  T.eq(yarn { factor = json.null }, want) -- the context / the old one
+  T.eq(yarn { beta_fast = 32, beta_slow = 1.0, truncate = true, attention_factor = .1 * math.log(4) + 1 }, want)
+  T.eq(yarn { mscale = 1.0 }, want) -- without mscale_all_dim it is not read
+  T.ok(yarn { mscale = .5, mscale_all_dim = 1.0 }[5][1] ~= want[5][1])
+  T.eq(states(changed("rope-yarn", { rope_parameters = { rope_type = "yarn", rope_theta = 20000.0, factor = 4.0 } })),
+    yarn { original_max_position_embeddings = 1024 })
+end)
+
 T.test("heads that do not fit, and files that lack one, are refused", function()
   local load = classifier.load
   T.fails("config.json: num_labels = 5 is not supported %(the head's weight has 3 rows%)", load, changed("bert-cls", { num_labels = 5 }))

@@ -282,6 +282,84 @@ T.test("a problem at z is that of I(A, z), for every pool, gate and kind of R", 
   T.ok(seen.inside and seen[1.0], "cases inside and at the end")
 end)
 
+-- A model of three parameters whose surrogate has the gradient sum_t a_t M_t for advantages a: the inner products of such
+-- gradients, as t:gram_of of a trainer gives them.
+local M = { { 1, .5, 0 }, { -1, 2, .3 }, { .2, .2, 1 }, { 0, 1, -1 }, { 2, -1, .5 }, { .7, .1, .1 }, { -.4, .4, 2 }, { 1, 1, 1 }, { .3, -2, 1 } }
+local function gradient(a)
+  local g = { 0, 0, 0 }
+  for t, x in ipairs(a) do
+    for i = 1, 3 do
+      g[i] = g[i] + x * M[t][i]
+    end
+  end
+  return g
+end
+local function gram_of(list)
+  local G, g = {}, {}
+  for i, a in ipairs(list) do
+    g[i] = gradient(a:totable())
+  end
+  for i = 1, #g do
+    G[i] = {}
+    for k = 1, #g do
+      G[i][k] = g[i][1] * g[k][1] + g[i][2] * g[k][2] + g[i][3] * g[k][3]
+    end
+  end
+  return G
+end
+
+T.test("equation 8: c of the gradients of a pool's part of v and vbar, by brute force", function()
+  local inside, other = 0, 0
+  for _, pool in ipairs { "preference", "batch" } do
+    local control = new { phi = 0, gradients = "parameters", pool = pool }
+    control:observe(RAW, PLACES)
+    local b = b_of { control.mean[1], control.mean[2], control.mean[1], control.mean[3] }
+    local problem = control:problem(tensor.new(A), batch(), PREFS, PLACES, gram_of)
+    local s, answers = problem:solve(), problem:answers()
+    for _, answers_of in ipairs(pool == "batch" and { { 1, 2, 3, 4 } } or { { 1, 3 }, { 2 }, { 4 } }) do
+      local v, vbar = {}, {}
+      for t = 1, 9 do
+        v[t], vbar[t] = 0, 0
+      end
+      for _, i in ipairs(answers_of) do
+        for t = FIRST[i], LAST[i] do
+          for j = 1, 2 do
+            v[t], vbar[t] = v[t] + PREFS[i][j] * A[t][j], vbar[t] - b[i][j] * A[t][j]
+          end
+        end
+      end
+      local g, h, best, least = gradient(v), gradient(vbar), nil, math.huge
+      for step = 0, 10000 do
+        local c, square = step / 10000, 0
+        for k = 1, 3 do
+          square = square + (c * g[k] + (1 - c) * h[k]) ^ 2
+        end
+        if square < least then
+          best, least = c, square
+        end
+      end
+      inside = inside + (best > 0 and best < 1 and 1 or 0)
+      other = other + (math.abs(best - c_by_hand(answers_of, b, A)) > .01 and 1 or 0)
+      for _, i in ipairs(answers_of) do
+        T.near(answers[i].c, best, 2e-4, pool)
+        for t = FIRST[i], LAST[i] do
+          T.near(s.w:totable()[t][1], answers[i].c * PREFS[i][1] - (1 - answers[i].c) * b[i][1], 1e-5)
+        end
+      end
+    end
+    T.eq(problem:solve(tensor.ones { 9 } * 2, .2), s, "solved once")
+  end
+  T.ok(inside > 0 and other > 0, "c between 0 and 1, and other ones than equation 12's")
+  local holds = new { phi = 100, gradients = "parameters" }
+  holds:observe(RAW, PLACES)
+  T.eq(holds:problem(tensor.new(A), batch(), PREFS, PLACES, error):solve().c:totable(), { 1, 1, 1, 1, 1, 1, 1, 1, 1 }) -- not asked for
+  T.raises("needs gram_of, such as t:gram_of%(batch%)", holds.problem, holds, tensor.new(A), batch(), PREFS, PLACES)
+  T.raises("control.gradients=parameters does not go with control.pool=token: each pool costs two backward passes", new,
+    { gradients = "parameters", pool = "token" })
+  T.raises("does not go with control.solve=epoch: it is solved once an iteration", new, { gradients = "parameters", solve = "epoch" })
+  T.raises("does not go with control.c=one: there is no c to solve for", new, { gradients = "parameters", c = "one" })
+end)
+
 T.test("one objective: c = 1", function()
   local schema = {}
   for i, row in ipairs(Control.OPTIONS) do

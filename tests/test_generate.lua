@@ -652,3 +652,35 @@ T.test("mocl generate.lua: mistakes", function()
   fails("device 'cuda:9' is not available", "model=" .. dir, "device=cuda:9")
   fails("unknown device 'gpu'", "model=" .. dir, "device=gpu")
 end)
+
+T.test("ids as an object of rows: the same batches, answers and texts as lists", function()
+  local tok = tokenizer.train({ "some text of a few words" }, { vocab_size = 262 })
+  local model = small.model { config = { vocab_size = tok:vocab_size() } }
+  local texts = { "a", "some words", "text" }
+  local lists, rows = tok:encode_batch(texts, { bos = true }), tok:encode_batch(texts, { bos = true, ragged = true })
+  T.eq(rows:totable(), lists)
+  T.eq(transformer.rows(lists):totable(), lists)
+  T.eq(transformer.rows(rows), rows)
+  T.eq({ #rows, rows[2], rows[4], rows:lengths() }, { 3, lists[2], nil, { #lists[1], #lists[2], #lists[3] } })
+  T.eq({ rows:slice(2, 3):totable(), rows:slice(4, 3):totable() }, { { lists[2], lists[3] }, {} })
+  T.raises("there is no such row", rows.slice, rows, 2, 4)
+  T.raises("there is no such row", rows.slice, rows, 0, 1)
+  local function batch_of(b)
+    return T.show { b.tokens:totable(), b.positions:totable(), b.offsets:totable(), b.n, b.total, b.rows and { b.rows:totable(),
+      b.token_rows:totable(), b.targets:totable(), b.response_offsets:totable(), b.response_total } }
+  end
+  T.eq(batch_of(transformer.batch(rows)), batch_of(transformer.batch(lists)))
+  local options = { max_new_tokens = 6, key = 4, eos = tok:eos_id() }
+  local made, logp = model:generate(lists, options)
+  options.ragged = true
+  local same, again = model:generate(rows, options)
+  T.eq({ same.tokens:totable(), same.finished, same.total, again:totable() }, { made.tokens, made.finished, made.total, logp:totable() })
+  for _, pair in ipairs { { rows, same.tokens }, { lists, same.tokens }, { rows, made.tokens } } do
+    T.eq(batch_of(transformer.pack(pair[1], pair[2])), batch_of(transformer.pack(lists, made.tokens)))
+  end
+  for i, text in ipairs(tok:decode_batch(same.tokens)) do
+    T.eq(text, tok:decode(made.tokens[i]))
+  end
+  T.raises("2 rows, but 3 prompts", transformer.pack, rows, rows:slice(1, 2))
+  T.raises("mocl.rows expected, got table", tok.decode_batch, tok, made.tokens)
+end)

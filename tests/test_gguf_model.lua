@@ -199,7 +199,7 @@ T.test("every key is honoured, changes nothing, or is refused by name", function
   end)
   T.eq(assert(transformer.load(path)):hash(), model:hash())
   local refused = {
-    { "general.architecture", "string", "qwen2", "general.architecture = qwen2 is not supported %(llama%)" },
+    { "general.architecture", "string", "gemma3", "general.architecture = gemma3 is not supported %(llama, qwen2, qwen3, gpt2%)" },
     { "general.architecture", "u32", 7, "general.architecture = 7 is not supported" },
     { "general.type", "string", "adapter",
       "general.type = adapter is not supported %(model; this file is not a whole one%)" },
@@ -263,12 +263,11 @@ T.test("missing, left-over, misshapen and damaged tensors are told by llama.cpp'
   end
   T.fails("tensor 'blk.0.attn_q.bias' belongs to no layer of this model", transformer.load,
     with { "blk.0.attn_q.bias", { 1 }, "F32", "\0\0\0\0" })
-  T.fails("tensor 'rope_freqs.weight' scales the rotary embedding %(rope_type llama3%), which mocl does not compute",
-    transformer.load,
-    with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 8 } })
-  T.fails("rope_freqs.weight' scales", transformer.load, with { "rope_freqs.weight", { 2 }, "F32",
-    file.floats { 1, 0 / 0 } })
-  T.ok(transformer.load(with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 1 } }))
+  for _, bad in ipairs { 0, -1, 1 / 0, 0 / 0 } do
+    T.fails("tensor 'rope_freqs.weight' is .* at %[2%], and divides a frequency; the file is damaged", transformer.load,
+      with { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, bad } })
+  end
+  T.fails("tensor 'rope_freqs.weight' is %(1%), the model needs %(2%)", transformer.load, with { "rope_freqs.weight", { 1 }, "F32", file.floats { 1 } })
   T.fails("tensor 'output_norm.weight' is %(%d+,1%), the model needs %(%d+%)", transformer.load,
     (saved(function(_, tensors)
     local t = find(tensors, "output_norm.weight")
@@ -632,4 +631,71 @@ T.test("the recipe generates from one file", function()
   out, err, status = child.mocl { "generate", "model=" .. put(keys, tensors) }
   T.ok(status == 1 and err:find "option model: .*x.gguf: tokenizer.ggml.model is none: the file holds no tokenizer",
     err)
+end)
+
+-- ---- what another architecture, or rope_freqs.weight, makes of the tensors ----
+
+T.test("rope_freqs.weight divides the rotary frequencies, and is written", function()
+  local path, plain = saved(function(_, tensors)
+    tensors[#tensors + 1] = { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 8 } }
+  end)
+  local model, batch = assert(transformer.load(path)), transformer.batch { { 3, 7, 1, 20, 11, 2, 5, 9 } }
+  local config = plain:config()
+  config.rope_frequencies = { 1.0, config.rope_theta ^ -.5 / 8 }
+  T.eq(model:config().rope_frequencies, config.rope_frequencies)
+  local same = transformer.new(config, { init = false })
+  for i, p in ipairs(transformer.parameters(same)) do
+    tensor.no_grad(p.copy_, p, transformer.parameters(plain)[i])
+  end
+  T.eq(model:forward(batch):totable(), same:forward(batch):totable())
+  T.ok((model:forward(batch) - plain:forward(batch)):abs():max():item() > 1e-3, "the tensor changes the model")
+  local out = T.tmpdir() .. "/y.gguf"
+  assert(transformer.save_gguf(model, out))
+  local again = assert(transformer.load(out))
+  T.near(again:forward(batch):totable(), model:forward(batch):totable(), 1e-6)
+  T.eq(assert(gguf.open(out)):tensor("rope_freqs.weight"):totable(), { 1, 8 })
+  local ones = assert(transformer.load((saved(function(_, tensors)
+    tensors[#tensors + 1] = { "rope_freqs.weight", { 2 }, "F32", file.floats { 1, 1 } }
+  end))))
+  T.eq(ones:config().rope_frequencies, nil)
+end)
+
+T.test("qwen2, qwen3 and gpt2 are written and read as the same model", function()
+  local batch = transformer.batch { { 3, 7, 1, 20, 11, 2, 5, 9 } }
+  local specs = {
+    qwen2 = { biases = { "q_proj", "k_proj", "v_proj" } }, qwen3 = { qk_norm = true },
+    gpt2 = { norm = "layer", positions = "learned", mlp = "plain", hidden_act = "gelu_tanh", num_key_value_heads = 4, head_dim = 3,
+      biases = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" } },
+  }
+  for architecture, spec in pairs(specs) do
+    local model, path = small.model { config = spec }, T.tmpdir() .. "/x.gguf"
+    for i, p in ipairs(transformer.parameters(model)) do
+      if p.ndim == 1 then
+        tensor.no_grad(p.copy_, p, tensor.randn(p.shape, { key = 3, stream = i, std = .5 }))
+      end
+    end
+    assert(transformer.save_gguf(model, path))
+    local f = assert(gguf.open(path))
+    T.eq(f.metadata["general.architecture"], architecture)
+    T.eq(f:info "blk.0.attn_qkv.weight" ~= nil, architecture == "gpt2")
+    f:close()
+    local again, config = assert(transformer.load(path))
+    T.eq(again:hash(), model:hash(), architecture)
+    T.eq(config.model_type, architecture)
+    T.eq(again:forward(batch):totable(), model:forward(batch):totable(), architecture)
+  end
+end)
+
+T.test("a specification that llama.cpp has no name for is not written", function()
+  local path = T.tmpdir() .. "/x.gguf"
+  for _, spec in ipairs { { biases = { "o_proj" } }, { hidden_act = "gelu" }, { rope_layers = { true, false } }, { attention_scales = { 1, 2 } },
+    { qk_norm = true, rope_frequencies = { 1, .5 } } } do
+    T.fails("x.gguf: no architecture of llama.cpp's that mocl writes has this specification %(llama, qwen2, qwen3, gpt2%)", transformer.save_gguf,
+      small.model { config = spec }, path)
+  end
+  local gpt2 = small.adapter(small.model { config = { norm = "layer", positions = "learned", mlp = "plain", hidden_act = "gelu_tanh",
+    num_key_value_heads = 4, head_dim = 3, biases = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" } } },
+    { target_modules = { "q_proj" } })
+  T.fails("x.gguf: llama.cpp has q, k and v of this architecture in one tensor", require "mocl.lm.lora".save_gguf, gpt2, path)
+  T.ok(not fs.exists(path))
 end)

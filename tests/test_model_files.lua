@@ -2,6 +2,7 @@
 -- replace
 
 local T = require "t"
+local child = require "child"
 local families = require "mocl.lm.families"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -640,4 +641,41 @@ T.test("a save that fails leaves what was there", function()
   T.fails("disk full", transformer.save, new, dir)
   safetensors.save = save
   T.eq(states(assert(transformer.load(dir))), states(small.model()))
+end)
+
+-- ---- memory ----
+
+T.test("a model stands in memory once while it loads, from a directory and from a GGUF file", function()
+  if arg[-1]:find "asan" or arg[-1]:find "tsan" or not fs.exists "/proc/self/status" then
+    T.skip "the peak of a process's memory means something without a sanitizer, on Linux"
+  end
+  local dir = T.tmpdir()
+  local model = small.model { config = { vocab_size = 500, hidden_size = 512, intermediate_size = 2048, num_hidden_layers = 4, head_dim = 128 } }
+  local bytes = 0
+  for _, p in ipairs(transformer.parameters(model)) do
+    bytes = bytes + p:numel() * 4
+  end
+  assert(transformer.save(model, dir))
+  assert(transformer.save_gguf(model, dir .. "/x.gguf"))
+  model = nil
+  collectgarbage()
+  for _, path in ipairs { dir, dir .. "/x.gguf" } do
+    local out, err = child.lua(([[
+      local transformer = require "mocl.lm.model"
+      local function status(key)
+        for line in io.lines "/proc/self/status" do
+          if line:find("^" .. key) then
+            return tonumber(line:match "%%d+") * 1024
+          end
+        end
+      end
+      collectgarbage()
+      local before = status "VmRSS"
+      local model = assert(transformer.load(%q))
+      print(status "VmHWM" - before)
+    ]]):format(path))
+    T.eq(err, "")
+    local peak = tonumber(out) / bytes
+    T.ok(peak > .9 and peak < 1.15, ("%s: the peak is %.2f times the weights' %d MB"):format(path, peak, bytes >> 20))
+  end
 end)

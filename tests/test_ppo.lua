@@ -16,6 +16,7 @@ local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
+local trainer = require "mocl.train.trainer"
 local transformer = require "mocl.lm.model"
 
 local is_double = tensor.new(1 + 1e-12):item() ~= 1
@@ -273,6 +274,15 @@ local function surrogate_case(seed, p, b)
   local v8, vbar8 = combine(p), combine { -b[1], -b[2] }
   dot.vv, dot.vw, dot.ww = product(v8, v8), product(v8, vbar8), product(vbar8, vbar8)
   local c8 = minnorm.two(dot.vv, dot.vw, dot.ww)
+  -- and as a trainer computes them, with its actor's adapter and value heads
+  local t = trainer.new { seed = 0, total = 1, options = {}, actor = lm_actor.new { policy = { model = model, temperature = 1 },
+    heads = value_heads.new(2, 12, { key = 1 }) } }
+  batch.old = old
+  local G = t:gram_of(batch) { (adv * tensor.new { p }):sum(2), (adv * tensor.new { { -b[1], -b[2] } }):sum(2) }
+  for _, pair in ipairs { { G[1][1], dot.vv }, { G[1][2], dot.vw }, { G[2][1], dot.vw }, { G[2][2], dot.ww } } do
+    T.near(pair[1], pair[2], 1e-5 * math.sqrt(dot.vv * dot.ww) + 1e-5 * math.abs(pair[2]))
+  end
+  T.near(minnorm.solve(G)[1], c8, 1e-4)
 
   local gated = ppo.gate(adv, adv:relu(), tensor.ones { batch.response_total, 1 }, .2)
   T.eq(gated:totable(), adv:totable()) -- I(A) = A at z = 1

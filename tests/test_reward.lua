@@ -199,6 +199,14 @@ end)
 
 -- ---- any function ----
 
+T.test("reward.table has a row for each answer, and a number in it for each reward", function()
+  local rewards = { { name = "length", f = function(_, r) return { #r[1], #r[2], #r[3] } end },
+    { name = "place", f = function(p) return tensor.new { #p[1], #p[2], #p[3] } end } }
+  T.eq(reward.table(rewards, { "a", "bb", "ccc" }, { "four", "six456", "" }), { { 4, 1.0 }, { 6, 2.0 }, { 0, 3.0 } })
+  rewards[2].f = function() return { 1 } end
+  T.raises("reward 'place' returned 1 values for 3 answers", reward.table, rewards, { "a", "b", "c" }, { "x", "y", "z" })
+end)
+
 T.test("reward.call checks what a function returns", function()
   local function call(result)
     return reward.call(function()

@@ -69,3 +69,30 @@ T.test("dtypes that mocl does not hold are refused by name, unless they are left
   end
   T.fails("unknown dtype 'F8_E4M3FN'", safetensors.load, file("{" .. entry("a", "F8_E4M3FN", "1", 0, 1) .. "}", "\0"))
 end)
+
+T.test("map: tensors are the file's pages, a write stays in the tensor, and what is not aligned is copied", function()
+  local path, big = T.tmpdir() .. "/x.safetensors", tensor.rand({ 300, 128 }, { seed = 1 })
+  assert(safetensors.save(path, { big = big, small = tensor.new { 1, 2, 3 }, none = tensor.zeros { 0, 2 } }))
+  local bytes, before = assert(fs.read(path)), tensor.memory().live
+  local t = assert(safetensors.load(path, { map = true }))
+  T.ok(tensor.memory().live - before < 4096, "no copy was made")
+  T.eq({ t.big:totable(), t.small:totable(), t.none.shape }, { big:totable(), { 1, 2, 3 }, { 0, 2 } })
+  local copy = tensor.zeros { 300, 128 }
+  copy:copy_(t.big) -- the pages go, and come again
+  T.eq({ copy:totable(), t.big:totable() }, { big:totable(), big:totable() })
+  t.big:fill_(7)
+  copy:copy_(t.big) -- a page that was written to stays
+  T.eq({ copy:min():item(), t.big:min():item(), t.big:max():item() }, { 7, 7, 7 })
+  T.eq(assert(fs.read(path)), bytes)
+  local kept = t.small
+  for _, one in pairs { t.big, t.none } do
+    one:release()
+  end
+  T.eq(kept:totable(), { 1, 2, 3 })
+  local odd = assert(safetensors.load(file("{" .. entry("u", "U8", "1", 0, 1) .. "," .. entry("f", "F32", "2", 1, 9) .. "}",
+    "\9" .. string.pack("<ff", 1.5, -2)), { map = true }))
+  T.eq({ odd.u:totable(), odd.f:totable() }, { { 9 }, { 1.5, -2 } })
+  if T.devices[2] == "fake" then
+    T.eq(assert(safetensors.load(path, { map = true, device = "fake" })).small:totable(), { 1, 2, 3 })
+  end
+end)

@@ -27,8 +27,9 @@ local SPECS = {
 }
 
 -- Biases and norms that a new model has as 0 and 1 are drawn.
-local function model_of(config, device)
+local function model_of(config, device, dtype)
   local model = small.model { config = config, device = device }
+  model = dtype and transformer.new(model:config(), { device = device, dtype = dtype, key = 5 }) or model
   for i, pair in ipairs(model:named_parameters()) do
     local name, p = pair[1], pair[2]
     if p.ndim == 1 then
@@ -43,8 +44,8 @@ for _, spec in ipairs(SPECS) do
   local what, config = spec[1], spec[2]
 
   for _, device in ipairs(T.devices) do
-    T.test(("%s: the cache has the bits of the forward pass, on %s"):format(what, device), function()
-      local model = small.adapter(model_of(config, device))
+    local function same_bits(dtype)
+      local model = small.adapter(model_of(config, device, dtype))
       local g, logp = model:generate(PROMPTS, { max_new_tokens = 9, temperature = .8, key = 3 })
       local batch = transformer.pack(PROMPTS, g.tokens, { device = device })
       local states = nn.rows(model:forward(batch), batch.rows)
@@ -55,7 +56,13 @@ for _, spec in ipairs(SPECS) do
       end
       local alone = model:forward(transformer.batch({ PROMPTS[3] }, { device = device })):totable()
       T.eq(s:hidden():totable()[1], alone[#alone], "token by token")
-    end)
+    end
+    T.test(("%s: the cache has the bits of the forward pass, on %s"):format(what, device), same_bits)
+    if device:find "^cuda" and config.norm ~= "layer" and not config.hidden_act then -- what bf16 is computed for
+      T.test(("%s: the same in bf16, on %s"):format(what, device), function()
+        same_bits "bf16"
+      end)
+    end
   end
 
   T.test(what .. ": steps over tensors (fake) and on the host (cpu) draw the same tokens with the same bits", function()
@@ -153,5 +160,8 @@ T.test("what contradicts itself is refused in words", function()
   T.raises("lora: the blocks of this model have no mlp.gate_proj", plain.add_lora, plain, { target_modules = { "gate_proj" } })
   plain:add_lora { r = 2 } -- on what there is
   T.eq(#transformer.parameters(plain, true), 2 * 2 * 6)
+  T.raises("save: the model has an adapter", transformer.save_gguf, small.adapter(new {}), T.tmpdir() .. "/m.gguf")
+  T.raises("save: hidden_act is not what a Llama has, and GGUF files of other families are not written", transformer.save_gguf, plain,
+    T.tmpdir() .. "/m.gguf")
   T.raises("transformer.save: no family of Hugging Face's is known", transformer.save, plain, T.tmpdir() .. "/m")
 end)

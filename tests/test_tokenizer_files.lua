@@ -296,9 +296,40 @@ T.test("a SentencePiece model with the files of transformers", function()
   T.eq(assert(tok '{"eos_token": "</s>", "add_eos_token": true}'):encode("a", { add_special_tokens = true }), { 1, A, 2 })
   T.fails("sp_model_kwargs is not supported", tok, '{"sp_model_kwargs": {"nbest_size": 3}}')
   T.ok(tok '{"sp_model_kwargs": {}}')
-  T.fails("tokenizer.model: a vocabulary of tiktoken, which is not supported; use the tokenizer.json", load,
-    { ["tokenizer.model"] = "IQ== 0\nIg== 1\n" })
   T.fails("the token '<p>' has the id 270 here", tok, '{"added_tokens_decoder": {"270": "<p>"}}')
+end)
+
+T.test("models of SentencePiece with and without byte fallback and pieces of users: as SentencePiece 0.2.3", function()
+  for i, case in ipairs(golden "sentencepiece.json".cases) do
+    local bytes = case.model:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)
+    local tok = assert(load { ["tokenizer.model"] = bytes })
+    for k, text in ipairs(case.texts) do
+      T.eq(tok:encode(text), case.ids[k], ("model %d, text %q"):format(i, text))
+    end
+  end
+end)
+
+T.test("a tokenizer.model of tiktoken: as transformers 5.24", function()
+  local all = golden "tiktoken.json"
+  local case = all.cases[1]
+  local tok = assert(load(case.files))
+  check_case(tok, case, all.texts, "tiktoken")
+  T.eq({ tok:bos_id(), tok:eos_id(), #tok }, { 276, 277, 279 })
+  local dir = T.tmpdir()
+  T.ok(tok:save(dir))
+  check_case(assert(tokenizer.load(dir)), case, all.texts, "tiktoken, saved")
+  local function refused(pattern, text)
+    T.fails("tokenizer.model" .. pattern, load, { ["tokenizer.model"] = text })
+  end
+  local model = case.files["tokenizer.model"]
+  refused(": no token for the byte 0x02", "AA== 0\nAQ== 1\n")
+  refused(":2: not a token in base64, a space and its rank", "AA== 0\nAQ= 1\n")
+  refused(":2: not a token", "AA== 0\nAQ== \n")
+  refused(":2: not a token", "AA== 0\nAQ== 1x\n")
+  refused(":2: not a token", "AA== 0\nA=== 1\n")
+  refused(": duplicate token", model .. "dGg= 276\n")
+  refused(".*have the same id 0", model .. "eHg= 0\n")
+  refused(".*ids are 0 to 4194303", model .. "eHg= 4194304\n")
 end)
 
 -- ---- any bytes ----

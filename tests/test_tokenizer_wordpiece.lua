@@ -235,6 +235,8 @@ T.test("without memory, at each place, loading and encoding fail and leave nothi
   local files = { directory { ["vocab.txt"] = LINES },
     directory { ["vocab.json"] = '{"a": 0, "b": 1, "ab": 2}', ["merges.txt"] = "a b\n", ["config.json"] = '{"model_type": "bart"}' },
     directory { ["tokenizer.json"] = (whole.cases[2].json:gsub('"VOCAB"', function() return whole.vocab end)) } }
+  local model = golden "sentencepiece.json".cases[3].model:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)
+  files[4], files[5] = directory { ["tokenizer.model"] = model }, directory(golden "tiktoken.json".cases[1].files)
   for i, dir in ipairs(files) do
     local n, step, done = 0, 1, false
     repeat

@@ -11,6 +11,7 @@ local fishwood = require "mocl.world.worlds.fishwood"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local json = require "mocl.json"
 local metrics = require "mocl.metrics"
+local minnorm = require "mocl.minnorm"
 local ppo = require "mocl.method.ppo"
 local segments = require "mocl.segments"
 local rng = require "mocl.rng"
@@ -558,9 +559,57 @@ end)
 T.test("trainer: the entropy is raised, and the surrogate's ratio is taken against the rollout's probabilities", function()
   local first = updated({ entropy = 1, ppo_epochs = 1, lr = 0.02, episodes = 4 }, 0)
   local last = updated({ entropy = 1, ppo_epochs = 20, lr = 0.02, episodes = 4 }, 0)
-  T.ok(last["objective/entropy"] > first["objective/entropy"] + 1e-3)
+  T.ok(last["objective/entropy"] > first["objective/entropy"] + 1e-3 and first["objective/entropy"] > 0)
   -- far from the rollout's probabilities the clip is active
   T.ok(updated({ ppo_epochs = 20, lr = 0.05, episodes = 4 }, 1)["ppo/policy/clipfrac"] > 0.1)
+end)
+
+T.test("trainer: inner products of gradients are those of the softmax by hand", function()
+  -- one layer without a hidden one: logits = W [one-hot state, p] + bias, so that d log pi(a) / d logit_k = 1[k = a] - pi_k
+  local agent = Agent.new { world = world.new(line()), hidden = {}, key = 3, critic = false }
+  local t = new_trainer(agent, { baseline = "group", episodes = 4 })
+  inside(t, 1, function()
+    local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }
+    local batch = t:rollout(P)
+    local probabilities, list, by_hand = agent:probabilities(P), {}, {}
+    for l = 1, 3 do
+      local a, g = {}, {}
+      for k = 1, 2 * (5 + 2 + 1) do
+        g[k] = 0
+      end
+      for i = 1, batch.n do
+        for step = batch.offsets[i] + 1, batch.offsets[i + 1] do
+          a[step] = math.sin(l * step) + 0.1 * l
+          local s, pi = batch.states[step], probabilities[batch.places[i]][batch.states[step] + 1]
+          local x = { 0, 0, 0, 0, 0, batch.prefs[i][1], batch.prefs[i][2], 1 }
+          x[s + 1] = 1
+          for action = 0, 1 do
+            for k, y in ipairs(x) do
+              local at = action * 8 + k
+              g[at] = g[at] + a[step] * ((batch.actions[step] == action and 1 or 0) - pi[action + 1]) * y / batch.total
+            end
+          end
+        end
+      end
+      list[l], by_hand[l] = tensor.new(a), g
+    end
+    local G = t:gram_of(batch)(list)
+    for i = 1, 3 do
+      for k = 1, 3 do
+        local want = 0
+        for at, x in ipairs(by_hand[i]) do
+          want = want + x * by_hand[k][at]
+        end
+        T.near(G[i][k], want, 1e-6)
+      end
+      T.ok(G[i][i] > 1e-4, "gradients that are not zero")
+    end
+    local double = t:gram_of(batch) { list[1], list[1] * 2 } -- parallel ones: a solver takes them
+    T.near(minnorm.solve(double), { 1, 0 }, 1e-9)
+    for _, pair in ipairs(agent:named_parameters()) do
+      T.ok(not pair[2].grad or pair[2].grad:abs():max():item() == 0, "no gradient is left")
+    end
+  end)
 end)
 
 T.test("trainer: what a method leaves out, or returns in place of a loss", function()

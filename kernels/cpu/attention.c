@@ -17,7 +17,7 @@
 
 struct attention_job {
     int64_t H, G, K, slab;
-    const int32_t *offsets, *slot, *pos;
+    const int32_t *offsets, *from, *slot, *pos;
     mk_real scale;
     int causal;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
@@ -109,8 +109,14 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
         const int32_t *block = j->block + item / H * 2;
         int64_t h = item % H, g = h / (H / j->G), t0 = j->offsets[block[0]];
         int64_t length = j->offsets[block[0] + 1] - t0, t = block[1], at = ((t0 + t) * H + h);
-        struct view view = {j->causal ? t + 1 : length, j->causal ? 1 : 0};
-        attend_rows(mk_simd(), mk_min(QUERIES, length - t), view, K, j->scale, j->q + at * K, H * K,
+        int64_t rows = mk_min(QUERIES, length - t), skip = j->from ? mk_min(rows, mk_max(0, j->from[block[0]] - t)) : 0;
+        for (int64_t i = 0; i < skip; i++, at += H) {
+            memset(j->out + at * K, 0, (size_t)K * sizeof *j->out);
+            j->lse[at] = 0;
+        }
+        if (skip == rows) continue;
+        struct view view = {j->causal ? t + skip + 1 : length, j->causal ? 1 : 0};
+        attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K,
                     j->k + t0 * ld + g * K, j->v + t0 * ld + g * K, ld, j->out + at * K, H * K,
                     j->lse + at, H);
     }
@@ -126,11 +132,11 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int caus
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
-int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                     int64_t K, double scale, int causal, const void *q, const void *k,
+int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .from = from, .scale = (mk_real)scale,
                               .causal = causal, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
@@ -285,6 +291,15 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
     }
 }
 
+/* How many of the first m rows (distance ld) of a gradient are 0, as those of a prompt's queries are in the last block: they
+** add nothing to what the others give. */
+static int64_t leading_zeros(int64_t m, int64_t K, const mk_real *dout, int64_t ld) {
+    for (int64_t i = 0; i < m; i++, dout += ld)
+        for (int64_t d = 0; d < K; d++)
+            if (dout[d] != 0) return i;
+    return m;
+}
+
 /* items are (sequence, key head) pairs: such a pair owns its rows of dk and dv */
 static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
@@ -302,11 +317,14 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
         for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (int64_t t = 0; t < length; t += QUERIES) {
                 int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
-                int64_t total = j->causal ? t + m : length;
+                int64_t total = j->causal ? t + m : length, skip = leading_zeros(m, K, j->dout + at * K, ldq);
+                for (int64_t i = 0; i < skip; i++) memset(j->dq + at * K + i * ldq, 0, (size_t)K * sizeof *j->dq);
+                m -= skip;
+                at += skip * H;
                 for (int64_t i = 0; i < m; i++)
                     delta[i] = s->dot(K, j->out_in + at * K + i * ldq, j->dout + at * K + i * ldq);
-                for (int64_t u = 0; u < total; u += KEYS_BWD) {
-                    struct view view = {j->causal ? t + 1 - u : length - u, j->causal ? 1 : 0};
+                for (int64_t u = 0; m > 0 && u < total; u += KEYS_BWD) {
+                    struct view view = {j->causal ? t + skip + 1 - u : length - u, j->causal ? 1 : 0};
                     int64_t from = (t0 + u) * ld + g * K;
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,

@@ -119,8 +119,10 @@ static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t 
     return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                      double scale, int causal, const void *q, const void *k, const void *v, void *out, mk_real *lse) {
+int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+                      int64_t G, int64_t K, double scale, int causal, const void *q, const void *k, const void *v, void *out,
+                      mk_real *lse) {
+    (void)from; /* a tile of queries is worked on as a whole */
     return MK_TYPED(attention, e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
 }
 

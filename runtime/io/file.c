@@ -16,6 +16,12 @@
 
 enum { TEMPORARY_NAMES = 1000 }; /* names tried: each was left by a killed process */
 
+void mocl_file_forget(const void *at, size_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)at + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)at + n) / page * page;
+    if (end > start) madvise((void *)start, end - start, MADV_DONTNEED); /* where it cannot, they stay */
+}
+
 mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info) {
     mocl_status st = MOCL_OK;
     *map = NULL;

@@ -42,6 +42,10 @@ mocl_status mocl_file_sync_parent(mocl_ctx *ctx, const char *path);
 ** Free with munmap. */
 mocl_status mocl_file_map(mocl_ctx *ctx, const char *path, void **map, size_t *bytes, struct stat *info);
 
+/* The pages of bytes [at, at + n) of a mapped file leave this process's memory until they are read again: for a reader that has
+** copied them. Pages that lie partly outside stay. */
+void mocl_file_forget(const void *at, size_t n);
+
 /* A new name in the directory of `path` that no file has and that only this process makes:
 ** directory/.mocl-PID-NUMBER.tmp. Free with mocl_free; NULL without memory. */
 char *mocl_path_temporary(mocl_ctx *ctx, const char *path, int number);

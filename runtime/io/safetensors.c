@@ -298,7 +298,8 @@ mocl_status mocl_safetensors_open(mocl_ctx *ctx, mocl_safetensors **out, const c
 
 void mocl_safetensors_close(mocl_safetensors *s) {
     if (!s) return;
-    if (s->map) munmap(s->map, s->map_bytes);
+    if (s->mapping) mocl_mapping_unref(s->mapping);
+    else if (s->map) munmap(s->map, s->map_bytes);
     mocl_free((void *)s->entries);
     mocl_free((void *)s->metadata);
     mocl_free(s->by_name);
@@ -312,6 +313,24 @@ void mocl_safetensors_pass(mocl_safetensors *s, size_t i) { mocl_passing_add(&s-
 void mocl_safetensors_passed(mocl_ctx *ctx, mocl_safetensors *s, const char *path) {
     struct stat info;
     if (s->hash.on && !stat(path, &info)) mocl_passing_read(&s->hash, ctx, &info);
+}
+
+/* Tensors may be written to: the pages are private, so that the file stays as it is. */
+static mocl_status share_map(mocl_ctx *ctx, mocl_safetensors *s) {
+    if (mprotect(s->map, s->map_bytes, PROT_READ | PROT_WRITE)) return mocl_nomem(ctx, s->map_bytes);
+    s->mapping = mocl_calloc(ctx, 1, sizeof *s->mapping);
+    if (!s->mapping) return mocl_nomem(ctx, sizeof *s->mapping);
+    *s->mapping = (mocl_mapping){.refs = 1, .map = s->map, .bytes = s->map_bytes};
+    return MOCL_OK;
+}
+
+mocl_status mocl_safetensors_tensor(mocl_tensor **out, mocl_device *dev, mocl_safetensors *s, const mocl_safetensors_entry *e,
+                                    mk_dtype dtype, bool map) {
+    *out = NULL;
+    if (!map || dev != dev->ctx->device[MOCL_DEVICE_CPU] || !e->bytes || (uintptr_t)e->data % mocl_dtype_size(dtype))
+        return mocl_tensor_from_host(out, dev, dtype, e->ndim, e->shape, e->data);
+    if (!s->mapping) MOCL_TRY(share_map(dev->ctx, s));
+    return mocl_tensor_of_map(out, dev, dtype, e->ndim, e->shape, s->mapping, (void *)(uintptr_t)e->data);
 }
 
 const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name) {

@@ -11,6 +11,7 @@
 #define MOCL_SAFETENSORS_H
 
 #include "io/file_hash.h"
+#include "tensor.h"
 
 /* Bits of one element of a dtype as the format names it ("F32", "BOOL", ...), 0 if unknown. */
 int mocl_safetensors_bits(const char *dtype);
@@ -53,6 +54,7 @@ typedef struct mocl_safetensors {
     char *text;
     void *map;
     size_t map_bytes;
+    mocl_mapping *mapping; /* of mocl_safetensors_tensor: owns the map from then on */
     mocl_passing hash;
 } mocl_safetensors;
 
@@ -64,6 +66,11 @@ void mocl_safetensors_close(mocl_safetensors *s);
 ** once (file_hash.h); and, behind the last one, remembers the hash of the file. Both do nothing unless hashes are wanted. */
 void mocl_safetensors_pass(mocl_safetensors *s, size_t i);
 void mocl_safetensors_passed(mocl_ctx *ctx, mocl_safetensors *s, const char *path);
+
+/* Entry e as a tensor on dev: a copy, or, if `map` is set, dev is the cpu and the entry is aligned to its type, the mapped file
+** itself (mocl_tensor_of_map), which then stays mapped as long as the tensor lives. */
+mocl_status mocl_safetensors_tensor(mocl_tensor **out, mocl_device *dev, mocl_safetensors *s, const mocl_safetensors_entry *e,
+                                    mk_dtype dtype, bool map);
 
 /* NULL if there is none. Names with zero bytes are not found. */
 const mocl_safetensors_entry *mocl_safetensors_find(const mocl_safetensors *s, const char *name);

@@ -371,16 +371,43 @@ static mocl_status run_linear(mocl_tensor **out, walk *w, int64_t l, int which, 
     return mocl_linear(out, x, &b->linear[which], b->bias[which], n ? w->lora : NULL);
 }
 
+/* On the CPU, *from receives the first token of each sequence whose state is among the rows that the pass wants: in the last
+** block the others need no attention of their own. Elsewhere, where looking at the rows would be to wait, NULL. */
+static mocl_status wanted_from(mocl_tensor **from, walk *w, int64_t l) {
+    mocl_model *m = w->m;
+    const mocl_tensor *rows = w->pass->rows;
+    *from = NULL;
+    if (m->dev->kind != MOCL_DEVICE_CPU || !rows || l != m->config.layers - 1 || rows->dtype != MK_I32 || rows->ndim != 1 ||
+        (rows->shape[0] > 1 && rows->stride[0] != 1))
+        return MOCL_OK;
+    const int32_t *row = mocl_int(rows), *off = mocl_int(w->offsets);
+    int64_t n = w->offsets->shape[0] - 1;
+    int32_t *first = mocl_calloc(m->ctx, (size_t)n + 1, sizeof *first);
+    if (!first) return mocl_nomem(m->ctx, ((size_t)n + 1) * sizeof *first);
+    for (int64_t s = 0; s < n; s++) first[s] = off[s + 1] - off[s];
+    for (int64_t i = 0, s = 0; i < rows->shape[0]; i++) {
+        if (row[i] < 0 || row[i] >= off[n]) continue; /* taking the rows refuses it, in words */
+        if (row[i] < off[s]) s = 0;
+        while (row[i] >= off[s + 1]) s++;
+        if (row[i] - off[s] < first[s]) first[s] = row[i] - off[s];
+    }
+    mocl_status st = mocl_tensor_i32(from, m->dev, n, first);
+    mocl_free(first);
+    return st;
+}
+
 static mocl_status attend(walk *w, int64_t l) {
     mocl_model *m = w->m;
     const mocl_spec *c = &m->config;
     const mocl_pass *pass = w->pass;
-    mocl_tensor *att = NULL;
+    mocl_tensor *att = NULL, *from = NULL;
     for (int i = 0; i < 3; i++) MOCL_TRY(shape_as(w, (mocl_register[]){MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V}[i], 3));
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, mocl_spec_scale(c, l), c->causal)
+    if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal)
                                 : cache_attend(&att, m, l, pass, w->positions, q);
+    mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);
     if (st) return st;
     MOCL_TRY(shape_as(w, MOCL_AT_A, 2));

@@ -23,6 +23,7 @@ mocl_status mocl_tok_new(mocl_ctx *ctx, mocl_tokenizer **out) {
 void mocl_tokenizer_free(mocl_tokenizer *t) {
     if (!t) return;
     mocl_tok_map_free(&t->vocab);
+    mocl_tok_map_free(&t->user);
     mocl_tok_steps_free(&t->normalizer);
     mocl_tok_steps_free(&t->splitter);
     mocl_tok_steps_free(&t->decoder);
@@ -34,7 +35,7 @@ void mocl_tokenizer_free(mocl_tokenizer *t) {
         t->source.p,     t->text[0].p,    t->text[1].p,  t->text[2].p,     t->text[3].p,
         t->spelled.p,    t->decoded.p,    t->step[0].p,  t->step[1].p,     t->words.p,
         t->out.p,        t->more_words.p, t->side[0].p,  t->side[1].p,     t->side[2].p,
-        t->prefix.p,     t->valid.p,      t->types.p};
+        t->prefix.p,     t->valid.p,      t->types.p,     t->user_id};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mocl_free(memory[i]);
     mocl_free(t);
 }
@@ -177,6 +178,19 @@ static mocl_status finish_pieces(mocl_ctx *ctx, mocl_tokenizer *t) {
     return MOCL_OK;
 }
 
+/* whether something and then a space is in s */
+static bool crosses_space(const mocl_tokenizer *t, mocl_text s) {
+    size_t m = (size_t)t->n_space;
+    bool after_space = true;
+    for (size_t k = 0; k < s.n;) {
+        bool space = s.n - k >= m && memcmp(s.p + k, t->space, m) == 0;
+        if (space && !after_space) return true;
+        after_space = space;
+        k += space ? m : 1;
+    }
+    return false;
+}
+
 /* Without a pre-tokenizer, or with one for spaces alone, a text may be one word. Where no merge
 *makes
 ** "x ", something and then a space, both sides of each such place are merged independently and may
@@ -188,17 +202,10 @@ static bool can_cut(const mocl_tokenizer *t) {
     for (size_t i = 0; i < t->splitter.n; i++)
         if (t->splitter.p[i].kind != TOK_METASPACE) return false;
     if (!mocl_tok_map_find(&t->vocab, t->space, m, &index)) return false;
-    for (size_t i = 0; t->pairs.slot && i <= t->pairs.mask; i++) {
-        if (t->pairs.slot[i].id < 0) continue;
-        mocl_text s = t->token[t->pairs.slot[i].id];
-        bool after_space = true;
-        for (size_t k = 0; k < s.n;) {
-            bool space = s.n - k >= m && memcmp(s.p + k, t->space, m) == 0;
-            if (space && !after_space) return false;
-            after_space = space;
-            k += space ? m : 1;
-        }
-    }
+    for (size_t i = 0; t->pairs.slot && i <= t->pairs.mask; i++)
+        if (t->pairs.slot[i].id >= 0 && crosses_space(t, t->token[t->pairs.slot[i].id])) return false;
+    for (size_t i = 0; i < t->user.n; i++)
+        if (crosses_space(t, mocl_tok_map_key(&t->user, i))) return false;
     return true;
 }
 
@@ -228,7 +235,8 @@ mocl_status mocl_tok_template_add(mocl_ctx *ctx, mocl_tokenizer *t, bool pair, i
 }
 
 mocl_status mocl_tok_default_template(mocl_ctx *ctx, mocl_tokenizer *t) {
-    if (t->n_single || (t->source_kind == TOK_SOURCE_JSON && !t->own)) return MOCL_OK;
+    bool none = t->source_kind == TOK_SOURCE_JSON || (t->source_kind == TOK_SOURCE_MODEL && t->kind == TOK_KIND_BYTE_LEVEL);
+    if (t->n_single || (none && !t->own)) return MOCL_OK;
     return mocl_tok_set_template(ctx, t, true, false);
 }
 

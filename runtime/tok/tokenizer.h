@@ -1,5 +1,6 @@
-/* tokenizer.h - text to token ids and back: byte-level BPE, Hugging Face tokenizer.json (BPE
-** models), and the SentencePiece-style vocabularies of llama2.c (.bin) and Llama-2 (.model).
+/* tokenizer.h - text to token ids and back: Hugging Face tokenizer.json (BPE and WordPiece models), the files that came
+** before it (vocab.json with merges.txt, vocab.txt), SentencePiece's and tiktoken's .model, llama2.c's .bin, and the
+** tokenizer of a GGUF file.
 **
 ** Refuses what it does not know: a tokenizer.json with another model, normalizer, pre-tokenizer,
 ** decoder or post-processor fails to load with a message that names the component. Ids are data
@@ -20,13 +21,13 @@ typedef struct mocl_text {
 } mocl_text;
 
 /* *out receives a new tokenizer (NULL on failure); free with mocl_tokenizer_free (NULL is fine).
-** path: tokenizer.json, a llama2.c .bin, a SentencePiece .model (BPE only), a GGUF file, or a directory that
-** holds tokenizer.json, tokenizer.model, tokenizer.bin or vocab.json with merges.txt (the first
+** path: tokenizer.json, a llama2.c .bin, a .model of SentencePiece (BPE only) or tiktoken, vocab.txt, a GGUF file, or a
+** directory that holds tokenizer.json, tokenizer.model, tokenizer.bin, vocab.json with merges.txt or vocab.txt (the first
 ** found in this order). Beside all but a .bin, tokenizer_config.json, special_tokens_map.json and
 ** added_tokens.json are read too. MOCL_E_IO or MOCL_E_FORMAT with "path: reason". */
 mocl_status mocl_tokenizer_load(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
-/* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with
-** GPT-2's pre-tokenizer, or Qwen2's where a tokenizer_config.json beside it says so */
+/* the older pair of files of GPT-2 (vocab.json or encoder.json, merges.txt or vocab.bpe), with GPT-2's pre-tokenizer, or
+** that of Qwen2, RoBERTa or BART where a tokenizer_config.json or config.json beside it says so */
 mocl_status mocl_tokenizer_load_pair(mocl_ctx *ctx, mocl_tokenizer **out, const char *vocab_path,
                                      const char *merges_path);
 void mocl_tokenizer_free(mocl_tokenizer *t);

@@ -162,11 +162,26 @@ static int32_t first_id(const mocl_tokenizer *t, const char *s, size_t n) {
     return mocl_tok_map_find(&t->vocab, s, n, &index) ? t->index_id[index] : -1;
 }
 
+/* the longest piece that users defined which s begins with: it is found before all else and merges with nothing */
+static int32_t user_piece(const mocl_tokenizer *t, const char *s, size_t n, size_t *len) {
+    uint32_t index;
+    if (!t->user_first[(unsigned char)*s]) return -1;
+    for (*len = n < t->longest_user ? n : t->longest_user; *len > 0; --*len)
+        if (mocl_tok_map_find(&t->user, s, *len, &index)) return t->user_id[index];
+    return -1;
+}
+
 static mocl_status first_symbols(mocl_ctx *ctx, mocl_tokenizer *t, const char *s, size_t n) {
     tok_merge *m = t->merge;
     m->n = 0;
     bool unknown = false; /* the symbol before is the unknown token */
     for (size_t i = 0, len; i < n; i += len) {
+        int32_t user = t->user.n ? user_piece(t, s + i, n - i, &len) : -1;
+        if (user >= 0) {
+            MOCL_TRY(add_symbol(ctx, m, user));
+            unknown = false;
+            continue;
+        }
         len = t->kind == TOK_KIND_BYTE_LEVEL ? 1 : character(t, s + i, n - i);
         int32_t id = first_id(t, s + i, len);
         if (id < 0) {

@@ -496,7 +496,7 @@ mocl_status mocl_tok_config_finish(mocl_ctx *ctx, const tok_config *c, mocl_toke
     MOCL_TRY(flag(ctx, c, "add_eos_token", &eos_there, &eos));
     /* the post-processor of a tokenizer.json goes before these keys */
     if ((bos_there || eos_there) && !t->template_of_file) {
-        if (!bos_there) bos = t->source_kind == TOK_SOURCE_MODEL;
+        if (!bos_there) bos = t->kind == TOK_KIND_SENTENCEPIECE;
         MOCL_TRY(mocl_tok_set_template(ctx, t, bos, eos));
     }
     for (int side = 0; side < TOK_SIDES; side++) {

@@ -284,6 +284,10 @@ struct mocl_tokenizer {
     tok_bytes prefix;      /* WordPiece: of a token that continues a word */
     size_t max_characters; /* WordPiece: a longer word is unknown */
     tok_bert bert;
+    tok_map user;          /* SentencePiece's pieces that users defined */
+    int32_t *user_id;      /* by index of user */
+    size_t user_cap, longest_user;
+    bool user_first[256]; /* a piece of user starts with this byte */
     size_t longest;        /* bytes of the longest token of the model */
     bool cut_at_space; /* no merge crosses from something else to a space: words are cut there */
     char space[4];     /* the space character of this vocabulary, " " or U+2581, */
@@ -363,6 +367,13 @@ mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *p
                               const char *data, size_t n);
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                                 const char *data, size_t n, const tok_config *config);
+/* The merge table of pieces with scores: score[i] belongs to index i of the vocabulary. */
+mocl_status mocl_tok_pairs_of_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const float *score);
+/* tokenizer_tiktoken.c; score has room for each token that fits into half of n bytes */
+bool mocl_tok_is_tiktoken(const char *data, size_t n);
+mocl_status mocl_tok_build_tiktoken(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data, size_t n,
+                                    const tok_config *config, float *score);
+extern const char mocl_tok_llama3_pattern[];
 /* tokenizer_gguf.c: the tokenizer in a GGUF file, as the files of transformers that say the same */
 mocl_status mocl_tok_load_gguf(mocl_ctx *ctx, mocl_tokenizer **out, const char *path);
 /* tokenizer_pre.c: what `pre`, llama.cpp's name for a way to cut texts into words, stands for; NULL if

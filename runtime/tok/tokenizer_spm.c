@@ -1,8 +1,8 @@
 /* tokenizer_spm.c - SentencePiece-style vocabularies with scores: llama2.c's .bin and .model files.
 **
 ** .bin: int32 longest piece, then per token float32 score, int32 length, bytes, to the end of the
-** file. .model: the protobuf of SentencePiece; only its BPE models with byte fallback, an empty
-** character map and no user-defined pieces are taken, the others refused. In both, two
+** file. .model: the protobuf of SentencePiece; only its BPE models with an empty character map
+** that keep white space are taken, the others refused. A .model of tiktoken is tokenizer_tiktoken.c's. In both, two
 ** neighbouring symbols merge if their concatenation is a piece, best score first: as a table of
 ** pairs this is the same algorithm as BPE.
 */
@@ -28,8 +28,9 @@ static int best_first(const void *p, const void *q) {
     return a->score != b->score ? (a->score > b->score ? -1 : 1) : 0;
 }
 
-/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, ties share it. */
-static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
+/* Fills `pairs`: each cut of a piece into two pieces; rank = place of its score, ties share it. A piece whose score is
+** not finite is in no pair. */
+static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const float *score,
                                      scored *order, uint32_t *rank) {
     size_t n = t->vocab.n, n_pairs = 0;
     uint32_t left, right;
@@ -48,9 +49,10 @@ static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const cha
         if (fill) MOCL_TRY(mocl_tok_pairs_init(ctx, &t->pairs, n_pairs));
         for (size_t i = 0; i < n; i++) {
             mocl_text s = mocl_tok_map_key(&t->vocab, i);
-            for (size_t cut = 1; cut < s.n; cut++) {
+            for (size_t cut = 1; cut < s.n && isfinite(score[i]); cut++) {
                 if (!mocl_tok_map_find(&t->vocab, s.p, cut, &left) ||
-                    !mocl_tok_map_find(&t->vocab, s.p + cut, s.n - cut, &right))
+                    !mocl_tok_map_find(&t->vocab, s.p + cut, s.n - cut, &right) || !isfinite(score[left]) ||
+                    !isfinite(score[right]))
                     continue;
                 n_pairs++;
                 if (fill)
@@ -62,16 +64,15 @@ static mocl_status pairs_from_scores(mocl_ctx *ctx, mocl_tokenizer *t, const cha
     return MOCL_OK;
 }
 
-/* score[i] belongs to index i of the vocabulary */
-static mocl_status make_pairs(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
-                              const float *score) {
+mocl_status mocl_tok_pairs_of_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
+                                     const float *score) {
     size_t n = t->vocab.n;
     scored *order = mocl_calloc(ctx, n, sizeof *order);
     uint32_t *rank = mocl_calloc(ctx, n, sizeof *rank);
     mocl_status st = MOCL_OK;
     if (order && rank) {
         for (size_t i = 0; i < n; i++) order[i].score = score[i];
-        st = pairs_from_scores(ctx, t, path, order, rank);
+        st = pairs_from_scores(ctx, t, path, score, order, rank);
     } else {
         st = mocl_nomem(ctx, n * sizeof *order);
     }
@@ -172,7 +173,7 @@ static mocl_status build_bin(mocl_ctx *ctx, mocl_tokenizer *t, const char *path,
                              size_t n, const tok_config *config, float *score) {
     (void)config; /* transformers reads no .bin */
     MOCL_TRY(read_bin(ctx, t, path, data, n, score));
-    MOCL_TRY(make_pairs(ctx, t, path, score));
+    MOCL_TRY(mocl_tok_pairs_of_scores(ctx, t, path, score));
     for (int b = 0; b < 256; b++) t->byte_id[b] = FIRST_BYTE_ID + b;
     t->unk = 0;
     t->bos = 1;
@@ -267,7 +268,6 @@ static mocl_status read_spec(mocl_ctx *ctx, const char *path, mocl_text in, bool
 
 static mocl_status check_spec(mocl_ctx *ctx, const char *path, const model_spec *spec) {
     const char *what = spec->type != 2                  ? "it is not a BPE model"
-                       : !spec->byte_fallback           ? "it has no byte fallback"
                        : spec->n_charsmap > 0           ? "it has a character map"
                        : spec->remove_extra_whitespaces ? "it removes extra white space"
                        : !spec->escape_whitespaces      ? "it does not escape white space"
@@ -278,7 +278,7 @@ static mocl_status check_spec(mocl_ctx *ctx, const char *path, const model_spec 
                 : MOCL_OK;
 }
 
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3, PIECE_BYTE = 6 };
+enum { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3, PIECE_USER = 4, PIECE_BYTE = 6 };
 
 static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, mocl_text in,
                               int64_t id, float *score) {
@@ -294,6 +294,20 @@ static mocl_status read_piece(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
     if (piece.n == 0 || !isfinite(s)) return malformed(ctx, path);
     if (type == PIECE_NORMAL) {
         score[t->vocab.n] = s;
+        return mocl_tok_add(ctx, t, path, piece, id);
+    }
+    if (type == PIECE_USER) {
+        uint32_t index;
+        bool added;
+        void *q = t->user_id;
+        mocl_status st = mocl_tok_grow(ctx, &q, &t->user_cap, t->user.n, 1, sizeof *t->user_id);
+        t->user_id = q;
+        if (st) return st;
+        MOCL_TRY(mocl_tok_map_add(ctx, &t->user, piece.p, piece.n, &index, &added));
+        if (added) t->user_id[index] = (int32_t)id; /* a second one is refused below */
+        t->user_first[(unsigned char)piece.p[0]] = true;
+        if (piece.n > t->longest_user) t->longest_user = piece.n;
+        score[t->vocab.n] = -INFINITY; /* it merges with nothing, and no merge makes it */
         return mocl_tok_add(ctx, t, path, piece, id);
     }
     int byte = mocl_tok_hex_byte(piece.p, piece.n);
@@ -330,15 +344,6 @@ static mocl_status prefix_of(mocl_ctx *ctx, const tok_config *config, const mode
     return MOCL_OK;
 }
 
-/* "aGVsbG8= 0": the first line of the .model of tiktoken, as Llama 3 has it */
-static bool is_tiktoken(const char *s, size_t n) {
-    size_t i = 0;
-    while (i < n && (memchr("+/=", s[i], 3) || (s[i] >= 'A' && s[i] <= 'Z') ||
-                     (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9')))
-        i++;
-    return i > 0 && i + 2 < n && s[i] == ' ' && s[i + 1] == '0' && s[i + 2] == '\n';
-}
-
 static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
                               size_t n, const tok_config *config, float *score) {
     model_spec spec = {.type = 1,
@@ -350,11 +355,6 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
                        .eos = 2};
     mocl_text in = {data, n};
     int64_t id = 0;
-    if (is_tiktoken(data, n))
-        return mocl_fail(ctx, MOCL_E_FORMAT,
-                         "%s: a vocabulary of tiktoken, which is not supported; use the "
-                         "tokenizer.json of the same model",
-                         path);
     for (field f; in.n > 0;) {
         if (!next_field(&in, &f)) return malformed(ctx, path);
         if (f.number <= 3 && f.wire != 2) return malformed(ctx, path);
@@ -363,23 +363,26 @@ static mocl_status read_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path
         if (f.number == 3) MOCL_TRY(read_spec(ctx, path, f.bytes, false, &spec));
     }
     MOCL_TRY(check_spec(ctx, path, &spec));
-    for (int b = 0; b < 256; b++)
+    for (int b = 0; b < 256 && spec.byte_fallback; b++)
         if (t->byte_id[b] < 0)
             return mocl_fail(ctx, MOCL_E_FORMAT, "%s: no piece for the byte 0x%02x", path,
                              (unsigned)b);
     t->unk = spec.unk;
+    t->fuse_unk = true; /* of characters that are no piece, where they are not spelled in bytes */
     t->bos = spec.bos >= 0 && spec.bos < id ? spec.bos : -1;
     t->eos = spec.eos >= 0 && spec.eos < id ? spec.eos : -1;
     tok_scheme prefix;
     MOCL_TRY(prefix_of(ctx, config, &spec, &prefix));
-    return set_steps(ctx, t, prefix, "\xe2\x96\x81");
+    MOCL_TRY(set_steps(ctx, t, prefix, "\xe2\x96\x81"));
+    t->byte_fallback = spec.byte_fallback;
+    return MOCL_OK;
 }
 
 static mocl_status build_model(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data,
                                size_t n, const tok_config *config, float *score) {
     tok_step *step;
     MOCL_TRY(read_model(ctx, t, path, data, n, config, score));
-    MOCL_TRY(make_pairs(ctx, t, path, score));
+    MOCL_TRY(mocl_tok_pairs_of_scores(ctx, t, path, score));
     MOCL_TRY(mocl_tok_steps_add(ctx, &t->whole, TOK_STRIP, &step));
     MOCL_TRY(mocl_tok_bytes_add(ctx, &step->content, " ", 1));
     step->start = t->normalizer.n > 1; /* takes off the space that encoding puts in front */
@@ -423,5 +426,5 @@ mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *p
 
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                                 const char *data, size_t n, const tok_config *config) {
-    return load(ctx, out, path, data, n, build_model, config);
+    return load(ctx, out, path, data, n, mocl_tok_is_tiktoken(data, n) ? mocl_tok_build_tiktoken : build_model, config);
 }

@@ -33,10 +33,10 @@ function figures.markdown(result)
   local m, p = result.machine, result.peer
   local out = {
     ("%s; `make bench`, %d rounds, %d threads a side; load average before: %s."):format(result.date, result.rounds, result.threads,
-      (result.load or "unknown"):match("^%S+ %S+ %S+") or "unknown"),
+      (result.load or "unknown"):match("^%S+ %S+ %S+") or "unknown") .. (result.clock and " Times are the processor's." or ""),
     ("%s, %d processors, %s; mocl %s (compiler %s, kernels %s); %s."):format(m.cpu, result.cpus, m.os, m.mocl, m.compiler,
       m.blas:match "built%-in kernels %((%w+)%)" or m.blas, p and ("PyTorch %s with %s, Python %s"):format(p.torch, p.blas, p.python)
-      or "no PyTorch: mocl alone"),
+      or result.against and ("beside the checkout %s"):format(result.against) or "no PyTorch: mocl alone"),
   }
   if result.peak then
     out[#out + 1] = ("Peak of the processor, multiply-adds in registers (%s, %d threads): %.0f GFLOP/s in its best run, %.0f on average."):format(
@@ -46,11 +46,12 @@ function figures.markdown(result)
     out[#out + 1] = "Tiny sizes: these figures mean nothing."
   end
   out[#out + 1] = ""
-  out[#out + 1] = "| what | mocl: median (least to most) | PyTorch eager | times faster | goal |"
+  out[#out + 1] = ("| what | mocl: median (least to most) | %s | times faster | goal |"):format(result.against and "the other checkout"
+    or "PyTorch eager")
   out[#out + 1] = "|---|---|---|---|---|"
   for _, row in ipairs(result.cases) do
     local ours, theirs = range(row.mocl, row.unit), row.peer and range(row.peer, row.unit) or ""
-    local want = goal(row)
+    local want = result.against and "" or goal(row)
     if row.flops then -- microseconds to 1e9 operations a second
       local function rate(s)
         local r = row.flops / s.median / 1e3

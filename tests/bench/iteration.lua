@@ -127,7 +127,7 @@ local function keep(s, seen, e, batch, draw, combined, c, loss, policy_loss)
   if e.epoch == 1 then
     local f = s.rewards[1].f
     local scores = tensor.no_grad(f.forward, f, draw.plain_ids, batch.ids)
-    seen.tokens, seen.old, seen.combined, seen.returns, seen.c = batch.ids, batch.old:totable(), combined:totable(), batch.value_targets:totable(),
+    seen.tokens, seen.old, seen.combined, seen.returns, seen.c = batch.ids:totable(), batch.old:totable(), combined:totable(), batch.value_targets:totable(),
       c:totable()
     seen.numbers = { policy_loss:item(), e.value_error:item(), e.entropy:item(), e.kl:sum():item() / batch.n, loss:item(), false,
       scores:mean():item(), scores[1]:item() }

@@ -1,9 +1,13 @@
---- run.lua [rounds=5] [seconds=0.3] [threads=2] [only=PATTERN] [tiny=true] [json=PATH] [page=PATH] - the benchmark: mocl and PyTorch eager side by
+--- run.lua [rounds=5] [seconds=0.3] [threads=2] [only=PATTERN] [tiny=true] [against=DIR] [clock=cpu] [json=PATH]
+-- [page=PATH] - the benchmark: mocl and PyTorch eager side by
 -- side in one run, A B A B, both on as many threads. make bench runs it; docs/benchmarks/cpu.md has its table.
 --
 -- The peer is $MOCL_BENCH_PYTHON or python3 with torch; without it mocl's own side is measured. Before a case is timed both
 -- sides must find the same numbers from the same weights. Each figure is a median over the rounds; a ratio is the median of
 -- the rounds' ratios. json= receives everything; page= is a Markdown file whose part between the marks is replaced.
+-- against= names another built checkout of mocl, whose program then runs the same cases by turns in place of PyTorch
+-- (serve.lua); pages are left as they are. There, clock=cpu with threads=1 counts the processor's time that a process used in
+-- place of elapsed time, for a machine that has other work; the phases of a case stay elapsed time.
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
@@ -13,11 +17,11 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local sys = require "mocl.sys"
 
-local o = { rounds = "5", seconds = "", threads = "2", only = "", tiny = "", json = "", page = "" }
+local o = { rounds = "5", seconds = "", threads = "2", only = "", tiny = "", against = "", clock = "", json = "", page = "" }
 for _, word in ipairs(arg) do
   local key, value = word:match("^(%w+)=(.*)$")
   if not o[key] then
-    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)\n"):format(word))
+    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, threads=, only=, tiny=, against=, clock=, json=, page=)\n"):format(word))
     os.exit(2)
   end
   o[key] = value
@@ -31,6 +35,10 @@ local function count(key)
   return n
 end
 local rounds, THREADS = count "rounds", count "threads"
+if o.clock ~= "" and (o.clock ~= "cpu" or o.against == "" or THREADS > 1) then
+  io.stderr:write(("bench: clock=%s: clock=cpu it is, with against= and threads=1\n"):format(o.clock))
+  os.exit(2)
+end
 local tiny = o.tiny == "true"
 local LEAST = tonumber(o.seconds) or tiny and 0 or 1 -- seconds a timed stretch lasts at least
 sys.set_threads(THREADS)
@@ -63,26 +71,38 @@ local python = os.getenv("MOCL_BENCH_PYTHON") or "python3"
 local wide = (capture("grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null") or "") ~= ""
 local environment = ("env %s OMP_NUM_THREADS=%d "):format(wide and "OPENBLAS_CORETYPE=SkylakeX" or "-u OPENBLAS_CORETYPE", THREADS)
 
-local peer
-if capture(environment .. quote(python) .. " -c 'import torch' 2>/dev/null") then
-  assert(os.execute("mkfifo " .. work .. "/requests"))
-  local answers = assert(io.popen(("%s%s %s %d < %s/requests"):format(environment, quote(python), quote(dir .. "/peer.py"), THREADS, work)))
+-- A process that answers a line with a line of JSON.
+local function serving(command)
+  assert(os.execute("rm -f " .. work .. "/requests && mkfifo " .. work .. "/requests"))
+  local answers = assert(io.popen(("%s < %s/requests"):format(command, work)))
   local requests = assert(io.open(work .. "/requests", "w"))
-  local function receive()
+  local p = {}
+  function p.receive()
     local line = answers:read("l")
-    return line and assert(json.decode(line)) or error("the peer ended; its message is above", 0)
+    return line and assert(json.decode(line)) or error("the other process ended; its message is above", 0)
   end
-  peer = { about = receive() }
-  function peer.ask(...)
+  function p.ask(...)
     requests:write(table.concat({ ... }, " "), "\n")
     requests:flush()
-    return receive()
+    return p.receive()
   end
-  function peer.close()
-    requests:write("quit\n")
+  function p.close(last)
+    requests:write(last or "")
     requests:close()
     answers:close()
   end
+  return p
+end
+
+local peer
+if o.against ~= "" then
+  if not fs.exists(o.against .. "/mocl") then
+    io.stderr:write(("bench: against=%s: there is no program mocl there; build that checkout first\n"):format(o.against))
+    os.exit(2)
+  end
+elseif capture(environment .. quote(python) .. " -c 'import torch' 2>/dev/null") then
+  peer = serving(("%s%s %s %d"):format(environment, quote(python), quote(dir .. "/peer.py"), THREADS))
+  peer.about = peer.receive()
 else
   io.stderr:write(([[%s has no torch: mocl's own side is measured alone. To compare, give a Python that has it:
   python3 -m venv DIR && DIR/bin/pip install torch     (or, on Debian, apt-get install python3-torch)
@@ -93,9 +113,10 @@ end
 -- ---- one case ----
 
 local function timed(case, state, n)
-  local from = sys.now()
+  local now = o.clock == "cpu" and os.clock or sys.now
+  local from = now()
   case.run(state, n)
-  return sys.now() - from
+  return now() - from
 end
 
 -- how many runs last long enough
@@ -138,7 +159,11 @@ end
 local function measure(case)
   local description, state = case.setup(work)
   local ours = case.check(state)
-  if peer then
+  local before = o.against ~= "" and serving(("%s %s %s %s %s %d %s"):format(quote(o.against .. "/mocl"), quote(dir .. "/serve.lua"),
+    quote(o.against .. "/tests/bench"), case.name, tostring(tiny), THREADS, quote(work)))
+  if before then
+    before.receive()
+  elseif peer then
     local file = ("%s/%s.json"):format(work, case.name)
     assert(json.save(file, description))
     compare(case, ours, peer.ask("setup", file).check)
@@ -146,12 +171,21 @@ local function measure(case)
   local function mine(n)
     return timed(case, state, n)
   end
+  local function ask(n)
+    if before then
+      return before.ask(n)
+    end
+    return peer.ask("run", n)
+  end
+  local function seconds_of(answer)
+    return o.clock == "cpu" and answer.cpu or answer.seconds
+  end
   local function other(n)
-    return peer.ask("run", n).seconds
+    return seconds_of(ask(n))
   end
   mine(1)
   local n, m, a, b, ratio, phases, peer_phases = enough(mine), nil, {}, {}, {}, {}, {}
-  if peer then
+  if peer or before then
     other(1)
     m = enough(other)
   end
@@ -163,9 +197,9 @@ local function measure(case)
         phases[r][name] = seconds / n * case.scale
       end
     end
-    if peer then
-      local answer = peer.ask("run", m)
-      b[r] = answer.seconds / m * case.scale
+    if m then
+      local answer = ask(m)
+      b[r] = seconds_of(answer) / m * case.scale
       ratio[r] = b[r] / a[r]
       peer_phases[r] = {}
       for name, seconds in pairs(answer.phases) do
@@ -173,9 +207,12 @@ local function measure(case)
       end
     end
   end
+  if before then
+    before.close()
+  end
   return { name = case.name, title = case.title, unit = case.unit, goal = case.goal, stretch = case.stretch, flops = case.flops,
-    mocl = spread(a), peer = peer and spread(b) or nil, ratio = peer and spread(ratio) or nil,
-    phases = case.phases and phases_of(phases) or nil, peer_phases = case.phases and peer and phases_of(peer_phases) or nil }
+    mocl = spread(a), peer = m and spread(b) or nil, ratio = m and spread(ratio) or nil,
+    phases = case.phases and phases_of(phases) or nil, peer_phases = case.phases and m and phases_of(peer_phases) or nil }
 end
 
 -- ---- whole processes ----
@@ -213,7 +250,7 @@ end
 -- ---- all of it ----
 
 local result = { date = os.date("!%Y-%m-%d %H:%M UTC"), rounds = rounds, threads = THREADS, tiny = tiny or nil, cases = {}, load = fs.read("/proc/loadavg"),
-  machine = sys.env(), peer = peer and peer.about or nil, cpus = sys.cpu_count() }
+  machine = sys.env(), peer = peer and peer.about or nil, against = o.against ~= "" and o.against or nil, clock = o.clock ~= "" and o.clock or nil, cpus = sys.cpu_count() }
 local peak = dir .. "/../../build/tests/bench/peak"
 if fs.exists(peak) then
   local highest, mean, n = 0, 0, tiny and 1 or 3
@@ -237,16 +274,16 @@ local ok, message = xpcall(function()
     end
   end
   local me = quote(arg[-1])
-  if ("start_line"):find(o.only) then
+  if o.against == "" and ("start_line"):find(o.only) then
     show(process("start_line", "start, first line of Lua; import torch", me .. " -e 'print(1)'", quote(python) .. " -c 'import torch'", 20))
   end
-  if ("start_step"):find(o.only) then
+  if o.against == "" and ("start_step"):find(o.only) then
     show(process("start_step", "start and first training step of the MLP", me .. " -e " .. quote(FIRST_STEP), quote(python) .. " -c " .. quote(PEER_FIRST_STEP),
       100))
   end
 end, debug.traceback)
 if peer then
-  peer.close()
+  peer.close("quit\n")
 end
 fs.remove_tree(work)
 if not ok then

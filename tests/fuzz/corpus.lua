@@ -140,6 +140,10 @@ for i, text in ipairs(tokens) do
 end
 local spm = table.concat(pieces) .. field(2, field(3, 2) .. field(35, 1)) .. field(3, field(3, 0) .. field(4, 0))
 add("tokenizer_model", spm)
+local sentencepiece = json.decode(assert(fs.read "tests/fixtures/tokenizers/sentencepiece.json"))
+add("tokenizer_model", (sentencepiece.cases[3].model:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)))
+local tiktoken = json.decode(assert(fs.read "tests/fixtures/tokenizers/tiktoken.json")).cases[1].files
+add("tokenizer_model", joined(tiktoken["tokenizer.model"], tiktoken, SIDES))
 add("tokenizer_model", joined(spm, { ["tokenizer_config.json"] = '{"eos_token": "</s>", "legacy": false, "add_bos_token": true}',
   ["added_tokens.json"] = ('{"[PAD]": %d}'):format(#tokens) }, SIDES))
 

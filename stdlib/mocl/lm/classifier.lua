@@ -41,7 +41,8 @@ local function head_of(read, tensors, bare, dir)
     elseif b and (b.ndim ~= 1 or b.shape[1] ~= w.shape[1]) then
       return nil, ("%s: tensor '%s' is (%s), the model needs (%d)"):format(dir, names.bias, table.concat(b.shape, ","), w.shape[1]), "FORMAT"
     end
-    layers[i] = { weight = w:to "f32":contiguous(), bias = b and b:to "f32":contiguous() or nil, act = read.class.layers[i].act }
+    -- copies: the file's tensors are the file itself, which somebody may change
+    layers[i] = { weight = w:to "f32":clone(), bias = b and b:to "f32":clone() or nil, act = read.class.layers[i].act }
     width = w.shape[1]
   end
   return layers, width

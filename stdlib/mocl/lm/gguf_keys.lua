@@ -81,6 +81,19 @@ gguf_keys.ARCHITECTURES = {
     without_effect = merged(WITHOUT_EFFECT, with("llama", LLAMA_WITHOUT_EFFECT)),
   },
 }
+for _, architecture in ipairs { "qwen2", "qwen3" } do
+  gguf_keys.ARCHITECTURES[architecture] = {
+    honoured = merged(HONOURED, with(architecture, LLAMA)), neutral = with(architecture, LLAMA_NEUTRAL),
+    without_effect = merged(WITHOUT_EFFECT, with(architecture, LLAMA_WITHOUT_EFFECT)),
+  }
+end
+gguf_keys.ARCHITECTURES.gpt2 = {
+  honoured = merged(HONOURED, with("gpt2", { "context_length", "embedding_length", "block_count", "feed_forward_length",
+    "attention.head_count", "attention.layer_norm_epsilon", "vocab_size" })),
+  neutral = with("gpt2", LLAMA_NEUTRAL),
+  without_effect = merged(WITHOUT_EFFECT, with("gpt2", { ["attention.head_count_kv"] = COMPUTED, ["attention.key_length"] = COMPUTED,
+    ["attention.value_length"] = COMPUTED })),
+}
 
 --- The lists for an adapter. The name and the prefix of a task are what a server shows and puts before prompts.
 gguf_keys.ADAPTER = {

@@ -60,9 +60,18 @@ function gguf_lora.save(model, path, opts)
   if not ok then
     return nil, message, code
   end
+  local architecture = gguf_model.architecture(model:config())
+  if not architecture then
+    return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
+      gguf_model.architectures()), "FORMAT"
+  end
   local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(opts.name), list)
   for _, one in ipairs(list) do
     local w = wanted[one.name .. ".weight"]
+    if w.part then
+      return nil, ("%s: llama.cpp has q, k and v of this architecture in one tensor, and the adapter is on '%s' alone; merge it into "
+        .. "the model and write that with transformer.save_gguf"):format(path, one.name), "FORMAT"
+    end
     local a, b = one.A, tensor.no_grad(function() return one.B:to("f32") * scales[one.name] end)
     for _, t in ipairs { { name = w.name .. ".lora_a", tensor = a, heads = 0 }, { name = w.name .. ".lora_b", tensor = b, heads = w.heads } } do
       ok, message, code = gguf_model.fits(t.tensor, t.name, kind, path)
@@ -77,7 +86,7 @@ function gguf_lora.save(model, path, opts)
     end
   end
   return gguf.save(path, { tensors = tensors, metadata = {
-    { "general.architecture", "string", gguf_model.architecture(model:config()) }, { "general.type", "string", "adapter" },
+    { "general.architecture", "string", architecture }, { "general.type", "string", "adapter" },
     { "general.alignment", "u32", 32 }, { "general.file_type", "u32", gguf_model.FILE_TYPES[kind] },
     { "general.quantization_version", "u32", 2 }, { "adapter.type", "string", "lora" },
     { "mocl.base_sha256", "string", model:hash() },
@@ -109,7 +118,10 @@ end
 local function modules_of(file, config)
   local modules, module_of, wanted = {}, {}, gguf_model.tensors(config)
   for hf, w in pairs(wanted) do
-    module_of[w.name] = { hf = hf:match "^(.*)%.weight$", heads = w.heads }
+    local module = hf:match "^(.*)%.weight$"
+    if module and not w.part then
+      module_of[w.name] = { hf = module, heads = w.heads }
+    end
   end
   for _, t in ipairs(file.tensors) do
     local base, which = t.name:match "^(.*)%.lora_([ab])$"
@@ -168,7 +180,13 @@ function gguf_lora.read(path, model)
     return nil, message, code
   end
   local ok, modules, tensors = nil, nil, nil
-  ok, message, code = check_metadata(file, gguf_model.architecture(model:config()))
+  local architecture = gguf_model.architecture(model:config())
+  if architecture then
+    ok, message, code = check_metadata(file, architecture)
+  else
+    message, code = ("%s: an adapter of a GGUF file is on one of %s, and this model is none of them"):format(path,
+      gguf_model.architectures()), "FORMAT"
+  end
   if ok then
     modules, message, code = modules_of(file, model:config())
   end

@@ -11,6 +11,13 @@ local tensor = require "mocl.tensor"
 
 local gguf_model = {}
 
+-- the keys of a configuration that says no more than a plain Llama's
+local LLAMA = {
+  vocab_size = true, hidden_size = true, num_hidden_layers = true, num_attention_heads = true, num_key_value_heads = true,
+  head_dim = true, intermediate_size = true, max_position_embeddings = true, rms_norm_eps = true, rope_theta = true,
+  tie_word_embeddings = true,
+}
+
 local refuse = keys.refuse
 
 -- ---- metadata ----
@@ -63,14 +70,78 @@ local NUMBERS = {
   { "block_count", "num_hidden_layers", "integer" },
   { "feed_forward_length", "intermediate_size", "integer" },
   { "attention.head_count", "num_attention_heads", "integer" },
+}
+local ROTARY = {
   { "attention.head_count_kv", "num_key_value_heads", "integer", "num_attention_heads" },
   { "attention.layer_norm_rms_epsilon", "rms_norm_eps", "float" },
   { "rope.freq_base", "rope_theta", "float", 10000.0 },
 }
+local QKV, ALL = { "q_proj", "k_proj", "v_proj" }, { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" }
+
+-- What the architectures are as a specification, beside the sizes. halves: the rows of q and k are in llama.cpp's order;
+-- factors: rope_freqs.weight divides the rotary frequencies.
+local ARCHITECTURES = {
+  llama = { numbers = ROTARY, spec = {}, halves = true, factors = true },
+  qwen2 = { numbers = ROTARY, spec = { biases = QKV } },
+  qwen3 = { numbers = ROTARY, spec = { qk_norm = true } },
+  gpt2 = {
+    numbers = { { "attention.layer_norm_epsilon", "layer_norm_eps", "float" } },
+    spec = { norm = "layer", positions = "learned", mlp = "plain", hidden_act = "gelu_tanh", biases = ALL },
+  },
+}
+local ORDER = { "llama", "qwen2", "qwen3", "gpt2" } -- to look for one that a model is
+
+-- A list as text, a set of names in their order, or a value as it is.
+local function flat(v)
+  if type(v) ~= "table" then
+    return v
+  end
+  local list = {}
+  for i, one in ipairs(v) do
+    list[i] = tostring(one)
+  end
+  if type(v[1]) == "string" then
+    table.sort(list)
+  end
+  return table.concat(list, " ")
+end
+
+-- What a configuration of transformer.new says where it says nothing.
+local PLAIN = { norm = "rms", norm_place = "pre", positions = "rope", mlp = "gated", hidden_act = "silu", head = "lm", rope_factor = 1,
+  causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true }
+local SPECIFIES = { "norm", "norm_place", "positions", "mlp", "hidden_act", "head", "rope_factor", "causal", "position_offset",
+  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "biases", "attention_scales", "rope_layers" }
+
+local function is_of(architecture, config)
+  local spec = ARCHITECTURES[architecture].spec
+  for _, key in ipairs(SPECIFIES) do
+    local a, b = config[key], spec[key]
+    a, b = a == nil and PLAIN[key] or a, b == nil and PLAIN[key] or b
+    if flat(a or nil) ~= flat(b or nil) then
+      return false
+    end
+  end
+  return not config.rope_frequencies or ARCHITECTURES[architecture].factors == true
+end
+
+--- gguf_model.architectures() -> the names of the architectures that are read and written, in words
+function gguf_model.architectures()
+  return table.concat(ORDER, ", ")
+end
+
+--- gguf_model.architecture(config) -> llama.cpp's name of the architecture of a model with this configuration, or nil where it
+-- is none of those that mocl knows.
+function gguf_model.architecture(config)
+  for _, name in ipairs(ORDER) do
+    if is_of(name, config) then
+      return name
+    end
+  end
+end
 
 local function read_numbers(path, all, architecture)
-  local config = {}
-  for _, row in ipairs(NUMBERS) do
+  local config, rows = {}, table.move(NUMBERS, 1, #NUMBERS, 1, {})
+  for _, row in ipairs(table.move(ARCHITECTURES[architecture].numbers, 1, 9, #rows + 1, rows)) do
     local key, name, kind, default = architecture .. "." .. row[1], row[2], row[3], row[4]
     local value, message, code = of_layers(path, key, all[key])
     if message then
@@ -94,6 +165,9 @@ local function read_head(path, all, architecture, config)
     return refuse(path, architecture .. ".attention.head_count", heads, "at least 1")
   end
   config.head_dim = all[architecture .. ".attention.key_length"] or width // heads
+  for key, value in pairs(ARCHITECTURES[architecture].spec) do
+    config[key] = value
+  end
   for _, name in ipairs { "attention.key_length", "attention.value_length", "rope.dimension_count" } do
     local key = architecture .. "." .. name
     if all[key] ~= nil and all[key] ~= config.head_dim then
@@ -133,66 +207,104 @@ end
 
 -- ---- tensors ----
 
--- HF's name within a layer, llama.cpp's, and the sizes
+-- HF's name within a layer, llama.cpp's, and the sizes; what a model has none of is left out
 local LAYER = {
   { "input_layernorm", "attn_norm", { "width" } },
   { "self_attn.q_proj", "attn_q", { "q", "width" }, "num_attention_heads" },
   { "self_attn.k_proj", "attn_k", { "kv", "width" }, "num_key_value_heads" },
   { "self_attn.v_proj", "attn_v", { "kv", "width" } },
+  { "self_attn.q_norm", "attn_q_norm", { "head" } },
+  { "self_attn.k_norm", "attn_k_norm", { "head" } },
   { "self_attn.o_proj", "attn_output", { "width", "q" } },
   { "post_attention_layernorm", "ffn_norm", { "width" } },
   { "mlp.gate_proj", "ffn_gate", { "ffn", "width" } },
   { "mlp.up_proj", "ffn_up", { "ffn", "width" } },
   { "mlp.down_proj", "ffn_down", { "width", "ffn" } },
 }
+local PARTS = { ["self_attn.q_proj"] = 1, ["self_attn.k_proj"] = 2, ["self_attn.v_proj"] = 3 } -- of gpt2's attn_qkv
 
---- gguf_model.tensors(config) -> HF's name -> {name =, shape =, heads =} of the tensor in the file of a model with this
--- configuration
+--- gguf_model.tensors(config) -> HF's name -> {name =, shape =, heads =, part =} of the tensor in the file of a model with this
+-- configuration. heads above 0: its rows are in llama.cpp's order; part: the parameter is so many a third of its rows.
 function gguf_model.tensors(config)
+  local kind = ARCHITECTURES[gguf_model.architecture(config)]
   local sizes = {
     width = config.hidden_size, q = config.num_attention_heads * config.head_dim,
-    kv = config.num_key_value_heads * config.head_dim,
-    ffn = config.intermediate_size, vocab = config.vocab_size,
+    kv = (config.num_key_value_heads or config.num_attention_heads) * config.head_dim, head = config.head_dim,
+    ffn = config.intermediate_size, vocab = config.vocab_size, positions = config.max_position_embeddings,
   }
-  local out = {}
-  local function add(hf, name, shape, heads)
+  local layers, biased, out = config.norm == "layer", {}, {}
+  for _, linear in ipairs(config.biases or {}) do
+    biased[linear] = true
+  end
+  local function add(hf, name, shape, heads, part)
     local list = {}
     for i, size in ipairs(shape) do
-      list[i] = sizes[size]
+      list[i] = sizes[size] * (part and i == 1 and 3 or 1)
     end
-    out[hf .. ".weight"] = { name = name .. ".weight", shape = list, heads = heads and config[heads] or 0 }
+    local bias = biased[hf:match "[^.]*$"] or layers and hf:find "norm$"
+    out[hf .. ".weight"] = { name = name .. ".weight", shape = list, heads = kind.halves and heads and config[heads] or 0, part = part }
+    if bias then
+      out[hf .. ".bias"] = { name = name .. ".bias", shape = { list[1] }, heads = 0, part = part }
+    end
   end
   add("model.embed_tokens", "token_embd", { "vocab", "width" })
+  if config.positions == "learned" then
+    add("model.embed_positions", "position_embd", { "positions", "width" })
+  end
   add("model.norm", "output_norm", { "width" })
   if not config.tie_word_embeddings then
     add("lm_head", "output", { "vocab", "width" })
   end
   for l = 0, config.num_hidden_layers - 1 do
     for _, row in ipairs(LAYER) do
-      add(("model.layers.%d.%s"):format(l, row[1]), ("blk.%d.%s"):format(l, row[2]), row[3], row[4])
+      local absent = row[1]:find "_norm$" and not config.qk_norm or row[1] == "mlp.gate_proj" and config.mlp == "plain"
+      local part = layers and PARTS[row[1]]
+      if not absent then
+        add(("model.layers.%d.%s"):format(l, row[1]), ("blk.%d.%s"):format(l, part and "attn_qkv" or row[2]), row[3], row[4], part)
+      end
     end
   end
   return out
 end
 
--- Divisors of the rotary frequencies: those of Llama 3.1 are in this tensor and in no key.
-local function check_frequencies(file)
-  local name = "rope_freqs.weight"
-  if not file:info(name) then
+local FACTORS = "rope_freqs.weight"
+
+-- Divisors of the rotary frequencies: what Llama 3.1 does to them is in this tensor, and no key says so. Sets
+-- config.rope_frequencies where they change anything.
+local function read_factors(file, config)
+  local path, half = file.path, config.head_dim // 2
+  if not file:info(FACTORS) then
     return true
   end
-  local t, message, code = file:tensor(name)
+  local t, message, code = file:tensor(FACTORS)
   if not t then
     return nil, message, code
-  elseif tensor.no_grad(function() return (t - 1):abs():max():item() end) ~= 0 then
-    return nil, ("%s: tensor '%s' scales the rotary embedding (rope_type llama3), which mocl does not compute; only ones "
-      .. "are supported"):format(file.path, name), "FORMAT"
+  elseif t:numel() ~= half or t.ndim ~= 1 then
+    return nil, ("%s: tensor '%s' is (%s), the model needs (%d)"):format(path, FACTORS, table.concat(t.shape, ","), half), "FORMAT"
   end
+  local list, changes = t:totable(), false
+  for i, divisor in ipairs(list) do
+    if not (divisor > 0 and divisor < math.huge) then
+      return nil, ("%s: tensor '%s' is %g at [%d], and divides a frequency; the file is damaged"):format(path, FACTORS, divisor, i), "FORMAT"
+    end
+    changes = changes or divisor ~= 1
+    list[i] = config.rope_theta ^ (-2 * (i - 1) / config.head_dim) / divisor
+  end
+  config.rope_frequencies = changes and list or nil
   return true
 end
 
-local function check_tensors(file, wanted)
-  local known = { ["rope_freqs.weight"] = true }
+-- The tensor that read_factors would read, or nil.
+local function factors_of(config)
+  local list = {}
+  for i, frequency in ipairs(config.rope_frequencies or {}) do
+    list[i] = config.rope_theta ^ (-2 * (i - 1) / config.head_dim) / frequency
+  end
+  return list[1] and tensor.new(list)
+end
+
+local function check_tensors(file, wanted, factors)
+  local known = { [FACTORS] = factors or nil }
   for hf, w in pairs(wanted) do
     known[w.name] = hf
   end
@@ -215,7 +327,7 @@ local function check_tensors(file, wanted)
   if #missing > 0 then
     return nil, ("%s: %d tensors are missing, the first is '%s'"):format(file.path, #missing, missing[1]), "FORMAT"
   end
-  return check_frequencies(file)
+  return true
 end
 
 -- ---- the whole file ----
@@ -232,7 +344,7 @@ function gguf_model.read(file)
   elseif architecture == nil then
     return nil, path .. ": general.architecture is missing", "FORMAT"
   elseif not lists then
-    return refuse(path, "general.architecture", architecture, "llama")
+    return refuse(path, "general.architecture", architecture, gguf_model.architectures())
   end
   local all = gguf_model.described(file)
   local config = nil
@@ -257,6 +369,12 @@ function gguf_model.read(file)
   if vocab ~= nil and vocab ~= config.vocab_size then
     return refuse(path, architecture .. ".vocab_size", vocab,
       ("%d, the rows of token_embd.weight"):format(config.vocab_size))
+  end
+  if ARCHITECTURES[architecture].factors then
+    ok, message, code = read_factors(file, config)
+    if not ok then
+      return nil, message, code
+    end
   end
   local fits, why = pcall(core.check, config)
   if not fits then
@@ -297,6 +415,9 @@ function gguf_model.describe(path)
   return read, message, code
 end
 
+-- Values of a tensor whose memory goes back to the system once it has been copied: no other one will take its place.
+local LARGE = 1 << 22
+
 local function copy_weights(file, model, wanted, device)
   for _, pair in ipairs(model:named_parameters()) do
     local w = wanted[pair[1]]
@@ -309,8 +430,13 @@ local function copy_weights(file, model, wanted, device)
     if not ok then
       return nil, message, code
     end
-    tensor.no_grad(pair[2].copy_, pair[2], t)
+    local from = w.part and t:narrow(1, (w.part - 1) * pair[2].shape[1] + 1, pair[2].shape[1]) or t
+    tensor.no_grad(pair[2].copy_, pair[2], from)
+    local is_large = t:numel() >= LARGE
     t:release()
+    if is_large then
+      tensor.flush()
+    end
   end
   return true
 end
@@ -326,7 +452,7 @@ function gguf_model.load(path, opts)
   read, message, code = gguf_model.read(file)
   if read then
     local wanted = gguf_model.tensors(read.config)
-    ok, message, code = check_tensors(file, wanted)
+    ok, message, code = check_tensors(file, wanted, ARCHITECTURES[gguf_model.architecture(read.config)].factors)
     if ok then
       model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
       ok, message, code = copy_weights(file, model, wanted, opts.device)
@@ -341,25 +467,24 @@ end
 
 -- ---- saving ----
 
---- gguf_model.architecture(config) -> llama.cpp's name of the architecture of a model with this configuration
-function gguf_model.architecture()
-  return "llama"
-end
-
 --- The types that matrices are written in, with llama.cpp's numbers of whole files.
 gguf_model.FILE_TYPES = { F32 = 0, F16 = 1, Q8_0 = 7, BF16 = 32 }
 
-local function metadata_of(model, kind, eos, more)
+local function metadata_of(model, architecture, kind, eos, more)
   local c = model:config()
   local list = {
-    { "general.architecture", "string", gguf_model.architecture(c) }, { "general.type", "string", "model" },
+    { "general.architecture", "string", architecture }, { "general.type", "string", "model" },
     { "general.alignment", "u32", 32 },
     { "general.file_type", "u32", gguf_model.FILE_TYPES[kind] }, { "general.quantization_version", "u32", 2 },
-    { "llama.vocab_size", "u32", c.vocab_size }, { "llama.rope.dimension_count", "u32", c.head_dim },
-    { "llama.attention.key_length", "u32", c.head_dim }, { "llama.attention.value_length", "u32", c.head_dim },
+    { architecture .. ".vocab_size", "u32", c.vocab_size },
   }
-  for _, row in ipairs(NUMBERS) do
-    list[#list + 1] = { "llama." .. row[1], row[3] == "float" and "f32" or "u32", c[row[2]] }
+  for _, name in ipairs(c.positions == "learned" and {} or { "rope.dimension_count", "attention.key_length", "attention.value_length" }) do
+    list[#list + 1] = { architecture .. "." .. name, "u32", c.head_dim }
+  end
+  for _, rows in ipairs { NUMBERS, ARCHITECTURES[architecture].numbers } do
+    for _, row in ipairs(rows) do
+      list[#list + 1] = { architecture .. "." .. row[1], row[3] == "float" and "f32" or "u32", c[row[2]] }
+    end
   end
   local given = {}
   for _, key in ipairs(more) do
@@ -398,6 +523,13 @@ end
 -- eos: ids that end an answer; metadata: further keys, as in gguf.save.
 function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
+  local other = nil
+  for key in pairs(model:config()) do
+    other = not LLAMA[key] and (not other or key < other) and key or other
+  end
+  if other then
+    error(("save: %s is not what a Llama has, and GGUF files of other families are not written"):format(other), 3)
+  end
   if not gguf_model.FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   elseif #model:adapters() > 0 then
@@ -407,20 +539,37 @@ function gguf_model.save(model, path, opts)
   elseif opts.eos and #opts.eos > 3 then
     return nil, ("%s: %d ids end an answer, and the metadata names at most 3"):format(path, #opts.eos), "FORMAT"
   end
-  local named, wanted = model:named_parameters(), gguf_model.tensors(model:config())
+  local architecture = gguf_model.architecture(model:config())
+  if not architecture then
+    return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
+      gguf_model.architectures()), "FORMAT"
+  end
+  local named, wanted, parts = model:named_parameters(), gguf_model.tensors(model:config()), {}
   local ok, message, code = finite.tensors(named, path)
   if not ok then
     return nil, message, code
   end
-  for i, pair in ipairs(named) do
+  for _, pair in ipairs(named) do
     local w, t = wanted[pair[1]], pair[2]
-    list[i] = { name = w.name, tensor = t, type = t.ndim > 1 and kind or "F32", heads = w.heads }
-    ok, message, code = gguf_model.fits(t, w.name, list[i].type, path)
+    if w.part then -- q, k and v are one tensor
+      parts[w.name] = parts[w.name] or {}
+      parts[w.name][w.part] = t
+      t = #parts[w.name] == 3 and tensor.no_grad(tensor.cat, parts[w.name], 1) or nil
+    end
+    if t then
+      local one = { name = w.name, tensor = t, type = t.ndim > 1 and w.name ~= "position_embd.weight" and kind or "F32", heads = w.heads }
+      list[#list + 1] = one
+      ok, message, code = gguf_model.fits(t, w.name, one.type, path)
+    end
     if not ok then
       return nil, message, code
     end
   end
-  return gguf.save(path, { metadata = metadata_of(model, kind, opts.eos, opts.metadata or {}), tensors = list })
+  local factors = factors_of(model:config())
+  if factors then
+    list[#list + 1] = { name = FACTORS, tensor = factors }
+  end
+  return gguf.save(path, { metadata = metadata_of(model, architecture, kind, opts.eos, opts.metadata or {}), tensors = list })
 end
 
 return gguf_model

@@ -19,7 +19,7 @@ function plan.of(o)
   local H, G = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
   local K = c.head_dim or D // H
   local T = o.rows * (o.prompt + o.answer)
-  local block = D * H * K * 2 + D * G * K * 2 + 3 * D * F
+  local block = D * H * K * 2 + D * G * K * 2 + (c.mlp == "plain" and 2 or 3) * D * F
   local base, norms = V * D * (c.tie_word_embeddings and 1 or 2) + L * block, (2 * L + 1) * D
   local size = o.dtype == "bf16" and BF16 or F32 -- of a weight or an activation
   -- of a block: its input and the sum after attention with their norms, q, k, v, the attention and its sums,

@@ -18,7 +18,7 @@ local options = require "mocl.options"
 local parameters = require "mocl.parameters"
 local tensor = require "mocl.tensor"
 
-local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack }
+local transformer = { check = core.check, new = core.new, batch = core.batch, pack = core.pack, rows = core.rows }
 
 -- model -> list of the ids that end its answers, where its files say so
 local ends = setmetatable({}, { __mode = "k" })

@@ -55,7 +55,7 @@ end
 
 -- safetensors.load, and a check of every value.
 local function load_file(path, opts)
-  local tensors, message, code = safetensors.load(path, opts)
+  local tensors, message, code = safetensors.load(path, { device = opts.device, map = true }) -- the model has copies of them
   if not tensors then
     return nil, message, code
   end

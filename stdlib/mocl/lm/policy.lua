@@ -51,24 +51,32 @@ local function ends(self)
   return list
 end
 
---- policy:answer(texts, {key=, adapter=true}) -> responses (texts), {prompts=, tokens=} (ids), logp (flat tensor)
+-- ids of answers as lists, made where somebody reads the field
+local IDS = { __index = function(ids, key)
+  local rows = (key == "prompts" or key == "tokens") and ids.rows[key]
+  if rows then
+    ids[key] = rows:totable()
+    return ids[key]
+  end
+end }
+
+--- policy:answer(texts, {key=, adapter=true}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and ids.rows.tokens
+-- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
+-- answers came to their end.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
   options.check("answer", o, { "key" }, { "adapter" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
-  local prompts = self:encode(texts)
+  local prompts = lm.prompts(self.tokenizer, texts)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
     eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter,
+    adapter = o.adapter, ragged = true,
   })
-  local responses = {}
-  for i, ids in ipairs(g.tokens) do
-    responses[i] = self.tokenizer:decode(ids)
-  end
-  return responses, { prompts = prompts, tokens = g.tokens, finished = g.finished }, logp
+  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
+  return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
 
 local function is_number(x)
@@ -92,11 +100,11 @@ function Policy:measure(o)
       texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
     end
     local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
-    local raw = reward.table(o.rewards, plain, responses)
+    local raw, lengths = reward.table(o.rewards, plain, responses), ids.rows.tokens:lengths()
     for i, response in ipairs(responses) do
       local row = raw[i]
       rows[#rows + 1] = row
-      length = length + #ids.tokens[i]
+      length = length + lengths[i]
       if #sample < (o.samples or 3) then
         sample[#sample + 1] = { prompt = plain[i], response = response, rewards = row }
       end

@@ -61,33 +61,71 @@ function Model:encode(prompts, responses)
   return p, r
 end
 
---- Scores [n] (a tensor with history) of encoded pairs.
-function Model:forward(prompts, responses)
-  local batch = transformer.pack(prompts, responses, { device = self.trunk:device() })
+-- Scores [n] (a tensor with history) of a batch that transformer.pack made.
+local function scores_of(self, batch)
   local scores = nn.linear(self.trunk:forward(batch, { rows = batch.token_rows }), self.head)
   if self.pool == "mean" then
     return nn.segment_mean(scores, batch.response_offsets):flatten()
   end
   local last, offsets = {}, batch.response_offsets:totable()
-  for i = 1, #prompts do
+  for i = 1, batch.n do
     last[i] = offsets[i + 1]
   end
   return scores:index_select(last):flatten()
 end
 
---- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
-function Model:score(prompts, responses, batch_size)
+--- Scores [n] (a tensor with history) of encoded pairs.
+function Model:forward(prompts, responses)
+  return scores_of(self, transformer.pack(prompts, responses, { device = self.trunk:device() }))
+end
+
+-- The ids of Model:encode as objects of rows; lists are made only where something is to be cut.
+local function encode_rows(self, prompts, responses)
+  options.texts("reward model, prompts", prompts)
+  options.texts("reward model, responses", responses)
+  if #prompts == #responses then
+    local p = lm.prompts(self.tokenizer, prompts)
+    local r = self.tokenizer:encode_batch(responses, { eos = true, ragged = true })
+    local lengths, fits = r:lengths(), true
+    for i, n in ipairs(p:lengths()) do
+      fits = fits and n + lengths[i] <= self.max_tokens
+    end
+    if fits then
+      return p, r
+    end
+  end
   local p, r = self:encode(prompts, responses)
-  local out, step = {}, batch_size or 64
+  return transformer.rows(p), transformer.rows(r)
+end
+
+-- Texts as the packed batches a model reads: at most batch_size answers each. The answers are encoded from their texts, since the
+-- ids that a policy drew need not be those of the text: the same text can be cut in several ways.
+local function batches_of(self, prompts, responses, batch_size)
+  local p, r = encode_rows(self, prompts, responses)
+  local list, step = {}, batch_size or 64
   for first = 1, #p, step do
-    local scope <close> = tensor.scope()
     local last = math.min(#p, first + step - 1)
-    local scores = tensor.no_grad(self.forward, self, table.move(p, first, last, 1, {}), table.move(r, first, last, 1, {}))
-    for i, score in ipairs(scores:totable()) do
-      out[first + i - 1] = finite.number(score, ("reward model: the score of answer %d"):format(first + i - 1))
+    list[#list + 1] = transformer.pack(p:slice(first, last), r:slice(first, last), { device = self.trunk:device() })
+  end
+  return list
+end
+
+-- Scores of such batches, as numbers.
+local function score_batches(self, batches)
+  local out = {}
+  for _, batch in ipairs(batches) do
+    local scope <close> = tensor.scope()
+    for _, score in ipairs(tensor.no_grad(scores_of, self, batch):totable()) do
+      out[#out + 1] = finite.number(score, ("reward model: the score of answer %d"):format(#out + 1))
     end
   end
   return out
+end
+
+--- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
+function Model:score(prompts, responses, batch_size)
+  local scope <close> = tensor.scope()
+  return score_batches(self, batches_of(self, prompts, responses, batch_size))
 end
 
 Model.__call = Model.score
@@ -372,10 +410,9 @@ local function named(f, name, ...)
   return f(...)
 end
 
---- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
--- own, and so does the caller, so that neither can change what the other goes on with.
-function reward.call(f, name, prompts, responses)
-  local list, out = as_list(named(f, name, copy(prompts), copy(responses)), name, #responses), {}
+-- What a reward returned as a list of finite numbers, one per answer.
+local function checked(scores, name, responses)
+  local list, out = as_list(scores, name, #responses), {}
   for i = 1, #responses do
     local s = list[i]
     if type(s) ~= "number" then
@@ -391,14 +428,37 @@ function reward.call(f, name, prompts, responses)
   return out
 end
 
---- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i.
+-- The scores of a reward model; batches that another one with the same tokenizer read before are in `shared`.
+local function score_shared(model, prompts, responses, shared)
+  local device = model.trunk:device()
+  for _, s in ipairs(shared) do
+    if s.tokenizer == model.tokenizer and s.max_tokens == model.max_tokens and s.device == device then
+      return score_batches(model, s.batches)
+    end
+  end
+  local batches = batches_of(model, prompts, responses)
+  shared[#shared + 1] = { tokenizer = model.tokenizer, max_tokens = model.max_tokens, device = device, batches = batches }
+  return score_batches(model, batches)
+end
+
+--- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
+-- own, and so does the caller, so that neither can change what the other goes on with.
+function reward.call(f, name, prompts, responses)
+  return checked(named(f, name, copy(prompts), copy(responses)), name, responses)
+end
+
+--- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i. Reward
+-- models with one tokenizer read texts that are encoded and packed once.
 function reward.table(rewards, prompts, responses)
   local raw = {}
   for i = 1, #responses do
     raw[i] = {}
   end
+  local shared = {}
   for j, r in ipairs(rewards) do
-    for i, score in ipairs(reward.call(r.f, r.name, prompts, responses)) do
+    local scores = getmetatable(r.f) == Model and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
+      or reward.call(r.f, r.name, prompts, responses)
+    for i, score in ipairs(scores) do
       raw[i][j] = score
     end
   end

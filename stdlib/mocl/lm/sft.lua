@@ -20,6 +20,21 @@ function lm.prompt(tok, text)
   return ids
 end
 
+--- The same of a list of texts, as one object of rows (transformer.rows).
+function lm.prompts(tok, texts)
+  local rows = tok:encode_batch(texts, { add_special_tokens = true, ragged = true })
+  for i, n in ipairs(rows:lengths()) do
+    if n == 0 then
+      local list = rows:totable()
+      for k = i, #list do
+        list[k] = lm.prompt(tok, texts[k])
+      end
+      return transformer.rows(list)
+    end
+  end
+  return rows
+end
+
 --- Token ids of {prompt=, response=} rows: prompts as lm.prompt gives them, responses with EOS behind.
 function lm.encode(tok, rows)
   local prompts, responses = {}, {}

@@ -49,6 +49,21 @@ local function c_of(vv, vw, ww, violated, floor)
   return violated and math.max(floor, (minnorm.two(vv, vw, ww))) or 1.0
 end
 
+-- Equation 8: c from gradients of the parameters in place of advantages, the first of the weights that make the combination of N
+-- vectors shortest, by their inner products: v = p' grad J and what the constraint adds.
+local function c_of_gradients(gram, violated, floor)
+  return violated and gram[2][2] > 0 and math.max(floor, minnorm.solve(gram)[1]) or 1.0
+end
+
+-- c of each pool from the gradients of its part of v and vbar.
+local function by_gradients(self, v, vbar)
+  local pools = self.pools
+  return pools:each(self.n, function(k, violated)
+    local part = violated and pools:part(k)
+    return c_of_gradients(part and self.gram_of { v * part, vbar * part }, violated, self.o.floor)
+  end)
+end
+
 -- The problem at the ratio z [T]; nil: z = 1, where I(A, z) = A.
 local function solve(self, z, cliprange)
   if not self.constrained then -- c = 1, w = p
@@ -56,10 +71,15 @@ local function solve(self, z, cliprange)
   end
   local V = z and ppo.gate(self.V, self.V_up, z, cliprange) or self.V -- equation 10
   local v, vbar = V[1], V[2] -- sum_j p_j I(A_j), -1[MSE > phi] sum_j (R_j - p_j) I(A_j)
-  local vv, vw, ww = self.pools:sums(v * v, v * vbar, vbar * vbar)
-  local c, C = self.pools:each(self.n, function(k, violated) -- C: c in each column
-    return c_of(vv[k], vw[k], ww[k], violated, self.o.floor)
-  end)
+  local c, C -- C: c in each column
+  if self.gram_of then
+    c, C = by_gradients(self, v, vbar)
+  else
+    local vv, vw, ww = self.pools:sums(v * v, v * vbar, vbar * vbar)
+    c, C = self.pools:each(self.n, function(k, violated)
+      return c_of(vv[k], vw[k], ww[k], violated, self.o.floor)
+    end)
+  end
   local w = self.p * C + self.minus_b * (1 - C) -- equation 7: what objective j weighs
   return { advantage = (self.A * w):sum(2), w = w, c = c }
 end
@@ -220,6 +240,8 @@ Control.OPTIONS = {
   { "statistic", "group", "R: mean per preference (running), of the batch, or each answer's", choices = { "group", "batch", "sample" } },
   { "pool", "preference", "answers that share one c", choices = { "preference", "batch", "sample", "token" } },
   { "solve", "iteration", "when c is solved: once at z = 1, or every epoch with the gate I(A)", choices = { "iteration", "epoch" } },
+  { "gradients", "advantages", "what c is solved from: advantages (equation 12), or gradients of the parameters (equation 8), for small models",
+    choices = { "advantages", "parameters" } },
   { "phi", 0.001, "tolerated mean squared error, phi of equation 4", min = 0 },
   { "scale", 3.0, "factor on vbar (2/N is the exact derivative)", min = 0 },
   { "floor", 0.5, "smallest c where the indicator is on; without negative, no weight falls below this times p_j either", min = 0, max = 1 },
@@ -288,6 +310,15 @@ function Control.new(options, n, grid, start)
     end
     o.range = false
   end
+  if o.gradients == "parameters" and (o.c == "one" or o.solve ~= "iteration" or o.pool == "sample" or o.pool == "token") then
+    local key, value, cure = "c", o.c, "there is no c to solve for: take minnorm"
+    if o.solve ~= "iteration" then
+      key, value, cure = "solve", o.solve, "it is solved once an iteration: take iteration"
+    elseif o.c ~= "one" then
+      key, value, cure = "pool", o.pool, "each pool costs two backward passes: take preference or batch"
+    end
+    error(("control.gradients=parameters does not go with control.%s=%s: %s"):format(key, value, cure), 0)
+  end
   local self = setmetatable({ o = o, n = n, grid = grid, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
   if start then
@@ -326,9 +357,13 @@ local function inner(self, prefs)
   return list
 end
 
---- control:problem(A, batch, prefs, places) -> problem, after observe of the same batch: solved at z = 1. A [T, N] are the
--- advantages, prefs[i] the preference of answer i, places[i] its place in the grid.
-function Control:problem(A, batch, prefs, places)
+--- control:problem(A, batch, prefs, places, gram_of) -> problem, after observe of the same batch: solved at z = 1. A [T, N] are the
+-- advantages, prefs[i] the preference of answer i, places[i] its place in the grid. gram_of, which control.gradients = "parameters"
+-- needs, gives the inner products of the gradients for a list of advantages [T] (t:gram_of of a trainer).
+function Control:problem(A, batch, prefs, places, gram_of)
+  if self.o.gradients == "parameters" and not gram_of then
+    error("Control.problem: control.gradients=parameters needs gram_of, such as t:gram_of(batch)", 2)
+  end
   local o, weights = self.o, inner(self, prefs)
   local minus_b, violated, least = constraints(self, prefs, places, weights)
   local any = false
@@ -337,7 +372,7 @@ function Control:problem(A, batch, prefs, places)
   end
   local p = segments.spread(weights, batch)
   local problem = setmetatable({ o = o, n = self.n, A = A, p = p, lists = { p = weights, minus_b = minus_b, violated = violated },
-    constrained = any and o.c ~= "one" and self.n > 1 }, Problem)
+    constrained = any and o.c ~= "one" and self.n > 1, gram_of = o.gradients == "parameters" and gram_of or nil }, Problem)
   if problem.constrained then
     local b, up = segments.spread(minus_b, batch), A:relu()
     problem.minus_b = b

@@ -45,6 +45,15 @@ function Pools:sums(a, b, c)
   return table.unpack(sums)
 end
 
+--- 1 at the tokens of pool k and 0 at the others, [T]. Not of tokens.
+function Pools:part(k)
+  local list = {}
+  for i, of in ipairs(self.of) do
+    list[i] = of == k and 1 or 0
+  end
+  return segments.spread(list, self.batch)
+end
+
 --- c from f(k, violated) -> c of pool k (of token k), each answer's at least what it allows: as [T], and [T, n] with n equal
 -- columns. The c of each answer, of its first token, stay in self.c.
 function Pools:each(n, f)

@@ -51,12 +51,12 @@ function lm_actor.new(o)
     words = { value_loss = "the loss of the value heads" } }, Actor)
 end
 
---- Answers to texts, packed as a batch: the fields of transformer.pack, responses (texts), ids (of each), old, the
--- log-probabilities [T] of the tokens when they were drawn, and metrics.
+--- Answers to texts, packed as a batch: the fields of transformer.pack, responses (texts), ids (of the answers, an object of rows:
+-- transformer.rows), old, the log-probabilities [T] of the tokens when they were drawn, and metrics.
 function Actor:rollout(texts, o)
   local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose) })
-  local batch = transformer.pack(ids.prompts, ids.tokens, { device = self.model:device() })
-  batch.responses, batch.ids, batch.old = responses, ids.tokens, old
+  local batch = transformer.pack(ids.rows.prompts, ids.rows.tokens, { device = self.model:device() })
+  batch.responses, batch.ids, batch.old = responses, ids.rows.tokens, old
   batch.metrics = { ["tokens/responses_len_mean"] = batch.response_total / #texts }
   return batch
 end
@@ -66,12 +66,13 @@ local function states(self, batch, adapter)
   return self.model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = batch.stem, start = self.stop })
 end
 
---- What all epochs share, in the scope of the caller: the states behind the blocks in front of the adapter, the reference's states, and
--- the policy's, with which values and the first epoch begin.
+--- What all epochs share, in the scope of the caller: the states behind the blocks in front of the adapter, what the head makes of the
+-- reference's states, and the policy's states, with which values and the first epoch begin.
 function Actor:begin(batch)
   if not batch.reference then
     batch.stem = tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
-    batch.reference = tensor.no_grad(states, self, batch, false)
+    batch.reference = nn.lm_reference(tensor.no_grad(states, self, batch, false), self.model:head(), batch.targets,
+      { temperature = self.policy.temperature })
     batch.first = states(self, batch, true)
   end
 end
@@ -85,14 +86,14 @@ end
 --- The reference's log-probabilities [T] of the tokens, at the sampling temperature.
 function Actor:logp_ref(batch)
   self:begin(batch)
-  return (nn.lm_head(batch.reference, self.model:head(), batch.targets, { temperature = self.policy.temperature, entropy = false }))
+  return batch.reference.logp
 end
 
 --- What the trainer's epochs see: logp [T], entropy (a scalar), kl [T], exact and to the reference, values [T, N].
 function Actor:evaluate(batch, epoch)
   local hidden = epoch == 1 and batch.first or states(self, batch, true)
   local logp, entropy, kl = nn.lm_head(hidden, self.model:head(), batch.targets,
-    { temperature = self.policy.temperature, hidden_ref = batch.reference })
+    { temperature = self.policy.temperature, reference = batch.reference })
   return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads:forward(hidden) }
 end
 

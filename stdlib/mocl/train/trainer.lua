@@ -327,6 +327,62 @@ function Trainer:advantages(batch, rewards)
   return adv
 end
 
+-- ---- gradients ----
+
+-- Copies of the gradients of the surrogate's mean for an advantage per token, at the parameters as they are.
+local function gradients_of(self, batch, advantage)
+  local e = self.actor:evaluate(batch, 2) -- not the first epoch's graph, which is still to be used
+  local old = batch.old or e.logp:detach()
+  self.optimizer:zero_grad()
+  local loss = ppo.clip(e.logp, old, advantage, self.options.cliprange):mean()
+  loss:backward()
+  local list = {}
+  for i, pair in ipairs(self.actor:named_parameters()) do
+    list[i] = pair[2].grad and pair[2].grad:clone() or false
+  end
+  return list
+end
+
+--- t:gram_of(batch) -> function(list) -> G: for a list of advantages [T] the inner products of the gradients of their surrogates over all
+-- parameters, a matrix of numbers. One forward and backward pass each, one read. The gradients of the parameters are zero after it.
+function Trainer:gram_of(batch)
+  return function(list)
+    local scope <close> = tensor.scope()
+    self.actor:begin(batch)
+    local all, products, places = {}, {}, {}
+    for i, advantage in ipairs(list) do
+      all[i] = gradients_of(self, batch, advantage)
+    end
+    self.optimizer:zero_grad()
+    local G = {}
+    for i = 1, #all do
+      G[i] = {}
+      for k = 1, #all do
+        G[i][k] = 0.0
+      end
+      for k = 1, i do
+        for p, g in ipairs(all[i]) do
+          if g and all[k][p] then
+            products[#products + 1], places[#places + 1] = (g * all[k][p]):sum(), { i, k }
+          end
+        end
+      end
+    end
+    for n, x in ipairs(#products > 0 and tensor.stack(products):totable() or {}) do
+      local i, k = places[n][1], places[n][2]
+      G[i][k] = G[i][k] + x
+    end
+    for i = 1, #all do
+      for k = 1, i - 1 do -- rounding may take a product of parallel gradients beyond the product of their lengths
+        local most = (G[i][i] * G[k][k]) ^ 0.5
+        G[i][k] = math.max(-most, math.min(most, G[i][k]))
+        G[k][i] = G[i][k]
+      end
+    end
+    return G
+  end
+end
+
 -- ---- epochs ----
 
 -- A scalar of this iteration, to be read at its end; what: what it is called where it is not finite.

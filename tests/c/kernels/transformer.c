@@ -106,7 +106,7 @@ void test_attention(void) {
         const mk_real *kk = x + nq, *vv = x + nq + nk;
         attention_reference(&ref, in, want);
         ref.lse = NULL;
-        ok(K->attention(E, MK_F32, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
+        ok(K->attention(E, MK_F32, 6, off, NULL, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
            "attention works");
         near_all("attention", nq, out, want, 3 * TOL);
         near_all("attention lse", T * H, lse, wl, 3 * TOL);
@@ -118,10 +118,16 @@ void test_attention(void) {
             int32_t alone[2] = {0, off[b + 1] - off[b]};
             int64_t t0 = off[b], n = alone[1];
             mk_real *o1 = empty(n * H * k), *l1 = empty(n * H);
-            K->attention(E, MK_F32, 1, alone, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, NULL, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of one sequence", n * H * k, o1, out + t0 * H * k);
             same_bits("lse of one sequence", n * H, l1, lse + t0 * H);
+            int32_t from = (int32_t)(n * 2 / 3);
+            K->attention(E, MK_F32, 1, alone, &from, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+                         vv + t0 * G * k, o1, l1);
+            same_bits("attention of the last tokens", (n - from) * H * k, o1 + from * H * k, out + (t0 + from) * H * k);
+            for (int64_t i = 0; i < from * H * k; i++)
+                if (o1[i] != 0 && o1[i] != out[t0 * H * k + i]) fail("attention of tokens that nobody needs");
         }
         /* the cache: tokens put in position order into shuffled slots, all read at the end and on
         ** the way */
