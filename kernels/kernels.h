@@ -226,15 +226,16 @@ typedef struct mk_table {
     int (*swiglu_bwd)(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
                       mk_real *dgate, mk_real *dup);
     /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
-    ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. out [T, H, K];
+    ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. window > 0, with causal
+    ** alone: a token sees itself and the window - 1 before it. out [T, H, K];
     ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. Where `from` is not NULL, nobody
     ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. */
     int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k, const void *v,
+                     int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v,
                      void *out, mk_real *lse);
     /* dq, dk, dv overwritten */
     int (*attention_bwd)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse, const mk_real *dout,
                          mk_real *dq, mk_real *dk, mk_real *dv);
     /* Generation: rows of new tokens against a cache. kcache and vcache: [slot, pos, G, K], slot
@@ -243,10 +244,10 @@ typedef struct mk_table {
     int (*cache_put)(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
                      const int32_t *pos, int64_t slab, const void *k, const void *v,
                      void *kcache, void *vcache);
-    /* out[r] = attention of q[r] (H heads) to positions 0 .. pos[r] of its slot; the same bits as
+    /* out[r] = attention of q[r] (H heads) to positions 0 .. pos[r] of its slot, or the last `window` of them; the same bits as
     ** `attention` gives for that token in its sequence. */
     int (*attention_cached)(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
+                            int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
 
     /* -- the language-model head (kernels/cpu/head.c): one row of logits per token -- */

@@ -10,7 +10,7 @@
 static const char *const spec_names[] = {
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
-    "attention_scales", "biases", "causal", "embedding_norm", "final_norm", "head", "hidden_act", "layer_norm_eps", "mlp",
+    "attention_scales", "attention_windows", "biases", "causal", "embedding_norm", "final_norm", "head", "hidden_act", "layer_norm_eps", "mlp",
     "norm", "norm_place", "position_offset", "positions", "qk_norm", "rope_factor", "rope_frequencies", "rope_layers",
     "type_vocab_size", NULL};
 
@@ -22,6 +22,9 @@ static const char *const heads[] = {"lm", "none", NULL};
 static const char *const acts[] = {"silu", "gelu", "gelu_tanh", "relu", NULL};
 static const mk_unary act_ops[] = {MK_SILU, MK_GELU, MK_GELU_TANH, MK_RELU};
 static const char *const linears[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", NULL};
+
+enum { LIST_NUMBERS, LIST_BOOLEANS, LIST_INTEGERS };
+static const char *const list_words[] = {"number", "boolean", "integer"};
 
 /* Raises where keys without a default are missing; it names all of them. */
 static void check_required(lua_State *L, int idx) {
@@ -63,20 +66,20 @@ static int word(lua_State *L, int idx, const char *key, const char *const *words
     return luaL_error(L, "model config: %s = '%s' is none of %s", key, value, lua_tostring(L, -1));
 }
 
-/* A list of n numbers, or of n booleans, in a userdata that stays on the stack; NULL where the key is missing. */
-static void *list_of(lua_State *L, int idx, const char *key, int64_t n, bool booleans) {
+/* A list of n numbers, booleans or integers, in a userdata that stays on the stack; NULL where the key is missing. */
+static void *list_of(lua_State *L, int idx, const char *key, int64_t n, int type) {
     if (!moclL_optfield_table(L, idx, key)) return NULL;
     int list = lua_gettop(L);
     lua_Integer length = moclL_len(L, list);
     if (length != n) luaL_error(L, "model config: %s has %I entries, %I are needed", key, length, (lua_Integer)n);
-    void *room = lua_newuserdatauv(L, (size_t)(n > 0 ? n : 1) * (booleans ? sizeof(bool) : sizeof(double)), 0);
+    void *room = lua_newuserdatauv(L, (size_t)(n > 0 ? n : 1) * sizeof(double), 0);
     for (lua_Integer i = 1; i <= n; i++) {
-        int is_number = 1;
-        int type = lua_geti(L, list, i);
-        if (booleans) ((bool *)room)[i - 1] = lua_toboolean(L, -1);
-        else ((double *)room)[i - 1] = lua_tonumberx(L, -1, &is_number);
-        if (booleans ? type != LUA_TBOOLEAN : type != LUA_TNUMBER || !is_number)
-            luaL_error(L, "model config: entry %I of %s is no %s", i, key, booleans ? "boolean" : "number");
+        int fits = 1;
+        if (lua_geti(L, list, i) != (type == LIST_BOOLEANS ? LUA_TBOOLEAN : LUA_TNUMBER)) fits = 0;
+        else if (type == LIST_BOOLEANS) ((bool *)room)[i - 1] = lua_toboolean(L, -1);
+        else if (type == LIST_INTEGERS) ((int64_t *)room)[i - 1] = moclL_tointeger(L, -1, &fits);
+        else ((double *)room)[i - 1] = lua_tonumber(L, -1);
+        if (!fits) luaL_error(L, "model config: entry %I of %s is no %s", i, key, list_words[type]);
         lua_pop(L, 1);
     }
     return room;
@@ -138,9 +141,10 @@ void moclL_checkspec(lua_State *L, int idx, mocl_spec *s) {
     bool tied = moclL_optfield_boolean(L, idx, "tie_word_embeddings", false), none = word(L, idx, "head", heads) == 1;
     if (tied && none) luaL_error(L, "model config: tie_word_embeddings contradicts head = 'none'");
     s->head = none ? MOCL_HEAD_NONE : tied ? MOCL_HEAD_TIED : MOCL_HEAD_UNTIED;
-    s->rope_freq = list_of(L, idx, "rope_frequencies", s->head_size / 2, false);
-    s->scales = list_of(L, idx, "attention_scales", s->layers, false);
-    s->rope_layers = list_of(L, idx, "rope_layers", s->layers, true);
+    s->rope_freq = list_of(L, idx, "rope_frequencies", s->head_size / 2, LIST_NUMBERS);
+    s->scales = list_of(L, idx, "attention_scales", s->layers, LIST_NUMBERS);
+    s->windows = list_of(L, idx, "attention_windows", s->layers, LIST_INTEGERS);
+    s->rope_layers = list_of(L, idx, "rope_layers", s->layers, LIST_BOOLEANS);
 }
 
 /* ---- back to a table ---- */
@@ -170,6 +174,14 @@ static void set_numbers(lua_State *L, const char *key, const double *list, int64
 static void set_lists(lua_State *L, const mocl_spec *s) {
     set_numbers(L, "rope_frequencies", s->rope_freq, s->head_size / 2);
     set_numbers(L, "attention_scales", s->scales, s->layers);
+    if (s->windows) {
+        lua_createtable(L, (int)s->layers, 0);
+        for (int64_t i = 0; i < s->layers; i++) {
+            lua_pushinteger(L, s->windows[i]);
+            lua_rawseti(L, -2, i + 1);
+        }
+        lua_setfield(L, -2, "attention_windows");
+    }
     if (s->rope_layers) {
         lua_createtable(L, (int)s->layers, 0);
         for (int64_t i = 0; i < s->layers; i++) {

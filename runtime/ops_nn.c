@@ -258,13 +258,13 @@ static mocl_status attention_backward(mocl_node *n, mocl_tensor **dout, mocl_ten
     mocl_tensor *q = n->saved[0], *k = n->saved[1], *v = n->saved[2], *off = n->saved[3];
     for (int i = 0; i < 3; i++) MOCL_TRY(mocl_grad_like(&din[i], n->saved[i]));
     return MOCL_KERNEL(q->storage->dev, attention_bwd, q->dtype, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
-                       q->shape[2], n->num[0], (int)n->integer[0], mocl_tensor_data(q), mocl_tensor_data(k),
+                       q->shape[2], n->num[0], (int)n->integer[0], n->integer[1], mocl_tensor_data(q), mocl_tensor_data(k),
                        mocl_tensor_data(v), mocl_tensor_data(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]),
                        mocl_real(din[0]), mocl_real(din[1]), mocl_real(din[2]));
 }
 
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v, mocl_tensor *offsets,
-                           mocl_tensor *from, double scale, bool causal) {
+                           mocl_tensor *from, double scale, bool causal, int64_t window) {
     mocl_tensor *in[3] = {q, k, v}, *c[3] = {NULL}, *lse = NULL;
     mocl_device *dev = q->storage->dev;
     mocl_node *node = NULL;
@@ -284,11 +284,14 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
         return mocl_fail(q->ctx, MOCL_E_SHAPE, "attention: needs q [T, H, K], k and v [T, G, K] with H a multiple of G, "
                                                "got %s, %s, %s", mocl_shape_text(a, q->ndim, q->shape),
                          mocl_shape_text(b, k->ndim, k->shape), mocl_shape_text(d, v->ndim, v->shape));
+    if (window < 0 || (window && !causal))
+        return mocl_fail(q->ctx, MOCL_E_ARG, "attention: window = %lld must be 0 (none) or more, and stands with causal = true alone",
+                         (long long)window);
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], in[i]), done);
     MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 2, q->shape), done);
     MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
     st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), from ? mocl_int(from) : NULL, q->shape[1],
-                     k->shape[1], q->shape[2], scale, causal, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
+                     k->shape[1], q->shape[2], scale, causal, window, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
                      mocl_real(lse));
     if (st) goto done;
     mocl_tensor *saved[6] = {c[0], c[1], c[2], offsets, lse, NULL};
@@ -296,6 +299,7 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     if (node) {
         node->num[0] = scale;
         node->integer[0] = causal;
+        node->integer[1] = window;
         st = mocl_node_save_output(node, 5, *out);
     }
 done:

@@ -165,6 +165,33 @@ T.test("what transformers passes over or draws at random is refused", function()
   T.fails("tensor 'lm_head.weight' belongs to no layer", load, changed("gpt2", {}, { ["lm_head.weight"] = tensor.zeros { 96, 32 } }))
 end)
 
+T.test("which layers have a window", function()
+  local function windows(case, change)
+    return assert(transformer.load(changed(case, change))):config().attention_windows
+  end
+  local late = { use_sliding_window = true, sliding_window = 4, layer_types = json.null }
+  local function with(change)
+    local all = {}
+    for _, t in ipairs { late, change } do
+      for k, v in pairs(t) do
+        all[k] = v
+      end
+    end
+    return all
+  end
+  T.eq(windows("qwen2", with { max_window_layers = 1 }), { 0, 4 })
+  T.eq(windows("qwen3", with { max_window_layers = 0 }), { 4, 4 })
+  T.eq(windows("qwen3", with { max_window_layers = 2 }), nil)
+  T.eq(windows("qwen3", with { max_window_layers = 0, use_sliding_window = false }), nil)
+  T.eq(windows("qwen3", with { max_window_layers = 0, layer_types = { "sliding_attention", "full_attention" } }), { 4, 0 })
+  T.eq(windows("smollm3", with {}), { 0, 4, 0 }) -- those without rotation
+  T.eq(windows("smollm3", with { sliding_window = json.null }), nil)
+  T.fails("layer_types = %[.*%] is not supported %(full_attention in every layer where use_sliding_window is false%)", transformer.load,
+    changed("qwen2", { layer_types = { "full_attention", "sliding_attention" } }))
+  T.fails("layer_types = %[.*%] is not supported %(full_attention or sliding_attention, one for each of 2 layers%)", transformer.load,
+    changed("qwen2", { layer_types = { "full_attention" } }))
+end)
+
 T.test("layers without rotation, and what a scaling leaves out", function()
   local rows = transformer.batch { { 3, 5, 7, 11, 13 } }
   local function states(dir)

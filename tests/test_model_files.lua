@@ -72,7 +72,7 @@ local function real(probe, row)
 end
 
 for _, case in ipairs { "llama2", "llama3", "llama31", "llama-bias", "rope-linear", "rope-yarn", "smollm2", "smollm3", "mistral-full",
-  "qwen2", "qwen3", "gpt2", "gpt2-scaled" } do
+  "mistral", "qwen2", "qwen2-window", "qwen3", "gpt2", "gpt2-scaled" } do
   T.test(case .. " as transformers 4.57 and 5.24 save it: their logits and greedy tokens", function()
     for _, how in ipairs { "4.57", "5.24", "saved" } do
       local saved_again = how == "saved" -- what mocl writes of it is the same model again
@@ -123,7 +123,7 @@ end
 
 T.test("what transformers saves and mocl does not compute is refused by the name of a key", function()
   local refused = {
-    ["rope-dynamic"] = "rope_type = dynamic", mistral = "sliding_window = 4", ["qwen2-window"] = "sliding_window = 4",
+    ["rope-dynamic"] = "rope_type = dynamic",
     ["llama-cls"] = 'architectures = %["LlamaForSequenceClassification"%]', ["bert-cls"] = "architectures = .*",
     ["gpt2-cls"] = "architectures = .*", ["bart-cls"] = "model_type = bart", ["roberta-cls"] = "architectures = .*",
     ["distilbert-cls"] = "architectures = .*",
@@ -279,7 +279,7 @@ T.test("defaults are the family's", function()
   T.eq(assert(transformer.load(dir)):config().max_position_embeddings, 131072)
 end)
 
-T.test("mistral without a window is the same decoder; a window is refused", function()
+T.test("mistral without a window is the same decoder; a window hides what is before it", function()
   local dir = saved()
   local want = states(small.model())
   local function of(change)
@@ -288,15 +288,20 @@ T.test("mistral without a window is the same decoder; a window is refused", func
     return transformer.load(dir)
   end
   for _, change in ipairs { { sliding_window = json.null }, { sliding_window = 40 }, {}, { sliding_window = json.null, use_sliding_window = true },
-    { sliding_window = json.null, attention_bias = true, mlp_bias = true } } do -- the family does not read the last ones
+    { sliding_window = json.null, attention_bias = true, mlp_bias = true }, -- the family does not read the last ones
+    { sliding_window = json.null, layer_types = { "full_attention", "sliding_attention" } } } do
     T.eq(states(assert(of(change))), want)
   end
-  T.fails("sliding_window = 39 is not supported %(null", of, { sliding_window = 39 })
-  T.fails("sliding_window = 4 is", of, { sliding_window = 4, use_sliding_window = false }) -- which the family does not read
-  T.fails("sliding_window = 0 is", of, { sliding_window = 0 })
+  T.eq(assert(of { sliding_window = 39 }):config().attention_windows, { 39, 39 })
+  local seen = assert(of { sliding_window = 4, use_sliding_window = false }) -- which the family does not read
+  T.eq(seen:config().attention_windows, { 4, 4 })
+  local windowed = states(seen)
+  for i = 1, 6 do
+    T.ok((windowed[i][1] == want[i][1]) == (i <= 4), i)
+  end
+  T.eq(assert(of { max_position_embeddings = 8192 }):config().attention_windows, { 4096, 4096 }, "what a missing key means")
+  T.fails("sliding_window = 0 is not supported %(null, or an integer of at least 1%)", of, { sliding_window = 0 })
   T.fails("sliding_window = 40.5 is", of, { sliding_window = 40.5 })
-  T.fails("sliding_window, which is missing and means = 4096 is not", of, { max_position_embeddings = 8192 })
-  T.fails("layer_types = ", of, { sliding_window = json.null, layer_types = { "full_attention", "sliding_attention" } })
 end)
 
 T.test("the lists of keys do not contradict each other, and the page on compatibility has them", function()

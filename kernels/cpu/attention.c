@@ -20,6 +20,7 @@ struct attention_job {
     const int32_t *offsets, *from, *slot, *pos;
     mk_real scale;
     int causal;
+    int64_t window;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
     mk_real *out, *lse, *dq, *dk, *dv;
     int32_t *block; /* (sequence, first token within it) of each block of QUERIES tokens */
@@ -42,11 +43,21 @@ static const mk_real *readable(const struct mk_simd *s, int64_t rows, int64_t n,
     return copy;
 }
 
-/* The keys that row i sees: first + i step, step 0 or 1. */
+/* The keys that row i sees: those before first + i step, step 0 or 1, and of them the last `window` where that is not 0. */
 struct view {
-    int64_t first, step;
+    int64_t first, step, window;
 };
 static int64_t sees(struct view w, int64_t i) { return w.first + i * w.step; }
+static int64_t lowest(struct view w, int64_t i) { return w.window > 0 ? mk_max(0, sees(w, i) - w.window) : 0; }
+
+/* Scores of row i against n keys from j0 on, of which its window hides some: those become such that they weigh nothing. False, with
+** weights of 0, where it hides them all. */
+static int look(struct view w, int64_t i, int64_t j0, int64_t n, int64_t wide, mk_real *score) {
+    int64_t hidden = lowest(w, i) - j0;
+    int none = hidden >= n;
+    for (int64_t j = 0; j < (none ? wide : hidden); j++) score[j] = none ? 0 : (mk_real)-INFINITY;
+    return !none;
+}
 
 /* ---- forward ------------------------------------------------------------------------------------ */
 
@@ -58,9 +69,9 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
                         int64_t ld_lse) {
     _Alignas(64) mk_real pack[KEYS * CHUNK], score[QUERIES * KEYS];
     mk_real top[QUERIES], sum[QUERIES];
-    int64_t total = sees(view, rows - 1);
+    int64_t total = sees(view, rows - 1), start = lowest(view, 0) / KEYS * KEYS;
     for (int64_t i = 0; i < rows; i++) top[i] = (mk_real)-INFINITY;
-    for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
+    for (int64_t j0 = start; j0 < total; j0 += KEYS) {
         int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n);
         int64_t i0 = 0; /* the rows before see none of this block */
         while (sees(view, i0) <= j0) i0++;
@@ -82,7 +93,8 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
             }
         }
         for (int64_t i = i0; i < rows; i++)
-            s->attend(mk_min(n, sees(view, i) - j0), wide, scale, score + i * KEYS, top + i, sum + i,
+            if (!view.window || look(view, i, j0, n, wide, score + i * KEYS))
+                s->attend(mk_min(n, sees(view, i) - j0), wide, scale, score + i * KEYS, top + i, sum + i,
                       K, out + i * ldo);
         for (int64_t d = 0; d < K; d += CHUNK) {
             int64_t width = mk_min(CHUNK, K - d), ldv = ld;
@@ -91,7 +103,7 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
                 int64_t m = mk_min(GROUP, rows - i);
                 int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
                 mk_sweep(s, m, width, seen, score + i * KEYS, KEYS, 1, vals, ldv, out + i * ldo + d,
-                         ldo, j0 > 0 ? &mk_add : NULL);
+                         ldo, j0 > start ? &mk_add : NULL);
             }
         }
     }
@@ -115,7 +127,7 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
             j->lse[at] = 0;
         }
         if (skip == rows) continue;
-        struct view view = {j->causal ? t + skip + 1 : length, j->causal ? 1 : 0};
+        struct view view = {j->causal ? t + skip + 1 : length, j->causal ? 1 : 0, j->window};
         attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K,
                     j->k + t0 * ld + g * K, j->v + t0 * ld + g * K, ld, j->out + at * K, H * K,
                     j->lse + at, H);
@@ -133,11 +145,11 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int caus
 }
 
 int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k,
+                     int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .from = from, .scale = (mk_real)scale,
-                              .causal = causal, .q = q, .k = k, .v = v, .out = out, .lse = lse};
+                              .causal = causal, .window = window, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
     for (int64_t s = 0; s < n_seq; s++) blocks += mk_ceil_div(offsets[s + 1] - offsets[s], QUERIES);
@@ -189,18 +201,18 @@ static void attend_heads(const struct mk_simd *s, int64_t heads, int64_t total, 
 }
 
 /* How many heads go together: those of which a chunk holds the elements, where each has a query of its own. */
-static int64_t heads_together(const struct mk_simd *s, int64_t H, int64_t G, int64_t K) {
-    return H == G && K % s->lanes == 0 ? mk_min(G, mk_max(1, CHUNK / K)) : 1;
+static int64_t heads_together(const struct mk_simd *s, int64_t H, int64_t G, int64_t K, int64_t window) {
+    return H == G && !window && K % s->lanes == 0 ? mk_min(G, mk_max(1, CHUNK / K)) : 1;
 }
 
 /* items are (row, group of key heads): the query heads of a key head are the rows of attend_rows */
 static void cached_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
     const struct mk_simd *s = mk_simd();
-    int64_t G = j->G, K = j->K, group = j->H / G, together = heads_together(s, j->H, G, K), items = mk_ceil_div(G, together);
+    int64_t G = j->G, K = j->K, group = j->H / G, together = heads_together(s, j->H, G, K, j->window), items = mk_ceil_div(G, together);
     for (int64_t item = first; item < last; item++) {
         int64_t r = item / items, g = item % items * together, at = j->slot[r] * j->slab + g * K;
-        struct view view = {(int64_t)j->pos[r] + 1, 0};
+        struct view view = {(int64_t)j->pos[r] + 1, 0, j->window};
         if (together > 1) {
             int64_t row = (r * G + g) * K;
             attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, j->v + at, G * K,
@@ -216,17 +228,17 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
 }
 
 int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
+                            int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos,
+    struct attention_job j = {.H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos, .window = window,
                               .scale = (mk_real)scale, .q = q, .k = kcache, .v = vcache,
                               .out = out};
     double keys = 0;
     if (rows <= 0) return MK_OK;
     for (int64_t r = 0; r < rows; r++) keys += pos[r] + 1;
     keys /= (double)rows;
-    int64_t together = heads_together(mk_simd(), H, G, K);
+    int64_t together = heads_together(mk_simd(), H, G, K, window);
     double ns = 50 + keys * (double)(together * K) * (0.15 + 0.05 * (double)(H / G));
     mk_for(e, rows * mk_ceil_div(G, together), ns, cached_range, &j);
     return MK_OK;
@@ -263,6 +275,8 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
                      d > 0 ? &mk_add : NULL);
         }
     }
+    for (int64_t i = 0; i < m && view.window; i++) /* what a window hides weighs nothing */
+        for (int64_t j = 0; j < mk_min(n, sees(view, i) - view.window); j++) w->p[i * KEYS_BWD + j] = (mk_real)-INFINITY;
     for (int64_t i = 0; i < m; i++)
         s->attend_bwd(mk_max(0, mk_min(n, sees(view, i))), wide, scale, lse[i * ld_lse], delta[i],
                       w->p + i * KEYS_BWD, w->ds + i * KEYS_BWD);
@@ -323,25 +337,26 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
                 at += skip * H;
                 for (int64_t i = 0; i < m; i++)
                     delta[i] = s->dot(K, j->out_in + at * K + i * ldq, j->dout + at * K + i * ldq);
-                for (int64_t u = 0; m > 0 && u < total; u += KEYS_BWD) {
-                    struct view view = {j->causal ? t + skip + 1 - u : length - u, j->causal ? 1 : 0};
+                int64_t start = lowest((struct view){t + skip + 1, 1, j->window}, 0) / KEYS_BWD * KEYS_BWD;
+                for (int64_t u = start; m > 0 && u < total; u += KEYS_BWD) {
+                    struct view view = {j->causal ? t + skip + 1 - u : length - u, j->causal ? 1 : 0, j->window};
                     int64_t from = (t0 + u) * ld + g * K;
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
                               j->k + from, j->v + from, ld, j->dq + at * K, dk + u * ld, dv + u * ld,
-                              u == 0);
+                              u == start);
                 }
             }
     }
 }
 
 int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
-                              .causal = causal, .q = q, .k = k, .v = v, .out_in = out,
+                              .causal = causal, .window = window, .q = q, .k = k, .v = v, .out_in = out,
                               .lse_in = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
     double ns = 3 * head_ns(n_seq, offsets, K, causal) * (double)(H / G) / (double)n_seq;

@@ -64,16 +64,17 @@ int mk_cpu_swiglu(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const 
 int mk_cpu_swiglu_bwd(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup);
 int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                     int64_t G, int64_t K, double scale, int causal, const void *q, const void *k,
+                     int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse);
 int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, const void *q, const void *k,
+                         int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv);
 int mk_cpu_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
                      const int32_t *pos, int64_t slab, const void *k, const void *v,
                      void *kcache, void *vcache);
 int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+                            int64_t window,
                             const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
 int mk_cpu_logprob(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,

@@ -35,9 +35,9 @@ int mk_cuda_tile_starts(mk_exec *e, int64_t n_seq, const int32_t *offsets, int h
 }
 
 /* Rows i < rows <= QUERIES of queries against one head's keys and values (row distance ld). Row i sees
-** the keys before sees + i step. lse may be NULL. All threads of the block call it. */
+** the keys before sees + i step, of which the last `window` where that is not 0. lse may be NULL. All threads of the block call it. */
 template <class T>
-static __device__ void attend(int rows, int64_t sees, int step, int K, float scale, const T *q, int64_t ldq, const T *k,
+static __device__ void attend(int rows, int64_t sees, int step, int64_t window, int K, float scale, const T *q, int64_t ldq, const T *k,
                               const T *v, int64_t ld, T *out, int64_t ldo, float *lse, int64_t ld_lse) {
     MK_SHARED(float, qs, QUERIES *HEAD_MAX);
     MK_SHARED(float, ks, KEYS *PAD);
@@ -53,7 +53,7 @@ static __device__ void attend(int rows, int64_t sees, int step, int K, float sca
     for (int t = (int)threadIdx.x; t < rows * K; t += ATTENTION_THREADS)
         qs[t / K * HEAD_MAX + t % K] = widen(q[t / K * ldq + t % K]);
     int64_t total = sees + (int64_t)(rows - 1) * step;
-    for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
+    for (int64_t j0 = window > 0 && sees > window ? (sees - window) / KEYS * KEYS : 0; j0 < total; j0 += KEYS) {
         int n = total - j0 < KEYS ? (int)(total - j0) : KEYS;
         load_rows(ks, k + j0 * ld, ld, n, KEYS, K);
         for (int t = (int)threadIdx.x; t < n * K; t += ATTENTION_THREADS)
@@ -62,12 +62,14 @@ static __device__ void attend(int rows, int64_t sees, int step, int K, float sca
         for (int r = 0; r < ROWS_PER_WARP; r++) {
             int row = warp + r * ATTENTION_WARPS;
             int64_t left = sees + (int64_t)row * step - j0;
-            if (row >= rows || left <= 0) continue; /* the same for all lanes */
+            int64_t hidden = window > 0 ? left - window : 0; /* keys of this block that lie before the window */
+            if (row >= rows || left <= 0 || hidden >= KEYS) continue; /* the same for all lanes */
             int seen = left < KEYS ? (int)left : KEYS;
+            bool in = lane < seen && lane >= hidden;
             float s = dot_rows(qs + row * HEAD_MAX, ks + lane * PAD, K) * scale;
-            float high = warp_join<op_max>(lane < seen ? s : -INFINITY);
+            float high = warp_join<op_max>(in ? s : -INFINITY);
             high = high > top[r] ? high : top[r];
-            float p = lane < seen ? expf(s - high) : 0, shrink = top[r] == -INFINITY ? 0 : expf(top[r] - high);
+            float p = in ? expf(s - high) : 0, shrink = top[r] == -INFINITY ? 0 : expf(top[r] - high);
             sum[r] = fma_(sum[r], shrink, warp_join<op_sum>(p));
             top[r] = high;
             ps[warp * KEYS + lane] = p;
@@ -98,14 +100,14 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
         tile t = find_tile(j, item / j.H, QUERIES);
         int64_t h = item % j.H, g = h / (j.H / j.G), t0 = j.offsets[t.seq], at = (t0 + t.first) * j.H + h;
         int rows = t.length - t.first < QUERIES ? (int)(t.length - t.first) : QUERIES;
-        attend(rows, j.causal ? t.first + 1 : t.length, j.causal != 0, (int)j.K, j.scale, j.q + at * j.K, j.H * j.K,
+        attend(rows, j.causal ? t.first + 1 : t.length, j.causal != 0, j.window, (int)j.K, j.scale, j.q + at * j.K, j.H * j.K,
                j.k + t0 * ld + g * j.K, j.v + t0 * ld + g * j.K, ld, j.out + at * j.K, j.H * j.K, j.lse + at, j.H);
     }
 }
 
 template <class T>
 static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                     int causal, const void *q, const void *k, const void *v, void *out, float *lse) {
+                     int causal, int64_t window, const void *q, const void *k, const void *v, void *out, float *lse) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
@@ -113,17 +115,17 @@ static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t 
     if (!start) return MK_NOMEM;
     MK_TRY(mk_cuda_tile_starts(e, n_seq, offsets, QUERIES, start));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
-    j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
+    j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal, j.window = window;
     j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(k), j.v = static_cast<const T *>(v);
     j.out = static_cast<T *>(out), j.lse = lse;
     return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
 }
 
 int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                      int64_t G, int64_t K, double scale, int causal, const void *q, const void *k, const void *v, void *out,
+                      int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v, void *out,
                       mk_real *lse) {
     (void)from; /* a tile of queries is worked on as a whole */
-    return MK_TYPED(attention, e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse);
+    return MK_TYPED(attention, e, n_seq, offsets, H, G, K, scale, causal, window, q, k, v, out, lse);
 }
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
@@ -158,28 +160,28 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_cached_ker
         int64_t r = item / j.G, g = item % j.G, at = j.slot[r] * j.slab + g * j.K;
         for (int64_t h = 0; h < group; h += QUERIES) {
             int64_t row = (r * j.H + g * group + h) * j.K;
-            attend(group - h < QUERIES ? (int)(group - h) : QUERIES, (int64_t)j.pos[r] + 1, 0, (int)j.K, j.scale,
+            attend(group - h < QUERIES ? (int)(group - h) : QUERIES, (int64_t)j.pos[r] + 1, 0, j.window, (int)j.K, j.scale,
                    j.q + row, j.K, j.k + at, j.v + at, j.G * j.K, j.out + row, j.K, (float *)nullptr, 0);
         }
     }
 }
 
 template <class T>
-static int attention_cached(mk_exec *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, const int32_t *slot,
-                            const int32_t *pos, int64_t slab, const void *q, const void *kcache, const void *vcache,
+static int attention_cached(mk_exec *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, int64_t window,
+                            const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache, const void *vcache,
                             void *out) {
     attention_job<T> j = {};
     if (rows <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
     j.rows = rows, j.H = H, j.G = G, j.K = K, j.slab = slab;
-    j.slot = slot, j.pos = pos, j.scale = (float)scale;
+    j.slot = slot, j.pos = pos, j.scale = (float)scale, j.window = window;
     j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(kcache), j.v = static_cast<const T *>(vcache);
     j.out = static_cast<T *>(out);
     return MK_LAUNCH(e, attention_cached_kernel<T>, mk_grid(rows * G), ATTENTION_THREADS, j);
 }
 
 int mk_cuda_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
-                             const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache,
+                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache,
                              const void *vcache, void *out) {
-    return MK_TYPED(attention_cached, e, rows, H, G, K, scale, slot, pos, slab, q, kcache, vcache, out);
+    return MK_TYPED(attention_cached, e, rows, H, G, K, scale, window, slot, pos, slab, q, kcache, vcache, out);
 }

@@ -18,6 +18,7 @@ template <class T> struct attention_job {
     const int32_t *offsets, *slot, *pos;
     float scale;
     int causal;
+    int64_t window; /* > 0: a token sees itself and the window - 1 before it */
     const T *q, *k, *v;
     T *out;
     const float *lse_in, *dout;

@@ -47,7 +47,7 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
             gs[u / K * HEAD_MAX + u % K] = j.dout[at * K + u / K * ldq + u % K];
         }
         int64_t total = j.causal ? t.first + rows : t.length;
-        for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
+        for (int64_t j0 = j.window > 0 && t.first + 1 > j.window ? (t.first + 1 - j.window) / KEYS * KEYS : 0; j0 < total; j0 += KEYS) {
             int n = total - j0 < KEYS ? (int)(total - j0) : KEYS;
             load_rows(ks, j.k + (t0 + j0) * ld + g * K, ld, n, KEYS, K);
             load_rows(vs, j.v + (t0 + j0) * ld + g * K, ld, n, KEYS, K);
@@ -55,10 +55,11 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
             for (int r = 0; r < ROWS_PER_WARP; r++) {
                 int row = warp + r * ATTENTION_WARPS;
                 int64_t left = (j.causal ? t.first + row + 1 : t.length) - j0;
-                if (row >= rows || left <= 0) continue;
+                int64_t hidden = j.window > 0 ? left - j.window : 0; /* keys of this block that lie before the window */
+                if (row >= rows || left <= 0 || hidden >= KEYS) continue;
                 int seen = left < KEYS ? (int)left : KEYS;
                 float p = 0;
-                if (lane < seen) {
+                if (lane < seen && lane >= hidden) {
                     float lse = j.lse_in[at + row * j.H], delta = j.dq[(at + row * j.H) * K];
                     p = expf(dot_rows(qs + row * HEAD_MAX, ks + lane * PAD, K) * j.scale - lse);
                     p = p * (dot_rows(gs + row * HEAD_MAX, vs + lane * PAD, K) - delta) * j.scale;
@@ -116,7 +117,8 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
                     int row = warp + r * ATTENTION_WARPS;
                     if (row >= rows) continue;
                     float p = 0, s = 0;
-                    if (lane < n && (!j.causal || i0 + lane >= t.first + row)) {
+                    if (lane < n && (!j.causal || i0 + lane >= t.first + row) &&
+                        (j.window <= 0 || i0 + lane - (t.first + row) < j.window)) {
                         float lse = j.lse_in[from + lane * j.H], delta = j.dq[(from + lane * j.H) * K];
                         p = expf(dot_rows(qs + lane * PAD, ks + row * HEAD_MAX, K) * j.scale - lse);
                         s = p * (dot_rows(gs + lane * PAD, vs + row * HEAD_MAX, K) - delta) * j.scale;
@@ -150,7 +152,7 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
 
 template <class T>
 static int attention_bwd(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                         int causal, const void *q, const void *k, const void *v, const void *out, const float *lse,
+                         int causal, int64_t window, const void *q, const void *k, const void *v, const void *out, const float *lse,
                          const float *dout, float *dq, float *dk, float *dv) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
@@ -161,7 +163,7 @@ static int attention_bwd(mk_exec *e, int64_t n_seq, const int32_t *offsets, int6
     MK_TRY(MK_LAUNCH(e, delta_kernel<T>, walking_grid(e), ATTENTION_THREADS, n_seq, offsets, H, K,
                      static_cast<const T *>(out), dout, dq));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
-    j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal;
+    j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal, j.window = window;
     j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(k), j.v = static_cast<const T *>(v);
     j.lse_in = lse, j.dout = dout;
     j.dq = dq, j.dk = dk, j.dv = dv;
@@ -170,7 +172,7 @@ static int attention_bwd(mk_exec *e, int64_t n_seq, const int32_t *offsets, int6
 }
 
 int mk_cuda_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
-                          double scale, int causal, const void *q, const void *k, const void *v, const void *out,
-                          const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
-    return MK_TYPED(attention_bwd, e, n_seq, offsets, H, G, K, scale, causal, q, k, v, out, lse, dout, dq, dk, dv);
+                          double scale, int causal, int64_t window, const void *q, const void *k, const void *v,
+                          const void *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
+    return MK_TYPED(attention_bwd, e, n_seq, offsets, H, G, K, scale, causal, window, q, k, v, out, lse, dout, dq, dk, dv);
 }

@@ -342,7 +342,7 @@ static int run_attention(const piece *p, int64_t l) {
     const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
     mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
     DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
-    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
+    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
 }
 

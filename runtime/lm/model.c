@@ -262,7 +262,7 @@ static mocl_status cache_attend(mocl_tensor **att, mocl_model *m, int64_t l, con
     mocl_tensor *slot = pass->slot, *kc = pass->cache->k[l], *vc = pass->cache->v[l];
     double scale = mocl_spec_scale(c, l);
     MOCL_TRY(mocl_tensor_like(att, q));
-    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale,
+    return MOCL_KERNEL(m->dev, attention_cached, m->dtype, slot->shape[0], c->heads, c->kv_heads, c->head_size, scale, mocl_spec_window(c, l),
                        mocl_int(slot), mocl_int(pos), slab(m, pass->cache), mocl_tensor_data(q), mocl_tensor_data(kc),
                        mocl_tensor_data(vc), mocl_tensor_data(*att));
 }
@@ -405,7 +405,8 @@ static mocl_status attend(walk *w, int64_t l) {
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
     if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal)
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal,
+                                                 mocl_spec_window(c, l))
                                 : cache_attend(&att, m, l, pass, w->positions, q);
     mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);

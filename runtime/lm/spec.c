@@ -53,6 +53,12 @@ mocl_status mocl_spec_check(mocl_ctx *ctx, const mocl_spec *s) {
         if (!(s->scales[l] > 0) || isinf(s->scales[l]))
             return mocl_fail(ctx, MOCL_E_ARG, "model config: entry %lld of attention_scales, %g, must be positive and finite",
                              (long long)l + 1, mocl_shown(s->scales[l]));
+    for (int64_t l = 0; s->windows && l < s->layers; l++)
+        if (s->windows[l] < 0)
+            return mocl_fail(ctx, MOCL_E_ARG, "model config: entry %lld of attention_windows, %lld, must be 0 (none) or more",
+                             (long long)l + 1, (long long)s->windows[l]);
+    if (s->windows && !s->causal)
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: attention_windows contradicts attention that is not causal");
     for (int i = 0; i < MOCL_LINEARS; i++) there |= mocl_spec_has_linear(s, i) ? 1u << i : 0;
     if (s->biases & ~there)
         return mocl_fail(ctx, MOCL_E_ARG, "model config: a bias for gate_proj contradicts a plain MLP, which has no gate");
@@ -73,19 +79,22 @@ static size_t round_up(size_t n) { return (n + 15) / 16 * 16; }
 mocl_status mocl_spec_copy(mocl_spec *out, mocl_ctx *ctx, const mocl_spec *s) {
     size_t half = (size_t)s->head_size / 2, layers = (size_t)s->layers;
     size_t freq = s->rope_freq ? round_up(half * sizeof(double)) : 0, scales = s->scales ? round_up(layers * sizeof(double)) : 0;
-    size_t rotate = s->rope_layers ? layers * sizeof(bool) : 0;
+    size_t windows = s->windows ? round_up(layers * sizeof(int64_t)) : 0, rotate = s->rope_layers ? layers * sizeof(bool) : 0;
+    size_t all = freq + scales + windows + rotate;
     char *room = NULL;
     *out = *s;
     out->rope_freq = out->scales = NULL;
     out->rope_layers = NULL;
+    out->windows = NULL;
     out->lists = NULL;
-    if (!(freq + scales + rotate)) return MOCL_OK;
-    room = mocl_alloc(ctx, freq + scales + rotate);
-    if (!room) return mocl_nomem(ctx, freq + scales + rotate);
+    if (!all) return MOCL_OK;
+    room = mocl_alloc(ctx, all);
+    if (!room) return mocl_nomem(ctx, all);
     out->lists = room;
     if (freq) out->rope_freq = memcpy(room, s->rope_freq, half * sizeof(double));
     if (scales) out->scales = memcpy(room + freq, s->scales, layers * sizeof(double));
-    if (rotate) out->rope_layers = memcpy(room + freq + scales, s->rope_layers, rotate);
+    if (windows) out->windows = memcpy(room + freq + scales, s->windows, layers * sizeof(int64_t));
+    if (rotate) out->rope_layers = memcpy(room + freq + scales + windows, s->rope_layers, rotate);
     return MOCL_OK;
 }
 
@@ -107,6 +116,8 @@ void mocl_spec_linear_shape(const mocl_spec *s, int which, int64_t shape[2]) {
 bool mocl_spec_rotates(const mocl_spec *s, int64_t layer) {
     return s->position == MOCL_POSITIONS_ROPE && (!s->rope_layers || s->rope_layers[layer]);
 }
+
+int64_t mocl_spec_window(const mocl_spec *s, int64_t layer) { return s->windows ? s->windows[layer] : 0; }
 
 double mocl_spec_scale(const mocl_spec *s, int64_t layer) { return s->scales ? s->scales[layer] : 1 / sqrt((double)s->head_size); }
 

@@ -34,6 +34,7 @@ typedef struct mocl_spec {
     const bool *rope_layers;     /* [layers]: which rotate; NULL: all */
     int64_t types;               /* rows of a table of token types; 0: there is none */
     bool causal, qk_norm;        /* qk_norm: an rms norm over each head of q and k, before they are rotated */
+    const int64_t *windows;      /* [layers]: how many tokens one sees, itself and those before it; 0: all; NULL: all in each */
     const double *scales;        /* [layers]: of q.k; NULL: 1 / sqrt(head_size) */
     mocl_mlp mlp;
     mk_unary act;                /* MK_SILU, MK_GELU, MK_GELU_TANH, MK_RELU */
@@ -53,6 +54,7 @@ bool mocl_spec_has_linear(const mocl_spec *s, int which);
 void mocl_spec_linear_shape(const mocl_spec *s, int which, int64_t shape[2]);
 bool mocl_spec_rotates(const mocl_spec *s, int64_t layer);
 double mocl_spec_scale(const mocl_spec *s, int64_t layer);
+int64_t mocl_spec_window(const mocl_spec *s, int64_t layer);
 
 /* ---- the steps of a block ---- */
 

@@ -58,6 +58,7 @@ struct attention_ref {
     int64_t n_seq, H, G, K, T;
     const int32_t *offsets;
     int causal;
+    int64_t window;
     double scale, *lse;
 };
 
@@ -71,7 +72,8 @@ static void attention_reference(void *arg, const double *x, double *y) {
                 int64_t end = a->causal ? t + 1 : a->offsets[s + 1], g = h / (a->H / a->G);
                 double sum = 0, *out = y + (t * a->H + h) * a->K;
                 for (int64_t c = 0; c < a->K; c++) out[c] = 0;
-                for (int64_t u = a->offsets[s]; u < end; u++) {
+                int64_t begin = a->window && end - a->window > a->offsets[s] ? end - a->window : a->offsets[s];
+                for (int64_t u = begin; u < end; u++) {
                     double dot = 0, w;
                     for (int64_t c = 0; c < a->K; c++)
                         dot += q[(t * a->H + h) * a->K + c] * k[(u * a->G + g) * a->K + c];
@@ -84,33 +86,38 @@ static void attention_reference(void *arg, const double *x, double *y) {
 }
 
 void test_attention(void) {
-    static const struct { int64_t H, G, K; int causal; int32_t off[7]; } cases[] = {
-        {1, 1, 4, 1, {0, 1, 1, 4, 9, 9, 10}},
-        {4, 4, 16, 1, {0, 56, 57, 57, 90, 150, 163}},
-        {4, 2, 32, 1, {0, 20, 40, 41, 42, 100, 170}},
-        {4, 1, 24, 0, {0, 20, 40, 41, 42, 100, 170}},
-        {8, 8, 64, 1, {0, 15, 31, 47, 64, 65, 66}},
-        {2, 1, 7, 1, {0, 33, 34, 35, 36, 37, 40}},
-        {2, 2, 16, 1, {0, 300, 301, 400, 400, 529, 530}},
-        {2, 1, 16, 0, {0, 300, 301, 400, 400, 529, 530}}};
+    static const struct { int64_t H, G, K; int causal; int32_t off[7]; int64_t window; } cases[] = {
+        {1, 1, 4, 1, {0, 1, 1, 4, 9, 9, 10}, 0},
+        {4, 4, 16, 1, {0, 56, 57, 57, 90, 150, 163}, 0},
+        {4, 2, 32, 1, {0, 20, 40, 41, 42, 100, 170}, 0},
+        {4, 1, 24, 0, {0, 20, 40, 41, 42, 100, 170}, 0},
+        {8, 8, 64, 1, {0, 15, 31, 47, 64, 65, 66}, 0},
+        {2, 1, 7, 1, {0, 33, 34, 35, 36, 37, 40}, 0},
+        {2, 2, 16, 1, {0, 300, 301, 400, 400, 529, 530}, 0},
+        {2, 1, 16, 0, {0, 300, 301, 400, 400, 529, 530}, 0},
+        {4, 2, 16, 1, {0, 20, 40, 41, 42, 100, 170}, 1},
+        {2, 2, 8, 1, {0, 300, 301, 400, 400, 529, 530}, 4},
+        {4, 1, 24, 1, {0, 300, 301, 400, 400, 529, 530}, 131},
+        {2, 1, 7, 1, {0, 33, 34, 35, 36, 37, 40}, 64}};
     for (size_t s = 0; s < sizeof cases / sizeof *cases; s++) {
         int64_t H = cases[s].H, G = cases[s].G, k = cases[s].K, T = cases[s].off[6];
         int64_t nq = T * H * k, nk = T * G * k;
         int causal = cases[s].causal;
         const int32_t *off = cases[s].off;
+        int64_t window = cases[s].window;
         double scale = 1 / sqrt((double)k);
         mk_real *x = randoms(nq + 2 * nk, -2, 2), *out = empty(nq), *lse = empty(T * H);
         mk_real *dout = randoms(nq, -1, 1), *dx = empty(nq + 2 * nk);
         double *in = doubles(nq + 2 * nk, x), *want = doubles(nq, NULL), *wl = doubles(T * H, NULL);
-        struct attention_ref ref = {6, H, G, k, T, off, causal, scale, wl};
+        struct attention_ref ref = {6, H, G, k, T, off, causal, cases[s].window, scale, wl};
         const mk_real *kk = x + nq, *vv = x + nq + nk;
         attention_reference(&ref, in, want);
         ref.lse = NULL;
-        ok(K->attention(E, MK_F32, 6, off, NULL, H, G, k, scale, causal, x, kk, vv, out, lse) == MK_OK,
+        ok(K->attention(E, MK_F32, 6, off, NULL, H, G, k, scale, causal, window, x, kk, vv, out, lse) == MK_OK,
            "attention works");
         near_all("attention", nq, out, want, 3 * TOL);
         near_all("attention lse", T * H, lse, wl, 3 * TOL);
-        K->attention_bwd(E, MK_F32, 6, off, H, G, k, scale, causal, x, kk, vv, out, lse, dout, dx, dx + nq,
+        K->attention_bwd(E, MK_F32, 6, off, H, G, k, scale, causal, window, x, kk, vv, out, lse, dout, dx, dx + nq,
                          dx + nq + nk);
         gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
         /* a sequence alone gives the same bits */
@@ -118,12 +125,12 @@ void test_attention(void) {
             int32_t alone[2] = {0, off[b + 1] - off[b]};
             int64_t t0 = off[b], n = alone[1];
             mk_real *o1 = empty(n * H * k), *l1 = empty(n * H);
-            K->attention(E, MK_F32, 1, alone, NULL, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, NULL, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of one sequence", n * H * k, o1, out + t0 * H * k);
             same_bits("lse of one sequence", n * H, l1, lse + t0 * H);
             int32_t from = (int32_t)(n * 2 / 3);
-            K->attention(E, MK_F32, 1, alone, &from, H, G, k, scale, causal, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, &from, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of the last tokens", (n - from) * H * k, o1 + from * H * k, out + (t0 + from) * H * k);
             for (int64_t i = 0; i < from * H * k; i++)
@@ -141,11 +148,11 @@ void test_attention(void) {
         for (int b = 0; b < 6; b++)
             for (int32_t t = off[b]; t < off[b + 1]; t++) slot[t] = place[b], pos[t] = t - off[b];
         K->cache_put(E, MK_F32, T, G, k, slot, pos, slab, kk, vv, kc, vc);
-        K->attention_cached(E, MK_F32, T, H, G, k, scale, slot, pos, slab, x, kc, vc, o2);
+        K->attention_cached(E, MK_F32, T, H, G, k, scale, window, slot, pos, slab, x, kc, vc, o2);
         same_bits("attention_cached", nq, o2, out);
         for (int64_t t = 0; t < T; t += 7) {
             mk_real *o3 = empty(H * k);
-            K->attention_cached(E, MK_F32, 1, H, G, k, scale, slot + t, pos + t, slab, x + t * H * k, kc,
+            K->attention_cached(E, MK_F32, 1, H, G, k, scale, window, slot + t, pos + t, slab, x + t * H * k, kc,
                                 vc, o3);
             same_bits("attention_cached of one row", H * k, o3, out + t * H * k);
         }

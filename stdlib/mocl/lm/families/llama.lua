@@ -1,6 +1,7 @@
 --- mocl.lm.families.llama: Llama and the decoders that differ from it in a few places: Mistral, Qwen2, Qwen3, SmolLM3. Their
 -- tensors have the names of mocl's parameters.
 
+local json = require "mocl.json"
 local keys = require "mocl.keys"
 local model_keys = require "mocl.lm.model_keys"
 local rope = require "mocl.lm.families.rope"
@@ -18,7 +19,8 @@ for _, key in ipairs { "vocab_size", "hidden_size", "num_hidden_layers", "num_at
 end
 
 local function lists(own)
-  local honoured = { "layer_types", "original_max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window" }
+  local honoured = { "original_max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window" }
+  honoured[#honoured + 1] = not (own.without_effect or {}).layer_types and "layer_types" or nil
   for key in pairs(SHAPE) do
     honoured[#honoured + 1] = key
   end
@@ -31,8 +33,7 @@ local function joined(a, b)
   return table.move(b, 1, #b, #out + 1, out)
 end
 
--- What all of them share: rotary positions, and windows that hide nothing. A window is seen by the keys below it alone,
--- which mocl's attention does not compute.
+-- What all of them share: rotary positions.
 local function rotary(r, config)
   local theta, scaling, code = rope.read(r.path, r.all, r.defaults.rope_theta, config.max_position_embeddings)
   if not theta then
@@ -45,35 +46,79 @@ local function rotary(r, config)
   config.hidden_act = r:act "hidden_act"
 end
 
-local function check_window(r, config, window, name)
-  if given(window) and not (math.type(window) == "integer" and window >= config.max_position_embeddings) then
-    r:refuse(name or "sliding_window", window, "null, or at least max_position_embeddings")
+-- The window that a key asks for: an integer, or nil where there is none or the context fits into it.
+local function window_of(r, config, key)
+  local window = r:value(key)
+  if r.all[key] == json.null or window == nil then
+    return nil
+  elseif math.type(window) ~= "integer" or window < 1 then
+    r:refuse(key, window, "null, or an integer of at least 1")
   end
+  return window < config.max_position_embeddings and window or nil
 end
 
-local function check_layer_types(r)
+-- A window in the layers l, from 0, of which windowed(l) is true.
+local function set_windows(config, window, windowed)
+  local list, any = {}, false
+  for l = 1, config.num_hidden_layers do
+    list[l] = windowed(l - 1) and window or 0
+    any = any or list[l] > 0
+  end
+  config.attention_windows = any and list or nil
+end
+
+-- layer_types as a function of the layer, from 0, that is true where its attention has a window; nil where the key is missing.
+local function types_of(r, config)
   local types = r.all.layer_types
   if not given(types) then
-    return
+    return nil
   end
-  local plain = type(types) == "table"
-  for _, kind in pairs(plain and types or {}) do
-    plain = plain and kind == "full_attention"
+  for l = 1, config.num_hidden_layers do
+    local kind = type(types) == "table" and types[l]
+    if kind ~= "full_attention" and kind ~= "sliding_attention" then
+      r:refuse("layer_types", types, ("full_attention or sliding_attention, one for each of %d layers"):format(config.num_hidden_layers))
+    end
   end
-  if not plain then
-    r:refuse("layer_types", types, "full_attention in every layer")
+  return function(l)
+    return types[l + 1] == "sliding_attention"
   end
 end
 
--- A window that use_sliding_window turns on, in the layers from max_window_layers on.
-local function check_late_window(r, config)
-  if not r:boolean "use_sliding_window" then
+-- A family that has no windows.
+local function no_windows(r, config)
+  local window, windowed = r.all.sliding_window, types_of(r, config)
+  if given(window) and not (math.type(window) == "integer" and window >= config.max_position_embeddings) then
+    r:refuse("sliding_window", window, "null, or at least max_position_embeddings")
+  end
+  for l = 0, windowed and config.num_hidden_layers - 1 or -1 do
+    if windowed(l) then
+      r:refuse("layer_types", r.all.layer_types, "full_attention in every layer")
+    end
+  end
+end
+
+-- A window that use_sliding_window turns on, in the layers that layer_types names; without it those of which by_default(l) is true.
+local function late_window(r, config, by_default)
+  local windowed = types_of(r, config)
+  if r:boolean "use_sliding_window" then
+    local window = window_of(r, config, "sliding_window")
+    if window then
+      set_windows(config, window, windowed or by_default)
+    end
     return
   end
-  local first = r.defaults.max_window_layers and r:integer("max_window_layers", 0) or 0
-  if first < config.num_hidden_layers then
-    check_window(r, config, r:value "sliding_window")
+  for l = 0, windowed and config.num_hidden_layers - 1 or -1 do
+    if windowed(l) then
+      r:refuse("layer_types", r.all.layer_types, "full_attention in every layer where use_sliding_window is false")
+    end
   end
+end
+
+local function qwen_window(r, config)
+  local first = r:integer("max_window_layers", 0)
+  late_window(r, config, function(l)
+    return l >= first
+  end)
 end
 
 local CLASSIFIER = { pool = "last", layers = { { "score", bias = false } } }
@@ -90,14 +135,13 @@ local llama = {
 
 function llama.spec(r, config)
   rotary(r, config)
-  check_window(r, config, r.all.sliding_window)
-  check_layer_types(r)
+  no_windows(r, config)
   local biases = joined(r:boolean "attention_bias" and QKVO or {}, r:boolean "mlp_bias" and MLP or {})
   config.biases = biases[1] and biases
 end
 
 local mistral = {
-  model_type = "mistral", shape = SHAPE, keys = lists { without_effect = { attention_bias = NOT_READ, mlp_bias = NOT_READ } },
+  model_type = "mistral", shape = SHAPE, keys = lists { without_effect = { attention_bias = NOT_READ, mlp_bias = NOT_READ, layer_types = NOT_READ } },
   classes = { MistralForCausalLM = "lm", LlamaForCausalLM = "lm", MistralForSequenceClassification = CLASSIFIER },
   defaults = {
     vocab_size = 32000, hidden_size = 4096, intermediate_size = 14336, num_hidden_layers = 32, num_attention_heads = 32,
@@ -108,12 +152,12 @@ local mistral = {
 
 function mistral.spec(r, config)
   rotary(r, config)
-  if r.all.sliding_window == nil then
-    check_window(r, config, r.defaults.sliding_window, "sliding_window, which is missing and means")
-  else
-    check_window(r, config, r.all.sliding_window)
+  local window = window_of(r, config, "sliding_window")
+  if window then
+    set_windows(config, window, function()
+      return true
+    end)
   end
-  check_layer_types(r)
 end
 
 local QWEN = {
@@ -133,8 +177,7 @@ local qwen2 = {
 
 function qwen2.spec(r, config)
   rotary(r, config)
-  check_late_window(r, config)
-  check_layer_types(r)
+  qwen_window(r, config)
   config.biases = QKV
 end
 
@@ -148,8 +191,7 @@ local qwen3 = {
 
 function qwen3.spec(r, config)
   rotary(r, config)
-  check_late_window(r, config)
-  check_layer_types(r)
+  qwen_window(r, config)
   config.qk_norm = true
   config.biases = r:boolean "attention_bias" and QKVO or nil
 end
@@ -189,9 +231,10 @@ end
 
 function smollm3.spec(r, config)
   rotary(r, config)
-  check_late_window(r, config)
-  check_layer_types(r)
   config.rope_layers = rotating(r, config.num_hidden_layers)
+  late_window(r, config, function(l)
+    return not config.rope_layers[l + 1]
+  end)
   local biases = joined(r:boolean "attention_bias" and QKVO or {}, r:boolean "mlp_bias" and MLP or {})
   config.biases = biases[1] and biases
 end
