@@ -232,8 +232,8 @@ typedef struct mk_table {
     int (*swiglu_bwd)(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
                       mk_real *dgate, mk_real *dup);
     /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
-    ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. window > 0,
-    ** with causal alone: a token sees itself and the window - 1 before it. out [T, H, K];
+    ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. window > 0, with causal
+    ** alone: a token sees itself and the window - 1 before it. out [T, H, K];
     ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. Where `from` is not NULL, nobody
     ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. */
     int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
