@@ -36,22 +36,13 @@ local schema = config.join {
   config.rows(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }),
 }
 
-local presets = {
-  smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
-    ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
-    ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
-    ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2,
-    ["eval.answers"] = 8, ["eval.unseen_answers"] = 4, ["ppo.max_new_tokens"] = 8 },
+local presets = stages.presets {
+  smoke = { ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2, ["ppo.max_new_tokens"] = 8 },
   reading_a = Control.READING_A,
   reading_b = Control.READING_B,
   paper = Control.PAPER,
-  hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 0,
-    ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
-    ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
-    ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
-    ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01,
-    ["moc.iterations"] = 100, ["control.scale"] = 1.0, ["control.least_range"] = 1.0,
-    ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
+    ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }
 
 local ctx <close> = stages.open { recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)",

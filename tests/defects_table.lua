@@ -10,6 +10,7 @@ local PPO, OPTIM, SUPERVISED = "stdlib/mocl/method/ppo.lua", "stdlib/mocl/optim.
 local POLICY, STAGES, REWARD = "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/stages.lua", "stdlib/mocl/lm/reward.lua"
 local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_controller.lua"
 local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
+local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -377,6 +378,35 @@ return {
   { "the leaf beside the one that was reached", "stdlib/mocl/world/worlds/fruit_tree.lua",
     "leaves[child - inner + 1], true", "leaves[(child - inner ~ 1) + 1], true",
     "test_world: world: MO-Gymnasium's traces, step by step" },
+
+  -- ---- GRPO, RLOO and GDPO ----
+  { "group advantages with the opposite sign", GRPO, "ppo.clip(e.logp, batch.old, now.advantage,", "ppo.clip(e.logp, batch.old, -now.advantage,",
+    "test_group: linear group advantages find the token that the prompt's preference pays more for" },
+  { "the group's answers lie apart: the group of another prompt", GROUP, "all[i] = list[(i - 1) // size + 1]", "all[i] = list[(i - 1) % #list + 1]",
+    "test_group: linear group advantages find the token that the prompt's preference pays more for" },
+  { "prompts show the preference of another group", GRPO, "preference.relabel(prompt, prefs[i])",
+    "preference.relabel(prompt, prefs[(i + size - 1) % #plain + 1])",
+    "test_group: linear group advantages find the token that the prompt's preference pays more for" },
+  { "R of another group's preference", GRPO, "control:observe(raw, places)", "control:observe(raw, table.move(places, 1, #places - size, size + 1, table.move(places, #places - size + 1, #places, 1, {})))",
+    "test_group: with MOC's weights on group advantages the share follows the preference" },
+  { "MOC's weights left out", GRPO, "Control.new(cfg.control, N", 'Control.new({ c = "one" }, N',
+    "test_group: with MOC's weights on group advantages the share follows the preference" },
+  { "the mean is that of the batch, not of the group", GROUP, "for i = first, last do\n      column[#column + 1]", "for i = 1, #raw do\n      column[#column + 1]",
+    "test_group: each prompt is weighed by its own preference, and compared with its own group" },
+  { "GDPO normalises after the sum in place of before it", GROUP, "for _, row in ipairs(apart and part or {}) do", "for _, row in ipairs({}) do",
+    "test_group: GRPO, RLOO and GDPO by hand" },
+  { "GDPO without the deviation of the batch", GROUP, 'if apart or o.scale_rewards == "batch" then', 'if o.scale_rewards == "batch" then',
+    "test_group: GRPO, RLOO and GDPO by hand" },
+  { "RLOO with the mean of all answers", GROUP, "loo and size / (size - 1) or 1)", "1)", "test_group: GRPO, RLOO and GDPO by hand" },
+  { "the deviation counts the group's size, not one less", GROUP, "sum / (#list - 1)", "sum / #list", "test_group: GRPO, RLOO and GDPO by hand" },
+  { "the deviation of the first prompt's weights for all", GROUP, "sum = sum + prefs[i][j] * x", "sum = sum + prefs[1][j] * x",
+    "test_group: each prompt is weighed by its own preference, and compared with its own group" },
+  { "the batch's deviation of rewards taken for RLOO", GROUP, "(apart or loo) and rows or raw", "apart and rows or raw",
+    "test_group: each prompt is weighed by its own preference, and compared with its own group" },
+  { "a group that is alike is divided by its rounding", GROUP, "std > ROUNDING * size", "std > 0",
+    "test_group: a group whose rewards are all alike has zeros and is counted" },
+  { "a group of one answer is let through", GROUP, "or size < 2 then", "or size < 1 then",
+    "test_group: bad input ends before there is a run directory" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -94,6 +94,7 @@ M.pages = {
   ["mocl.world"] = "world",
   ["mocl.world.agent"] = "world",
   ["mocl.run.checkpoint"] = "run",
+  ["mocl.method.group"] = "baselines",
   ["mocl.complete"] = "cli",
   ["mocl.method.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",

@@ -98,6 +98,33 @@ function preference.grid(n_objectives)
     tostring(n_objectives)), 2)
 end
 
+--- list(texts, n_objectives) -> preferences from texts such as "0.3:0.7"; of an empty list the grid. Raises, for a user, where
+-- one is none, has another number of weights, or stands there twice.
+function preference.list(texts, n_objectives)
+  if #texts == 0 then
+    return preference.grid(n_objectives)
+  end
+  local list, seen = {}, {}
+  for i, text in ipairs(texts) do
+    local p = {}
+    for word in (text .. ":"):gmatch "([^:]*):" do
+      p[#p + 1] = tonumber(word) or error(("preferences: '%s' is no weight in '%s'; write them as 0.3:0.7"):format(word, text), 0)
+    end
+    local ok, message = pcall(preference.check, p, 0)
+    if not ok then
+      error("preferences: " .. message, 0)
+    elseif #p ~= n_objectives then
+      error(("preferences: '%s' has %d weights for %d objectives"):format(text, #p, n_objectives), 0)
+    end
+    local key = table.concat(p, ":")
+    if seen[key] then
+      error(("preferences: '%s' stands there twice"):format(text), 0)
+    end
+    list[i], seen[key] = p, true
+  end
+  return list
+end
+
 -- Hundredths of the first weight: no multiple of 10, at least 8 apart and each in tens of its own
 -- within a group, so that neighbours differ in their first digit too.
 local UNSEEN_TWO = {

@@ -1,5 +1,5 @@
 --- mocl.train.lm_actor: a language model as an actor of mocl.train.trainer: the policy is the model with its adapter, the reference
--- the same model with the adapter off, and each objective has a value head.
+-- the same model with the adapter off, and each objective has a value head, unless the method has no critic.
 
 local check = require "mocl.failure".check
 local fs = require "mocl.fs"
@@ -39,15 +39,15 @@ local function blocks_in_front(model)
 end
 
 --- lm_actor.new{policy=, heads=, base=}: policy is a mocl.lm.policy whose model has an adapter, heads the value heads of
--- mocl.train.value_heads, base what adapter_config.json says of the model (base_model_name_or_path).
+-- mocl.train.value_heads (nil: no critic), base what adapter_config.json says of the model (base_model_name_or_path).
 function lm_actor.new(o)
-  options.check("lm_actor.new", o, { "policy", "heads" }, { "base" })
+  options.check("lm_actor.new", o, { "policy" }, { "heads", "base" })
   local model = o.policy.model
   if not model:lora() then
     error("lm_actor.new: the policy's model has no adapter; call model:add_lora first", 2)
   end
   return setmetatable({ policy = o.policy, model = model, heads = o.heads, base = o.base, stop = blocks_in_front(model),
-    OPTIONS = lm_actor.OPTIONS, has_values = true,
+    OPTIONS = lm_actor.OPTIONS, has_values = o.heads ~= nil,
     words = { value_loss = "the loss of the value heads" } }, Actor)
 end
 
@@ -77,8 +77,11 @@ function Actor:begin(batch)
   end
 end
 
---- Values [T, N] of the tokens before the first epoch, without gradient.
+--- Values [T, N] of the tokens before the first epoch, without gradient; nil without heads.
 function Actor:values(batch)
+  if not self.heads then
+    return nil
+  end
   self:begin(batch)
   return self.heads:forward(batch.first:detach()):detach()
 end
@@ -94,7 +97,7 @@ function Actor:evaluate(batch, epoch)
   local hidden = epoch == 1 and batch.first or states(self, batch, true)
   local logp, entropy, kl = nn.lm_head(hidden, self.model:head(), batch.targets,
     { temperature = self.policy.temperature, reference = batch.reference })
-  return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads:forward(hidden) }
+  return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads and self.heads:forward(hidden) }
 end
 
 --- Called behind the epochs of an iteration; nothing is left to do.
@@ -103,19 +106,23 @@ end
 
 --- The adapter's parameters, then those of the heads, as {name, tensor}.
 function Actor:named_parameters()
-  local list, heads = self.model:named_parameters(true), self.heads:named_parameters()
+  local list, heads = self.model:named_parameters(true), self.heads and self.heads:named_parameters() or {}
   return table.move(heads, 1, #heads, #list + 1, list)
 end
 
---- A PEFT directory with value_heads.safetensors beside it, and back; failures raise.
+--- A PEFT directory with value_heads.safetensors beside it where there are heads, and back; failures raise.
 function Actor:save(dir)
   check(lora.save(self.model, dir, { base_model_name_or_path = self.base }))
-  check(self.heads:save(fs.join(dir, "value_heads.safetensors")))
+  if self.heads then
+    check(self.heads:save(fs.join(dir, "value_heads.safetensors")))
+  end
 end
 
 function Actor:load(dir)
   check(lora.load(self.model, dir))
-  check(self.heads:load(fs.join(dir, "value_heads.safetensors")))
+  if self.heads then
+    check(self.heads:load(fs.join(dir, "value_heads.safetensors")))
+  end
 end
 
 return lm_actor

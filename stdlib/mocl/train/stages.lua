@@ -64,14 +64,46 @@ stages.OPTIONS = {
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
 }
 
+--- Rows for a recipe whose preferences may be chosen.
+stages.PREFERENCES = {
+  { "preferences", {}, "those that are trained and evaluated, such as 1:0,0.5:0.5,0:1; empty: the grid", list_of = "string" },
+}
+
+-- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
+local PRESETS = {
+  smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
+    ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
+    ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
+    ["sft.examples"] = 60, ["sft.steps"] = 4, ["eval.answers"] = 8, ["eval.unseen_answers"] = 4 },
+  hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 0,
+    ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
+    ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
+    ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
+    ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+}
+
+--- A recipe's presets, with what those named smoke and hh have in all recipes.
+function stages.presets(own)
+  for name, common in pairs(PRESETS) do
+    local all = {}
+    for _, part in ipairs { common, own[name] or {} } do
+      for k, v in pairs(part) do
+        all[k] = v
+      end
+    end
+    own[name] = all
+  end
+  return own
+end
+
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
   tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
   ["reward-*"] = { "reward" },
-  ["sft-answers"] = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  evaluation = { "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["sft-answers"] = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
 --- What the stages here and those of `more` depend on, for Run.open.
@@ -180,14 +212,18 @@ local Context = { __close = function(ctx, err)
 end }
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), method (the name of its stage) and depends (the options that this stage depends on).
--- What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
+-- schema, presets, arg (the program's), method (the name of its stage), depends (the options that this stage depends on) and
+-- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
 -- is true.
 function stages.open(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
   local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
   own_model.fill(cfg, info.given)
   stages.check(cfg)
+  local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
+  if o.check then
+    o.check(cfg)
+  end
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
@@ -197,7 +233,7 @@ function stages.open(o)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = preference.grid(#cfg.objectives), complete = run.complete }, Context)
+    grid = grid, complete = run.complete }, Context)
   if run.complete then
     io.write(run.out, " holds this run, complete:\n")
     stages.say_changed(run)
@@ -309,7 +345,7 @@ end
 --- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan).
 function stages.memory_plan(ctx, model, heads)
   local trained, o = 0, ctx.cfg
-  for _, p in ipairs(heads:parameters()) do
+  for _, p in ipairs(heads and heads:parameters() or {}) do
     trained = trained + p:numel()
   end
   for _, p in ipairs(transformer.parameters(model, true)) do
@@ -503,13 +539,15 @@ function stages.models(ctx)
 end
 
 --- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
--- its training will take of the device at most (mocl.lm.memory_plan). Sets ctx.policy.
-function stages.actor(ctx)
+-- its training will take of the device at most (mocl.lm.memory_plan). o: heads, the number of value heads in place of one per
+-- objective; 0: no critic. Sets ctx.policy.
+function stages.actor(ctx, o)
   local cfg = ctx.cfg
+  local n = o and o.heads or #cfg.objectives
   local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype }))
   model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
     key = rng.key(cfg.seed, "lora") }
-  local heads = value_heads.new(#cfg.objectives, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device })
+  local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
   ctx.policy = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
   stages.memory_plan(ctx, model, heads)
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }

@@ -76,7 +76,9 @@ function trainer.options(given, actor)
     end
   end
   options.check("trainer.options", given, {}, names)
-  if o.baseline == "critic" and not actor.has_values then
+  if given.baseline == nil and not actor.has_values then
+    o.baseline = "none" -- the recipe has advantages of its own
+  elseif o.baseline == "critic" and not actor.has_values then
     error("trainer.options: baseline=critic needs an actor with a critic", 2)
   elseif o.baseline == "group" and (o.episodes or 1) < 2 then
     error("trainer.options: baseline=group needs at least 2 episodes for each preference", 2)
@@ -305,6 +307,9 @@ end
 -- learns is left in batch.value_targets, its values now in batch.values.
 function Trainer:advantages(batch, rewards)
   local o, adv = self.options, nil
+  if o.baseline == "none" then
+    error("t:advantages: the actor has no critic; set baseline=group, or make advantages of your own, such as mocl.method.group's", 2)
+  end
   local device = batch.tokens.device
   local scale = o.scale_rewards and tensor.new(deviations(batch.returns), { device = device }):unsqueeze(1)
   local function scaled(x)
