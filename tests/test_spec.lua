@@ -194,6 +194,8 @@ T.test("what contradicts itself is refused in words", function()
   plain:add_lora { r = 2 } -- on what there is
   T.eq(#transformer.parameters(plain, true), 2 * 2 * 6)
   T.raises("save: the model has an adapter", transformer.save_gguf, small.adapter(new {}), T.tmpdir() .. "/m.gguf")
+  plain:drop_lora()
+  T.fails("m.gguf: no architecture of llama.cpp's that mocl writes has this specification", transformer.save_gguf, plain, T.tmpdir() .. "/m.gguf")
   for _, config in ipairs { { attention_windows = { 3, 0 } }, { mlp = "plain", hidden_act = "gelu" }, { rope_factor = 2 } } do
     T.fails("no architecture of llama.cpp's that mocl writes has this specification", transformer.save_gguf, new(config), T.tmpdir() .. "/m.gguf")
   end
