@@ -1,6 +1,6 @@
 /* kernels.h - every kernel: its maths, shapes and accumulate-or-overwrite rule.
 **
-** Kernels see raw pointers, sizes and an environment; they know no tensor and no Lua. A device is a
+** Kernels see raw pointers, sizes and what they run with; they know no tensor and no Lua. A device is a
 ** table of them (mk_table). Sizes are int64_t; matrices are row-major; `ld` is the distance between
 ** rows in elements. All pointers are device pointers unless a comment says host.
 **
@@ -48,19 +48,20 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 /* How the numbers of a weight are kept. */
-typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_COUNT } mk_format;
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_COUNT } mk_format;
 
 #define MK_WEIGHT_PARTS 4
 
 /* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row:
-**   f32, bf16   the numbers themselves */
+**   f32, bf16   the numbers themselves
+**   int8        i8 codes; part[1] F32 [rows]: the largest absolute value of each row (quantized.h) */
 typedef struct mk_weight {
     mk_format format;
     int64_t rows, columns;
     const void *part[MK_WEIGHT_PARTS];
 } mk_weight;
 
-/* ---- environment (kernels/cpu/pool.c) ---------------------------------------------------------- */
+/* ---- what a kernel runs with (kernels/cpu/pool.c) ---------------------------------------------- */
 
 struct mk_pool; /* worker threads */
 
@@ -69,28 +70,28 @@ struct mk_pool; /* worker threads */
 ** it is there, or with MK_BLAS_NONE our own kernel always (kernels/cuda/cublaslt.cu). */
 typedef enum mk_blas { MK_BLAS_AUTO, MK_BLAS_OPENBLAS, MK_BLAS_NONE } mk_blas;
 
-typedef struct mk_env {
+typedef struct mk_exec {
     struct mk_pool *pool; /* NULL = run everything on the calling thread */
-    mk_blas blas;         /* MK_BLAS_AUTO after mk_env_open */
-    void *scratch;        /* grown on demand by mk_scratch, freed by mk_env_close */
+    mk_blas blas;         /* MK_BLAS_AUTO after mk_exec_open */
+    void *scratch;        /* grown on demand by mk_scratch, freed by mk_exec_close */
     size_t scratch_bytes;
     size_t refused;       /* bytes of the last mk_scratch that found no memory */
     void *device;         /* what a device other than the cpu keeps (kernels/cuda/device.cu) */
-} mk_env;
+} mk_exec;
 
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */
-int mk_env_open(mk_env *e, int n_threads);
-void mk_env_close(mk_env *e);
-int mk_threads(const mk_env *e); /* at least 1 */
+int mk_exec_open(mk_exec *e, int n_threads);
+void mk_exec_close(mk_exec *e);
+int mk_threads(const mk_exec *e); /* at least 1 */
 
 /* 64-byte aligned memory valid until the next mk_scratch; NULL when there is none. */
-void *mk_scratch(mk_env *e, size_t bytes);
+void *mk_scratch(mk_exec *e, size_t bytes);
 
 /* Runs fn(arg, i) for i in 0 .. n - 1 on the pool and waits. Pieces are handed out dynamically, so
 ** fn must not care which thread runs it. n <= 1, or no pool: on the calling thread. Not reentrant:
 ** from inside a piece it runs serially. */
 typedef void (*mk_piece)(void *arg, int64_t i);
-void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg);
+void mk_parallel(mk_exec *e, int64_t n, mk_piece fn, void *arg);
 
 /* ---- operations of the generic kernels --------------------------------------------------------- */
 
@@ -123,40 +124,40 @@ typedef struct mk_table {
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
     /* x[n] = v, any dtype */
-    int (*fill)(mk_env *e, mk_dtype dtype, int64_t n, void *x, double v);
+    int (*fill)(mk_exec *e, mk_dtype dtype, int64_t n, void *x, double v);
     /* dst[i] = src[i] over shape[ndim], strides in elements, any dtype (0 strides in src broadcast) */
-    int (*copy)(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
+    int (*copy)(mk_exec *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
                 const int64_t *src_stride, void *dst, const int64_t *dst_stride);
     /* dst[i] = src[i] converted: to nearest even for floats, truncation and saturation to integers */
-    int (*cast)(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst);
+    int (*cast)(mk_exec *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst);
     /* y[i] = f(x[i]); y may be x */
-    int (*unary)(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p, double q);
+    int (*unary)(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p, double q);
     /* dx[i] = f'(x[i]) dy[i], y = f(x); dx may be dy */
-    int (*unary_bwd)(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
+    int (*unary_bwd)(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
                      const mk_real *dy, mk_real *dx, double p, double q);
     /* y = f(a, b) over shape[ndim], y contiguous, strides of a and b in elements (0 broadcasts);
     ** y may be a or b where that one is contiguous */
-    int (*binary)(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+    int (*binary)(mk_exec *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
                   const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y);
     /* y[i] = c[i] != 0 ? a[i] : b[i]; all contiguous */
-    int (*where)(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y);
+    int (*where)(mk_exec *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y);
     /* y += alpha x */
-    int (*axpy)(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y);
+    int (*axpy)(mk_exec *e, int64_t n, double alpha, const mk_real *x, mk_real *y);
     /* x as [outer, n, inner], y as [outer, inner]; sums accumulate in double */
-    int (*reduce)(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
+    int (*reduce)(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
                   mk_real *y);
     /* index (0-based) of the first largest (op MK_MAX) or smallest (MK_MIN) along n */
-    int (*argreduce)(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+    int (*argreduce)(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
                      const mk_real *x, int32_t *y);
     /* y[o, i] = sum of x[o, 0..i], x and y as [outer, n, inner] */
-    int (*cumsum)(mk_env *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y);
+    int (*cumsum)(mk_exec *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y);
 
     /* -- matrix products (kernels/cpu/gemm.c) -- */
 
     /* C[m,n] = alpha op(A) op(B) + beta C for `batch` matrices, step_* elements apart (0 = shared).
     ** op(X) = X, or its transpose where ta/tb; A is [m,k] ([k,m] if ta), B is [k,n] ([n,k] if tb).
     ** beta 0 does not read C. Row invariant in m: row i of C has the same bits whatever m is. */
-    int (*gemm)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+    int (*gemm)(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c, int64_t batch);
 
@@ -165,50 +166,55 @@ typedef struct mk_table {
     ** taken as f32, and the sums are f32's: with another format the bits are those of gemm on what `dequantize` gives.
     ** a_type: MK_F32, or MK_BF16 where the device computes with it (never the cpu); f32 weights need f32, bf16
     ** weights bf16. c_type: MK_F32, or a_type. */
-    int (*gemm_weight)(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+    int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
+
+    /* The parts of w, which is not f32 or bf16, become those of src [rows, columns]. part: those of w, to be written */
+    int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
+    /* dst [rows, columns] = the numbers that w stands for */
+    int (*dequantize)(mk_exec *e, const mk_weight *w, mk_real *dst);
 
     /* C[m,n] = op(A) op(B), else as gemm with alpha 1 and beta 0, but for products that a BLAS may
     ** compute (kernels/cpu/blas.c): the bits of a row may depend on the other sizes. For products of
     ** a script's own, never for what rollout and training share. */
-    int (*matmul)(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
+    int (*matmul)(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
                   int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, mk_real *c,
                   int64_t ldc, int64_t step_c, int64_t batch);
 
     /* -- rows (kernels/cpu/rows.c): x is [rows, n] -- */
 
     /* y = softmax(x) or log softmax(x) (log != 0); y may be x */
-    int (*softmax)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
-    int (*softmax_bwd)(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
+    int (*softmax)(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y);
+    int (*softmax_bwd)(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx);
     /* y = x / rms(x) * w, rms = sqrt(mean x^2 + eps); rstd[rows] = 1 / rms. w may be NULL (ones). y_type:
     ** MK_F32, or type; y may be x where that is type */
-    int (*rmsnorm)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
+    int (*rmsnorm)(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
                    mk_dtype y_type, void *y, mk_real *rstd);
     /* dx overwritten; dw[n] += where not NULL */
-    int (*rmsnorm_bwd)(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+    int (*rmsnorm_bwd)(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw);
     /* y = (x - mean) / sqrt(var + eps) * w + b, biased variance; w and b may be NULL; y may be x */
-    int (*layernorm)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+    int (*layernorm)(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                      const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd);
     /* dx overwritten; dw[n], db[n] += where not NULL */
-    int (*layernorm_bwd)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+    int (*layernorm_bwd)(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                          const mk_real *mean, const mk_real *rstd, const mk_real *dy, mk_real *dx,
                          mk_real *dw, mk_real *db);
     /* dst[i, :] = src[idx[i], :], n rows of d; indices 0-based and in range (checked by the caller) */
-    int (*gather_rows)(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
+    int (*gather_rows)(mk_exec *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
                        void *dst);
     /* dst[idx[i], :] += src[i, :], in the order of i; dst has n_dst rows */
-    int (*scatter_add_rows)(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
+    int (*scatter_add_rows)(mk_exec *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
                             int64_t n_dst, mk_real *dst);
     /* y[r] = x[r, idx[r]]; and dx[r, idx[r]] += dy[r] */
-    int (*pick)(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx, mk_real *y);
-    int (*pick_bwd)(mk_env *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy,
+    int (*pick)(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx, mk_real *y);
+    int (*pick_bwd)(mk_exec *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy,
                     mk_real *dx);
     /* y[b, :] = sum (mean != 0: mean) of the rows of sequence b of x[T, n]; empty sequences give 0 */
-    int (*segment_sum)(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+    int (*segment_sum)(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                        const mk_real *x, mk_real *y);
-    int (*segment_sum_bwd)(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+    int (*segment_sum_bwd)(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                            const mk_real *dy, mk_real *dx);
 
     /* -- transformer parts (kernels/cpu/transformer.c) -- */
@@ -219,34 +225,34 @@ typedef struct mk_table {
     ** s = +1 forward, -1 (sign < 0) backward, which is the inverse where f = 1. freq[K/2] is a device pointer too:
     ** theta^(-2i/K) in the plain embedding, other tables scale it; f is yarn's attention factor. x, y: [T, H, K], row
     ** distances ldx, ldy. y may be x */
-    int (*rope)(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+    int (*rope)(mk_exec *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
                 int sign, const void *x, int64_t ldx, void *y, int64_t ldy);
     /* y = silu(gate) * up, n elements each */
-    int (*swiglu)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
-    int (*swiglu_bwd)(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
+    int (*swiglu)(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y);
+    int (*swiglu_bwd)(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
                       mk_real *dgate, mk_real *dup);
     /* Attention within each sequence of a ragged batch. q [T, H, K], k and v [T, G, K] (H % G = 0, query
     ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. window > 0, with causal
     ** alone: a token sees itself and the window - 1 before it. out [T, H, K];
     ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. Where `from` is not NULL, nobody
     ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. */
-    int (*attention)(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+    int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
                      int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v,
                      void *out, mk_real *lse);
     /* dq, dk, dv overwritten */
-    int (*attention_bwd)(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+    int (*attention_bwd)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
                          int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse, const mk_real *dout,
                          mk_real *dq, mk_real *dk, mk_real *dv);
     /* Generation: rows of new tokens against a cache. kcache and vcache: [slot, pos, G, K], slot
     ** distance `slab` elements. Row r belongs to slot[r] and stands at position pos[r].
     ** cache_put: kcache[slot[r], pos[r]] = k[r], v alike. */
-    int (*cache_put)(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+    int (*cache_put)(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
                      const int32_t *pos, int64_t slab, const void *k, const void *v,
                      void *kcache, void *vcache);
     /* out[r] = attention of q[r] (H heads) to positions 0 .. pos[r] of its slot, or the last `window` of them; the same bits as
     ** `attention` gives for that token in its sequence. */
-    int (*attention_cached)(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+    int (*attention_cached)(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
 
@@ -254,16 +260,16 @@ typedef struct mk_table {
 
     /* With z = logits * inv_temp: logp[r] = log softmax(z)[target[r]], entropy[r] = -sum p log p,
     ** lse[r] = log sum exp z. target < 0 gives logp 0. entropy may be NULL. logits [rows, V] */
-    int (*logprob)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+    int (*logprob)(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
     /* Exact KL(p || q) per row of p = softmax(logits * inv_temp), q from ref_logits likewise; lse[r] and ref_lse[r] are
     ** what `logprob` gave for both */
-    int (*kl)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+    int (*kl)(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
               double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl);
     /* dlogits (may be logits) = d(logp)/dlogits dlogp[r] + d(entropy)/dlogits dentropy[r]
     ** + inv_temp p (log p - log q - kl) dkl[r]; each of dlogp, (dentropy with entropy) and (dkl with ref_logits, ref_lse
     ** and kl) may be NULL, and nothing flows to q */
-    int (*logprob_bwd)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+    int (*logprob_bwd)(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
                        double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
                        const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
                        const mk_real *dkl, mk_real *dlogits);
@@ -271,21 +277,21 @@ typedef struct mk_table {
     ** logits * inv_temp, cut to the top_k largest (0 = all) and then to the smallest set of largest
     ** probabilities whose sum reaches top_p (1 = all), drawn by inverse transform in order of token
     ** id from u = one uniform of the Philox stream (key; counter = {step, row_id[r], 0, 0}). */
-    int (*sample)(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+    int (*sample)(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                   int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
                   int32_t *token);
 
     /* -- random numbers (kernels/cpu/random.c); Philox4x32-10, see philox.h -- */
 
     /* x[i] uniform in [lo, hi): element i from word i % 4 of counter {i / 4 (64 bit), stream, 0} */
-    int (*rand_uniform)(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double lo, double hi,
+    int (*rand_uniform)(mk_exec *e, int64_t n, uint64_t key, uint64_t stream, double lo, double hi,
                         mk_real *x);
     /* x[i] normal, Box-Muller on pairs of words */
-    int (*rand_normal)(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
+    int (*rand_normal)(mk_exec *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
                        mk_real *x);
     /* y = x * mask / (1 - p), mask from the uniform stream; y may be x. Backward is the same call on
     ** dy */
-    int (*dropout)(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
+    int (*dropout)(mk_exec *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
                    void *y);
 
     /* -- PPO (kernels/cpu/ppo.c) -- */
@@ -293,11 +299,11 @@ typedef struct mk_table {
     /* Generalised advantage estimation over ragged sequences (Schulman et al. 2016), n columns
     ** (objectives): delta_t = r_t + gamma V_{t+1} - V_t with V after the last token = 0,
     ** A_t = delta_t + gamma lambda A_{t+1}; returns = A + V. All [T, n]. */
-    int (*gae)(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
+    int (*gae)(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
                const mk_real *values, double gamma, double lambda, mk_real *adv, mk_real *returns);
     /* Clipped surrogate per token: z = exp(logp - old); loss = -min(z A, clip(z, 1-c, 1+c) A);
     ** dlogp = dloss/dlogp (0 where the clip is active); clipped = 1 where it is; z out. [T] each. */
-    int (*ppo_clip)(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
+    int (*ppo_clip)(mk_exec *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
                     const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio,
                     mk_real *clipped);
 
@@ -305,13 +311,13 @@ typedef struct mk_table {
 
     /* AdamW as PyTorch's on each of `count` parameters: p -= lr wd p; m, v moments; p -= lr mhat / (sqrt(vhat) +
     ** eps); step >= 1 */
-    int (*adamw)(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+    int (*adamw)(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
                  double wd, int64_t step, double grad_scale);
     /* SGD as PyTorch's: g' = grad_scale g + wd p; buf = momentum buf + g' (first: g'); p -= lr buf */
-    int (*sgd)(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
+    int (*sgd)(mk_exec *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
                double momentum, double wd, int first, double grad_scale);
     /* out[0] (host pointer) = sum of the squares of all gradients of the list, in double; waits for the device, once */
-    int (*sumsq)(mk_env *e, int64_t count, const mk_parameter *list, double *out);
+    int (*sumsq)(mk_exec *e, int64_t count, const mk_parameter *list, double *out);
 } mk_table;
 
 /* the tables; NULL where not built */

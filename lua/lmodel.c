@@ -3,6 +3,7 @@
 */
 #include "lmodel.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "lrows.h"
@@ -19,10 +20,11 @@ static int model_config(lua_State *L) {
     return 1;
 }
 
-/* new(config, {device="cpu", dtype="f32", key=0, init=true}) -> model with random weights; where init is false, with matrices that
-** hold whatever is in the memory, and are to be filled */
+/* new(config, {device="cpu", dtype="f32", key=0, init=true, quantization=nil}) -> model with random weights, in the linear layers
+** of blocks those of the format quantization names; where init is false, with matrices that hold whatever is in the memory, and
+** are to be filled */
 static int transformer_new(lua_State *L) {
-    static const char *const options[] = {"device", "dtype", "key", "init", NULL};
+    static const char *const options[] = {"device", "dtype", "key", "init", "quantization", NULL};
     mocl_spec c;
     lua_settop(L, 2);
     moclL_checkspec(L, 1, &c);
@@ -33,8 +35,12 @@ static int transformer_new(lua_State *L) {
     mk_dtype dtype;
     if (!mocl_dtype_parse(&dtype, name)) return luaL_error(L, "unknown dtype '%s' (f32 or bf16)", name);
     bool draw = moclL_optfield_boolean(L, 2, "init", true);
+    mk_format format = dtype == MK_BF16 ? MK_FORMAT_BF16 : MK_FORMAT_F32;
+    const char *quantization = moclL_optfield_string(L, 2, "quantization", NULL);
+    if (quantization && (!mocl_format_parse(&format, quantization) || format == MK_FORMAT_F32 || format == MK_FORMAT_BF16))
+        return luaL_error(L, "unknown quantization '%s' (int8)", quantization);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
-    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, key, draw));
+    MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, format, key, draw));
     return 1;
 }
 
@@ -98,6 +104,37 @@ static int model_device(lua_State *L) {
 static int model_dtype(lua_State *L) {
     lua_pushstring(L, mocl_dtype_name(check_model(L, 1)->dtype));
     return 1;
+}
+
+/* m:quantization() -> "int8", or nil where the linear layers are in the model's dtype */
+static int model_quantization(lua_State *L) {
+    mocl_model *m = check_model(L, 1);
+    if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) return 0;
+    lua_pushstring(L, mocl_format_name(m->format));
+    return 1;
+}
+
+/* m:dequantize(): linear layers in the model's dtype, with the numbers that the quantised ones stand for */
+static int model_dequantize(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "dequantize: the model");
+    MOCLL_CALL(L, mocl_model_dequantize(m));
+    return 0;
+}
+
+/* m:set_weight(name, t): the linear layer of that name ("model.layers.0.mlp.up_proj") becomes t [out, in], in its own format */
+static int model_set_weight(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_weight: the model");
+    const char *name = luaL_checkstring(L, 2);
+    mocl_tensor *t = moclL_checktensor(L, 3);
+    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+        char one[64];
+        int which = (int)(i % MOCL_LINEARS);
+        snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_LINEARS), mocl_model_linear_name(which));
+        if (!mocl_spec_has_linear(&m->config, which) || strcmp(one, name) != 0) continue;
+        MOCLL_CALL(L, mocl_model_set(m, i / MOCL_LINEARS, which, t));
+        return 0;
+    }
+    return luaL_error(L, "set_weight: the model has no linear layer '%s'", name);
 }
 
 /* m:hash() -> SHA-256 of the base weights, 64 hex digits */
@@ -461,6 +498,7 @@ static const luaL_Reg methods[] = {
     {"add_lora", moclL_model_add_lora},
     {"config", model_config},
     {"delete_adapter", moclL_model_delete_adapter},
+    {"dequantize", model_dequantize},
     {"device", model_device},
     {"drop_lora", moclL_model_drop_lora},
     {"dtype", model_dtype},
@@ -471,8 +509,10 @@ static const luaL_Reg methods[] = {
     {"lora", moclL_model_lora},
     {"merge_lora", moclL_model_merge_lora},
     {"named_parameters", model_named_parameters},
+    {"quantization", model_quantization},
     {"session", moclL_model_session},
     {"set_adapter", moclL_model_set_adapter},
+    {"set_weight", model_set_weight},
     {NULL, NULL},
 };
 

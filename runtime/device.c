@@ -38,14 +38,14 @@ static int size_class(size_t bytes, size_t *rounded) {
 static mocl_status open_cpu(mocl_device *dev) {
     snprintf(dev->name, sizeof dev->name, dev->kind == MOCL_DEVICE_CPU ? "cpu" : "fake");
     dev->k = mk_cpu_table();
-    if (mk_env_open(&dev->env, dev->ctx->n_threads))
+    if (mk_exec_open(&dev->exec, dev->ctx->n_threads))
         return mocl_fail(dev->ctx, MOCL_E_NOMEM, "cannot start %d threads: too little memory, or more than the system allows; ask for fewer",
                          dev->ctx->n_threads);
-    dev->env.blas = (mk_blas)dev->ctx->blas;
+    dev->exec.blas = (mk_blas)dev->ctx->blas;
     if (dev->kind == MOCL_DEVICE_FAKE) {
         dev->arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (dev->arena == MAP_FAILED) {
-            mk_env_close(&dev->env);
+            mk_exec_close(&dev->exec);
             return mocl_fail(dev->ctx, MOCL_E_NOMEM, "device fake: cannot reserve %zu bytes of addresses",
                              ARENA_BYTES);
         }
@@ -55,7 +55,7 @@ static mocl_status open_cpu(mocl_device *dev) {
 }
 
 static mocl_status open_cuda(mocl_device *dev, int index) {
-    MOCL_TRY(mocl_cuda_open(dev->ctx, index, &dev->env, &dev->cuda));
+    MOCL_TRY(mocl_cuda_open(dev->ctx, index, &dev->exec, &dev->cuda));
     dev->k = dev->cuda->table;
     dev->index = index;
     snprintf(dev->name, sizeof dev->name, "cuda:%d", index);
@@ -64,7 +64,7 @@ static mocl_status open_cuda(mocl_device *dev, int index) {
 
 static void os_free(mocl_device *dev, void *p) {
     if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
-    else if (dev->cuda) dev->cuda->free(&dev->env, p);
+    else if (dev->cuda) dev->cuda->free(&dev->exec, p);
 }
 
 static void free_cached(mocl_device *dev) {
@@ -82,8 +82,8 @@ static void free_cached(mocl_device *dev) {
 static void close_device(mocl_device *dev) {
     free_cached(dev);
     if (dev->arena) munmap(dev->arena, dev->arena_size);
-    if (dev->cuda) dev->cuda->close(&dev->env);
-    else mk_env_close(&dev->env);
+    if (dev->cuda) dev->cuda->close(&dev->exec);
+    else mk_exec_close(&dev->exec);
     mocl_free(dev);
 }
 
@@ -131,7 +131,7 @@ void mocl_device_flush(mocl_device *dev) {
 
 static void *os_alloc(mocl_device *dev, size_t bytes) {
     if (dev->kind == MOCL_DEVICE_CPU) return aligned_alloc(ALIGNMENT, bytes);
-    if (dev->cuda) return dev->cuda->alloc(&dev->env, bytes);
+    if (dev->cuda) return dev->cuda->alloc(&dev->exec, bytes);
     if (dev->arena_size - dev->arena_used < bytes) return NULL;
     void *p = dev->arena + dev->arena_used;
     size_t page = 4096, first = dev->arena_used / page * page;
@@ -150,7 +150,7 @@ static size_t guard_bytes(const mocl_device *dev) {
 }
 
 static mocl_status faulted(mocl_device *dev, const char *name) {
-    const char *fault = dev->cuda->fault(&dev->env);
+    const char *fault = dev->cuda->fault(&dev->exec);
     return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s has failed and cannot be used any more in this process; first "
                                               "fault: %s", name, dev->name, fault ? fault : "unknown");
 }
@@ -160,7 +160,7 @@ static const char *free_text(mocl_device *dev, char buf[96]) {
     size_t free_now = 0, total = 0;
     buf[0] = '\0';
     if (dev->cuda) {
-        dev->cuda->memory(&dev->env, &free_now, &total);
+        dev->cuda->memory(&dev->exec, &free_now, &total);
         snprintf(buf, 96, ", free %zu of %zu", free_now, total);
     }
     return buf;
@@ -209,7 +209,7 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
     }
     return MOCL_OK;
 nomem:
-    if (dev->cuda && dev->cuda->fault(&dev->env)) return faulted(dev, "alloc");
+    if (dev->cuda && dev->cuda->fault(&dev->exec)) return faulted(dev, "alloc");
     return mocl_fail(ctx, MOCL_E_NOMEM,
                      "device %s is out of memory: wanted %zu bytes, live %zu, cached %zu%s%s; " MOCL_NOMEM_CURE
                      ", or release tensors earlier (tensor.scope)",
@@ -257,7 +257,7 @@ void mocl_device_leave(mocl_device *dev) {
 }
 
 mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, size_t bytes) {
-    if (dev->cuda) return mocl_kernel_end(dev, "upload", dev->cuda->upload(&dev->env, dst, src, bytes));
+    if (dev->cuda) return mocl_kernel_end(dev, "upload", dev->cuda->upload(&dev->exec, dst, src, bytes));
     mocl_device_enter(dev);
     if (bytes) memcpy(dst, src, bytes);
     mocl_device_leave(dev);
@@ -267,7 +267,7 @@ mocl_status mocl_device_upload(mocl_device *dev, void *dst, const void *src, siz
 mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, size_t bytes) {
     if (dev->cuda) {
         dev->waits++;
-        return mocl_kernel_end(dev, "download", dev->cuda->download(&dev->env, dst, src, bytes));
+        return mocl_kernel_end(dev, "download", dev->cuda->download(&dev->exec, dst, src, bytes));
     }
     return mocl_device_upload(dev, dst, src, bytes);
 }
@@ -278,7 +278,7 @@ mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code) {
     case MK_OK: return MOCL_OK;
     case MK_NOMEM:
         return mocl_fail(dev->ctx, MOCL_E_NOMEM, "%s: device %s is out of memory: wanted %zu bytes of scratch; " MOCL_NOMEM_CURE, name,
-                         dev->name, dev->env.refused);
+                         dev->name, dev->exec.refused);
     case MK_ABSENT:
         return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: device %s has no kernel for it; use device=cpu", name, dev->name);
     case MK_UNSUPPORTED:

@@ -19,7 +19,7 @@ typedef struct mocl_device {
     char name[16];          /* "cpu", "cuda:0" */
     int index;              /* cuda: which one */
     const mk_table *k;      /* the kernels */
-    mk_env env;             /* what each kernel call gets: threads, scratch */
+    mk_exec exec;             /* what each kernel call gets: threads, scratch */
     /* memory, in bytes */
     size_t live, peak, cached, limit; /* limit: live and cached together stay below it; 0 = none */
     struct mocl_block *bins[MOCL_DEVICE_BINS]; /* free blocks, one list per size class */
@@ -55,7 +55,7 @@ mocl_status mocl_device_download(mocl_device *dev, void *dst, const void *src, s
 
 /* Runs one kernel of the device: a status with words from the kernel's own code. */
 #define MOCL_KERNEL(dev, fn, ...) mocl_kernel_end((dev), #fn, \
-    (mocl_device_enter(dev), (dev)->k->fn ? (dev)->k->fn(&(dev)->env, __VA_ARGS__) : (int)MK_ABSENT))
+    (mocl_device_enter(dev), (dev)->k->fn ? (dev)->k->fn(&(dev)->exec, __VA_ARGS__) : (int)MK_ABSENT))
 mocl_status mocl_kernel_end(mocl_device *dev, const char *name, int code);
 
 #endif

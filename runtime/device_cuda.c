@@ -58,7 +58,7 @@ static const mk_cuda_api *load(char *why, size_t size) {
     memcpy(&get, &symbol, sizeof get); /* ISO C has no cast from void * to a function */
     const mk_cuda_api *api = symbol ? get() : NULL;
     if (!api || api->abi != MK_CUDA_ABI || api->table_bytes != sizeof(mk_table) ||
-        api->env_bytes != sizeof(mk_env)) {
+        api->exec_bytes != sizeof(mk_exec)) {
         snprintf(why, size, "%s is of another version of mocl: build it again with this one", path);
         return NULL;
     }
@@ -79,11 +79,11 @@ mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size
     return MOCL_OK;
 }
 
-mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_env *env, const mk_cuda_api **api) {
+mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_exec *exec, const mk_cuda_api **api) {
     char why[512] = "";
     *api = load(why, sizeof why);
-    env->blas = (mk_blas)ctx->blas;
-    int code = *api ? (*api)->open(env, index, why, sizeof why) : MK_FAULT;
+    exec->blas = (mk_blas)ctx->blas;
+    int code = *api ? (*api)->open(exec, index, why, sizeof why) : MK_FAULT;
     if (code == MK_NOMEM) return mocl_fail(ctx, MOCL_E_NOMEM, "device cuda:%d: no memory to open it", index);
     if (code) return mocl_fail(ctx, MOCL_E_DEVICE, "device 'cuda:%d' is not available: %s; use device=cpu", index, why);
     return MOCL_OK;

@@ -9,7 +9,7 @@
 ** used (MOCL_E_DEVICE; no message in the context). Creates no context on the device. */
 mocl_status mocl_cuda_describe(mocl_ctx *ctx, int index, char *text, size_t size);
 
-/* Opens cuda:`index`: *api receives the functions of the object and env what its kernels get. */
-mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_env *env, const mk_cuda_api **api);
+/* Opens cuda:`index`: *api receives the functions of the object and exec what its kernels run with. */
+mocl_status mocl_cuda_open(mocl_ctx *ctx, int index, mk_exec *exec, const mk_cuda_api **api);
 
 #endif

@@ -68,8 +68,7 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_
 ** freq is NULL they are theta^(-i/n), those of the plain embedding. */
 mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta);
 /* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32; from [B] i32 or NULL: of sequence s nobody needs what
-** the tokens in front of from[s] give; window > 0, with causal alone: keys that a token sees, itself among them; 0: all
-** before it */
+** the tokens in front of from[s] give; window > 0, with causal alone: keys that a token sees, itself among them; 0: all before it */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
                            mocl_tensor *offsets, mocl_tensor *from, double scale, bool causal, int64_t window);
 /* rows of each sequence added up or averaged: x [T, n] to [B, n] */

@@ -17,6 +17,17 @@ typedef struct mocl_weight {
 /* The numbers of t as a weight, which borrows them. Of a tensor that is no f32 or bf16 matrix it is one too, for mocl_linear
 ** to refuse. */
 mocl_weight mocl_weight_of(mocl_tensor *t);
+/* Parts for the numbers of a format, which are not set yet. */
+mocl_status mocl_weight_new(mocl_weight *out, mocl_device *dev, mk_format format, int64_t rows, int64_t columns);
+/* "f32", "bf16", "int8" */
+const char *mocl_format_name(mk_format format);
+bool mocl_format_parse(mk_format *out, const char *name);
+/* what part i is called behind the name of the layer (".weight"), or NULL where there is none */
+const char *mocl_weight_part_name(const mocl_weight *w, int i);
+/* The weight becomes the numbers of t [rows, columns], of any floating type, rounded as its format has it. */
+mocl_status mocl_weight_set(mocl_weight *w, mocl_tensor *t);
+/* *out [rows, columns] in dtype: the numbers that it stands for; without history */
+mocl_status mocl_weight_numbers(mocl_tensor **out, const mocl_weight *w, mk_dtype dtype);
 void mocl_weight_free(mocl_weight *w);
 /* whether the numbers are f32 or bf16, one tensor [rows, columns] that can be trained */
 static inline bool mocl_weight_is_plain(const mocl_weight *w) {

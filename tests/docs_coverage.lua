@@ -149,6 +149,7 @@ M.classes = {
   ["mocl.tensor.scope"] = "memory",
   ["mocl.tokenizer"] = "tokenizer",
   ["mocl.tokenizer.stream"] = "tokenizer",
+  ["mocl.rows"] = "transformer",
   ["mocl.session"] = "session",
   ["mocl.rows"] = "transformer",
   ["mocl.transformer"] = { "transformer", "lora", "session" },

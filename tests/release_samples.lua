@@ -157,12 +157,16 @@ local M = "mocl.transformer:"
 local config = { vocab_size = 11, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 8 }
 S.config = config
 each(M .. "config " .. M .. "device " .. M .. "dtype " .. M .. "hash " .. M .. "head " .. M .. "lora " .. M .. "named_parameters "
-  .. M .. "drop_lora " .. M .. "merge_lora " .. M .. "adapters " .. M .. "active_adapter", function(w)
+  .. M .. "drop_lora " .. M .. "merge_lora " .. M .. "adapters " .. M .. "active_adapter "
+  .. M .. "quantization " .. M .. "dequantize", function(w)
   return { w.model(true) }
 end)
 each(M .. "set_adapter " .. M .. "delete_adapter", function(w)
   return { w.model(true), "default" }
 end)
+S[M .. "set_weight"] = function(w)
+  return { w.model(), "model.layers.0.mlp.up_proj", w.t { 8, 8 } }
+end
 S[M .. "add_adapter"] = function(w)
   return { w.model(true), "other", { r = 2, key = 1 } }
 end

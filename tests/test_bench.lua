@@ -48,15 +48,32 @@ T.test("one case by its name", function()
   T.eq(rows, 1, out)
 end)
 
+T.test("another checkout by turns: here this one beside itself", function()
+  local dir = T.tmpdir()
+  assert(require "mocl.fs".mkdir(dir .. "/tests"))
+  local _, _, status = child.shell(('ln -s "$PWD/tests/bench" %s/tests/bench && ln -s "$(realpath "$MOCL")" %s/mocl'):format(dir, dir))
+  T.eq(status, 0)
+  local out, err
+  out, err, status = bench { "only=moc", "threads=1", "clock=cpu", "against=" .. dir }
+  T.eq(status, 0, err)
+  T.ok(out:find("| the other checkout |", 1, true) and out:find("\n| whole MOC iteration | [^|]+ | [^|]+ | [^|]+ |  |\n"), out)
+end)
+
 T.test("a wrong argument", function()
   local out, err, status = bench { "round=3" }
   T.eq(out, "")
   T.eq(status, 2)
-  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, json=, page=)", 1, true), err)
+  T.ok(err:find("bench: unknown argument 'round=3' (rounds=, seconds=, threads=, only=, tiny=, against=, clock=, json=, page=)", 1, true), err)
   out, err, status = bench { "threads=0" }
   T.eq(out, "")
   T.eq(status, 2)
   T.eq(err, "bench: threads= is a number from 1, got '0'\n")
+  out, err, status = bench { "against=/nowhere" }
+  T.eq({ out, status }, { "", 2 })
+  T.eq(err, "bench: against=/nowhere: there is no program mocl there; build that checkout first\n")
+  out, err, status = bench { "clock=cpu" }
+  T.eq({ out, status }, { "", 2 })
+  T.eq(err, "bench: clock=cpu: clock=cpu it is, with against= and threads=1\n")
 end)
 
 T.test("the table goes between the marks of a page", function()

@@ -419,6 +419,12 @@ T.test("a saved optimiser goes on as if it had not stopped, to the bit", functio
   T.ok(not pcall(T.eq, bytes(half), bytes(whole)))
 end)
 
+T.test("an actor needs a model with an adapter", function()
+  T.raises("lm_actor.new: the policy's model has no adapter; call model:add_lora first", lm_actor.new,
+    { policy = { model = small.model() }, heads = value_heads.new(1, 12, { key = 1 }) })
+  T.raises("lm_actor.new: option 'heads' is missing", lm_actor.new, { policy = { model = small.model() } })
+end)
+
 T.test("an optimiser file of other parameters, or none", function()
   local path = T.tmpdir() .. "/o.safetensors"
   local function of(...)

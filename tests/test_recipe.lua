@@ -498,6 +498,23 @@ T.test("--help and --print-config", function()
   T.eq({ assert(config.load(path)).ppo.lr, assert(config.load(path)).moc.iterations }, { 1e-3, 3 })
 end)
 
+T.test("a copy of the recipe is what its help and its run directory name", function()
+  local mine, dir = T.tmpdir() .. "/mine.lua", T.tmpdir() .. "/run"
+  assert(fs.write(mine, assert(fs.read "recipes/moc_hh.lua")))
+  local out, err, status = child.mocl { mine, "--help" }
+  T.eq({ err, status }, { "", 0 })
+  T.ok(out:find("usage: mocl " .. mine .. " [key=value", 1, true), out)
+  out, err, status = child.mocl { mine, "preset=smoke", "quiet=true", "out=" .. dir }
+  T.eq(status, 0, out .. err)
+  T.eq(assert(fs.read(dir .. "/cmdline.txt")), ("mocl %s preset=smoke quiet=true out=%s\n"):format(mine, dir))
+  -- a method of one's own without a loss
+  local text = assert(fs.read(mine))
+  local first, last = text:find("local m = t:update(batch, function(e)", 1, true), text:find("  return log:summary()", 1, true)
+  assert(fs.write(mine, text:sub(1, first - 1) .. "end\n" .. text:sub(last)))
+  out, err, status = child.mocl { mine, "preset=smoke", "quiet=true", "out=" .. T.tmpdir() .. "/run", "from=" .. dir }
+  T.ok(status == 1 and err:find("moc: iteration 1 ended without t:update(batch, loss): a method needs a loss", 1, true), out .. err)
+end)
+
 T.test("a preference that does not sum to 1", function()
   T.raises("preference {0.3, 0.6} sums to 0.9, not 1", preference.check, { .3, .6 })
   T.raises("preference {%-0.1, 1.1} has a negative weight", preference.check, { -.1, 1.1 })

@@ -113,6 +113,35 @@ for _, spec in ipairs(SPECS) do
   end)
 end
 
+for _, device in ipairs(T.devices) do
+  T.test("gradients through a window are the cpu's, and what is outside it gets none, on " .. device, function()
+    local n, grads = 70, {} -- more than a block of keys
+    for i, where in ipairs { "cpu", device } do
+      local x = {}
+      for k = 1, 3 do
+        x[k] = tensor.randn({ n, k == 1 and 4 or 2, 8 }, { key = 9, stream = k }):to(where):requires_grad_()
+      end
+      local y = nn.attention(x[1], x[2], x[3], { 0, n }, { window = 5 })
+      y:narrow(1, 60, 2):square():sum():backward()
+      grads[i] = { small.flat(x[1].grad), small.flat(x[2].grad), small.flat(x[3].grad), small.flat(y) }
+      local seen = x[3].grad:square():sum(3):sum(2):totable()
+      for t = 1, n do
+        T.eq(seen[t] ~= 0, t >= 56 and t <= 61, t)
+      end
+    end
+    for k = 1, 4 do
+      T.near(grads[2][k], grads[1][k], is_double and 1e-9 or 1e-5, k)
+    end
+  end)
+end
+
+T.test("a window that cannot be", function()
+  local q = tensor.ones { 3, 1, 2 }
+  for _, o in ipairs { { window = -1 }, { window = 2, causal = false } } do
+    T.raises("attention: window = .* must be 0 %(none%) or more, and stands with causal = true alone", nn.attention, q, q, q, { 0, 3 }, o)
+  end
+end)
+
 T.test("an encoder looks both ways", function()
   local config = { norm = "layer", norm_place = "post", embedding_norm = true, positions = "learned", causal = false, head = "none",
     mlp = "plain", hidden_act = "gelu", biases = BUT_GATE, type_vocab_size = 2 }
@@ -165,7 +194,10 @@ T.test("what contradicts itself is refused in words", function()
   plain:add_lora { r = 2 } -- on what there is
   T.eq(#transformer.parameters(plain, true), 2 * 2 * 6)
   T.raises("save: the model has an adapter", transformer.save_gguf, small.adapter(new {}), T.tmpdir() .. "/m.gguf")
-  T.raises("save: hidden_act is not what a Llama has, and GGUF files of other families are not written", transformer.save_gguf, plain,
-    T.tmpdir() .. "/m.gguf")
+  plain:drop_lora()
+  T.fails("m.gguf: no architecture of llama.cpp's that mocl writes has this specification", transformer.save_gguf, plain, T.tmpdir() .. "/m.gguf")
+  for _, config in ipairs { { attention_windows = { 3, 0 } }, { mlp = "plain", hidden_act = "gelu" }, { rope_factor = 2 } } do
+    T.fails("no architecture of llama.cpp's that mocl writes has this specification", transformer.save_gguf, new(config), T.tmpdir() .. "/m.gguf")
+  end
   T.raises("transformer.save: no family of Hugging Face's is known", transformer.save, plain, T.tmpdir() .. "/m")
 end)

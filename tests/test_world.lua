@@ -566,7 +566,7 @@ end)
 
 T.test("trainer: inner products of gradients are those of the softmax by hand", function()
   -- one layer without a hidden one: logits = W [one-hot state, p] + bias, so that d log pi(a) / d logit_k = 1[k = a] - pi_k
-  local agent = Agent.new { env = world.new(line()), hidden = {}, key = 3, critic = false }
+  local agent = Agent.new { world = world.new(line()), hidden = {}, key = 3, critic = false }
   local t = new_trainer(agent, { baseline = "group", episodes = 4 })
   inside(t, 1, function()
     local P = { { 0.3, 0.7 }, { 0.8, 0.2 } }

@@ -144,7 +144,7 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int caus
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
-int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
                      int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
     if (type != MK_F32) return MK_UNSUPPORTED;
@@ -167,7 +167,7 @@ int mk_cpu_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *off
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
 
-int mk_cpu_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
+int mk_cpu_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
                      const int32_t *pos, int64_t slab, const void *k, const void *v,
                      void *kcache, void *vcache) {
     if (type != MK_F32) return MK_UNSUPPORTED;
@@ -227,7 +227,7 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out) {
     if (type != MK_F32) return MK_UNSUPPORTED;
@@ -350,7 +350,7 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_attention_bwd(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
+int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
                          int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {

@@ -1,6 +1,6 @@
 /* blas.c - matmul, by OpenBLAS where that is faster than gemm.c; loaded when first needed.
 **
-** C is cut into tiles by shape alone, and the threads of mk_env take tiles, each one call of a library
+** C is cut into tiles by shape alone, and the threads of mk_exec take tiles, each one call of a library
 ** that runs one thread: so the number of threads does not change the result. Inside a tile a row's
 ** bits depend on its place, which is why gemm.c, not this, computes what rollout and training share.
 **
@@ -162,7 +162,7 @@ static void tile_piece(void *arg, int64_t at) {
 /* n in `pieces` parts of about equal size, in whole cache lines */
 static int64_t part(int64_t n, int64_t pieces) { return mk_ceil_div(mk_ceil_div(n, pieces), 16) * 16; }
 
-int mk_cpu_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
+int mk_cpu_matmul(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,
                   int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b,
                   mk_real *c, int64_t ldc, int64_t step_c, int64_t batch) {
     if (!is_large(m, n, k) || mk_max(mk_max(k, lda), mk_max(ldb, ldc)) > INT_MAX || !usable(e->blas))

@@ -27,7 +27,7 @@ static inline int64_t mk_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b
 /* Runs fn(arg, first, last) over [0, n) in blocks of equal size that last about MK_GRAIN_NS each when
 ** one item costs `ns` nanoseconds; everything in one call when it is less than two such blocks. */
 typedef void (*mk_range)(void *arg, int64_t first, int64_t last);
-void mk_for(mk_env *e, int64_t n, double ns, mk_range fn, void *arg);
+void mk_for(mk_exec *e, int64_t n, double ns, mk_range fn, void *arg);
 
 /* How many items one block of mk_for holds. */
 int64_t mk_block(int64_t n, double ns);

@@ -55,7 +55,7 @@ static void fill_range(void *arg, int64_t first, int64_t last) {
 
 static void store_item(mk_dtype dtype, double v, void *x);
 
-int mk_cpu_fill(mk_env *e, mk_dtype dtype, int64_t n, void *x, double v) {
+int mk_cpu_fill(mk_exec *e, mk_dtype dtype, int64_t n, void *x, double v) {
     struct fill_job j = {x, {0}, mk_dtype_bytes(dtype)};
     if (n <= 0) return MK_OK;
     store_item(dtype, v, j.item);
@@ -120,7 +120,7 @@ static void transpose_range(void *arg, int64_t first, int64_t last) {
                                j->dst_stride[0] / size);
 }
 
-int mk_cpu_copy(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
+int mk_cpu_copy(mk_exec *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
                 const int64_t *src_stride, void *dst, const int64_t *dst_stride) {
     struct copy_job j = {.size = mk_dtype_bytes(dtype), .src = src, .dst = dst};
     int64_t size = (int64_t)j.size, lines = 1;
@@ -230,7 +230,7 @@ static void cast_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_cast(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
+int mk_cpu_cast(mk_exec *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
     struct cast_job j = {from, to, src, dst};
     if (n > 0 && from == to)
         memmove(dst, src, (size_t)n * mk_dtype_bytes(from));
@@ -270,14 +270,14 @@ static void unary_bwd_range(void *arg, int64_t first, int64_t last) {
                          j->out + first, j->p, j->q);
 }
 
-int mk_cpu_unary(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p,
+int mk_cpu_unary(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p,
                  double q) {
     struct unary_job j = {op, x, NULL, NULL, y, (mk_real)p, (mk_real)q};
     mk_for(e, n, unary_ns(op), unary_range, &j);
     return MK_OK;
 }
 
-int mk_cpu_unary_bwd(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
+int mk_cpu_unary_bwd(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y,
                      const mk_real *dy, mk_real *dx, double p, double q) {
     struct unary_job j = {op, x, y, dy, dx, (mk_real)p, (mk_real)q};
     mk_for(e, n, unary_ns(op) + 0.2, unary_bwd_range, &j);
@@ -318,7 +318,7 @@ static void binary_flat(void *arg, int64_t first, int64_t last) {
                       j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
 }
 
-int mk_cpu_binary(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+int mk_cpu_binary(mk_exec *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
                   const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct binary_job j = {.op = op, .a = a, .b = b, .y = y};
@@ -363,7 +363,7 @@ static void where_range(void *arg, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; i++) j->y[i] = j->c[i] != 0 ? j->a[i] : j->b[i];
 }
 
-int mk_cpu_where(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b,
+int mk_cpu_where(mk_exec *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b,
                  mk_real *y) {
     struct where_job j = {c, a, b, y, 0};
     mk_for(e, n, 0.6, where_range, &j);
@@ -375,7 +375,7 @@ static void axpy_range(void *arg, int64_t first, int64_t last) {
     mk_simd()->axpy(last - first, j->alpha, j->a + first, j->y + first);
 }
 
-int mk_cpu_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
+int mk_cpu_axpy(mk_exec *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
     struct where_job j = {NULL, x, NULL, y, (mk_real)alpha};
     mk_for(e, n, 0.25, axpy_range, &j);
     return MK_OK;

@@ -27,6 +27,7 @@
 #define NARROW_LD 256      /* up to here rows of A^T and panels of B are read where they lie */
 #define NARROW_ROWS 8      /* up to here any B is read where it lies if its rows are contiguous */
 #define DEEP_BYTES_MAX ((size_t)256 << 20)
+#define READ_ROWS 16       /* rows of a quantised B^T that are read at a time */
 #define NS_PER_MAC 0.02    /* about: for sharing out work, not for results */
 #define NS_PER_PACK 0.15
 
@@ -40,6 +41,7 @@ struct gemm_job {
     int64_t panel, panels, block_rows; /* block_rows: rows of a block (tall), of a part (wide) */
     int64_t parts, groups, strip_rows; /* wide: parts of the rows, groups of the panels, rows that pass by all panels at a time */
     const mk_real *a, *b;
+    const mk_weight *w; /* a quantised B in place of b, which is read only when it is packed; or NULL */
     mk_real *c;
     mk_real *pack; /* all of B (tall, NULL where it lies well), or sums of each block of k (deep) */
 };
@@ -77,10 +79,30 @@ static void sweep_block(const struct gemm_job *g, int64_t m, int64_t j, int64_t 
              k0 > 0 ? &mk_add : g->direct ? g->blend : NULL);
 }
 
+/* the same of a quantised B: rows of B^T are made numbers of a few at a time */
+static void pack_quantized(const struct gemm_job *g, int64_t j, int64_t k0, mk_real *dst) {
+    _Alignas(64) mk_real rows[READ_ROWS * KC];
+    const struct mk_quantized *f = &g->s->format[g->w->format];
+    int64_t kc = mk_min(KC, g->k - k0), n = panel_columns(g, j), width = panel_width(g, j), at = j * g->panel;
+    for (int64_t p = 0; !g->tb && p < kc; p++) {
+        f->read(g->w, k0 + p, at, n, dst + p * width);
+        for (int64_t i = n; i < width; i++) dst[p * width + i] = 0;
+    }
+    for (int64_t i = 0; g->tb && i < width; i += READ_ROWS) {
+        int64_t some = mk_max(0, mk_min(READ_ROWS, n - i));
+        for (int64_t r = 0; r < some; r++) f->read(g->w, at + i + r, k0, kc, rows + r * kc);
+        g->s->pack_transposed(kc, some, mk_min(READ_ROWS, width - i), rows, kc, dst + i, width);
+    }
+}
+
 /* dst[p width + i], p < kc: panel j of block k0 */
 static void pack_panel(const struct gemm_job *g, const mk_real *b, int64_t j, int64_t k0,
                        mk_real *dst) {
     int64_t kc = mk_min(KC, g->k - k0), n = panel_columns(g, j), width = panel_width(g, j);
+    if (g->w) {
+        pack_quantized(g, j, k0, dst);
+        return;
+    }
     if (g->tb) {
         g->s->pack_transposed(kc, n, width, b + j * g->panel * g->ldb + k0, g->ldb, dst, width);
         return;
@@ -108,7 +130,7 @@ static void wide_block(const struct gemm_job *g, int64_t m, int64_t first, int64
                        const mk_real *b, mk_real *c, int64_t ldc) {
     _Alignas(64) mk_real packed[PACKED]; /* the panels, one after the other */
     int64_t rs = g->ta ? 1 : g->lda, cs = g->ta ? g->lda : 1, size = mk_min(KC, g->k - k0) * g->panel;
-    int in_place = !g->tb && (g->m <= NARROW_ROWS || g->ldb <= NARROW_LD) &&
+    int in_place = !g->tb && !g->w && (g->m <= NARROW_ROWS || g->ldb <= NARROW_LD) &&
                    panel_width(g, last - 1) == panel_columns(g, last - 1);
     for (int64_t j = first; !in_place && j < last; j++) pack_panel(g, b, j, k0, packed + (j - first) * size);
     for (int64_t i = 0; i < m; i += g->strip_rows) {
@@ -151,7 +173,7 @@ static void wide_range(void *arg, int64_t first, int64_t last) {
     for (int64_t at = first; at < last; at++) wide_piece(arg, at);
 }
 
-static int wide(mk_env *e, struct gemm_job *g, int64_t batch) {
+static int wide(mk_exec *e, struct gemm_job *g, int64_t batch) {
     double ns = (double)(batch * g->n) * (double)g->k * (NS_PER_PACK + NS_PER_MAC * (double)g->m);
     int64_t most = mk_max(1, (int64_t)(ns / MK_GRAIN_NS)), pieces = mk_threads(e) > 1 ? PIECES * mk_threads(e) : 1;
     g->parts = 1;
@@ -214,8 +236,8 @@ static void tall_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-static int tall(mk_env *e, struct gemm_job *g, int64_t batch) {
-    int in_place = !g->tb && g->ldb <= NARROW_LD && g->n % g->s->lanes == 0;
+static int tall(mk_exec *e, struct gemm_job *g, int64_t batch) {
+    int in_place = !g->tb && !g->w && g->ldb <= NARROW_LD && g->n % g->s->lanes == 0;
     if (!in_place) {
         g->pack = mk_scratch(e, (size_t)(g->panels * g->panel * g->k) * sizeof(mk_real));
         if (!g->pack) return MK_NOMEM;
@@ -246,7 +268,7 @@ static void deep_range(void *arg, int64_t first, int64_t last) {
         for (int64_t j = 0; j < g->panels; j++) {
             int64_t ldb = panel_width(g, j);
             const mk_real *b = packed;
-            if (!g->tb && g->ldb <= NARROW_LD && ldb == panel_columns(g, j)) {
+            if (!g->tb && !g->w && g->ldb <= NARROW_LD && ldb == panel_columns(g, j)) {
                 b = g->b + k0 * g->ldb + j * g->panel;
                 ldb = g->ldb;
             } else {
@@ -271,7 +293,7 @@ static void deep_sum(void *arg, int64_t first, int64_t last) {
     finish(g, last - first, g->n, g->pack + at, g->n, g->c + first * g->ldc);
 }
 
-static int deep(mk_env *e, struct gemm_job *g) {
+static int deep(mk_exec *e, struct gemm_job *g) {
     int64_t blocks = mk_ceil_div(g->k, KC);
     g->pack = mk_scratch(e, (size_t)(blocks * g->m * g->n) * sizeof(mk_real));
     if (!g->pack) return MK_NOMEM;
@@ -282,17 +304,16 @@ static int deep(mk_env *e, struct gemm_job *g) {
 
 /* ---- the kernel --------------------------------------------------------------------------------- */
 
-int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
-                const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
-                int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
-                int64_t batch) {
+static int run(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a, int64_t lda,
+               int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, const mk_weight *w, double beta, mk_real *c,
+               int64_t ldc, int64_t step_c, int64_t batch) {
     const struct mk_simd *s = mk_simd();
     struct gemm_job g = {
         .s = s, .ta = ta, .tb = tb, .scale = {(mk_real)alpha, (mk_real)beta},
         .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
         .panel = mk_panel(s, MK_FEW_ROWS + 1),
         .step_a = step_a, .step_b = step_b, .step_c = step_c,
-        .a = a, .b = b, .c = c,
+        .a = a, .b = b, .w = w, .c = c,
     };
     g.blend = alpha == 1 && beta == 0 ? NULL : &g.scale;
     g.direct = !g.blend || k <= KC;
@@ -315,4 +336,19 @@ int mk_cpu_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     }
     if (!ta || m <= WIDE_ROWS || (m <= WIDE_ROWS_MAX && g.panels * batch >= 8)) return wide(e, &g, batch);
     return tall(e, &g, batch);
+}
+
+int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+                const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
+                int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
+                int64_t batch) {
+    return run(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, NULL, beta, c, ldc, step_c, batch);
+}
+
+int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+                       const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
+    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
+    int plain = w->format == MK_FORMAT_F32;
+    if (a_type != MK_F32 || c_type != MK_F32 || (!plain && !mk_simd()->format[w->format].read)) return MK_UNSUPPORTED;
+    return run(e, ta, tw, m, n, k, alpha, a, lda, 0, plain ? w->part[0] : NULL, w->columns, 0, plain ? NULL : w, beta, c, ldc, 0, 1);
 }

@@ -33,7 +33,7 @@ static void logprob_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+int mk_cpu_logprob(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,
                          .target = target, .logp = logp, .entropy = entropy, .lse = lse};
@@ -48,7 +48,7 @@ static void kl_range(void *arg, int64_t first, int64_t last) {
         j->kl[r] = simd->kl(j->V, j->logits + r * j->V, j->ref + r * j->V, j->inv_temp, j->lse_in[r], j->ref_lse[r]);
 }
 
-int mk_cpu_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+int mk_cpu_kl(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
               double inv_temp, const mk_real *lse, const mk_real *ref_lse, mk_real *kl) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .ref = ref_logits, .inv_temp = (mk_real)inv_temp,
                          .lse_in = lse, .ref_lse = ref_lse, .kl = kl};
@@ -79,7 +79,7 @@ static void logprob_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+int mk_cpu_logprob_bwd(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
                        double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
                        const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
                        const mk_real *dkl, mk_real *dlogits) {
@@ -180,7 +180,7 @@ static void sample_piece(void *arg, int64_t i) {
         j->token[r] = draw(j, r, p, heap, sum);
 }
 
-int mk_cpu_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
+int mk_cpu_sample(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                   int64_t top_k, double top_p, uint64_t key, uint32_t step, const int32_t *row_id,
                   int32_t *token) {
     struct head_job j = {.rows = rows, .V = V, .logits = logits, .inv_temp = (mk_real)inv_temp,

@@ -7,7 +7,7 @@
 
 /* Parts of each parameter for work of about ns nanoseconds: a thread has the same part of all of them, which is the one
 ** whose gradient it most often has computed itself. */
-static int64_t parts_for(const mk_env *e, double ns) {
+static int64_t parts_for(const mk_exec *e, double ns) {
     return ns < 2 * MK_GRAIN_NS ? 1 : mk_min((int64_t)(ns / MK_GRAIN_NS), 2 * mk_threads(e));
 }
 /* Where part i of n elements begins: parts of whole vectors */
@@ -28,7 +28,7 @@ static void adamw_piece(void *arg, int64_t i) {
     }
 }
 
-int mk_cpu_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1,
+int mk_cpu_adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1,
                  double beta2, double eps, double wd, int64_t step, double grad_scale) {
     double bc1 = 1 - pow(beta1, (double)step), bc2 = 1 - pow(beta2, (double)step);
     struct adamw_job j = {
@@ -66,7 +66,7 @@ static void sgd_range(void *arg, int64_t first, int64_t last) {
 }
 
 /* buf may be NULL when there is no momentum */
-int mk_cpu_sgd(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
+int mk_cpu_sgd(mk_exec *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr,
                double momentum, double wd, int first, double grad_scale) {
     struct sgd_job j = {p, buf, g, (mk_real)lr, (mk_real)momentum, (mk_real)wd, (mk_real)grad_scale,
                         first};
@@ -96,7 +96,7 @@ static void sumsq_piece(void *arg, int64_t i) {
     }
 }
 
-int mk_cpu_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
+int mk_cpu_sumsq(mk_exec *e, int64_t count, const mk_parameter *list, double *out) {
     int64_t blocks = 0;
     for (int64_t i = 0; i < count; i++) blocks += blocks_of(&list[i]);
     struct sumsq_job j = {count, parts_for(e, 0.15 * MK_SUM_BLOCK * (double)blocks), list,

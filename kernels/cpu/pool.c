@@ -196,7 +196,7 @@ static void pool_free(struct mk_pool *p) {
     free(p);
 }
 
-void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg) {
+void mk_parallel(mk_exec *e, int64_t n, mk_piece fn, void *arg) {
     struct mk_pool *p = e->pool;
     if (n <= 1 || !p || (in_child(p) && start_in_child(p)) || atomic_exchange(&p->busy, 1)) {
         for (int64_t i = 0; i < n; i++) fn(arg, i);
@@ -207,7 +207,7 @@ void mk_parallel(mk_env *e, int64_t n, mk_piece fn, void *arg) {
     atomic_store(&p->busy, 0);
 }
 
-int mk_env_open(mk_env *e, int n_threads) {
+int mk_exec_open(mk_exec *e, int n_threads) {
     memset(e, 0, sizeof *e);
     if (n_threads <= 1) return MK_OK;
     size_t bytes = sizeof(struct mk_pool) + (size_t)n_threads * sizeof(struct share);
@@ -238,15 +238,15 @@ int mk_env_open(mk_env *e, int n_threads) {
     return MK_OK;
 }
 
-void mk_env_close(mk_env *e) {
+void mk_exec_close(mk_exec *e) {
     if (e->pool) pool_free(e->pool);
     free(e->scratch);
     memset(e, 0, sizeof *e);
 }
 
-int mk_threads(const mk_env *e) { return e->pool ? e->pool->threads : 1; }
+int mk_threads(const mk_exec *e) { return e->pool ? e->pool->threads : 1; }
 
-void *mk_scratch(mk_env *e, size_t bytes) {
+void *mk_scratch(mk_exec *e, size_t bytes) {
     e->refused = bytes;
     if (bytes > e->scratch_bytes || !e->scratch) {
         if (bytes > SIZE_MAX / 2) return NULL;
@@ -283,7 +283,7 @@ int64_t mk_block(int64_t n, double ns) {
     return mk_ceil_div(n, blocks);
 }
 
-void mk_for(mk_env *e, int64_t n, double ns, mk_range fn, void *arg) {
+void mk_for(mk_exec *e, int64_t n, double ns, mk_range fn, void *arg) {
     struct range_job j = {fn, arg, n, mk_block(n, ns)};
     mk_parallel(e, mk_ceil_div(n, j.block), range_piece, &j);
 }

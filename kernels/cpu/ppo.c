@@ -26,7 +26,7 @@ static void gae_range(void *arg, int64_t first, int64_t last) {
         }
 }
 
-int mk_cpu_gae(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
+int mk_cpu_gae(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
                const mk_real *values, double gamma, double lambda, mk_real *adv,
                mk_real *returns) {
     struct gae_job j = {offsets, n, rewards, values, gamma, lambda, adv, returns};
@@ -56,7 +56,7 @@ static void clip_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_ppo_clip(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
+int mk_cpu_ppo_clip(mk_exec *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
                     const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio,
                     mk_real *clipped) {
     struct clip_job j = {(mk_real)(1 - cliprange), (mk_real)(1 + cliprange), logp, old, adv,

@@ -35,7 +35,7 @@ static void uniform_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_rand_uniform(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double lo, double hi,
+int mk_cpu_rand_uniform(mk_exec *e, int64_t n, uint64_t key, uint64_t stream, double lo, double hi,
                         mk_real *x) {
     struct random_job j = {key, stream, lo, hi, NULL, x, n};
     mk_for(e, mk_ceil_div(n, 4), 20, uniform_range, &j);
@@ -58,7 +58,7 @@ static void normal_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_rand_normal(mk_env *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
+int mk_cpu_rand_normal(mk_exec *e, int64_t n, uint64_t key, uint64_t stream, double mean, double std,
                        mk_real *x) {
     struct random_job j = {key, stream, mean, std, NULL, x, n};
     mk_for(e, mk_ceil_div(n, 4), 150, normal_range, &j);
@@ -74,7 +74,7 @@ static void dropout_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_dropout(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
+int mk_cpu_dropout(mk_exec *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
                    void *y) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct random_job j = {key, stream, p, p < 1 ? 1 / (1 - p) : 0, x, y, n};

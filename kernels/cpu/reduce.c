@@ -30,7 +30,7 @@ static void sum_blocks(void *arg, int64_t first, int64_t last) {
 }
 
 /* inner = 1, long lines: blocks of fixed length, added in order */
-static int sum_lines(mk_env *e, struct reduce_job *j) {
+static int sum_lines(mk_exec *e, struct reduce_job *j) {
     int64_t per_line = mk_ceil_div(j->n, MK_SUM_BLOCK);
     j->part = mk_scratch(e, (size_t)(j->outer * per_line) * sizeof(double));
     if (!j->part) return MK_NOMEM;
@@ -59,7 +59,7 @@ static void column_blocks(void *arg, int64_t first, int64_t last) {
 }
 
 /* inner > 1: blocks of SUM_ROWS rows, added in order */
-static int sum_columns(mk_env *e, struct reduce_job *j) {
+static int sum_columns(mk_exec *e, struct reduce_job *j) {
     int64_t per_outer = mk_ceil_div(j->n, SUM_ROWS);
     j->part = mk_scratch(e, (size_t)(j->outer * per_outer * j->inner) * sizeof(double));
     if (!j->part) return MK_NOMEM;
@@ -109,7 +109,7 @@ static void reduce_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_reduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+int mk_cpu_reduce(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
                   const mk_real *x, mk_real *y) {
     struct reduce_job j = {.op = op, .outer = outer, .n = n, .inner = inner, .x = x, .y = y};
     if (outer <= 0 || inner <= 0) return MK_OK;
@@ -134,7 +134,7 @@ static void argreduce_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_argreduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
+int mk_cpu_argreduce(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner,
                      const mk_real *x, int32_t *y) {
     struct reduce_job j = {.op = op, .outer = outer, .n = n, .inner = inner, .x = x, .index = y};
     mk_for(e, outer * inner, 1.0 * (double)n + 10, argreduce_range, &j);
@@ -153,7 +153,7 @@ static void cumsum_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_cumsum(mk_env *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
+int mk_cpu_cumsum(mk_exec *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x,
                   mk_real *y) {
     struct reduce_job j = {.outer = outer, .n = n, .inner = inner, .x = x, .y = y};
     mk_for(e, outer * inner, 2.0 * (double)n + 10, cumsum_range, &j);

@@ -25,7 +25,7 @@ static void softmax_range(void *arg, int64_t first, int64_t last) {
         simd->softmax(j->n, j->x + r * j->n, j->out + r * j->n, j->flag);
 }
 
-int mk_cpu_softmax(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y) {
+int mk_cpu_softmax(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .out = y, .flag = log};
     if (n > 0) mk_for(e, rows, 1.0 * (double)n + 20, softmax_range, &j);
     return MK_OK;
@@ -38,7 +38,7 @@ static void softmax_bwd_range(void *arg, int64_t first, int64_t last) {
         simd->softmax_bwd(j->n, j->y + r * j->n, j->dy + r * j->n, j->out + r * j->n, j->flag);
 }
 
-int mk_cpu_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y,
+int mk_cpu_softmax_bwd(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *y,
                        const mk_real *dy, mk_real *dx) {
     struct rows_job j = {.rows = rows, .n = n, .y = y, .dy = dy, .out = dx, .flag = log};
     if (n > 0) mk_for(e, rows, 0.6 * (double)n + 20, softmax_bwd_range, &j);
@@ -54,7 +54,7 @@ static void rmsnorm_range(void *arg, int64_t first, int64_t last) {
         j->rstd[r] = simd->rmsnorm(j->n, j->x + r * j->n, j->w, j->eps, j->out + r * j->n);
 }
 
-int mk_cpu_rmsnorm(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+int mk_cpu_rmsnorm(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                    double eps, mk_dtype y_type, void *y, mk_real *rstd) {
     if (type != MK_F32 || y_type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .out = y, .rstd = rstd, .eps = eps};
@@ -70,7 +70,7 @@ static void layernorm_range(void *arg, int64_t first, int64_t last) {
                                      j->mean + r);
 }
 
-int mk_cpu_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+int mk_cpu_layernorm(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                      const mk_real *b, double eps, mk_real *y, mk_real *mean, mk_real *rstd) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .b = b, .out = y, .mean = mean,
                          .rstd = rstd, .eps = eps};
@@ -98,7 +98,7 @@ static void norm_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-static int norm_bwd(mk_env *e, struct rows_job *j, mk_real *dw, mk_real *db) {
+static int norm_bwd(mk_exec *e, struct rows_job *j, mk_real *dw, mk_real *db) {
     int64_t items = mk_ceil_div(j->rows, WEIGHT_ROWS), n = j->n;
     if (j->rows <= 0 || n <= 0) return MK_OK;
     if (dw || db) {
@@ -117,14 +117,14 @@ static int norm_bwd(mk_env *e, struct rows_job *j, mk_real *dw, mk_real *db) {
     return MK_OK;
 }
 
-int mk_cpu_rmsnorm_bwd(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+int mk_cpu_rmsnorm_bwd(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx, .rstd_in = rstd};
     return norm_bwd(e, &j, dw, NULL);
 }
 
-int mk_cpu_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
+int mk_cpu_layernorm_bwd(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w,
                          const mk_real *mean, const mk_real *rstd, const mk_real *dy, mk_real *dx,
                          mk_real *dw, mk_real *db) {
     struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx,
@@ -141,7 +141,7 @@ static void gather_range(void *arg, int64_t first, int64_t last) {
         memcpy(j->out + i * j->n, j->x + (int64_t)j->idx[i] * j->n, bytes);
 }
 
-int mk_cpu_gather_rows(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
+int mk_cpu_gather_rows(mk_exec *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
                        void *dst) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct rows_job j = {.n = d, .x = src, .idx = idx, .out = dst};
@@ -171,7 +171,7 @@ static void scatter_piece(void *arg, int64_t i) {
     scatter_range(s->job, s->n_dst * i / s->parts, s->n_dst * (i + 1) / s->parts);
 }
 
-int mk_cpu_scatter_add_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
+int mk_cpu_scatter_add_rows(mk_exec *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx,
                             int64_t n_dst, mk_real *dst) {
     struct rows_job j = {.rows = n, .n = d, .x = src, .idx = idx, .out = dst};
     struct scatter_split s = {&j, n_dst, 1};
@@ -180,14 +180,14 @@ int mk_cpu_scatter_add_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src,
     return MK_OK;
 }
 
-int mk_cpu_pick(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx,
+int mk_cpu_pick(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx,
                 mk_real *y) {
     (void)e;
     for (int64_t r = 0; r < rows; r++) y[r] = x[r * n + idx[r]];
     return MK_OK;
 }
 
-int mk_cpu_pick_bwd(mk_env *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy,
+int mk_cpu_pick_bwd(mk_exec *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy,
                     mk_real *dx) {
     (void)e;
     for (int64_t r = 0; r < rows; r++) dx[r * n + idx[r]] += dy[r];
@@ -213,7 +213,7 @@ static void segment_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_segment_sum(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+int mk_cpu_segment_sum(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                        const mk_real *x, mk_real *y) {
     struct rows_job j = {.n = n, .x = x, .out = y, .idx = offsets, .flag = mean};
     if (n_seq <= 0) return MK_OK;
@@ -232,7 +232,7 @@ static void segment_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_segment_sum_bwd(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
+int mk_cpu_segment_sum_bwd(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n,
                            const mk_real *dy, mk_real *dx) {
     struct rows_job j = {.n = n, .dy = dy, .out = dx, .idx = offsets, .flag = mean};
     if (n_seq <= 0) return MK_OK;

@@ -27,6 +27,12 @@ typedef void (*mk_tile)(int64_t kc, const mk_real *a, int64_t rs, int64_t cs, co
                         int64_t ldb, mk_real *c, int64_t ldc, int last,
                         const struct mk_blend *blend);
 
+/* A quantised format (simd_NAME.h). read: to[i] = W[row, column + i], i < n. quantize: rows first .. last - 1 of part from src. */
+struct mk_quantized {
+    void (*read)(const mk_weight *w, int64_t row, int64_t column, int64_t n, mk_real *to);
+    void (*quantize)(const mk_weight *w, const mk_real *src, void *const *part, int64_t first, int64_t last);
+};
+
 struct mk_adamw {
     mk_real grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
 };
@@ -46,6 +52,8 @@ struct mk_simd {
     int panel_vectors[MK_FEW_ROWS + 1]; /* vectors of a full panel: of 1 row, of 2, of more; see mk_panel */
     int tile_rows[MK_TILE_VECTORS];                  /* [vectors - 1] */
     mk_tile tile[MK_TILE_VECTORS][MK_TILE_ROWS_MAX]; /* [vectors - 1][rows - 1] */
+
+    struct mk_quantized format[MK_FORMAT_COUNT]; /* NULL where numbers are read as they lie */
 
     /* dst[p ldd + j] = src[j lds + p], p < k, j < n; zero for n <= j < wide (wide a multiple of lanes) */
     void (*pack_transposed)(int64_t k, int64_t n, int64_t wide, const mk_real *src, int64_t lds,

@@ -1,10 +1,12 @@
 /* simd_table.h - puts the bodies together into one struct mk_simd; included by the simd_*.c files. */
+#include "quantized.h"
 #include "simd.h"
 
 #include "simd_vec.h"
 #include "simd_tile.h"
 #include "simd_rows.h"
 #include "simd_map.h"
+#include "simd_int8.h"
 
 const struct mk_simd MK_SIMD_TABLE = {
     .name = MK_SIMD_NAME,
@@ -12,6 +14,7 @@ const struct mk_simd MK_SIMD_TABLE = {
     .panel_vectors = PANEL_VECTORS,
     .tile_rows = TILE_ROWS,
     .tile = TILE_TABLE,
+    .format = {[MK_FORMAT_INT8] = {read_int8, quantize_int8}},
     .pack_transposed = pack_transposed,
     .argmax = row_argmax,
     .softmax = softmax,

@@ -41,7 +41,7 @@ static void rope_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
+int mk_cpu_rope(mk_exec *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
                 double factor, int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct rope_job j = {.H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos, .freq = freq,
@@ -78,7 +78,7 @@ static void swiglu_range(void *arg, int64_t first, int64_t last) {
     mk_simd()->swiglu(last - first, j->gate + first, j->up + first, j->y + first);
 }
 
-int mk_cpu_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
+int mk_cpu_swiglu(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .y = y};
     mk_for(e, n, 1, swiglu_range, &j);
@@ -91,7 +91,7 @@ static void swiglu_bwd_range(void *arg, int64_t first, int64_t last) {
                           j->dgate + first, j->dup + first);
 }
 
-int mk_cpu_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up,
+int mk_cpu_swiglu_bwd(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup) {
     if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .dy = dy, .dgate = dgate, .dup = dup};

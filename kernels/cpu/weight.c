@@ -1,9 +1,35 @@
-/* weight.c - products with a weight, whatever its format. */
+/* weight.c - quantised weights from numbers, and back; products with them are gemm.c's. */
+#include "simd.h"
 #include "table.h"
 
-int mk_cpu_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
-                       const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
-    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
-    if (w->format != MK_FORMAT_F32 || a_type != MK_F32 || c_type != MK_F32) return MK_UNSUPPORTED;
-    return mk_cpu_gemm(e, ta, tw, m, n, k, alpha, a, lda, 0, w->part[0], w->columns, 0, beta, c, ldc, 0, 1);
+struct weight_job {
+    const mk_weight *w;
+    const struct mk_quantized *format;
+    const mk_real *src;
+    void *const *part;
+    mk_real *dst;
+};
+
+static void quantize_range(void *arg, int64_t first, int64_t last) {
+    struct weight_job *j = arg;
+    j->format->quantize(j->w, j->src, j->part, first, last);
+}
+
+static void dequantize_range(void *arg, int64_t first, int64_t last) {
+    struct weight_job *j = arg;
+    for (int64_t r = first; r < last; r++) j->format->read(j->w, r, 0, j->w->columns, j->dst + r * j->w->columns);
+}
+
+int mk_cpu_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
+    struct weight_job j = {.w = w, .format = &mk_simd()->format[w->format], .src = src, .part = part};
+    if (!j.format->quantize) return MK_UNSUPPORTED;
+    mk_for(e, w->rows, 10 * (double)w->columns, quantize_range, &j);
+    return MK_OK;
+}
+
+int mk_cpu_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
+    struct weight_job j = {.w = w, .format = &mk_simd()->format[w->format], .dst = dst};
+    if (!j.format->read) return MK_UNSUPPORTED;
+    mk_for(e, w->rows, 0.5 * (double)w->columns, dequantize_range, &j);
+    return MK_OK;
 }

@@ -30,7 +30,7 @@ static __global__ void tile_starts_kernel(int64_t n_seq, const int32_t *offsets,
     if (threadIdx.x == SCAN_THREADS - 1) start[n_seq] = at;
 }
 
-int mk_cuda_tile_starts(mk_env *e, int64_t n_seq, const int32_t *offsets, int height, int32_t *start) {
+int mk_cuda_tile_starts(mk_exec *e, int64_t n_seq, const int32_t *offsets, int height, int32_t *start) {
     return MK_LAUNCH(e, tile_starts_kernel, 1, SCAN_THREADS, n_seq, offsets, height, start);
 }
 
@@ -106,7 +106,7 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
 }
 
 template <class T>
-static int attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
                      int causal, int64_t window, const void *q, const void *k, const void *v, void *out, float *lse) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
@@ -121,7 +121,7 @@ static int attention(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H
     return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
+int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
                       int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v, void *out,
                       mk_real *lse) {
     (void)from; /* a tile of queries is worked on as a whole */
@@ -141,13 +141,13 @@ static __global__ void cache_put_kernel(int64_t rows, int64_t width, const int32
 }
 
 template <class T>
-static int cache_put(mk_env *e, int64_t rows, int64_t width, const int32_t *slot, const int32_t *pos, int64_t slab,
+static int cache_put(mk_exec *e, int64_t rows, int64_t width, const int32_t *slot, const int32_t *pos, int64_t slab,
                      const void *k, const void *v, void *kcache, void *vcache) {
     return MK_LAUNCH_FLAT(e, cache_put_kernel<T>, rows * width, rows, width, slot, pos, slab, static_cast<const T *>(k),
                           static_cast<const T *>(v), static_cast<T *>(kcache), static_cast<T *>(vcache));
 }
 
-int mk_cuda_cache_put(mk_env *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
+int mk_cuda_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot, const int32_t *pos,
                       int64_t slab, const void *k, const void *v, void *kcache, void *vcache) {
     return MK_TYPED(cache_put, e, rows, G * K, slot, pos, slab, k, v, kcache, vcache);
 }
@@ -167,7 +167,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_cached_ker
 }
 
 template <class T>
-static int attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, int64_t window,
+static int attention_cached(mk_exec *e, int64_t rows, int64_t H, int64_t G, int64_t K, double scale, int64_t window,
                             const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache, const void *vcache,
                             void *out) {
     attention_job<T> j = {};
@@ -180,7 +180,7 @@ static int attention_cached(mk_env *e, int64_t rows, int64_t H, int64_t G, int64
     return MK_LAUNCH(e, attention_cached_kernel<T>, mk_grid(rows * G), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention_cached(mk_env *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
+int mk_cuda_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                              int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q, const void *kcache,
                              const void *vcache, void *out) {
     return MK_TYPED(attention_cached, e, rows, H, G, K, scale, window, slot, pos, slab, q, kcache, vcache, out);

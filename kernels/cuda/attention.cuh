@@ -28,7 +28,7 @@ template <class T> struct attention_job {
 
 /* start[s] = tiles of `height` tokens before sequence s. One block; the counts are not known on the
 ** host, and asking for them would stop the stream. Defined in attention.cu. */
-int mk_cuda_tile_starts(mk_env *e, int64_t n_seq, const int32_t *offsets, int height, int32_t *start);
+int mk_cuda_tile_starts(mk_exec *e, int64_t n_seq, const int32_t *offsets, int height, int32_t *start);
 
 struct tile {
     int64_t seq, first, length; /* first token of the tile within its sequence, and the sequence's length */
@@ -61,6 +61,6 @@ static __device__ __forceinline__ float dot_rows(const float *a, const float *b,
 }
 
 /* blocks that walk over tiles: the number of tiles is known on the device alone */
-static inline unsigned walking_grid(mk_env *e) { return (unsigned)mk_cuda_multiprocessors(e) * 16; }
+static inline unsigned walking_grid(mk_exec *e) { return (unsigned)mk_cuda_multiprocessors(e) * 16; }
 
 #endif

@@ -151,7 +151,7 @@ template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) a
 }
 
 template <class T>
-static int attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
+static int attention_bwd(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
                          int causal, int64_t window, const void *q, const void *k, const void *v, const void *out, const float *lse,
                          const float *dout, float *dq, float *dk, float *dv) {
     attention_job<T> j = {};
@@ -171,7 +171,7 @@ static int attention_bwd(mk_env *e, int64_t n_seq, const int32_t *offsets, int64
     return MK_LAUNCH(e, attention_dq_kernel<T>, walking_grid(e), ATTENTION_THREADS, j); /* last: it ends delta */
 }
 
-int mk_cuda_attention_bwd(mk_env *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
+int mk_cuda_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K,
                           double scale, int causal, int64_t window, const void *q, const void *k, const void *v,
                           const void *out, const mk_real *lse, const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
     return MK_TYPED(attention_bwd, e, n_seq, offsets, H, G, K, scale, causal, window, q, k, v, out, lse, dout, dq, dk, dv);

@@ -25,17 +25,17 @@
 struct mk_cuda_state; /* device.cu */
 
 /* Called before each launch: 0 if the device has faulted. */
-int mk_cuda_ready(mk_env *e);
+int mk_cuda_ready(mk_exec *e);
 /* Called after each launch: its code, and in MOCL_CUDA_SYNC=1 that of its execution. */
-int mk_cuda_launched(mk_env *e, const char *kernel);
-cudaStream_t mk_cuda_stream(mk_env *e);
+int mk_cuda_launched(mk_exec *e, const char *kernel);
+cudaStream_t mk_cuda_stream(mk_exec *e);
 /* Device memory for this call, 256-byte aligned, uninitialised: the next call in the stream may reuse
 ** it. One per kernel call; NULL when there is none. */
-void *mk_cuda_scratch(mk_env *e, size_t bytes);
+void *mk_cuda_scratch(mk_exec *e, size_t bytes);
 /* Copies to the host and waits. */
-int mk_cuda_fetch(mk_env *e, void *host, const void *device, size_t bytes);
-int mk_cuda_copy_bytes(mk_env *e, void *dst, const void *src, size_t bytes); /* device to device */
-int mk_cuda_multiprocessors(mk_env *e);
+int mk_cuda_fetch(mk_exec *e, void *host, const void *device, size_t bytes);
+int mk_cuda_copy_bytes(mk_exec *e, void *dst, const void *src, size_t bytes); /* device to device */
+int mk_cuda_multiprocessors(mk_exec *e);
 
 #ifdef __CUDACC__
 #define MK_SHARED(type, name, count) __shared__ type name[count]

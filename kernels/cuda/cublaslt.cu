@@ -219,7 +219,7 @@ static const choice *chosen(mk_cublaslt *lt, const shape &key) {
 
 /* ---- the product -------------------------------------------------------------------------------- */
 
-static mk_cublaslt *library_of(mk_env *e) {
+static mk_cublaslt *library_of(mk_exec *e) {
     mk_cublaslt **kept = mk_cuda_cublaslt(e);
     char why[160];
     if (*kept) return *kept;
@@ -237,7 +237,7 @@ static bool aligned(const void *p, int64_t ld, size_t element) {
     return (uintptr_t)p % ALIGNMENT == 0 && (size_t)ld * element % ALIGNMENT == 0;
 }
 
-int mk_cublaslt_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a,
+int mk_cublaslt_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a,
                      int64_t lda, const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     if (e->blas == MK_BLAS_NONE || m <= 0 || n <= 0 || k <= 0) return MK_UNSUPPORTED;
     /* where a row begins is aligned if the first one is and the distance: so for all numbers of rows or for none */

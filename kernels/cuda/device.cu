@@ -29,7 +29,7 @@ struct mk_cuda_state {
     char fault[320];   /* the first one; empty while all is well */
 };
 
-static mk_cuda_state *state(mk_env *e) { return static_cast<mk_cuda_state *>(e->device); }
+static mk_cuda_state *state(mk_exec *e) { return static_cast<mk_cuda_state *>(e->device); }
 
 /* Records the first fault and returns the code of the call. */
 static int check(mk_cuda_state *s, cudaError_t error, const char *what) {
@@ -47,7 +47,7 @@ static int check(mk_cuda_state *s, cudaError_t error, const char *what) {
 /* The runtime's current device belongs to a host thread, and a context may move from thread to thread. */
 static thread_local int current = -1;
 
-int mk_cuda_ready(mk_env *e) {
+int mk_cuda_ready(mk_exec *e) {
     mk_cuda_state *s = state(e);
     if (s->fault[0]) return 0;
     if (current != s->index) {
@@ -57,24 +57,24 @@ int mk_cuda_ready(mk_env *e) {
     return 1;
 }
 
-cudaStream_t mk_cuda_stream(mk_env *e) { return state(e)->stream; }
-int mk_cuda_multiprocessors(mk_env *e) { return state(e)->multiprocessors; }
+cudaStream_t mk_cuda_stream(mk_exec *e) { return state(e)->stream; }
+int mk_cuda_multiprocessors(mk_exec *e) { return state(e)->multiprocessors; }
 
-int mk_cuda_launched(mk_env *e, const char *kernel) {
+int mk_cuda_launched(mk_exec *e, const char *kernel) {
     mk_cuda_state *s = state(e);
     MK_TRY(check(s, cudaGetLastError(), kernel));
     return s->sync ? check(s, cudaStreamSynchronize(s->stream), kernel) : (int)MK_OK;
 }
 
-mk_cublaslt **mk_cuda_cublaslt(mk_env *e) { return &state(e)->lt; }
+mk_cublaslt **mk_cuda_cublaslt(mk_exec *e) { return &state(e)->lt; }
 
-int mk_cuda_fail(mk_env *e, const char *what, const char *text) {
+int mk_cuda_fail(mk_exec *e, const char *what, const char *text) {
     mk_cuda_state *s = state(e);
     if (!s->fault[0]) snprintf(s->fault, sizeof s->fault, "%s: %s", what, text);
     return MK_FAULT;
 }
 
-void *mk_cuda_scratch(mk_env *e, size_t bytes) {
+void *mk_cuda_scratch(mk_exec *e, size_t bytes) {
     mk_cuda_state *s = state(e);
     if (!mk_cuda_ready(e)) return nullptr;
     if (bytes > s->scratch_bytes) {
@@ -101,14 +101,14 @@ void *mk_cuda_scratch(mk_env *e, size_t bytes) {
     return s->scratch;
 }
 
-int mk_cuda_copy_bytes(mk_env *e, void *dst, const void *src, size_t bytes) {
+int mk_cuda_copy_bytes(mk_exec *e, void *dst, const void *src, size_t bytes) {
     mk_cuda_state *s = state(e);
     if (!mk_cuda_ready(e)) return MK_FAULT;
     if (bytes == 0) return MK_OK;
     return check(s, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, s->stream), "copy");
 }
 
-int mk_cuda_fetch(mk_env *e, void *host, const void *device, size_t bytes) {
+int mk_cuda_fetch(mk_exec *e, void *host, const void *device, size_t bytes) {
     mk_cuda_state *s = state(e);
     if (!mk_cuda_ready(e)) return MK_FAULT;
     if (bytes) MK_TRY(check(s, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s->stream), "download"));
@@ -163,7 +163,7 @@ static int probe(int index, char *text, size_t size) {
     return 1;
 }
 
-static int open_device(mk_env *e, int index, char *why, size_t size) {
+static int open_device(mk_exec *e, int index, char *why, size_t size) {
     if (!probe(index, why, size)) return MK_FAULT;
     mk_cuda_state *s = new (std::nothrow) mk_cuda_state();
     if (!s) return MK_NOMEM;
@@ -185,7 +185,7 @@ static int open_device(mk_env *e, int index, char *why, size_t size) {
     return MK_OK;
 }
 
-static void close_device(mk_env *e) {
+static void close_device(mk_exec *e) {
     mk_cuda_state *s = state(e);
     if (!s) return;
     (void)mk_cuda_ready(e); /* a device that has faulted is closed like any other */
@@ -197,24 +197,24 @@ static void close_device(mk_env *e) {
     e->device = nullptr;
 }
 
-static void *alloc(mk_env *e, size_t bytes) {
+static void *alloc(mk_exec *e, size_t bytes) {
     mk_cuda_state *s = state(e);
     void *p = nullptr;
     if (!mk_cuda_ready(e)) return nullptr;
     return check(s, cudaMalloc(&p, bytes), "alloc") == MK_OK ? p : nullptr;
 }
 
-static void free_block(mk_env *e, void *p) {
+static void free_block(mk_exec *e, void *p) {
     (void)mk_cuda_ready(e);
     (void)check(state(e), cudaFree(p), "free");
 }
 
-static void memory(mk_env *e, size_t *free_bytes, size_t *total_bytes) {
+static void memory(mk_exec *e, size_t *free_bytes, size_t *total_bytes) {
     *free_bytes = *total_bytes = 0;
     if (mk_cuda_ready(e)) (void)check(state(e), cudaMemGetInfo(free_bytes, total_bytes), "memory");
 }
 
-static int upload(mk_env *e, void *dst, const void *src, size_t bytes) {
+static int upload(mk_exec *e, void *dst, const void *src, size_t bytes) {
     mk_cuda_state *s = state(e);
     if (!mk_cuda_ready(e)) return MK_FAULT;
     if (bytes == 0) return MK_OK;
@@ -222,18 +222,18 @@ static int upload(mk_env *e, void *dst, const void *src, size_t bytes) {
     return check(s, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, s->stream), "upload");
 }
 
-static int sync(mk_env *e) {
+static int sync(mk_exec *e) {
     mk_cuda_state *s = state(e);
     if (!mk_cuda_ready(e)) return MK_FAULT;
     return check(s, cudaStreamSynchronize(s->stream), "sync");
 }
 
-static const char *fault(mk_env *e) { return state(e)->fault[0] ? state(e)->fault : nullptr; }
+static const char *fault(mk_exec *e) { return state(e)->fault[0] ? state(e)->fault : nullptr; }
 
 EXPORT const mk_cuda_api *mk_cuda_api_get(void) {
     static const mk_table table = mk_cuda_table_make();
     static const mk_cuda_api api = {
-        MK_CUDA_ABI, sizeof(mk_table), sizeof(mk_env), sizeof(mk_real),
+        MK_CUDA_ABI, sizeof(mk_table), sizeof(mk_exec), sizeof(mk_real),
 #ifdef MK_EMU
         1, "emulator", &table,
 #else

@@ -13,13 +13,13 @@ template <class T> static __global__ void fill_kernel(int64_t n, T *x, T v) {
     FOR_FLAT(i, n) x[i] = v;
 }
 
-template <class T> static int fill_as(mk_env *e, int64_t n, void *x, const bytes8 &item) {
+template <class T> static int fill_as(mk_exec *e, int64_t n, void *x, const bytes8 &item) {
     T v;
     memcpy(&v, &item, sizeof v);
     return MK_LAUNCH_FLAT(e, fill_kernel<T>, n, n, static_cast<T *>(x), v);
 }
 
-int mk_cuda_fill(mk_env *e, mk_dtype dtype, int64_t n, void *x, double v) {
+int mk_cuda_fill(mk_exec *e, mk_dtype dtype, int64_t n, void *x, double v) {
     bytes8 item = {};
     if (n <= 0) return MK_OK;
     if (is_integer(dtype)) store_int(dtype, to_integer(v, dtype), &item, 0);
@@ -87,12 +87,12 @@ template <class T> static __global__ void copy_kernel(int64_t n, walk w, const T
     }
 }
 
-template <class T> static int copy_as(mk_env *e, const walk &w, const void *src, void *dst) {
+template <class T> static int copy_as(mk_exec *e, const walk &w, const void *src, void *dst) {
     int64_t n = walk_size(w);
     return MK_LAUNCH_FLAT(e, copy_kernel<T>, n, n, w, static_cast<const T *>(src), static_cast<T *>(dst));
 }
 
-int mk_cuda_copy(mk_env *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
+int mk_cuda_copy(mk_exec *e, mk_dtype dtype, int ndim, const int64_t *shape, const void *src,
                  const int64_t *src_stride, void *dst, const int64_t *dst_stride) {
     walk w;
     if (!walk_make(&w, ndim, shape, src_stride, dst_stride)) return MK_OK;
@@ -116,7 +116,7 @@ static __global__ void cast_kernel(int64_t n, mk_dtype from, const void *src, mk
     }
 }
 
-int mk_cuda_cast(mk_env *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
+int mk_cuda_cast(mk_exec *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
     if (n <= 0) return MK_OK;
     if (from == to) return mk_cuda_copy_bytes(e, dst, src, (size_t)n * dtype_bytes(from));
     return MK_LAUNCH_FLAT(e, cast_kernel, n, n, from, src, to, dst);
@@ -210,11 +210,11 @@ static __global__ void unary_bwd_kernel(mk_unary op, int64_t n, const float *x, 
     FOR_FLAT(i, n) dx[i] = dy[i] * unary_slope(op, x[i], y[i], p, q);
 }
 
-int mk_cuda_unary(mk_env *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p, double q) {
+int mk_cuda_unary(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, mk_real *y, double p, double q) {
     return MK_LAUNCH_FLAT(e, unary_kernel, n, op, n, x, y, (float)p, (float)q);
 }
 
-int mk_cuda_unary_bwd(mk_env *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y, const mk_real *dy,
+int mk_cuda_unary_bwd(mk_exec *e, mk_unary op, int64_t n, const mk_real *x, const mk_real *y, const mk_real *dy,
                       mk_real *dx, double p, double q) {
     return MK_LAUNCH_FLAT(e, unary_bwd_kernel, n, op, n, x, y, dy, dx, (float)p, (float)q);
 }
@@ -249,13 +249,13 @@ static __global__ void binary_kernel(mk_binary op, int64_t n, walk w, const T *a
     }
 }
 
-template <class T> static int binary(mk_env *e, mk_binary op, const walk &w, const void *a, const void *b, void *y) {
+template <class T> static int binary(mk_exec *e, mk_binary op, const walk &w, const void *a, const void *b, void *y) {
     int64_t n = walk_size(w);
     return MK_LAUNCH_FLAT(e, binary_kernel<T>, n, op, n, w, static_cast<const T *>(a), static_cast<const T *>(b),
                           static_cast<T *>(y));
 }
 
-int mk_cuda_binary(mk_env *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
+int mk_cuda_binary(mk_exec *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
                    const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y) {
     walk w;
     if (!walk_make(&w, ndim, shape, a_stride, b_stride)) return MK_OK;
@@ -266,7 +266,7 @@ static __global__ void where_kernel(int64_t n, const float *c, const float *a, c
     FOR_FLAT(i, n) y[i] = c[i] != 0 ? a[i] : b[i];
 }
 
-int mk_cuda_where(mk_env *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y) {
+int mk_cuda_where(mk_exec *e, int64_t n, const mk_real *c, const mk_real *a, const mk_real *b, mk_real *y) {
     return MK_LAUNCH_FLAT(e, where_kernel, n, n, c, a, b, y);
 }
 
@@ -274,6 +274,6 @@ static __global__ void axpy_kernel(int64_t n, float alpha, const float *x, float
     FOR_FLAT(i, n) y[i] = fma_(alpha, x[i], y[i]);
 }
 
-int mk_cuda_axpy(mk_env *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
+int mk_cuda_axpy(mk_exec *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
     return MK_LAUNCH_FLAT(e, axpy_kernel, n, n, (float)alpha, x, y);
 }

@@ -7,6 +7,7 @@
 #include "common.cuh"
 #include "cublaslt.cuh"
 #include "formats.cuh"
+#include "int8.cuh"
 #include "table.cuh"
 
 #define KC 256       /* elements of k in one chain */
@@ -14,30 +15,40 @@
 #define BN 64        /* columns of a tile */
 #define THREADS 256  /* 16 x 16 threads, each with BM / 16 rows and 4 columns */
 
-template <class In, class Out> struct product {
+/* The numbers of a second operand that lie as they are; those of quantised formats (weight.cuh) are made of codes. */
+template <class In> struct plain {
+    const In *p;
+    __device__ __forceinline__ float at(int64_t row, int64_t column, int64_t ld) const { return widen(p[row * ld + column]); }
+    __host__ __device__ __forceinline__ void move(int64_t step) { p += step; }
+};
+
+template <class In, class Out, class B = plain<In>> struct product {
     int ta, tb;
     int64_t m, n, k, lda, ldb, ldc, step_a, step_b, step_c;
     float alpha, beta;
-    const In *a, *b;
+    const In *a;
+    B b;
     Out *c;
     float *part; /* part[(product * blocks + block) m n]: sums of blocks of k, when split */
 };
 
 /* an element of C from the sum over k */
-template <class In, class Out>
-static __device__ __forceinline__ void finish(const product<In, Out> &g, Out *c, float total) {
+template <class In, class Out, class B>
+static __device__ __forceinline__ void finish(const product<In, Out, B> &g, Out *c, float total) {
     float v = g.alpha * total;
     put(c, g.beta == 0 ? v : fma_(g.beta, widen(*c), v));
 }
 
 /* blockIdx.x: tile, over columns first; .y: block of k when split; .z: product */
-template <int BM, bool SPLIT, class In, class Out>
-static __global__ void __launch_bounds__(THREADS) gemm_kernel(product<In, Out> g) {
+template <int BM, bool SPLIT, class In, class Out, class B>
+static __global__ void __launch_bounds__(THREADS) gemm_kernel(product<In, Out, B> g) {
     const int TM = BM / 16;
     MK_SHARED(float, as, BK *(BM + 4));
     MK_SHARED(float, bs, BK *(BN + 4));
     int64_t tiles_n = (g.n + BN - 1) / BN, i0 = blockIdx.x / tiles_n * BM, j0 = blockIdx.x % tiles_n * BN;
-    const In *a = g.a + blockIdx.z * g.step_a, *b = g.b + blockIdx.z * g.step_b;
+    const In *a = g.a + blockIdx.z * g.step_a;
+    B b = g.b;
+    b.move(blockIdx.z * g.step_b);
     int tid = (int)threadIdx.x, tx = tid % 16, ty = tid / 16;
     float total[TM][4], acc[TM][4];
     int64_t k_first = SPLIT ? (int64_t)blockIdx.y * KC : 0;
@@ -60,7 +71,7 @@ static __global__ void __launch_bounds__(THREADS) gemm_kernel(product<In, Out> g
                 int p = g.tb ? t % BK : t / BN, j = g.tb ? t / BK : t % BN;
                 bool in = k0 + p < end && j0 + j < g.n;
                 bs[p * (BN + 4) + j] =
-                    in ? widen(g.tb ? b[(j0 + j) * g.ldb + k0 + p] : b[(k0 + p) * g.ldb + j0 + j]) : 0;
+                    !in ? 0 : g.tb ? b.at(j0 + j, k0 + p, g.ldb) : b.at(k0 + p, j0 + j, g.ldb);
             }
             __syncthreads();
             int depth = end - k0 < BK ? (int)(end - k0) : BK;
@@ -92,8 +103,8 @@ static __global__ void __launch_bounds__(THREADS) gemm_kernel(product<In, Out> g
 }
 
 /* C from the sums of its blocks of k, in order */
-template <class In, class Out>
-static __global__ void gemm_sum_kernel(product<In, Out> g, int64_t blocks, int64_t batch) {
+template <class In, class Out, class B>
+static __global__ void gemm_sum_kernel(product<In, Out, B> g, int64_t blocks, int64_t batch) {
     FOR_FLAT(at, batch * g.m * g.n) {
         int64_t col = at % g.n, row = at / g.n % g.m, z = at / g.n / g.m;
         const float *p = g.part + (z * blocks * g.m + row) * g.n + col;
@@ -103,31 +114,32 @@ static __global__ void gemm_sum_kernel(product<In, Out> g, int64_t blocks, int64
     }
 }
 
-template <class In, class Out> static __global__ void gemm_empty_kernel(product<In, Out> g, int64_t batch) { /* k = 0 */
+template <class In, class Out, class B>
+static __global__ void gemm_empty_kernel(product<In, Out, B> g, int64_t batch) { /* k = 0 */
     FOR_FLAT(at, batch * g.m * g.n) finish(g, g.c + at / g.n / g.m * g.step_c + at / g.n % g.m * g.ldc + at % g.n, 0);
 }
 
-template <int BM, class In, class Out>
-static int gemm_rows(mk_env *e, const product<In, Out> &g, int64_t batch, int64_t blocks, bool split) {
+template <int BM, class In, class Out, class B>
+static int gemm_rows(mk_exec *e, const product<In, Out, B> &g, int64_t batch, int64_t blocks, bool split) {
     int64_t tiles = ceil_div(g.m, BM) * ceil_div(g.n, BN);
     if (split) {
-        auto *gemm_split = gemm_kernel<BM, true, In, Out>;
+        auto *gemm_split = gemm_kernel<BM, true, In, Out, B>;
         return MK_LAUNCH(e, gemm_split, dim3((unsigned)tiles, (unsigned)blocks, (unsigned)batch), THREADS, g);
     }
-    auto *gemm_whole = gemm_kernel<BM, false, In, Out>;
+    auto *gemm_whole = gemm_kernel<BM, false, In, Out, B>;
     return MK_LAUNCH(e, gemm_whole, dim3((unsigned)tiles, 1, (unsigned)batch), THREADS, g);
 }
 
 #define SPLIT_BYTES_MAX ((int64_t)256 << 20)
 #define BATCH_MAX 65535 /* of one launch */
 
-template <class In, class Out>
-static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const In *a, int64_t lda,
-                int64_t step_a, const In *b, int64_t ldb, int64_t step_b, double beta, Out *c, int64_t ldc, int64_t step_c,
+template <class In, class Out, class B>
+static int gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const In *a, int64_t lda,
+                int64_t step_a, B b, int64_t ldb, int64_t step_b, double beta, Out *c, int64_t ldc, int64_t step_c,
                 int64_t batch) {
-    auto *gemm_empty = gemm_empty_kernel<In, Out>;
-    auto *gemm_sum = gemm_sum_kernel<In, Out>;
-    product<In, Out> g = {ta, tb, m, n, k, lda, ldb, ldc, step_a, step_b, step_c, (float)alpha, (float)beta, a, b, c, nullptr};
+    auto *gemm_empty = gemm_empty_kernel<In, Out, B>;
+    auto *gemm_sum = gemm_sum_kernel<In, Out, B>;
+    product<In, Out, B> g = {ta, tb, m, n, k, lda, ldb, ldc, step_a, step_b, step_c, (float)alpha, (float)beta, a, b, c, nullptr};
     if (m <= 0 || n <= 0 || batch <= 0) return MK_OK;
     if (k <= 0) return MK_LAUNCH_FLAT(e, gemm_empty, batch * m * n, g, batch);
     int64_t blocks = ceil_div(k, KC), bm = m <= 16 ? 16 : 64, tiles = ceil_div(m, bm) * ceil_div(n, BN);
@@ -136,7 +148,8 @@ static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
         /* side by side where the tiles alone would leave the device idle */
         bool split = blocks > 1 && blocks <= 65535 && tiles * now < 2 * mk_cuda_multiprocessors(e) && bytes <= SPLIT_BYTES_MAX;
         g.a = a + first * step_a;
-        g.b = b + first * step_b;
+        g.b = b;
+        g.b.move(first * step_b);
         g.c = c + first * step_c;
         if (split) {
             g.part = static_cast<float *>(mk_cuda_scratch(e, (size_t)bytes));
@@ -149,35 +162,91 @@ static int gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
     return MK_OK;
 }
 
-int mk_cuda_gemm(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
+int mk_cuda_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a,
                  int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, double beta, mk_real *c,
                  int64_t ldc, int64_t step_c, int64_t batch) {
-    return gemm(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, batch);
+    return gemm(e, ta, tb, m, n, k, alpha, a, lda, step_a, plain<float>{b}, ldb, step_b, beta, c, ldc, step_c, batch);
 }
 
 /* as gemm on bf16, C being f32 or bf16 */
-static int gemm_bf16(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
+static int gemm_bf16(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_bf16 *a, int64_t lda,
                      const mk_bf16 *b, int64_t ldb, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int code = mk_cublaslt_gemm(e, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c_type, c, ldc);
     if (code != MK_UNSUPPORTED) return code;
     if (c_type == MK_F32)
-        return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<float *>(c), ldc, 0, 1);
-    return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, static_cast<mk_bf16 *>(c), ldc, 0, 1);
+        return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, plain<mk_bf16>{b}, ldb, 0, beta, static_cast<float *>(c), ldc, 0, 1);
+    return gemm(e, ta, tb, m, n, k, alpha, a, lda, 0, plain<mk_bf16>{b}, ldb, 0, beta, static_cast<mk_bf16 *>(c), ldc, 0, 1);
 }
 
-int mk_cuda_gemm_weight(mk_env *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
+/* a product with a quantised weight, but for the weight */
+struct coded {
+    int ta, tw;
+    int64_t m, n, k, lda, ldc;
+    double alpha, beta;
+    mk_dtype a_type, c_type;
+    const void *a;
+    void *c;
+};
+
+/* numbers of a quantised weight beside operands in bf16 */
+template <class Q> struct rounded {
+    Q q;
+    __device__ __forceinline__ float at(int64_t row, int64_t column, int64_t ld) const {
+        return mk_from_bf16(mk_to_bf16(q.at(row, column, ld)));
+    }
+    __host__ __device__ __forceinline__ void move(int64_t) {}
+};
+
+template <class Q> static int gemm_coded(mk_exec *e, const coded &g, const Q &q) {
+    int64_t ldb = g.tw ? g.k : g.n;
+    if (g.a_type == MK_F32 && g.c_type == MK_F32)
+        return gemm(e, g.ta, g.tw, g.m, g.n, g.k, g.alpha, static_cast<const float *>(g.a), g.lda, 0, q, ldb, 0, g.beta,
+                    static_cast<float *>(g.c), g.ldc, 0, 1);
+    if (g.a_type != MK_BF16) return MK_UNSUPPORTED;
+    const mk_bf16 *a = static_cast<const mk_bf16 *>(g.a);
+    if (g.c_type == MK_F32)
+        return gemm(e, g.ta, g.tw, g.m, g.n, g.k, g.alpha, a, g.lda, 0, rounded<Q>{q}, ldb, 0, g.beta, static_cast<float *>(g.c),
+                    g.ldc, 0, 1);
+    return gemm(e, g.ta, g.tw, g.m, g.n, g.k, g.alpha, a, g.lda, 0, rounded<Q>{q}, ldb, 0, g.beta, static_cast<mk_bf16 *>(g.c),
+                g.ldc, 0, 1);
+}
+
+int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                         const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     if (w->format == MK_FORMAT_F32 && a_type == MK_F32 && c_type == MK_F32)
         return gemm(e, ta, tw, m, n, k, alpha, static_cast<const float *>(a), lda, 0,
-                    static_cast<const float *>(w->part[0]), w->columns, 0, beta, static_cast<float *>(c), ldc, 0, 1);
+                    plain<float>{static_cast<const float *>(w->part[0])}, w->columns, 0, beta, static_cast<float *>(c), ldc, 0, 1);
     if (w->format == MK_FORMAT_BF16 && a_type == MK_BF16)
         return gemm_bf16(e, ta, tw, m, n, k, alpha, static_cast<const mk_bf16 *>(a), lda,
                          static_cast<const mk_bf16 *>(w->part[0]), w->columns, beta, c_type, c, ldc);
-    return MK_UNSUPPORTED;
+    const coded g = {ta, tw, m, n, k, lda, ldc, alpha, beta, a_type, c_type, a, c};
+    switch (w->format) {
+    case MK_FORMAT_INT8: return gemm_coded(e, g, int8_numbers(w));
+    default: return MK_UNSUPPORTED;
+    }
 }
 
-int mk_cuda_matmul(mk_env *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,
+template <class Q> static __global__ void dequantize_kernel(Q q, int64_t rows, int64_t columns, float *dst) {
+    FOR_FLAT(i, rows * columns) dst[i] = q.at(i / columns, i % columns, columns);
+}
+
+int mk_cuda_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
+    switch (w->format) {
+    case MK_FORMAT_INT8:
+        return MK_LAUNCH_FLAT(e, dequantize_kernel<int8_numbers>, w->rows * w->columns, int8_numbers(w), w->rows, w->columns, dst);
+    default: return MK_UNSUPPORTED;
+    }
+}
+
+int mk_cuda_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
+    switch (w->format) {
+    case MK_FORMAT_INT8: return quantize_int8(e, w, src, part);
+    default: return MK_UNSUPPORTED;
+    }
+}
+
+int mk_cuda_matmul(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a, int64_t lda,
                    int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, mk_real *c, int64_t ldc, int64_t step_c,
                    int64_t batch) {
     return mk_cuda_gemm(e, ta, tb, m, n, k, 1, a, lda, step_a, b, ldb, step_b, 0, c, ldc, step_c, batch);

@@ -37,7 +37,7 @@ static __global__ void logprob_kernel(int64_t rows, int64_t V, const float *logi
     }
 }
 
-int mk_cuda_logprob(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp, const int32_t *target,
+int mk_cuda_logprob(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp, const int32_t *target,
                     mk_real *logp, mk_real *entropy, mk_real *lse) {
     return MK_LAUNCH_ROWS(e, logprob_kernel, rows, V, rows, V, logits, (float)inv_temp, target, logp, entropy, lse);
 }
@@ -60,7 +60,7 @@ static __global__ void kl_kernel(int64_t rows, int64_t V, const float *logits, c
     }
 }
 
-int mk_cuda_kl(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits, double inv_temp,
+int mk_cuda_kl(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits, double inv_temp,
                const mk_real *lse, const mk_real *ref_lse, mk_real *kl) {
     return MK_LAUNCH_ROWS(e, kl_kernel, rows, V, rows, V, logits, ref_logits, (float)inv_temp, lse, ref_lse, kl);
 }
@@ -85,7 +85,7 @@ static __global__ void logprob_bwd_kernel(int64_t rows, int64_t V, const float *
     }
 }
 
-int mk_cuda_logprob_bwd(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
+int mk_cuda_logprob_bwd(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,
                         double inv_temp, const int32_t *target, const mk_real *entropy, const mk_real *lse,
                         const mk_real *ref_lse, const mk_real *kl, const mk_real *dlogp, const mk_real *dentropy,
                         const mk_real *dkl, mk_real *dlogits) {

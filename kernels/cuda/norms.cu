@@ -25,7 +25,7 @@ static __global__ void rmsnorm_kernel(int64_t rows, int64_t n, const In *x_all, 
 }
 
 template <class In>
-static int rmsnorm(mk_env *e, int64_t rows, int64_t n, const void *x_all, const float *w, double eps, mk_dtype y_type, void *y,
+static int rmsnorm(mk_exec *e, int64_t rows, int64_t n, const void *x_all, const float *w, double eps, mk_dtype y_type, void *y,
                    float *rstd) {
     const In *x = static_cast<const In *>(x_all);
     if (y_type == MK_F32) {
@@ -36,7 +36,7 @@ static int rmsnorm(mk_env *e, int64_t rows, int64_t n, const void *x_all, const 
     return MK_LAUNCH_ROWS(e, rmsnorm_to_bf16, rows, n, rows, n, x, w, eps, static_cast<mk_bf16 *>(y), rstd);
 }
 
-int mk_cuda_rmsnorm(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
+int mk_cuda_rmsnorm(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w, double eps,
                     mk_dtype y_type, void *y, mk_real *rstd) {
     if (y_type != MK_F32 && y_type != MK_BF16) return MK_UNSUPPORTED;
     return MK_TYPED(rmsnorm, e, rows, n, x, w, eps, y_type, y, rstd);
@@ -63,7 +63,7 @@ static __global__ void layernorm_kernel(int64_t rows, int64_t n, const float *x_
     }
 }
 
-int mk_cuda_layernorm(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *b,
+int mk_cuda_layernorm(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *b,
                       double eps, mk_real *y, mk_real *mean, mk_real *rstd) {
     return MK_LAUNCH_ROWS(e, layernorm_kernel, rows, n, rows, n, x, w, b, eps, y, mean, rstd);
 }
@@ -122,7 +122,7 @@ static __global__ void norm_weight_sum_kernel(int64_t items, int64_t n, const do
     }
 }
 
-template <class T> static int norm_bwd(mk_env *e, const norm_job<T> &j, float *dw, float *db) {
+template <class T> static int norm_bwd(mk_exec *e, const norm_job<T> &j, float *dw, float *db) {
     int64_t items = ceil_div(j.rows, WEIGHT_ROWS);
     if (j.rows <= 0 || j.n <= 0) return MK_OK;
     MK_TRY(MK_LAUNCH_ROWS(e, norm_bwd_kernel<T>, j.rows, j.n, j));
@@ -134,17 +134,17 @@ template <class T> static int norm_bwd(mk_env *e, const norm_job<T> &j, float *d
 }
 
 template <class T>
-static int rmsnorm_bwd(mk_env *e, int64_t rows, int64_t n, const void *x, const float *w, const float *rstd, const float *dy,
+static int rmsnorm_bwd(mk_exec *e, int64_t rows, int64_t n, const void *x, const float *w, const float *rstd, const float *dy,
                        float *dx, float *dw) {
     return norm_bwd(e, norm_job<T>{rows, n, static_cast<const T *>(x), w, nullptr, rstd, dy, dx}, dw, nullptr);
 }
 
-int mk_cuda_rmsnorm_bwd(mk_env *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
+int mk_cuda_rmsnorm_bwd(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                         const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
     return MK_TYPED(rmsnorm_bwd, e, rows, n, x, w, rstd, dy, dx, dw);
 }
 
-int mk_cuda_layernorm_bwd(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *mean,
+int mk_cuda_layernorm_bwd(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const mk_real *w, const mk_real *mean,
                           const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw, mk_real *db) {
     return norm_bwd(e, norm_job<float>{rows, n, x, w, mean, rstd, dy, dx}, dw, db);
 }

@@ -50,7 +50,7 @@ static __global__ void adamw_kernel(part_of_list l, adamw_step s) {
     }
 }
 
-int mk_cuda_adamw(mk_env *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+int mk_cuda_adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
                   double wd, int64_t step, double grad_scale) {
     double bc1 = 1 - pow(beta1, (double)step), bc2 = 1 - pow(beta2, (double)step);
     adamw_step s = {(float)grad_scale, (float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2),
@@ -82,7 +82,7 @@ static __global__ void total_kernel(int64_t n, const double *part, double *out) 
     if (threadIdx.x == 0) *out = sum;
 }
 
-int mk_cuda_sumsq(mk_env *e, int64_t count, const mk_parameter *list, double *out) {
+int mk_cuda_sumsq(mk_exec *e, int64_t count, const mk_parameter *list, double *out) {
     int64_t blocks = 0, done = 0;
     *out = 0;
     for (int64_t i = 0; i < count; i++) blocks += ceil_div(list[i].n, SUM_BLOCK);
@@ -111,7 +111,7 @@ static __global__ void sgd_kernel(int64_t n, float *p, const float *g, float *bu
     }
 }
 
-int mk_cuda_sgd(mk_env *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr, double momentum,
+int mk_cuda_sgd(mk_exec *e, int64_t n, mk_real *p, const mk_real *g, mk_real *buf, double lr, double momentum,
                 double wd, int first, double grad_scale) {
     return MK_LAUNCH_FLAT(e, sgd_kernel, n, n, p, g, buf, (float)lr, (float)momentum, (float)wd, first, (float)grad_scale);
 }

@@ -18,7 +18,7 @@ static __global__ void gae_kernel(int64_t n_seq, const int32_t *offsets, int64_t
     }
 }
 
-int mk_cuda_gae(mk_env *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
+int mk_cuda_gae(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *rewards,
                 const mk_real *values, double gamma, double lambda, mk_real *adv, mk_real *returns) {
     return MK_LAUNCH_FLAT(e, gae_kernel, n_seq * n, n_seq, offsets, n, rewards, values, gamma, lambda, adv, returns);
 }
@@ -36,7 +36,7 @@ static __global__ void ppo_clip_kernel(int64_t n, float lo, float hi, const floa
     }
 }
 
-int mk_cuda_ppo_clip(mk_env *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
+int mk_cuda_ppo_clip(mk_exec *e, int64_t n, double cliprange, const mk_real *logp, const mk_real *old,
                      const mk_real *adv, mk_real *loss, mk_real *dlogp, mk_real *ratio, mk_real *clipped) {
     return MK_LAUNCH_FLAT(e, ppo_clip_kernel, n, n, (float)(1 - cliprange), (float)(1 + cliprange), logp, old, adv, loss,
                           dlogp, ratio, clipped);

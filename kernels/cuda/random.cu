@@ -26,7 +26,7 @@ static __global__ void uniform_kernel(int64_t groups, stream s, double lo, doubl
     }
 }
 
-int mk_cuda_rand_uniform(mk_env *e, int64_t n, uint64_t key, uint64_t id, double lo, double hi, mk_real *x) {
+int mk_cuda_rand_uniform(mk_exec *e, int64_t n, uint64_t key, uint64_t id, double lo, double hi, mk_real *x) {
     stream s = {n, key, id};
     return MK_LAUNCH_FLAT(e, uniform_kernel, ceil_div(n, 4), ceil_div(n, 4), s, lo, hi, x);
 }
@@ -45,7 +45,7 @@ static __global__ void normal_kernel(int64_t groups, stream s, double mean, doub
     }
 }
 
-int mk_cuda_rand_normal(mk_env *e, int64_t n, uint64_t key, uint64_t id, double mean, double std, mk_real *x) {
+int mk_cuda_rand_normal(mk_exec *e, int64_t n, uint64_t key, uint64_t id, double mean, double std, mk_real *x) {
     stream s = {n, key, id};
     return MK_LAUNCH_FLAT(e, normal_kernel, ceil_div(n, 4), ceil_div(n, 4), s, mean, std, x);
 }
@@ -59,13 +59,13 @@ static __global__ void dropout_kernel(int64_t groups, stream s, double p, float 
     }
 }
 
-template <class T> static int dropout(mk_env *e, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
+template <class T> static int dropout(mk_exec *e, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
     stream s = {n, key, id};
     float scale = p < 1 ? (float)(1 / (1 - p)) : 0;
     return MK_LAUNCH_FLAT(e, dropout_kernel<T>, ceil_div(n, 4), ceil_div(n, 4), s, p, scale, static_cast<const T *>(x),
                           static_cast<T *>(y));
 }
 
-int mk_cuda_dropout(mk_env *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
+int mk_cuda_dropout(mk_exec *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t id, const void *x, void *y) {
     return MK_TYPED(dropout, e, n, p, key, id, x, y);
 }

@@ -45,7 +45,7 @@ static __global__ void add_pieces_kernel(int64_t outer, int64_t pieces, int64_t 
     }
 }
 
-static int sum(mk_env *e, int64_t outer, int64_t n, int64_t inner, const float *x, float *y) {
+static int sum(mk_exec *e, int64_t outer, int64_t n, int64_t inner, const float *x, float *y) {
     int64_t pieces = ceil_div(n, inner == 1 ? SUM_BLOCK : SUM_ROWS);
     double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(outer * pieces * inner) * sizeof(double)));
     if (!part) return MK_NOMEM;
@@ -82,7 +82,7 @@ static __global__ void extreme_kernel(mk_reduce op, int64_t outer, int64_t n, in
     }
 }
 
-int mk_cuda_reduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y) {
+int mk_cuda_reduce(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y) {
     if (outer <= 0 || inner <= 0) return MK_OK;
     if (op == MK_SUM && n <= 0) return mk_cuda_fill(e, MK_F32, outer * inner, y, 0);
     if (op == MK_SUM) return sum(e, outer, n, inner, x, y);
@@ -122,7 +122,7 @@ static __global__ void argreduce_kernel(mk_reduce op, int64_t outer, int64_t n, 
     }
 }
 
-int mk_cuda_argreduce(mk_env *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x, int32_t *y) {
+int mk_cuda_argreduce(mk_exec *e, mk_reduce op, int64_t outer, int64_t n, int64_t inner, const mk_real *x, int32_t *y) {
     if (outer <= 0 || inner <= 0) return MK_OK;
     if (n <= 0) return mk_cuda_fill(e, MK_I32, outer * inner, y, 0);
     return MK_LAUNCH_ROWS(e, argreduce_kernel, outer * inner, n, op, outer, n, inner, x, y);
@@ -150,7 +150,7 @@ static __global__ void cumsum_kernel(int64_t outer, int64_t n, int64_t inner, co
     }
 }
 
-int mk_cuda_cumsum(mk_env *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y) {
+int mk_cuda_cumsum(mk_exec *e, int64_t outer, int64_t n, int64_t inner, const mk_real *x, mk_real *y) {
     if (outer <= 0 || inner <= 0 || n <= 0) return MK_OK;
     return MK_LAUNCH(e, cumsum_kernel, mk_grid(outer * inner), WARP, outer, n, inner, x, y);
 }

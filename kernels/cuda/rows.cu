@@ -24,7 +24,7 @@ static __global__ void softmax_kernel(int log_form, int64_t rows, int64_t n, con
     }
 }
 
-int mk_cuda_softmax(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y) {
+int mk_cuda_softmax(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *x, mk_real *y) {
     return n <= 0 ? (int)MK_OK : MK_LAUNCH_ROWS(e, softmax_kernel, rows, n, log, rows, n, x, y);
 }
 
@@ -40,7 +40,7 @@ static __global__ void softmax_bwd_kernel(int log_form, int64_t rows, int64_t n,
     }
 }
 
-int mk_cuda_softmax_bwd(mk_env *e, int log, int64_t rows, int64_t n, const mk_real *y, const mk_real *dy, mk_real *dx) {
+int mk_cuda_softmax_bwd(mk_exec *e, int log, int64_t rows, int64_t n, const mk_real *y, const mk_real *dy, mk_real *dx) {
     return n <= 0 ? (int)MK_OK : MK_LAUNCH_ROWS(e, softmax_bwd_kernel, rows, n, log, rows, n, y, dy, dx);
 }
 
@@ -51,11 +51,11 @@ static __global__ void gather_kernel(int64_t n, int64_t d, const T *src, const i
     FOR_FLAT(at, n * d) dst[at] = src[(int64_t)idx[at / d] * d + at % d];
 }
 
-template <class T> static int gather_rows(mk_env *e, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
+template <class T> static int gather_rows(mk_exec *e, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
     return MK_LAUNCH_FLAT(e, gather_kernel<T>, n * d, n, d, static_cast<const T *>(src), idx, static_cast<T *>(dst));
 }
 
-int mk_cuda_gather_rows(mk_env *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
+int mk_cuda_gather_rows(mk_exec *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx, void *dst) {
     return MK_TYPED(gather_rows, e, n, d, src, idx, dst);
 }
 
@@ -79,7 +79,7 @@ static __global__ void scatter_kernel(int64_t n, int64_t d, const float *src, co
     }
 }
 
-int mk_cuda_scatter_add_rows(mk_env *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx, int64_t n_dst,
+int mk_cuda_scatter_add_rows(mk_exec *e, int64_t n, int64_t d, const mk_real *src, const int32_t *idx, int64_t n_dst,
                              mk_real *dst) {
     (void)n_dst;
     return n <= 0 || d <= 0 ? (int)MK_OK : MK_LAUNCH(e, scatter_kernel, mk_grid(n), WARP, n, d, src, idx, dst);
@@ -89,7 +89,7 @@ static __global__ void pick_kernel(int64_t rows, int64_t n, const float *x, cons
     FOR_FLAT(r, rows) y[r] = x[r * n + idx[r]];
 }
 
-int mk_cuda_pick(mk_env *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx, mk_real *y) {
+int mk_cuda_pick(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, const int32_t *idx, mk_real *y) {
     return MK_LAUNCH_FLAT(e, pick_kernel, rows, rows, n, x, idx, y);
 }
 
@@ -97,7 +97,7 @@ static __global__ void pick_bwd_kernel(int64_t rows, int64_t n, const int32_t *i
     FOR_FLAT(r, rows) dx[r * n + idx[r]] += dy[r];
 }
 
-int mk_cuda_pick_bwd(mk_env *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy, mk_real *dx) {
+int mk_cuda_pick_bwd(mk_exec *e, int64_t rows, int64_t n, const int32_t *idx, const mk_real *dy, mk_real *dx) {
     return MK_LAUNCH_FLAT(e, pick_bwd_kernel, rows, rows, n, idx, dy, dx);
 }
 
@@ -112,7 +112,7 @@ static __global__ void segment_kernel(int mean, int64_t n_seq, const int32_t *of
     }
 }
 
-int mk_cuda_segment_sum(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *x,
+int mk_cuda_segment_sum(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *x,
                         mk_real *y) {
     return MK_LAUNCH_FLAT(e, segment_kernel, n_seq * n, mean, n_seq, offsets, n, x, y);
 }
@@ -126,7 +126,7 @@ static __global__ void segment_bwd_kernel(int mean, int64_t n_seq, const int32_t
     }
 }
 
-int mk_cuda_segment_sum_bwd(mk_env *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *dy,
+int mk_cuda_segment_sum_bwd(mk_exec *e, int mean, int64_t n_seq, const int32_t *offsets, int64_t n, const mk_real *dy,
                             mk_real *dx) {
     return MK_LAUNCH_FLAT(e, segment_bwd_kernel, n_seq * n, mean, n_seq, offsets, n, dy, dx);
 }

@@ -167,7 +167,7 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(sample_job j) {
     }
 }
 
-int mk_cuda_sample(mk_env *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp, int64_t top_k,
+int mk_cuda_sample(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp, int64_t top_k,
                    double top_p, uint64_t key, uint32_t step, const int32_t *row_id, int32_t *token) {
     sample_job j = {rows, V, top_k, logits, (float)inv_temp, top_p, key, step, row_id, nullptr, token};
     if (rows <= 0 || V <= 0) return MK_OK;

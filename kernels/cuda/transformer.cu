@@ -32,7 +32,7 @@ static __global__ void rope_kernel(int64_t T, int64_t H, int64_t half, const flo
 }
 
 template <class E>
-static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor, int sign,
+static int rope(mk_exec *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor, int sign,
                 const void *x, int64_t ldx, void *y, int64_t ldy) {
     int64_t half = K / 2;
     if (T <= 0 || H <= 0 || half <= 0) return MK_OK;
@@ -43,7 +43,7 @@ static int rope(mk_env *e, int64_t T, int64_t H, int64_t K, const int32_t *pos, 
                           ldy);
 }
 
-int mk_cuda_rope(mk_env *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
+int mk_cuda_rope(mk_exec *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq, double factor,
                  int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
     return MK_TYPED(rope, e, T, H, K, pos, freq, factor, sign, x, ldx, y, ldy);
 }
@@ -57,12 +57,12 @@ template <class T> static __global__ void swiglu_kernel(int64_t n, const T *gate
     }
 }
 
-template <class T> static int swiglu(mk_env *e, int64_t n, const void *gate, const void *up, void *y) {
+template <class T> static int swiglu(mk_exec *e, int64_t n, const void *gate, const void *up, void *y) {
     return MK_LAUNCH_FLAT(e, swiglu_kernel<T>, n, n, static_cast<const T *>(gate), static_cast<const T *>(up),
                           static_cast<T *>(y));
 }
 
-int mk_cuda_swiglu(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
+int mk_cuda_swiglu(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
     return MK_TYPED(swiglu, e, n, gate, up, y);
 }
 
@@ -76,12 +76,12 @@ static __global__ void swiglu_bwd_kernel(int64_t n, const T *gate, const T *up, 
 }
 
 template <class T>
-static int swiglu_bwd(mk_env *e, int64_t n, const void *gate, const void *up, const float *dy, float *dgate, float *dup) {
+static int swiglu_bwd(mk_exec *e, int64_t n, const void *gate, const void *up, const float *dy, float *dgate, float *dup) {
     return MK_LAUNCH_FLAT(e, swiglu_bwd_kernel<T>, n, n, static_cast<const T *>(gate), static_cast<const T *>(up), dy, dgate,
                           dup);
 }
 
-int mk_cuda_swiglu_bwd(mk_env *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
+int mk_cuda_swiglu_bwd(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, const mk_real *dy,
                        mk_real *dgate, mk_real *dup) {
     return MK_TYPED(swiglu_bwd, e, n, gate, up, dy, dgate, dup);
 }

@@ -23,6 +23,7 @@ enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay togeth
 /* op(W), [in, out]: W [out, in] itself or a copy, transposed: panels [in, panel], then [in, the rest] */
 typedef struct matrix {
     mocl_tensor *t; /* owned; NULL: none, or a part of another one */
+    const mocl_weight *quantized; /* in place of t, and read where it lies; or NULL */
     bool copy;
     int64_t in, out, panel;
 } matrix;
@@ -49,7 +50,7 @@ struct mocl_decode {
     int64_t piece_most;
     int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
     uint32_t step;
-    mk_env env[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
+    mk_exec exec[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
     int code[PIECES_MAX];
 };
 
@@ -114,9 +115,13 @@ static mocl_status open_weights(mocl_decode *d, int64_t l, int first, int n, siz
     mocl_tensor *numbers[MOCL_LINEARS];
     for (int i = 0; i < n; i++) m[i] = &d->linear[l * MOCL_LINEARS + first + i];
     for (int i = 0; i < n; i++) numbers[i] = d->m->block[l].linear[first + i].part[0];
-    if (d->single) MOCL_TRY(open_matrices(d, m, numbers, n, room));
+    bool plain = true;
+    for (int i = 0; i < n; i++) plain = plain && mocl_weight_is_plain(&d->m->block[l].linear[first + i]);
+    if (d->single && plain) MOCL_TRY(open_matrices(d, m, numbers, n, room));
     for (int i = 0; i < n; i++) {
-        if (!d->single) MOCL_TRY(open_matrices(d, &m[i], &numbers[i], 1, room));
+        const mocl_weight *w = &d->m->block[l].linear[first + i];
+        if (!mocl_weight_is_plain(w)) *m[i] = (matrix){.quantized = w, .in = w->columns, .out = w->rows};
+        else if (!d->single || !plain) MOCL_TRY(open_matrices(d, &m[i], &numbers[i], 1, room));
         for (int64_t j = 0; j < d->n_adapters; j++) {
             int64_t at = l * MOCL_LINEARS + first + i;
             mocl_low_rank *from = &d->adapter[j]->linear[at];
@@ -166,7 +171,7 @@ void mocl_decode_close(mocl_decode *d) {
     mocl_free(d->used);
     mocl_free(d->lora);
     mocl_tensor_unref(d->work);
-    for (int i = 0; i < PIECES_MAX; i++) mk_env_close(&d->env[i]);
+    for (int i = 0; i < PIECES_MAX; i++) mk_exec_close(&d->exec[i]);
     mocl_free(d->linear);
     mocl_free(d->steps);
     mocl_free(d->n_steps);
@@ -257,11 +262,11 @@ fail:
 }
 
 /* y [n, out] = alpha x [n, in] op(W) + beta y */
-static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
+static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
                  mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
     if (!w->copy) {
-        mk_weight whole = mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
+        mk_weight whole = w->quantized ? mocl_weight_kernel(w->quantized) : mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
         return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
     }
     int64_t panel = w->panel;
@@ -272,12 +277,12 @@ static int times(const mk_table *k, mk_env *e, const matrix *w, int64_t n, doubl
 }
 
 /* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_env *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
-    return w->t ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
+static int product(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
+    return w->t || w->quantized ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
 }
 
 /* y += what the adapter adds; u is room for [n, rank] */
-static int add_low_rank(const mk_table *k, mk_env *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+static int add_low_rank(const mk_table *k, mk_exec *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
     if (!w->a.t) return MK_OK;
     int code = times(k, e, &w->a, n, 1, x, 0, u);
     return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
@@ -292,7 +297,7 @@ static int add_low_rank(const mk_table *k, mk_env *e, const low_rank *w, int64_t
 /* What one piece works with: its rows and its buffers. */
 typedef struct piece {
     mocl_decode *d;
-    mk_env *e;
+    mk_exec *e;
     int64_t first, n;              /* rows of the step */
     mk_real *at[MOCL_REGISTERS];   /* [n, width of the register] */
     mk_real *u, *logits, *number;  /* [n, rank], [n, V], [n, row_numbers] */
@@ -431,7 +436,7 @@ static void place(piece *t, int64_t p, int64_t n) {
 /* rows first .. first + n - 1 of the step, in piece p's buffers */
 static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     const mocl_model *m = d->m;
-    piece t = {.d = d, .e = d->large ? &m->dev->env : &d->env[p], .first = first, .n = n};
+    piece t = {.d = d, .e = d->large ? &m->dev->exec : &d->exec[p], .first = first, .n = n};
     mk_real *states = NULL;
     place(&t, p, n);
     states = t.at[MOCL_AT_X];
@@ -459,7 +464,7 @@ mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
     d->piece = (active + pieces - 1) / pieces;
     d->step = step;
     mocl_device_enter(dev);
-    mk_parallel(&dev->env, pieces, run_piece, d);
+    mk_parallel(&dev->exec, pieces, run_piece, d);
     for (int64_t p = 0; p < pieces; p++)
         if (!code) code = d->code[p];
     return mocl_kernel_end(dev, "decode", code);

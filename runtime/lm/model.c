@@ -60,8 +60,16 @@ static mocl_status new_block(mocl_model *m, mocl_block_weights *b, source *s) {
         mocl_spec_linear_shape(c, i, shape);
         double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
         mocl_tensor *drawn = NULL;
-        MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
-        b->linear[i] = mocl_weight_of(drawn);
+        if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) {
+            MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
+            b->linear[i] = mocl_weight_of(drawn);
+        } else {
+            MOCL_TRY(mocl_weight_new(&b->linear[i], m->dev, m->format, shape[0], shape[1]));
+            if (s->draws) MOCL_TRY(normal(&drawn, m->dev, shape[0], shape[1], MK_F32, std, s->key, s->stream++));
+            mocl_status st = drawn ? mocl_weight_set(&b->linear[i], drawn) : MOCL_OK;
+            mocl_tensor_unref(drawn);
+            if (st) return st;
+        }
         if (c->biases >> i & 1) MOCL_TRY(mocl_tensor_full(&b->bias[i], m->dev, MK_F32, 1, shape, 0));
     }
     return MOCL_OK;
@@ -97,8 +105,8 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
     return MOCL_OK;
 }
 
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key,
-                           bool draw) {
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format,
+                           uint64_t key, bool draw) {
     mocl_ctx *ctx = dev->ctx;
     mocl_status st;
     source s = {.key = key, .draws = draw};
@@ -110,6 +118,7 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *
     m->ctx = ctx;
     m->dev = dev;
     m->dtype = dtype;
+    m->format = format;
     MOCL_GOTO(mocl_spec_copy(&m->config, ctx, spec), fail);
     m->block = mocl_calloc(ctx, (size_t)spec->layers, sizeof *m->block);
     if (!m->block) {
@@ -152,6 +161,27 @@ void mocl_model_free(mocl_model *m) {
     mocl_free(m);
 }
 
+/* ---- formats ---- */
+
+mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t) {
+    return mocl_weight_set(&m->block[l].linear[which], t);
+}
+
+mocl_status mocl_model_dequantize(mocl_model *m) {
+    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+        mocl_weight *w = &m->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS];
+        mocl_tensor *t = NULL;
+        if (!w->part[0] || mocl_weight_is_plain(w)) continue;
+        MOCL_TRY(mocl_weight_numbers(&t, w, m->dtype));
+        mocl_weight_free(w);
+        *w = mocl_weight_of(t);
+        m->changes++;
+    }
+    m->format = m->dtype == MK_BF16 ? MK_FORMAT_BF16 : MK_FORMAT_F32;
+    m->hash[0] = '\0';
+    return MOCL_OK;
+}
+
 /* ---- names ---- */
 
 typedef struct visit {
@@ -178,8 +208,11 @@ static mocl_status visit_base(const visit *v, const char *prefix, const mocl_blo
     char name[64];
     MOCL_TRY(visit_norm(v, prefix, "input_layernorm", &b->norm[0]));
     for (int i = 0; i < MOCL_LINEARS; i++) {
-        snprintf(name, sizeof name, "%s.weight", linear_names[i]);
-        MOCL_TRY(one(v, prefix, name, b->linear[i].part[0]));
+        const mocl_weight *w = &b->linear[i];
+        for (int p = 0; p < MK_WEIGHT_PARTS && w->part[p]; p++) {
+            snprintf(name, sizeof name, "%s%s", linear_names[i], mocl_weight_part_name(w, p));
+            MOCL_TRY(one(v, prefix, name, w->part[p]));
+        }
         snprintf(name, sizeof name, "%s.bias", linear_names[i]);
         MOCL_TRY(one(v, prefix, name, b->bias[i]));
     }
@@ -405,8 +438,7 @@ static mocl_status attend(walk *w, int64_t l) {
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
     if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal,
-                                                 mocl_spec_window(c, l))
+    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal, mocl_spec_window(c, l))
                                 : cache_attend(&att, m, l, pass, w->positions, q);
     mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);

@@ -29,6 +29,7 @@ typedef struct mocl_model {
     mocl_spec config;                 /* owns its lists */
     mk_dtype dtype;                   /* of embedding, head and linear layers, of activations and the cache; norms and adapters
                                       ** are f32. bf16 where the device computes with it */
+    mk_format format;                 /* of the linear layers of blocks; f32 and bf16 are dtype's */
     mocl_tensor *embed, *head;        /* [V, D], [V, D] (the same tensor as embed where tied, NULL without a head) */
     mocl_tensor *positions, *types;   /* learned: [position_offset + positions, D]; [types, D]; or NULL */
     mocl_norm embed_norm, norm;       /* behind the embeddings and behind the last block; empty where there is none */
@@ -67,9 +68,14 @@ typedef struct mocl_pass {
 
 /* Random weights from `key`: normal with standard deviation 1/sqrt(3 in) (that of PyTorch's linear
 ** layers), the layers that write to the residual stream divided by sqrt(2 layers), embeddings .05; drawn in f32 and rounded to
-** dtype. Biases are 0, weights of norms 1. Where draw is false, the matrices hold whatever is in the memory: for
-** weights that are about to be read. */
-mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, uint64_t key, bool draw);
+** dtype. Biases are 0, weights of norms 1. format: of the linear layers of blocks, where it is neither f32 nor bf16. Where draw
+** is false, the matrices hold whatever is in the memory, or quantised zeros: for weights that are about to be read. */
+mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format, uint64_t key,
+                           bool draw);
+/* linear layer `which` of block l becomes the numbers of t [out, in], in the layer's format */
+mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t);
+/* Quantised linear layers become f32 or bf16, the model's dtype. Where that fails halfway a second call goes on. */
+mocl_status mocl_model_dequantize(mocl_model *m);
 void mocl_model_free(mocl_model *m);
 /* "self_attn.q_proj": the name of a linear layer within its block */
 const char *mocl_model_linear_name(int which);

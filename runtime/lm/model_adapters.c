@@ -136,11 +136,18 @@ mocl_status mocl_adapter_merge(mocl_model *m, mocl_adapter *a) {
     mocl_status st = MOCL_OK;
     m->ctx->grad_enabled = false;
     for (int64_t i = 0; i < a->layers * MOCL_LINEARS && !st; i++) {
-        mocl_tensor *w = m->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS].part[0];
+        mocl_weight *w = &m->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS];
+        mocl_tensor *numbers = NULL;
         if (!a->linear[i].a) continue;
-        st = merge(m, w, &a->linear[i]);
-        if (st) break;
-        w->storage->version++;
+        st = mocl_weight_numbers(&numbers, w, m->dtype); /* those of a plain weight are its own */
+        if (!st) st = merge(m, numbers, &a->linear[i]);
+        if (st) {
+            mocl_tensor_unref(numbers);
+            break;
+        }
+        numbers->storage->version++;
+        mocl_weight_free(w);
+        *w = mocl_weight_of(numbers);
         mocl_low_rank_free(&a->linear[i]);
         m->changes++;
     }

@@ -362,13 +362,13 @@ mocl_status mocl_tok_load_wordpiece(mocl_ctx *ctx, mocl_tokenizer **out, const c
 /* The steps of BertNormalizer as tokenizer_config.json has them, which in BERT's classes goes before the file's own;
 ** keys has the file's. */
 mocl_status mocl_tok_config_bert(mocl_ctx *ctx, const tok_config *config, tok_bert *keys);
+/* tokenizer_scores.c: the merge table of pieces with scores; score[i] belongs to index i of the vocabulary */
+mocl_status mocl_tok_pairs_of_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const float *score);
 /* tokenizer_spm.c */
 mocl_status mocl_tok_load_bin(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                               const char *data, size_t n);
 mocl_status mocl_tok_load_model(mocl_ctx *ctx, mocl_tokenizer **out, const char *path,
                                 const char *data, size_t n, const tok_config *config);
-/* The merge table of pieces with scores: score[i] belongs to index i of the vocabulary. */
-mocl_status mocl_tok_pairs_of_scores(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const float *score);
 /* tokenizer_tiktoken.c; score has room for each token that fits into half of n bytes */
 bool mocl_tok_is_tiktoken(const char *data, size_t n);
 mocl_status mocl_tok_build_tiktoken(mocl_ctx *ctx, mocl_tokenizer *t, const char *path, const char *data, size_t n,

@@ -7,7 +7,7 @@
 -- the rounds' ratios. json= receives everything; page= is a Markdown file whose part between the marks is replaced.
 -- against= names another built checkout of mocl, whose program then runs the same cases by turns in place of PyTorch
 -- (serve.lua); pages are left as they are. There, clock=cpu with threads=1 counts the processor's time that a process used in
--- place of elapsed time, for a machine that has other work; the phases of a case stay elapsed time.
+-- place of elapsed time, for a machine that has other work; the phases of a case are left out then.
 
 local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
@@ -191,7 +191,7 @@ local function measure(case)
   end
   for r = 1, rounds do
     a[r] = mine(n) / n * case.scale
-    if case.phases then
+    if case.phases and o.clock == "" then
       phases[r] = {}
       for name, seconds in pairs(case.phases(state)) do
         phases[r][name] = seconds / n * case.scale
@@ -212,7 +212,7 @@ local function measure(case)
   end
   return { name = case.name, title = case.title, unit = case.unit, goal = case.goal, stretch = case.stretch, flops = case.flops,
     mocl = spread(a), peer = m and spread(b) or nil, ratio = m and spread(ratio) or nil,
-    phases = case.phases and phases_of(phases) or nil, peer_phases = case.phases and m and phases_of(peer_phases) or nil }
+    phases = phases[1] and phases_of(phases) or nil, peer_phases = phases[1] and m and phases_of(peer_phases) or nil }
 end
 
 -- ---- whole processes ----

@@ -12,8 +12,8 @@
 
 static int passed, failed, test_failures, second_pass;
 static const char *test_name;
-static mk_env env;
-mk_env *const E = &env;
+static mk_exec env;
+mk_exec *const E = &env;
 const mk_table *K;
 
 void fail(const char *fmt, ...) {
@@ -189,7 +189,7 @@ int main(int argc, char **argv) {
         test_name = tests[i].name;
         test_failures = 0;
         for (int pass = 0; pass < 2; pass++) {
-            if (mk_env_open(E, pass ? 3 : 1) != MK_OK) {
+            if (mk_exec_open(E, pass ? 3 : 1) != MK_OK) {
                 fail("environment does not open");
                 break;
             }
@@ -199,7 +199,7 @@ int main(int argc, char **argv) {
             tests[i].run();
             hash[pass] = result_hash;
             buffers_free();
-            mk_env_close(E);
+            mk_exec_close(E);
         }
         ok(hash[0] == hash[1], "one thread and three give the same bits");
         if (test_failures == 0) {

@@ -11,13 +11,6 @@ local tensor = require "mocl.tensor"
 
 local gguf_model = {}
 
--- the keys of a configuration that says no more than a plain Llama's
-local LLAMA = {
-  vocab_size = true, hidden_size = true, num_hidden_layers = true, num_attention_heads = true, num_key_value_heads = true,
-  head_dim = true, intermediate_size = true, max_position_embeddings = true, rms_norm_eps = true, rope_theta = true,
-  tie_word_embeddings = true,
-}
-
 local refuse = keys.refuse
 
 -- ---- metadata ----
@@ -110,7 +103,7 @@ end
 local PLAIN = { norm = "rms", norm_place = "pre", positions = "rope", mlp = "gated", hidden_act = "silu", head = "lm", rope_factor = 1,
   causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true }
 local SPECIFIES = { "norm", "norm_place", "positions", "mlp", "hidden_act", "head", "rope_factor", "causal", "position_offset",
-  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "biases", "attention_scales", "rope_layers" }
+  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "biases", "attention_scales", "rope_layers", "attention_windows" }
 
 local function is_of(architecture, config)
   local spec = ARCHITECTURES[architecture].spec
@@ -523,13 +516,6 @@ end
 -- eos: ids that end an answer; metadata: further keys, as in gguf.save.
 function gguf_model.save(model, path, opts)
   local kind, list = opts.type or "F32", {}
-  local other = nil
-  for key in pairs(model:config()) do
-    other = not LLAMA[key] and (not other or key < other) and key or other
-  end
-  if other then
-    error(("save: %s is not what a Llama has, and GGUF files of other families are not written"):format(other), 3)
-  end
   if not gguf_model.FILE_TYPES[kind] then
     error(("save: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   elseif #model:adapters() > 0 then

@@ -79,7 +79,28 @@ end
 
 -- Copies a family's tensors into the parameters of a model. others: names of further tensors that somebody else takes.
 local function fill(model, read, tensors, dir, bare, others)
-  local from, used, missing, named = {}, {}, {}, model:named_parameters()
+  local from, used, missing, named, quantised = {}, {}, {}, {}, {}
+  for _, pair in ipairs(model:named_parameters()) do
+    if pair[2].dtype == "i8" then
+      quantised[#quantised + 1] = pair
+    elseif not (pair[1]:find "%.SCB$" and model:quantization()) then
+      named[#named + 1] = pair
+    end
+  end
+  for _, pair in ipairs(quantised) do
+    local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
+    used[theirs] = true
+    if not t then
+      return nil, ("%s: tensor '%s' is missing"):format(dir, theirs), "FORMAT"
+    end
+    local set, why = pcall(model.set_weight, model, (pair[1]:gsub("%.weight$", "")), t)
+    if not set then
+      return nil, ("%s: tensor '%s': %s"):format(dir, theirs, why), "FORMAT"
+    end
+    if t == tensors[theirs] then
+      t:release() -- its bytes are not needed any more
+    end
+  end
   for _, pair in ipairs(named) do
     local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
     used[theirs] = true
@@ -102,6 +123,21 @@ local function fill(model, read, tensors, dir, bare, others)
   return parameters.copy(named, from, dir)
 end
 
+-- The format of linear layers that the options of load ask for, or nil.
+local function quantization_of(opts)
+  if opts.load_in_8bit and opts.quantization and opts.quantization ~= "int8" then
+    error(("load: load_in_8bit and quantization = '%s' contradict each other"):format(tostring(opts.quantization)), 4)
+  end
+  return opts.load_in_8bit and "int8" or opts.quantization
+end
+
+-- Raises where the model's files would not be its weights.
+local function refuse_quantized(model, what)
+  if model:quantization() then
+    error(("%s: the linear layers are %s; model:dequantize() makes %s of them"):format(what, model:quantization(), model:dtype()), 3)
+  end
+end
+
 --- transformer.from_files(dir, opts, wanted, others) -> model, read, tensors | fail: what load does with a directory. wanted: as
 -- model_config.check's. others(read, tensors, bare) -> name -> true: tensors that the caller takes.
 function transformer.from_files(dir, opts, wanted, others)
@@ -121,7 +157,9 @@ function transformer.from_files(dir, opts, wanted, others)
   if not ok then
     return nil, message, code
   end
-  local model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
+  local model = core.new(read.config, {
+    device = opts.device, dtype = opts.dtype, init = false, quantization = quantization_of(opts),
+  })
   ok, message, code = fill(model, read, tensors, dir, bare, others and others(read, tensors, bare) or {})
   if not ok then
     return nil, message, code
@@ -130,11 +168,14 @@ function transformer.from_files(dir, opts, wanted, others)
   return model, read, tensors
 end
 
---- transformer.load(dir, {device="cpu", dtype="f32"}) -> model, config | fail. Weights in f32, bf16 or f16 become
+--- transformer.load(dir, {device="cpu", dtype="f32", quantization=nil, load_in_8bit=false}) -> model, config | fail. Weights in f32, bf16 or f16 become
 -- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.lm.gguf reads.
 function transformer.load(dir, opts)
   opts = opts or {}
   if gguf_model.names(dir) then
+    if quantization_of(opts) then
+      error("load: quantization is for directories; the numbers of a GGUF file have their own types", 2)
+    end
     local model, found, code = gguf_model.load(dir, opts)
     if not model then
       return nil, found, code
@@ -254,6 +295,7 @@ end
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
 -- Weights that are not finite are refused before anything is written.
 function transformer.save(model, dir, extra)
+  refuse_quantized(model, "transformer.save")
   local path = fs.join(dir, "config.json")
   local text, eos, family = config_text(model, path, extra)
   local tensors = tensor.no_grad(families.back, family, model:named_parameters(), sources[model] and sources[model].bare)
@@ -296,6 +338,7 @@ end
 -- BF16 or Q8_0. metadata: a list of further keys as in gguf.save, such as those of a tokenizer. A model with an adapter
 -- raises: it must be merged first.
 function transformer.save_gguf(model, path, opts)
+  refuse_quantized(model, "save_gguf")
   opts = options.check("save_gguf", opts or {}, {}, { "type", "metadata" })
   return gguf_model.save(model, path, { type = opts.type, metadata = opts.metadata, eos = ends[model] })
 end
@@ -311,6 +354,7 @@ end
 
 --- Marks all base parameters as trainable (or not) and returns them.
 function transformer.train_base(model, on)
+  refuse_quantized(model, "train_base")
   local list = transformer.parameters(model)
   for _, p in ipairs(list) do
     p:requires_grad_(on ~= false)
@@ -320,7 +364,9 @@ end
 
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
-  local copy = core.new(model:config(), { device = model:device(), dtype = model:dtype(), init = false })
+  local copy = core.new(model:config(), {
+    device = model:device(), dtype = model:dtype(), init = false, quantization = model:quantization(),
+  })
   local from = {}
   for _, pair in ipairs(model:named_parameters()) do
     from[pair[1]] = pair[2]

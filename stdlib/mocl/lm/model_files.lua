@@ -67,7 +67,7 @@ local function load_file(path, opts)
   return tensors
 end
 
---- model_files.load(dir, {device=}) -> name -> tensor | fail. model.safetensors, or without it the shards of the
+--- model_files.load(dir, {device=, only=}) -> name -> tensor | fail; only(name): which are wanted. model.safetensors, or without it the shards of the
 -- index, the order of transformers. Every value is checked.
 function model_files.load(dir, opts)
   local single, index = fs.join(dir, SINGLE), fs.join(dir, INDEX)
@@ -92,7 +92,7 @@ function model_files.load(dir, opts)
     end
   end
   for name, file in pairs(map) do
-    if from[name] ~= file then
+    if from[name] ~= file and not (opts and opts.only and not opts.only(name)) then
       return nil, ("%s: tensor '%s' is not in %s%s"):format(index, name, file, from[name] and " but in " .. from[name] or ""),
         "FORMAT"
     end

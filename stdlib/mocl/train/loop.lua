@@ -1,7 +1,7 @@
 --- mocl.train.loop: what surrounds the updates of a training loop: its status line, metrics, checkpoints when they are due
 -- and at an interruption, and the way back from the newest one. The loop itself stays in the recipe.
 --
---   local t <close> = training.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
+--   local t <close> = loop.new { run = run, stage = stage, label = "moc", total = 60, save_every = 20,
 --     save = function(dir) ... end, state = function() return { ... } end }
 --   for update = t.done + 1, 60 do
 --     ...
@@ -12,10 +12,10 @@
 local progress = require "mocl.run.progress"
 local sys = require "mocl.sys"
 
-local training = {}
+local loop = {}
 
-local Training = {}
-Training.__index = Training
+local Loop = {}
+Loop.__index = Loop
 
 -- What a signal does is one setting of the process, and trainings in several coroutines may end in any order.
 local n_open, mode_before = 0, nil
@@ -28,15 +28,15 @@ local function take_signals()
   return true
 end
 
---- training.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table, unit="update"} -> t.
+--- loop.new{run=, stage=, label=, total=, save_every=, save=function(dir), state=function() -> table, unit="update"} -> t.
 -- t.dir and t.state are the newest checkpoint of the stage, t.done its step (0 without one). From here on to t:finish, or
 -- to the end of a `<close>` variable, a signal ends the run after the update it comes in; unit is what messages call one.
-function training.new(o)
+function loop.new(o)
   local dir, state = o.stage:latest()
   local done = state and state.step or 0
   return setmetatable({ run = o.run, stage = o.stage, total = o.total, save_every = o.save_every, save = o.save, describe = o.state,
     unit = o.unit or "update", dir = dir, state = state, done = done, open = take_signals(),
-    line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Training)
+    line = progress.new { label = o.label, total = o.total, start = done, quiet = o.run.quiet } }, Loop)
 end
 
 local function stop_here(self, signal, n)
@@ -46,7 +46,7 @@ local function stop_here(self, signal, n)
 end
 
 --- Ends update number n: row goes to metrics.jsonl, text to the status line. Ends the process after a signal.
-function Training:step(n, row, text)
+function Loop:step(n, row, text)
   row.step = n
   self.stage:metrics(row)
   self.line:update(n, text)
@@ -60,7 +60,7 @@ function Training:step(n, row, text)
 end
 
 --- Ends the loop. A signal that came behind the last update's look for one ends the process now.
-function Training:finish()
+function Loop:finish()
   local stop = sys.interrupted()
   if stop then
     stop_here(self, stop, self.total)
@@ -71,7 +71,7 @@ end
 
 -- Back to what a signal did before the first of those that are open. Twice is fine. A signal that has raised the error on its
 -- way is not forgotten.
-function Training:close(err)
+function Loop:close(err)
   if self.open then
     self.open = false
     n_open = n_open - 1
@@ -81,7 +81,7 @@ function Training:close(err)
   end
 end
 
-Training.__close = Training.close
-Training.__gc = Training.close
+Loop.__close = Loop.close
+Loop.__gc = Loop.close
 
-return training
+return loop

@@ -29,7 +29,7 @@ local run_options = require "mocl.run.options"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
-local training = require "mocl.train.loop"
+local loop = require "mocl.train.loop"
 local transformer = require "mocl.lm.model"
 local value_heads = require "mocl.train.value_heads"
 
@@ -390,7 +390,7 @@ end
 -- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
 local function train(ctx, stage, label, trainer, row, text)
-  local t <close> = training.new {
+  local t <close> = loop.new {
     run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
     save = function(dir) trainer:save(dir) end,
     state = function() return { trainer = trainer:state() } end,

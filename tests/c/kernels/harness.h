@@ -18,7 +18,7 @@
 #define GRAD_TOL 2e-4
 #endif
 
-extern mk_env *const E;
+extern mk_exec *const E;
 extern const mk_table *K;
 
 __attribute__((format(printf, 1, 2))) void fail(const char *fmt, ...);

@@ -106,8 +106,8 @@ static void random_matrix(int64_t n, mk_real *x, int64_t nan_at, int64_t inf_at,
 /* Sizes that OpenBLAS computes where there is one: against gemm, sums in double, and two threads. A has
 ** a NaN in row 7; B an infinity in column 9 that meets a zero of A in row 11. */
 void test_matmul(void) {
-    mk_env two;
-    ok(mk_env_open(&two, 2) == MK_OK, "environment opens");
+    mk_exec two;
+    ok(mk_exec_open(&two, 2) == MK_OK, "environment opens");
     E->blas = two.blas = MK_BLAS_OPENBLAS;
     for (int t = 0; t < 4; t++) {
         int ta = t >> 1, tb = t & 1;
@@ -151,7 +151,7 @@ void test_matmul(void) {
 #undef B_AT
         buffers_free();
     }
-    mk_env_close(&two);
+    mk_exec_close(&two);
     ok(K->matmul(E, 0, 0, 0, 4096, 4096, NULL, 1, 0, NULL, 1, 0, NULL, 1, 0, 1) == MK_OK, "no rows");
     mk_real *c = constant(12, NAN);
     ok(K->matmul(E, 0, 0, 3, 4, 0, NULL, 1, 0, NULL, 4, 0, c, 4, 0, 1) == MK_OK, "empty sums");

@@ -1,0 +1,145 @@
+-- weights in quantised formats: codes and values to the bit as bitsandbytes has them, products as with the dequantised numbers,
+-- adapters on top, loading layer by layer
+
+local T = require "t"
+local json = require "mocl.json"
+local lm = require "mocl.lm.sft"
+local lora = require "mocl.lm.lora"
+local small = require "fixtures.llama.small"
+local tensor = require "mocl.tensor"
+local transformer = require "mocl.lm.model"
+
+local is_double = tensor.new(1 + 1e-12):item() ~= 1
+local dir = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$"
+
+local function floats(bits)
+  local list = {}
+  for i, b in ipairs(bits) do
+    list[i] = string.unpack("<f", string.pack("<i4", b))
+  end
+  return list
+end
+
+-- a model of one block whose o_proj has these sizes, in a format
+local function model_of(rows, columns, format, device)
+  local heads = columns
+  return transformer.new({ vocab_size = 5, hidden_size = rows, num_hidden_layers = 1, num_attention_heads = 1,
+    head_dim = heads + heads % 2, intermediate_size = columns }, { quantization = format, device = device })
+end
+
+local function parameter(model, name)
+  for _, pair in ipairs(model:named_parameters()) do
+    if pair[1] == name then
+      return pair[2]:to "cpu"
+    end
+  end
+end
+
+local DOWN = "model.layers.0.mlp.down_proj" -- [hidden_size, intermediate_size]
+
+for _, device in ipairs(T.devices or { "cpu", "fake" }) do
+  T.test("int8: codes, scales and numbers of bitsandbytes, to the bit, on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(assert(json.load(dir .. "/fixtures/quantized.json"))) do
+      local model = model_of(case.rows, case.columns, "int8", device)
+      local w = tensor.new(floats(case.weight)):reshape(case.rows, case.columns)
+      model:set_weight(DOWN, w:to(device))
+      T.eq(small.flat(parameter(model, DOWN .. ".weight")), case.int8.codes)
+      T.eq(small.flat(parameter(model, DOWN .. ".SCB")), floats(case.int8.SCB))
+      model:dequantize()
+      T.eq(small.flat(parameter(model, DOWN .. ".weight")), floats(case.int8.numbers))
+      T.eq(model:quantization(), nil)
+    end
+  end)
+end
+
+local ROWS = { { 1, 5, 9, 28 }, { 2, 2 }, { 7, 0, 3 } }
+
+-- a quantised model, and the same with its numbers in f32
+local function both(format, config, device)
+  local q, plain = small.model { config = config, device = device, quantization = format }, nil
+  plain = small.model { config = config, device = device, quantization = format }
+  plain:dequantize()
+  return q, plain
+end
+
+for _, format in ipairs { "int8" } do
+  for _, device in ipairs(T.devices or { "cpu", "fake" }) do
+    T.test(format .. ": forward, gradients and generation have the bits of the dequantised model, on " .. device, function()
+      for _, config in ipairs { {}, { hidden_size = 288, intermediate_size = 1040, head_dim = 48 } } do
+        local q, plain = both(format, config, device)
+        T.eq({ q:quantization(), plain:quantization() }, { format })
+        local batch = transformer.batch(ROWS, { device = device })
+        T.eq(q:forward(batch):to("cpu"):totable(), plain:forward(batch):to("cpu"):totable())
+        for _, model in ipairs { q, plain } do
+          model:add_lora { r = 3, key = 2, target_modules = { "q_proj", "down_proj" }, dropout = .25 }
+          for i, p in ipairs(lora.parameters(model)) do
+            tensor.no_grad(p.copy_, p, tensor.randn(p.shape, { key = i, std = .2 }):to(device))
+          end
+          model:forward(batch, { train = true, key = 1 }):square():sum():backward()
+        end
+        for i, p in ipairs(lora.parameters(q)) do
+          T.eq(small.flat(p.grad:to "cpu"), small.flat(lora.parameters(plain)[i].grad:to "cpu"))
+        end
+        local rows = { { 1, 2, 3 }, { 4 }, { 5, 6 } }
+        for n = 1, 3, 2 do -- one row, whose matrices lie side by side otherwise, and several
+          local some = table.move(rows, 1, n, 1, {})
+          local a, la = q:generate(some, { max_new_tokens = 6, key = 4 })
+          local b, lb = plain:generate(some, { max_new_tokens = 6, key = 4 })
+          T.eq(a.tokens, b.tokens)
+          T.eq(la:to("cpu"):totable(), lb:to("cpu"):totable())
+        end
+      end
+    end)
+  end
+
+  T.test(format .. ": merging gives f32, and rounds nothing again", function()
+    local q, plain = both(format)
+    for _, model in ipairs { q, plain } do
+      small.adapter(model, { target_modules = { "q_proj" } })
+      model:merge_lora()
+    end
+    local batch = transformer.batch(ROWS)
+    T.eq(q:forward(batch):totable(), plain:forward(batch):totable())
+    T.eq(parameter(q, "model.layers.0.self_attn.q_proj.weight").dtype, "f32")
+    T.eq(parameter(q, "model.layers.0.mlp.up_proj.weight").dtype, "i8")
+  end)
+
+  T.test(format .. ": loaded layer by layer, the same as quantised in memory; what cannot be is said", function()
+    local path, model = T.tmpdir() .. "/model", small.model()
+    assert(transformer.save(model, path))
+    local loaded = assert(transformer.load(path, { quantization = format }))
+    local want = small.model { quantization = format }
+    local batch = transformer.batch(ROWS)
+    T.eq(loaded:hash(), want:hash())
+    T.eq(loaded:forward(batch):totable(), want:forward(batch):totable())
+    T.eq(transformer.clone(loaded):hash(), want:hash())
+    T.raises("transformer.save: the linear layers are " .. format .. "; model:dequantize%(%) makes f32", transformer.save, loaded, path)
+    T.raises("train_base: the linear layers are", transformer.train_base, loaded)
+    T.raises("unknown quantization 'int7'", transformer.load, path, { quantization = "int7" })
+    T.raises("has no linear layer 'x'", loaded.set_weight, loaded, "x", tensor.ones { 2, 2 })
+    T.raises("does not fit", loaded.set_weight, loaded, "model.layers.0.mlp.up_proj", tensor.ones { 2, 2 })
+    -- an adapter is trained on it, and its base is not another's
+    small.adapter(loaded)
+    local out = T.tmpdir() .. "/adapter"
+    assert(lora.save(loaded, out))
+    local again = assert(transformer.load(path, { quantization = format }))
+    assert(lora.load(again, out))
+    T.eq(again:forward(batch):totable(), loaded:forward(batch):totable())
+    T.fails("belongs to another base", lora.load, assert(transformer.load(path)), out)
+    lm.loss(loaded, { { 1, 4 } }, { { 8, 3 } }):backward()
+    T.ok(lora.parameters(loaded)[2].grad)
+  end)
+end
+
+T.test("int8 is near f32: what is lost is the rounding to 255 steps", function()
+  local path = T.tmpdir() .. "/model"
+  assert(transformer.save(small.model(), path))
+  local q, plain = assert(transformer.load(path, { load_in_8bit = true })), small.model()
+  local batch = transformer.batch(ROWS)
+  local off = (q:forward(batch) - plain:forward(batch)):abs():max():item()
+  T.ok(off > 0 and off < .1, ("off by %g"):format(off))
+  T.raises("contradict each other", transformer.load, path, { load_in_8bit = true, quantization = "int7" })
+end)
