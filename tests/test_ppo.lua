@@ -422,7 +422,7 @@ end)
 T.test("an actor needs a model with an adapter", function()
   T.raises("lm_actor.new: the policy's model has no adapter; call model:add_lora first", lm_actor.new,
     { policy = { model = small.model() }, heads = value_heads.new(1, 12, { key = 1 }) })
-  T.raises("lm_actor.new: option 'heads' is missing", lm_actor.new, { policy = { model = small.model() } })
+  T.raises("lm_actor.new: option 'policy' is missing", lm_actor.new, { heads = value_heads.new(1, 12, { key = 1 }) })
 end)
 
 T.test("an optimiser file of other parameters, or none", function()

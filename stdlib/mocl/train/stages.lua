@@ -220,13 +220,13 @@ function stages.open(o)
   local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
   own_model.fill(cfg, info.given)
   stages.check(cfg)
-  local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
   if o.check then
     o.check(cfg)
   end
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
+  local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
   reward.try(functions, cfg.objectives, source.train_prompts)
   local depends = stages.depends { [o.method] = o.depends }
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
