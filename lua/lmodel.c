@@ -315,13 +315,27 @@ static void set_adapters(lua_State *L, int opts, const mocl_model *m, mocl_tenso
     if (pass->n_runs) pass->runs = runs;
 }
 
-/* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil}) -> hidden
-** [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
-** goes on from there. */
+/* mocl_model_forward, whose new products go to `made`, which own them whatever it returns */
+static mocl_status forward_into(mocl_tensor **out, mocl_tensor **made[MOCL_PRODUCTS], mocl_model *m, mocl_tensor *tokens,
+                                mocl_tensor *pos, mocl_tensor *off, const mocl_pass *pass) {
+    mocl_status st = mocl_model_forward(out, m, tokens, pos, off, pass);
+    for (int i = 0; i < MOCL_PRODUCTS; i++)
+        if (made[i]) *made[i] = pass->product[i];
+    return st;
+}
+
+static const char *const product_fields[MOCL_PRODUCTS] = {"q_proj", "k_proj", "v_proj"};
+
+/* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil, products=nil})
+** -> hidden [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
+** goes on from there. products: a table, which gets the products of q, k and v of block k that do not change between such passes,
+** or has them from the pass before. */
 static int model_forward(lua_State *L) {
-    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", NULL};
+    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", "products", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
+    mocl_tensor *product[MOCL_PRODUCTS] = {NULL}, **made[MOCL_PRODUCTS] = {NULL};
+    int products = 0;
     lua_settop(L, 3);
     luaL_checktype(L, 2, LUA_TTABLE);
     moclL_checkoptions(L, 3, options);
@@ -335,6 +349,16 @@ static int model_forward(lua_State *L) {
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
         pass.hidden = moclL_totensor(L, -1);
         if (!pass.hidden) return luaL_error(L, "forward: option 'hidden' %s", moclL_notensor(L, -1));
+    }
+    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "products") != LUA_TNIL) { /* the table stays on the stack */
+        if (!lua_istable(L, -1)) return luaL_error(L, "forward: option 'products' is a %s, not a table", luaL_typename(L, -1));
+        products = lua_gettop(L);
+        pass.product = product;
+        for (int i = 0; i < MOCL_PRODUCTS; i++) {
+            if (lua_getfield(L, products, product_fields[i]) == LUA_TNIL) continue;
+            product[i] = moclL_totensor(L, -1);
+            if (!product[i]) return luaL_error(L, "forward: products: '%s' %s", product_fields[i], moclL_notensor(L, -1));
+        }
     }
     pass.start = moclL_optfield_integer(L, 3, "start", LUA_MININTEGER);
     if (!pass.hidden != (pass.start == LUA_MININTEGER))
@@ -358,8 +382,15 @@ static int model_forward(lua_State *L) {
                        (long long)mocl_tensor_numel(tokens));
     if (st) return moclL_raise(L, st);
     set_adapters(L, 3, m, off, &pass);
+    for (int i = 0; i < MOCL_PRODUCTS && products; i++)
+        if (!product[i]) made[i] = moclL_pushtensor(L);
     mocl_tensor **out = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_model_forward(out, m, tokens, pos, off, &pass));
+    MOCLL_CALL(L, forward_into(out, made, m, tokens, pos, off, &pass));
+    for (int i = MOCL_PRODUCTS - 1, at = -2; i >= 0; i--) {
+        if (!made[i]) continue;
+        lua_pushvalue(L, at--);
+        lua_setfield(L, products, product_fields[i]);
+    }
     return 1;
 }
 

@@ -54,6 +54,9 @@ mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
 ** and gradients that enter a product are rounded to bf16, and so is y; other formats compute in x's type. Sums are f32.
 ** Differentiable in x, the bias, A and B, and in W where it is f32 or bf16. */
 mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias, const mocl_lora *adapter);
+/* The same where x W^T + bias is known from an earlier call, without adapters: the same bits. product NULL: it is not. */
+mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias,
+                             const mocl_lora *adapter);
 
 /* ---- network parts (ops_nn.c) ---- */
 mocl_status mocl_rmsnorm(mocl_tensor **out, mocl_tensor *x, mocl_tensor *w, double eps); /* w may be NULL; x: f32 or bf16 */

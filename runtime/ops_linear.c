@@ -342,7 +342,24 @@ static mocl_status linear_record(const linear *l, mocl_tensor **out, const char 
     return MOCL_OK;
 }
 
+/* a product that the caller knows is what this linear gives without adapters */
+static mocl_status check_product(const linear *l, mocl_tensor *x, mocl_tensor *product) {
+    char text[128];
+    MOCL_TRY(mocl_need_same_device("linear", x, product));
+    if (product->dtype == l->type && mocl_tensor_is_contiguous(product) && product->ndim == x->ndim && leading(product) == l->m &&
+        product->shape[product->ndim - 1] == l->n)
+        return MOCL_OK;
+    return mocl_fail(l->ctx, MOCL_E_SHAPE, "linear: the known product is %s %s; %lld rows of %lld %s in one piece are needed",
+                     mocl_dtype_name(product->dtype), mocl_shape_text(text, product->ndim, product->shape), (long long)l->m,
+                     (long long)l->n, mocl_dtype_name(l->type));
+}
+
 mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias, const mocl_lora *adapter) {
+    return mocl_linear_from(out, NULL, x, w, bias, adapter);
+}
+
+mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tensor *x, const mocl_weight *w, mocl_tensor *bias,
+                             const mocl_lora *adapter) {
     const char *op = adapter ? "lora_linear" : "linear";
     linear l = {.ctx = x->ctx, .dev = x->storage->dev, .n = w->rows, .k = w->columns};
     mocl_tensor *cx = NULL;
@@ -367,8 +384,11 @@ mocl_status mocl_linear(mocl_tensor **out, mocl_tensor *x, const mocl_weight *w,
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 1] = l.n;
     MOCL_GOTO(mocl_tensor_new(out, l.dev, l.type, x->ndim, shape), done);
-    if (bias) MOCL_GOTO(put_bias(&l, bias, *out), done);
-    MOCL_GOTO(times(&l, 0, l.m, 1, mocl_tensor_data(cx), 1, &l.w, bias != NULL, true, mocl_tensor_data(*out)), done);
+    if (product) MOCL_GOTO(check_product(&l, x, product), done);
+    if (product) MOCL_GOTO(mocl_tensor_copy(*out, product), done);
+    if (bias && !product) MOCL_GOTO(put_bias(&l, bias, *out), done);
+    if (!product)
+        MOCL_GOTO(times(&l, 0, l.m, 1, mocl_tensor_data(cx), 1, &l.w, bias != NULL, true, mocl_tensor_data(*out)), done);
     for (const mocl_lora *ad = adapter; ad; ad = ad->next) MOCL_GOTO(run_forward(&l, i++, ad, cx, *out), done);
     if (adapter || mocl_grad_wanted(l.ctx, 1, &l.in[IN_W])) l.saved[SAVED_X] = mocl_tensor_ref(cx);
     st = linear_record(&l, out, op, w->format);

@@ -380,13 +380,16 @@ T.test("a row has the same bits alone as among others", function()
   end
 end)
 
-T.test("lm_head: rows beyond a chunk of 256 have the bits they have alone", function()
-  local h, w = tensor.randn({ 600, 5 }, { seed = 1 }), tensor.randn({ 11, 5 }, { seed = 2 })
+T.test("lm_head: rows beyond a chunk of 256 or 1024 have the bits they have alone", function()
+  local h, w = tensor.randn({ 2100, 5 }, { seed = 1 }), tensor.randn({ 11, 5 }, { seed = 2 })
   local ids = {}
-  for i = 1, 600 do ids[i] = i % 11 end
+  for i = 1, 2100 do ids[i] = i % 11 end
   local all = ops.flat((nn.lm_head(h, w, ids)))
-  for _, i in ipairs { 1, 255, 256, 257, 512, 513, 600 } do
-    T.eq(nn.lm_head(h:narrow(1, i, 1), w, { i % 11 }):item(), all[i])
+  local kept = ops.flat((nn.lm_head(h:clone():requires_grad_(), w, ids)))
+  local reference = ops.flat(nn.lm_reference(h, w, ids).logp)
+  for _, i in ipairs { 1, 255, 256, 257, 512, 513, 1024, 1025, 2048, 2049, 2100 } do
+    local alone = nn.lm_head(h:narrow(1, i, 1), w, { i % 11 }):item()
+    T.eq({ all[i], kept[i], reference[i] }, { alone, alone, alone })
   end
 end)
 

@@ -142,6 +142,27 @@ T.test("a pass in two parts: the same bits, the same gradients, and none in fron
     T.eq(pair[2].grad ~= nil, block ~= 0 and pair[1]:find("norm.weight", 1, true) ~= nil or (block or 0) > 0, pair[1])
   end
   local half = model:forward(batch, { stop = 1 })
+  for _, adapter in ipairs { true, false } do -- products that one pass has left are taken by the others, with any adapter
+    local options = function(products) return { adapter = adapter, rows = batch.rows, hidden = stem, start = 1, products = products } end
+    local want, want_grads = with_gradients(parameters, function() return model:forward(batch, options(nil)) end)
+    local products = {}
+    for i, first in ipairs { false, true } do
+      if i == 2 then
+        products = {}
+      end
+      model:forward(batch, { adapter = first, hidden = stem, start = 1, products = products })
+      T.ok(products.q_proj and products.k_proj and products.v_proj and not products.q_proj.requires_grad)
+      local got, got_grads = with_gradients(parameters, function() return model:forward(batch, options(products)) end)
+      T.eq(got, want)
+      T.eq(got_grads, want_grads)
+    end
+    local zero = { q_proj = products.q_proj, k_proj = products.k_proj, v_proj = tensor.zeros(products.v_proj.shape) }
+    T.ok((model:forward(batch, options(zero)) - model:forward(batch, options(nil))):abs():max():item() > 1e-3, "they are used")
+    T.raises("the known product is f32", model.forward, model, batch, options { v_proj = tensor.zeros { 2, 2 } })
+    T.raises("products: 'k_proj' is a number, not a tensor", model.forward, model, batch, options { k_proj = 3 })
+    T.raises("option 'products' is a number, not a table", model.forward, model, batch, options(3))
+    T.raises("products are those of the block at start", model.forward, model, batch, { adapter = adapter, products = {} })
+  end
   T.eq(model:forward(batch, { hidden = half, start = 1, stop = layers }):totable(), model:forward(batch, { stop = layers }):totable())
   T.raises("stop = 9 is outside 0 ..", model.forward, model, batch, { stop = 9 })
   T.raises("stop = %-1 is outside 0 ..", model.forward, model, batch, { stop = -1 })

@@ -401,7 +401,15 @@ static mocl_status run_linear(mocl_tensor **out, walk *w, int64_t l, int which, 
         if (n) w->lora[n - 1].next = &w->lora[n];
         n++;
     }
-    return mocl_linear(out, x, &b->linear[which], b->bias[which], n ? w->lora : NULL);
+    mocl_tensor **known = pass->product && l == pass->start && which < MOCL_PRODUCTS ? &pass->product[which] : NULL;
+    if (known && !*known) {
+        mocl_tensor *y = NULL;
+        MOCL_TRY(mocl_linear(&y, x, &b->linear[which], b->bias[which], NULL));
+        mocl_status st = mocl_tensor_detach(known, y);
+        mocl_tensor_unref(y);
+        if (st) return st;
+    }
+    return mocl_linear_from(out, known ? *known : NULL, x, &b->linear[which], b->bias[which], n ? w->lora : NULL);
 }
 
 /* On the CPU, *from receives the first token of each sequence whose state is among the rows that the pass wants: in the last
@@ -542,6 +550,9 @@ static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pa
     if (end < first || end > c->layers)
         return mocl_fail(m->ctx, MOCL_E_ARG, "forward: stop = %lld is outside %lld .. %lld", (long long)end, (long long)first,
                          (long long)c->layers);
+    if (pass->product && (!x || end == first))
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: products are those of the block at start; they go with hidden, start and a pass "
+                         "through that block");
     if (pass->types && !c->types)
         return mocl_fail(m->ctx, MOCL_E_ARG, "forward: the batch has types of tokens, the model has no table of them");
     if (pass->stops && pass->rows)

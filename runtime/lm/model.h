@@ -49,6 +49,8 @@ typedef struct mocl_cache {
 } mocl_cache;
 
 /* How one forward pass runs. */
+enum { MOCL_PRODUCTS = MOCL_V + 1 };
+
 typedef struct mocl_pass {
     mocl_adapter *adapter; /* of all tokens; NULL: the base alone */
     const mocl_adapter_run *runs; /* in its place n_runs of them, which cover the tokens in their order; or NULL */
@@ -59,6 +61,8 @@ typedef struct mocl_pass {
     mocl_tensor *rows;     /* i32: the states of these tokens alone are wanted; NULL: of all */
     mocl_tensor *hidden;   /* [T, D]: the residual stream behind the first `start` blocks, which do not run then; or NULL */
     int64_t start;
+    mocl_tensor **product; /* [MOCL_PRODUCTS]: what q, k and v of block `start` give without adapters, with hidden alone. A NULL
+                           ** among them is computed and put there, without history; what is there is not computed again. Or NULL */
     bool stops;            /* ends behind the first `stop` blocks, start <= stop <= layers: the residual stream there */
     int64_t stop;
     mocl_cache *cache;     /* receives keys and values of each token, in slot `slot` at its position; or NULL */

@@ -63,14 +63,17 @@ end
 
 -- Hidden states of the batch's response tokens, with the adapter or without, from the blocks in front of it on.
 local function states(self, batch, adapter)
-  return self.model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = batch.stem, start = self.stop })
+  return self.model:forward(batch, { adapter = adapter, rows = batch.rows, hidden = batch.stem, start = self.stop,
+    products = batch.products })
 end
 
---- What all epochs share, in the scope of the caller: the states behind the blocks in front of the adapter, what the head makes of the
+--- What all epochs share, in the scope of the caller: the states behind the blocks in front of the adapter, the
+-- products of the base with them, what the head makes of the
 -- reference's states, and the policy's states, with which values and the first epoch begin.
 function Actor:begin(batch)
   if not batch.reference then
     batch.stem = tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
+    batch.products = {}
     batch.reference = nn.lm_reference(tensor.no_grad(states, self, batch, false), self.model:head(), batch.targets,
       { temperature = self.policy.temperature })
     batch.first = states(self, batch, true)
