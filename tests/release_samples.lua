@@ -175,7 +175,9 @@ S[M .. "add_lora"] = function(w)
 end
 S[M .. "forward"] = function(w)
   local batch = w.transformer.batch { { 1, 2, 3 }, { 4 } }
-  return { w.model(true), batch, { train = true, key = 2, rows = w.i { 0, 2 } } }
+  local model = w.model(true)
+  local hidden = tensor.ones { 4, model:config().hidden_size }
+  return { model, batch, { train = true, key = 2, rows = w.i { 0, 2 }, hidden = hidden, start = 0, products = {} } }
 end
 S[M .. "generate"] = function(w)
   return { w.model(true), { { 1, 2 }, { 3 } }, {
