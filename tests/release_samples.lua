@@ -176,7 +176,7 @@ end
 S[M .. "forward"] = function(w)
   local batch = w.transformer.batch { { 1, 2, 3 }, { 4 } }
   local model = w.model(true)
-  local hidden = tensor.ones { 4, model:config().hidden_size }
+  local hidden = w.t { 4, model:config().hidden_size }
   return { model, batch, { train = true, key = 2, rows = w.i { 0, 2 }, hidden = hidden, start = 0, products = {} } }
 end
 S[M .. "generate"] = function(w)
