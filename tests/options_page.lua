@@ -6,6 +6,7 @@
 --   <!-- end of options -->
 
 local config = require "mocl.run.config"
+local sys = require "mocl.sys"
 
 local M = {}
 
@@ -20,6 +21,7 @@ end
 function M.schema(path)
   local parse, caught = config.parse, {}
   local known = arg
+  local mode = sys.on_interrupt "raise" -- a recipe sets it for its own process
   config.parse = function(schema, _, meta)
     caught.schema, caught.presets = schema, meta and meta.presets or {}
     error(caught, 0)
@@ -27,6 +29,7 @@ function M.schema(path)
   _G.arg = { [0] = path }
   local ok, err = pcall(assert(loadfile(path)))
   config.parse, _G.arg = parse, known
+  sys.on_interrupt(mode)
   if ok or err ~= caught then
     error(("%s: did not ask for its options: %s"):format(path, tostring(err)), 0)
   end

@@ -303,7 +303,7 @@ T.test("what is not finite is neither saved as a model, adapter, head, moment or
   moment:narrow(1, 1, 1):fill_(INF)
   told("opt2: tensor 'first.00001'", optimizer.save(opt, dir .. "/opt2"))
   T.eq(fs.exists(dir .. "/opt2"), nil)
-  local a = agent.new { env = require("mocl.world.worlds.fishwood").new {}, hidden = { 4 }, key = 1 }
+  local a = agent.new { world = require("mocl.world.worlds.fishwood").new {}, hidden = { 4 }, key = 1 }
   assert(a:save(dir))
   damage(dir .. "/agent.safetensors", "actor.1.weight")
   told("agent.safetensors: tensor 'actor.1.weight'", a:load(dir))

@@ -467,7 +467,8 @@ T.test("trainer: advantages against the plain formulas, one scale for all object
   end)
   T.raises("mean_values: there are values after t:advantages with baseline=critic", world_actor.mean_values, {})
   local without = world_actor.new(Agent.new { world = world.new(line()), hidden = { 4 }, key = 1, critic = false })
-  T.raises("baseline=critic needs an actor with a critic", trainer.options, {}, without)
+  T.raises("baseline=critic needs an actor with a critic", trainer.options, { baseline = "critic" }, without)
+  T.eq(trainer.options({}, without).baseline, "none") -- its advantages are the recipe's own
   T.raises("trainer.options: unknown option 'epochs'", trainer.options, { epochs = 1 }, without)
   T.raises("needs at least 2 episodes", trainer.options, { episodes = 1, baseline = "group" }, without)
 end)

@@ -8,6 +8,7 @@
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
+local options = require "mocl.options"
 local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
@@ -39,6 +40,8 @@ end
 -- (default: all of it), observe what they see of a state (default: the environment's observation). init "pytorch" (that of
 -- nn.MLP) or "he" draws the weights, output_scale multiplies those of the actor's last layer.
 function agent.new(o)
+  options.check("agent.new", o, { "world" }, { "hidden", "activation", "layout", "see", "observe", "critic", "init", "output_scale", "key",
+    "device" })
   local e, layout = o.world, o.layout or "concat"
   local see = o.see or function(p)
     return p
