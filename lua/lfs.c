@@ -14,6 +14,7 @@
 #include "modules.h"
 
 #define BYTES "mocl.fs.bytes" /* owns what the core allocated while it becomes a Lua value */
+#define LOCK "mocl.fs.lock"
 
 /* A path may hold any byte but NUL: "a\0b" would silently be "a". */
 static const char *check_path(lua_State *L, int idx) {
@@ -156,6 +157,40 @@ static int fs_truncate(lua_State *L) {
 
 static int fs_sync(lua_State *L) { return done(L, mocl_file_sync(moclL_ctx(L), check_path(L, 1))); }
 
+/* ---- a file that is there as long as an object ---- */
+
+typedef struct lock_file {
+    pid_t pid; /* of the process that made it: one forked from it leaves the file alone */
+    char path[];
+} lock_file;
+
+/* Takes no memory, so that it works where there is none. What no write could have put there stays. */
+static void remove_lock(void *arg) {
+    lock_file *lock = arg;
+    struct stat info;
+    bool ours = lock->pid == getpid() && !lstat(lock->path, &info);
+    if (ours && (S_ISREG(info.st_mode) || S_ISLNK(info.st_mode))) unlink(lock->path);
+    mocl_free(lock);
+}
+
+/* lock(path, text) -> an object: the file is there until the object is released, closed or collected. The object exists
+** first, and a write that fails takes the file away, which one that fails at its very end leaves. */
+static int fs_lock(lua_State *L) {
+    size_t n;
+    const char *path = check_path(L, 1), *text = luaL_checklstring(L, 2, &n);
+    void **box = moclL_pushowner(L, LOCK);
+    lock_file *lock = mocl_alloc(moclL_ctx(L), sizeof *lock + strlen(path) + 1);
+    if (!lock) return moclL_raise(L, MOCL_E_NOMEM);
+    lock->pid = getpid();
+    strcpy(lock->path, path);
+    *box = lock;
+    mocl_status st = mocl_file_write_atomic(moclL_ctx(L), path, text, n);
+    if (!st) return 1;
+    *box = NULL;
+    remove_lock(lock);
+    return moclL_result(L, st, 0);
+}
+
 /* ---- contents ---- */
 
 static int fs_read(lua_State *L) {
@@ -268,6 +303,7 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
                                      {"hash_in_passing", fs_hash_in_passing},
                                      {"join", fs_join},
                                      {"list", fs_list},
+                                     {"lock", fs_lock},
                                      {"mkdir", fs_mkdir},
                                      {"read", fs_read},
                                      {"readlink", fs_readlink},
@@ -287,6 +323,7 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
 int moclL_open_fs(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, BYTES, none, mocl_free);
+    moclL_newclass(L, LOCK, none, remove_lock);
     moclL_newlib(L, functions);
     return 1;
 }

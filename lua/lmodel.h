@@ -1,4 +1,4 @@
-/* lmodel.h - what lmodel.c and llora.c share: the model object, and its methods for adapters */
+/* lmodel.h - what lmodel.c, llora.c, lspec.c and lsession.c share: the model object, and its methods */
 #ifndef MOCL_LMODEL_H
 #define MOCL_LMODEL_H
 
@@ -13,14 +13,6 @@ static inline mocl_model *moclL_checkmodel(lua_State *L, int idx) { return moclL
 /* The specification in the table at idx, whose lists are userdata left on the stack; and a table of one, pushed. */
 void moclL_checkspec(lua_State *L, int idx, mocl_spec *s);
 void moclL_pushspec(lua_State *L, const mocl_spec *s);
-
-/* Token ids of a list of lists, or of an object of rows (lrows.h), as host arrays, in userdata left on the stack. With `more`
-** (another one, or 0) row i is the first one's row followed by the second's, which begins at middle[i]. */
-typedef struct moclL_ragged {
-    int64_t n, total, room;
-    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
-} moclL_ragged;
-moclL_ragged moclL_readragged(lua_State *L, int idx, int more);
 
 int moclL_model_session(lua_State *L);  /* lsession.c */
 void moclL_open_session(lua_State *L);  /* makes the class */

@@ -92,6 +92,69 @@ static int rows_len(lua_State *L) {
     return 1;
 }
 
+/* ---- read as host arrays ---- */
+
+/* room for n tokens more; slot: stack index of the userdata of tokens */
+static void make_room(lua_State *L, moclL_ragged *r, int slot, int64_t n) {
+    if (r->total + n > INT32_MAX) luaL_error(L, "batch: %I tokens are too many", (lua_Integer)(r->total + n));
+    if (r->total + n <= r->room) return;
+    int64_t room = 2 * (r->total + n);
+    int32_t *tokens = lua_newuserdatauv(L, (size_t)room * sizeof *tokens, 0);
+    if (r->total) memcpy(tokens, r->tokens, (size_t)r->total * sizeof *tokens);
+    r->tokens = tokens;
+    r->room = room;
+    lua_replace(L, slot);
+}
+
+/* appends row i of the rows at idx, which are `rows` where these are an object */
+static void read_row(lua_State *L, moclL_ragged *r, int slot, int idx, const moclL_rows *rows, int64_t i) {
+    if (rows) {
+        const int32_t *offsets = moclL_rows_offsets(rows) + i - 1;
+        int64_t n = offsets[1] - offsets[0];
+        make_room(L, r, slot, n);
+        if (n) memcpy(r->tokens + r->total, moclL_rows_tokens(rows) + offsets[0], (size_t)n * sizeof *r->tokens);
+        r->total += n;
+        return;
+    }
+    if (lua_geti(L, idx, i) != LUA_TTABLE)
+        luaL_argerror(L, idx, lua_pushfstring(L, "entry %I is not a list of token ids", (lua_Integer)i));
+    int64_t n = moclL_len(L, -1);
+    make_room(L, r, slot, n);
+    for (int64_t j = 1; j <= n; j++) {
+        int is_integer;
+        lua_geti(L, -1, j);
+        lua_Integer id = moclL_tointeger(L, -1, &is_integer);
+        lua_pop(L, 1);
+        if (!is_integer || id < 0 || id > INT32_MAX)
+            luaL_argerror(L, idx, lua_pushfstring(L, "entry %I of row %I is no token id", (lua_Integer)j, (lua_Integer)i));
+        r->tokens[r->total++] = (int32_t)id;
+    }
+    lua_pop(L, 1);
+}
+
+moclL_ragged moclL_readragged(lua_State *L, int idx, int more) {
+    moclL_ragged r = {0};
+    const moclL_rows *rows = moclL_torows(L, idx), *others = more ? moclL_torows(L, more) : NULL;
+    if (!rows) luaL_checktype(L, idx, LUA_TTABLE);
+    if (more && !others) luaL_checktype(L, more, LUA_TTABLE);
+    r.n = rows ? rows->n : moclL_len(L, idx);
+    if (r.n < 1) luaL_argerror(L, idx, "at least one sequence is needed");
+    lua_Integer n_more = others ? others->n : more ? moclL_len(L, more) : r.n;
+    if (n_more != r.n) luaL_argerror(L, more, lua_pushfstring(L, "%I rows, but %I prompts", n_more, (lua_Integer)r.n));
+    r.offsets = lua_newuserdatauv(L, (size_t)(2 * r.n + 1) * sizeof(int32_t), 0);
+    r.middle = r.offsets + r.n + 1;
+    lua_pushnil(L);
+    int slot = lua_gettop(L);
+    r.offsets[0] = 0;
+    for (int64_t i = 1; i <= r.n; i++) {
+        read_row(L, &r, slot, idx, rows, i);
+        r.middle[i - 1] = (int32_t)r.total;
+        if (more) read_row(L, &r, slot, more, others, i);
+        r.offsets[i] = (int32_t)r.total;
+    }
+    return r;
+}
+
 void moclL_openrows(lua_State *L) {
     static const luaL_Reg metamethods[] = {{"__index", rows_index}, {"__len", rows_len}, {NULL, NULL}};
     static const luaL_Reg methods[] = {{"lengths", rows_lengths}, {"slice", rows_slice}, {"totable", rows_totable}, {NULL, NULL}};

@@ -19,6 +19,15 @@ static inline int32_t *moclL_rows_tokens(const moclL_rows *r) { return moclL_row
 moclL_rows *moclL_newrows(lua_State *L, int64_t n, int64_t total);
 moclL_rows *moclL_torows(lua_State *L, int idx); /* NULL where the value is another one */
 void moclL_rows_totable(lua_State *L, const moclL_rows *r); /* pushes a list of lists of ids */
-void moclL_openrows(lua_State *L);                 /* makes the class; more than once is fine */
+
+/* Token ids of a list of lists, or of an object of rows, as host arrays, in userdata left on the stack. With `more`
+** (another one, or 0) row i is the first one's row followed by the second's, which begins at middle[i]. */
+typedef struct moclL_ragged {
+    int64_t n, total, room;
+    int32_t *offsets, *middle, *tokens; /* n + 1, n, total */
+} moclL_ragged;
+moclL_ragged moclL_readragged(lua_State *L, int idx, int more);
+
+void moclL_openrows(lua_State *L); /* makes the class; more than once is fine */
 
 #endif

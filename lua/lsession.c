@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lmodel.h"
+#include "lrows.h"
 #include "ltensor.h"
 
 #define SESSION_CLASS "mocl.session"

@@ -210,12 +210,12 @@ function M.check(files)
   return wrong
 end
 
---- Circles of C files of runtime/ and kernels/ that call each other, by the symbols of their objects in build/; nil where there
+--- Circles of C files that call each other, by the symbols of their objects in build/; nil where there
 -- are none.
 function M.calls(files, build)
   local owner, wanted, arrows = {}, {}, {}
   for path in pairs(files) do
-    local object = path:match "^runtime/.*%.c$" and path:sub(1, -3) or path:match "^kernels/.*%.c$" and path:sub(1, -3)
+    local object = path:match "^%l+/.*%.c$" and path:sub(1, -3)
     local nm = object and io.popen(("nm --extern-only '%s/%s.o' 2>/dev/null"):format(build, object))
     for line in nm and nm:lines() or function() end do
       local kind, name = line:match "(%a) ([%w_]+)$"

@@ -151,6 +151,7 @@ M.classes = {
   ["mocl.tokenizer.stream"] = "tokenizer",
   ["mocl.rows"] = "transformer",
   ["mocl.session"] = "session",
+  ["mocl.fs.lock"] = "data",
   ["mocl.rows"] = "transformer",
   ["mocl.transformer"] = { "transformer", "lora", "session" },
 }

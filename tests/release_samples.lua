@@ -400,7 +400,7 @@ for _, name in ipairs { "encode", "save", "array" } do
 end
 none("it takes strings and numbers", [[mocl.gguf.core.dequantize mocl.gguf.core.is mocl.data.core.bad_utf8 mocl.data.core.mark mocl.fs.basename mocl.fs.copy
   mocl.fs.cwd mocl.fs.dirname mocl.fs.hash_in_passing
-  mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
+  mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.lock mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
   mocl.fs.remove mocl.fs.remove_tree mocl.fs.rename mocl.fs.sha256 mocl.fs.sha256_text mocl.fs.size mocl.fs.symlink_replace mocl.fs.sync
   mocl.fs.truncate mocl.fs.write mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns
   mocl.sys.cpu_count mocl.sys.env mocl.sys.getpid mocl.sys.interrupted mocl.sys.isatty mocl.sys.now mocl.sys.on_interrupt

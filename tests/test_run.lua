@@ -152,6 +152,25 @@ T.test("a line of metrics: sorted keys, the stage, null for NaN", function()
   T.eq(#sample.rewards, 2)
 end)
 
+T.test("the directory is free whatever of closing fails, or where nothing closes the run", function()
+  local function open(dir)
+    local cfg, info = options("out=" .. dir)
+    local run = Run.open { recipe = "demo", cfg = cfg, info = info }
+    T.ok(exists(dir, "lock"))
+    return run
+  end
+  local dir = T.tmpdir()
+  local run = open(dir .. "/a")
+  run.files.metrics = { close = function() error "not enough memory" end }
+  T.raises("not enough memory", run.close, run)
+  T.ok(not exists(dir .. "/a", "lock"))
+  run = open(dir .. "/b")
+  setmetatable(run, nil) -- as where its metamethods cannot be called, for want of memory
+  run = nil
+  collectgarbage()
+  T.ok(not exists(dir .. "/b", "lock"))
+end)
+
 T.test("stopped anywhere and continued: the same bytes", function()
   local stops = { { "sft", 1 }, { "sft", 2 }, { "sft", 5 }, { "sft/write", 4 }, { "train", 1 },
     { "train", 4 }, { "train/write", 3 }, { "train/written", 6 }, { "eval", 0 } }

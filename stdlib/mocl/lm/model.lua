@@ -243,8 +243,8 @@ local function as_llama(shape)
   config.model_type, config.architectures = "llama", { "LlamaForCausalLM" }
   config.hidden_act = ({ gelu_tanh = "gelu_new" })[shape.hidden_act] or shape.hidden_act or "silu"
   config.attention_bias, config.mlp_bias = biases.q_proj or false, biases.gate_proj or false
-  local ok, read = pcall(model_config.check, "config.json", json.decode(json.encode(config)))
-  return ok and read and same_config(read.config, shape) and config or nil
+  local read = model_config.check("config.json", json.decode(json.encode(config)))
+  return read and same_config(read.config, shape) and config or nil
 end
 
 -- The text of config.json for a model, the ids that end its answers or nil, and its family. Raises where `extra` would make

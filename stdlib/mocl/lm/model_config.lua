@@ -132,7 +132,9 @@ local function check(path, all, wanted)
     rope.apply(config, scaling)
     fits, normal = pcall(core.check, config)
   end
-  if not fits then
+  if not fits and normal:find("not enough memory", 1, true) then
+    error(normal, 0) -- which says nothing of the file: transformer.save would take it for a model that is no Llama
+  elseif not fits then
     r.fail(nil, path .. ": " .. normal)
   end
   return { config = normal, all = all, family = family, class = class, class_name = name }

@@ -301,11 +301,7 @@ local function enter(run, opts, resume, home)
     reason = run_cures.of(reason, out, true)
     error(reason:find("out=", 1, true) and reason or ("%s\n%s cannot be made: choose another out="):format(reason, out), 0)
   end
-  local text
-  run.lock, text = run_lock.of(out)
-  if run.lock then
-    check(fs.write(run.lock, text))
-  end
+  run.lock = run_lock.take(out)
   for _, base in ipairs(bases(run)) do
     checkpoint.clean(base)
   end
@@ -674,14 +670,12 @@ end
 --- Closes the files and gives the directory free; an unfinished run can be continued later. Twice
 -- is fine. In a process forked from the run's own the directory stays taken.
 function Run:close()
-  for name, f in pairs(self.files) do
-    f:close()
-    self.files[name] = nil
-  end
-  if self.lock and self.pid == sys.getpid() then
-    fs.remove(self.lock)
-  end
+  local lock <close> = self.lock -- whatever fails below; and where this cannot even begin, the collector takes the lock
   self.lock = nil
+  for name, f in pairs(self.files) do
+    self.files[name] = nil
+    f:close()
+  end
 end
 
 -- The error of a signal leaves with what to do next. It has its traceback by now, where it is to be shown with one.

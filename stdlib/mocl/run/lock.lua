@@ -2,6 +2,7 @@
 -- and start time of the writer. One left by a killed process does not count, and neither does one where processes cannot be
 -- told apart (no /proc).
 
+local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 
 local run_lock = {}
@@ -36,13 +37,11 @@ function run_lock.check(out)
   end
 end
 
---- The path of this process's lock in a directory and what it holds; nil where there is no /proc. Who writes the file notes
--- the path first: a write that fails at its very end leaves the file.
-function run_lock.of(out)
+--- Takes the lock of a directory for this process: an object that holds it until it is released, closed or collected, none of
+-- which needs memory (mocl.fs.lock); nil where there is no /proc.
+function run_lock.take(out)
   local _, me = process("self")
-  if me then
-    return fs.join(out, "lock"), me .. "\n"
-  end
+  return me and check(fs.lock(fs.join(out, "lock"), me .. "\n"))
 end
 
 return run_lock
