@@ -1,5 +1,7 @@
---- mocl.parameters: tensors by name, as files have them, into the parameters of a network.
+--- mocl.parameters: tensors by name, as files have them, into the parameters of a network, and files of them.
 
+local finite = require "mocl.finite"
+local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 
 local parameters = {}
@@ -32,6 +34,37 @@ function parameters.copy(named, from, where, may_stay)
     end
   end
   return true
+end
+
+--- Saves a list of {name, tensor} as a safetensors file with `meta`, a table of texts. Returns true | fail; a tensor that is not finite
+-- is refused before anything is written.
+function parameters.save(named, path, meta)
+  local ok, message, code = finite.tensors(named, path)
+  if not ok then
+    return nil, message, code
+  end
+  local tensors = {}
+  for _, pair in ipairs(named) do
+    tensors[pair[1]] = pair[2]
+  end
+  return safetensors.save(path, tensors, meta)
+end
+
+--- Takes back what save wrote, into a list of {name, tensor}. Returns true, meta | fail; nothing is copied where a tensor is not
+-- finite.
+function parameters.load(named, path)
+  local tensors, meta, code = safetensors.load(path)
+  if not tensors then
+    return nil, meta, code
+  end
+  local ok, message, kind = finite.tensors(tensors, path)
+  if ok then
+    ok, message, kind = parameters.copy(named, tensors, path)
+  end
+  if not ok then
+    return nil, message, kind
+  end
+  return true, meta
 end
 
 return parameters

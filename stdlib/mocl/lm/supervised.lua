@@ -98,9 +98,7 @@ function Trainer:state()
 end
 
 function Trainer:load(dir, state)
-  local path = fs.join(dir, "parameters.safetensors")
-  local tensors = check(safetensors.load(path))
-  check(parameters.copy(self.named, tensors, path))
+  check(parameters.load(self.named, fs.join(dir, "parameters.safetensors")))
   check(optimizer.load(self.optimizer, fs.join(dir, "optimizer.safetensors")))
   self.order:restore(state.order)
   self.done, self.tail, self.tail_n = state.done, state.tail, state.tail_n

@@ -1,9 +1,7 @@
 --- mocl.train.value_heads: one value network per objective on the last hidden states of a language model.
 
-local finite = require "mocl.finite"
 local nn = require "mocl.nn.core"
 local parameters = require "mocl.parameters"
-local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 
 local value_heads = {}
@@ -55,27 +53,11 @@ end
 
 --- A safetensors file, and back; values that are not finite are neither saved nor loaded.
 function Heads:save(path)
-  local tensors = {}
-  for _, pair in ipairs(self.named) do
-    tensors[pair[1]] = pair[2]
-  end
-  local ok, message, code = finite.tensors(tensors, path)
-  if not ok then
-    return nil, message, code
-  end
-  return safetensors.save(path, tensors)
+  return parameters.save(self.named, path)
 end
 
 function Heads:load(path)
-  local tensors, message, code = safetensors.load(path)
-  if not tensors then
-    return nil, message, code
-  end
-  local ok, why, kind = finite.tensors(tensors, path)
-  if not ok then
-    return nil, why, kind
-  end
-  return parameters.copy(self.named, tensors, path)
+  return parameters.load(self.named, path)
 end
 
 return value_heads

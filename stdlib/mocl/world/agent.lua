@@ -5,7 +5,6 @@
 -- Two layouts. "concat": [observation, seen preference] -> A logits (and N values). "heads": seen preference -> A logits
 -- for each state, a head per state; it needs numbered states.
 
-local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local nn = require "mocl.nn"
 local options = require "mocl.options"
@@ -199,28 +198,11 @@ local ALL = { "actor", "mean", "critic" }
 
 --- All weights as dir/agent.safetensors, and back.
 function Agent:save(dir)
-  local path, tensors = fs.join(dir, "agent.safetensors"), {}
-  for _, entry in ipairs(named(self, ALL)) do
-    tensors[entry[1]] = entry[2]
-  end
-  local ok, message, code = finite.tensors(tensors, path)
-  if not ok then
-    return nil, message, code
-  end
-  return safetensors.save(path, tensors)
+  return parameters.save(named(self, ALL), fs.join(dir, "agent.safetensors"))
 end
 
 function Agent:load(dir)
-  local path = fs.join(dir, "agent.safetensors")
-  local tensors, message, code = safetensors.load(path)
-  if not tensors then
-    return nil, message, code
-  end
-  local ok, why, kind = finite.tensors(tensors, path)
-  if not ok then
-    return nil, why, kind
-  end
-  return parameters.copy(named(self, ALL), tensors, path)
+  return parameters.load(named(self, ALL), fs.join(dir, "agent.safetensors"))
 end
 
 return agent
