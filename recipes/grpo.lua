@@ -15,13 +15,10 @@ local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
 local group = require "mocl.method.group"
 local kl_controller = require "mocl.method.kl_controller"
-local lm_actor = require "mocl.train.lm_actor"
-local own_model = require "mocl.lm.own_model"
 local ppo = require "mocl.method.ppo"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local segments = require "mocl.segments"
-local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
@@ -29,18 +26,15 @@ local trainer = require "mocl.train.trainer"
 
 local CRITIC = { "vf_coef", "gamma", "lam", "baseline", "scale_rewards", "normalize", "entropy", "kl_in_reward" }
 
-local schema = config.join {
-  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, stages.PREFERENCES, lm_actor.MODEL_OPTIONS,
-  config.rows(trainer.OPTIONS, "ppo.", {}, CRITIC), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+local schema = stages.schema(CRITIC, stages.PREFERENCES,
   config.rows(group.OPTIONS, "grpo.", {}),
   { { "grpo.iterations", 320, "iterations", min = 1 }, { "grpo.save_every", 20, "iterations between checkpoints", min = 1 } },
-  config.rows(Control.OPTIONS, "control.", { c = "one", range = true, phi = 1e-3, floor = 0.25, negative = true, interior = 0.0 }),
-}
+  config.rows(Control.OPTIONS, "control.", { c = "one", range = true, phi = 1e-3, floor = 0.25, negative = true, interior = 0.0 }))
 
 local presets = stages.presets {
-  smoke = { ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["grpo.num_generations"] = 4, ["grpo.iterations"] = 3,
+  smoke = { ["grpo.num_generations"] = 4, ["grpo.iterations"] = 3,
     ["grpo.save_every"] = 2 },
-  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["grpo.iterations"] = 100,
+  hh = { ["ppo.min_kl_coef"] = 0.01, ["grpo.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }
 
@@ -69,33 +63,28 @@ stages.sft_answers(ctx)
 local outcome = ctx.run:stage("grpo", function(stage)
   local preferences = preference.deck(rng.new(cfg.seed, "preferences"), ctx.grid)
   local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start)
-  local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
-    min = cfg.ppo.min_kl_coef }
+  local beta = kl_controller.from_options(cfg.ppo)
   local log, alike = control_log.new(cfg.objectives, ctx.sft.statistics), group.alike()
   local t <close> = trainer.new { run = ctx.run, stage = stage, label = "grpo", total = cfg.grpo.iterations, save_every = cfg.grpo.save_every,
     seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
     state = { preferences = preferences, control = control, beta = beta, log = log, alike = alike } }
 
   for _ in t:iterations() do
-    local n, size, texts = cfg.ppo.batch_size // o.num_generations, o.num_generations, {}
+    local n, size = cfg.ppo.batch_size // o.num_generations, o.num_generations
     local plain, prefs, places = t:prompts(n), preferences:deal(n) -- one preference for each prompt
     plain, prefs, places = group.repeated(plain, size), group.repeated(prefs, size), group.repeated(places, size)
-    for i, prompt in ipairs(plain) do
-      texts[i] = preference.relabel(prompt, prefs[i])
-    end
-    local batch = t:rollout(texts)
+    local batch = t:rollout(preference.tagged(plain, prefs))
     local raw = t:score(batch, plain)
     local rows, share = group.advantages(raw, prefs, o)
     control:observe(raw, places)
     local adv = segments.spread(rows, batch)
     local s = control:problem(adv, batch, prefs, places, t:gram_of(batch)) -- with control.c=one sum_j p_j A_j
-    local logp_ref = cfg.ppo.kl_penalty ~= "full" and actor:logp_ref(batch)
 
     local m = t:update(batch, function(e)
       local now = s:solve(e.ratio, cfg.ppo.cliprange)
       local surrogate, _, clipped = ppo.clip(e.logp, batch.old, now.advantage, cfg.ppo.cliprange)
-      local loss, kl = surrogate:mean(), logp_ref and ppo.kl_estimate(e.logp, logp_ref, "k2") or e.kl
-      return loss + (kl * now.c):mean() * beta:value(), { ["ppo/loss/policy"] = loss, ["ppo/policy/clipfrac"] = clipped:mean() }
+      local loss = surrogate:mean()
+      return loss + (e.kl_penalty * now.c):mean() * beta:value(), { ["ppo/loss/policy"] = loss, ["ppo/policy/clipfrac"] = clipped:mean() }
     end)
     m["objective/kl_coef"], m.frac_reward_zero_std = beta:value(), alike:add(share)
     beta:update(m["objective/kl"], #plain)

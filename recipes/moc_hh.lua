@@ -14,34 +14,27 @@ local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
 local kl_controller = require "mocl.method.kl_controller"
-local lm_actor = require "mocl.train.lm_actor"
-local own_model = require "mocl.lm.own_model"
 local ppo = require "mocl.method.ppo"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local segments = require "mocl.segments"
-local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
 -- ---- options: those of the modules, and the method's own ----
 
-local schema = config.join {
-  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-  config.rows(trainer.OPTIONS, "ppo.", {}, { "baseline", "scale_rewards", "normalize", "entropy" }),
-  config.rows(lm_actor.OPTIONS, "ppo.", {}),
+local schema = stages.schema({ "baseline", "scale_rewards", "normalize", "entropy" },
   { { "moc.iterations", 320, "PPO iterations", min = 1 },
     { "moc.tag_noise", 0.04, "half of the tags of line 4 differ from p by up to this", min = 0, max = 0.5 },
     { "moc.save_every", 20, "iterations between checkpoints", min = 1 } },
-  config.rows(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }),
-}
+  config.rows(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }))
 
 local presets = stages.presets {
-  smoke = { ["ppo.batch_size"] = 16, ["moc.iterations"] = 3, ["moc.save_every"] = 2, ["ppo.max_new_tokens"] = 8 },
+  smoke = { ["moc.iterations"] = 3, ["moc.save_every"] = 2 },
   reading_a = Control.READING_A,
   reading_b = Control.READING_B,
   paper = Control.PAPER,
-  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
+  hh = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }
 
@@ -61,8 +54,7 @@ stages.sft_answers(ctx)
 local outcome = ctx.run:stage("moc", function(stage)
   local preferences = preference.deck(rng.new(cfg.seed, "preferences"), ctx.grid)
   local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start)
-  local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
-    min = cfg.ppo.min_kl_coef }
+  local beta = kl_controller.from_options(cfg.ppo)
   local log = control_log.new(cfg.objectives, ctx.sft.statistics)
   local t <close> = trainer.new { run = ctx.run, stage = stage, label = "moc", total = cfg.moc.iterations, save_every = cfg.moc.save_every,
     seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
@@ -83,9 +75,8 @@ local outcome = ctx.run:stage("moc", function(stage)
     local batch = t:rollout(tagged(iteration, plain, prefs)) -- lines 4 and 5
     local R = control:observe(t:score(batch, plain), places) -- line 6, equation 18
     local rewards = segments.terminal(R, batch)
-    local logp_ref = (cfg.ppo.kl_in_reward or cfg.ppo.kl_penalty ~= "full") and actor:logp_ref(batch)
     if cfg.ppo.kl_in_reward then
-      rewards = rewards - ppo.kl_estimate(batch.old, logp_ref, "k1"):unsqueeze(2) * beta:value()
+      rewards = rewards - ppo.kl_estimate(batch.old, actor:logp_ref(batch), "k1"):unsqueeze(2) * beta:value()
     end
     local adv = t:advantages(batch, rewards) -- line 7: one per objective and token
     local problem = control:problem(adv, batch, prefs, places, t:gram_of(batch)) -- line 8: c by equation 12
@@ -93,11 +84,10 @@ local outcome = ctx.run:stage("moc", function(stage)
     local m = t:update(batch, function(e) -- lines 9 and 10: equation 7, the KL inside J and so weighted by c, value heads
       local s = problem:solve(e.ratio, cfg.ppo.cliprange)
       local surrogate, _, clipped = ppo.clip(e.logp, batch.old, s.advantage, cfg.ppo.cliprange)
-      local policy_loss, loss = surrogate:mean(), nil
-      loss = policy_loss + e.value_error * cfg.ppo.vf_coef
+      local policy_loss = surrogate:mean()
+      local loss = policy_loss + e.value_error * cfg.ppo.vf_coef
       if not cfg.ppo.kl_in_reward then
-        local kl = cfg.ppo.kl_penalty == "full" and e.kl or ppo.kl_estimate(e.logp, logp_ref, "k2")
-        loss = loss + (kl * s.c):mean() * beta:value()
+        loss = loss + (e.kl_penalty * s.c):mean() * beta:value()
       end
       return loss, { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
     end)

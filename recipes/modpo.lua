@@ -13,29 +13,22 @@ local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local dpo = require "mocl.method.dpo"
 local group = require "mocl.method.group"
-local lm_actor = require "mocl.train.lm_actor"
-local lora = require "mocl.lm.lora"
-local own_model = require "mocl.lm.own_model"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local scalar = require "mocl.train.scalar"
-local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
 local OF_PPO = { "cliprange", "vf_coef", "gamma", "lam", "baseline", "scale_rewards", "normalize", "entropy", "init_kl_coef", "target",
   "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
-local schema = config.join {
-  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, stages.PREFERENCES, lm_actor.MODEL_OPTIONS,
-  config.rows(trainer.OPTIONS, "ppo.", {}, OF_PPO), config.rows(lm_actor.OPTIONS, "ppo.", {}),
-  config.rows(scalar.OPTIONS, "modpo.", {}), { { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } },
-}
+local schema = stages.schema(OF_PPO, stages.PREFERENCES,
+  config.rows(scalar.OPTIONS, "modpo.", {}), { { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } })
 
 local presets = stages.presets {
-  smoke = { ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["modpo.iterations"] = 2, ["modpo.save_every"] = 2,
+  smoke = { ["modpo.iterations"] = 2, ["modpo.save_every"] = 2,
     preferences = { "1:0", "0.4:0.6" } },
-  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["modpo.iterations"] = 100 },
+  hh = { ["modpo.iterations"] = 100 },
 }
 
 local ctx <close> = stages.open { recipe = "modpo", doc = "One policy for each preference from pairs of answers (docs/baselines.md)",
@@ -78,19 +71,13 @@ end
 local function train(i, p)
   ctx.run:stage("modpo-" .. i, function(stage)
     local actor, k, others = stages.actor(ctx, { heads = 0 }), parts(p)
-    local labels, only_k = rng.new(cfg.seed, "labels"), {}
-    for j = 1, #p do
-      only_k[j] = j == k and 1 or 0
-    end
+    local labels, only_k = rng.new(cfg.seed, "labels"), scalar.only(k, #p)
     local t <close> = trainer.new { run = ctx.run, stage = stage, label = "modpo-" .. i, total = cfg.modpo.iterations,
       save_every = cfg.modpo.save_every, seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr",
       prompts = ctx.source.train_prompts, rewards = ctx.rewards, state = { labels = labels } }
     for _ in t:iterations() do
-      local plain, texts = group.repeated((t:prompts(cfg.ppo.batch_size // 2)), 2), {}
-      for n, prompt in ipairs(plain) do
-        texts[n] = preference.relabel(prompt, p)
-      end
-      local batch = t:rollout(texts, { adapter = false }) -- two answers of the SFT model to each prompt
+      local plain = group.repeated((t:prompts(cfg.ppo.batch_size // 2)), 2)
+      local batch = t:rollout(preference.tagged(plain, p), { adapter = false }) -- two answers of the SFT model to each prompt
       batch.old = nil
       local rewards = scalar.rewards(ctx, t:score(batch, plain), cfg.modpo.rewards)
       local signs = dpo.label(labels, sums(rewards, only_k))
@@ -109,7 +96,7 @@ for i, p in ipairs(ctx.grid) do
   train(i, p)
 end
 local figures = stages.evaluation(ctx, cfg.modpo.iterations, { name = "modpo", unseen = false, before = function(_, i)
-  assert(lora.load(ctx.policy.model, (assert(ctx.run:latest("modpo-" .. i)))))
+  stages.load_policy(ctx, "modpo-" .. i)
 end })
 stages.finish(ctx, figures, { method = "modpo", policies = #ctx.grid,
   training_samples = #ctx.grid * cfg.modpo.iterations * cfg.ppo.batch_size }, function(...)

@@ -9,24 +9,16 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
-local lm_actor = require "mocl.train.lm_actor"
-local lora = require "mocl.lm.lora"
-local own_model = require "mocl.lm.own_model"
 local scalar = require "mocl.train.scalar"
-local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
-local trainer = require "mocl.train.trainer"
 
-local schema = config.join {
-  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, stages.PREFERENCES, lm_actor.MODEL_OPTIONS,
-  config.rows(trainer.OPTIONS, "ppo.", {}, scalar.WITHOUT), config.rows(lm_actor.OPTIONS, "ppo.", {}),
-  config.rows(scalar.OPTIONS, "morlhf.", {}),
-}
+local schema = stages.schema(scalar.WITHOUT, stages.PREFERENCES,
+  config.rows(scalar.OPTIONS, "morlhf.", {}))
 
 local presets = stages.presets {
-  smoke = { ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["morlhf.iterations"] = 2, ["morlhf.save_every"] = 2,
+  smoke = { ["morlhf.iterations"] = 2, ["morlhf.save_every"] = 2,
     preferences = { "1:0", "0:1" } },
-  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["morlhf.iterations"] = 100 },
+  hh = { ["ppo.min_kl_coef"] = 0.01, ["morlhf.iterations"] = 100 },
 }
 
 local ctx <close> = stages.open { recipe = "morlhf", doc = "One policy for each preference, linear scalarisation (docs/baselines.md)",
@@ -46,7 +38,7 @@ for i, p in ipairs(ctx.grid) do
 end
 
 local figures = stages.evaluation(ctx, cfg.morlhf.iterations, { name = "morlhf", unseen = false, before = function(_, i)
-  assert(lora.load(ctx.policy.model, (assert(ctx.run:latest("morlhf-" .. i)))))
+  stages.load_policy(ctx, "morlhf-" .. i)
 end })
 stages.finish(ctx, figures, { method = "morlhf", policies = #ctx.grid,
   training_samples = #ctx.grid * cfg.morlhf.iterations * cfg.ppo.batch_size, kl = kl }, function(...)

@@ -11,25 +11,17 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
-local lm_actor = require "mocl.train.lm_actor"
-local lora = require "mocl.lm.lora"
-local own_model = require "mocl.lm.own_model"
 local scalar = require "mocl.train.scalar"
 local soup = require "mocl.lm.soup"
-local sources = require "mocl.data.sources"
 local stages = require "mocl.train.stages"
-local trainer = require "mocl.train.trainer"
 
-local schema = config.join {
-  sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, stages.PREFERENCES, lm_actor.MODEL_OPTIONS,
-  config.rows(trainer.OPTIONS, "ppo.", {}, scalar.WITHOUT), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+local schema = stages.schema(scalar.WITHOUT, stages.PREFERENCES,
   config.rows(scalar.OPTIONS, "soup.", {}),
-  { { "soup.kind", "apart", "A and B are averaged apart, or the sum of the products B A is exact", choices = soup.KINDS } },
-}
+  { { "soup.kind", "apart", "A and B are averaged apart, or the sum of the products B A is exact", choices = soup.KINDS } })
 
 local presets = stages.presets {
-  smoke = { ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["soup.iterations"] = 2, ["soup.save_every"] = 2 },
-  hh = { ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["ppo.min_kl_coef"] = 0.01, ["soup.iterations"] = 100 },
+  smoke = { ["soup.iterations"] = 2, ["soup.save_every"] = 2 },
+  hh = { ["ppo.min_kl_coef"] = 0.01, ["soup.iterations"] = 100 },
 }
 
 local ctx <close> = stages.open { recipe = "rewarded_soups", doc = "One policy for each objective, mixed by preference (docs/baselines.md)",
@@ -50,14 +42,10 @@ for j = 1, #names do
   equal[j] = 1 / #names
 end
 for j, name in ipairs(names) do
-  local weights = {}
-  for k = 1, #names do
-    weights[k] = k == j and 1 or 0
-  end
-  kl = kl + scalar.train(ctx, { stage = "soup-" .. name, weights = weights, tag = equal, options = cfg.soup }).kl / #names
+  kl = kl + scalar.train(ctx, { stage = "soup-" .. name, weights = scalar.only(j, #names), tag = equal, options = cfg.soup }).kl / #names
 end
 for _, name in ipairs(names) do
-  assert(lora.load(ctx.policy.model, assert(ctx.run:latest("soup-" .. name)), { name = name }))
+  stages.load_policy(ctx, "soup-" .. name, { name = name })
 end
 
 local figures = stages.evaluation(ctx, cfg.soup.iterations, { name = "rewarded_soups", before = function(p)

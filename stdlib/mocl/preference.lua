@@ -42,6 +42,16 @@ function preference.check(p, level)
   return p
 end
 
+--- tagged(prompts, preferences) -> the prompts with tags in front, as relabel writes them: preferences are a list of one for each
+-- prompt, or one for all.
+function preference.tagged(prompts, preferences)
+  local texts, one = {}, type(preferences[1]) == "number"
+  for i, prompt in ipairs(prompts) do
+    texts[i] = preference.relabel(prompt, one and preferences or preferences[i])
+  end
+  return texts
+end
+
 --- relabel(prompt, p) -> the prompt with the tags in front, equation 3: "<R1> 0.30 <R2> 0.70 ...".
 function preference.relabel(prompt, p)
   preference.check(p, 2)

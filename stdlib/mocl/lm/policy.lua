@@ -122,11 +122,7 @@ function Policy:measure(o)
   end
   local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows }
   for j = 1, #o.rewards do
-    local column = {}
-    for i, row in ipairs(rows) do
-      column[i] = row[j]
-    end
-    out.raw[j], out.std[j] = metrics.mean_std(column)
+    out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
   end
   if rule_n > 0 then
     for j, sum in ipairs(rule) do

@@ -46,6 +46,12 @@ function kl_controller.adaptive(options)
   return make("adaptive", options)
 end
 
+--- The adaptive controller of a recipe's options, as trainer.OPTIONS names them: init_kl_coef, target, horizon, min_kl_coef. Other
+-- keys are left alone.
+function kl_controller.from_options(o)
+  return make("adaptive", { init_kl_coef = o.init_kl_coef, target = o.target, horizon = o.horizon, min = o.min_kl_coef })
+end
+
 --- fixed{init_kl_coef=.2}: update changes nothing
 function kl_controller.fixed(options)
   return make("fixed", options)

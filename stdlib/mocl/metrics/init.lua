@@ -88,13 +88,16 @@ function metrics.projection(points, reference)
   return scores, beyond
 end
 
-local function column(rows, k)
+--- column(rows, k) -> the list of entry k of each row.
+function metrics.column(rows, k)
   local c = {}
   for i = 1, #rows do
     c[i] = rows[i][k]
   end
   return c
 end
+
+local column = metrics.column
 
 -- of each column the greatest entry less the least, and the greatest size
 local function ranges(rows, n)

@@ -21,6 +21,15 @@ scalar.OPTIONS = {
 --- Names in trainer.OPTIONS that such a policy does not have.
 scalar.WITHOUT = { "baseline", "scale_rewards", "normalize", "entropy", "kl_in_reward" }
 
+--- scalar.only(j, n) -> n weights, that of objective j 1 and those of the others 0.
+function scalar.only(j, n)
+  local weights = {}
+  for k = 1, n do
+    weights[k] = k == j and 1 or 0
+  end
+  return weights
+end
+
 --- scalar.sums(rows, weights) -> list of {sum_j w_j r_j}, one per answer.
 function scalar.sums(rows, weights)
   local list = {}
@@ -49,25 +58,20 @@ function scalar.train(ctx, o)
   local cfg, own = ctx.cfg, o.options
   return ctx.run:stage(o.stage, function(stage)
     local actor = stages.actor(ctx, { heads = 1 })
-    local beta = kl_controller.adaptive { init_kl_coef = cfg.ppo.init_kl_coef, target = cfg.ppo.target, horizon = cfg.ppo.horizon,
-      min = cfg.ppo.min_kl_coef }
+    local beta = kl_controller.from_options(cfg.ppo)
     local t <close> = trainer.new { run = ctx.run, stage = stage, label = o.stage, total = own.iterations, save_every = own.save_every,
       seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
       state = { beta = beta } }
     local kl
     for _ in t:iterations() do
-      local plain, texts = t:prompts(cfg.ppo.batch_size), {}
-      for i, prompt in ipairs(plain) do
-        texts[i] = preference.relabel(prompt, o.tag)
-      end
-      local batch = t:rollout(texts)
+      local plain = t:prompts(cfg.ppo.batch_size)
+      local batch = t:rollout(preference.tagged(plain, o.tag))
       local sums = scalar.sums(scalar.rewards(ctx, t:score(batch, plain), own.rewards), o.weights)
       local adv = t:advantages(batch, segments.terminal(sums, batch)):sum(2) -- of the one value head
-      local logp_ref = cfg.ppo.kl_penalty ~= "full" and actor:logp_ref(batch)
       local m = t:update(batch, function(e)
         local surrogate, _, clipped = ppo.clip(e.logp, batch.old, adv, cfg.ppo.cliprange)
-        local loss, kl_loss = surrogate:mean(), logp_ref and ppo.kl_estimate(e.logp, logp_ref, "k2") or e.kl
-        return loss + e.value_error * cfg.ppo.vf_coef + kl_loss:mean() * beta:value(),
+        local loss = surrogate:mean()
+        return loss + e.value_error * cfg.ppo.vf_coef + e.kl_penalty:mean() * beta:value(),
           { ["ppo/loss/policy"] = loss, ["ppo/policy/clipfrac"] = clipped:mean() }
       end)
       m["objective/kl_coef"], kl = beta:value(), m["objective/kl"]

@@ -30,6 +30,7 @@ local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local loop = require "mocl.train.loop"
+local POLICY_GRADIENT = require("mocl.train.trainer").OPTIONS
 local transformer = require "mocl.lm.model"
 local value_heads = require "mocl.train.value_heads"
 
@@ -69,17 +70,24 @@ stages.PREFERENCES = {
   { "preferences", {}, "those that are trained and evaluated, such as 1:0,0.5:0.5,0:1; empty: the grid", list_of = "string" },
 }
 
+--- stages.schema(without, ...) -> the schema of a recipe that trains a language model: the options of its data, of these stages, of
+-- the policy and, as ppo.NAME, of the trainer but for the names in the list `without`; then the rows of the recipe's own lists.
+function stages.schema(without, ...)
+  return config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
+end
+
 -- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
 local PRESETS = {
   smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
     ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
     ["reward.min_accuracy"] = 0.0, ["reward.min_correlation"] = -1.0, ["reward.batch_size"] = 4,
-    ["sft.examples"] = 60, ["sft.steps"] = 4, ["eval.answers"] = 8, ["eval.unseen_answers"] = 4 },
+    ["sft.examples"] = 60, ["sft.steps"] = 4, ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 8, ["eval.answers"] = 8, ["eval.unseen_answers"] = 4 },
   hh = { ["tokenizer.vocab_size"] = 2048, ["model.hidden_size"] = 128, ["model.layers"] = 4, ["model.heads"] = 4, ["lora.layers"] = 0,
     ["model.intermediate_size"] = 344, ["model.positions"] = 192, ["base.steps"] = 1200, ["base.batch_size"] = 16,
     ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
     ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
-    ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+    ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
 --- A recipe's presets, with what those named smoke and hh have in all recipes.
@@ -581,15 +589,14 @@ end
 -- how the normalised rewards of raw rows are distributed, per objective; 12 deviations of the SFT model either way, or
 -- as many units of a reward that did not vary
 local function histograms(rows, statistics)
-  local out, constant = {}, policy.constant(statistics)
+  local out, constant, normalized = {}, policy.constant(statistics), {}
+  for i, row in ipairs(rows) do
+    normalized[i] = policy.normalize(row, statistics)
+  end
   for j = 1, #statistics.mean do
-    local column = {}
-    for i, row in ipairs(rows) do
-      column[i] = policy.normalize(row, statistics)[j]
-    end
     local middle = constant and constant[j] and statistics.mean[j] or 1
     local half = math.max(6, 1e-6 * math.abs(middle)) -- 6 is nothing beside 1e17
-    out[j] = metrics.histogram(column, middle - half, middle + half, 120)
+    out[j] = metrics.histogram(metrics.column(normalized, j), middle - half, middle + half, 120)
   end
   return out
 end
@@ -636,11 +643,7 @@ function stages.sft_answers(ctx)
       table.move(m.rows, 1, #m.rows, #all + 1, all)
     end
     for j = 1, #ctx.rewards do
-      local column = {}
-      for i, row in ipairs(all) do
-        column[i] = row[j]
-      end
-      stats.mean[j], stats.std[j] = metrics.mean_std(column)
+      stats.mean[j], stats.std[j] = metrics.mean_std(metrics.column(all, j))
     end
     ctx.sft = { statistics = stats }
     local constant = constant_objectives(ctx, stats)
@@ -658,6 +661,11 @@ function stages.sft_answers(ctx)
   end)
 end
 
+--- Puts the adapter of a stage's last checkpoint into the policy; o: name= of lora.load.
+function stages.load_policy(ctx, stage, o)
+  assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage), "no checkpoint of the policy"), o))
+end
+
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
 -- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers. o:
 -- before(p, i), which makes the adapter of a preference the active one in place of that of the checkpoint, and may return a
@@ -666,8 +674,7 @@ end
 function stages.evaluation(ctx, steps, o)
   o = o or {}
   if not o.before then
-    local trained = assert(ctx.run:latest(ctx.method), "no checkpoint of the policy")
-    assert(lora.load(ctx.policy.model, trained))
+    stages.load_policy(ctx, ctx.method)
   end
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards

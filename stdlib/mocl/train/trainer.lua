@@ -284,11 +284,7 @@ end
 local function deviations(returns)
   local scale = {}
   for j = 1, #returns[1] do
-    local column = {}
-    for i, row in ipairs(returns) do
-      column[i] = row[j]
-    end
-    local mean, std = metrics.mean_std(column)
+    local mean, std = metrics.mean_std(metrics.column(returns, j))
     local size = math.abs(mean)
     scale[j] = std > 1e-6 * size and std or size > 0 and size or 1.0
   end
@@ -420,6 +416,9 @@ local LAZY = {
   ratio = function(e)
     return e.epoch > 1 and (e.logp:detach() - e.batch.old):exp() or nil
   end,
+  kl_penalty = function(e)
+    return e.trainer.options.kl_penalty == "full" and e.kl or ppo.kl_estimate(e.logp, e.trainer.actor:logp_ref(e.batch), "k2")
+  end,
   value_error = function(e)
     return e.values and e.batch.value_targets and ppo.value_loss(e.values, e.batch.value_targets) or 0.0
   end,
@@ -466,7 +465,7 @@ local function watch_epoch(self, scope, e, shown, last)
 end
 
 --- The epochs over a batch: loss_of(e) -> loss, {name = scalar} is called in each, with e.logp [T], e.entropy (its mean), e.kl [T]
--- (exact, to the reference; nil where there is none), e.values [T, N], e.value_error (mean squared, a scalar; 0 without a critic), e.ratio [T]
+-- (exact, to the reference; nil where there is none), e.kl_penalty [T] (e.kl, or the estimate that the option kl_penalty asks for), e.values [T, N], e.value_error (mean squared, a scalar; 0 without a critic), e.ratio [T]
 -- (without gradient; nil in the first epoch, where it is 1), e.epoch and e.left (the share of the iterations that is left). The loss is a
 -- scalar tensor; the named scalars go to the metrics, and ppo/loss/policy must be finite. Returns the metrics, numbers by name, of the
 -- last epoch, read from the device at once. The first loss or gradient that is not finite raises.
@@ -480,7 +479,7 @@ function Trainer:update(batch, loss_of)
   for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
     local e = self.actor:evaluate(batch, epoch)
-    e.batch, e.epoch, e.left = batch, epoch, (self.total - self.iteration + 1) / self.total
+    e.trainer, e.batch, e.epoch, e.left = self, batch, epoch, (self.total - self.iteration + 1) / self.total
     batch.old = batch.old or scope:keep(e.logp:detach())
     local loss, shown = loss_of(setmetatable(e, EPOCH))
     check_loss(loss)
