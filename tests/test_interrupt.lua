@@ -2,29 +2,15 @@
 -- finite, ends with the bytes of one that was not; no stage that trains begins again, and no program shows a traceback
 
 local T = require "t"
+local run_files = require "run_files"
 local child = require "child"
 local fs = require "mocl.fs"
 
 local SMALL = { "preset=smoke", "quiet=true", "model.layers=1", "documents=40", "reward.prompts=20", "sft.examples=20", "base.batch_size=4",
   "sft.batch_size=4", "reward.batch_size=4", "ppo.batch_size=8", "eval.answers=2", "eval.unseen_answers=0", "ppo.max_new_tokens=3" }
 
--- What a run leaves, as hashes by name; without times, the command and what holds the directory's name.
-local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true, ["config.lua"] = true,
-  ["report.html"] = true, ["adapter_config.json"] = true, ["SHA256SUMS"] = true }
 local function files(dir)
-  local found = {}
-  local function walk(prefix)
-    for _, name in ipairs(assert(fs.list(dir .. prefix))) do
-      local path = prefix .. "/" .. name
-      if fs.exists(dir .. path) == "directory" then
-        walk(path)
-      elseif not VARIES[name] then
-        found[path] = assert(fs.sha256(dir .. path))
-      end
-    end
-  end
-  walk ""
-  return found
+  return run_files(dir, { "config.lua", "adapter_config.json", "SHA256SUMS" }) -- these hold the directory's name
 end
 
 -- Code that sends the program a signal: at the start of a stage (step 0) or after a step of it. popen, since os.execute is

@@ -5,6 +5,7 @@ local child = require "child"
 local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local run_files = require "run_files"
 local preference = require "mocl.preference"
 local safetensors = require "mocl.safetensors"
 
@@ -58,24 +59,8 @@ local function rows(path)
   return list
 end
 
--- What must be equal in equal runs: every file but those with times and the command itself. Returns {name = hash}.
-local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true,
-  ["config.lua"] = true, ["report.html"] = true, SHA256SUMS = true, log = true }
-
 local function files(dir)
-  local found = {}
-  local function walk(prefix)
-    for _, name in ipairs(assert(fs.list(dir .. prefix))) do
-      local path = prefix .. "/" .. name
-      if fs.exists(dir .. path) == "directory" then
-        walk(path)
-      elseif not VARIES[name] then
-        found[path] = assert(fs.sha256(dir .. path))
-      end
-    end
-  end
-  walk("")
-  return found
+  return run_files(dir, { "config.lua", "SHA256SUMS", "log" })
 end
 
 local function same_files(a, b)

@@ -6,6 +6,7 @@ local fishwood = require "mocl.world.worlds.fishwood"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local run_files = require "run_files"
 
 local function run(recipe, ...)
   return child.mocl { "recipes/" .. recipe .. ".lua", ... }
@@ -27,23 +28,8 @@ local function smoke(recipe)
   return made[recipe]
 end
 
--- hashes of every file but those with times and the command
-local VARIES = { ["timing.json"] = true, ["stages.json"] = true, ["env.json"] = true, ["cmdline.txt"] = true, ["config.lua"] = true,
-  ["report.html"] = true }
 local function files(dir)
-  local found = {}
-  local function walk(prefix)
-    for _, name in ipairs(assert(fs.list(dir .. prefix))) do
-      local path = prefix .. "/" .. name
-      if fs.exists(dir .. path) == "directory" then
-        walk(path)
-      elseif not VARIES[name] then
-        found[path] = assert(fs.sha256(dir .. path))
-      end
-    end
-  end
-  walk("")
-  return found
+  return run_files(dir, { "config.lua" })
 end
 
 T.test("fishwood: result.json, the table, the report", function()
