@@ -255,6 +255,15 @@ typedef struct mk_table {
     int (*attention_cached)(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
+    /* The same on the host's processors for heads that have keys of their own (H of both), of K = 16, 32, 48 or 64, without a
+    ** window, over keys that lie across: turned [slot, H, K, wide], wide a multiple of 16. There a step need not turn all keys anew.
+    ** turn_keys: the keys of positions below pos[r] from a cache with slabs of `slab`, and zeros behind them.
+    ** attention_turned: first k[r] and v[r] become those of position pos[r]; the bits are those of cache_put and attention_cached. */
+    int (*turn_keys)(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const mk_real *kcache, int64_t wide, mk_real *turned);
+    int (*attention_turned)(mk_exec *e, int64_t rows, int64_t H, int64_t K, double scale, const int32_t *slot, const int32_t *pos,
+                            int64_t wide, int64_t slab, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *turned,
+                            mk_real *vcache, mk_real *out);
 
     /* -- the language-model head (kernels/cpu/head.c): one row of logits per token -- */
 

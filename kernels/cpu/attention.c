@@ -20,9 +20,9 @@ struct attention_job {
     const int32_t *offsets, *from, *slot, *pos;
     mk_real scale;
     int causal;
-    int64_t window;
+    int64_t window, wide;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
-    mk_real *out, *lse, *dq, *dk, *dv;
+    mk_real *out, *lse, *dq, *dk, *dv, *turned, *values;
     int32_t *block; /* (sequence, first token within it) of each block of QUERIES tokens */
 };
 
@@ -182,17 +182,19 @@ int mk_cpu_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t
 }
 
 /* One query of each of `heads` heads, which lie side by side, against `total` keys and values of theirs: the sums of
-** attend_rows for each, in its order. Keys of all the heads are packed together, since they lie together in the cache. */
+** attend_rows for each, in its order. Keys of all the heads are packed together, since they lie together in the cache; or they
+** are `turned` already, at a distance of ldt. */
 static void attend_heads(const struct mk_simd *s, int64_t heads, int64_t total, int64_t K, mk_real scale, const mk_real *q,
-                         const mk_real *k, const mk_real *v, int64_t ld, mk_real *out) {
+                         const mk_real *k, const mk_real *turned, int64_t ldt, const mk_real *v, int64_t ld, mk_real *out) {
     _Alignas(64) mk_real pack[KEYS * CHUNK], score[CHUNK * KEYS];
     mk_real top[CHUNK], sum[CHUNK];
     for (int64_t h = 0; h < heads; h++) top[h] = (mk_real)-INFINITY;
     for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
-        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n);
-        s->pack_transposed(heads * K, n, wide, k + j0 * ld, ld, pack, wide);
+        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n), ldp = turned ? ldt : wide;
+        const mk_real *keys = turned ? turned + j0 : pack;
+        if (!turned) s->pack_transposed(heads * K, n, wide, k + j0 * ld, ld, pack, wide);
         for (int64_t h = 0; h < heads; h++) {
-            mk_sweep(s, 1, wide, K, q + h * K, K, 1, pack + h * K * wide, wide, score + h * KEYS, KEYS, NULL);
+            mk_sweep(s, 1, wide, K, q + h * K, K, 1, keys + h * K * ldp, ldp, score + h * KEYS, KEYS, NULL);
             s->attend(n, wide, scale, score + h * KEYS, top + h, sum + h, K, out + h * K);
         }
         s->weigh(n, heads, K, score, KEYS, v + j0 * ld, ld, out, j0 > 0);
@@ -215,7 +217,7 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
         struct view view = {(int64_t)j->pos[r] + 1, 0, j->window};
         if (together > 1) {
             int64_t row = (r * G + g) * K;
-            attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, j->v + at, G * K,
+            attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, NULL, 0, j->v + at, G * K,
                          j->out + row);
             continue;
         }
@@ -241,6 +243,47 @@ int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, 
     int64_t together = heads_together(mk_simd(), H, G, K, window);
     double ns = 50 + keys * (double)(together * K) * (0.15 + 0.05 * (double)(H / G));
     mk_for(e, rows * mk_ceil_div(G, together), ns, cached_range, &j);
+    return MK_OK;
+}
+
+/* items are rows */
+static void turn_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    int64_t width = j->H * j->K;
+    for (int64_t r = first; r < last; r++)
+        mk_simd()->pack_transposed(width, j->pos[r], j->wide, j->k + j->slot[r] * j->slab, width,
+                                   j->turned + j->slot[r] * width * j->wide, j->wide);
+}
+
+int mk_cpu_turn_keys(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const mk_real *kcache, int64_t wide, mk_real *turned) {
+    struct attention_job j = {.H = H, .K = K, .slab = slab, .slot = slot, .pos = pos, .k = kcache, .wide = wide, .turned = turned};
+    if (rows > 0) mk_for(e, rows, 0.3 * (double)(H * K * wide), turn_range, &j);
+    return MK_OK;
+}
+
+static void turned_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    const struct mk_simd *s = mk_simd();
+    int64_t width = j->H * j->K, together = mk_max(1, CHUNK / j->K);
+    for (int64_t r = first; r < last; r++) {
+        mk_real *turned = j->turned + j->slot[r] * width * j->wide, *values = j->values + j->slot[r] * j->slab;
+        for (int64_t c = 0; c < width; c++) turned[c * j->wide + j->pos[r]] = j->k[r * width + c];
+        memcpy(values + j->pos[r] * width, j->v + r * width, (size_t)width * sizeof *values);
+        for (int64_t h = 0; h < j->H; h += together) {
+            int64_t at = h * j->K;
+            attend_heads(s, mk_min(together, j->H - h), (int64_t)j->pos[r] + 1, j->K, j->scale, j->q + r * width + at, NULL,
+                         turned + at * j->wide, j->wide, values + at, width, j->out + r * width + at);
+        }
+    }
+}
+
+int mk_cpu_attention_turned(mk_exec *e, int64_t rows, int64_t H, int64_t K, double scale, const int32_t *slot, const int32_t *pos,
+                            int64_t wide, int64_t slab, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *turned,
+                            mk_real *vcache, mk_real *out) {
+    struct attention_job j = {.H = H, .K = K, .slab = slab, .slot = slot, .pos = pos, .scale = (mk_real)scale, .wide = wide, .q = q,
+                              .k = k, .v = v, .turned = turned, .values = vcache, .out = out};
+    if (rows > 0) mk_for(e, rows, 50 + 0.1 * (double)(H * K * wide), turned_range, &j);
     return MK_OK;
 }
 

@@ -46,6 +46,9 @@ struct mocl_decode {
     mocl_step *steps; /* [layers][MOCL_STEPS_MAX] */
     int *n_steps;     /* [layers] */
     bool large, single;     /* single: there is one row */
+    mocl_tensor **turned;   /* [layers] keys that lie across, for attention_turned, once `turns`; or NULL */
+    int64_t wide;
+    bool turns;
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
     int64_t piece_most;
     int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
@@ -166,6 +169,8 @@ void mocl_decode_close(mocl_decode *d) {
         mocl_tensor_unref(d->lora[i].a.t);
         mocl_tensor_unref(d->lora[i].b.t);
     }
+    for (int64_t l = 0; d->turned && l < d->layers; l++) mocl_tensor_unref(d->turned[l]);
+    mocl_free(d->turned);
     mocl_tensor_unref(d->head.t);
     mocl_free(d->adapter);
     mocl_free(d->used);
@@ -216,6 +221,21 @@ static bool is_large(const mocl_model *m) {
     return c->layers * block + c->vocab * c->width >= LARGE;
 }
 
+/* Room for keys that lie across, where a kernel takes them: a step then need not turn those of all tokens again. Those of a large
+** model are much memory beside the cache, and little work beside its products. */
+static mocl_status open_turned(mocl_decode *d) {
+    const mocl_spec *c = &d->m->config;
+    int64_t shape[3] = {d->rows->most, c->kv_heads * c->head_size, (d->rows->positions + 15) / 16 * 16};
+    bool fits = !d->large && c->heads == c->kv_heads && c->head_size % 16 == 0 && c->head_size <= 64;
+    for (int64_t l = 0; l < c->layers; l++) fits = fits && mocl_spec_window(c, l) == 0;
+    if (!fits) return MOCL_OK;
+    d->wide = shape[2];
+    d->turned = mocl_calloc(d->m->ctx, (size_t)c->layers, sizeof *d->turned);
+    if (!d->turned) return mocl_nomem(d->m->ctx, (size_t)c->layers * sizeof *d->turned);
+    for (int64_t l = 0; l < c->layers; l++) MOCL_TRY(mocl_tensor_new(&d->turned[l], d->m->dev, MK_F32, 3, shape));
+    return MOCL_OK;
+}
+
 mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_generate_options *o, const mocl_decode_rows *rows) {
     mocl_ctx *ctx = m->ctx;
     int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces, n;
@@ -252,6 +272,7 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     MOCL_GOTO(open_matrices(d, &head, &m->head, 1, &room), fail);
     /* fewer rows make fewer pieces, of no more than PIECE_ROWS unless there are PIECES_MAX of them */
     d->piece_most = (rows->most + pieces - 1) / pieces > PIECE_ROWS ? (rows->most + pieces - 1) / pieces : PIECE_ROWS;
+    MOCL_GOTO(open_turned(d), fail);
     n = pieces * d->piece_most * row_elements(d);
     MOCL_GOTO(mocl_tensor_new(&d->work, m->dev, MK_F32, 1, &n), fail);
     *out = d;
@@ -346,6 +367,12 @@ static int run_attention(const piece *p, int64_t l) {
     int64_t G = c->kv_heads, K = c->head_size, slab = rows->positions * G * K;
     const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
     mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
+    if (p->d->turned) {
+        mk_real *turned = mocl_real(p->d->turned[l]);
+        if (!p->d->turns) DO(k->turn_keys(p->e, p->n, G, K, slot, pos, slab, kc, p->d->wide, turned));
+        return k->attention_turned(p->e, p->n, G, K, mocl_spec_scale(c, l), slot, pos, p->d->wide, slab, p->at[MOCL_AT_Q],
+                                   p->at[MOCL_AT_K], p->at[MOCL_AT_V], turned, vc, p->at[MOCL_AT_A]);
+    }
     DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
     return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
@@ -414,6 +441,16 @@ static int run_sample(const piece *p, const mk_real *states) {
     return k->logprob(p->e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, p->number);
 }
 
+/* the residual stream as it is goes to the places of the tokens */
+static void keep_stem(const piece *p) {
+    const mocl_decode_rows *rows = p->d->rows;
+    int64_t D = p->d->m->config.width;
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t at = rows->slot[p->first + i] * rows->positions + rows->pos[p->first + i];
+        memcpy(mocl_real(rows->stem) + at * D, p->at[MOCL_AT_X] + i * D, (size_t)D * sizeof(mk_real));
+    }
+}
+
 /* buffers of piece p, for n rows; what is multiplied by one vector where there is one row lies side by side */
 static void place(piece *t, int64_t p, int64_t n) {
     const mocl_decode *d = t->d;
@@ -441,8 +478,10 @@ static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
     place(&t, p, n);
     states = t.at[MOCL_AT_X];
     DO(run_begin(&t));
-    for (int64_t l = 0; l < d->layers; l++)
+    for (int64_t l = 0; l < d->layers; l++) {
         for (int i = 0; i < d->n_steps[l]; i++) DO(run_step(&t, l, &d->steps[l * MOCL_STEPS_MAX + i]));
+        if (d->rows->stem && l + 1 == d->o->stem) keep_stem(&t);
+    }
     if (m->norm.w) {
         states = t.at[MOCL_AT_H];
         DO(norm(&t, &m->norm, t.at[MOCL_AT_X], states));
@@ -465,6 +504,7 @@ mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
     d->step = step;
     mocl_device_enter(dev);
     mk_parallel(&dev->exec, pieces, run_piece, d);
+    d->turns = true;
     for (int64_t p = 0; p < pieces; p++)
         if (!code) code = d->code[p];
     return mocl_kernel_end(dev, "decode", code);

@@ -13,6 +13,7 @@ typedef struct mocl_decode_rows {
     int32_t *target;               /* receives the tokens */
     mk_real *logp, *sum;           /* receive their log-probabilities, and the sums of the logits they are drawn from */
     mocl_tensor *const *kcache, *const *vcache; /* [layers] of [most, positions, G, K] */
+    mocl_tensor *stem;             /* [most, positions, D], which receives the stream behind options->stem blocks; or NULL */
 } mocl_decode_rows;
 
 typedef struct mocl_decode mocl_decode;

@@ -29,6 +29,7 @@ typedef struct run {
     int64_t step;
     mocl_decode_rows rows_of;
     mocl_decode *on_host; /* NULL where steps run over tensors */
+    mocl_tensor *stem;    /* the streams that the steps leave, [rows, capacity, D]; or NULL */
 } run;
 
 struct mocl_generation {
@@ -44,6 +45,7 @@ void mocl_generated_free(mocl_generated *g) {
     mocl_free(g->logp);
     mocl_free(g->length);
     mocl_free(g->finished);
+    mocl_tensor_unref(g->stem);
     memset(g, 0, sizeof *g);
 }
 
@@ -61,15 +63,21 @@ static mocl_status open_run(run *r, int64_t capacity) {
     r->sum = r->host + n * AHEAD;
     MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, &r->o->adapter));
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
+    if (r->o->stem) {
+        int64_t shape[3] = {r->rows, capacity, r->m->config.width};
+        MOCL_TRY(mocl_tensor_new(&r->stem, r->m->dev, MK_F32, 3, shape));
+        r->s->keep = r->o->stem;
+    }
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = capacity, .slot = r->row, .pos = r->pos, .last = r->last,
                                     .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum,
-                                    .kcache = r->s->cache.k, .vcache = r->s->cache.v};
+                                    .kcache = r->s->cache.k, .vcache = r->s->cache.v, .stem = r->stem};
     return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
 
 static void close_run(run *r) {
     mocl_decode_close(r->on_host);
     mocl_session_close(r->s);
+    mocl_tensor_unref(r->stem);
     mocl_free(r->row);
     mocl_free(r->pos);
     mocl_free(r->last);
@@ -243,6 +251,25 @@ static mocl_status step(run *r, const mocl_generated *g) {
     return MOCL_OK;
 }
 
+/* g->stem, of what the prompts and the steps have left */
+static mocl_status gather_stem(const run *r, mocl_generated *g, const int32_t *offsets) {
+    int64_t D = r->m->config.width, capacity = r->stem->shape[1], shape[2] = {offsets[r->rows], D};
+    size_t row = (size_t)D * sizeof(mk_real);
+    for (int64_t b = 0; b < r->rows; b++) shape[0] += g->length[b];
+    MOCL_TRY(mocl_tensor_new(&g->stem, r->m->dev, MK_F32, 2, shape));
+    mk_real *to = mocl_real(g->stem);
+    for (int64_t b = 0; b < r->rows; b++) {
+        size_t prompt = (size_t)(offsets[b + 1] - offsets[b]), seen = g->length[b] ? (size_t)g->length[b] - 1 : 0;
+        memcpy(to, mocl_real(r->s->kept) + offsets[b] * D, prompt * row);
+        to += prompt * (size_t)D;
+        memcpy(to, mocl_real(r->stem) + (b * capacity + (int64_t)prompt) * D, seen * row);
+        to += seen * (size_t)D;
+        if (g->length[b]) memset(to, 0, row);
+        to += g->length[b] ? D : 0;
+    }
+    return MOCL_OK;
+}
+
 /* checks what is wanted, and makes the run and the room for its results */
 static mocl_status start(run *r, mocl_generated *g, const int32_t *offsets) {
     mocl_model *m = r->m;
@@ -288,6 +315,7 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
         MOCL_GOTO(step(&r, g), done);
         MOCL_GOTO(advance(&r, g), done);
     }
+    if (r.stem) MOCL_GOTO(gather_stem(&r, g, offsets), done);
 done:
     ctx->grad_enabled = was;
     close_run(&r);
@@ -305,6 +333,7 @@ mocl_status mocl_generation_open(mocl_generation **out, mocl_generated *g, mocl_
     if (!p) return mocl_nomem(ctx, sizeof *p);
     p->o = *o;
     p->o.by_token = true;
+    p->o.stem = 0;
     p->g = g;
     p->r = (run){.m = m, .o = &p->o, .rows = rows, .active = rows};
     ctx->grad_enabled = false;

@@ -20,6 +20,8 @@ typedef struct mocl_session {
     int32_t *token;        /* [rows, max_tokens] */
     bool *fresh;           /* [rows] `hidden` is of the row's last token */
     mocl_tensor *hidden;   /* [rows, D] states of last tokens, or NULL before the first */
+    int64_t keep;          /* where set: `kept` is the stream behind so many blocks of the tokens that were appended last */
+    mocl_tensor *kept;
     uint64_t weights;      /* what the weights were when the first token came in */
 } mocl_session;
 

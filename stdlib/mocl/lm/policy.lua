@@ -60,12 +60,12 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
---- policy:answer(texts, {key=, adapter=true}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and ids.rows.tokens
--- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
--- answers came to their end.
+--- policy:answer(texts, {key=, adapter=true, stem=0}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and
+-- ids.rows.tokens are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished
+-- says which answers came to their end. ids.stem is what generate gives for stem, or nil.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
-  options.check("answer", o, { "key" }, { "adapter" })
+  options.check("answer", o, { "key" }, { "adapter", "stem" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
@@ -73,9 +73,9 @@ function Policy:answer(texts, o)
   local g, logp = self.model:generate(prompts, {
     max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
     eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter, ragged = true,
+    adapter = o.adapter, ragged = true, stem = o.stem,
   })
-  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
+  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished, stem = g.stem }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
 
