@@ -22,6 +22,14 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     for (int i = 0; i < rows; i++)
         PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++) acc[i][j] = v_zero();
+    if (vectors > 2) { /* what it writes, while it multiplies: a wide C does not fit the caches */
+        PRAGMA(GCC unroll 14)
+        for (int i = 0; i < rows; i++) {
+            PRAGMA(GCC unroll 8)
+            for (int j = 0; j < vectors * LANES; j += 64 / (int)sizeof(mk_real)) __builtin_prefetch(c + i * ldc + j, 1);
+            __builtin_prefetch(c + i * ldc + vectors * LANES - 1, 1);
+        }
+    }
     for (int64_t p = 0; p < kc; p++) {
         vec bv[MK_TILE_VECTORS];
         PRAGMA(GCC unroll 8)
