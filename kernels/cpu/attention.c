@@ -295,13 +295,13 @@ struct bwd_block {
 };
 
 /* One block of queries (rows i < m, distance ldq, seen as `view` relative to the first key) against one
-** block of n keys (distance ld): dq, dk and dv += their shares. With p the probabilities,
+** block of n keys (distance ld): dq, dk and dv += their shares, or where `fresh` dk and dv = them. With p the probabilities,
 ** dv = p^T dout, ds = p (dout v^T - delta) scale, dq = ds k, dk = ds^T q. */
 static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, int64_t n,
                       struct view view, int64_t K, mk_real scale, const mk_real *q,
                       const mk_real *dout, int64_t ldq, const mk_real *lse, const mk_real *delta,
                       int64_t ld_lse, const mk_real *k, const mk_real *v, int64_t ld, mk_real *dq,
-                      mk_real *dk, mk_real *dv, int first) {
+                      mk_real *dk, mk_real *dv, int first, int fresh) {
     int64_t wide = whole_vectors(s, n);
     for (int64_t d = 0; d < K; d += CHUNK) {
         int64_t depth = mk_min(CHUNK, K - d);
@@ -340,9 +340,9 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
             for (int64_t j = 0; j < n; j += GROUP) {
                 int64_t i0 = 0; /* the rows before see none of these keys */
                 while (i0 < m && sees(view, i0) <= j) i0++;
-                if (i0 < m)
+                if (i0 < m || fresh) /* no row is no sum: 0 */
                     mk_sweep(s, mk_min(GROUP, n - j), width, m - i0, a + i0 * KEYS_BWD + j, 1,
-                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, &mk_add);
+                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, fresh ? NULL : &mk_add);
             }
         }
     }
@@ -367,14 +367,17 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     for (int64_t item = first; item < last; item++) {
         int64_t seq = item / G, g = item % G, t0 = j->offsets[seq], length = j->offsets[seq + 1] - t0;
         mk_real *dk = j->dk + t0 * ld + g * K, *dv = j->dv + t0 * ld + g * K;
-        for (int64_t t = 0; t < length; t++) {
+        /* one block of keys, which one block of queries writes; or sums of several, from 0 */
+        int64_t zeros = length <= QUERIES && H == G ? leading_zeros(length, K, j->dout + (t0 * H + g) * K, ldq) : length;
+        int fresh = zeros < length;
+        for (int64_t t = 0; !fresh && t < length; t++) {
             memset(dk + t * ld, 0, (size_t)K * sizeof *dk);
             memset(dv + t * ld, 0, (size_t)K * sizeof *dv);
         }
         for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (int64_t t = 0; t < length; t += QUERIES) {
                 int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
-                int64_t total = j->causal ? t + m : length, skip = leading_zeros(m, K, j->dout + at * K, ldq);
+                int64_t total = j->causal ? t + m : length, skip = fresh ? zeros : leading_zeros(m, K, j->dout + at * K, ldq);
                 for (int64_t i = 0; i < skip; i++) memset(j->dq + at * K + i * ldq, 0, (size_t)K * sizeof *j->dq);
                 m -= skip;
                 at += skip * H;
@@ -387,7 +390,7 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
                               j->k + from, j->v + from, ld, j->dq + at * K, dk + u * ld, dv + u * ld,
-                              u == start);
+                              u == start, fresh);
                 }
             }
     }
