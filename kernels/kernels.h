@@ -168,6 +168,10 @@ typedef struct mk_table {
     ** weights bf16. c_type: MK_F32, or a_type. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
+    /* C = alpha A op(W) + from for f32 weights, with the bits of gemm_weight on a C that held `from`, which has ldc too and may
+    ** be C. A device may do without it. */
+    int (*gemm_weight_onto)(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
+                            const mk_real *from, mk_real *c, int64_t ldc);
 
     /* The parts of w, which is not f32 or bf16, become those of src [rows, columns]. part: those of w, to be written */
     int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);

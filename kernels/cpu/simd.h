@@ -15,9 +15,11 @@
 #define MK_TILE_ROWS_MAX 14
 #define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
-/* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c */
+/* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c. What is read lies `from`
+** bytes behind c: 0, or the distance of another matrix. */
 struct mk_blend {
     mk_real alpha, beta;
+    uintptr_t from;
 };
 
 /* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],

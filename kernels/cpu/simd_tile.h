@@ -64,8 +64,9 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
         for (int j = 0; j < vectors; j++, to += LANES) {
             int n = j < vectors - 1 ? LANES : last;
             vec v = acc[i][j];
+            const mk_real *old = (const mk_real *)((uintptr_t)to + blend->from);
             if (reads)
-                v = v_fma(alpha, v, beta * (n == LANES ? v_load(to) : v_load_part(to, n)));
+                v = v_fma(alpha, v, beta * (n == LANES ? v_load(old) : v_load_part(old, n)));
             else
                 v = alpha * v;
             store_last(to, v, n);

@@ -15,6 +15,7 @@ static const mk_table cpu_table = {
     .cumsum = mk_cpu_cumsum,
     .gemm = mk_cpu_gemm,
     .gemm_weight = mk_cpu_gemm_weight,
+    .gemm_weight_onto = mk_cpu_gemm_weight_onto,
     .quantize = mk_cpu_quantize,
     .dequantize = mk_cpu_dequantize,
     .matmul = mk_cpu_matmul,
