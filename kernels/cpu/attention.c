@@ -262,12 +262,22 @@ int mk_cpu_turn_keys(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32
     return MK_OK;
 }
 
+/* Asks for the keys and values of row r: those of all rows are more than a core's own cache, and come from far. */
+static void fetch_turned(const struct attention_job *j, int64_t r) {
+    int64_t width = j->H * j->K, total = (int64_t)j->pos[r] + 1, line = 64 / (int64_t)sizeof(mk_real);
+    const mk_real *turned = j->turned + j->slot[r] * width * j->wide, *values = j->values + j->slot[r] * j->slab;
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t at = 0; at < total; at += line) __builtin_prefetch(turned + c * j->wide + at, 0, 2);
+    for (int64_t at = 0; at < total * width; at += line) __builtin_prefetch(values + at, 0, 2);
+}
+
 static void turned_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
     const struct mk_simd *s = mk_simd();
     int64_t width = j->H * j->K, together = mk_max(1, CHUNK / j->K);
     for (int64_t r = first; r < last; r++) {
         mk_real *turned = j->turned + j->slot[r] * width * j->wide, *values = j->values + j->slot[r] * j->slab;
+        if (r + 1 < last) fetch_turned(j, r + 1);
         for (int64_t c = 0; c < width; c++) turned[c * j->wide + j->pos[r]] = j->k[r * width + c];
         memcpy(values + j->pos[r] * width, j->v + r * width, (size_t)width * sizeof *values);
         for (int64_t h = 0; h < j->H; h += together) {

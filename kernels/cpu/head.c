@@ -138,7 +138,7 @@ static int64_t cut(int64_t V, mk_real *p, int32_t *heap, int64_t top_k, double t
     return kept;
 }
 
-#define TOGETHER 4         /* rows whose running sums go side by side: each addition waits for the one before */
+#define TOGETHER MK_RUNNING /* rows whose running sums go side by side: each addition waits for the one before */
 #define TOGETHER_MAX 4096  /* tokens up to which they do: the rows of more leave the cache */
 
 /* the first token whose running sum passes the aim; the last possible one where rounding let none */
@@ -177,10 +177,8 @@ static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *he
 /* the same for TOGETHER rows of which nothing is cut; p and sum have room for V entries of each */
 static void draw_together(const struct head_job *j, int64_t r, mk_real *p, double *sum) {
     int64_t V = j->V;
-    double mass[TOGETHER] = {0};
     for (int64_t k = 0; k < TOGETHER; k++) mk_simd()->weights(V, j->logits + (r + k) * V, j->inv_temp, p + k * V);
-    for (int64_t i = 0; i < V; i++)
-        for (int64_t k = 0; k < TOGETHER; k++) sum[i * TOGETHER + k] = mass[k] += (double)p[k * V + i];
+    mk_simd()->running_sums(V, p, sum);
     for (int64_t k = 0; k < TOGETHER; k++) j->token[r + k] = pick(j, r + k, p + k * V, sum + k, TOGETHER);
 }
 
@@ -212,6 +210,7 @@ int mk_cpu_sample(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, do
                          .row_id = row_id, .token = token};
     if (rows <= 0 || V <= 0) return MK_OK;
     j.piece_rows = mk_max(mk_block(rows, 10.0 * (double)V + 50), mk_ceil_div(rows, 16));
+    j.piece_rows = mk_ceil_div(j.piece_rows, together(&j)) * together(&j);
     int64_t pieces = mk_ceil_div(rows, j.piece_rows);
     j.scratch = mk_scratch(e, (size_t)pieces * sample_bytes(&j));
     if (!j.scratch) return MK_NOMEM;
