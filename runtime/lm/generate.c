@@ -6,14 +6,15 @@
 **
 ** On a device that runs behind the program the steps go in groups of up to AHEAD: the tokens of one are the
 ** inputs of the next where they lie, and the program waits once for a group. Rows that end within a group run on
-** to its end, and what they make is dropped: rows do not see each other.
+** to its end, and what they make is dropped: rows do not see each other. So do the steps of a small model on the host's
+** processors, where rows that end leave at once.
 */
 #include <math.h>
 #include <string.h>
 
 #include "lm/decode.h"
 
-enum { AHEAD = 8 };
+enum { AHEAD = 8, MOST_AHEAD = MOCL_DECODE_AHEAD };
 
 typedef struct run {
     mocl_model *m;
@@ -57,10 +58,10 @@ static mocl_status open_run(run *r, int64_t capacity) {
     r->pos = mocl_calloc(ctx, n, sizeof *r->pos);
     r->last = mocl_calloc(ctx, n, sizeof *r->last);
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
-    r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
-    r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
-    if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
-    r->sum = r->host + n * AHEAD;
+    r->target = mocl_calloc(ctx, n, MOST_AHEAD * sizeof *r->target);
+    r->host = mocl_calloc(ctx, n, 2 * MOST_AHEAD * sizeof *r->host);
+    if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + MOST_AHEAD));
+    r->sum = r->host + n * MOST_AHEAD;
     MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, &r->o->adapter));
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
     if (r->o->stem) {
@@ -128,12 +129,6 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
                      logp + r->group * r->active);
 }
 
-static bool ends(const mocl_generate_options *o, int32_t token) {
-    for (int64_t i = 0; i < o->n_eos; i++)
-        if (o->eos[i] == token) return true;
-    return false;
-}
-
 /* stores token `at` of the group of active row i */
 static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) {
     int64_t b = r->row[i], n = r->active;
@@ -141,7 +136,7 @@ static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) 
     int64_t to = b * g->max_new_tokens + g->length[b]++;
     g->token[to] = r->target[at * n + i];
     g->logp[to] = r->host[at * n + i];
-    g->finished[b] = ends(r->o, g->token[to]);
+    g->finished[b] = mocl_generate_ends(r->o, g->token[to]);
     return MOCL_OK;
 }
 
@@ -187,7 +182,7 @@ done:
 
 /* How many steps go in a group: to the first limit that a row reaches, and one where the caller may end a row. */
 static int64_t group_size(const run *r, const mocl_generated *g) {
-    int64_t most = r->o->by_token ? 1 : AHEAD;
+    int64_t most = r->o->by_token ? 1 : r->on_host ? mocl_decode_ahead(r->on_host) : AHEAD;
     for (int64_t i = 0; i < r->active; i++) {
         int64_t length = g->max_new_tokens - g->length[r->row[i]], room = r->m->config.positions - r->pos[i];
         if (length < most) most = length;
@@ -240,10 +235,10 @@ done:
 
 /* the next tokens of the active rows */
 static mocl_status step(run *r, const mocl_generated *g) {
-    r->group = r->on_host ? 1 : group_size(r, g);
+    r->group = group_size(r, g);
     if (r->on_host) {
         r->sum = r->rows_of.sum; /* drawn_read has set it for the prompt */
-        MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+        MOCL_TRY(mocl_decode_steps(r->on_host, r->active, (uint32_t)r->step, r->group));
     } else {
         MOCL_TRY(decode(r, r->group));
     }
