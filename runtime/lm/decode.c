@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PIECE_ROWS = 12, PIECES_MAX = 16, PIECE_INTS = 6, COPIES_MAX = 256 << 20 /* bytes */ };
+enum { PIECE_ROWS = 16, PIECES_MAX = 16, PIECE_INTS = 6, COPIES_MAX = 256 << 20 /* bytes */ };
 enum { PANEL = 64, PANEL_ONE = 128, NARROW = 256 }; /* columns of a panel, of one for one row; up to NARROW there is one */
 enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay together: beyond a processor's own cache */
 
