@@ -331,6 +331,14 @@ typedef struct mk_table {
                double momentum, double wd, int first, double grad_scale);
     /* out[0] (host pointer) = sum of the squares of all gradients of the list, in double; waits for the device, once */
     int (*sumsq)(mk_exec *e, int64_t count, const mk_parameter *list, double *out);
+    /* The two of a device that runs behind the program, so that a step need not wait for the norm; others do without them.
+    ** clip_norm: out[4], on the device. The sum of the first three is the Euclidean norm of all gradients of the list, to the
+    ** last bit of a double. The fourth is what they are multiplied by: max_norm / (norm + 1e-6) where max_norm > 0 is passed, else
+    ** 1; and NaN where the norm is no finite f32 or, so multiplied, beyond `most`.
+    ** adamw_by: adamw with *factor as grad_scale, read there; NaN changes nothing. */
+    int (*clip_norm)(mk_exec *e, int64_t count, const mk_parameter *list, double max_norm, double most, mk_real *out);
+    int (*adamw_by)(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                    double wd, int64_t step, const mk_real *factor);
 } mk_table;
 
 /* the tables; NULL where not built */
