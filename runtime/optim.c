@@ -94,6 +94,7 @@ static mocl_status grad_norm(mocl_optim *o, double *norm) {
     double total = 0, sum = 0;
     for (int at = 0; (dev = next_list(o, &at, &count));) {
         MOCL_TRY(MOCL_KERNEL(dev, sumsq, count, o->list, &sum));
+        dev->waits += dev->cuda != NULL;
         total += sum;
     }
     *norm = sqrt(total);

@@ -54,7 +54,12 @@ for _, device in ipairs(T.devices) do
     local p = tensor.new({ 1, 2 }, { device = device }):requires_grad_()
     local opt = optim.adamw { { "first", p } }
     give(p, { 1, 0 / 0 })
-    T.raises("step: the gradient of first %(2%) is not finite %(%-?nan at %[2%]%); nothing was changed", opt.step, opt, { ahead = true })
+    if device:find "cuda" then -- which learns of it later
+      opt:step { ahead = true }
+      T.eq({ p:totable(), opt:steps(0) }, { { 1, 2 }, 0 })
+    else
+      T.raises("step: the gradient of first %(2%) is not finite %(%-?nan at %[2%]%); nothing was changed", opt.step, opt, { ahead = true })
+    end
     T.raises("step: the gradient of first %(2%) is not finite %(%-?nan at %[2%]%); nothing was changed", opt.check, opt, 0 / 0)
     T.raises("the square of a gradient of norm 1e%+20 is not finite", opt.check, opt, 1e20)
     opt:check(1e20, { max_grad_norm = 1 })
