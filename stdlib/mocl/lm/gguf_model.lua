@@ -101,9 +101,10 @@ end
 
 -- What a configuration of transformer.new says where it says nothing.
 local PLAIN = { norm = "rms", norm_place = "pre", positions = "rope", mlp = "gated", hidden_act = "silu", head = "lm", rope_factor = 1,
-  causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true }
+  causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true, cross_attention = false,
+  embedding_multiplier = 1 }
 local SPECIFIES = { "norm", "norm_place", "positions", "mlp", "hidden_act", "head", "rope_factor", "causal", "position_offset",
-  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "biases", "attention_scales", "rope_layers", "attention_windows" }
+  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "cross_attention", "embedding_multiplier", "biases", "attention_scales", "rope_layers", "attention_windows" }
 
 local function is_of(architecture, config)
   local spec = ARCHITECTURES[architecture].spec

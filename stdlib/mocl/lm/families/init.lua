@@ -3,16 +3,20 @@
 --
 --   model_type, shape (key of transformer.new -> key of config.json), defaults, keys (lists of mocl.keys)
 --   classes: name -> "lm" (a language-model head), "encoder" (states alone), or a head for classification: pool "last" (the last
---     token that is no pad) or "first", layers a list of {name, act=, bias=, inside=}; inside: its name has the prefix
+--     token that is no pad), "first" or "eos" (the last end), layers a list of {name, act=, bias=, inside=}; inside: its name has the prefix
 --   spec(r, config): sets the other keys of transformer.new; r reads values (families/reader.lua)
 --   prefix, names, layer, layer_names: names of tensors by mocl's; without names they are the same. An entry is {name, transposed=,
 --     part=, parts=, plain=}: the matrix lies the other way round, or is one of several along the outputs; plain: no prefix
---   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; old_norms: gamma and beta are read too
+--   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; copies: names under which it may hold the
+--     embedding once more; old_norms: gamma and beta are read too
+--   decoder: of an encoder-decoder, whose table describes the encoder: shape, spec, prefix, names, layer, layer_names of the other side
+--   generates: false: keys of generation and generation_config.json are not looked at
 
 local families = {}
 
 local by_type = {}
-for _, list in ipairs { require "mocl.lm.families.llama", require "mocl.lm.families.gpt2", require "mocl.lm.families.bert" } do
+for _, list in ipairs { require "mocl.lm.families.llama", require "mocl.lm.families.gpt2", require "mocl.lm.families.bert",
+  require "mocl.lm.families.bart" } do
   for _, family in ipairs(list) do
     by_type[family.model_type] = family
   end
