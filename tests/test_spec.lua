@@ -178,16 +178,16 @@ end
 
 for _, device in ipairs(T.devices) do
   T.test("attention to other tokens is a softmax over all of them, and its gradients, on " .. device, function()
-    local offsets, keys = { 0, 3, 3, 8 }, { 0, 5, 6, 76 } -- fewer and more, one without a query, more than a block of keys
+    local offsets, keys = { 0, 3, 3, 8, 28 }, { 0, 5, 6, 76, 78 } -- fewer and more, one without a query, more than a block of keys
     local grads = {}
     for i, where in ipairs { "cpu", device } do
-      local q = tensor.randn({ 8, 4, 6 }, { key = 9, stream = 1 }):to(where):requires_grad_()
-      local k = tensor.randn({ 76, 2, 6 }, { key = 9, stream = 2 }):to(where):requires_grad_()
-      local v = tensor.randn({ 76, 2, 6 }, { key = 9, stream = 3 }):to(where):requires_grad_()
+      local q = tensor.randn({ 28, 4, 6 }, { key = 9, stream = 1 }):to(where):requires_grad_()
+      local k = tensor.randn({ 78, 2, 6 }, { key = 9, stream = 2 }):to(where):requires_grad_()
+      local v = tensor.randn({ 78, 2, 6 }, { key = 9, stream = 3 }):to(where):requires_grad_()
       local y
       if i == 1 then -- by hand
         local parts = {}
-        for _, s in ipairs { 1, 3 } do
+        for _, s in ipairs { 1, 3, 4 } do
           local rows = {}
           for h = 1, 4 do
             local g, n = (h + 1) // 2, keys[s + 1] - keys[s]
@@ -202,7 +202,7 @@ for _, device in ipairs(T.devices) do
       else
         y = nn.attention(q, k, v, offsets, { causal = false, scale = .25, key_offsets = keys })
       end
-      (y * tensor.randn({ 8, 4, 6 }, { key = 9, stream = 4 }):to(where)):sum():backward()
+      (y * tensor.randn({ 28, 4, 6 }, { key = 9, stream = 4 }):to(where)):sum():backward()
       grads[i] = { small.flat(y), small.flat(q.grad), small.flat(k.grad), small.flat(v.grad) }
     end
     for what = 1, 4 do
@@ -282,6 +282,7 @@ T.test("cross attention: what it needs, and what it does not do", function()
   T.raises("key_offsets go with causal = false", nn.attention, q, k, k, { 0, 3 }, { key_offsets = { 0, 4 } })
   T.raises("as many sequences as offsets has", nn.attention, q, k, k, { 0, 3 }, { key_offsets = { 0, 2, 4 }, causal = false })
   T.raises("sequence 2 has no token to look at", nn.attention, q, k, k, { 0, 1, 3 }, { key_offsets = { 0, 4, 4 }, causal = false })
+  T.eq(nn.attention(q, q, q, tensor.new({ 0, 3 }, { dtype = "i32" })).shape, { 3, 1, 2 }, "offsets alone")
   T.raises("needs q %[T, H, K%], k and v %[T, G, K%]", nn.attention, q, k, k, { 0, 3 }, { causal = false })
   T.eq(model:config().cross_attention, true)
   T.eq(transformer.check(model:config()), model:config())
