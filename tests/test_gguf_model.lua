@@ -7,6 +7,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
+local nn = require "mocl.nn.core"
 local own_model = require "mocl.lm.own_model"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
@@ -649,6 +650,7 @@ T.test("rope_freqs.weight divides the rotary frequencies, and is written", funct
   end
   T.eq(model:forward(batch):totable(), same:forward(batch):totable())
   T.ok((model:forward(batch) - plain:forward(batch)):abs():max():item() > 1e-3, "the tensor changes the model")
+  T.raises("its rotary frequencies are a list of their own, as a GGUF file has them in rope_freqs.weight", transformer.save, model, T.tmpdir() .. "/d")
   local out = T.tmpdir() .. "/y.gguf"
   assert(transformer.save_gguf(model, out))
   local again = assert(transformer.load(out))
@@ -683,8 +685,35 @@ T.test("qwen2, qwen3 and gpt2 are written and read as the same model", function(
     T.eq(again:hash(), model:hash(), architecture)
     T.eq(config.model_type, architecture)
     T.eq(again:forward(batch):totable(), model:forward(batch):totable(), architecture)
+    -- and out into a directory of its family
+    local dir = T.tmpdir() .. "/hf"
+    assert(transformer.save(again, dir, { bos_token_id = 1 }))
+    local all = assert(json.load(dir .. "/config.json"))
+    T.eq({ all.model_type, all.architectures, all.bos_token_id },
+      { architecture, { ({ qwen2 = "Qwen2ForCausalLM", qwen3 = "Qwen3ForCausalLM", gpt2 = "GPT2LMHeadModel" })[architecture] }, 1 })
+    local out, read = assert(transformer.load(dir))
+    T.eq(read.model_type, architecture)
+    T.eq(out:hash(), model:hash(), architecture)
+    T.eq(out:forward(batch):totable(), model:forward(batch):totable(), architecture)
+    assert(transformer.save(out, dir)) -- once more, from the files
+    T.eq(assert(transformer.load(dir)):hash(), model:hash())
   end
 end)
+
+for _, case in ipairs { "llama", "llama-tied", "qwen2", "gpt2" } do
+  T.test(case .. ": a GGUF file that becomes a directory has the logits of the directory that the file was made from", function()
+    local of = { ["llama-tied"] = "base-own-head-f32.gguf" }
+    local path = T.shared(("gguf/%s/%s"):format(case, of[case] or "base-f32.gguf"))
+    local model, dir = assert(transformer.load(path)), T.tmpdir() .. "/hf"
+    assert(transformer.save(model, dir))
+    local again, config = assert(transformer.load(dir))
+    local first = assert(json.load(T.shared(("gguf/%s/base/config.json"):format(case))))
+    T.eq({ config.model_type, config.architectures }, { first.model_type, first.architectures })
+    local golden = assert(json.load(T.shared(("gguf/%s/base.logits.json"):format(case))))
+    local hidden = again:forward(transformer.batch { golden.tokens })
+    T.near(nn.linear(hidden, again:head()):totable(), golden.logits, 5e-5)
+  end)
+end
 
 T.test("a specification that llama.cpp has no name for is not written", function()
   local path = T.tmpdir() .. "/x.gguf"

@@ -278,13 +278,28 @@ local function as_llama(shape)
   return read and same_config(read.config, shape) and config or nil
 end
 
+-- The config.json of another family for a specification, and the family; nil where none is that model.
+local function as_family(shape)
+  for _, family in ipairs(families.written()) do
+    local config = families.describe(family, shape)
+    local read = model_config.check("config.json", json.decode(json.encode(config)))
+    if read and same_config(read.config, shape) then
+      return config, family
+    end
+  end
+end
+
 -- The text of config.json for a model, the ids that end its answers or nil, and its family. Raises where `extra` would make
 -- the files another model.
 local function config_text(model, path, extra)
   local shape, source = model:config(), sources[model]
   local config, family = as_llama(shape), families.by_type.llama
   if not config and not source then
-    error("transformer.save: no family of Hugging Face's is known that has this specification", 3)
+    config, family = as_family(shape)
+  end
+  if not config and not source then
+    error("transformer.save: no family of Hugging Face's is known that has this specification" .. (shape.rope_frequencies
+      and "; its rotary frequencies are a list of their own, as a GGUF file has them in rope_freqs.weight, for which config.json has no key" or ""), 3)
   elseif not config then
     config, family = {}, source.family
     for key, value in pairs(source.all) do

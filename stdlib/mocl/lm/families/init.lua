@@ -10,6 +10,8 @@
 --   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; copies: names under which it may hold the
 --     embedding once more; old_norms: gamma and beta are read too
 --   decoder: of an encoder-decoder, whose table describes the encoder: shape, spec, prefix, names, layer, layer_names of the other side
+--   written: of a family whose config.json is made from a specification: {class =, keys =}, the class in it, and the keys beside those of
+--     shape, of which a string takes the specification's value of that name
 --   generates: false: keys of generation and generation_config.json are not looked at
 
 local families = {}
@@ -24,6 +26,34 @@ end
 
 --- model_type -> family
 families.by_type = by_type
+
+local ACTS = { gelu_tanh = "gelu_new" } -- where transformers has another name
+
+--- families.describe(family, config) -> a config.json as a table: what the family's files say of a model with this configuration, if it
+-- is one of the family. Whether it is, model_config.check of it tells.
+function families.describe(family, config)
+  local all = { model_type = family.model_type, architectures = { family.written.class } }
+  for key, theirs in pairs(family.shape) do
+    all[theirs] = config[key]
+  end
+  for key, value in pairs(family.written.keys) do
+    local own = type(value) == "string" and config[value]
+    all[key] = type(value) ~= "string" and value or ACTS[own] or own
+    if value == "hidden_act" and own == nil then
+      all[key] = "silu"
+    end
+  end
+  return all
+end
+
+--- families.written(...) -> the families whose config.json describe makes, in the order in which they are tried.
+function families.written()
+  local list = {}
+  for _, name in ipairs { "qwen2", "qwen3", "gpt2" } do
+    list[#list + 1] = by_type[name]
+  end
+  return list
+end
 
 --- The known values of model_type, in words.
 function families.names()
