@@ -464,6 +464,16 @@ return {
   { "an encoder that does not look ahead", "stdlib/mocl/lm/families/bart.lua", "config.causal, config.biases = false, OWN",
     "config.causal, config.biases = true, OWN", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
 
+  -- ---- BERT as a GGUF file ----
+  { "llama.cpp's gelu taken for transformers'", "stdlib/mocl/lm/gguf_model.lua", 'mlp = "plain", hidden_act = "gelu", causal = false',
+    'mlp = "plain", hidden_act = "gelu_tanh", causal = false',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "the two norms of BERT's layers in each other's place", "stdlib/mocl/lm/gguf_model.lua",
+    '{ "post_attention_layernorm", "layer_output_norm"', '{ "post_attention_layernorm", "attn_output_norm"',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "a GGUF file's BERT that looks back alone", "stdlib/mocl/lm/gguf_model.lua", 'hidden_act = "gelu", causal = false', 'hidden_act = "gelu", causal = true',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },

@@ -282,14 +282,14 @@ end
 local function as_family(shape)
   for _, family in ipairs(families.written()) do
     local config = families.describe(family, shape)
-    local read = model_config.check("config.json", json.decode(json.encode(config)))
+    local read = model_config.check("config.json", json.decode(json.encode(config)), LOADS)
     if read and same_config(read.config, shape) then
       return config, family
     end
   end
 end
 
--- The text of config.json for a model, the ids that end its answers or nil, and its family. Raises where `extra` would make
+-- The text of config.json for a model, the ids that end its answers or nil, its family, and whether names have no prefix. Raises where `extra` would make
 -- the files another model.
 local function config_text(model, path, extra)
   local shape, source = model:config(), sources[model]
@@ -324,7 +324,11 @@ local function config_text(model, path, extra)
   if not same then
     error("transformer.save: with these extra keys the files would not be this model: " .. (message or key .. " differs"), 3)
   end
-  return text, again.eos, family
+  local bare = source and source.bare
+  if not source then
+    bare = family.written and family.written.bare
+  end
+  return text, again.eos, family, bare
 end
 
 -- generation_config.json would replace the ids that end an answer, so an old one is brought into line.
@@ -343,8 +347,8 @@ end
 function transformer.save(model, dir, extra)
   refuse_quantized(model, "transformer.save")
   local path = fs.join(dir, "config.json")
-  local text, eos, family = config_text(model, path, extra)
-  local tensors = tensor.no_grad(families.back, family, model:named_parameters(), sources[model] and sources[model].bare)
+  local text, eos, family, bare = config_text(model, path, extra)
+  local tensors = tensor.no_grad(families.back, family, model:named_parameters(), bare)
   local ok, message, code = finite.tensors(tensors, dir)
   if not ok then
     return nil, message, code

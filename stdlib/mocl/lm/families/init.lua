@@ -10,8 +10,8 @@
 --   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; copies: names under which it may hold the
 --     embedding once more; old_norms: gamma and beta are read too
 --   decoder: of an encoder-decoder, whose table describes the encoder: shape, spec, prefix, names, layer, layer_names of the other side
---   written: of a family whose config.json is made from a specification: {class =, keys =}, the class in it, and the keys beside those of
---     shape, of which a string takes the specification's value of that name
+--   written: of a family whose config.json is made from a specification: {class =, keys =, bare =}, the class in it, the keys beside those of
+--     shape, of which a string takes the specification's value of that name, and whether names have no prefix in this class
 --   generates: false: keys of generation and generation_config.json are not looked at
 
 local families = {}
@@ -49,7 +49,7 @@ end
 --- families.written(...) -> the families whose config.json describe makes, in the order in which they are tried.
 function families.written()
   local list = {}
-  for _, name in ipairs { "qwen2", "qwen3", "gpt2" } do
+  for _, name in ipairs { "qwen2", "qwen3", "gpt2", "bert" } do
     list[#list + 1] = by_type[name]
   end
   return list
