@@ -446,6 +446,34 @@ return {
   { "pairs labelled by another objective", "recipes/modpo.lua", "scalar.only(k, #p)", "scalar.only(k % #p + 1, #p)",
     "test_baselines: MODPO: DPO at the corner, and between the corners the share follows the weights" },
 
+  -- ---- BART ----
+  { "the decoder's text not shifted", "stdlib/mocl/lm/encoder_decoder.lua", "table.move(ids, first, last - 1, first + 1, out)",
+    "table.move(ids, first, last, first, out)", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "the decoder begins with the end, whatever config.json says", "stdlib/mocl/lm/encoder_decoder.lua", "out[first] = start", "out[first] = 2",
+    "test_classifier: BART, silu, seven labels, another start and end: the scores and gradients of transformers" },
+  { "the first end in place of the last", "stdlib/mocl/lm/classifier.lua", "for i = #ids, 1, -1 do\n      if ids[i] == eos_id then",
+    "for i = 1, #ids do\n      if ids[i] == eos_id then", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "positions of BART from the first row of their table on", "stdlib/mocl/lm/families/bart.lua", '"none", r:act "activation_function", 1e-5, 2',
+    '"none", r:act "activation_function", 1e-5, 0', "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "eps of BART's norms as BERT's", "stdlib/mocl/lm/families/bart.lua", 'r:act "activation_function", 1e-5', 'r:act "activation_function", 1e-3',
+    "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "BART's embedding not scaled", "stdlib/mocl/lm/families/bart.lua", 'r:boolean "scale_embedding" and config.hidden_size ^ .5 or nil', "nil",
+    "test_classifier: BART, a scaled embedding: the scores and gradients of transformers" },
+  { "BART's decoder with the encoder's number of heads", "stdlib/mocl/lm/families/bart.lua", 'num_attention_heads = side .. "_attention_heads"',
+    'num_attention_heads = "encoder_attention_heads"', "test_classifier: BART, more encoder than decoder: the scores and gradients of transformers" },
+  { "an encoder that does not look ahead", "stdlib/mocl/lm/families/bart.lua", "config.causal, config.biases = false, OWN",
+    "config.causal, config.biases = true, OWN", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+
+  -- ---- BERT as a GGUF file ----
+  { "llama.cpp's gelu taken for transformers'", "stdlib/mocl/lm/gguf_model.lua", 'mlp = "plain", hidden_act = "gelu", causal = false',
+    'mlp = "plain", hidden_act = "gelu_tanh", causal = false',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "the two norms of BERT's layers in each other's place", "stdlib/mocl/lm/gguf_model.lua",
+    '{ "post_attention_layernorm", "layer_output_norm"', '{ "post_attention_layernorm", "attn_output_norm"',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "a GGUF file's BERT that looks back alone", "stdlib/mocl/lm/gguf_model.lua", 'hidden_act = "gelu", causal = false', 'hidden_act = "gelu", causal = true',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
