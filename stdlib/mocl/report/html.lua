@@ -131,4 +131,29 @@ function html.section(id, title, body)
     body) or ""
 end
 
+--- The page: title, a line below it, sections as a list of {id, name, html} of which empty ones are left out, and what stands in
+-- front of them.
+function html.page(title, sub, front, sections)
+  local links, body = {}, {}
+  for _, s in ipairs(sections) do
+    if s[3] ~= "" then
+      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], escape(s[2]))
+      body[#body + 1] = s[3]
+    end
+  end
+  return table.concat {
+    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
+    '<meta http-equiv="Content-Security-Policy" ',
+    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
+    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
+    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(sub), "</p>\n",
+    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
+    front,
+    table.concat(body),
+    "</body>\n</html>\n",
+  }
+end
+
 return html
