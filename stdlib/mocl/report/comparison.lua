@@ -139,41 +139,38 @@ local function names_of(data)
   return list
 end
 
--- One of tables 2, 3 and 4: a row for each method, a column for each setting and their average, for each judge. extra(method, list,
--- judge) is added to a cell.
-local function figure_table(data, title, figure, digits, extra)
-  local header, rows, marked = { "method" }, {}, false
-  for _, j in ipairs(comparison.JUDGES) do
-    for _, s in ipairs(data.settings) do
-      header[#header + 1] = ("%s, %s"):format(s.name, j[2])
-    end
-    if #data.settings > 1 then
-      header[#header + 1] = "average, " .. j[2]
-    end
+-- One of tables 2, 3 and 4 by one judge: a row for each method, a column for each setting and their average. extra(method, judge) is
+-- added to a cell. Nothing where the judge knows no figure.
+local function figure_table(data, judge_row, title, figure, digits, extra)
+  local header, rows, marked, any = { "method" }, {}, false, false
+  for _, s in ipairs(data.settings) do
+    header[#header + 1] = s.name
+  end
+  if #data.settings > 1 then
+    header[#header + 1] = "average"
   end
   for i, m in ipairs(names_of(data)) do
+    local averages = {}
     rows[i] = { m.label }
-    for _, j in ipairs(comparison.JUDGES) do
-      local averages = {}
-      for _, s in ipairs(data.settings) do
-        local own, moc = method_of(s, m.name), moc_of(s)
-        local list = own and comparison.of(own, j[1], figure)
-        local cell = spread(list, digits) .. (list and extra and extra(own, j[1]) or "")
-        if list and moc and m.name ~= "moc" and moc_is_above(comparison.of(moc, j[1], figure), list) == false then
-          cell, marked = cell .. " †", true
-        end
-        rows[i][#rows[i] + 1] = cell
-        for k, v in ipairs(list or {}) do
-          averages[k] = (averages[k] or 0) + v / #data.settings
-        end
-        averages.missing = averages.missing or not list
+    for _, s in ipairs(data.settings) do
+      local own, moc = method_of(s, m.name), moc_of(s)
+      local list = own and comparison.of(own, judge_row[1], figure)
+      local cell = spread(list, digits) .. (list and extra and extra(own, judge_row[1]) or "")
+      if list and moc and m.name ~= "moc" and moc_is_above(comparison.of(moc, judge_row[1], figure), list) == false then
+        cell, marked = cell .. " †", true
       end
-      if #data.settings > 1 then
-        rows[i][#rows[i] + 1] = averages.missing and "" or spread(averages, digits)
+      rows[i][#rows[i] + 1] = cell
+      for k, v in ipairs(list or {}) do
+        averages[k] = (averages[k] or 0) + v / #data.settings
       end
+      averages.missing, any = averages.missing or not list, any or list ~= nil
+    end
+    if #data.settings > 1 then
+      rows[i][#rows[i] + 1] = averages.missing and "" or spread(averages, digits)
     end
   end
-  return { title = title, header = header, rows = rows, note = marked and "† MOC's mean is not above it." or nil }
+  return { title = ("%s, by the %s"):format(title, judge_row[2]), header = header, rows = any and rows or {},
+    note = marked and "† MOC's mean is not above it." or nil }
 end
 
 -- tables 8 and 9: groups of unseen preferences
@@ -197,65 +194,76 @@ local function unseen_table(data, title, figure, digits)
   return { title = title, header = header, rows = rows }
 end
 
--- On how many seeds MOC is above each method: above, equal, below.
-local function wins_table(data)
+-- On how many seeds MOC is above each method by one judge: above, equal, below.
+local function wins_table(data, judge_row)
   local header, rows = { "setting", "method" }, {}
-  for _, j in ipairs(comparison.JUDGES) do
-    for _, f in ipairs(comparison.FIGURES) do
-      header[#header + 1] = ("%s, %s"):format(f[2], j[2])
-    end
+  for _, f in ipairs(comparison.FIGURES) do
+    header[#header + 1] = f[2]
   end
   for _, s in ipairs(data.settings) do
     local moc = moc_of(s)
     for _, m in ipairs(moc and s.methods or {}) do
-      if m ~= moc then
-        local row = { s.name, m.label }
-        for _, j in ipairs(comparison.JUDGES) do
-          for _, f in ipairs(comparison.FIGURES) do
-            local a, b = comparison.of(moc, j[1], f[1]), comparison.of(m, j[1], f[1])
-            local count = { 0, 0, 0 }
-            for k = 1, a and b and #a or 0 do
-              local place = a[k] > b[k] and 1 or a[k] == b[k] and 2 or 3
-              count[place] = count[place] + 1
-            end
-            row[#row + 1] = a and b and ("%d / %d / %d"):format(table.unpack(count)) or ""
-          end
+      local row, any = { s.name, m.label }, false
+      for _, f in ipairs(comparison.FIGURES) do
+        local a, b = comparison.of(moc, judge_row[1], f[1]), comparison.of(m, judge_row[1], f[1])
+        local count = { 0, 0, 0 }
+        for k = 1, a and b and #a or 0 do
+          local place = a[k] > b[k] and 1 or a[k] == b[k] and 2 or 3
+          count[place] = count[place] + 1
         end
-        rows[#rows + 1] = row
+        row[#row + 1], any = a and b and ("%d / %d / %d"):format(table.unpack(count)) or "", any or a and b
       end
+      rows[#rows + 1] = m ~= moc and any and row or nil
     end
   end
-  return { title = "Seeds on which MOC is above, equal to, below a method", header = header, rows = rows }
+  return { title = ("Seeds on which MOC is above / equal to / below a method, by the %s"):format(judge_row[2]), header = header, rows = rows }
 end
 
---- comparison.tables(data) -> list of {title, header, rows, note}: the paper's tables with a row for each method, and on how many
--- seeds MOC is above each. Means and sample deviations over the seeds.
+-- The largest p-value of tau over the seeds, in brackets.
+local function p_value(m, judge_name)
+  local worst
+  for _, run in ipairs(m.runs) do
+    local p = run[judge_name].kendall_p
+    worst = is_number(p) and math.max(worst or p, p) or worst
+  end
+  return worst and (" (%.1e)"):format(worst) or ""
+end
+
+--- comparison.tables(data) -> list of {title, header, rows, note}: the paper's tables with a row for each method, by the reward models and
+-- by the hidden rule, and on how many seeds MOC is above each. Means and sample deviations over the seeds.
 function comparison.tables(data)
-  local list = {
-    figure_table(data, "Table 2: Kendall's tau (p-value)", "kendall_tau", 2, function(m, judge_name)
-      local worst = 0
-      for _, run in ipairs(m.runs) do
-        worst = math.max(worst, run[judge_name].kendall_p or 0)
-      end
-      return worst > 0 and (" (%.1e)"):format(worst) or ""
-    end),
-    figure_table(data, "Table 3: hypervolume", "hypervolume", 3),
-    figure_table(data, "Table 4: mean pairwise distance", "mean_pairwise_distance", 3),
-    unseen_table(data, "Table 8: hypervolume under unseen preferences, reference point -3", "hypervolume", 3),
-    unseen_table(data, "Table 9: Kendall's tau under unseen preferences", "kendall_tau", 3),
-  }
-  list[1].note = "The p-value is the largest over the seeds." .. (list[1].note and " " .. list[1].note or "")
+  local list, harmless = {}, nil
   for _, s in ipairs(data.settings) do
-    if s.name == "harmless+helpful" then
-      list[#list + 1] = figure_table({ settings = { s } }, "Table 10: hypervolume of all methods, harmless and helpful", "hypervolume", 3)
+    harmless = s.name == "harmless+helpful" and s or harmless
+  end
+  local function add(t)
+    list[#list + 1] = #t.rows > 0 and t or nil
+  end
+  local function each_judge(f)
+    for _, judge_row in ipairs(comparison.JUDGES) do
+      add(f(judge_row))
     end
   end
-  list[#list + 1] = wins_table(data)
-  local kept = {}
-  for _, t in ipairs(list) do
-    kept[#kept + 1] = #t.rows > 0 and t or nil
+  each_judge(function(j)
+    return figure_table(data, j, "Table 2: Kendall's tau (largest p-value over the seeds)", "kendall_tau", 2, p_value)
+  end)
+  each_judge(function(j)
+    return figure_table(data, j, "Table 3: hypervolume", "hypervolume", 3)
+  end)
+  each_judge(function(j)
+    return figure_table(data, j, "Table 4: mean pairwise distance", "mean_pairwise_distance", 3)
+  end)
+  add(unseen_table(data, "Table 8: hypervolume under unseen preferences, reference point -3", "hypervolume", 3))
+  add(unseen_table(data, "Table 9: Kendall's tau under unseen preferences", "kendall_tau", 2))
+  if harmless then
+    each_judge(function(j)
+      return figure_table({ settings = { harmless } }, j, "Table 10: hypervolume of all methods", "hypervolume", 3)
+    end)
   end
-  return kept
+  each_judge(function(j)
+    return wins_table(data, j)
+  end)
+  return list
 end
 
 --- comparison.costs(data, seconds) -> the same form: what each method took. seconds[setting][method] is a list of the wall times of

@@ -184,7 +184,7 @@ end
 
 -- One prompt: a row for each preference, a column for each method.
 local function answers_section(setting)
-  local shown, columns, rows, at = setting.shown, { { "preference" } }, {}, {}
+  local shown, columns, rows, at = setting.shown, { { "preference", "name" } }, {}, {}
   if not shown then
     return ""
   end
@@ -217,7 +217,7 @@ local function tables_section(tables)
   for i, t in ipairs(tables) do
     local columns = {}
     for j, name in ipairs(t.header) do
-      columns[j] = { name, j > 1 and t.header[j] ~= "method" and "n" or nil }
+      columns[j] = { name, (name == "method" or name == "setting") and "name" or "n" }
     end
     out[i] = html.table(columns, t.rows, { caption = t.title }) .. (t.note and '<p class="sub">' .. html.escape(t.note) .. "</p>\n" or "")
   end

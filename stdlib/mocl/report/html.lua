@@ -30,6 +30,7 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.tint{background:color-mix(in srgb,var(--tint) var(--t),transparent)}
 td.text{white-space:pre-wrap;overflow-wrap:anywhere;min-width:14rem;max-width:46rem;
 unicode-bidi:isolate}
+td.name{white-space:nowrap}
 td.code,td.long{overflow-wrap:anywhere}td.code{font-family:ui-monospace,monospace;font-size:.9em}
 tr.mark td{background:var(--mark)}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--rule);padding:.6rem;
@@ -69,7 +70,7 @@ function html.text(s)
 end
 
 --- A table. columns = list of {name, kind}: kind is "n" for numbers, "tint" for numbers on a
--- background by their size within the column, "text" for answers, "code", "long" or "note". rows =
+-- background by their size within the column, "text" for answers, "name", which is not wrapped, "code", "long" or "note". rows =
 -- lists of cells, marked = true for rows in another colour. opts: caption.
 function html.table(columns, rows, opts)
   local out = { '<div class="scroll"><table>\n' }
