@@ -68,8 +68,6 @@ local cfg, info = config.parse(schema, stages.arguments(schema, arg, meta), meta
 
 if cfg.seed then
   error(("seed=%d: a comparison has a list, seeds=%d"):format(cfg.seed, cfg.seed), 0)
-elseif cfg.redo then
-  error("redo: delete the directory of a run below out= in place of it, and continue with resume=auto", 0)
 end
 local rows, settings, seen = compare.chosen(METHODS, cfg.methods), {}, {}
 compare.seeds(cfg.seeds)
@@ -88,13 +86,16 @@ local plan = compare.plan(rows, settings, cfg, { preset = info.preset, recipes =
 
 -- ---- the runs: a stage for each, so that a comparison that is stopped goes on where it was ----
 
-local depends = {}
+local depends = { ["models-*"] = {} }
 for _, row in ipairs(METHODS) do
   depends[row.name .. "-*"] = { "options." .. row.name, row.policies == "preference" and "policies" or nil }
 end
 local had = fs.exists(fs.join(out, "comparison.json"))
 local run <close> = Run.open { recipe = "compare_hh", cfg = cfg, info = info, out = out, resume = cfg.resume or had and "auto" or nil,
   platform = sys.env(), depends = depends, volatile_keys = { "methods", "seeds", "settings", "save_every" } }
+if cfg.redo then
+  compare.forget(plan, run)
+end
 
 local function say(part, what)
   if not run.quiet then
@@ -135,7 +136,7 @@ for _, part in ipairs(plan) do
   local of = results[part.setting.name] or {}
   results[part.setting.name] = of
   local function stage(name, f)
-    return run:stage(("%s-%s-%d"):format(name, part.setting.slug, part.seed), f)
+    return run:stage(compare.stage(name, part), f)
   end
   say(part, "models")
   local got = { models = stage("models", function()

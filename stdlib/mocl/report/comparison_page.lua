@@ -18,6 +18,11 @@ local function mark_of(k)
   return (k - 1) % svg.COLORS + 1, SHAPES[(k - 1) // svg.COLORS % #SHAPES + 1]
 end
 
+-- A name in a legend. Capitals are wider than the letters that places in a legend are counted in; spaces, which are not drawn, make room.
+local function legend_text(m)
+  return m.label .. (" "):rep((select(2, m.label:gsub("%u", "")) + 2) // 3)
+end
+
 -- Mean points of a method by a judge: list of {r, p, free}.
 local function points_of(method, judge)
   local rows, list = comparison.mean_rewards(method, judge), {}
@@ -71,7 +76,7 @@ local function fronts(setting, judge, shown, a, b, o)
     if n == 2 and #list > 0 then
       lines[#lines + 1] = front_line(list, a, b, series)
     end
-    legend[#legend + 1] = #list > 0 and { text = m.label, series = series, shape = shape, kind = n == 2 and "front" or nil } or nil
+    legend[#legend + 1] = #list > 0 and { text = legend_text(m), series = series, shape = shape, kind = n == 2 and "front" or nil } or nil
   end
   if #points == 0 then
     return nil
@@ -104,7 +109,7 @@ local function fronts_section(setting)
   local n = #setting.objectives
   each_pair(n, function(a, b)
     for _, j in ipairs(comparison.JUDGES) do
-      put(("All methods, by the %s"):format(j[2]), fronts(setting, j[1], all, a, b, { width = 640, height = 540 }), true)
+      put(("All methods, by the %s"):format(j[2]), fronts(setting, j[1], all, a, b, { width = 620, height = 540 }), true)
     end
   end)
   out[#out + 1] = '</div>\n<p class="sub">' .. html.escape(("A point is the mean over the seeds of a preference's mean rewards; hollow, where "
@@ -140,7 +145,7 @@ local function control_section(setting)
           return p[1] < q[1]
         end)
         lines[#lines + 1] = #setting.objectives == 2 and #course > 1 and course or nil
-        legend[#legend + 1] = #list > 0 and { text = m.label, series = series, shape = shape, kind = "front" } or nil
+        legend[#legend + 1] = #list > 0 and { text = legend_text(m), series = series, shape = shape, kind = "front" } or nil
       end
       if #points > 0 then
         out[#out + 1] = html.figure(("%s, by the %s"):format(name, judge[2]), nil, svg_front.draw { width = 560, height = 400,
@@ -169,7 +174,7 @@ local function samples_section(setting)
         end
         points[#points + 1], any = { c.samples, sum }, true
       end
-      series[k] = { name = m.label, points = points }
+      series[k] = { name = legend_text(m), points = points }
     end
     if any then
       charts = charts + 1

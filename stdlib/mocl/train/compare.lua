@@ -160,6 +160,9 @@ function compare.plan(rows, settings, cfg, given)
     for _, setting in ipairs(settings) do
       local dir = fs.join(given.out, setting.slug, "seed-" .. seed)
       local part = { setting = setting, seed = seed, methods = {}, models = job("models", setting, seed, fs.join(dir, "models"), {}) }
+      if seed == cfg.seeds[1] then
+        part.models.recipe:check_data(part.models.words)
+      end
       for i, row in ipairs(rows) do
         local preferences = #cfg.policies > 0 and cfg.policies or FIVE[#setting.objectives]
         preference.list(preferences, #setting.objectives)
@@ -205,6 +208,31 @@ local function shown(dir)
     end
   end
   return prompt, list
+end
+
+--- compare.forget(plan, run): takes away the directories of runs whose stages the comparison's run, begun with redo=, no longer has.
+function compare.forget(plan, run)
+  for _, part in ipairs(plan) do
+    for name, job in pairs(compare.jobs(part)) do
+      if not run.stages[compare.stage(name, part)] and fs.exists(job.dir) then
+        check(fs.remove_tree(job.dir))
+      end
+    end
+  end
+end
+
+--- compare.stage(name, part) -> the name of the stage of a method, or of "models", for a setting and seed.
+function compare.stage(name, part)
+  return ("%s-%s-%d"):format(name, part.setting.slug, part.seed)
+end
+
+--- compare.jobs(part) -> {models = job, [method] = job}.
+function compare.jobs(part)
+  local jobs = { models = part.models }
+  for _, job in ipairs(part.methods) do
+    jobs[job.row.name] = job
+  end
+  return jobs
 end
 
 local SHARED = { "^tokenizer$", "^base$", "^sft$", "^sft%-answers$", "^reward%-", "^curve$", "^evaluation$" }

@@ -38,6 +38,11 @@ function Recipe:options(words)
   return stages.options(setmetatable({ arg = table.move(words, 1, #words, 1, { [0] = self.path }) }, { __index = self.said }))
 end
 
+--- r:check_data(words): raises where there are no data for these options, as the recipe would.
+function Recipe:check_data(words)
+  stages.check_data((self:options(words)))
+end
+
 --- r:run(words): runs the recipe with these words to its end; it prints no tables. Raises what the recipe raises. A signal ends the
 -- process where it would end the recipe.
 function Recipe:run(words)

@@ -231,6 +231,12 @@ local function source_of(cfg, functions)
   return source
 end
 
+--- stages.check_data(cfg): raises where there are no prompts, pairs or functions for the objectives, as stages.open does before it has a
+-- directory.
+function stages.check_data(cfg)
+  source_of(cfg, reward_functions(cfg.rewards))
+end
+
 -- A context is closed as its run is.
 local Context = { __close = function(ctx, err)
   getmetatable(ctx.run).__close(ctx.run, err)
