@@ -255,6 +255,7 @@ T.test("a comparison: the front of each method and seed is its run's own, in the
   -- the curves: two checkpoints, the last of which has drawn all samples
   for _, m in ipairs(data.settings[1].methods) do
     T.eq({ m.runs[1].curve[1].samples, m.runs[1].curve[2].samples, #m.runs[1].curve }, { 80, 160, 2 }, m.name)
+    T.ok(m.runs[1].curve[1].hypervolume ~= m.runs[1].curve[2].hypervolume, m.name .. ": two policies")
   end
   -- files
   for _, name in ipairs { "tables.md", "tables.tex", "costs.md", "costs.tex", "humor_helpful.csv", "humor_helpful-seed-1.csv", "report.html" } do
