@@ -418,7 +418,7 @@ return {
     "test_baselines: the sum of rewards weighted by the policy's weights" },
   { "all policies have the first preference's weights", "recipes/morlhf.lua", "weights = p,", "weights = ctx.grid[1],",
     "test_baselines: MORLHF: each policy finds the token that its own weights pay more for" },
-  { "a preference is measured with the first policy", "recipes/morlhf.lua", [[load_policy(ctx, "morlhf-" .. i)]], [[load_policy(ctx, "morlhf-" .. 1)]],
+  { "a preference is measured with the first policy", "recipes/morlhf.lua", "load_policy(ctx, trained[i])", "load_policy(ctx, trained[1])",
     "test_baselines: MORLHF: each policy finds the token that its own weights pay more for" },
   { "the weight is on A and on B", SOUP, "(of_B or not exact) and weights[k]", "weights[k]",
     "test_baselines: products: the mixed adapter adds the weighted sum of what its parts add" },

@@ -789,9 +789,9 @@ local function finish(ctx, parts, timing)
 end
 
 --- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
--- left); warning(preferences, rewards, errors) -> text or nil is the method's. Shows the tables.
+-- left); warning(preferences, rewards, errors) -> text or nil is the method's and may be left out. Shows the tables.
 function stages.finish(ctx, figures, own, warning)
-  figures.warning = warning(figures.preferences, figures.rewards, errors_of(figures, ctx.cfg.eval.answers))
+  figures.warning = warning and warning(figures.preferences, figures.rewards, errors_of(figures, ctx.cfg.eval.answers))
   finish(ctx, { own, figures }, { trained_parameters = ctx.trained and ctx.trained * (own.policies or 1) })
 end
 
