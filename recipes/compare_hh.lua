@@ -5,6 +5,7 @@
 --   mocl recipes/compare_hh.lua methods=moc,grpo seeds=0,1,2        some methods, three seeds
 --   mocl recipes/compare_hh.lua seeds=0,1,2,3,4                     more seeds: what is there is kept
 --   mocl recipes/compare_hh.lua settings=harmless+humor+helpful     three objectives; humor+helpful/diminishing: another shape
+--   mocl recipes/compare_hh.lua preset=quick                        a quarter of the samples, smaller models of the rewards
 --   mocl recipes/compare_hh.lua preset=smoke out=/tmp/x             every method, tiny, in a minute
 --
 -- docs/comparison.md says what is compared and how.
@@ -55,7 +56,10 @@ end
 local presets
 do
   local all
-  all, presets = stages.models_only { smoke = { iterations = 10, points = 2, curve_answers = 4 }, hh = { iterations = 100, settings = { "harmless+helpful" } } }
+  all, presets = stages.models_only { smoke = { iterations = 10, points = 2, curve_answers = 4 },
+    quick = { iterations = 80, curve_answers = 64, ["base.steps"] = 800, ["sft.steps"] = 500, ["reward.prompts"] = 3000, ["reward.steps"] = 800,
+      ["reward.min_accuracy"] = 0.8, ["reward.min_correlation"] = 0.9, ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+    hh = { iterations = 100, settings = { "harmless+helpful" } } }
   for _, row in ipairs(all) do
     local left_out = row[1] == "from" or row[1] == "objectives" or row[1] == "trade_off" or row[1] == "eval.curve_answers"
     own[#own + 1] = not left_out and row or nil

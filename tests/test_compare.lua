@@ -105,9 +105,10 @@ T.test("tables: mean and deviation over the seeds, what MOC is not above is mark
 end)
 
 T.test("costs: samples, wall time, trained parameters and number of models of each method", function()
-  local t = comparison.costs(data_of(), { ["humor+helpful"] = { moc = { 10, 12 }, other = { 20, 26 } } })
-  T.eq(t.header, { "setting", "method", "training samples", "wall time (s)", "trained parameters", "models" })
-  T.eq(t.rows, { { "humor+helpful", "MOC", 160, "11.0 ± 1.4", 10, 1 }, { "humor+helpful", "Other, R&D_1", 160, "23.0 ± 4.2", 50, 5 } })
+  local t = comparison.costs(data_of(), { ["humor+helpful"] = { moc = { wall = { 10, 12 }, processor = { 30 } },
+    other = { wall = { 20, 26 }, processor = {} } } })
+  T.eq(t.header, { "setting", "method", "training samples", "wall time (s)", "processor time (s)", "trained parameters", "models" })
+  T.eq(t.rows, { { "humor+helpful", "MOC", 160, "11.0 ± 1.4", "30.0", 10, 1 }, { "humor+helpful", "Other, R&D_1", 160, "23.0 ± 4.2", "", 50, 5 } })
 end)
 
 T.test("a table in LaTeX", function()

@@ -266,19 +266,21 @@ function comparison.tables(data)
   return list
 end
 
---- comparison.costs(data, seconds) -> the same form: what each method took. seconds[setting][method] is a list of the wall times of
--- its training, one for each seed.
+--- comparison.costs(data, seconds) -> the same form: what each method took. seconds[setting][method] is {wall=, processor=}: lists of the
+-- wall times of its training, one for each seed, and of the processor times of its whole runs, as far as they are known.
 function comparison.costs(data, seconds)
-  local header = { "setting", "method", "training samples", "wall time (s)", "trained parameters", "models" }
+  local header = { "setting", "method", "training samples", "wall time (s)", "processor time (s)", "trained parameters", "models" }
   local rows = {}
   for _, s in ipairs(data.settings) do
     for _, m in ipairs(s.methods) do
       local times = seconds[s.name] and seconds[s.name][m.name]
-      rows[#rows + 1] = { s.name, m.label, m.training_samples, times and spread(times, 1) or "", m.trained_parameters or "", m.models }
+      rows[#rows + 1] = { s.name, m.label, m.training_samples, times and spread(times.wall, 1) or "",
+        times and #times.processor > 0 and spread(times.processor, 1) or "", m.trained_parameters or "", m.models }
     end
   end
   return { title = "What each method takes", header = header, rows = rows,
-    note = "Wall time is that of the training alone, without the models that all methods share and without the evaluation." }
+    note = "Wall time is that of the training alone, without the models that all methods share and without the evaluation; processor time is "
+      .. "that of all threads, with the evaluation, of runs that were not interrupted." }
 end
 
 --- Tables as one text in Markdown.

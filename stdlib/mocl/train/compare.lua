@@ -150,7 +150,7 @@ function compare.plan(rows, settings, cfg, given)
   end
   local function job(name, setting, seed, dir, words)
     local r = recipe_of(name)
-    local first = { given.preset and "preset=" .. given.preset or nil }
+    local first = { given.preset and r.said.presets[given.preset] and "preset=" .. given.preset or nil }
     words = joined(first, { "objectives=" .. table.concat(setting.objectives, ","), "trade_off=" .. setting.trade_off, "seed=" .. seed }, words)
     words = joined(words, shared(r, words, cfg))
     r:options(words)
@@ -262,7 +262,9 @@ end
 --- compare.method(job, models) -> the run's figures (comparison.figures) with training_samples, models, trained_parameters, seconds and
 -- shown, its answers to one prompt: runs the recipe. Raises where it drew other training samples than the budget has.
 function compare.method(job, models)
+  local fresh, started = not fs.exists(job.dir), os.clock()
   job.recipe:run(job.words)
+  local processor = fresh and os.clock() - started or nil -- a run that was continued took more than this process saw
   local result, timing = read(job.dir, "result.json"), read(job.dir, "timing.json")
   if result.training_samples ~= job.samples then
     fail("%s: %s drew %s training samples, and its part of the budget is %d", job.dir, job.row.name, tostring(result.training_samples), job.samples)
@@ -272,7 +274,7 @@ function compare.method(job, models)
   end
   local f = comparison.figures(result, models.statistics)
   f.training_samples, f.models, f.trained_parameters = result.training_samples, result.policies or 1, timing.trained_parameters
-  f.seconds, f.shown = seconds_of(timing), {}
+  f.seconds, f.processor, f.shown = seconds_of(timing), processor, {}
   f.shown.prompt, f.shown.answers = shown(job.dir)
   return f
 end
@@ -285,7 +287,7 @@ local function method_entry(row, runs)
     for key, v in pairs(run) do
       list[k][key] = v
     end
-    for _, key in ipairs { "training_samples", "models", "trained_parameters", "seconds", "shown" } do
+    for _, key in ipairs { "training_samples", "models", "trained_parameters", "seconds", "processor", "shown" } do
       list[k][key] = nil
     end
   end
@@ -306,7 +308,7 @@ local function mean_sft(list)
 end
 
 --- compare.gather(rows, settings, cfg, results) -> data, seconds: the comparison (mocl.report.comparison) of the seeds that are complete
--- in every setting, and the wall times for comparison.costs. results[setting.name][seed] is {models = of compare.models, [method] = of
+-- in every setting, and the times for comparison.costs. results[setting.name][seed] is {models = of compare.models, [method] = of
 -- compare.method}.
 function compare.gather(rows, settings, cfg, results)
   local seeds = json.array()
@@ -336,10 +338,11 @@ function compare.gather(rows, settings, cfg, results)
     local first = results[s.name][seeds[1]]
     entry.shown = { seed = seeds[1], preferences = first.models.preferences, prompt = first[rows[1].name].shown.prompt, methods = {} }
     for m, row in ipairs(rows) do
-      local runs, times = {}, {}
+      local runs, times = {}, { wall = {}, processor = {} }
       for k, seed in ipairs(seeds) do
         runs[k] = results[s.name][seed][row.name]
-        runs[k].seed, times[k] = seed, runs[k].seconds
+        runs[k].seed, times.wall[k] = seed, runs[k].seconds
+        times.processor[#times.processor + 1] = runs[k].processor
       end
       entry.methods[m], seconds[s.name][row.name] = method_entry(row, runs), times
       entry.shown.methods[row.name] = first[row.name].shown.answers
