@@ -86,10 +86,10 @@ T.test("tables: mean and deviation over the seeds, what MOC is not above is mark
   T.eq(table_called(data, "Table 2").rows, { { "MOC", "0.90 ± 0.14 (2.5e-01)" }, { "Other, R&D_1", "0.95 ± 0.07 (2.5e-01) †" } })
   local t = table_called(data, "Table 3")
   T.eq(t.rows, { { "MOC", "3.500 ± 0.707" }, { "Other, R&D_1", "3.250 ± 1.768" } })
-  T.eq({ t.header, t.note }, { { "method", "humor+helpful" } })
+  T.eq({ t.header, tostring(t.note), t.title }, { { "method", "humor+helpful" }, "nil", "Table 3: hypervolume, by the reward models" })
   t = table_called(data, "Table 4")
   T.eq({ t.rows[2][2], t.note }, { "0.700 ± 0.141 †", "† MOC's mean is not above it." })
-  T.eq(table_called(data, "Seeds on which").rows, { { "humor+helpful", "Other, R&D_1", "0 / 1 / 1", "1 / 0 / 1", "0 / 0 / 2" } })
+  T.eq(table_called(data, "MOC above").rows, { { "humor+helpful", "Other, R&D_1", "0 / 1 / 1", "1 / 0 / 1", "0 / 0 / 2" } })
   -- two settings have an average, which is that of each seed
   data.settings[2] = data_of().settings[1]
   data.settings[2].name = "harmless+helpful"

@@ -140,8 +140,8 @@ local function names_of(data)
 end
 
 -- One of tables 2, 3 and 4 by one judge: a row for each method, a column for each setting and their average. extra(method, judge) is
--- added to a cell. Nothing where the judge knows no figure.
-local function figure_table(data, judge_row, title, figure, digits, extra)
+-- added to a cell, and said in the note. Nothing where the judge knows no figure.
+local function figure_table(data, judge_row, title, figure, digits, extra, note)
   local header, rows, marked, any = { "method" }, {}, false, false
   for _, s in ipairs(data.settings) do
     header[#header + 1] = s.name
@@ -170,11 +170,11 @@ local function figure_table(data, judge_row, title, figure, digits, extra)
     end
   end
   return { title = ("%s, by the %s"):format(title, judge_row[2]), header = header, rows = any and rows or {},
-    note = marked and "† MOC's mean is not above it." or nil }
+    note = marked and (note and note .. " " or "") .. "† MOC's mean is not above it." or note }
 end
 
 -- tables 8 and 9: groups of unseen preferences
-local function unseen_table(data, title, figure, digits)
+local function unseen_table(data, title, figure, digits, note)
   local header, rows = { "setting", "method" }, {}
   for _, s in ipairs(data.settings) do
     for _, m in ipairs(s.methods) do
@@ -191,7 +191,7 @@ local function unseen_table(data, title, figure, digits)
       end
     end
   end
-  return { title = title, header = header, rows = rows }
+  return { title = title, header = header, rows = rows, note = note }
 end
 
 -- On how many seeds MOC is above each method by one judge: above, equal, below.
@@ -216,7 +216,8 @@ local function wins_table(data, judge_row)
       rows[#rows + 1] = m ~= moc and any and row or nil
     end
   end
-  return { title = ("Seeds on which MOC is above / equal to / below a method, by the %s"):format(judge_row[2]), header = header, rows = rows }
+  return { title = ("MOC above / equal / below, by the %s"):format(judge_row[2]), header = header, rows = rows,
+    note = "The number of seeds on which MOC's figure is above, equal to and below the method's." }
 end
 
 -- The largest p-value of tau over the seeds, in brackets.
@@ -245,7 +246,7 @@ function comparison.tables(data)
     end
   end
   each_judge(function(j)
-    return figure_table(data, j, "Table 2: Kendall's tau (largest p-value over the seeds)", "kendall_tau", 2, p_value)
+    return figure_table(data, j, "Table 2: Kendall's tau", "kendall_tau", 2, p_value, "In brackets the largest p-value over the seeds.")
   end)
   each_judge(function(j)
     return figure_table(data, j, "Table 3: hypervolume", "hypervolume", 3)
@@ -253,11 +254,11 @@ function comparison.tables(data)
   each_judge(function(j)
     return figure_table(data, j, "Table 4: mean pairwise distance", "mean_pairwise_distance", 3)
   end)
-  add(unseen_table(data, "Table 8: hypervolume under unseen preferences, reference point -3", "hypervolume", 3))
-  add(unseen_table(data, "Table 9: Kendall's tau under unseen preferences", "kendall_tau", 2))
+  add(unseen_table(data, "Table 8: hypervolume, unseen preferences", "hypervolume", 3, "The reference point is -3 in each objective."))
+  add(unseen_table(data, "Table 9: Kendall's tau, unseen preferences", "kendall_tau", 2))
   if harmless then
     each_judge(function(j)
-      return figure_table({ settings = { harmless } }, j, "Table 10: hypervolume of all methods", "hypervolume", 3)
+      return figure_table({ settings = { harmless } }, j, "Table 10: hypervolume", "hypervolume", 3)
     end)
   end
   each_judge(function(j)

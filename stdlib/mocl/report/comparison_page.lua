@@ -80,6 +80,9 @@ local function fronts(setting, judge, shown, a, b, o)
   end
   if #points == 0 then
     return nil
+  elseif judge == "reward" then -- the unit of all figures
+    points[#points + 1] = { x = 1, y = 1, shape = "square", series = 7, label = "SFT", title = "SFT model" }
+    legend[#legend + 1] = { text = "SFT model", shape = "square", series = 7 }
   end
   legend[#legend + 1] = #rays > 0 and { text = "rays: reference + t·p", kind = "ray" } or nil
   return svg_front.draw { title = ("fronts of %s and %s, %s%s"):format(setting.objectives[a], setting.objectives[b], UNIT[judge], o.title or ""),
@@ -217,16 +220,20 @@ local function answers_section(setting)
     :format(shown.seed, html.escape(table.concat(setting.objectives, ", ")))
 end
 
+-- Tables, those of one figure by both judges side by side.
 local function tables_section(tables)
-  local out = {}
+  local out, before = {}, nil
   for i, t in ipairs(tables) do
     local columns = {}
     for j, name in ipairs(t.header) do
       columns[j] = { name, (name == "method" or name == "setting") and "name" or "n" }
     end
-    out[i] = html.table(columns, t.rows, { caption = t.title }) .. (t.note and '<p class="sub">' .. html.escape(t.note) .. "</p>\n" or "")
+    local figure = t.title:gsub(", by the .*", "")
+    out[i] = (i == 1 and '<div class="charts">\n' or figure ~= before and '</div>\n<div class="charts">\n' or "") .. "<div>\n" .. html.table(columns, t.rows, { caption = t.title })
+      .. (t.note and '<p class="sub">' .. html.escape(t.note) .. "</p>\n" or "") .. "</div>\n"
+    before = figure
   end
-  return table.concat(out)
+  return table.concat(out) .. "</div>\n"
 end
 
 --- page.html(data, costs) -> text. costs: the table of comparison.costs, or nil.

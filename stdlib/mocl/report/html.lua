@@ -35,7 +35,7 @@ td.code,td.long{overflow-wrap:anywhere}td.code{font-family:ui-monospace,monospac
 tr.mark td{background:var(--mark)}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--rule);padding:.6rem;
 unicode-bidi:isolate}
-.charts{display:flex;flex-wrap:wrap;gap:1.2rem 1rem;align-items:flex-start}
+.charts{display:flex;flex-wrap:wrap;gap:1.2rem 1rem;align-items:flex-start}.charts>div{max-width:100%}
 figure{margin:0;max-width:100%}figcaption{font-weight:600;max-width:26rem}
 figcaption span{display:block;font-weight:400;font-size:.87em;overflow-wrap:anywhere}
 summary{cursor:pointer;margin:.4rem 0}
