@@ -476,6 +476,15 @@ return {
   { "a GGUF file's BERT that looks back alone", "stdlib/mocl/lm/gguf_model.lua", 'hidden_act = "gelu", causal = false', 'hidden_act = "gelu", causal = true',
     "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
 
+  -- ---- mocl export ----
+  { "the adapter left out of the merged model", "stdlib/mocl/lm/export.lua", "model:merge_lora()", "",
+    "test_export: a merged directory is the model with its adapter, with the tokenizer's files and nothing else" },
+  { "the model compared with itself in place of what was read again", "stdlib/mocl/lm/export.lua", "largest(want, outputs(again, rows))",
+    "largest(want, outputs(model, rows))", "test_export: types: what the weights lose is told, and f16 refuses what it does not hold" },
+  { "files of the old model left in the directory", "stdlib/mocl/lm/export.lua", "ok, message, code = fs.rename(out, old)",
+    "ok, message, code = fs.rename(out, old) for _, n in ipairs(fs.list(old)) do if not fs.exists(new .. '/' .. n) then fs.copy(old .. '/' .. n, new .. '/' .. n) end end",
+    "test_export: over a sharded directory what was saved is left, and nothing else" },
+
   -- ---- adapters of GPT-2 ----
   { "B's of q, k and v below each other where their A differ", "stdlib/mocl/lm/lora_join.lua", "if is_one(parts, #rows) then", "if #rows == 3 then",
     "test_peft: as mocl writes it for PEFT, on GPT-2: q and v, some layers, rank-stabilised" },

@@ -118,6 +118,7 @@ M.pages = {
   ["mocl.method.kl_controller"] = "running",
   ["mocl.lm.sft"] = "transformer",
   ["mocl.lm.own_model"] = "recipes",
+  ["mocl.lm.export"] = "recipes",
   ["mocl.lm.memory_plan"] = "memory",
   ["mocl.nn.core"] = "nn",
   ["mocl.parameters"] = "transformer",
