@@ -256,6 +256,15 @@ local function seconds_of(timing)
   return sum
 end
 
+local function same(a, b)
+  for j, x in ipairs(a) do
+    if x ~= b[j] then
+      return false
+    end
+  end
+  return #a == #b
+end
+
 --- compare.models(job) -> {statistics, sft}: runs the recipe of the models and gives what the methods are measured by.
 function compare.models(job)
   job.recipe:run(job.words)
@@ -275,8 +284,9 @@ function compare.method(job, models)
   if result.training_samples ~= job.samples then
     fail("%s: %s drew %s training samples, and its part of the budget is %d", job.dir, job.row.name, tostring(result.training_samples), job.samples)
   end
-  if config.text(config.flatten { result.preferences }) ~= config.text(config.flatten { models.preferences }) and job.row.policies == "preference" then
-    result.unseen = nil -- in another unit than the others' figures
+  local own = read(job.dir, "stages.json")["sft-answers"].result.statistics
+  if not same(own.mean, models.statistics.mean) or not same(own.std, models.statistics.std) then
+    result.unseen = nil -- of other preferences, and so in another unit, and there are no raw rewards to measure anew
   end
   local f = comparison.figures(result, models.statistics)
   f.training_samples, f.models = result.training_samples, result.policies or 1
