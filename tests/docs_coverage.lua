@@ -58,6 +58,7 @@ M.undocumented = {
   ["mocl.lm.gguf_model"] = "parts of mocl.lm.model; gguf.md says what they read",
   ["mocl.lm.gguf_lora"] = "parts of mocl.lm.lora; gguf.md says what they read and write",
   ["mocl.lora.core"] = "the C side of mocl.lm.lora",
+  ["mocl.lm.lora_join"] = "parts of mocl.lm.lora; lora.md says what they do",
   ["mocl.lm.lora_config"] = "parts of mocl.lm.lora; compatibility.md lists what they read",
   ["mocl.metrics.core"] = "the C side of mocl.metrics",
   ["mocl.metrics.bootstrap"] = "parts of mocl.metrics, which exports them",
