@@ -489,6 +489,21 @@ function solvers.list()
   return list
 end
 
+-- f(...) with its refusals raised at the caller of the public function
+local function guarded(what, f, ...)
+  local result = table.pack(pcall(f, ...))
+  if not result[1] then
+    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
+  end
+  return table.unpack(result, 2, result.n)
+end
+
+--- describe(name) -> { solver = its plain name, scale = what the length of its step is, options = names of its options beside scale }.
+function solvers.describe(name)
+  local plain, method = guarded("describe", find, name)
+  return { solver = plain, scale = method.scale, options = table.move(method.options, 1, #method.options, 1, {}) }
+end
+
 local function preference_of(p, o, name)
   if o.preference == nil then
     return constant(p.n, 1 / p.n)
@@ -532,15 +547,6 @@ local function step(J, w)
     end
     return s
   end)
-end
-
--- f(...) with its refusals raised at the caller of the public function
-local function guarded(what, f, ...)
-  local result = table.pack(pcall(f, ...))
-  if not result[1] then
-    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
-  end
-  return table.unpack(result, 2, result.n)
 end
 
 --- solve(name, J or { gram = G }, options) -> weights, info. docs/solvers.md has the names, scales and options.
