@@ -167,7 +167,7 @@ T.test("a recipe with hooks: other weights, other rewards, a file that changed",
   T.eq(status, 0, err)
   _, err, status = child.mocl { "recipes/moc_hh.lua", "out=" .. dir, "control.hooks=" .. own, table.unpack(words) }
   T.eq(status, 0, err)
-  T.ok(Control.check({ hooks = "examples/07_hooks.lua" }, 2, GRID).weights, "the example's are taken too")
+  T.ok(Control.check({ hooks = "examples/08_hooks.lua" }, 2, GRID).weights, "the example's are taken too")
   local a, b = child.read(plain .. "/metrics.jsonl"), child.read(dir .. "/metrics.jsonl")
   local helpful = '"env/reward_mean/helpful":([^,]*),.-"stage":"moc"'
   T.ok(a:match(helpful) and b:match(helpful) and a:match(helpful) ~= b:match(helpful), "other rewards are trained on")

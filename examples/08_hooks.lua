@@ -1,6 +1,6 @@
---- 07_hooks: weights and rewards of one's own in a recipe; 06_goals.lua has more of them.
+--- 08_hooks: weights and rewards of one's own in a recipe; 07_goals.lua has more of them.
 --
---   mocl recipes/moc_hh.lua control.hooks=examples/07_hooks.lua
+--   mocl recipes/moc_hh.lua control.hooks=examples/08_hooks.lua
 
 return {
   -- the first half of the training goes from equal weights to the preference

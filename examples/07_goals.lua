@@ -1,8 +1,8 @@
---- 06_goals: goals beyond weighted sums, each a function of a line or two: weights that follow the state of the
+--- 07_goals: goals beyond weighted sums, each a function of a line or two: weights that follow the state of the
 -- training (a schedule, the worst objective, a threshold, hypervolume), and rewards that count only where another is
 -- met.
 --
---   mocl examples/06_goals.lua                  some seconds
+--   mocl examples/07_goals.lua                  some seconds
 
 local Agent, Control, world = require "mocl.world.agent", require "mocl.method.control", require "mocl.world"
 local metrics, ppo = require "mocl.metrics", require "mocl.method.ppo"
