@@ -295,7 +295,7 @@ add("cagrad", "mean times up to 1 + c", { "preference", "c", "norm_eps" }, funct
   return each(p.n, function(i) return u[i] + v[i] end)
 end)
 
--- b > 0 with C b = q / b: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
+-- b > 0 with C b = q / b, or nil where the rows cancel to rounding: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
 local function nash(C, q)
   local n = #C
   local function value(b)
@@ -324,6 +324,9 @@ local function nash(C, q)
       return each(n, function(j) return b[i] * C[i][j] * b[j] + (i == j and q[i] or 0.0) end)
     end)
     local d = linear.solve(A, each(n, function(i) return q[i] - b[i] * Cb[i] end), all)
+    if not d then -- b grows beyond what the Gram matrix knows: the rows cancel but for rounding
+      return nil
+    end
     local f, t, nearer, left = value(b), 1.0, nil, nil
     repeat
       nearer = each(n, function(i) return b[i] * (1 + t * d[i]) end)
@@ -355,6 +358,9 @@ add("nashmtl", "fixed: the square root of the number of rows that are not zero, 
     sum = sum + u[i]
   end
   local b = nash(C, each(n, function(k) return u[p.present[k]] / sum * n end))
+  if not b then
+    return w, "stationary"
+  end
   local shrink = o.max_norm and math.min(1.0, o.max_norm / n ^ 0.5) or 1.0
   for k, i in ipairs(p.present) do
     w[i] = shrink * b[k] / p.length[i]
