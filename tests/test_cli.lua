@@ -389,6 +389,18 @@ T.test("same output as lua5.4", function()
     [[printf 'return 1,' | "$MOCL" -; echo $?]],
     [["$MOCL" nosuch/file; echo $?]],
     [["$MOCL" -l string -e 'print(string.rep("a", 3))']],
+    [["$MOCL" -e 'error(setmetatable({}, { __tostring = function() return debug.getinfo(4).currentline .. "" end }))' 2>&1 | sed 's/.*: //; q']],
+    [["$MOCL" -eprint'(1)' -lm=math -W -e 'print(m.pi) warn "x"' -- /dev/null a; echo $?]],
+    [[LUA_INIT='error "here"' "$MOCL" -e 'print(1)'; echo $?]],
+    [[LUA_INIT=@nowhere.lua "$MOCL" -e 'print(1)'; echo $?]],
+    [[echo 'print(...)' | LUA_INIT='arg[1] = 7' "$MOCL" - 8; echo $?]],
+    [[echo 'print(#arg, arg[0], arg[1], arg[-1] ~= nil, ...)' > s; "$MOCL" -- s - -v; "$MOCL" - s < s; "$MOCL" -E s -i]],
+    [[for o in -h --- -Ex -vv -e -l '-e -l'; do "$MOCL" $o 2>&1 | sed 's/.*: //; q'; done; "$MOCL" -h 2>/dev/null; echo $?]],
+    [["$MOCL" -e 'arg = 1' s; echo $?; "$MOCL" -e 'x = ' s; echo $?]],
+    [["$MOCL" -l nosuch.module 2>/dev/null; echo $?; "$MOCL" -e 'os.exit(false)'; echo $?]],
+    [["$MOCL" -e 'io.stderr:write(tostring(_PROMPT))' -e 'print(_VERSION)' -e 'local x <close> = setmetatable({}, {__close = print}) error "y"' | sed 's/0x.*//']],
+    [["$MOCL" -W -e 'setmetatable({}, {__gc = function() error "z" end}) collectgarbage()']],
+    [["$MOCL" -e 'setmetatable({}, {__gc = function() print "closed" end}) os.exit(true, true)'; "$MOCL" -e 'setmetatable({}, {__gc = function() print "end" end})']],
   }
   for _, command in ipairs(commands) do
     local function run(program)
