@@ -38,6 +38,8 @@ EXE_C     := $(addprefix lua/,complain.c main.c repl.c resume.c signals.c)
 LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
+# what `help` in the interactive mode reads
+PAGES     := README.md $(shell find docs -name '*.md' ! -path 'docs/benchmarks/*' | LC_ALL=C sort)
 
 CU        := $(sort $(wildcard kernels/cuda/*.cu))
 EMU_CPP   := $(sort $(wildcard kernels/cuda/emu/*.cpp))
@@ -153,7 +155,7 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(B)/embed.o: $(B)/embed.c $(STDLIB) $(B)/flags | $(B)/deps
+$(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
@@ -163,7 +165,7 @@ $(B)/openers.o: $(B)/openers.c $(B)/flags | $(B)/deps
 
 $(B)/embed.c: $(B)/sources lua/embed.sh
 	$(call say,GEN,$@)
-	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
+	$(Q)sh lua/embed.sh sources $(STDLIB) $(PAGES) > $@.tmp && mv $@.tmp $@
 
 $(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 	$(call say,GEN,$@)
@@ -173,7 +175,7 @@ $(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 $(B)/flags: FORCE
 	@$(call replace,$(CC) $(CFLAGS_ALL) $(CPPFLAGS_ALL))
 $(B)/sources: FORCE
-	@$(call replace,$(LIB_C) $(STDLIB))
+	@$(call replace,$(LIB_C) $(STDLIB) $(PAGES))
 replace = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 
 $(B)/deps: .ci/deps.sh
