@@ -167,6 +167,13 @@ end)
 S[M .. "set_weight"] = function(w)
   return { w.model(), "model.layers.0.mlp.up_proj", w.t { 8, 8 } }
 end
+S[M .. "share_embedding"] = function(w)
+  local headless = { head = "none" }
+  for key, value in pairs(config) do
+    headless[key] = value
+  end
+  return { w.transformer.new(headless), w.model() }
+end
 S[M .. "add_adapter"] = function(w)
   return { w.model(true), "other", { r = 2, key = 1 } }
 end
