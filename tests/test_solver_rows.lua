@@ -293,8 +293,8 @@ T.test("conflicts: the objectives whose inner product with the step is negative,
               local part = row_of(answers, list, function(i) return { k == 1 and w[i][1] or 0, k == 2 and w[i][2] or 0, k == 3 and w[i][3] or 0 } end)
               size = size + (dot(g, g) * dot(part, part)) ^ 0.5
             end
-            if math.abs(slope) > 1e-9 * size then
-              T.eq(problem:answers()[answers[1]].conflicts[j] or false, slope < 0, T.show(o))
+            if math.abs(slope) > 1e-5 * size or math.abs(slope) < 1e-8 * size then
+              T.eq(problem:answers()[answers[1]].conflicts[j] or false, slope < -1e-6 * size, T.show(o))
               found = found + (slope < 0 and 1 or 0)
             end
           end
