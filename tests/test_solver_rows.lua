@@ -465,6 +465,13 @@ T.test("what does not go together is refused by name", function()
   T.raises("the advantage of objective 2 at token 5 is nan, not finite", function() problem_of({ solver = "upgrad" }, tensor.new(rows)) end)
 end)
 
+T.test("the warning of a dominated preference names what the solver's step depends on", function()
+  local prefs, rewards = { { 0, 1 }, { 1, 0 } }, { { 9, 9 }, { 1, 1 } }
+  T.ok(Control.warning({ solver = "upgrad" }, prefs, rewards):find("control.rows=constrained (control.solver=upgrad)", 1, true))
+  T.ok(Control.warning({ solver = "upgrad", rows = "terms" }, prefs, rewards):find("lower control.scale (3)", 1, true))
+  T.ok(Control.warning({}, prefs, rewards):find("raise control.floor", 1, true))
+end)
+
 -- ---- recipes ----
 
 local function run(recipe, ...)
