@@ -77,6 +77,7 @@ places.pages = {
   ["mocl.run.checkpoint"] = "run",
   ["mocl.method.group"] = "baselines",
   ["mocl.functions"] = "hooks",
+  ["mocl.metrics"] = "reference/metrics",
   ["mocl.train.world_methods"] = { "world", "control" },
   ["mocl.train.scalar"] = "baselines",
   ["mocl.train.compare"] = "comparison",
