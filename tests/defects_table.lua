@@ -12,6 +12,7 @@ local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_c
 local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
 local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
+local RIC, RIC_RECIPE = "stdlib/mocl/method/ric.lua", "recipes/ric.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -251,7 +252,7 @@ return {
   { "figures around 0", RUNNING, "statistics.std[j], 1)", "statistics.std[j], 0)",
     "test_policy: equation 18 with fixed statistics: 1 is the mean they were taken at" },
   { "measured under no preference", POLICY,
-    "texts[#texts + 1] = preference.relabel(plain[#plain], o.p)", "texts[#texts + 1] = plain[#plain]",
+    "self:answer(preference.tagged(prompts, p), {", "self:answer(prompts, {",
     "test_known: the share of a token follows the preference" },
   { "other random numbers for each preference", POLICY,
     [[rng.key(o.seed, o.purpose .. " " .. first)]], [[rng.key(o.seed, o.purpose .. " " .. first .. o.p[1])]],
@@ -463,6 +464,41 @@ return {
     "math.exp(scores[2 * i - 1] - scores[2 * i])", "test_baselines: labels are drawn from the Bradley-Terry model" },
   { "pairs labelled by another objective", "recipes/modpo.lua", "scalar.only(k, #p)", "scalar.only(k % #p + 1, #p)",
     "test_baselines: MODPO: DPO at the corner, and between the corners the share follows the weights" },
+
+  -- ---- Rewards-in-Context ----
+  { "l2 by the sum of squares, not its root", RIC, "w / norm ^ 0.5", "w / norm", "test_ric: from preferences to scores, as the method's program maps them" },
+  { "linf asks the others for their weight alone", RIC, "math.min(#p * w, 1)", "w", "test_ric: from preferences to scores, as the method's program maps them" },
+  { "scores are asked for from 0 on", RIC, "(range.high[j] - range.low[j]) + range.low[j]", "(range.high[j] - range.low[j])",
+    "test_ric: from preferences to scores, as the method's program maps them" },
+  { "an answer is kept where all scores reach their quantiles", RIC, "reached = reached or s >= cuts[j]", "reached = (j == 1 or reached) and s >= cuts[j]",
+    "test_ric: an answer is kept where one score reaches its objective's quantile" },
+  { "quantiles are the entry below", RIC, "(place - below) *", "0 *", "test_ric: an answer is kept where one score reaches its objective's quantile" },
+  { "the largest of the drawn goals is the one that stays", RIC, "goal[j] < goal[least]", "goal[j] > goal[least]",
+    "test_ric: goals: one score is drawn, the others are the largest there is" },
+  { "goals are not raised to the largest score", RIC, "goal[j] = j == least and goal[j] or high", "goal[j] = goal[j]",
+    "test_ric: goals: one score is drawn, the others are the largest there is" },
+  { "scores are not rounded", RIC, "tenth((r - statistics.mean[j]) / statistics.std[j])", "(r - statistics.mean[j]) / statistics.std[j]",
+    "test_ric: scores are deviations of the training answers, in tenths; a reward that does not vary is refused" },
+  { "the prompts show the scores of another answer", RIC, "scores[i]), response", "scores[1]), response",
+    "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
+  { "scores of the other objectives are asked for", RIC_RECIPE, "ric.tagged(prompt, ric.scores(p, range, own.method))",
+    "ric.tagged(prompt, ric.scores({ p[2], p[1] }, range, own.method))", "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
+  { "online answers to prompts without scores", RIC_RECIPE, "ric.tagged(prompt, goals[i])", "prompt",
+    "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
+  { "an online stage shows what was asked for, not what was earned", RIC_RECIPE, "ric.examples(rows, obtained,", "ric.examples(rows, goals,",
+    "test_ric: an online stage learns what was earned, not what was asked for" },
+  { "an online stage begins with a fresh adapter", STAGES, "if from then\n      stages.load_policy(ctx, from)", "if false then\n      stages.load_policy(ctx, from)",
+    "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
+  { "online answers of the SFT model", STAGES, 'first), adapter = adapter })', 'first), adapter = false })',
+    "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
+  { "all of the offline answers that were kept", RIC_RECIPE, "table.move(places, 1, own.num_origin_samples, 1, {})", "places",
+    "test_ric: an online stage is trained on what was kept of both stages, with the scores that were earned" },
+  { "online answers are not selected", RIC_RECIPE, "ric.select(obtained, own.quantile_threshold)", "nil",
+    "test_ric: an online stage is trained on what was kept of both stages, with the scores that were earned" },
+  { "a later online stage forgets the answers of the earlier ones", RIC_RECIPE, "table.move(kept, 1, #kept, #online + 1, online)", "online = kept",
+    "test_ric: an online stage is trained on what was kept of both stages, with the scores that were earned" },
+  { "the constant step size falls", SUPERVISED, 'optim.schedule[o.lr_scheduler_type or "linear"]', "optim.schedule.linear",
+    "test_ric: the step size of supervised training falls to 0, or stays" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -98,6 +98,7 @@ M.pages = {
   ["mocl.train.scalar"] = "baselines",
   ["mocl.lm.soup"] = "baselines",
   ["mocl.method.dpo"] = "baselines",
+  ["mocl.method.ric"] = "baselines",
   ["mocl.complete"] = "cli",
   ["mocl.method.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",

@@ -9,9 +9,11 @@ local tiny = require "tiny"
 local known_run = {}
 
 -- Options of a run that learns, and of one that goes through all stages in a moment.
-local LEARN = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01",
-  "lora.layers=0", "eval.answers=64", "eval.unseen_answers=0" }
-local SMOKE = { "preset=smoke", "quiet=true", "objectives=a,b", "ppo.batch_size=16", "lora.layers=0", "eval.answers=8", "eval.unseen_answers=0" }
+local LEARN = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "lora.layers=0", "eval.answers=64",
+  "eval.unseen_answers=0" }
+local PPO = { "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01" }
+local SUPERVISED = { ric = true, metaaligner = true } -- recipes that have no such options
+local SMOKE = { "preset=smoke", "quiet=true", "objectives=a,b", "lora.layers=0", "eval.answers=8", "eval.unseen_answers=0" }
 
 local function arguments(recipe, dir, files, ...)
   local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
@@ -37,7 +39,7 @@ end
 --- learn(recipe, files, ...) -> result.json, directory: a run with the options, which must end well.
 function known_run.learn(recipe, files, ...)
   local dir = T.tmpdir() .. "/run"
-  local said, status = run(recipe, dir, files, LEARN, { ... })
+  local said, status = run(recipe, dir, files, LEARN, SUPERVISED[recipe] and {} or PPO, { ... })
   T.eq(status, 0, said)
   return assert(json.load(dir .. "/result.json")), dir
 end

@@ -6,6 +6,7 @@
 -- (statistics and figures). What the method of a recipe is they do not know.
 
 local config = require "mocl.run.config"
+local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
 local from_run = require "mocl.run.from_run"
@@ -77,6 +78,12 @@ function stages.schema(without, ...)
     config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
 end
 
+--- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone.
+stages.NO_POLICY_GRADIENT = {}
+for i, row in ipairs(POLICY_GRADIENT) do
+  stages.NO_POLICY_GRADIENT[i] = row[1]
+end
+
 -- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
 local PRESETS = {
   smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
@@ -90,14 +97,18 @@ local PRESETS = {
     ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- A recipe's presets, with what those named smoke and hh have in all recipes.
-function stages.presets(own)
+--- A recipe's presets, with what those named smoke and hh have in all recipes but for the options ppo.NAME of the list `without`.
+function stages.presets(own, without)
   for name, common in pairs(PRESETS) do
     local all = {}
-    for _, part in ipairs { common, own[name] or {} } do
-      for k, v in pairs(part) do
-        all[k] = v
-      end
+    for k, v in pairs(common) do
+      all[k] = v
+    end
+    for _, option in ipairs(without or {}) do
+      all["ppo." .. option] = nil
+    end
+    for k, v in pairs(own[name] or {}) do
+      all[k] = v
     end
     own[name] = all
   end
@@ -221,7 +232,8 @@ end }
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), method (the name of its stage), depends (the options that this stage depends on) and
--- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
+-- check(cfg), which raises where the method's options do not go together; longest(prompt, N) -> text, n where a method of N
+-- objectives shows a policy more than a prompt with tags: the longest text, and n tokens behind it. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
 -- is true.
 function stages.open(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
@@ -241,7 +253,7 @@ function stages.open(o)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = grid, complete = run.complete }, Context)
+    grid = grid, longest = o.longest, complete = run.complete }, Context)
   if run.complete then
     io.write(run.out, " holds this run, complete:\n")
     stages.say_changed(run)
@@ -350,8 +362,9 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
---- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan).
-function stages.memory_plan(ctx, model, heads)
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan); rows of a step are ppo.batch_size
+-- unless given.
+function stages.memory_plan(ctx, model, heads, rows)
   local trained, o = 0, ctx.cfg
   for _, p in ipairs(heads and heads:parameters() or {}) do
     trained = trained + p:numel()
@@ -361,7 +374,7 @@ function stages.memory_plan(ctx, model, heads)
   end
   if not ctx.run.quiet then
     io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = trained, rank = o.lora.r,
-      rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+      rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end
 
@@ -369,10 +382,19 @@ end
 function stages.fit_prompts(ctx)
   local cfg, n = ctx.cfg, #ctx.cfg.objectives
   local p = preference.grid(n)[1]
+  local function length(prompt)
+    local text, more = preference.relabel(prompt, p), 0
+    local tokens = #lm.prompt(ctx.tok, text)
+    if ctx.longest then
+      text, more = ctx.longest(prompt, n)
+      tokens = math.max(tokens, #lm.prompt(ctx.tok, text) + more)
+    end
+    return tokens
+  end
   for _, list in ipairs { "train_prompts", "test_prompts" } do
     local kept = {}
     for _, prompt in ipairs(ctx.source[list]) do
-      local tokens = #lm.prompt(ctx.tok, preference.relabel(prompt, p))
+      local tokens = length(prompt)
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
         ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
@@ -396,11 +418,17 @@ local function ids_of(ctx)
 end
 
 -- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
--- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
-local function train(ctx, stage, label, trainer, row, text)
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives; actor, if given, is saved beside it. Returns
+-- the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text, actor)
   local t <close> = loop.new {
     run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
-    save = function(dir) trainer:save(dir) end,
+    save = function(dir)
+      trainer:save(dir)
+      if actor then
+        actor:save(dir)
+      end
+    end,
     state = function() return { trainer = trainer:state() } end,
   }
   if t.dir then
@@ -548,7 +576,7 @@ end
 
 --- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
 -- its training will take of the device at most (mocl.lm.memory_plan). o: heads, the number of value heads in place of one per
--- objective; 0: no critic. Sets ctx.policy.
+-- objective; 0: no critic; rows, of a step, in place of ppo.batch_size. Sets ctx.policy.
 function stages.actor(ctx, o)
   local cfg = ctx.cfg
   local n = o and o.heads or #cfg.objectives
@@ -558,18 +586,18 @@ function stages.actor(ctx, o)
   local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
   ctx.policy = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
   if not ctx.planned then
-    stages.memory_plan(ctx, model, heads)
+    stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
 end
 
 -- answers of the policy under each preference
-local function measure(ctx, preferences, purpose, prompts, n, adapter, before)
+local function measure(ctx, preferences, purpose, prompts, n, adapter, o)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, before = before, on_step = function(i)
+    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, on_step = function(i)
       line:update(i)
     end,
   })
@@ -661,6 +689,58 @@ function stages.sft_answers(ctx)
   end)
 end
 
+local BATCH = 256 -- answers generated at a time
+
+--- Answers of the policy with their rewards, as a stage of the run that leaves the file NAME.jsonl: a list of {prompt=, response=,
+-- rewards=}. n prompts are drawn from those to train on, with replacement; text(prompt, i) is what the policy is shown of the i-th.
+-- adapter false: answers of the SFT model.
+function stages.answers(ctx, name, n, adapter, text)
+  local path = ctx.run:path(name .. ".jsonl")
+  ctx.run:stage(name, function(stage)
+    local r, rows, line = rng.new(ctx.cfg.seed, name), {}, stages.bar(ctx, name, n)
+    for first = 1, n, BATCH do
+      local scope <close> = tensor.scope()
+      local prompts, texts = {}, {}
+      for i = first, math.min(n, first + BATCH - 1) do
+        prompts[#prompts + 1] = r:choice(ctx.source.train_prompts)
+        texts[#texts + 1] = text(prompts[#prompts], i)
+      end
+      local responses = ctx.policy:answer(texts, { key = rng.key(ctx.cfg.seed, name .. " " .. first), adapter = adapter })
+      for i, rewards in ipairs(reward.table(ctx.rewards, prompts, responses)) do
+        rows[#rows + 1] = { prompt = prompts[i], response = responses[i], rewards = rewards }
+      end
+      line:update(#rows)
+    end
+    line:done()
+    assert(data.write_jsonl(path, rows, { replace_invalid = true }))
+    stage:output(name .. ".jsonl")
+  end)
+  return assert(data.read_jsonl(path)) -- always from the file, where bytes that are no text have been replaced
+end
+
+--- Trains the adapter of a policy on answers by maximum likelihood, as a stage of the run: from the adapter of the stage `from`, or
+-- where that is nil from a fresh one. rows() -> list of {prompt=, response=}; options {steps, batch_size, lr, lr_scheduler_type, lr_name}.
+-- The loss is the mean of -log p of the answers' tokens. Returns {loss=, rows=, their number, example=, the first of them}.
+function stages.adapt(ctx, name, from, options, rows)
+  return ctx.run:stage(name, function(stage)
+    local actor = stages.actor(ctx, { heads = 0, rows = options.batch_size })
+    if from then
+      stages.load_policy(ctx, from)
+    end
+    local model = ctx.policy.model
+    local list = rows()
+    local prompts, responses = lm.encode(ctx.tok, list)
+    local trainer <close> = lm.trainer { model = model, parameters = model:named_parameters(true), prompts = prompts, responses = responses,
+      seed = ctx.cfg.seed, purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr,
+      lr_name = options.lr_name, lr_scheduler_type = options.lr_scheduler_type, max_tokens = ctx.cfg.model.positions }
+    return { loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end, actor), rows = #list, example = list[1] }
+  end)
+end
+
 --- Puts the adapter of a stage's last checkpoint into the policy; o: name= of lora.load.
 function stages.load_policy(ctx, stage, o)
   assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage), "no checkpoint of the policy"), o))
@@ -669,16 +749,16 @@ end
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
 -- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers. o:
 -- before(p, i), which makes the adapter of a preference the active one in place of that of the checkpoint, and may return a
--- preference that the tags show in place of p; name, of the policy in samples.jsonl; unseen=false, where only those of the grid
+-- preference that the tags show in place of p; answer(prompts, p, key), of a method that answers in its own way (Policy:measure); name, of the policy in samples.jsonl; unseen=false, where only those of the grid
 -- have a policy.
 function stages.evaluation(ctx, steps, o)
   o = o or {}
-  if not o.before then
+  if not o.before and not o.answer then
     stages.load_policy(ctx, ctx.method)
   end
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards
-    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o.before)
+    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o)
     local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
     figures.shown, figures.unseen = {}, { groups = {} }
     for i, m in ipairs(list) do
@@ -692,7 +772,7 @@ function stages.evaluation(ctx, steps, o)
     figures.constant = ctx.sft.constant
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and o.unseen ~= false and n > 1 and preference.unseen_groups(n) or {}) do
-      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o.before)
+      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o)
       local f = policy.figures(group, unseen, ctx.sft.statistics)
       figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume,
         kendall_tau = f.kendall_tau }
