@@ -13,6 +13,7 @@ local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
 local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
 local RIC, RIC_RECIPE = "stdlib/mocl/method/ric.lua", "recipes/ric.lua"
+local MIXTURE, MOD = "stdlib/mocl/lm/mixture.lua", "recipes/mod.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -244,7 +245,7 @@ return {
   { "answers at temperature 1", POLICY, "temperature = self.temperature, top_p", "temperature = 1, top_p",
     "test_golden: PyTorch: ten epochs" },
   { "answers with the adapter where it is to be off", POLICY,
-    "adapter = o.adapter, ragged = true", "adapter = true, ragged = true",
+    "how.adapter, how.ragged = o.adapter, true", "how.adapter, how.ragged = true, true",
     "test_policy: an answer with the adapter off is the base's, its log-probabilities too" },
   { "figures by one deviation", RUNNING,
     "statistics.std[j], 1)", "statistics.std[j] / 2, 1)",
@@ -499,6 +500,31 @@ return {
     "test_ric: an online stage is trained on what was kept of both stages, with the scores that were earned" },
   { "the constant step size falls", SUPERVISED, 'optim.schedule[o.lr_scheduler_type or "linear"]', "optim.schedule.linear",
     "test_ric: the step size of supervised training falls to 0, or stays" },
+
+  -- ---- decoding-time mixing ----
+  { "probabilities mixed in place of their logarithms", MIXTURE, "(logits:reshape { weights.shape[1], weights.shape[2], logits.shape[2] } * weights):sum(1)",
+    "(logits:softmax():reshape { weights.shape[1], weights.shape[2], logits.shape[2] } * weights):sum(1):log()",
+    "test_mixture: answers are drawn from the product of the policies" },
+  { "the weights of the first prompt for all", MIXTURE, "part[a][k], ids[k] = mix[a][i], i - 1", "part[a][k], ids[k] = mix[a][1], i - 1",
+    "test_mixture: log-probabilities are those of the weighted sum of each adapter's, per row" },
+  { "adapters' rows lie by prompts", MIXTURE, "rows[#rows + 1] = a * n + i", "rows[#rows + 1] = (i - 1) * adapters + a + 1",
+    "test_mixture: log-probabilities are those of the weighted sum of each adapter's, per row" },
+  { "the last token of the first answer for all", MIXTURE, "answers[(row - 1) % n + 1]", "answers[1]",
+    "test_mixture: log-probabilities are those of the weighted sum of each adapter's, per row" },
+  { "random numbers of the place among those that go on", MIXTURE, "mix[a][i], i - 1", "mix[a][i], k - 1",
+    "test_mixture: all weight on one adapter: its own answers, with the same random numbers" },
+  { "the log-probability at temperature 1", MIXTURE, "(temperature > 0 and logits / temperature or logits)", "logits",
+    "test_mixture: log-probabilities are those of the weighted sum of each adapter's, per row" },
+  { "an end token does not end an answer", MIXTURE, "eos[tokens[k]] == true", "false",
+    "test_mixture: an answer ends at an end token, at its limit and at the end of the context" },
+  { "an adapter without weight at the first prompt is left out", MIXTURE, "for i = 1, n do\n      if weights[i][k] > 0", "for i = 1, 1 do\n      if weights[i][k] > 0",
+    "test_mixture: log-probabilities are those of the weighted sum of each adapter's, per row" },
+  { "MOD with the weights of the other objectives", MOD, "adapters = names, weights = p }", "adapters = names, weights = { p[2], p[1] } }",
+    "test_mixture: MOD: the ends are the policies of one objective, and the share rises with the weight" },
+  { "each policy of MOD is trained on another objective", MOD, "scalar.only(j, #names)", "scalar.only(j % #names + 1, #names)",
+    "test_mixture: MOD: the ends are the policies of one objective, and the share rises with the weight" },
+  { "MOD answers without a mixture", POLICY, "if o.mixture then", "if false then",
+    "test_mixture: MOD: the ends are the policies of one objective, and the share rises with the weight" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -97,6 +97,7 @@ M.pages = {
   ["mocl.method.group"] = "baselines",
   ["mocl.train.scalar"] = "baselines",
   ["mocl.lm.soup"] = "baselines",
+  ["mocl.lm.mixture"] = "baselines",
   ["mocl.method.dpo"] = "baselines",
   ["mocl.method.ric"] = "baselines",
   ["mocl.complete"] = "cli",

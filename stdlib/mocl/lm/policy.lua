@@ -4,6 +4,7 @@
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
+local mixture = require "mocl.lm.mixture"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
@@ -60,21 +61,27 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
---- policy:answer(texts, {key=, adapter=true}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and ids.rows.tokens
+--- policy:answer(texts, {key=, adapter=true, mixture=nil}) -> responses (texts), ids, logp (flat tensor). mixture, in place of adapter:
+-- {adapters=, weights=} of mocl.lm.mixture. ids.rows.prompts and ids.rows.tokens
 -- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
 -- answers came to their end.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
-  options.check("answer", o, { "key" }, { "adapter" })
+  options.check("answer", o, { "key" }, { "adapter", "mixture" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
   local prompts = lm.prompts(self.tokenizer, texts)
-  local g, logp = self.model:generate(prompts, {
-    max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
-    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter, ragged = true,
-  })
+  local how = { max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
+    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key }
+  local g, logp
+  if o.mixture then
+    how.adapters, how.weights = o.mixture.adapters, o.mixture.weights
+    g, logp = mixture.generate(self.model, prompts, how)
+  else
+    how.adapter, how.ragged = o.adapter, true
+    g, logp = self.model:generate(prompts, how)
+  end
   local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
