@@ -56,9 +56,9 @@ stages.sft_answers(ctx)
 -- ---- the offline stage ----
 
 local dealt = preference.deck(rng.new(cfg.seed, "preferences"), ctx.grid)
-local offline = stages.answers(ctx, "ric-data-0", own.num_samples, false, function(prompt)
+local offline = stages.answers(ctx, "ric-data-0", { n = own.num_samples, adapter = false, text = function(prompt)
   return preference.relabel(prompt, dealt:deal(1)[1]) -- the SFT model knows prompts with tags
-end)
+end })
 local statistics = ric.statistics(offline, names)
 local scores = ric.normalize(offline, statistics)
 local range = own.reference == "data" and ric.range(scores) or ric.gaussian(rng.new(cfg.seed, "reference"), #names)
@@ -74,9 +74,9 @@ local online = {} -- examples of all of them so far
 for k = 1, own.num_online_iterations do
   stages.load_policy(ctx, "ric-" .. k - 1)
   local goals = ric.goals(rng.new(cfg.seed, "goals " .. k), #names, own.num_generation_samples)
-  local rows = stages.answers(ctx, "ric-data-" .. k, own.num_generation_samples, true, function(prompt, i)
+  local rows = stages.answers(ctx, "ric-data-" .. k, { n = own.num_generation_samples, text = function(prompt, i)
     return ric.tagged(prompt, goals[i])
-  end)
+  end })
   local obtained = ric.normalize(rows, statistics)
   local kept = ric.examples(rows, obtained, ric.select(obtained, own.quantile_threshold))
   table.move(kept, 1, #kept, #online + 1, online)

@@ -14,6 +14,7 @@ local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
 local RIC, RIC_RECIPE = "stdlib/mocl/method/ric.lua", "recipes/ric.lua"
 local MIXTURE, MOD = "stdlib/mocl/lm/mixture.lua", "recipes/mod.lua"
+local META, META_RECIPE = "stdlib/mocl/method/metaaligner.lua", "recipes/metaaligner.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -490,7 +491,7 @@ return {
     "test_ric: an online stage learns what was earned, not what was asked for" },
   { "an online stage begins with a fresh adapter", STAGES, "if from then\n      stages.load_policy(ctx, from)", "if false then\n      stages.load_policy(ctx, from)",
     "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
-  { "online answers of the SFT model", STAGES, 'first), adapter = adapter })', 'first), adapter = false })',
+  { "online answers of the SFT model", STAGES, 'first), adapter = o.adapter })', 'first), adapter = false })',
     "test_ric: the answers earn what is asked for: p of one reward and 1 - p of the other" },
   { "all of the offline answers that were kept", RIC_RECIPE, "table.move(places, 1, own.num_origin_samples, 1, {})", "places",
     "test_ric: an online stage is trained on what was kept of both stages, with the scores that were earned" },
@@ -525,6 +526,24 @@ return {
     "test_mixture: MOD: the ends are the policies of one objective, and the share rises with the weight" },
   { "MOD answers without a mixture", POLICY, "if o.mixture then", "if false then",
     "test_mixture: MOD: the ends are the policies of one objective, and the share rises with the weight" },
+
+  -- ---- MetaAligner ----
+  { "aspects in which the other answer is better", META, "better.rewards[j] > worse.rewards[j]", "better.rewards[j] < worse.rewards[j]",
+    "test_metaaligner: a pair of answers gives an edit towards what the better one is better in, both ways" },
+  { "equal rewards are an aspect", META, "better.rewards[j] > worse.rewards[j]", "better.rewards[j] >= worse.rewards[j]",
+    "test_metaaligner: a pair of answers gives an edit towards what the better one is better in, both ways" },
+  { "the editor is shown the better answer", META, "worse.prompt, worse.response)", "worse.prompt, better.response)",
+    "test_metaaligner: a pair of answers gives an edit towards what the better one is better in, both ways" },
+  { "aspects in one order", META, "r:shuffle(named)", "named", "test_metaaligner: a pair of answers gives an edit towards what the better one is better in, both ways" },
+  { "objectives without a weight are asked for", META, "w > 0 and aspects[j]", "w >= 0 and aspects[j]",
+    "test_metaaligner: objectives with a weight are asked for; all subsets of them can be" },
+  { "the answers of a pair are to two prompts", META_RECIPE, "each = 2, ", "", "test_metaaligner: the editor learns from pairs of answers to one prompt" },
+  { "all aspects in each edit", META_RECIPE, "table.move(wanted, first, math.min(#wanted, first + size - 1), 1, {})", "wanted",
+    "test_metaaligner: one objective an edit: the last one is towards the last objective" },
+  { "answers are measured as they were before the edit", META_RECIPE, "responses[i], tokens[i] = new[k], ids.tokens[k]", "tokens[i] = ids.tokens[k]",
+    "test_metaaligner: an edit towards a reward raises it, one towards both raises their sum" },
+  { "all aspects whatever is asked for", META_RECIPE, "metaaligner.wanted(p, aspects)", "metaaligner.wanted(equal, aspects)",
+    "test_metaaligner: an edit towards a reward raises it, one towards both raises their sum" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",

@@ -100,6 +100,7 @@ M.pages = {
   ["mocl.lm.mixture"] = "baselines",
   ["mocl.method.dpo"] = "baselines",
   ["mocl.method.ric"] = "baselines",
+  ["mocl.method.metaaligner"] = "baselines",
   ["mocl.complete"] = "cli",
   ["mocl.method.control_log"] = "recipes",
   ["mocl.deck"] = "recipes",

@@ -233,7 +233,8 @@ end }
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), method (the name of its stage), depends (the options that this stage depends on) and
 -- check(cfg), which raises where the method's options do not go together; longest(prompt, N) -> text, n where a method of N
--- objectives shows a policy more than a prompt with tags: the longest text, and n tokens behind it. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
+-- objectives shows a policy more than a prompt with tags: the longest text, and n tokens behind it; grid(N) -> the preferences of a method that has others
+-- than the grid where the user names none. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
 -- is true.
 function stages.open(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
@@ -246,7 +247,7 @@ function stages.open(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
-  local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
+  local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
   reward.try(functions, cfg.objectives, source.train_prompts)
   local depends = stages.depends { [o.method] = o.depends }
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
@@ -692,20 +693,20 @@ end
 local BATCH = 256 -- answers generated at a time
 
 --- Answers of the policy with their rewards, as a stage of the run that leaves the file NAME.jsonl: a list of {prompt=, response=,
--- rewards=}. n prompts are drawn from those to train on, with replacement; text(prompt, i) is what the policy is shown of the i-th.
--- adapter false: answers of the SFT model.
-function stages.answers(ctx, name, n, adapter, text)
+-- rewards=}. o: n answers to prompts drawn from those to train on, with replacement; text(prompt, i), what the policy is shown for the
+-- i-th answer; each (1), how many answers in a row are to one prompt; adapter false: answers of the SFT model.
+function stages.answers(ctx, name, o)
   local path = ctx.run:path(name .. ".jsonl")
   ctx.run:stage(name, function(stage)
-    local r, rows, line = rng.new(ctx.cfg.seed, name), {}, stages.bar(ctx, name, n)
-    for first = 1, n, BATCH do
+    local r, rows, line, prompt = rng.new(ctx.cfg.seed, name), {}, stages.bar(ctx, name, o.n), nil
+    for first = 1, o.n, BATCH do
       local scope <close> = tensor.scope()
       local prompts, texts = {}, {}
-      for i = first, math.min(n, first + BATCH - 1) do
-        prompts[#prompts + 1] = r:choice(ctx.source.train_prompts)
-        texts[#texts + 1] = text(prompts[#prompts], i)
+      for i = first, math.min(o.n, first + BATCH - 1) do
+        prompt = (i - 1) % (o.each or 1) == 0 and r:choice(ctx.source.train_prompts) or prompt
+        prompts[#prompts + 1], texts[#texts + 1] = prompt, o.text(prompt, i)
       end
-      local responses = ctx.policy:answer(texts, { key = rng.key(ctx.cfg.seed, name .. " " .. first), adapter = adapter })
+      local responses = ctx.policy:answer(texts, { key = rng.key(ctx.cfg.seed, name .. " " .. first), adapter = o.adapter })
       for i, rewards in ipairs(reward.table(ctx.rewards, prompts, responses)) do
         rows[#rows + 1] = { prompt = prompts[i], response = responses[i], rewards = rewards }
       end
