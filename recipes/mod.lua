@@ -33,18 +33,20 @@ stages.actor(ctx, { heads = 1 })
 stages.sft_answers(ctx)
 
 -- The tags of all prompts, here and below, are those of equal weights: they say nothing.
-local equal, kl = {}, 0
+local equal, kl, trained = {}, 0, {}
 for j = 1, #names do
   equal[j] = 1 / #names
 end
 for j, name in ipairs(names) do
-  kl = kl + scalar.train(ctx, { stage = "mod-" .. name, weights = scalar.only(j, #names), tag = equal, options = cfg.mod }).kl / #names
-end
-for _, name in ipairs(names) do
-  stages.load_policy(ctx, "mod-" .. name, { name = name })
+  trained[j] = "mod-" .. name
+  kl = kl + scalar.train(ctx, { stage = trained[j], weights = scalar.only(j, #names), tag = equal, options = cfg.mod }).kl / #names
 end
 
-local figures = stages.evaluation(ctx, cfg.mod.iterations, { name = "mod", answer = function(prompts, p, key)
+local figures = stages.evaluation(ctx, cfg.mod.iterations, { name = "mod", trained = trained, load = function()
+  for j, name in ipairs(names) do
+    stages.load_policy(ctx, trained[j], { name = name })
+  end
+end, answer = function(prompts, p, key)
   return ctx.policy:answer(preference.tagged(prompts, equal), { key = key, mixture = { adapters = names, weights = p } })
 end })
 stages.finish(ctx, figures, { method = "mod", policies = #names,

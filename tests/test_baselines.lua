@@ -1,6 +1,7 @@
 -- MORLHF, Rewarded Soups and MODPO: mixing of adapters against matrices, and runs whose answer is known
 
 local T = require "t"
+local child = require "child"
 local dpo = require "mocl.method.dpo"
 local json = require "mocl.json"
 local known_run = require "known_run"
@@ -254,6 +255,21 @@ T.test("a run whose last stages are done again ends with the same bytes", functi
   for recipe, last in pairs { grpo = "grpo", morlhf = "morlhf-2", rewarded_soups = "soup-b", modpo = "modpo-2", clp = "clp" } do
     known_run.same_after_redo(recipe, files, last)
   end
+end)
+
+T.test("a run that was killed between a policy's last checkpoint and the end of its stage goes on to the same bytes", function()
+  local files, dir = known_run.files(), T.tmpdir() .. "/run"
+  local said, status = known_run.smoke("morlhf", dir, files)
+  T.eq(status, 0, said)
+  local before, stages = child.read(dir .. "/result.json"), assert(json.load(dir .. "/stages.json"))
+  stages["morlhf-2"], stages.evaluation = nil, nil
+  local f = assert(io.open(dir .. "/stages.json", "w"))
+  f:write(json.encode(stages))
+  f:close()
+  assert(os.remove(dir .. "/result.json"))
+  said, status = known_run.smoke("morlhf", dir, files, "resume=auto")
+  T.eq(status, 0, said)
+  T.ok(child.read(dir .. "/result.json") == before)
 end)
 
 T.test("bad input ends before there is a run directory", function()

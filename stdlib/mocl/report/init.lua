@@ -11,6 +11,7 @@ local report_env = require "mocl.report.worlds"
 local report_front = require "mocl.report.front"
 local results = require "mocl.report.results"
 local samples = require "mocl.report.samples"
+local sorted_keys = require "mocl.options".sorted_keys
 local svg = require "mocl.report.svg"
 
 local report = { summary = results.summary }
@@ -106,13 +107,9 @@ local function decode_file(path)
 end
 
 local function configuration_section(cfg, env)
-  local flat, keys, rows = config.flatten(cfg), {}, {}
+  local flat, rows = config.flatten(cfg), {}
   local changed = env and as_table(env.changed) or {}
-  for key in pairs(flat) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  for i, key in ipairs(keys) do
+  for i, key in ipairs(sorted_keys(flat)) do
     local c = as_table(changed[key])
     rows[i] = { key, config.text(flat[key]), c and tostring(c.default) or "", marked = c ~= nil }
   end
@@ -193,26 +190,11 @@ function report.html(dir, opts)
     configuration = cfg and configuration_section(cfg, env) or "",
     provenance = provenance_section(dir, env),
   }
-  local links, body = {}, {}
-  for _, s in ipairs(SECTIONS) do
-    if parts[s[1]] ~= "" then
-      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], s[2])
-      body[#body + 1] = parts[s[1]]
-    end
+  local sections = {}
+  for i, s in ipairs(SECTIONS) do
+    sections[i] = { s[1], s[2], parts[s[1]] }
   end
-  return table.concat {
-    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
-    '<meta http-equiv="Content-Security-Policy" ',
-    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
-    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
-    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(table.concat(sub, ", ")), "</p>\n",
-    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
-    result and tiles(result) or banner(dir, last),
-    table.concat(body),
-    "</body>\n</html>\n",
-  }
+  return html.page(title, table.concat(sub, ", "), result and tiles(result) or banner(dir, last), sections)
 end
 
 --- The front of a run as an SVG file of its own, light on any page, or nil, message where there is
