@@ -130,8 +130,9 @@ local function report()
       write(("%s-seed-%d.csv"):format(settings[i].slug, seed), comparison.csv(setting, k))
     end
   end
-  write("report.html", page.html(data, costs))
+  write("timing.json", json.encode(seconds, { indent = 2 }) .. "\n")
   write("comparison.json", json.encode(data, { indent = 2 }) .. "\n")
+  write("report.html", page.html(data, costs))
   tables[#tables + 1] = costs
   return tables
 end

@@ -11,6 +11,8 @@ local POLICY, STAGES, REWARD = "stdlib/mocl/lm/policy.lua", "stdlib/mocl/train/s
 local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_controller.lua"
 local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
 local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
+local ROWS, HOOKS = "stdlib/mocl/method/solver_rows.lua", "stdlib/mocl/method/hooks.lua"
+local LOG = "stdlib/mocl/method/control_log.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
 local RIC, RIC_RECIPE = "stdlib/mocl/method/ric.lua", "recipes/ric.lua"
 local MIXTURE, MOD = "stdlib/mocl/lm/mixture.lua", "recipes/mod.lua"
@@ -20,6 +22,52 @@ local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
+  -- ---- another solver in algorithm 2's place ----
+  { "the solver's step with the opposite sign", ROWS, "return { advantage = (A * w):sum(2), w = w, c = c }, answers",
+    "return { advantage = -(A * w):sum(2), w = w, c = c }, answers",
+    "test_solver_rows: solvers with a preference join the objectives' rows and get p" },
+  { "weights of the menu with the opposite sign", ROWS, "w[j] = w[j] + a[k] * x", "w[j] = w[j] - a[k] * x",
+    "test_solver_rows: the mean by preference is linear scalarisation, in every pool" },
+  { "solver_scale ignored", ROWS, [[if o.solver_scale ~= "own" then]], [[if o.solver_scale == "none" then]],
+    "test_solver_rows: solver_scale: the length of v, or 1, of the step over the tokens of a pool" },
+  { "the length of the mean taken for 1", ROWS, [[o.solver_scale == "mean" and length_of]], [[o.solver_scale == "unit" and length_of]],
+    "test_solver_rows: solver_scale: the length of v, or 1, of the step over the tokens of a pool" },
+  { "the flag of conflicts inverted", ROWS, "return a, conflicts_of(input, a, problem.order), info.degenerate",
+    "for k, x in ipairs(a) do a[k] = -x end\n local set = conflicts_of(input, a, problem.order)\n for k, x in ipairs(a) do a[k] = -x end\n"
+      .. "return a, set, info.degenerate",
+    "test_solver_rows: conflicts: the objectives whose inner product with the step is negative, by hand" },
+  { "algorithm 2's conflicts by the preference in place of its weights", CONTROL, [[metrics.column(problem:answers(), "w"))]], "weights)",
+    "test_solver_rows: conflicts: the objectives whose inner product with the step is negative, by hand" },
+  { "the preference of another answer for the solver", ROWS, "return alike and first or q",
+    "return alike and p[unit.answers[1] % #p + 1] or q",
+    "test_solver_rows: solvers with a preference join the objectives' rows and get p" },
+  { "weights of another prompt in the loss", ROWS, "w[i], c[i] = answer.w, answer.c", "w[#answers + 1 - i], c[#answers + 1 - i] = answer.w, answer.c",
+    "test_solver_rows: solvers with a preference join the objectives' rows and get p" },
+  { "rows of solvers without a preference are not weighed", ROWS, "by_preference and p[i][j] / q[j] or p[i][j])", "by_preference and p[i][j] / q[j] or 1.0)",
+    "test_solver_rows: the others join rows times p, in a batch those of all preferences" },
+  { "rows of a batch not weighed by the share of the mean preference", ROWS, "by_preference and p[i][j] / q[j] or p[i][j])",
+    "by_preference and 1.0 or p[i][j])",
+    "test_solver_rows: a batch of several preferences: rows are weighed by each answer's share of the mean preference" },
+  { "vbar left out of the rows", ROWS, [[take("vbar", 1.0, 0.0)]], "",
+    "test_solver_rows: rows=constrained has vbar as a further row" },
+  { "c is not the weight of v", ROWS, "math.max(a[1], 0.0) or 0.0) or 1.0", "math.max(1 - a[1], 0.0) or 0.0) or 1.0",
+    "test_solver_rows: rows=terms with MGDA is algorithm 2: c, weights and advantage" },
+  { "smooth Tchebycheff prefers what is best already", ROWS, "-vectors.mean[j], -vectors.best[j]", "vectors.mean[j], vectors.best[j]",
+    "test_solver_rows: smooth Tchebycheff goes by the mean rewards of each preference" },
+  { "the gate of equation 10 left out for solvers", CONTROL, "self.menu:solve(z and ppo.gate(self.A, self.A_up, z:unsqueeze(2), cliprange) or self.A)",
+    "self.menu:solve(self.A)", "test_solver_rows: solve=epoch joins I(A, z)" },
+  { "PCGrad's orders begin anew after a checkpoint", CONTROL, "self.rng:seek(state.rng)", "self.rng:seek(0)",
+    "test_solver_rows: PCGrad draws its orders from the seed, and goes on after a checkpoint" },
+  { "conflicts of the objectives counted in the other order", LOG, "(g.conflicts[j] and 1 or 0)", "(g.conflicts[#self.objectives + 1 - j] and 1 or 0)",
+    "test_solver_rows: the log: shares of answers whose step makes an objective worse" },
+  { "weights of a hook for another preference", CONTROL, "preference = p, place = places[i], mean = self.seen[places[i]]",
+    "preference = prefs[1], place = places[1], mean = self.seen[places[1]]",
+    "test_hooks: weights stand in p's place in v, and p in the constraint's" },
+  { "the weights of a hook need not sum to 1", HOOKS, "math.abs(sum - 1) > 1e-6", "math.abs(sum - 1) > 1e6",
+    "test_hooks: weights that are none are refused with the preference and the iteration" },
+  { "the hook's own rewards are not those that advantages see", TRAINER, "batch.returns = batch.returns and batch.raw", "batch.returns = batch.returns",
+    "test_hooks: t:score gives what the hook makes of the rewards, of episodes before the advantages" },
+
   -- ---- the loop of the language model ----
   { "the combined advantage with the opposite sign: the policy learns the opposite", CONTROL,
     "{ advantage = (self.A * w):sum(2)", "{ advantage = -(self.A * w):sum(2)",
@@ -365,7 +413,7 @@ return {
     "see = function(p) return { p[1] } end", "see = function(p) return { p[1] * 0 } end",
     "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "MOC without its constraint", "recipes/fishwood.lua",
-    [[method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}]], [[{ c = "one" }]],
+    "Control.new(method.control, 2, K, nil,", [[Control.new(Control.variant(cfg.control, { c = "one" }), 2, K, nil,]],
     "test_recipe_world: the methods learn what they are to learn, at a tenth of the steps" },
   { "the weights of another preference", "recipes/fruit_tree.lua", "local batch = t:rollout(prefs)",
     "local batch = t:rollout(prefs)\n      do local p, E = batch.prefs, cfg.ppo.episodes\n"
@@ -376,7 +424,7 @@ return {
       .. "control:observe(table.move(r, 1, E, #r - E + 1, table.move(r, E + 1, #r, 1, {})), batch.places)",
     "test_recipe_world: fruit_tree learns to go where the preference points, at a sixth of the steps" },
   { "Linear PPO with a constraint", "recipes/fruit_tree.lua",
-    [[method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}]], [[{}]],
+    "Control.new(method.control, N, K, nil,", "Control.new(cfg.control, N, K, nil,",
     "test_recipe_world: fruit_tree: c is found by MOC and 1 in Linear PPO" },
   { "the woods pay fish", "stdlib/mocl/world/worlds/fishwood.lua",
     "reward = s == 1 and WOOD or FISH", "reward = s == 1 and FISH or WOOD",
@@ -574,12 +622,26 @@ return {
   { "a GGUF file's BERT that looks back alone", "stdlib/mocl/lm/gguf_model.lua", 'hidden_act = "gelu", causal = false', 'hidden_act = "gelu", causal = true',
     "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
 
+  -- ---- adapters of GPT-2 ----
+  { "B's of q, k and v below each other where their A differ", "stdlib/mocl/lm/lora_join.lua", "if is_one(parts, #rows) then", "if #rows == 3 then",
+    "test_peft: as mocl writes it for PEFT, on GPT-2: q and v, some layers, rank-stabilised" },
+  { "the parts of B in one column", "stdlib/mocl/lm/lora_join.lua", "if at > 0 then", "if false then",
+    "test_peft: as mocl writes it for PEFT, on GPT-2: all layers" },
+  { "scales of parts that differ are lost", "stdlib/mocl/lm/lora_join.lua", "even and one.B or one.B * one.scale", "one.B",
+    "test_peft: as mocl writes it for PEFT, on GPT-2: each for itself" },
+  { "rows of v taken for those of q", "stdlib/mocl/lm/lora_join.lua", "(part - 1) * rows + 1, rows)", "(parts - part) * rows + 1, rows)",
+    "test_peft: as PEFT loads it onto GPT-2: c_attn" },
+  { "the alpha of a joined pair without its rank", "stdlib/mocl/lm/lora.lua", "alpha = one.scale * (info.use_rslora and math.sqrt(r) or r) }",
+    "alpha = info.alpha or one.scale }", "test_peft: as mocl writes it for PEFT, on GPT-2: q and v, some layers, rank-stabilised" },
+  { "a run goes on with the joined adapter in place of its own", "stdlib/mocl/lm/lora.lua", "[PARTS] = parts }", "[PARTS] = nil }",
+    "test_peft: as mocl writes it for PEFT, on GPT-2: all layers" },
+
   -- ---- adapters as GGUF files ----
-  { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
+  { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/lora_join.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
-  { "B without its scale", "stdlib/mocl/lm/gguf_lora.lua", 'one.B:to("f32") * scales[one.name]', 'one.B:to("f32")',
+  { "B without its scale", "stdlib/mocl/lm/gguf_lora.lua", 'one.B:to("f32") * one.scale', 'one.B:to("f32")',
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
-  { "B in Hugging Face's order of rows", "stdlib/mocl/lm/gguf_lora.lua", "tensor = b, heads = w.heads }", "tensor = b, heads = 0 }",
+  { "B in Hugging Face's order of rows", "stdlib/mocl/lm/gguf_lora.lua", "tensor = b, heads = heads[one.name] }", "tensor = b, heads = 0 }",
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
   { "adapter.lora.alpha taken for the scale", "stdlib/mocl/lm/gguf_lora.lua", "alpha and alpha ~= 0 and alpha or one.r",
     "alpha and alpha ~= 0 and alpha * one.r or one.r", "test_gguf_lora: adapter.lora.alpha is divided by each layer's rank; without it, or with 0, the scale is 1" },

@@ -262,7 +262,18 @@ T.test("a comparison: the front of each method and seed is its run's own, in the
   for _, name in ipairs { "tables.md", "tables.tex", "costs.md", "costs.tex", "humor_helpful.csv", "humor_helpful-seed-1.csv", "report.html" } do
     T.eq(fs.exists(dir .. "/" .. name), "file", name)
   end
-  html_check.check(child.read(dir .. "/report.html"))
+  local html = child.read(dir .. "/report.html")
+  html_check.check(html)
+  local again = fresh()
+  assert(fs.mkdir(again))
+  for _, name in ipairs { "comparison.json", "timing.json", "config.lua" } do
+    assert(fs.write(again .. "/" .. name, child.read(dir .. "/" .. name)))
+  end
+  T.eq({ child.mocl { "report", "run=" .. again } }, { again .. "/report.html\n", "", 0 })
+  T.ok(child.read(again .. "/report.html") == html, "mocl report makes the same page")
+  assert(fs.write(again .. "/comparison.json", '{"settings": 3}'))
+  local _, err, status = child.mocl { "report", "run=" .. again }
+  T.ok(status == 1 and err:find("comparison.json: is not what a comparison writes there", 1, true), err)
   -- the comparison's policies are those that their recipes train alone
   local rows = read_csv(child.read(dir .. "/humor_helpful-seed-1.csv"))
   T.eq(#rows, 11 + 5 + 11)

@@ -63,6 +63,26 @@ T.test("shared Jacobians: the exact steps within 1e-9 of their length", function
   T.ok(n >= 70, n)
 end)
 
+T.test("Nash-MTL where rows cancel but for rounding: no step, and said", function()
+  -- advantages of six objectives of three episodes, less their mean, in a float of 32 bits, one column a step
+  local columns = {
+    { 42, 0.037701871246099472, -1.7929215431213379, -1.1980717182159424, 0.28902360796928406, 0.32851004600524902, 1.5220428705215454 },
+    { 72, 0.049180980771780014, 0.92874336242675781, 0.85941451787948608, -0.25108608603477478, -0.26595222949981689, -0.8147585391998291 },
+    { 6, -0.85408759117126465, 1.405530571937561, -1.9264726638793945, 0.98986786603927612, 0.89185690879821777, -0.87719905376434326 },
+  }
+  local J = { {}, {}, {}, {}, {}, {} }
+  for _, c in ipairs(columns) do
+    for _ = 1, c[1] do
+      for j = 1, 6 do
+        table.insert(J[j], c[j + 1])
+      end
+    end
+  end
+  local p = { 0.21302686779807, 0.015162078866745, 0.026453866946117, 0.41399475503284, 0.10558555383572, 0.22577687752051 }
+  local w, info = solvers.solve("nashmtl", J, { preference = p })
+  T.eq({ w, info.degenerate, info.norm }, { { 0.0, 0.0, 0.0, 0.0, 0.0, 0.0 }, "stationary", 0.0 })
+end)
+
 T.test("shared Jacobians: TorchJD's steps within 1e-6 where it converges, with its thresholds as options", function()
   local all, n = json.load(T.shared "metrics/jacobians.json"), 0
   local far = { mgda = "orthogonal parallel four six", cagrad = "four near_parallel five_scales zero_row",

@@ -412,6 +412,19 @@ function transformer.train_base(model, on)
   return list
 end
 
+--- transformer.family(model) -> family, bare: a table of mocl.lm.families whose names of layers are not mocl's, as the files of the model
+-- have them or as its specification says; bare: as PEFT sees it, its names have no prefix. nil: Llama's names.
+function transformer.family(model)
+  local source = sources[model]
+  local family = source and source.family
+  if not source then
+    family = select(2, as_family(model:config()))
+  end
+  if family and family.names then
+    return family, model:config().head == "none"
+  end
+end
+
 --- A second model with the same configuration and copies of the base weights.
 function transformer.clone(model)
   local copy = core.new(model:config(), {

@@ -295,7 +295,7 @@ add("cagrad", "mean times up to 1 + c", { "preference", "c", "norm_eps" }, funct
   return each(p.n, function(i) return u[i] + v[i] end)
 end)
 
--- b > 0 with C b = q / b: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
+-- b > 0 with C b = q / b, or nil where the rows cancel to rounding: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
 local function nash(C, q)
   local n = #C
   local function value(b)
@@ -324,6 +324,9 @@ local function nash(C, q)
       return each(n, function(j) return b[i] * C[i][j] * b[j] + (i == j and q[i] or 0.0) end)
     end)
     local d = linear.solve(A, each(n, function(i) return q[i] - b[i] * Cb[i] end), all)
+    if not d then -- b grows beyond what the Gram matrix knows: the rows cancel but for rounding
+      return nil
+    end
     local f, t, nearer, left = value(b), 1.0, nil, nil
     repeat
       nearer = each(n, function(i) return b[i] * (1 + t * d[i]) end)
@@ -355,6 +358,9 @@ add("nashmtl", "fixed: the square root of the number of rows that are not zero, 
     sum = sum + u[i]
   end
   local b = nash(C, each(n, function(k) return u[p.present[k]] / sum * n end))
+  if not b then
+    return w, "stationary"
+  end
   local shrink = o.max_norm and math.min(1.0, o.max_norm / n ^ 0.5) or 1.0
   for k, i in ipairs(p.present) do
     w[i] = shrink * b[k] / p.length[i]
@@ -489,6 +495,21 @@ function solvers.list()
   return list
 end
 
+-- f(...) with its refusals raised at the caller of the public function
+local function guarded(what, f, ...)
+  local result = table.pack(pcall(f, ...))
+  if not result[1] then
+    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
+  end
+  return table.unpack(result, 2, result.n)
+end
+
+--- describe(name) -> { solver = its plain name, scale = what the length of its step is, options = names of its options beside scale }.
+function solvers.describe(name)
+  local plain, method = guarded("describe", find, name)
+  return { solver = plain, scale = method.scale, options = table.move(method.options, 1, #method.options, 1, {}) }
+end
+
 local function preference_of(p, o, name)
   if o.preference == nil then
     return constant(p.n, 1 / p.n)
@@ -532,15 +553,6 @@ local function step(J, w)
     end
     return s
   end)
-end
-
--- f(...) with its refusals raised at the caller of the public function
-local function guarded(what, f, ...)
-  local result = table.pack(pcall(f, ...))
-  if not result[1] then
-    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
-  end
-  return table.unpack(result, 2, result.n)
 end
 
 --- solve(name, J or { gram = G }, options) -> weights, info. docs/solvers.md has the names, scales and options.

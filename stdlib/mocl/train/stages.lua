@@ -1,8 +1,8 @@
 --- mocl.train.stages: the stages a language-model run goes through before and after the training loop of its method.
 -- Each runs once in the life of a run directory; what it made is read from there.
 --
--- A context table is shared by them: run, cfg, info, source (mocl.data.sources), functions (rewards from a file), grid (preferences)
--- from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
+-- A context table is shared by them: run, cfg, info, source (mocl.data.sources), functions (rewards from a file), hooks
+-- (mocl.method.hooks), grid (preferences) from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
 -- (statistics and figures). What the method of a recipe is they do not know.
 
 local config = require "mocl.run.config"
@@ -260,31 +260,34 @@ end
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), method (the name of its stage, nil where it has none), depends (the options that this stage
--- depends on) and check(cfg), which raises where the method's options do not go together; longest(prompt, N) -> text, n where a method of
--- N objectives shows a policy more than a prompt with tags: the longest text, and n tokens behind it; grid(N) -> the preferences where the
--- user names none and they are not the grid's. What cannot go together fails before there is a directory. Of a run that is complete
--- the tables are shown, and ctx.complete is true.
+-- depends on), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
+-- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
+-- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
+-- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
+  local hooks = o.hooks and o.hooks(cfg, grid) or {}
   reward.try(functions, cfg.objectives, source.train_prompts)
   local depends = stages.depends(o.method and { [o.method] = o.depends } or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = grid, longest = o.longest, complete = run.complete }, Context)
+    grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
   if run.complete then
     stages.say_changed(run)
     stages.show(run, " holds this run, complete:\n")
     return ctx
   end
   stages.hash_inputs(run, cfg)
-  if cfg.rewards ~= "" then
-    run:hash_input(cfg.rewards, "rewards")
+  for _, file in ipairs { { cfg.rewards, "rewards" }, { cfg.control and cfg.control.hooks or "", "control.hooks" } } do
+    if file[1] ~= "" then
+      run:hash_input(table.unpack(file))
+    end
   end
   if given then
     given:give(run)
