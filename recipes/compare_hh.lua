@@ -24,12 +24,28 @@ local sys = require "mocl.sys"
 
 -- ---- the methods: a row each; mocl.train.compare says what is in it ----
 
+-- Training steps of a method whose recipe takes k of them on 40960 samples, on n.
+local function steps(k, n)
+  return math.max(1, math.floor(k * n / 40960 + 0.5))
+end
+
 local METHODS = {
   { name = "moc", label = "MOC", recipe = "moc_hh", group = "moc" },
-  { name = "linear", label = "Linear, p in the prompt", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
+  { name = "linear", label = "MOC with c = 1", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
   { name = "morlhf", label = "MORLHF", recipe = "morlhf", group = "morlhf", policies = "preference" },
   { name = "rewarded_soups", label = "Rewarded Soups", recipe = "rewarded_soups", group = "soup", policies = "objective" },
+  { name = "bone_soups", label = "Bone Soups", recipe = "rewarded_soups", group = "soup", policies = "objective",
+    words = { "soup.beta=0.7", "soup.kind=products" } },
+  { name = "mod", label = "MOD", recipe = "mod", group = "mod", policies = "objective" },
   { name = "modpo", label = "MODPO", recipe = "modpo", group = "modpo", policies = "preference" },
+  { name = "ric", label = "RiC", recipe = "ric", budget = function(n)
+    return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(2000, n),
+      "ric.online_training_steps=" .. steps(400, n), "ric.num_origin_samples=" .. steps(10000, n) }
+  end },
+  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", budget = function(n)
+    return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(2000, n) }
+  end },
+  { name = "clp", label = "CLP", recipe = "clp", group = "clp" },
   { name = "grpo", label = "GRPO", recipe = "grpo", group = "grpo" },
   { name = "rloo", label = "RLOO", recipe = "grpo", group = "grpo", words = { "grpo.method=rloo" } },
   { name = "gdpo", label = "GDPO", recipe = "grpo", group = "grpo", words = { "grpo.method=gdpo" } },
