@@ -1,7 +1,8 @@
 --- compare_hh: MOC and every other method side by side: the same base model, SFT model, reward models, prompts and training samples,
 -- over any number of seeds; tables 2, 3, 4, 8, 9 and 10 of the paper, the CSV of its listing 1, and report.html.
 --
---   mocl recipes/compare_hh.lua                                     all methods, humor and harmless against helpful, one seed
+--   mocl recipes/compare_hh.lua                                     all methods, humor against helpful, one seed
+--   mocl recipes/compare_hh.lua settings=humor+helpful,harmless+helpful     both pairs of the paper
 --   mocl recipes/compare_hh.lua methods=moc,grpo seeds=0,1,2        some methods, three seeds
 --   mocl recipes/compare_hh.lua seeds=0,1,2,3,4                     more seeds: what is there is kept
 --   mocl recipes/compare_hh.lua settings=harmless+humor+helpful     three objectives; humor+helpful/diminishing: another shape
@@ -58,7 +59,7 @@ local own = {
   { "seed", nil, "not for a comparison: seeds", type = "integer" },
   { "methods", {}, "those that are compared; empty: all", list_of = "string" },
   { "seeds", { 0 }, "seeds; more of them can be added to a comparison later", list_of = "integer" },
-  { "settings", { "humor+helpful", "harmless+helpful" }, "objectives, and behind a / the shape of the trade-off (rising)", list_of = "string" },
+  { "settings", { "humor+helpful" }, "objectives, and behind a / the shape of the trade-off (rising)", list_of = "string" },
   { "iterations", 320, "the budget of a method: iterations of ppo.batch_size answers", min = 1 },
   { "budget", "total", "total: the budget is that of all policies of a method together; policy: of each, so that samples are unequal", choices = { "total", "policy" } },
   { "policies", {}, "preferences of methods with a policy for each, such as 1:0,0.5:0.5,0:1; empty: five", list_of = "string" },
