@@ -101,6 +101,12 @@ mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor *
 mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
                      mocl_tensor *offsets, double gamma, double lambda);
 
+/* One id for each row of logits [n, V], as generation draws it: softmax of logits / temperature (0: the first largest), cut to the
+** top_k largest (0: all) and the likeliest that reach top_p, from the stream of key at the counter {step, rows[i]}; rows [n] i32.
+** Without history. */
+mocl_status mocl_sample(mocl_tensor **token, mocl_tensor *logits, double temperature, int64_t top_k, double top_p, uint64_t key,
+                        uint32_t step, mocl_tensor *rows);
+
 /* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);
 

@@ -144,6 +144,9 @@ end
 S[N .. "lm_head"] = function(w)
   return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
 end
+S[N .. "sample"] = function(w)
+  return { w.t { 2, 5 }, { rows = w.i { 0, 3 }, key = 3, step = 1 } }
+end
 S[N .. "ppo_clip"] = function(w)
   return { w.t { 3 }, w.t { 3 }, w.t { 3 }, .2 }
 end
