@@ -71,6 +71,8 @@ places.exceptions = {
 -- The page of a module, where it is not docs/<last part of its name>.md. A list: any of them.
 places.pages = {
   ["mocl.help"] = "cli",
+  ["mocl.lm.loaded"] = "talk",
+  ["mocl.lm.talk"] = "talk",
   ["mocl.show"] = "cli",
   ["mocl"] = "../README",
   ["mocl.world"] = "world",
