@@ -631,6 +631,11 @@ return {
     "ok, message, code = fs.rename(out, old) for _, n in ipairs(fs.list(old)) do if not fs.exists(new .. '/' .. n) then fs.copy(old .. '/' .. n, new .. '/' .. n) end end",
     "test_export: over a sharded directory what was saved is left, and nothing else" },
 
+  { "the first rule of llama.cpp's taken for the tokenizer's", "stdlib/mocl/lm/gguf_tokenizer.lua", "if again and same_ids(tok, again, texts) then",
+    "if again then", "test_export: tokenizers of directories in GGUF files: the rule that gives their ids, padding, and those that have none" },
+  { "special tokens written as ordinary ones", "stdlib/mocl/lm/gguf_tokenizer.lua", "one.special and CONTROL or USER_DEFINED", "NORMAL",
+    "test_export: tokenizers of directories in GGUF files: the rule that gives their ids, padding, and those that have none" },
+
   -- ---- adapters of GPT-2 ----
   { "B's of q, k and v below each other where their A differ", "stdlib/mocl/lm/lora_join.lua", "if is_one(parts, #rows) then", "if #rows == 3 then",
     "test_peft: as mocl writes it for PEFT, on GPT-2: q and v, some layers, rank-stabilised" },

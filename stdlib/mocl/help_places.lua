@@ -33,6 +33,7 @@ places.undocumented = {
   ["mocl.gguf.core"] = "the C side of mocl.lm.gguf",
   ["mocl.lm.gguf_keys"] = "data of mocl.lm.model; gguf.md has them as a table",
   ["mocl.lm.gguf_model"] = "parts of mocl.lm.model; gguf.md says what they read",
+  ["mocl.lm.gguf_tokenizer"] = "parts of mocl.lm.export; recipes.md says what they write",
   ["mocl.lm.gguf_lora"] = "parts of mocl.lm.lora; gguf.md says what they read and write",
   ["mocl.lora.core"] = "the C side of mocl.lm.lora",
   ["mocl.lm.lora_join"] = "parts of mocl.lm.lora; lora.md says what they do",
@@ -70,6 +71,8 @@ places.exceptions = {
 -- The page of a module, where it is not docs/<last part of its name>.md. A list: any of them.
 places.pages = {
   ["mocl.help"] = "cli",
+  ["mocl.lm.loaded"] = "talk",
+  ["mocl.lm.talk"] = "talk",
   ["mocl.show"] = "cli",
   ["mocl"] = "../README",
   ["mocl.world"] = "world",
