@@ -3,6 +3,7 @@
 --   mocl recipes/moc_hh.lua                                   the embedded task, humor against helpful
 --   mocl recipes/moc_hh.lua objectives=harmless,helpful       or all three
 --   mocl recipes/moc_hh.lua data=../shared/data/prefs/hh-rlhf objectives=harmless,helpful
+--   mocl recipes/moc_hh.lua model=DIR reward.helpful=DIR reward.harmless=DIR data=DIR    a model and reward models of your own
 --   mocl recipes/moc_hh.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
@@ -36,6 +37,7 @@ local presets = stages.presets {
   paper = Control.PAPER,
   hh = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
+  large = { ["ppo.horizon"] = 10000, ["ppo.min_kl_coef"] = 0.0, ["moc.iterations"] = 200, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }
 
 local ctx <close> = stages.open { recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)",

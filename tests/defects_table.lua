@@ -12,6 +12,8 @@ local RUNNING, BETA = "stdlib/mocl/method/running.lua", "stdlib/mocl/method/kl_c
 local PREFERENCE, DECK = "stdlib/mocl/preference.lua", "stdlib/mocl/deck.lua"
 local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
+local TEMPLATES, CLASSIFIER, JUDGE = "stdlib/mocl/lm/reward_templates.lua", "stdlib/mocl/lm/classifier.lua", "stdlib/mocl/lm/reward_directory.lua"
+local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/sentence.lua", "stdlib/mocl/data/prefs.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -455,4 +457,53 @@ return {
     "test_gguf_lora: B holds each layer's scale, in llama.cpp's order of rows, and there is no key for it" },
   { "adapter.lora.alpha taken for the scale", "stdlib/mocl/lm/gguf_lora.lua", "alpha and alpha ~= 0 and alpha or one.r",
     "alpha and alpha ~= 0 and alpha * one.r or one.r", "test_gguf_lora: adapter.lora.alpha is divided by each layer's rank; without it, or with 0, the scale is 1" },
+
+  -- ---- reward models of others ----
+  { "the answer in front of the prompt", TEMPLATES, "return prompt, strip(answer)", "return strip(answer), prompt",
+    "test_reward_directory: helpful with gpt2: ids and scores of the published code" },
+  { "the blank in front of the answer is left", TEMPLATES, "return prompt, strip(answer)", "return prompt, answer",
+    "test_reward_directory: harmless with gpt2: ids and scores of the published code" },
+  { "humor reads the prompt too", TEMPLATES, "local function answer_alone(_, answer)\n  return strip(answer)",
+    "local function answer_alone(prompt, answer)\n  return prompt .. strip(answer)",
+    "test_reward_directory: humor with distilbert: ids and scores of the published code" },
+  { "the summary without its blanks", TEMPLATES, [[" " .. bos .. " "]], [[bos]],
+    "test_reward_directory: summary with gpt2-pad: ids and scores of the published code" },
+  { "the post in front of the summary", TEMPLATES, "return strip(answer), templates.post(prompt)", "return templates.post(prompt), strip(answer)",
+    "test_reward_directory: faithful with bert: ids and scores of the published code" },
+  { "the whole prompt in place of the post", TEMPLATES, "strip(last and prompt:sub(first + 1, last - 1) or prompt)", "strip(prompt)",
+    "test_reward_directory: summary_last with gpt2-pad: ids and scores of the published code" },
+  { "summary pooled as transformers do today", TEMPLATES, [[pool = "before_pad"]], [[pool = "last"]],
+    "test_reward_directory: summary with gpt2-pad: ids and scores of the published code" },
+  { "the first pad itself in place of the token in front of it", CLASSIFIER, "return i > 1 and i - 1 or #ids", "return i > 1 and i or #ids",
+    "test_reward_directory: the rules of pooling" },
+  { "the count of pads left out of the rule", CLASSIFIER, "n = n + (id ~= pad_id and 1 or 0)", "n = n + 1",
+    "test_reward_directory: summary_counted with gpt2-pad: ids and scores of the published code" },
+  { "the template's rule of pooling is not asked for", CLASSIFIER, "opts.pool or self.pool", "self.pool",
+    "test_reward_directory: summary with gpt2-pad: ids and scores of the published code" },
+  { "the first label in place of the last", JUDGE, "narrow(2, self.classifier.labels, 1)", "narrow(2, 1, 1)",
+    "test_reward_directory: humor with distilbert: ids and scores of the published code" },
+  { "types of tokens left out", JUDGE, "types = self.types and types or nil", "types = nil",
+    "test_reward_directory: faithful with bert: ids and scores of the published code" },
+  { "half of a decimal is rounded up", JUDGE, "scaled - low == .5 and low % 2 == 1", "scaled - low == .5",
+    "test_reward_directory: scores are rounded as numpy.round does" },
+  { "the limit of the tokenizer is not looked at", FRAMING, "least = math.min(least, n)\n    end\n  end", "end\n  end",
+    "test_reward_directory: helpful with gpt2: ids and scores of the published code" },
+  { "a pair that is too long loses the end of the second text only", FRAMING, "local n1, n2 = framing.lengths(#parts[1], pair and #parts[2] or 0, math.max(0, self.limit - around))",
+    "local n1, n2 = math.min(#parts[1], self.limit - around), math.max(0, self.limit - around - #parts[1])",
+    "test_reward_directory: helpful with gpt2: ids and scores of the published code" },
+  { "what goes around the texts is not counted", FRAMING, "self.limit - around", "self.limit",
+    "test_reward_directory: faithful with bert: ids and scores of the published code" },
+  { "the first state in place of the mean", SENTENCE, [[if self.pool == "mean" then]], [[if self.pool == "never" then]],
+    "test_reward_directory: an encoder of sentences: the cosine of PyTorch, from a plain directory and from sentence-transformers' files" },
+  { "the product of the vectors in place of the cosine", SENTENCE, "(dot / norms):totable()", "dot:totable()",
+    "test_reward_directory: an encoder of sentences: the cosine of PyTorch, from a plain directory and from sentence-transformers' files" },
+  { "vectors are not made as long as 1", SENTENCE, "if self.normalize then", "if false then",
+    "test_reward_directory: an encoder of sentences: the cosine of PyTorch, from a plain directory and from sentence-transformers' files" },
+  { "the prompts of an instruct model are no chats in a run", STAGES, "lm.write_as_chat(ctx.tok, own_model.chat(ctx.cfg, ctx.tok))", "",
+    "test_recipe_directories: chat: a run's SFT model and policy are trained on the chats" },
+  { "tags in front of the last message", LM, [[local first = messages[1].role == "system" and 2 or 1]], "local first = #messages",
+    "test_recipe_directories: chat: the prompts of an instruct model are chats by its template, with the tags in the user's first message" },
+  { "the rewards of directories get another objective's model", STAGES, "reward_directory.load(cfg.reward[name],",
+    "reward_directory.load(cfg.reward[names[1]],",
+    "test_recipe_directories: the command of the paper's setting: a model, two reward models, data; the objectives are those that have one" },
 }

@@ -15,6 +15,7 @@ local data = {
   dpo_json = prefs.dpo_json,
   hh_rlhf = prefs.hh_rlhf,
   humor_csv = prefs.humor_csv,
+  messages = prefs.messages,
   metaaligner_csv = prefs.metaaligner_csv,
   one_of = prefs.one_of,
   prompt_key = prefs.prompt_key,

@@ -161,6 +161,9 @@ local function strip(s)
   return rstrip(s:sub(at))
 end
 
+--- strip(text) -> the text without white space at its ends, as Python's str.strip has it.
+prefs.strip = strip
+
 --- prompt_key(text) -> the text that counts when it is asked whether two prompts are the same: without white space at its
 -- ends and behind the marks of the speakers, and with one blank for each run of white space in between.
 function prefs.prompt_key(text)
@@ -226,6 +229,32 @@ function prefs.dialogue(messages)
     error("dialogue: the last message is not the user's", 2)
   end
   return table.concat(out) .. " " .. ASSISTANT
+end
+
+--- messages(prompt) -> list of {role=, content=}: what dialogue made a prompt of. Turns of one speaker that follow each other are one, and
+-- what stands in front of the first mark is the system's. A text that does not end with the mark of an answer is one message of the
+-- user's, as it is.
+function prefs.messages(prompt)
+  local text = rstrip(prompt)
+  if text:sub(-#ASSISTANT) ~= ASSISTANT or not text:find(HUMAN, 1, true) then
+    return { { role = "user", content = prompt } }
+  end
+  local list, at, role = {}, 1, "system"
+  text = text:sub(1, -#ASSISTANT - 1)
+  while at <= #text + 1 do
+    local human, answer = text:find(HUMAN, at, true), text:find(ASSISTANT, at, true)
+    local next_mark = math.min(human or #text + 1, answer or #text + 1)
+    local content = strip(text:sub(at, next_mark - 1))
+    local last = list[#list]
+    if last and last.role == role then
+      last.content = last.content .. "\n\n" .. content
+    elseif content ~= "" then
+      list[#list + 1] = { role = role, content = content }
+    end
+    role = next_mark == human and "user" or "assistant"
+    at = next_mark + (next_mark == human and #HUMAN or #ASSISTANT)
+  end
+  return #list > 0 and list[#list].role == "user" and list or { { role = "user", content = prompt } }
 end
 
 -- ---- HH-RLHF ----

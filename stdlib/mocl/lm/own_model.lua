@@ -1,8 +1,10 @@
---- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
--- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
--- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
--- prompt: a chat template must be in it.
+--- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: model=DIR (or init=DIR)
+-- tokenizer=PATH prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
+-- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The prompts of an
+-- instruct model are chats by its own template.
 
+local chat = require "mocl.lm.chat"
+local chat_templates = require "mocl.lm.chat_templates"
 local data = require "mocl.data"
 local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
@@ -18,8 +20,10 @@ local own_model = {}
 
 --- Rows for a recipe's schema.
 own_model.OPTIONS = {
-  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained" },
+  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained; also model=", alias = "model" },
   { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's own", alias = "tokenizer" },
+  { "chat", "auto", "with init: prompts as chats by the template of the model's files, where they have one (auto), as they are (none), or by a "
+    .. "template's name" },
   { "prompts", "", "with init and rewards: file of prompts, one a line, or objects with a \"prompt\" in a .jsonl" },
   { "sft.data", "", "a .jsonl file of {prompt, response} to train the SFT model on; with prompts and without it none is trained" },
 }
@@ -32,6 +36,15 @@ end
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
 
+local function has_directories(cfg)
+  for _, value in pairs(cfg.reward or {}) do
+    if type(value) == "string" then
+      return true
+    end
+  end
+  return false
+end
+
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
 -- options that the user set. Raises in words.
@@ -40,8 +53,10 @@ function own_model.fill(cfg, given)
     fail("prompts=%s data=%s: both say where prompts come from; leave one out", cfg.prompts, cfg.data)
   elseif cfg.prompts ~= "" and cfg.init == "" then
     fail "prompts= needs init=: prompts alone are no text to train a base model on"
-  elseif cfg.prompts ~= "" and cfg.rewards == "" then
-    fail "prompts= needs rewards=FILE.lua: there are no pairs of answers to train reward models on"
+  elseif cfg.prompts ~= "" and cfg.rewards == "" and not has_directories(cfg) then
+    fail "prompts= needs rewards=FILE.lua or reward.NAME=DIR: there are no pairs of answers to train reward models on"
+  elseif cfg.chat ~= "auto" and cfg.init == "" then
+    fail "chat= needs model=: a model that is trained here knows no chats"
   elseif cfg.tokenizer.path ~= "" and cfg.init == "" then
     fail "tokenizer= needs init=: the tokenizer of a model that is trained here is trained here too"
   end
@@ -72,6 +87,7 @@ function own_model.fill(cfg, given)
   elseif not tok:eos_id() then
     fail("%s: this tokenizer has no EOS token, with which an answer ends", own_model.tokenizer_path(cfg))
   end
+  own_model.chat(cfg, tok)
   tok:release()
 end
 
@@ -87,6 +103,44 @@ function own_model.tokenizer(cfg)
     fail("option tokenizer: %s", message)
   end
   return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
+end
+
+-- The day that templates hold which write one: what a run does must not depend on the day it is started.
+local DATE = "26 Jul 2024"
+
+--- The template in which the prompts of init= are written as chats, a function of mocl.lm.chat, or nil: the one that chat= says. tok is the
+-- tokenizer. Raises in words.
+function own_model.chat(cfg, tok)
+  local word, template, name = cfg.chat, nil, nil
+  if cfg.init == "" or word == "none" then
+    return nil
+  elseif word == "auto" then
+    local path = cfg.tokenizer.path ~= "" and (fs.exists(cfg.tokenizer.path) == "directory" or gguf.is(cfg.tokenizer.path))
+      and cfg.tokenizer.path or cfg.init
+    local has, message = chat.has(path)
+    if has then
+      template, name = chat.of(path)
+      message = name
+    end
+    if has and not template or message and not has then
+      fail("chat=auto: %s; chat=none writes no chats, chat=NAME by one of %s", message, table.concat(chat.names(), ", "))
+    elseif not has then
+      return nil
+    end
+  else
+    local function text(id)
+      return id and tok:id_to_token(id)
+    end
+    local ok
+    ok, template = pcall(chat.template, word, { bos_token = text(tok:bos_id()), eos_token = text(tok:eos_id()) })
+    name = ok and (chat_templates.ALIAS[word] or word) or fail("option chat: %s", tostring(template))
+  end
+  local dated = table.concat(chat_templates.TAKES[name] or {}, " "):find "date"
+  local function written(messages, opts)
+    return template(messages, dated and { add_generation_prompt = opts.add_generation_prompt, date = DATE } or opts)
+  end
+  local fits, why = pcall(chat.encode, tok, written({ { role = "user", content = "a" } }, { add_generation_prompt = true }))
+  return fits and written or fail("chat=%s: %s", word, (tostring(why):gsub("^[^\n:]+%.lua:%d+: ", "")))
 end
 
 -- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
@@ -164,7 +218,7 @@ local function rows_of(option, path)
 end
 
 local function no_pairs(objective)
-  fail("objective '%s' needs a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
+  fail("objective '%s' needs reward.NAME=DIR or a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
 end
 
 --- A source (mocl.data.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file

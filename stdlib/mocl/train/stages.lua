@@ -22,7 +22,9 @@ local policy = require "mocl.lm.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
+local nearest = require "mocl.options".nearest
 local reward = require "mocl.lm.reward"
+local reward_directory = require "mocl.lm.reward_directory"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
 local run_options = require "mocl.run.options"
@@ -40,6 +42,8 @@ local stages = {}
 stages.OPTIONS = {
   { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "template", {}, "how the models of reward.NAME read prompt and answer: a template's name, or NAME:TEMPLATE for one of them; empty: as the "
+    .. "objective's name says", list_of = "string" },
   { "save_every", 200, "steps between checkpoints of the base, SFT and reward models", min = 1 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -50,6 +54,9 @@ stages.OPTIONS = {
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
+  { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
+    type = "string", named = true },
+  { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
   { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
@@ -58,7 +65,7 @@ stages.OPTIONS = {
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
   { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
-  { "sft.steps", 1000, "steps", min = 1 },
+  { "sft.steps", 1000, "steps; 0: the model as it is", min = 0 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
@@ -77,7 +84,7 @@ function stages.schema(without, ...)
     config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
 end
 
--- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
+-- What the presets of all recipes have in common: a run of seconds, one on files of HH-RLHF, and one with a model of one's own on them.
 local PRESETS = {
   smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
     ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
@@ -88,9 +95,12 @@ local PRESETS = {
     ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
     ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
     ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+  -- what the paper's table 7 says of models of 7 billion parameters, and Rewards-in-Context, whose data and reward models it takes
+  large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
+    ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- A recipe's presets, with what those named smoke and hh have in all recipes.
+--- A recipe's presets, with what those named smoke, hh and large have in all recipes.
 function stages.presets(own)
   for name, common in pairs(PRESETS) do
     local all = {}
@@ -106,12 +116,13 @@ end
 
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
-  tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
-  ["reward-*"] = { "reward" },
-  ["sft-answers"] = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  evaluation = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
+    "reward.min_correlation" },
+  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
 --- What the stages here and those of `more` depend on, for Run.open.
@@ -126,7 +137,7 @@ function stages.depends(more)
 end
 
 --- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
--- a model of their own size, so that preset=hh goes in front where no preset is named.
+-- a model of their own size, so that preset=hh goes in front where no preset is named; with a model of one's own preset=large.
 function stages.arguments(schema, args, meta)
   local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
   for _, a in ipairs(args) do
@@ -134,7 +145,7 @@ function stages.arguments(schema, args, meta)
   end
   local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
   if ok and cfg.data ~= "" and not info.preset then
-    table.insert(list, 1, "preset=hh")
+    table.insert(list, 1, cfg.init == "" and "preset=hh" or "preset=large")
   end
   return list
 end
@@ -158,12 +169,22 @@ function stages.from_run(recipe, cfg, info, functions, depends)
     beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
+-- The directory of reward.NAME, or nil.
+local function reward_path(cfg, name)
+  local value = cfg.reward and cfg.reward[name]
+  return type(value) == "string" and value or nil
+end
+
 --- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
   local function later(path)
     return not run.stages.sft and path:find "%.safetensors$" ~= nil
   end
-  for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
+  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data }
+  for _, name in ipairs(cfg.objectives or {}) do
+    paths[#paths + 1] = reward_path(cfg, name)
+  end
+  for _, path in ipairs(paths) do
     if path ~= "" then
       run:hash_input(path, nil, path == cfg.init and later or nil)
     end
@@ -191,6 +212,54 @@ local function reward_functions(path)
   end
   local functions, message = reward.functions(path)
   return functions or error("rewards: " .. message, 0)
+end
+
+-- template= as a table: objective -> template, and that of all others as [1].
+local function templates_of(cfg)
+  local by_name = {}
+  for _, word in ipairs(cfg.template) do
+    local name, template = word:match "^([^:]*):(.*)$"
+    if name and not reward_path(cfg, name) then
+      error(("template=%s: there is no reward.%s=DIR"):format(word, name), 0)
+    elseif by_name[name or 1] then
+      error(("template=%s: two for %s"):format(table.concat(cfg.template, ","), name or "all reward models"), 0)
+    end
+    by_name[name or 1] = template or word
+  end
+  return by_name
+end
+
+-- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in front. Without
+-- objectives= their names are the objectives.
+local function reward_directories(cfg, info, functions)
+  local names = info.named["reward.NAME"] or {}
+  if #names > 0 and not run_options.covers(info.given, "objectives") then
+    cfg.objectives = table.move(names, 1, #names, 1, {})
+  end
+  local templates, known = templates_of(cfg), {}
+  for _, name in ipairs(cfg.objectives) do
+    known[name] = true
+  end
+  for _, name in ipairs(names) do
+    if not known[name] then
+      local all = table.move(cfg.objectives, 1, #cfg.objectives, 1, {})
+      for key in pairs(cfg.reward) do
+        all[#all + 1] = key ~= name and key or nil
+      end
+      table.sort(all)
+      local near = nearest(name, all)
+      error(("reward.%s=%s: there is no objective '%s'%s; objectives=%s"):format(name, cfg.reward[name], name,
+        near and (" (did you mean 'reward.%s'?)"):format(near) or "", table.concat(cfg.objectives, ",")), 0)
+    elseif functions[name] then
+      error(("reward.%s=%s: rewards=%s has a function '%s' too; leave one out"):format(name, cfg.reward[name], cfg.rewards, name), 0)
+    end
+  end
+  for _, name in ipairs(names) do
+    local decimals = cfg.reward.decimals
+    local f, message = reward_directory.load(cfg.reward[name], { device = cfg.device, objective = name,
+      template = templates[name] or templates[1], decimals = decimals >= 0 and decimals or nil })
+    functions[name] = f or error(("reward.%s=%s"):format(name, message), 0)
+  end
 end
 
 -- Where prompts, answers and pairs come from, by the options.
@@ -233,6 +302,7 @@ function stages.open(o)
   end
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
+  reward_directories(cfg, info, functions)
   local source = source_of(cfg, functions)
   local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
   reward.try(functions, cfg.objectives, source.train_prompts)
@@ -337,6 +407,7 @@ function stages.tokenizer(ctx)
       stage:output "tokenizer"
     end)
     ctx.tok = assert(tokenizer.load(ctx.run:path "tokenizer"))
+    lm.write_as_chat(ctx.tok, own_model.chat(ctx.cfg, ctx.tok))
     return
   end
   local path = ctx.run:path "tokenizer.json"
@@ -455,7 +526,7 @@ function stages.base_and_sft(ctx)
       return rows
     end)
   end
-  if source.sft then
+  if source.sft and cfg.sft.steps > 0 then
     stages.language_model(ctx, "sft", from, cfg.sft, function()
       return source.sft(rng.new(cfg.seed, "sft"))
     end)
