@@ -293,7 +293,7 @@ return {
     "return -logp:mean(), batch.response_total", "return logp:mean(), batch.response_total",
     "test_transformer: grouped queries, tied head on cpu: as transformers' Llama" },
   { "texts without their end token", LM,
-    "responses[i] = tok:encode(row.response, { eos = true })", "responses[i] = tok:encode(row.response)",
+    "responses[i] = tok:encode(lm.answer(tok, row.response), { eos = true })", "responses[i] = tok:encode(lm.answer(tok, row.response))",
     "test_trainer: lm.encode: BOS in front of a prompt, EOS behind a response" },
   { "the mean over a set weighs its batches alike", LM,
     "sum, count = sum + value * n, count + n", "sum, count = sum + value, count + 1",
