@@ -11,6 +11,7 @@ local report_env = require "mocl.report.worlds"
 local report_front = require "mocl.report.front"
 local results = require "mocl.report.results"
 local samples = require "mocl.report.samples"
+local sorted_keys = require "mocl.options".sorted_keys
 local svg = require "mocl.report.svg"
 
 local report = { summary = results.summary }
@@ -106,13 +107,9 @@ local function decode_file(path)
 end
 
 local function configuration_section(cfg, env)
-  local flat, keys, rows = config.flatten(cfg), {}, {}
+  local flat, rows = config.flatten(cfg), {}
   local changed = env and as_table(env.changed) or {}
-  for key in pairs(flat) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  for i, key in ipairs(keys) do
+  for i, key in ipairs(sorted_keys(flat)) do
     local c = as_table(changed[key])
     rows[i] = { key, config.text(flat[key]), c and tostring(c.default) or "", marked = c ~= nil }
   end

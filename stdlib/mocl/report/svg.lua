@@ -223,21 +223,25 @@ function svg.downsample(points, n)
   return out
 end
 
---- A moving average of points {x, y}: the mean of the exponential averages from the left and from
--- the right, each with the weight of a window of w points. It does not lag. What is no finite number
--- is passed over.
+--- A moving average of points {x, y}: at each point the mean of all of them with weights that fall by the same factor
+-- from point to point on both sides, as those of an exponential average with a window of w points do. It does not
+-- lag, and at an end it is the average of one side, of which the last point has no more than its share. What is no
+-- finite number is passed over.
 function svg.smooth(points, w)
-  local out, alpha = {}, 2 / (w + 1)
+  local out, keep = {}, 1 - 2 / (w + 1)
+  local sums, weights = {}, {}
   for i, p in ipairs(points) do
-    out[i] = finite(p[2]) and { p[1], 0.0 } or p
+    out[i], sums[i], weights[i] = finite(p[2]) and { p[1], 0.0 } or p, 0.0, 0.0
   end
-  for _, way in ipairs { { 1, #points, 1 }, { #points, 1, -1 } } do
+  for side, way in ipairs { { 1, #points, 1 }, { #points, 1, -1 } } do
     local sum, weight = 0, 0
     for i = way[1], way[2], way[3] do
       local v = points[i][2]
       if finite(v) then
-        sum, weight = (1 - alpha) * sum + alpha * v, (1 - alpha) * weight + alpha
-        out[i][2] = out[i][2] + sum / weight / 2
+        sum, weight = keep * sum + v, keep * weight + 1
+        local own = side - 1 -- a point is in both sums and counts once
+        sums[i], weights[i] = sums[i] + sum - own * v, weights[i] + weight - own
+        out[i][2] = sums[i] / weights[i]
       end
     end
   end

@@ -785,10 +785,10 @@ local function errors_of(figures, answers)
 end
 
 --- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
--- left); warning(preferences, rewards, errors) -> text or nil is the method's. Shows the tables.
+-- left); warning(preferences, rewards, errors) -> text or nil is the method's and may be left out. Shows the tables.
 function stages.finish(ctx, figures, own, warning)
   local cfg = ctx.cfg
-  figures.warning = warning(figures.preferences, figures.rewards, errors_of(figures, cfg.eval.answers))
+  figures.warning = warning and warning(figures.preferences, figures.rewards, errors_of(figures, cfg.eval.answers))
   local result = { recipe = ctx.run.recipe, seed = cfg.seed, device = cfg.device, objectives = cfg.objectives, sft = ctx.sft.figures,
     reward_models = ctx.checks, trade_off = cfg.data == "" and cfg.prompts == "" and cfg.trade_off or nil }
   for _, part in ipairs { own, figures } do
