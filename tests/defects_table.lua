@@ -506,4 +506,21 @@ return {
   { "the rewards of directories get another objective's model", STAGES, "reward_directory.load(cfg.reward[name],",
     "reward_directory.load(cfg.reward[names[1]],",
     "test_recipe_directories: the command of the paper's setting: a model, two reward models, data; the objectives are those that have one" },
+
+  -- ---- recipes/sft.lua and recipes/reward_model.lua ----
+  { "the worse answer of a pair is to score higher", "stdlib/mocl/lm/reward_training.lua", "return -margin:logsigmoid():mean(), margin:gt(0)",
+    "return -(-margin):logsigmoid():mean(), margin:gt(0)",
+    "test_recipe_parts: reward_model: a small model learns pairs by Bradley-Terry; its accuracy is that of its directory as a reward" },
+  { "the label counts for the other one", "stdlib/mocl/lm/reward_training.lua", "labels[i] = row.label", "labels[i] = 1 - row.label",
+    "test_recipe_parts: reward_model: texts with a label from csv, as humour is" },
+  { "held-out prompts are trained on", "stdlib/mocl/train/parts.lua", "not seen[rows.key(row)] and row or nil", "row",
+    "test_recipe_parts: test=: rows of another file, whose prompts are not trained on" },
+  { "the adapter is left out of the model that is saved", STAGES, "model:merge_lora()", "model:drop_lora()",
+    "test_recipe_parts: sft: the perplexity falls, with an adapter and without, from a directory and from a GGUF file" },
+  { "the perplexity of a mean over rows", LM, "sum, tokens = sum + row[1], tokens + row[2]", "sum, tokens = sum + row[1] / row[2], tokens + 1",
+    "test_recipe_parts: perplexity: of a model that gives all tokens alike it is their number, and the interval is that of a ratio" },
+  { "tokens of one answer taken as independent", LM, "squares = squares + (row[1] - mean * row[2]) ^ 2", "squares = squares + (row[1] / row[2] - mean) ^ 2",
+    "test_recipe_parts: perplexity: of a model that gives all tokens alike it is their number, and the interval is that of a ratio" },
+  { "a directory does not say by which template it reads", "recipes/reward_model.lua", "assert(reward_directory.note(dir, cfg.template))", "",
+    "test_recipe_parts: reward_model: a small model learns pairs by Bradley-Terry; its accuracy is that of its directory as a reward" },
 }

@@ -19,6 +19,7 @@ local data = {
   metaaligner_csv = prefs.metaaligner_csv,
   one_of = prefs.one_of,
   prompt_key = prefs.prompt_key,
+  split_dialogue = prefs.split_dialogue,
 }
 
 local check_options, open_csv = prefs.check_options, prefs.open_csv

@@ -205,6 +205,9 @@ local function split_dialogue(text)
   return rstrip(text:sub(1, at - 1)) .. " " .. ASSISTANT, strip(text:sub(at + #ASSISTANT))
 end
 
+--- split_dialogue(text) -> prompt, answer: of a whole dialogue, cut at its last "\n\nAssistant:"; nil without one.
+prefs.split_dialogue = split_dialogue
+
 -- Has a prompt any text besides the marks of the speakers?
 local function says_something(prompt)
   return strip(prompt:gsub(HUMAN, " "):gsub(ASSISTANT, " ")) ~= ""

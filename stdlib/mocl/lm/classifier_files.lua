@@ -6,6 +6,7 @@ local families = require "mocl.lm.families"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local keys = require "mocl.keys"
 local model_config = require "mocl.lm.model_config"
 local model_files = require "mocl.lm.model_files"
 local tensor = require "mocl.tensor"
@@ -27,8 +28,8 @@ local function write_config(dir, all)
 end
 
 -- config.json with the class, and a name for each label.
-local function with_labels(all, class, labels, pad)
-  local out = {}
+local function with_labels(read, class, labels, pad)
+  local all, out = read.all, {}
   for key, value in pairs(all) do
     out[key] = value
   end
@@ -36,10 +37,16 @@ local function with_labels(all, class, labels, pad)
   for i = 0, labels - 1 do
     out.id2label[tostring(i)], out.label2id["LABEL_" .. i] = "LABEL_" .. i, i
   end
-  if out.pad_token_id == nil or out.pad_token_id == json.null then
+  if not keys.given(out.pad_token_id) and not read.family.defaults.pad_token_id then
     out.pad_token_id = pad
   end
   return out
+end
+
+--- classifier_files.has_head(dir) -> boolean: whether config.json names a class with a head for classification that mocl loads.
+function classifier_files.has_head(dir)
+  local read = model_config.read(dir, { classifier = true })
+  return read ~= nil and type(read.class) == "table"
 end
 
 local DEVIATION = 0.02 -- of a new layer's weights, as transformers draws them
@@ -79,7 +86,7 @@ function classifier_files.convert(from, to, o)
     ok, message, code = model_files.save(to, out)
   end
   if ok then
-    ok, message, code = write_config(to, with_labels(read.all, class_name, o.labels, o.pad_id))
+    ok, message, code = write_config(to, with_labels(read, class_name, o.labels, o.pad_id))
   end
   if not ok then
     return nil, message, code

@@ -45,6 +45,26 @@ local function has_directories(cfg)
   return false
 end
 
+local function check_given(given)
+  for _, key in ipairs(given) do
+    if covers(OF_BASE, key) then
+      fail("%s: with init= there is no base model to train; leave it out", key)
+    end
+  end
+end
+
+-- What the options say of the model that is trained here, as the model c is.
+local function set_shape(cfg, c, given)
+  local m = cfg.model
+  m.hidden_size, m.layers, m.heads, m.intermediate_size = c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size
+  if not covers(given, "model.positions") then
+    m.positions = c.max_position_embeddings
+  elseif m.positions > c.max_position_embeddings then
+    fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
+  end
+  cfg.tokenizer.vocab_size = c.vocab_size
+end
+
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
 -- options that the user set. Raises in words.
@@ -63,24 +83,14 @@ function own_model.fill(cfg, given)
   if cfg.init == "" then
     return
   end
-  for _, key in ipairs(given) do
-    if covers(OF_BASE, key) then
-      fail("%s: with init= there is no base model to train; leave it out", key)
-    end
-  end
+  check_given(given)
   local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
   end
-  local c, m = read.config, cfg.model
-  m.hidden_size, m.layers, m.heads, m.intermediate_size = c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size
-  if not covers(given, "model.positions") then
-    m.positions = c.max_position_embeddings
-  elseif m.positions > c.max_position_embeddings then
-    fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
-  end
-  cfg.tokenizer.vocab_size = c.vocab_size
+  local c = read.config
+  set_shape(cfg, c, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > c.vocab_size then
     fail("the tokenizer has %d ids, the model of init= only %d: they do not belong together", tok:vocab_size(), c.vocab_size)
@@ -88,6 +98,28 @@ function own_model.fill(cfg, given)
     fail("%s: this tokenizer has no EOS token, with which an answer ends", own_model.tokenizer_path(cfg))
   end
   own_model.chat(cfg, tok)
+  tok:release()
+end
+
+local ANY = { lm = true, encoder = true, classifier = true }
+
+--- The same for a model of any class that mocl loads, as a reward model is trained from: a Hugging Face directory.
+function own_model.fill_any(cfg, given)
+  if cfg.init == "" then
+    return cfg.tokenizer.path == "" or fail "tokenizer= needs model=: the tokenizer of a model that is made here is trained here too"
+  elseif gguf_model.names(cfg.init) then
+    fail("model=%s: a GGUF file; the directory of a model is expected", cfg.init)
+  end
+  local read, message = model_config.read(cfg.init, ANY)
+  check_given(given)
+  if not read then
+    fail("model=%s", message)
+  end
+  set_shape(cfg, read.config, given)
+  local tok = own_model.tokenizer(cfg)
+  if tok:vocab_size() > read.config.vocab_size then
+    fail("the tokenizer has %d ids, the model of model= only %d: they do not belong together", tok:vocab_size(), read.config.vocab_size)
+  end
   tok:release()
 end
 
@@ -111,7 +143,7 @@ local DATE = "26 Jul 2024"
 --- The template in which the prompts of init= are written as chats, a function of mocl.lm.chat, or nil: the one that chat= says. tok is the
 -- tokenizer. Raises in words.
 function own_model.chat(cfg, tok)
-  local word, template, name = cfg.chat, nil, nil
+  local word, template, name = cfg.chat or "none", nil, nil
   if cfg.init == "" or word == "none" then
     return nil
   elseif word == "auto" then
@@ -144,8 +176,8 @@ function own_model.chat(cfg, tok)
 end
 
 -- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
-local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt" }
-local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json" }
+local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt", "vocab.txt" }
+local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja" }
 
 --- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
 function own_model.beside(path)
@@ -245,6 +277,11 @@ function own_model.prompts(o)
   }
 end
 
+--- The answer as it follows its prompt in a text: where neither has white space at the seam a space comes between.
+function own_model.seam(prompt, response)
+  return ((prompt:find "%s$" or response:find "^%s") and "" or " ") .. response
+end
+
 --- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
 -- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
 -- between. Rows of held-out prompts are left out: those of which is_held_out(prompt).
@@ -255,8 +292,7 @@ function own_model.answers(path, n, is_held_out)
     if type(response) ~= "string" then
       fail("sft.data=%s:%d: an object with the texts \"prompt\" and \"response\" expected", path, entry.line)
     elseif not is_held_out(prompt) then
-      local seam = prompt:find "%s$" or response:find "^%s"
-      rows[#rows + 1] = { prompt = prompt, response = (seam and "" or " ") .. response }
+      rows[#rows + 1] = { prompt = prompt, response = own_model.seam(prompt, response) }
     end
   end
   if #rows == 0 then

@@ -10,6 +10,7 @@ local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
 local framing = require "mocl.lm.framing"
 local gguf_model = require "mocl.lm.gguf_model"
+local json = require "mocl.json"
 local keys = require "mocl.keys"
 local options = require "mocl.options"
 local sentence = require "mocl.lm.sentence"
@@ -24,6 +25,11 @@ Judge.__index = Judge
 
 -- What a directory may say of itself: the template that its model was trained with.
 local OWN = "mocl_reward.json"
+
+--- reward_directory.note(dir, template) -> true | fail: writes down by which template the model of a directory reads.
+function reward_directory.note(dir, template)
+  return json.save(fs.join(dir, OWN), { template = template }, { indent = 2 })
+end
 
 -- The template's name: what was asked for, what the directory says, or the objective's name.
 local function template_of(dir, asked, objective)
@@ -133,10 +139,14 @@ function Judge:row(prompt, answer)
   return self.framing:row(self.template.parts(prompt, answer, self.bos))
 end
 
+--- What the head gives for rows, [n, labels] with history.
+function Judge:logits(rows, types)
+  return self.classifier:scores(rows, { types = self.types and types or nil, pool = self.template.pool })
+end
+
 --- Scores [n] of rows, with history: the last label's, as the head gives it.
 function Judge:forward(rows, types)
-  local scores = self.classifier:scores(rows, { types = self.types and types or nil, pool = self.template.pool })
-  return scores:narrow(2, self.classifier.labels, 1):flatten()
+  return self:logits(rows, types):narrow(2, self.classifier.labels, 1):flatten()
 end
 
 -- Half of the last decimal goes to the even neighbour, as numpy.round has it.

@@ -3,7 +3,7 @@
 -- Rewards-in-Context have there, which the paper's experiments use.
 --
 -- An entry: parts(prompt, answer, bos) -> text, pair or nil; labels, the number that the head must have; the score is the last one as it is.
--- pool: the rule of classifier.pooled in place of the model's own. limit: the most tokens, with those that go around the texts.
+-- pool: the rule of classifier.pooled in place of the model's own. limit: the most tokens, with those that go around the texts. alone: the prompt is not read.
 
 local prefs = require "mocl.data.prefs"
 
@@ -42,7 +42,7 @@ local LIMIT = 1024 -- tokens, or the tokenizer's model_max_length where that is 
 templates.BY_NAME = {
   helpful = { parts = dialogue, labels = 1, limit = LIMIT, doc = "the prompt and the answer behind it" },
   harmless = { parts = dialogue, labels = 1, limit = LIMIT, doc = "the prompt and the answer behind it" },
-  humor = { parts = answer_alone, labels = 2, limit = LIMIT, doc = "the answer alone, the second of two labels" },
+  humor = { parts = answer_alone, labels = 2, alone = true, limit = LIMIT, doc = "the answer alone, the second of two labels" },
   summary = { parts = answer_bos_post, labels = 1, limit = LIMIT, bos = true, pool = "before_pad",
     doc = "answer, BOS, post; pooled before the first pad, as transformers 4.35 to 4.45 do" },
   summary_counted = { parts = answer_bos_post, labels = 1, limit = LIMIT, bos = true, pool = "counted",

@@ -109,6 +109,42 @@ function lm.loss(model, prompts, responses, opts)
   return -logp:mean(), batch.response_total
 end
 
+--- lm.losses(model, prompts, responses, batch_size) -> list of {sum, n}: -log p of each response's tokens in all, and their number, with the
+-- adapter, without gradients. Raises where one is not finite.
+function lm.losses(model, prompts, responses, batch_size)
+  local out = {}
+  for first = 1, #prompts, batch_size do
+    local scope <close> = tensor.scope()
+    local last = math.min(#prompts, first + batch_size - 1)
+    local some = table.move(responses, first, last, 1, {})
+    local means = tensor.no_grad(function()
+      local batch = transformer.pack(table.move(prompts, first, last, 1, {}), some, { device = model:device() })
+      local hidden = model:forward(batch, { rows = batch.rows, adapter = true })
+      return nn.segment_mean(nn.lm_head(hidden, model:head(), batch.targets, { entropy = false }):unsqueeze(2), batch.response_offsets)
+    end)
+    for i, mean in ipairs(means:flatten():totable()) do
+      out[#out + 1] = { finite.number(-mean * #some[i], ("lm.losses: the loss of row %d"):format(#out + 1)), #some[i] }
+    end
+  end
+  return out
+end
+
+--- lm.perplexity(losses) -> {perplexity, low, high, rows, tokens} of lm.losses' list: exp of the mean loss of a token, and of the ends of its
+-- 95 % interval. The interval is that of a ratio of sums over rows (Cochran, Sampling Techniques, section 2.11), since the tokens
+-- of one answer are not independent; of one row it is not known, and low and high are nan.
+function lm.perplexity(losses)
+  local sum, tokens, squares = 0, 0, 0
+  for _, row in ipairs(losses) do
+    sum, tokens = sum + row[1], tokens + row[2]
+  end
+  local mean, n = sum / tokens, #losses
+  for _, row in ipairs(losses) do
+    squares = squares + (row[1] - mean * row[2]) ^ 2
+  end
+  local half = 1.959963984540054 * math.sqrt(n / (n - 1) * squares) / tokens
+  return { perplexity = math.exp(mean), low = math.exp(mean - half), high = math.exp(mean + half), rows = n, tokens = tokens }
+end
+
 --- Mean -log p per token over a whole set, without gradients. Raises where it is not finite.
 function lm.evaluate(model, prompts, responses, batch_size)
   local sum, count = 0, 0

@@ -365,19 +365,41 @@ local function shape(cfg, vocab_size)
   }
 end
 
+local function fail(fmt, ...)
+  error(fmt:format(...), 0)
+end
+
+-- The shape of a model that is made here.
+local function check_heads(cfg)
+  local m = cfg.model
+  if cfg.init ~= "" then -- its shape is what it is
+    return
+  elseif m.hidden_size % m.heads ~= 0 then
+    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
+  elseif m.hidden_size // m.heads % 2 ~= 0 then
+    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
+      m.hidden_size // m.heads)
+  end
+end
+
+local function check_size(cfg)
+  local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+  if cfg.init == "" and not ok then
+    error(message, 0)
+  end
+end
+
+--- Fails now where the model that the options describe cannot be made.
+function stages.check_model(cfg)
+  check_heads(cfg)
+  check_size(cfg)
+end
+
 --- Fails now, before there is a run directory, where options cannot go together.
 function stages.check(cfg)
   local m = cfg.model
-  local function fail(fmt, ...)
-    error(fmt:format(...), 0)
-  end
-  local own = cfg.init ~= "" -- its shape is what it is
-  if not own and m.hidden_size % m.heads ~= 0 then
-    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
-  elseif not own and m.hidden_size // m.heads % 2 ~= 0 then
-    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
-      m.hidden_size // m.heads)
-  elseif cfg.ppo.max_new_tokens + 2 > m.positions then
+  check_heads(cfg)
+  if cfg.ppo.max_new_tokens + 2 > m.positions then
     fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
   end
   if cfg.lora.layers > m.layers then
@@ -390,12 +412,7 @@ function stages.check(cfg)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
-  if not own then
-    local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
-    if not ok then
-      error(message, 0)
-    end
-  end
+  check_size(cfg)
 end
 
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
@@ -466,9 +483,9 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
--- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+--- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
-local function train(ctx, stage, label, trainer, row, text)
+function stages.steps(ctx, stage, label, trainer, row, text)
   local t <close> = loop.new {
     run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
     save = function(dir) trainer:save(dir) end,
@@ -486,25 +503,49 @@ local function train(ctx, stage, label, trainer, row, text)
   return mean
 end
 
+--- A model of the configured size with random weights; dir: a directory that it is saved in, or nil.
+function stages.new_model(ctx, dir)
+  local cfg = ctx.cfg
+  local model = transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+  if dir then
+    save(transformer.save, model, dir, ids_of(ctx))
+  end
+  return model
+end
+
 --- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
--- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
-function stages.language_model(ctx, name, from, options, rows)
-  local cfg, run = ctx.cfg, ctx.run
+-- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o: adapter, {r =, alpha =}, where an
+-- adapter is trained in place of all weights, saved as directory name-adapter (PEFT) and merged into what is saved as `name`; and beside(dir), which
+-- puts further files into that directory.
+function stages.language_model(ctx, name, from, options, rows, o)
+  local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
-    local model = from and load(ctx, from) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and load(ctx, from) or stages.new_model(ctx)
     local prompts, responses = lm.encode(ctx.tok, rows())
-    transformer.train_base(model)
+    if adapter then
+      model:add_lora { r = adapter.r, alpha = adapter.alpha, key = rng.key(cfg.seed, name .. " lora") }
+    else
+      transformer.train_base(model)
+    end
     local trainer <close> = lm.trainer {
-      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
+      model = model, parameters = model:named_parameters(adapter and true or nil), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      lr_name = name .. ".lr",
+      weight_decay = options.weight_decay, lr_name = name .. ".lr",
     }
-    local loss = train(ctx, stage, name, trainer, function(value)
+    local loss = stages.steps(ctx, stage, name, trainer, function(value)
       return { ["loss/" .. name] = value }
     end, function(value)
       return ("loss %.3f"):format(value)
     end)
+    if adapter then
+      save(lora.save, model, run:path(name .. "-adapter"), { base_model_name_or_path = from })
+      stage:output(name .. "-adapter")
+      model:merge_lora()
+    end
     save(transformer.save, model, run:path(name), ids_of(ctx))
+    if o and o.beside then
+      o.beside(run:path(name))
+    end
     stage:clear()
     stage:output(name)
     return { loss = loss }
@@ -557,7 +598,7 @@ local function train_reward_model(ctx, name)
       say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
         .. "their two answers are the same once they are cut to model.positions=%d tokens"):format(name, trainer.left_out, ties, model.max_tokens))
     end
-    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+    stages.steps(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
       return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
     end, function(loss, accuracy)
       return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
