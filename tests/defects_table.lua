@@ -523,4 +523,14 @@ return {
     "test_recipe_parts: perplexity: of a model that gives all tokens alike it is their number, and the interval is that of a ratio" },
   { "a directory does not say by which template it reads", "recipes/reward_model.lua", "assert(reward_directory.note(dir, cfg.template))", "",
     "test_recipe_parts: reward_model: a small model learns pairs by Bradley-Terry; its accuracy is that of its directory as a reward" },
+
+  -- ---- recipes/moc_reddit.lua ----
+  { "the summary that was not chosen", PREFS, "local chosen, rejected = texts[choice + 1], texts[2 - choice]",
+    "local rejected, chosen = texts[choice + 1], texts[2 - choice]",
+    "test_recipe_reddit: comparisons: the chosen summary by choice, line ends as blanks, and what is left out" },
+  { "posts with their line ends", PREFS, "return { post = one_line(post), chosen", "return { post = strip(post), chosen",
+    "test_recipe_reddit: comparisons: the chosen summary by choice, line ends as blanks, and what is left out" },
+  { "summaries of held-out posts are trained on", "stdlib/mocl/data/sources.lua", "table.insert((out and test or train)[objective], row)",
+    "table.insert(train[objective], row); table.insert(test[objective], row)",
+    "test_recipe_reddit: the source: Rewards-in-Context's prompt, held-out posts with all their pairs, SFT on the better summaries" },
 }

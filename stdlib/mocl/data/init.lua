@@ -20,6 +20,7 @@ local data = {
   one_of = prefs.one_of,
   prompt_key = prefs.prompt_key,
   split_dialogue = prefs.split_dialogue,
+  summary_comparisons = prefs.summary_comparisons,
 }
 
 local check_options, open_csv = prefs.check_options, prefs.open_csv

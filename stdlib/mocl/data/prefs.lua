@@ -506,4 +506,97 @@ function prefs.dpo_json(path, opts)
   return out, counts
 end
 
+-- ---- summaries of Reddit's posts ----
+
+local function one_line(text)
+  return strip((text:gsub("\n", " ")))
+end
+
+-- one comparison -> row, or nil, reason, or false, the count to raise
+local function summary_row(row, opts)
+  if type(row) ~= "table" or type(row.info) ~= "table" or type(row.summaries) ~= "table" then
+    return nil, "an object with info, summaries and choice is expected"
+  end
+  local post, choice, texts = row.info.post, row.choice, {}
+  if post ~= nil and post ~= json.null and type(post) ~= "string" then
+    return nil, "info.post is no text"
+  elseif choice ~= 0 and choice ~= 1 then
+    return nil, ("choice is %s; 0 or 1 is expected"):format(tostring(choice))
+  end
+  for i = 1, 2 do
+    local s = row.summaries[i]
+    if type(s) ~= "table" or type(s.text) ~= "string" then
+      return nil, ("summary %d has no text"):format(i)
+    end
+    texts[i] = one_line(s.text)
+  end
+  local n = type(post) == "string" and (utf8.len(post) or #post)
+  if not n or n <= opts.min_chars or n >= opts.max_chars then
+    return false, "other_posts"
+  end
+  local chosen, rejected = texts[choice + 1], texts[2 - choice]
+  local reason = no_preference(chosen, rejected)
+  if reason then
+    return false, reason
+  end
+  return { post = one_line(post), chosen = chosen, rejected = rejected }
+end
+
+-- The files of a path, sorted.
+local function comparison_files(path)
+  local kind, message, code = fs.exists(path)
+  if kind == "file" then
+    return { path }
+  elseif not kind then
+    return nil, message or path .. ": No such file or directory", code or "IO"
+  end
+  local names
+  names, message, code = fs.list(path)
+  local files = {}
+  for _, name in ipairs(names or {}) do
+    files[#files + 1] = name:gsub("%.gz$", ""):find "%.jsonl?$" and fs.join(path, name) or nil
+  end
+  if names and #files == 0 then
+    return nil, path .. ": holds no .json or .jsonl file of comparisons", "FORMAT"
+  end
+  return names and files, message, code
+end
+
+--- summary_comparisons(path, {min_chars=100, max_chars=1200, limit=}) -> list of {post=, chosen=, rejected=}, counts | fail: OpenAI's summarize_from_feedback,
+-- comparisons: a file, or the .json and .jsonl files of a directory, one object a line: info.post, summaries[1..2].text, choice 0 or 1. Line ends
+-- become blanks. Posts that are null, as those of CNN/DM, or not of more than min_chars and fewer than max_chars characters are left
+-- out, and so are pairs with an empty or the same summary: counts = {rows, kept, other_posts, identical, empty_answers}.
+function prefs.summary_comparisons(path, opts)
+  prefs.check_options("summary_comparisons", opts, { limit = "integer", min_chars = "integer", max_chars = "integer" })
+  local limits = { min_chars = opts and opts.min_chars or 100, max_chars = opts and opts.max_chars or 1200 }
+  local files, message, code = comparison_files(path)
+  if not files then
+    return nil, message, code
+  end
+  local list, counts = {}, { rows = 0, kept = 0, other_posts = 0, identical = 0, empty_answers = 0 }
+  for _, file in ipairs(files) do
+    local reader, step, kind = prefs.open_jsonl(file)
+    if not reader then
+      return nil, step, kind
+    end
+    local close <close> = reader
+    while not (opts and opts.limit) or counts.kept < opts.limit do
+      local value, line, why = step()
+      if value == nil and line then
+        return nil, line, why
+      elseif value == nil then
+        break
+      end
+      local row, reason = summary_row(value, limits)
+      if row == nil then
+        return nil, ("%s:%d: %s"):format(file, line, reason), "FORMAT"
+      end
+      counts.rows = counts.rows + 1
+      counts[row and "kept" or reason] = counts[row and "kept" or reason] + 1
+      list[#list + 1] = row or nil
+    end
+  end
+  return list, counts
+end
+
 return prefs

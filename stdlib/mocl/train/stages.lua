@@ -100,23 +100,34 @@ local PRESETS = {
     ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- A recipe's presets, with what those named smoke, hh and large have in all recipes.
-function stages.presets(own)
+--- stages.presets(own, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all recipes. schema, more: nil; or the
+-- schema of a recipe on other data, whose presets get no option that it lacks, and what it has beside or in place of these: name ->
+-- options, false for none.
+function stages.presets(own, schema, more)
+  local known, presets = schema and {}, own
+  for _, row in ipairs(schema or {}) do
+    known[row[1]] = true
+  end
   for name, common in pairs(PRESETS) do
     local all = {}
-    for _, part in ipairs { common, own[name] or {} } do
+    for _, part in ipairs { common, own[name] or {}, more and more[name] or {} } do
       for k, v in pairs(part) do
-        all[k] = v
+        if not known or known[k] then
+          all[k] = v
+        end
       end
     end
-    own[name] = all
+    presets[name] = all
   end
-  return own
+  for name, options in pairs(more or {}) do
+    presets[name] = options and (presets[name] or options) or nil
+  end
+  return presets
 end
 
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
-  tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
   ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
@@ -138,14 +149,15 @@ end
 
 --- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
 -- a model of their own size, so that preset=hh goes in front where no preset is named; with a model of one's own preset=large.
-function stages.arguments(schema, args, meta)
+-- small: the name in place of hh, where the recipe has another.
+function stages.arguments(schema, args, meta, small)
   local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
   for _, a in ipairs(args) do
     plain[#plain + 1] = a ~= "--help" and a ~= "--print-config" and a or nil
   end
   local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
   if ok and cfg.data ~= "" and not info.preset then
-    table.insert(list, 1, cfg.init == "" and "preset=hh" or "preset=large")
+    table.insert(list, 1, "preset=" .. (cfg.init ~= "" and "large" or small or "hh"))
   end
   return list
 end
@@ -263,9 +275,10 @@ local function reward_directories(cfg, info, functions)
 end
 
 -- Where prompts, answers and pairs come from, by the options.
-local function source_of(cfg, functions)
+local function source_of(cfg, functions, make)
   local embedded = cfg.data == "" and cfg.prompts == ""
-  local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = cfg.seed, held_out = 0.1 } or embedded
+  local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = cfg.seed, held_out = 0.1 }
+    or make and make(cfg) or embedded
     and data_sources.assistant { seed = cfg.seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
       sft = cfg.sft.examples, comparisons = cfg.reward.prompts, answers = cfg.reward.answers,
       test_pairs = math.max(50, cfg.reward.prompts // 5) }
@@ -289,12 +302,13 @@ local Context = { __close = function(ctx, err)
 end }
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), method (the name of its stage), depends (the options that this stage depends on) and
+-- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task) and small (of
+-- stages.arguments), method (the name of its stage), depends (the options that this stage depends on) and
 -- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
 -- is true.
 function stages.open(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
-  local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
+  local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta, o.small), meta)
   own_model.fill(cfg, info.given)
   stages.check(cfg)
   if o.check then
@@ -303,13 +317,13 @@ function stages.open(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   reward_directories(cfg, info, functions)
-  local source = source_of(cfg, functions)
+  local source = source_of(cfg, functions, o.source)
   local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
   reward.try(functions, cfg.objectives, source.train_prompts)
   local depends = stages.depends { [o.method] = o.depends }
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
-    volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
+    volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
     grid = grid, complete = run.complete }, Context)
   if run.complete then
