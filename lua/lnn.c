@@ -82,19 +82,23 @@ static int nn_rope(lua_State *L) {
     return 1;
 }
 
-/* attention(q, k, v, offsets, {causal=true, scale=1/sqrt(K), window=0}) */
+/* attention(q, k, v, offsets, {causal=true, scale=1/sqrt(K), window=0, key_offsets=nil}) */
 static int nn_attention(lua_State *L) {
-    static const char *const options[] = {"causal", "scale", "window", NULL};
+    static const char *const options[] = {"causal", "scale", "window", "key_offsets", NULL};
+    lua_settop(L, 5);
     mocl_tensor *q = moclL_checktensor(L, 1), *k = moclL_checktensor(L, 2), *v = moclL_checktensor(L, 3);
     moclL_checkoptions(L, 5, options);
     double width = q->ndim == 3 ? (double)q->shape[2] : 1;
     double scale = moclL_optfield_number(L, 5, "scale", 1.0 / __builtin_sqrt(width));
     bool causal = moclL_optfield_boolean(L, 5, "causal", true);
     int64_t window = moclL_optfield_integer(L, 5, "window", 0);
-    mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), **out = moclL_pushtensor(L);
+    mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), *keys = NULL;
+    if (!lua_isnil(L, 5) && lua_getfield(L, 5, "key_offsets") != LUA_TNIL) keys = moclL_pushids(L, -1, q->storage->dev, 0);
+    mocl_tensor **out = moclL_pushtensor(L);
     mocl_status st = mocl_need_offsets("attention", off, q->ndim ? q->shape[0] : 0);
+    if (!st && keys) st = mocl_need_sequences("attention", keys, k->ndim ? k->shape[0] : 0);
     if (st) return moclL_raise(L, st);
-    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, NULL, scale, causal, window));
+    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, keys, NULL, scale, causal, window));
     return 1;
 }
 

@@ -44,11 +44,16 @@ end
 for j, name in ipairs(names) do
   kl = kl + scalar.train(ctx, { stage = "soup-" .. name, weights = scalar.only(j, #names), tag = equal, options = cfg.soup }).kl / #names
 end
-for _, name in ipairs(names) do
-  stages.load_policy(ctx, "soup-" .. name, { name = name })
-end
 
-local figures = stages.evaluation(ctx, cfg.soup.iterations, { name = "rewarded_soups", before = function(p)
+local trained = {}
+for j, name in ipairs(names) do
+  trained[j] = "soup-" .. name
+end
+local figures = stages.evaluation(ctx, cfg.soup.iterations, { name = "rewarded_soups", trained = trained, load = function()
+  for _, name in ipairs(names) do
+    stages.load_policy(ctx, "soup-" .. name, { name = name })
+  end
+end, before = function(p)
   soup.mix(ctx.policy.model, names, p, { kind = cfg.soup.kind, name = "_soup" })
   return equal
 end })

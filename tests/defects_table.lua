@@ -14,6 +14,8 @@ local GRPO, GROUP = "recipes/grpo.lua", "stdlib/mocl/method/group.lua"
 local SOUP, SCALAR = "stdlib/mocl/lm/soup.lua", "stdlib/mocl/train/scalar.lua"
 local TEMPLATES, CLASSIFIER, JUDGE = "stdlib/mocl/lm/reward_templates.lua", "stdlib/mocl/lm/classifier.lua", "stdlib/mocl/lm/reward_directory.lua"
 local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/sentence.lua", "stdlib/mocl/data/prefs.lua"
+local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
+local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -418,7 +420,7 @@ return {
     "test_baselines: the sum of rewards weighted by the policy's weights" },
   { "all policies have the first preference's weights", "recipes/morlhf.lua", "weights = p,", "weights = ctx.grid[1],",
     "test_baselines: MORLHF: each policy finds the token that its own weights pay more for" },
-  { "a preference is measured with the first policy", "recipes/morlhf.lua", [[load_policy(ctx, "morlhf-" .. i)]], [[load_policy(ctx, "morlhf-" .. 1)]],
+  { "a preference is measured with the first policy", "recipes/morlhf.lua", "load_policy(ctx, trained[i])", "load_policy(ctx, trained[1])",
     "test_baselines: MORLHF: each policy finds the token that its own weights pay more for" },
   { "the weight is on A and on B", SOUP, "(of_B or not exact) and weights[k]", "weights[k]",
     "test_baselines: products: the mixed adapter adds the weighted sum of what its parts add" },
@@ -447,6 +449,34 @@ return {
     "math.exp(scores[2 * i - 1] - scores[2 * i])", "test_baselines: labels are drawn from the Bradley-Terry model" },
   { "pairs labelled by another objective", "recipes/modpo.lua", "scalar.only(k, #p)", "scalar.only(k % #p + 1, #p)",
     "test_baselines: MODPO: DPO at the corner, and between the corners the share follows the weights" },
+
+  -- ---- BART ----
+  { "the decoder's text not shifted", "stdlib/mocl/lm/encoder_decoder.lua", "table.move(ids, first, last - 1, first + 1, out)",
+    "table.move(ids, first, last, first, out)", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "the decoder begins with the end, whatever config.json says", "stdlib/mocl/lm/encoder_decoder.lua", "out[first] = start", "out[first] = 2",
+    "test_classifier: BART, silu, seven labels, another start and end: the scores and gradients of transformers" },
+  { "the first end in place of the last", "stdlib/mocl/lm/classifier.lua", "for i = #ids, 1, -1 do\n    if ids[i] == eos_id then",
+    "for i = 1, #ids do\n    if ids[i] == eos_id then", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "positions of BART from the first row of their table on", "stdlib/mocl/lm/families/bart.lua", '"none", r:act "activation_function", 1e-5, 2',
+    '"none", r:act "activation_function", 1e-5, 0', "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "eps of BART's norms as BERT's", "stdlib/mocl/lm/families/bart.lua", 'r:act "activation_function", 1e-5', 'r:act "activation_function", 1e-3',
+    "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+  { "BART's embedding not scaled", "stdlib/mocl/lm/families/bart.lua", 'r:boolean "scale_embedding" and config.hidden_size ^ .5 or nil', "nil",
+    "test_classifier: BART, a scaled embedding: the scores and gradients of transformers" },
+  { "BART's decoder with the encoder's number of heads", "stdlib/mocl/lm/families/bart.lua", 'num_attention_heads = side .. "_attention_heads"',
+    'num_attention_heads = "encoder_attention_heads"', "test_classifier: BART, more encoder than decoder: the scores and gradients of transformers" },
+  { "an encoder that does not look ahead", "stdlib/mocl/lm/families/bart.lua", "config.causal, config.biases = false, OWN",
+    "config.causal, config.biases = true, OWN", "test_classifier: BART, as BART's own: the scores and gradients of transformers" },
+
+  -- ---- BERT as a GGUF file ----
+  { "llama.cpp's gelu taken for transformers'", "stdlib/mocl/lm/gguf_model.lua", 'mlp = "plain", hidden_act = "gelu", causal = false',
+    'mlp = "plain", hidden_act = "gelu_tanh", causal = false',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "the two norms of BERT's layers in each other's place", "stdlib/mocl/lm/gguf_model.lua",
+    '{ "post_attention_layernorm", "layer_output_norm"', '{ "post_attention_layernorm", "attn_output_norm"',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
+  { "a GGUF file's BERT that looks back alone", "stdlib/mocl/lm/gguf_model.lua", 'hidden_act = "gelu", causal = false', 'hidden_act = "gelu", causal = true',
+    "test_gguf_model: bert: the states of transformers on the weights of the file, and they are the file's to the bit" },
 
   -- ---- adapters as GGUF files ----
   { "rsLoRA's scale taken for LoRA's", "stdlib/mocl/lm/gguf_lora.lua", "(info.use_rslora and math.sqrt(r) or r)", "r",
@@ -533,4 +563,31 @@ return {
   { "summaries of held-out posts are trained on", "stdlib/mocl/data/sources.lua", "table.insert((out and test or train)[objective], row)",
     "table.insert(train[objective], row); table.insert(test[objective], row)",
     "test_recipe_reddit: the source: Rewards-in-Context's prompt, held-out posts with all their pairs, SFT on the better summaries" },
+  -- ---- methods side by side ----
+  { "the front of another method", COMPARE, "runs[k] = results[s.name][seed][row.name]", "runs[k] = results[s.name][seed][rows[#rows + 1 - m].name]",
+    "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "the front of another seed", COMPARE, "runs[k] = results[s.name][seed][row.name]", "runs[k] = results[s.name][seeds[#seeds + 1 - k]][row.name]",
+    "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "the deviation over seeds divided by n", BOOTSTRAP, "(sum / (#values - 1)) ^ 0.5", "(sum / #values) ^ 0.5",
+    "test_compare: mean and deviation over seeds: divided by n - 1, and none of one seed" },
+  { "training samples of one policy of several", COMPARE, "j.samples, j.policies = row, iterations * policies * cfg.ppo.batch_size,",
+    "j.samples, j.policies = row, iterations * cfg.ppo.batch_size,", "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "a recipe counts the samples of one of its policies", "recipes/morlhf.lua", "training_samples = #ctx.grid * cfg.morlhf.iterations",
+    "training_samples = cfg.morlhf.iterations", "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "each policy of a method draws the whole budget", COMPARE, "return cfg.iterations // policies", "return cfg.iterations",
+    "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "rewards in the unit that the run has, and not its seed", COMPARISON, "policy.figures(p, measured, statistics)",
+    "policy.figures(p, measured, { mean = filled(n, 0), std = filled(n, 0.5) })", "test_compare: figures of a run in the unit of its seed: by equation 18, with the paper's reference points" },
+  { "a method that MOC equals is not marked", COMPARISON, "metrics.over_seeds(moc) > metrics.over_seeds(list)",
+    "metrics.over_seeds(moc) >= metrics.over_seeds(list) - 1e300", "test_compare: tables: mean and deviation over the seeds, what MOC is not above is marked, and on how many seeds it is" },
+  { "the average of the settings pairs other seeds", COMPARISON, "averages[k] = (averages[k] or 0) + v", "averages[1] = (averages[1] or 0) + v",
+    "test_compare: tables: mean and deviation over the seeds, what MOC is not above is marked, and on how many seeds it is" },
+  { "columns of the CSV swapped", COMPARISON, "csv_cell(k and m.runs[k].rewards[i][j]", "csv_cell(k and m.runs[k].rewards[i][#setting.objectives + 1 - j]",
+    "test_compare: the CSV of listing 1: a row for each algorithm and preference, whose tau by the listing is the comparison's" },
+  { "figures over samples are of the last checkpoint each time", STAGES, "ctx.run:latest(stage, ctx.at)", "ctx.run:latest(stage)",
+    "test_compare: a comparison: the front of each method and seed is its run's own, in the unit of its seed" },
+  { "models of another recipe taken whatever their options", FROM_RUN, "if used(o, key) then", "if same_recipe and used(o, key) then",
+    "test_own_model: from: a run of another recipe with these stages gives them, and is refused with names where their options differ" },
+  { "a continued policy forgets its last KL", SCALAR, "restore = function(self, state) self.kl = state.kl end", "restore = function() end",
+    "test_baselines: a run that was killed between a policy's last checkpoint and the end of its stage goes on to the same bytes" },
 }

@@ -232,6 +232,22 @@ T.test("a run whose last stages are done again ends with the same bytes", functi
   end
 end)
 
+T.test("a run that was killed between a policy's last checkpoint and the end of its stage goes on to the same bytes", function()
+  local files, dir = T.tmpdir(), T.tmpdir() .. "/run"
+  tiny.known(files)
+  local said, status = start("morlhf", dir, files)
+  T.eq(status, 0, said)
+  local before, stages = read(dir .. "/result.json"), assert(json.load(dir .. "/stages.json"))
+  stages["morlhf-2"], stages.evaluation = nil, nil
+  local f = assert(io.open(dir .. "/stages.json", "w"))
+  f:write(json.encode(stages))
+  f:close()
+  assert(os.remove(dir .. "/result.json"))
+  said, status = start("morlhf", dir, files, "resume=auto")
+  T.eq(status, 0, said)
+  T.ok(read(dir .. "/result.json") == before)
+end)
+
 T.test("bad input ends before there is a run directory", function()
   local files = T.tmpdir()
   tiny.known(files)

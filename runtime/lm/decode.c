@@ -384,6 +384,7 @@ static int run_begin(const piece *p) {
     int64_t all = p->n * c->width, one = 1;
     mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
     DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
+    if (c->embed_scale != 1) DO(k->unary(p->e, MK_MUL_SCALAR, all, x, x, c->embed_scale, 0));
     if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
     if (m->positions) {
         DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));

@@ -65,7 +65,7 @@ function gguf_lora.save(model, path, opts)
     return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
       gguf_model.architectures()), "FORMAT"
   end
-  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(opts.name), list)
+  local wanted, scales = gguf_model.tensors(model:config(), architecture), scales_of(model:lora(opts.name), list)
   for _, one in ipairs(list) do
     local w = wanted[one.name .. ".weight"]
     if w.part then
@@ -115,8 +115,8 @@ local function check_metadata(file, architecture)
 end
 
 -- HF's name of a module -> {a =, b =, heads =}, the names of its tensors in the file | fail
-local function modules_of(file, config)
-  local modules, module_of, wanted = {}, {}, gguf_model.tensors(config)
+local function modules_of(file, config, architecture)
+  local modules, module_of, wanted = {}, {}, gguf_model.tensors(config, architecture)
   for hf, w in pairs(wanted) do
     local module = hf:match "^(.*)%.weight$"
     if module and not w.part then
@@ -188,7 +188,7 @@ function gguf_lora.read(path, model)
       gguf_model.architectures()), "FORMAT"
   end
   if ok then
-    modules, message, code = modules_of(file, model:config())
+    modules, message, code = modules_of(file, model:config(), architecture)
   end
   if modules then
     tensors, message, code = read_tensors(file, modules, model:device())

@@ -114,6 +114,8 @@ function own_model.fill_any(cfg, given)
   check_given(given)
   if not read then
     fail("model=%s", message)
+  elseif read.decoder then
+    fail("model=%s: an encoder with a decoder is not trained; take a language model or an encoder", cfg.init)
   end
   set_shape(cfg, read.config, given)
   local tok = own_model.tokenizer(cfg)

@@ -73,13 +73,18 @@ local function headless(dir)
   end
 end
 
-local function load_tokenizer(dir, model)
+-- The shape of a classifier's model; of an encoder with a decoder the encoder's.
+local function shape_of(c)
+  return (type(c.model) == "table" and c.model.encoder or c.model):config()
+end
+
+local function load_tokenizer(dir, vocab_size)
   local tok, message, code = tokenizer.load(dir)
   if not tok then
     return nil, message .. "; a reward model needs the files of its tokenizer in its directory", code
-  elseif tok:vocab_size() > model:config().vocab_size then
+  elseif tok:vocab_size() > vocab_size then
     return nil, ("%s: the tokenizer has %d ids, the model only %d: they do not belong together"):format(dir, tok:vocab_size(),
-      model:config().vocab_size), "FORMAT"
+      vocab_size), "FORMAT"
   end
   return tok
 end
@@ -91,16 +96,17 @@ function reward_directory.judge(c, tok, name, opts)
   if c.labels ~= template.labels then
     return nil, ("%s: the template '%s' takes %s of %d, the head has %d"):format(dir, name,
       template.labels == 1 and "the label" or "the last label", template.labels, c.labels), "FORMAT"
-  elseif template.pool and c.pool == "first" then
-    return nil, ("%s: the template '%s' pools a token at the end, this class the first one"):format(dir, name), "FORMAT"
+  elseif template.pool and c.pool ~= "last" then
+    return nil, ("%s: the template '%s' is for classes that pool the last token, such as GPT2ForSequenceClassification"):format(dir, name), "FORMAT"
   elseif template.bos and not tok:bos_id() then
     return nil, ("%s: the template '%s' has BOS between answer and post, and this tokenizer has none"):format(dir, name), "FORMAT"
   end
-  local limit, message, code = framing.limit(dir, template.limit, c.model:config().max_position_embeddings)
+  local shape = shape_of(c)
+  local limit, message, code = framing.limit(dir, template.limit, shape.max_position_embeddings)
   if not limit then
     return nil, message, code
   end
-  local types = c.model:config().type_vocab_size
+  local types = shape.type_vocab_size
   return setmetatable({ classifier = c, tokenizer = tok, template = template, name = name, limit = limit, framing = framing.new(tok, limit),
     types = types and types > 1, bos = template.bos and tok:id_to_token(tok:bos_id()), decimals = opts.decimals }, Judge)
 end
@@ -126,7 +132,7 @@ function reward_directory.load(dir, opts)
   c, message, code = digest.in_passing(classifier.load, dir, { device = opts.device })
   local tok = c
   if c then
-    tok, message, code = load_tokenizer(dir, c.model)
+    tok, message, code = load_tokenizer(dir, shape_of(c).vocab_size)
   end
   if not tok then
     return nil, message, code

@@ -20,6 +20,7 @@ local metrics = {
   mean_pairwise_distance = core.mean_pairwise_distance,
   mul = sets.mul,
   nondominated = core.nondominated,
+  over_seeds = bootstrap.over_seeds,
   r2 = sets.r2,
   sparsity = sets.sparsity,
   supported = sets.supported,

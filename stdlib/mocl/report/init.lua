@@ -190,26 +190,11 @@ function report.html(dir, opts)
     configuration = cfg and configuration_section(cfg, env) or "",
     provenance = provenance_section(dir, env),
   }
-  local links, body = {}, {}
-  for _, s in ipairs(SECTIONS) do
-    if parts[s[1]] ~= "" then
-      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], s[2])
-      body[#body + 1] = parts[s[1]]
-    end
+  local sections = {}
+  for i, s in ipairs(SECTIONS) do
+    sections[i] = { s[1], s[2], parts[s[1]] }
   end
-  return table.concat {
-    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
-    '<meta http-equiv="Content-Security-Policy" ',
-    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
-    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
-    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(table.concat(sub, ", ")), "</p>\n",
-    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
-    result and tiles(result) or banner(dir, last),
-    table.concat(body),
-    "</body>\n</html>\n",
-  }
+  return html.page(title, table.concat(sub, ", "), result and tiles(result) or banner(dir, last), sections)
 end
 
 --- The front of a run as an SVG file of its own, light on any page, or nil, message where there is

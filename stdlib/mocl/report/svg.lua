@@ -179,6 +179,11 @@ local function color(i)
   return (i - 1) % svg.COLORS + 1
 end
 
+-- the dashes of series i: those of its colour, and others where a colour comes again
+local function dash(i)
+  return DASHES[(i - 1 + 3 * ((i - 1) // svg.COLORS)) % #DASHES + 1]
+end
+
 -- one name needs no legend
 local function legend_of(series, width)
   local names = {}
@@ -192,7 +197,7 @@ local function draw_legend(add, series, places)
   for i, at in ipairs(places) do
     local k, x, y = color(i), at[1], at[2]
     add('<line class="line s%d" x1="%s" y1="%d" x2="%s" y2="%d" stroke-dasharray="%s"/>', k, px(x),
-      y, px(x + 22), y, DASHES[k])
+      y, px(x + 22), y, dash(i))
     add('<text x="%s" y="%d">%s</text>', px(x + 27), y + 4, escape(series[i].name))
   end
 end
@@ -295,7 +300,7 @@ function svg.lines(opts)
   for i, s in ipairs(opts.series) do
     local k, d = color(i), path_of(s.points, x, y)
     if #d > 0 then
-      add('<path class="line s%d" stroke-dasharray="%s" d="%s"/>', k, DASHES[k], d)
+      add('<path class="line s%d" stroke-dasharray="%s" d="%s"/>', k, dash(i), d)
     end
   end
   if #ys == 0 then
@@ -392,12 +397,12 @@ function svg.histogram(opts)
   for i, s in ipairs(opts.series) do
     local k, d = color(i), outline(shares[i], x0, bin, x, y)
     if #d > 0 then
-      add('<path class="bar s%d" stroke-dasharray="%s" d="%s"/>', k, DASHES[k], d)
+      add('<path class="bar s%d" stroke-dasharray="%s" d="%s"/>', k, dash(i), d)
     end
     if finite(s.mean) and s.mean >= x0 and s.mean <= x1 then
       add('<line class="mean s%d" x1="%s" y1="%d" x2="%s" y2="%d" stroke-dasharray="%s">'
         .. '<title>mean %.3f</title></line>', k, px(x(s.mean)), box[2], px(x(s.mean)), box[4],
-        DASHES[k], s.mean)
+        dash(i), s.mean)
     end
   end
   draw_legend(add, opts.series, places)

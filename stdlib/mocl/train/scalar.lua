@@ -52,17 +52,24 @@ function scalar.rewards(ctx, raw, kind)
   return rows
 end
 
+-- The KL of the last iteration, as a piece of the trainer's state: a run that is continued behind it still says it.
+local function last_kl()
+  return {
+    state = function(self) return { kl = self.kl } end,
+    restore = function(self, state) self.kl = state.kl end,
+  }
+end
+
 --- scalar.train(ctx, {stage=, weights=, tag=, options=}) -> {kl=}: trains a policy on sum_j weights_j r_j as a stage of the run, from the
 -- SFT model on; prompts show the preference `tag`. options: those of scalar.OPTIONS. Its adapter is in ctx.run:latest(stage).
 function scalar.train(ctx, o)
   local cfg, own = ctx.cfg, o.options
   return ctx.run:stage(o.stage, function(stage)
     local actor = stages.actor(ctx, { heads = 1 })
-    local beta = kl_controller.from_options(cfg.ppo)
+    local beta, last = kl_controller.from_options(cfg.ppo), last_kl()
     local t <close> = trainer.new { run = ctx.run, stage = stage, label = o.stage, total = own.iterations, save_every = own.save_every,
       seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
-      state = { beta = beta } }
-    local kl
+      state = { beta = beta, last = last } }
     for _ in t:iterations() do
       local plain = t:prompts(cfg.ppo.batch_size)
       local batch = t:rollout(preference.tagged(plain, o.tag))
@@ -74,16 +81,16 @@ function scalar.train(ctx, o)
         return loss + e.value_error * cfg.ppo.vf_coef + e.kl_penalty:mean() * beta:value(),
           { ["ppo/loss/policy"] = loss, ["ppo/policy/clipfrac"] = clipped:mean() }
       end)
-      m["objective/kl_coef"], kl = beta:value(), m["objective/kl"]
-      beta:update(kl, #plain)
+      m["objective/kl_coef"], last.kl = beta:value(), m["objective/kl"]
+      beta:update(last.kl, #plain)
       local mean = 0
       for _, row in ipairs(sums) do
         mean = mean + row[1] / #sums
       end
       m["env/reward_mean"] = mean
-      t:log(m, ("reward %.2f kl %.2f"):format(mean, kl))
+      t:log(m, ("reward %.2f kl %.2f"):format(mean, last.kl))
     end
-    return { kl = kl }
+    return { kl = last.kl }
   end)
 end
 

@@ -70,6 +70,7 @@ stages.OPTIONS = {
   { "sft.lr", 2e-3, "peak step size", min = 0 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
+  { "eval.curve_answers", 0, "answers per preference to each checkpoint that keep= left, for figures over samples; 0: none", min = 0 },
 }
 
 --- Rows for a recipe whose preferences may be chosen.
@@ -82,6 +83,21 @@ stages.PREFERENCES = {
 function stages.schema(without, ...)
   return config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
     config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
+end
+
+--- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
+-- of the trainer's options the number of answers alone.
+function stages.models_only(own, ...)
+  local names, presets = {}, stages.presets(own)
+  for _, row in ipairs(POLICY_GRADIENT) do
+    if row[1] ~= "batch_size" then
+      names[#names + 1] = row[1]
+      for _, preset in pairs(presets) do
+        preset["ppo." .. row[1]] = nil
+      end
+    end
+  end
+  return stages.schema(names, ...), presets
 end
 
 -- What the presets of all recipes have in common: a run of seconds, one on files of HH-RLHF, and one with a model of one's own on them.
@@ -133,6 +149,7 @@ local DEPENDS = {
   ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
   ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  curve = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
   evaluation = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
@@ -241,13 +258,17 @@ local function templates_of(cfg)
   return by_name
 end
 
--- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in front. Without
--- objectives= their names are the objectives.
-local function reward_directories(cfg, info, functions)
+-- Without objectives= the names of the rewards that have a directory are the objectives.
+local function rewarded_objectives(cfg, info)
   local names = info.named["reward.NAME"] or {}
   if #names > 0 and not run_options.covers(info.given, "objectives") then
     cfg.objectives = table.move(names, 1, #names, 1, {})
   end
+end
+
+-- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in front.
+local function reward_directories(cfg, info, functions)
+  local names = info.named["reward.NAME"] or {}
   local templates, known = templates_of(cfg), {}
   for _, name in ipairs(cfg.objectives) do
     known[name] = true
@@ -296,40 +317,55 @@ local function source_of(cfg, functions, make)
   return source
 end
 
+--- stages.check_data(cfg): raises where there are no prompts, pairs or functions for the objectives, as stages.open does before it has a
+-- directory.
+function stages.check_data(cfg)
+  local functions = reward_functions(cfg.rewards)
+  for _, name in ipairs(cfg.objectives) do
+    functions[name] = functions[name] or reward_path(cfg, name)
+  end
+  source_of(cfg, functions)
+end
+
 -- A context is closed as its run is.
 local Context = { __close = function(ctx, err)
   getmetatable(ctx.run).__close(ctx.run, err)
 end }
 
---- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task) and small (of
--- stages.arguments), method (the name of its stage), depends (the options that this stage depends on) and
--- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
--- is true.
-function stages.open(o)
+--- stages.options(o) -> cfg, info of config.parse, for what a recipe gives stages.open; raises where options do not go together.
+function stages.options(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
   local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta, o.small), meta)
   own_model.fill(cfg, info.given)
+  rewarded_objectives(cfg, info)
   stages.check(cfg)
   if o.check then
     o.check(cfg)
   end
+  return cfg, info
+end
+
+--- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
+-- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task) and small
+-- (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage depends on) and
+-- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+function stages.open(o)
+  local cfg, info = stages.options(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   reward_directories(cfg, info, functions)
   local source = source_of(cfg, functions, o.source)
   local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
   reward.try(functions, cfg.objectives, source.train_prompts)
-  local depends = stages.depends { [o.method] = o.depends }
+  local depends = stages.depends(o.method and { [o.method] = o.depends } or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
     grid = grid, complete = run.complete }, Context)
   if run.complete then
-    io.write(run.out, " holds this run, complete:\n")
     stages.say_changed(run)
-    stages.show(run)
+    stages.show(run, " holds this run, complete:\n")
     return ctx
   end
   stages.hash_inputs(run, cfg)
@@ -452,17 +488,19 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
---- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan).
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan). Sets ctx.trained, the number of
+-- parameters that a policy trains: adapter and value heads.
 function stages.memory_plan(ctx, model, heads)
-  local trained, o = 0, ctx.cfg
+  local o = ctx.cfg
+  ctx.trained = 0
   for _, p in ipairs(heads and heads:parameters() or {}) do
-    trained = trained + p:numel()
+    ctx.trained = ctx.trained + p:numel()
   end
   for _, p in ipairs(transformer.parameters(model, true)) do
-    trained = trained + p:numel()
+    ctx.trained = ctx.trained + p:numel()
   end
   if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = trained, rank = o.lora.r,
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = ctx.trained, rank = o.lora.r,
       rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end
@@ -787,25 +825,55 @@ function stages.sft_answers(ctx)
   end)
 end
 
---- Puts the adapter of a stage's last checkpoint into the policy; o: name= of lora.load.
+--- Puts the adapter of a stage's last checkpoint into the policy, or, while stages.evaluation measures earlier ones, that of their
+-- step; o: name= of lora.load.
 function stages.load_policy(ctx, stage, o)
-  assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage), "no checkpoint of the policy"), o))
+  assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage, ctx.at), "no checkpoint of the policy"), o))
+end
+
+-- The figures of each checkpoint that is left of the stages `trained`, which go forward together: a list of {samples, hypervolume,
+-- kendall_tau, mean_pairwise_distance, rule_hypervolume}.
+local function curve(ctx, trained, o)
+  return ctx.run:stage("curve", function()
+    local cfg, points = ctx.cfg, json.array()
+    for _, step in ipairs(ctx.run:steps(trained[1])) do
+      ctx.at = step
+      o.load()
+      local f = policy.figures(ctx.grid, measure(ctx, ctx.grid, "curve", ctx.source.test_prompts, cfg.eval.curve_answers, true, o.before),
+        ctx.sft.statistics)
+      points[#points + 1] = { samples = step * #trained * cfg.ppo.batch_size, hypervolume = f.hypervolume, kendall_tau = f.kendall_tau,
+        mean_pairwise_distance = f.mean_pairwise_distance, rule_hypervolume = f.rule and f.rule.hypervolume }
+    end
+    ctx.at = nil
+    return { points = points }
+  end).points
 end
 
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
 -- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers. o:
+-- load(), which puts the policy of ctx.at's step, or the last one, into ctx.policy (the method's checkpoint; nothing, with before);
 -- before(p, i), which makes the adapter of a preference the active one in place of that of the checkpoint, and may return a
 -- preference that the tags show in place of p; name, of the policy in samples.jsonl; unseen=false, where only those of the grid
--- have a policy.
+-- have a policy; trained, the stages whose checkpoints together are a policy (the method's), or false where there are no
+-- checkpoints of it to measure over samples (eval.curve_answers).
 function stages.evaluation(ctx, steps, o)
-  o = o or {}
-  if not o.before then
-    stages.load_policy(ctx, ctx.method)
+  o = setmetatable({}, { __index = o })
+  o.load = o.load or function()
+    if not o.before then
+      stages.load_policy(ctx, ctx.method)
+    end
   end
+  local trained = o.trained
+  if trained == nil then
+    trained = not o.before and { ctx.method }
+  end
+  local points = trained and ctx.cfg.eval.curve_answers > 0 and curve(ctx, trained, o) or nil
+  o.load()
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards
     local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o.before)
     local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
+    figures.curve = points
     figures.shown, figures.unseen = {}, { groups = {} }
     for i, m in ipairs(list) do
       figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
@@ -839,31 +907,59 @@ local function errors_of(figures, answers)
   return errors
 end
 
---- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
--- left); warning(preferences, rewards, errors) -> text or nil is the method's and may be left out. Shows the tables.
-function stages.finish(ctx, figures, own, warning)
+-- Ends the run with a result of what all recipes say and of the parts, later ones over earlier ones.
+local function finish(ctx, parts, timing)
   local cfg = ctx.cfg
-  figures.warning = warning and warning(figures.preferences, figures.rewards, errors_of(figures, cfg.eval.answers))
   local result = { recipe = ctx.run.recipe, seed = cfg.seed, device = cfg.device, objectives = cfg.objectives, sft = ctx.sft.figures,
     reward_models = ctx.checks, trade_off = cfg.data == "" and cfg.prompts == "" and cfg.trade_off or nil }
-  for _, part in ipairs { own, figures } do
+  for _, part in ipairs(parts) do
     for k, v in pairs(part) do
       result[k] = k ~= "shown" and v or nil
     end
   end
-  ctx.run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
+  timing.peak_bytes = tensor.memory().peak
+  ctx.run:finish(result, timing, report.PAGES)
   stages.show(ctx.run)
+end
+
+--- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
+-- left); warning(preferences, rewards, errors) -> text or nil is the method's and may be left out. Shows the tables.
+function stages.finish(ctx, figures, own, warning)
+  figures.warning = warning and warning(figures.preferences, figures.rewards, errors_of(figures, ctx.cfg.eval.answers))
+  finish(ctx, { own, figures }, { trained_parameters = ctx.trained and ctx.trained * (own.policies or 1) })
+end
+
+--- Ends a run that prepares models and trains no policy: the SFT model's figures and the statistics that all figures are in units of.
+function stages.finish_models(ctx)
+  finish(ctx, { { preferences = ctx.grid, statistics = ctx.sft.statistics, constant = ctx.sft.constant } }, {})
 end
 
 local function one_line(text) -- an untrained model's bytes need not be text
   return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
 end
 
---- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
-function stages.show(run)
-  local shown = run.stages.evaluation.result.shown
-  io.write "\nanswers of the trained policy\n"
-  for i, p in ipairs(run.result.preferences) do
+local silent = 0 -- calls of stages.without_tables that are open
+
+--- stages.without_tables(f, ...) -> what f(...) returns; runs that end meanwhile do not print their tables, which their directories hold.
+function stages.without_tables(f, ...)
+  local _ <close> = setmetatable({}, { __close = function()
+    silent = silent - 1
+  end })
+  silent = silent + 1
+  return f(...)
+end
+
+--- What a complete run has to say, on standard output: its directory and a text, if there is one, an answer per preference, the
+-- tables, the name of the report.
+function stages.show(run, text)
+  if silent > 0 then
+    return
+  end
+  io.write(text and run.out .. text or "")
+  local evaluation = run.stages.evaluation
+  local shown = evaluation and evaluation.result.shown
+  io.write(shown and "\nanswers of the trained policy\n" or "")
+  for i, p in ipairs(shown and run.result.preferences or {}) do
     io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
   end
   io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")

@@ -26,6 +26,7 @@ local gpt2 = {
     },
   },
   classes = { GPT2LMHeadModel = "lm", GPT2ForSequenceClassification = { pool = "last", layers = { { "score", bias = false } } } },
+  written = { class = "GPT2LMHeadModel", keys = { activation_function = "hidden_act" } },
   prefix = "transformer.",
   names = {
     ["model.embed_tokens"] = { "wte" }, ["model.embed_positions"] = { "wpe" }, ["model.norm"] = { "ln_f" }, ["lm_head"] = { "lm_head", plain = true },
