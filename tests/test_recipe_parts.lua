@@ -43,6 +43,8 @@ T.test("rows: pairs, answers and labels from jsonl and csv; RFC 4180's quotes, l
   -- dialogues of HH-RLHF
   local line = json.encode { chosen = "\n\nHuman: a?\n\nAssistant: yes ", rejected = "\n\nHuman: a?\n\nAssistant: no" }
   T.eq(read(file("a.jsonl", line), "pairs"), { { prompt = "\n\nHuman: a? \n\nAssistant:", chosen = "yes", rejected = "no" } })
+  list, same = read(file("a.jsonl", line .. "\n" .. line:gsub("yes ", "") .. "\n" .. line:gsub("a%?", "b?", 1)), "pairs")
+  T.eq({ #list, same }, { 1, 2 }, "an answer that is nothing, another prompt")
   T.eq(read(file("a.jsonl", line), "answers", { response = "chosen" }), { { prompt = "\n\nHuman: a? \n\nAssistant:", response = "yes" } })
   local gz = file("b.jsonl", line .. "\n")
   assert(os.execute("gzip -f " .. child.quote(gz)))
@@ -64,10 +66,6 @@ T.test("rows that are wrong are named by their line", function()
   bad("a.jsonl:1: an object expected", "a.jsonl", "3", "labels")
   bad("a.csv:2: 'text' is not UTF%-8", "a.csv", "text,label\na\xff,1\n", "labels")
   bad("a.jsonl:1: there is no column 'prompt', and 'chosen' is no dialogue", "a.jsonl", '{"chosen": "a", "rejected": "b"}', "pairs")
-  bad("a.jsonl:1: 'chosen' and 'rejected' answer different prompts", "a.jsonl",
-    '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: d"}', "pairs")
-  bad("a.jsonl:1: the answer in 'chosen' is empty", "a.jsonl",
-    '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: ", "rejected": "\\n\\nHuman: a\\n\\nAssistant: d"}', "pairs")
   bad("a.txt: the name of a file of rows ends in .jsonl or .csv", "a.txt", "x", "pairs")
 end)
 

@@ -58,7 +58,8 @@ local function text_of(row, name, path, line, optional)
   return value
 end
 
--- The prompt and answers of a row: its own prompt, or dialogues, which begin alike.
+-- The prompt and answers of a row: its own prompt, or that of dialogues. nil where the dialogues answer different prompts, or one of them
+-- nothing, as a few of HH-RLHF do.
 local function answers_of(row, columns, path, line, names)
   local prompt, out = text_of(row, columns.prompt, path, line, true), {}
   for i, name in ipairs(names) do
@@ -67,10 +68,8 @@ local function answers_of(row, columns, path, line, names)
       local before, answer = data.split_dialogue(out[i])
       if not before then
         fail("%s:%d: there is no column '%s', and '%s' is no dialogue with \"\\n\\nAssistant:\"", path, line, columns.prompt, columns[name])
-      elseif out.prompt and out.prompt ~= before then
-        fail("%s:%d: '%s' and '%s' answer different prompts", path, line, columns[names[1]], columns[name])
-      elseif answer == "" then
-        fail("%s:%d: the answer in '%s' is empty", path, line, columns[name])
+      elseif out.prompt and out.prompt ~= before or answer == "" then
+        return nil
       end
       out[i], out.prompt, prompt = answer, before, before
     end
@@ -85,12 +84,12 @@ local MAKE = {}
 
 function MAKE.answers(row, columns, path, line)
   local prompt, response = answers_of(row, columns, path, line, { "response" })
-  return { prompt = prompt, response = response }
+  return prompt and { prompt = prompt, response = response } or nil
 end
 
 function MAKE.pairs(row, columns, path, line)
   local prompt, chosen, rejected = answers_of(row, columns, path, line, { "chosen", "rejected" })
-  return chosen ~= rejected and { prompt = prompt, chosen = chosen, rejected = rejected } or nil
+  return prompt and chosen ~= rejected and { prompt = prompt, chosen = chosen, rejected = rejected } or nil
 end
 
 function MAKE.labels(row, columns, path, line)
@@ -105,7 +104,8 @@ function MAKE.labels(row, columns, path, line)
 end
 
 --- rows.read(path, kind, columns) -> list, left_out. kind: "answers", {prompt =, response =}; "pairs", {prompt =, chosen =, rejected =}; or
--- "labels", {prompt =, text =, label = 0 or 1}. columns: names by those of rows.OPTIONS. left_out: pairs whose answers are the same.
+-- "labels", {prompt =, text =, label = 0 or 1}. columns: names by those of rows.OPTIONS. left_out: pairs whose answers are the same, and
+-- dialogues that end with nothing or begin otherwise.
 -- Raises "path:LINE: reason". The file is hashed as it is read.
 function rows.read(path, kind, columns)
   local list, left_out, make = {}, 0, MAKE[kind]
