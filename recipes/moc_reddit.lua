@@ -1,11 +1,12 @@
---- moc_reddit: Multi-Objective Control on summaries of Reddit's posts (the paper's table 11): recipes/moc_hh.lua, which is the loop, with the
--- data, the prompts, the objectives and the presets of this task.
+--- moc_reddit: Multi-Objective Control on summaries of Reddit's posts (the paper's table 11): recipes/moc_hh.lua,
+-- which is the loop, with the data, the prompts, the objectives and the presets of this task.
 --
 --   mocl recipes/moc_reddit.lua model=DIR reward.summary=DIR reward.faithful=DIR data=DIR     a model and reward models of your own
 --   mocl recipes/moc_reddit.lua data=DIR reward.faithful=DIR        the models but this are trained on the comparisons, small
 --   mocl recipes/moc_reddit.lua preset=smoke data=DIR rewards=FILE.lua out=/tmp/x     every stage, tiny
 --
--- data is OpenAI's summarize_from_feedback, comparisons. The prompt is that of Rewards-in-Context: an instruction, the post, "### Response:".
+-- data is OpenAI's summarize_from_feedback, comparisons. The prompt is that of Rewards-in-Context: an instruction,
+-- the post, "### Response:".
 
 local sources = require "mocl.data.sources"
 

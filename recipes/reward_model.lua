@@ -1,11 +1,12 @@
---- reward_model: trains a reward model on pairs of answers, or on texts with a label, and measures its accuracy on those held out.
+--- reward_model: trains a reward model on pairs of answers, or on texts with a label, and measures its accuracy on
+-- those held out.
 --
 --   mocl recipes/reward_model.lua model=DIR data=PAIRS.jsonl                      from a language model, with an adapter
 --   mocl recipes/reward_model.lua data=FILE.csv template=humor columns.label=humor    texts with a label; a small model
 --   mocl recipes/moc_hh.lua model=DIR reward.helpful=runs/reward_model/default/reward_model ...    what comes out, as a reward
 --
--- Pairs are learnt by the Bradley-Terry loss, labels by the cross entropy. How a text is put together is a template of docs/reward.md, which
--- the directory that comes out names. Stages: tokenizer, start, reward_model, evaluation.
+-- Pairs are learnt by the Bradley-Terry loss, labels by the cross entropy. How a text is put together is a template
+-- of docs/reward.md, which the directory that comes out names. Stages: tokenizer, start, reward_model, evaluation.
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 

@@ -1,4 +1,5 @@
---- sft: supervised fine-tuning of a language model on prompts with answers, and its perplexity on those that were held out.
+--- sft: supervised fine-tuning of a language model on prompts with answers, and its perplexity on those that were
+-- held out.
 --
 --   mocl recipes/sft.lua model=DIR data=FILE.jsonl                    an adapter, merged in the end
 --   mocl recipes/sft.lua model=DIR data=FILE.csv lora.r=0             all weights

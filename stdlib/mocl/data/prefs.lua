@@ -234,9 +234,9 @@ function prefs.dialogue(messages)
   return table.concat(out) .. " " .. ASSISTANT
 end
 
---- messages(prompt) -> list of {role=, content=}: what dialogue made a prompt of. Turns of one speaker that follow each other are one, and
--- what stands in front of the first mark is the system's. A text that does not end with the mark of an answer is one message of the
--- user's, as it is.
+--- messages(prompt) -> list of {role=, content=}: what dialogue made a prompt of. Turns of one speaker that follow
+-- each other are one, and what stands in front of the first mark is the system's. A text that does not end with the
+-- mark of an answer is one message of the user's, as it is.
 function prefs.messages(prompt)
   local text = rstrip(prompt)
   if text:sub(-#ASSISTANT) ~= ASSISTANT or not text:find(HUMAN, 1, true) then
@@ -562,10 +562,11 @@ local function comparison_files(path)
   return names and files, message, code
 end
 
---- summary_comparisons(path, {min_chars=100, max_chars=1200, limit=}) -> list of {post=, chosen=, rejected=}, counts | fail: OpenAI's summarize_from_feedback,
--- comparisons: a file, or the .json and .jsonl files of a directory, one object a line: info.post, summaries[1..2].text, choice 0 or 1. Line ends
--- become blanks. Posts that are null, as those of CNN/DM, or not of more than min_chars and fewer than max_chars characters are left
--- out, and so are pairs with an empty or the same summary: counts = {rows, kept, other_posts, identical, empty_answers}.
+--- summary_comparisons(path, {min_chars=100, max_chars=1200, limit=}) -> list of {post=, chosen=, rejected=}, counts
+-- | fail: OpenAI's summarize_from_feedback, comparisons: a file, or the .json and .jsonl files of a directory, one
+-- object a line: info.post, summaries[1..2].text, choice 0 or 1. Line ends become blanks. Posts that are null, as
+-- those of CNN/DM, or not of more than min_chars and fewer than max_chars characters are left out, and so are pairs
+-- with an empty or the same summary: counts = {rows, kept, other_posts, identical, empty_answers}.
 function prefs.summary_comparisons(path, opts)
   prefs.check_options("summary_comparisons", opts, { limit = "integer", min_chars = "integer", max_chars = "integer" })
   local limits = { min_chars = opts and opts.min_chars or 100, max_chars = opts and opts.max_chars or 1200 }

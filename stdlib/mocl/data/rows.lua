@@ -1,5 +1,5 @@
---- mocl.data.rows: rows to train a model on, from a .jsonl or .csv file (either may be gzip'd): prompts with answers, pairs of answers, texts
--- with a label. Columns have names; a row that is wrong ends the reading with its line.
+--- mocl.data.rows: rows to train a model on, from a .jsonl or .csv file (either may be gzip'd): prompts with answers,
+-- pairs of answers, texts with a label. Columns have names; a row that is wrong ends the reading with its line.
 
 local data = require "mocl.data"
 local digest = require "mocl.run.digest"
@@ -58,8 +58,8 @@ local function text_of(row, name, path, line, optional)
   return value
 end
 
--- The prompt and answers of a row: its own prompt, or that of dialogues. nil where the dialogues answer different prompts, or one of them
--- nothing, as a few of HH-RLHF do.
+-- The prompt and answers of a row: its own prompt, or that of dialogues. nil where the dialogues answer different
+-- prompts, or one of them nothing, as a few of HH-RLHF do.
 local function answers_of(row, columns, path, line, names)
   local prompt, out = text_of(row, columns.prompt, path, line, true), {}
   for i, name in ipairs(names) do
@@ -103,10 +103,10 @@ function MAKE.labels(row, columns, path, line)
   return { prompt = text_of(row, columns.prompt, path, line, true) or "", text = text_of(row, columns.text, path, line), label = label }
 end
 
---- rows.read(path, kind, columns) -> list, left_out. kind: "answers", {prompt =, response =}; "pairs", {prompt =, chosen =, rejected =}; or
--- "labels", {prompt =, text =, label = 0 or 1}. columns: names by those of rows.OPTIONS. left_out: pairs whose answers are the same, and
--- dialogues that end with nothing or begin otherwise.
--- Raises "path:LINE: reason". The file is hashed as it is read.
+--- rows.read(path, kind, columns) -> list, left_out. kind: "answers", {prompt =, response =}; "pairs", {prompt =,
+-- chosen =, rejected =}; or "labels", {prompt =, text =, label = 0 or 1}. columns: names by those of rows.OPTIONS.
+-- left_out: pairs whose answers are the same, and dialogues that end with nothing or begin otherwise. Raises
+-- "path:LINE: reason". The file is hashed as it is read.
 function rows.read(path, kind, columns)
   local list, left_out, make = {}, 0, MAKE[kind]
   digest.in_passing(function()
@@ -122,7 +122,8 @@ function rows.read(path, kind, columns)
   return list, left_out
 end
 
---- The text that two rows have in common which must not be on both sides of a split: the prompt, or without one the text.
+--- The text that two rows have in common which must not be on both sides of a split: the prompt, or without one the
+-- text.
 function rows.key(row)
   local text = row.prompt
   if not text or text == "" then

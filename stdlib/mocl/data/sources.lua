@@ -153,8 +153,8 @@ local function held_out(rows, known, share)
   return held
 end
 
--- A source of pairs: rows by objective, {prompt, chosen, rejected, key}, shuffled. o: path, objectives, held_out, fits(prompt), whether a prompt is
--- answered, and limit, what fits means in words.
+-- A source of pairs: rows by objective, {prompt, chosen, rejected, key}, shuffled. o: path, objectives, held_out,
+-- fits(prompt), whether a prompt is answered, and limit, what fits means in words.
 local function of_pairs(source, rows, o)
   local known = source.known
   local held = held_out(rows, known, o.held_out)
@@ -261,8 +261,8 @@ function sources.posts_schema(rows)
   return list
 end
 
---- Posts of Reddit with pairs of summaries (mocl.data.summary_comparisons). o: path, seed, objectives, min_chars, max_chars, held_out. The pairs are of the
--- objective summary.
+--- Posts of Reddit with pairs of summaries (mocl.data.summary_comparisons). o: path, seed, objectives, min_chars,
+-- max_chars, held_out. The pairs are of the objective summary.
 function sources.posts(o)
   if o.path == "" then
     error("data= names the comparisons of summaries, a file or a directory (docs/recipes.md); prompts=FILE with model= gives prompts alone", 0)

@@ -18,7 +18,8 @@ local classifier = {}
 local Classifier = {}
 Classifier.__index = Classifier
 
---- classifier.head_names(read, bare) -> names of the head's tensors in a file, by layer: {weight =, bias =}. read: as model_config.read gives it.
+--- classifier.head_names(read, bare) -> names of the head's tensors in a file, by layer: {weight =, bias =}. read: as
+-- model_config.read gives it.
 function classifier.head_names(read, bare)
   local list = {}
   for i, layer in ipairs(read.class.layers) do
@@ -142,10 +143,10 @@ local BY_PAD = { last = last_token, before_pad = before_pad, counted = counted }
 
 --- classifier.pooled(ids, pool, pad_id, eos_id) -> place, from 1, or nil: the token of a row from whose state the scores come. "first"; or "last": the
 -- last id that is not pad_id, the first token where all are pads, and the last token where pad_id is nil or negative. Where the pad is
--- the end of the answer too, that end is passed over: "answer" and "answer end" score alike. Or "eos": the last eos_id, nil where there is
--- none. Two rules of older versions of
--- transformers, which differ where a pad stands inside the text: "before_pad" (4.35 to 4.45), the token in front of the first pad, and
--- "counted" (up to 4.34), the one whose place is the number of tokens that are no pads; the last token without pads, or without pad_id.
+-- the end of the answer too, that end is passed over: "answer" and "answer end" score alike. Or "eos": the last
+-- eos_id, nil where there is none. Two rules of older versions of transformers, which differ where a pad stands
+-- inside the text: "before_pad" (4.35 to 4.45), the token in front of the first pad, and "counted" (up to 4.34), the
+-- one whose place is the number of tokens that are no pads; the last token without pads, or without pad_id.
 function classifier.pooled(ids, pool, pad_id, eos_id)
   if pool == "eos" then
     return last_end(ids, eos_id)
@@ -159,9 +160,9 @@ end
 
 local ACTS = { tanh = tensor.tanh, relu = tensor.relu }
 
---- c:scores(rows, {types=, adapter=true, pool=}) -> tensor [n, labels]: of rows of ids, which hold no padding that is not to be read. types:
--- lists of the tokens' types, for models that have them; all 0 without. pool: a rule of classifier.pooled in place of c.pool.
--- Differentiable.
+--- c:scores(rows, {types=, adapter=true, pool=}) -> tensor [n, labels]: of rows of ids, which hold no padding that is
+-- not to be read. types: lists of the tokens' types, for models that have them; all 0 without. pool: a rule of
+-- classifier.pooled in place of c.pool. Differentiable.
 function Classifier:scores(rows, opts)
   opts = options.check("scores", opts or {}, {}, { "types", "adapter", "pool" })
   local device = self.model:device()

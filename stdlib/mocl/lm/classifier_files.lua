@@ -1,5 +1,5 @@
---- mocl.lm.classifier_files: directories of models with a head for classification, as transformers loads them: made of a language model or an
--- encoder, with a head that is drawn; and written after a training.
+--- mocl.lm.classifier_files: directories of models with a head for classification, as transformers loads them: made
+-- of a language model or an encoder, with a head that is drawn; and written after a training.
 
 local classifier = require "mocl.lm.classifier"
 local families = require "mocl.lm.families"
@@ -43,7 +43,8 @@ local function with_labels(read, class, labels, pad)
   return out
 end
 
---- classifier_files.has_head(dir) -> boolean: whether config.json names a class with a head for classification that mocl loads.
+--- classifier_files.has_head(dir) -> boolean: whether config.json names a class with a head for classification that
+-- mocl loads.
 function classifier_files.has_head(dir)
   local read = model_config.read(dir, { classifier = true })
   return read ~= nil and type(read.class) == "table"
@@ -51,9 +52,10 @@ end
 
 local DEVIATION = 0.02 -- of a new layer's weights, as transformers draws them
 
---- classifier_files.convert(from, to, {labels=, key=, pad_id=}) -> true | fail: a directory `to` of the class with a head, with the weights of the
--- language model or encoder in the directory `from` and layers of the head that are drawn from `key` where the file has none; the head of
--- a language model is left out. pad_id: pad_token_id where config.json has none; transformers needs one for batches.
+--- classifier_files.convert(from, to, {labels=, key=, pad_id=}) -> true | fail: a directory `to` of the class with a
+-- head, with the weights of the language model or encoder in the directory `from` and layers of the head that are
+-- drawn from `key` where the file has none; the head of a language model is left out. pad_id: pad_token_id where
+-- config.json has none; transformers needs one for batches.
 function classifier_files.convert(from, to, o)
   local read, message, code = model_config.read(from, { lm = true, encoder = true })
   local tensors = read
@@ -94,8 +96,8 @@ function classifier_files.convert(from, to, o)
   return true
 end
 
---- classifier_files.save(c, dir) -> true | fail: config.json and model.safetensors under the names that the model was loaded with. An adapter must
--- be merged before.
+--- classifier_files.save(c, dir) -> true | fail: config.json and model.safetensors under the names that the model was
+-- loaded with. An adapter must be merged before.
 function classifier_files.save(c, dir)
   if #c.model:adapters() > 0 then
     error("classifier_files.save: the model has an adapter; merge it first", 2)

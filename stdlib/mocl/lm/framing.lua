@@ -1,5 +1,5 @@
---- mocl.lm.framing: texts, and pairs of texts, as rows for a model that reads them whole: what the tokenizer puts around them, the types
--- of their tokens, and how they are cut to what the model holds.
+--- mocl.lm.framing: texts, and pairs of texts, as rows for a model that reads them whole: what the tokenizer puts
+-- around them, the types of their tokens, and how they are cut to what the model holds.
 --
 --   local f = framing.new(tok, 512)
 --   local ids, types = f:row("an answer", "a post")   -- [CLS] an answer [SEP] a post [SEP]
@@ -26,8 +26,8 @@ local function find(whole, part, from)
   end
 end
 
--- What stands around the texts of a row: lists of {id, type} before, between and behind them, and the texts' types. It is seen on short
--- texts, and not taken apart from each row, where a text may spell a token that goes around it.
+-- What stands around the texts of a row: lists of {id, type} before, between and behind them, and the texts' types.
+-- It is seen on short texts, and not taken apart from each row, where a text may spell a token that goes around it.
 local PROBES = { "a", "the", "0", "." }
 
 local function seen_around(tok, pair)
@@ -55,8 +55,9 @@ function framing.new(tok, limit)
   return setmetatable({ tok = tok, limit = limit, [1] = seen_around(tok, false), [2] = seen_around(tok, true) }, Framing)
 end
 
---- framing.lengths(n1, n2, room) -> n1, n2: how many tokens stay of two texts that together may have `room`: the longer one loses its
--- end until it is as long as the other, then both do. It is "longest_first" of Hugging Face's tokenizers.
+--- framing.lengths(n1, n2, room) -> n1, n2: how many tokens stay of two texts that together may have `room`: the
+-- longer one loses its end until it is as long as the other, then both do. It is "longest_first" of Hugging Face's
+-- tokenizers.
 function framing.lengths(n1, n2, room)
   if n1 + n2 <= room then
     return n1, n2
@@ -100,8 +101,8 @@ function Framing:row(text, pair)
   return ids, types
 end
 
---- framing.limit(dir, ...) -> the least of the given limits and the model_max_length of a directory's tokenizer_config.json | fail. nil
--- among the limits is none.
+--- framing.limit(dir, ...) -> the least of the given limits and the model_max_length of a directory's
+-- tokenizer_config.json | fail. nil among the limits is none.
 function framing.limit(dir, ...)
   local least, path = math.huge, fs.join(dir, "tokenizer_config.json")
   for _, n in pairs { ... } do

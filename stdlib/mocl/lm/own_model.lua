@@ -1,7 +1,7 @@
 --- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: model=DIR (or init=DIR)
--- tokenizer=PATH prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
--- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The prompts of an
--- instruct model are chats by its own template.
+-- tokenizer=PATH prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base
+-- model that a run trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The
+-- prompts of an instruct model are chats by its own template.
 
 local chat = require "mocl.lm.chat"
 local chat_templates = require "mocl.lm.chat_templates"
@@ -142,8 +142,8 @@ end
 -- The day that templates hold which write one: what a run does must not depend on the day it is started.
 local DATE = "26 Jul 2024"
 
---- The template in which the prompts of init= are written as chats, a function of mocl.lm.chat, or nil: the one that chat= says. tok is the
--- tokenizer. Raises in words.
+--- The template in which the prompts of init= are written as chats, a function of mocl.lm.chat, or nil: the one that
+-- chat= says. tok is the tokenizer. Raises in words.
 function own_model.chat(cfg, tok)
   local word, template, name = cfg.chat or "none", nil, nil
   if cfg.init == "" or word == "none" then

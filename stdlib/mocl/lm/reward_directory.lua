@@ -1,6 +1,6 @@
---- mocl.lm.reward_directory: a reward from a directory of Hugging Face's: a model with a head for classification, which reads prompt and
--- answer as a template of mocl.lm.reward_templates says, or an encoder of sentences (mocl.lm.sentence), whose reward is the cosine
--- of the answer to the prompt. Which of them it is its files say.
+--- mocl.lm.reward_directory: a reward from a directory of Hugging Face's: a model with a head for classification,
+-- which reads prompt and answer as a template of mocl.lm.reward_templates says, or an encoder of sentences
+-- (mocl.lm.sentence), whose reward is the cosine of the answer to the prompt. Which of them it is its files say.
 --
 --   local f = assert(reward_directory.load("path/to/gpt2-large-helpful-reward_model", { template = "helpful" }))
 --   local scores = f(prompts, responses)
@@ -89,8 +89,8 @@ local function load_tokenizer(dir, vocab_size)
   return tok
 end
 
---- reward_directory.judge(c, tok, name, opts) -> judge | fail: a classifier as a reward by the template of a name. opts: dir, which messages and
--- model_max_length come from; decimals, to which scores are rounded (nil: not at all).
+--- reward_directory.judge(c, tok, name, opts) -> judge | fail: a classifier as a reward by the template of a name.
+-- opts: dir, which messages and model_max_length come from; decimals, to which scores are rounded (nil: not at all).
 function reward_directory.judge(c, tok, name, opts)
   local template, dir = templates.BY_NAME[name], opts.dir
   if c.labels ~= template.labels then
@@ -111,8 +111,9 @@ function reward_directory.judge(c, tok, name, opts)
     types = types and types > 1, bos = template.bos and tok:id_to_token(tok:bos_id()), decimals = opts.decimals }, Judge)
 end
 
---- reward_directory.load(dir, {device="cpu", template=, objective=, decimals=}) -> reward | fail. The template is `template`, or what
--- mocl_reward.json in the directory says, or `objective` where that is the name of one. The weights are hashed as they are read.
+--- reward_directory.load(dir, {device="cpu", template=, objective=, decimals=}) -> reward | fail. The template is
+-- `template`, or what mocl_reward.json in the directory says, or `objective` where that is the name of one. The
+-- weights are hashed as they are read.
 function reward_directory.load(dir, opts)
   opts = options.check("reward_directory.load", opts or {}, {}, { "device", "template", "objective", "decimals" })
   local without = headless(dir)

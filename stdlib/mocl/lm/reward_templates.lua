@@ -1,9 +1,10 @@
---- mocl.lm.reward_templates: how a reward model with a head for classification reads a prompt and an answer: which texts in which
--- order, from which token's state the score comes, and which label it is. The names are those that the reward models of
--- Rewards-in-Context have there, which the paper's experiments use.
+--- mocl.lm.reward_templates: how a reward model with a head for classification reads a prompt and an answer: which
+-- texts in which order, from which token's state the score comes, and which label it is. The names are those that the
+-- reward models of Rewards-in-Context have there, which the paper's experiments use.
 --
--- An entry: parts(prompt, answer, bos) -> text, pair or nil; labels, the number that the head must have; the score is the last one as it is.
--- pool: the rule of classifier.pooled in place of the model's own. limit: the most tokens, with those that go around the texts. alone: the prompt is not read.
+-- An entry: parts(prompt, answer, bos) -> text, pair or nil; labels, the number that the head must have; the score is
+-- the last one as it is. pool: the rule of classifier.pooled in place of the model's own. limit: the most tokens,
+-- with those that go around the texts. alone: the prompt is not read.
 
 local prefs = require "mocl.data.prefs"
 
@@ -11,8 +12,8 @@ local templates = {}
 
 local strip = prefs.strip
 
---- templates.post(prompt) -> text: what is between "### Input:" and "### Response:", without white space at its ends; of a prompt without
--- these marks all of it.
+--- templates.post(prompt) -> text: what is between "### Input:" and "### Response:", without white space at its ends;
+-- of a prompt without these marks all of it.
 function templates.post(prompt)
   local _, first = prompt:find("### Input:", 1, true)
   local last = first and prompt:find("### Response:", first + 1, true)

@@ -1,6 +1,7 @@
---- mocl.lm.reward_training: training of a model with a head for classification as a reward: on pairs of answers by the Bradley-Terry loss
--- -log sigmoid(score(chosen) - score(rejected)) where it has one label, on texts with a label by the cross entropy where it has two.
--- Texts are read by the template that scores them later (mocl.lm.reward_directory).
+--- mocl.lm.reward_training: training of a model with a head for classification as a reward: on pairs of answers by
+-- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)) where it has one label, on texts with a label
+-- by the cross entropy where it has two. Texts are read by the template that scores them later
+-- (mocl.lm.reward_directory).
 
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn"
@@ -20,8 +21,8 @@ local function encode(judge, row)
   return out
 end
 
---- reward_training.rows(judge, rows) -> list, left_out: the rows as token ids. Pairs whose two answers are the same once they are cut are left out,
--- since nothing can be learnt from them.
+--- reward_training.rows(judge, rows) -> list, left_out: the rows as token ids. Pairs whose two answers are the same
+-- once they are cut are left out, since nothing can be learnt from them.
 function reward_training.rows(judge, rows)
   local list, left_out = {}, 0
   for _, row in ipairs(rows) do
@@ -65,9 +66,9 @@ end
 
 local NEEDED = { "rows", "steps", "batch_size", "lr", "seed", "purpose" }
 
---- reward_training.trainer(judge, o) -> a mocl.lm.supervised; its second figure is the accuracy on the batch. o: rows (of reward_training.rows), steps,
--- batch_size, lr, seed, purpose, and optionally weight_decay and lr_name. Trained are the head and, where the model has an adapter, that
--- alone, else all weights.
+--- reward_training.trainer(judge, o) -> a mocl.lm.supervised; its second figure is the accuracy on the batch. o: rows
+-- (of reward_training.rows), steps, batch_size, lr, seed, purpose, and optionally weight_decay and lr_name. Trained
+-- are the head and, where the model has an adapter, that alone, else all weights.
 function reward_training.trainer(judge, o)
   options.check("reward_training.trainer", o, NEEDED, { "weight_decay", "lr_name" })
   local c = judge.classifier
@@ -90,8 +91,8 @@ function reward_training.trainer(judge, o)
   }
 end
 
---- reward_training.accuracy(judge, rows, batch_size) -> {accuracy, low, high, n}: the share of encoded pairs whose chosen answer scores higher, or of
--- texts whose label does, with Wilson's 95 % interval. A tie counts as wrong.
+--- reward_training.accuracy(judge, rows, batch_size) -> {accuracy, low, high, n}: the share of encoded pairs whose
+-- chosen answer scores higher, or of texts whose label does, with Wilson's 95 % interval. A tie counts as wrong.
 function reward_training.accuracy(judge, rows, batch_size)
   local right = 0
   for first = 1, #rows, batch_size do

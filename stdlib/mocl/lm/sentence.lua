@@ -1,5 +1,6 @@
---- mocl.lm.sentence: encoders of sentences: a vector for each text, made from the states of its tokens. A directory of sentence-transformers
--- 5 or 6 (modules.json) is read as it says; of a plain directory of BertModel's kind the mean of all states is taken.
+--- mocl.lm.sentence: encoders of sentences: a vector for each text, made from the states of its tokens. A directory
+-- of sentence-transformers 5 or 6 (modules.json) is read as it says; of a plain directory of BertModel's kind the
+-- mean of all states is taken.
 --
 --   local encoder = assert(sentence.load("path/to/all-MiniLM-L6-v2"))
 --   local vectors = encoder:embed { "a text", "another" }   -- [2, D]
@@ -101,8 +102,8 @@ local function read_transformer(dir)
   return n
 end
 
--- {pool =, normalize =, limit =, dir = of the model} by modules.json. A module is told by the last part of its type, since the versions have
--- different names in front.
+-- {pool =, normalize =, limit =, dir = of the model} by modules.json. A module is told by the last part of its type,
+-- since the versions have different names in front.
 local function read_modules(dir, width_of)
   local path = fs.join(dir, "modules.json")
   local text, message, code = fs.read(path)
@@ -158,7 +159,8 @@ local function check_prompt(dir)
   return true
 end
 
---- sentence.is(dir) -> boolean: whether a directory holds such an encoder: modules.json, or a config.json that names a class without a head.
+--- sentence.is(dir) -> boolean: whether a directory holds such an encoder: modules.json, or a config.json that names
+-- a class without a head.
 function sentence.is(dir)
   if fs.exists(fs.join(dir, "modules.json")) then
     return true
@@ -168,7 +170,8 @@ function sentence.is(dir)
   return type(list) == "table" and type(list[1]) == "string" and list[1]:find "Model$" ~= nil and not list[1]:find "LMHeadModel$"
 end
 
---- sentence.load(dir, {device="cpu"}) -> encoder | fail. encoder.pool "mean" or "cls", encoder.normalize, encoder.limit (tokens).
+--- sentence.load(dir, {device="cpu"}) -> encoder | fail. encoder.pool "mean" or "cls", encoder.normalize,
+-- encoder.limit (tokens).
 function sentence.load(dir, opts)
   opts = options.check("sentence.load", opts or {}, {}, { "device" })
   local modules, ok, message, code = { dir = dir, pool = "mean", normalize = false, limit = false }, nil, nil, nil
@@ -258,8 +261,9 @@ function Encoder:embed(texts)
   return tensor.cat(parts, 1)
 end
 
---- encoder:score(prompts, responses) -> list of numbers in -1 to 1: the cosine of each answer's vector to that of its prompt. Of a prompt with
--- the marks of the summary task its post counts (reward_templates.post). Called like a function too.
+--- encoder:score(prompts, responses) -> list of numbers in -1 to 1: the cosine of each answer's vector to that of its
+-- prompt. Of a prompt with the marks of the summary task its post counts (reward_templates.post). Called like a
+-- function too.
 function Encoder:score(prompts, responses)
   local scope <close> = tensor.scope()
   local posts, places, different = {}, {}, {}

@@ -17,9 +17,9 @@ local lm = {}
 -- tokenizer -> the chat template in which its prompts are written
 local chats = setmetatable({}, { __mode = "k" })
 
---- lm.write_as_chat(tok, template): from now on prompts of this tokenizer are chats of a template of mocl.lm.chat: a dialogue's turns are its
--- messages (mocl.data.messages), another text is one of the user's, and tags stand in front of the user's first. Answers lose the
--- blank that they begin with elsewhere. nil: prompts as they are.
+--- lm.write_as_chat(tok, template): from now on prompts of this tokenizer are chats of a template of mocl.lm.chat: a
+-- dialogue's turns are its messages (mocl.data.messages), another text is one of the user's, and tags stand in front
+-- of the user's first. Answers lose the blank that they begin with elsewhere. nil: prompts as they are.
 function lm.write_as_chat(tok, template)
   chats[tok] = template
 end
@@ -32,8 +32,8 @@ local function chat_ids(tok, text)
   return chat.encode(tok, chat.apply(chats[tok], messages, { add_generation_prompt = true }))
 end
 
---- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS; a chat where the tokenizer's
--- prompts are chats.
+--- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS; a
+-- chat where the tokenizer's prompts are chats.
 function lm.prompt(tok, text)
   if chats[tok] then
     return chat_ids(tok, text)
@@ -109,8 +109,8 @@ function lm.loss(model, prompts, responses, opts)
   return -logp:mean(), batch.response_total
 end
 
---- lm.losses(model, prompts, responses, batch_size) -> list of {sum, n}: -log p of each response's tokens in all, and their number, with the
--- adapter, without gradients. Raises where one is not finite.
+--- lm.losses(model, prompts, responses, batch_size) -> list of {sum, n}: -log p of each response's tokens in all, and
+-- their number, with the adapter, without gradients. Raises where one is not finite.
 function lm.losses(model, prompts, responses, batch_size)
   local out = {}
   for first = 1, #prompts, batch_size do
@@ -129,9 +129,10 @@ function lm.losses(model, prompts, responses, batch_size)
   return out
 end
 
---- lm.perplexity(losses) -> {perplexity, low, high, rows, tokens} of lm.losses' list: exp of the mean loss of a token, and of the ends of its
--- 95 % interval. The interval is that of a ratio of sums over rows (Cochran, Sampling Techniques, section 2.11), since the tokens
--- of one answer are not independent; of one row it is not known, and low and high are nan.
+--- lm.perplexity(losses) -> {perplexity, low, high, rows, tokens} of lm.losses' list: exp of the mean loss of a
+-- token, and of the ends of its 95 % interval. The interval is that of a ratio of sums over rows (Cochran, Sampling
+-- Techniques, section 2.11), since the tokens of one answer are not independent; of one row it is not known, and low
+-- and high are nan.
 function lm.perplexity(losses)
   local sum, tokens, squares = 0, 0, 0
   for _, row in ipairs(losses) do

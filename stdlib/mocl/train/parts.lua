@@ -1,6 +1,6 @@
---- mocl.train.parts: what recipes/sft.lua and recipes/reward_model.lua have in common: rows from a file, a share of them held out, a model of
--- one's own or a small one that begins with random weights, the directory of the run. A context is that of
--- mocl.train.stages: run, cfg, info, source, and rows {train =, held_out =}.
+--- mocl.train.parts: what recipes/sft.lua and recipes/reward_model.lua have in common: rows from a file, a share of
+-- them held out, a model of one's own or a small one that begins with random weights, the directory of the run. A
+-- context is that of mocl.train.stages: run, cfg, info, source, and rows {train =, held_out =}.
 
 local config = require "mocl.run.config"
 local data = require "mocl.data"
@@ -34,7 +34,8 @@ local DATA = {
   { "held_out", 0.1, "share of the different prompts or texts of data that are tested with and not trained on", min = 0.01, max = 0.9 },
 }
 
---- parts.schema(own, prefix, defaults) -> the schema of such a recipe: its own rows, and prefix.steps and so on with the recipe's defaults.
+--- parts.schema(own, prefix, defaults) -> the schema of such a recipe: its own rows, and prefix.steps and so on with
+-- the recipe's defaults.
 function parts.schema(own, prefix, defaults)
   return config.join { DATA, pick(own_model.OPTIONS, { "init", "tokenizer.path" }), own, rows.OPTIONS,
     pick(stages.OPTIONS, { "save_every", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
@@ -69,7 +70,8 @@ local function read(path, kind, columns, option)
   return ok and list or fail("%s=%s", option, tostring(list)), left_out
 end
 
--- {train =, held_out =, left_out =}: the rows of the files, and how many were left out. What is tested with is not trained on, white space aside.
+-- {train =, held_out =, left_out =}: the rows of the files, and how many were left out. What is tested with is not
+-- trained on, white space aside.
 local function split(cfg, kind)
   local all, same = read(cfg.data, kind, cfg.columns, "data")
   local held, train, left_out
@@ -98,9 +100,10 @@ local Context = { __close = function(ctx, err)
   getmetatable(ctx.run).__close(ctx.run, err)
 end }
 
---- parts.open(o) -> ctx, for a `<close>` variable. o: recipe, doc, schema, presets, arg, main (the name of the stage that trains, and of the group of
--- its options), kind(cfg) (of mocl.data.rows), check(cfg, given), text(row) (for the tokenizer of a small model), show(run), which prints a
--- complete run. What is wrong with options, files or rows ends it before there is a directory. ctx.complete: there is nothing to do.
+--- parts.open(o) -> ctx, for a `<close>` variable. o: recipe, doc, schema, presets, arg, main (the name of the stage
+-- that trains, and of the group of its options), kind(cfg) (of mocl.data.rows), check(cfg, given), text(row) (for the
+-- tokenizer of a small model), show(run), which prints a complete run. What is wrong with options, files or rows ends
+-- it before there is a directory. ctx.complete: there is nothing to do.
 function parts.open(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
   local cfg, info = config.parse(schema, o.arg, meta)

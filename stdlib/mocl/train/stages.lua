@@ -100,7 +100,8 @@ function stages.models_only(own, ...)
   return stages.schema(names, ...), presets
 end
 
--- What the presets of all recipes have in common: a run of seconds, one on files of HH-RLHF, and one with a model of one's own on them.
+-- What the presets of all recipes have in common: a run of seconds, one on files of HH-RLHF, and one with a model of
+-- one's own on them.
 local PRESETS = {
   smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
     ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
@@ -111,14 +112,15 @@ local PRESETS = {
     ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
     ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
     ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
-  -- what the paper's table 7 says of models of 7 billion parameters, and Rewards-in-Context, whose data and reward models it takes
+  -- what the paper's table 7 says of models of 7 billion parameters, and Rewards-in-Context, whose data and reward
+  -- models it takes
   large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
     ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- stages.presets(own, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all recipes. schema, more: nil; or the
--- schema of a recipe on other data, whose presets get no option that it lacks, and what it has beside or in place of these: name ->
--- options, false for none.
+--- stages.presets(own, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all
+-- recipes. schema, more: nil; or the schema of a recipe on other data, whose presets get no option that it lacks, and
+-- what it has beside or in place of these: name -> options, false for none.
 function stages.presets(own, schema, more)
   local known, presets = schema and {}, own
   for _, row in ipairs(schema or {}) do
@@ -165,8 +167,8 @@ function stages.depends(more)
 end
 
 --- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
--- a model of their own size, so that preset=hh goes in front where no preset is named; with a model of one's own preset=large.
--- small: the name in place of hh, where the recipe has another.
+-- a model of their own size, so that preset=hh goes in front where no preset is named; with a model of one's own
+-- preset=large. small: the name in place of hh, where the recipe has another.
 function stages.arguments(schema, args, meta, small)
   local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
   for _, a in ipairs(args) do
@@ -266,7 +268,8 @@ local function rewarded_objectives(cfg, info)
   end
 end
 
--- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in front.
+-- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in
+-- front.
 local function reward_directories(cfg, info, functions)
   local names = info.named["reward.NAME"] or {}
   local templates, known = templates_of(cfg), {}
@@ -346,9 +349,11 @@ function stages.options(o)
 end
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task) and small
--- (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage depends on) and
--- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+-- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the
+-- embedded task) and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the
+-- options that this stage depends on) and check(cfg), which raises where the method's options do not go together.
+-- What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and
+-- ctx.complete is true.
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
@@ -535,7 +540,8 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
---- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+--- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them
+-- and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
 function stages.steps(ctx, stage, label, trainer, row, text)
   local t <close> = loop.new {
@@ -566,9 +572,9 @@ function stages.new_model(ctx, dir)
 end
 
 --- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
--- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o: adapter, {r =, alpha =}, where an
--- adapter is trained in place of all weights, saved as directory name-adapter (PEFT) and merged into what is saved as `name`; and beside(dir), which
--- puts further files into that directory.
+-- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o:
+-- adapter, {r =, alpha =}, where an adapter is trained in place of all weights, saved as directory name-adapter
+-- (PEFT) and merged into what is saved as `name`; and beside(dir), which puts further files into that directory.
 function stages.language_model(ctx, name, from, options, rows, o)
   local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
