@@ -137,6 +137,13 @@ static int model_set_weight(lua_State *L) {
     return luaL_error(L, "set_weight: the model has no linear layer '%s'", name);
 }
 
+/* m:share_embedding(other): the embedding of m becomes that of other, one tensor of both */
+static int model_share_embedding(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "share_embedding: the model");
+    MOCLL_CALL(L, mocl_model_share_embedding(m, moclL_checkmodel(L, 2)));
+    return 0;
+}
+
 /* m:hash() -> SHA-256 of the base weights, 64 hex digits */
 static int model_hash(lua_State *L) {
     const char *hex;
@@ -488,6 +495,7 @@ static const luaL_Reg methods[] = {
     {"session", moclL_model_session},
     {"set_adapter", moclL_model_set_adapter},
     {"set_weight", model_set_weight},
+    {"share_embedding", model_share_embedding},
     {NULL, NULL},
 };
 

@@ -46,6 +46,16 @@ mocl_status mocl_argreduce(mocl_tensor **out, mk_reduce op, mocl_tensor *x, int 
 mocl_status mocl_cumsum(mocl_tensor **out, mocl_tensor *x, int dim);
 mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over the last dimension */
 
+/* ---- order, choice and draws (ops_order.c); positions are i32, 0-based, without history ---- */
+/* The first k entries along dim in order, all for k < 0, and where they stood. Stable; NaN is larger than any number. op:
+** the name in messages */
+mocl_status mocl_sort(mocl_tensor **values, mocl_tensor **positions, const char *op, mocl_tensor *x, int dim, int64_t k, bool descending);
+/* the entries of x where mask, of its shape, is not 0: one dimension, in order */
+mocl_status mocl_masked_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *mask);
+/* k positions for each row of weights [n] or [rows, n], drawn in proportion; entry j of row r from the host stream of key
+** at stream 2^40 + r k + j */
+mocl_status mocl_multinomial(mocl_tensor **out, mocl_tensor *weights, int64_t k, bool replacement, uint64_t key, uint64_t stream);
+
 /* ---- products (ops_linear.c) ---- */
 /* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
 mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);
@@ -100,6 +110,12 @@ mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor *
 /* rewards, values [T, n] -> advantages, returns [T, n]; no history */
 mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
                      mocl_tensor *offsets, double gamma, double lambda);
+
+/* One id for each row of logits [n, V], as generation draws it: softmax of logits / temperature (0: the first largest), cut to the
+** top_k largest (0: all) and the likeliest that reach top_p, from the stream of key at the counter {step, rows[i]}; rows [n] i32.
+** Without history. */
+mocl_status mocl_sample(mocl_tensor **token, mocl_tensor *logits, double temperature, int64_t top_k, double top_p, uint64_t key,
+                        uint32_t step, mocl_tensor *rows);
 
 /* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);

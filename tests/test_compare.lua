@@ -262,7 +262,18 @@ T.test("a comparison: the front of each method and seed is its run's own, in the
   for _, name in ipairs { "tables.md", "tables.tex", "costs.md", "costs.tex", "humor_helpful.csv", "humor_helpful-seed-1.csv", "report.html" } do
     T.eq(fs.exists(dir .. "/" .. name), "file", name)
   end
-  html_check.check(child.read(dir .. "/report.html"))
+  local html = child.read(dir .. "/report.html")
+  html_check.check(html)
+  local again = fresh()
+  assert(fs.mkdir(again))
+  for _, name in ipairs { "comparison.json", "timing.json", "config.lua" } do
+    assert(fs.write(again .. "/" .. name, child.read(dir .. "/" .. name)))
+  end
+  T.eq({ child.mocl { "report", "run=" .. again } }, { again .. "/report.html\n", "", 0 })
+  T.ok(child.read(again .. "/report.html") == html, "mocl report makes the same page")
+  assert(fs.write(again .. "/comparison.json", '{"settings": 3}'))
+  local _, err, status = child.mocl { "report", "run=" .. again }
+  T.ok(status == 1 and err:find("comparison.json: is not what a comparison writes there", 1, true), err)
   -- the comparison's policies are those that their recipes train alone
   local rows = read_csv(child.read(dir .. "/humor_helpful-seed-1.csv"))
   T.eq(#rows, 11 + 5 + 11)
@@ -368,6 +379,22 @@ T.test("a comparison of another configuration is refused, with names, and so is 
   said, status = start(other, "methods=moc")
   T.eq(status, 1)
   T.ok(said:find("objectives: harmless,helpful there, humor,helpful now", 1, true), said)
+end)
+
+T.test("every method that there is runs, and each has drawn the same training samples", function()
+  local dir = fresh()
+  must(dir, "methods=", "points=1")
+  local data = assert(json.load(dir .. "/comparison.json"))
+  local names = {}
+  for _, m in ipairs(data.settings[1].methods) do
+    names[#names + 1] = m.name
+    T.eq(m.training_samples, 160, m.name)
+    T.ok(type(m.trained_parameters) == "number" and m.trained_parameters > 0, m.name)
+    T.ok(#m.runs[1].rewards >= 3, m.name)
+  end
+  T.eq(names, { "moc", "linear", "morlhf", "rewarded_soups", "bone_soups", "mod", "modpo", "ric", "metaaligner", "clp", "grpo", "rloo", "gdpo",
+    "moc_gdpo" })
+  html_check.check(child.read(dir .. "/report.html"))
 end)
 
 T.test("unequal budgets when told: each policy draws the whole budget, and the costs say so", function()

@@ -48,6 +48,26 @@ run["05_environment.lua"] = function(out)
   T.ok(child.read("runs/05_environment.svg"):find("^<svg xmlns"))
 end
 
+run["07_goals.lua"] = function(out)
+  local got = {}
+  for name, x, y in out:gmatch("([%w%- ]-) +preference [%d.]+ [%d.]+ +fish +([%d.]+) logs +([%d.]+)") do
+    name = name:gsub("^%s+", "")
+    got[name] = got[name] or {}
+    table.insert(got[name], { tonumber(x), tonumber(y) })
+  end
+  -- x fish and y logs with x + y / .8 = 10
+  T.near(got["weighted sum"], { { 10, 0 } }, .3)
+  T.near(got["max-min"], { { 4.44, 4.44 } }, .5)
+  T.near(got.threshold, { { 6.25, 3 } }, .5)
+  T.ok(got.schedule[1][1] > 9 and got.schedule[2][2] > 6.5, "each end has what its preference asks for")
+  T.near(got.hypervolume, { { 3, 5.6 }, { 5, 4 }, { 7, 2.4 } }, .5) -- of x^p y^(1 - p) the greatest
+  T.ok(got.condition[1][1] > 4 and got.condition[1][2] > 3, "some fish, without which logs do not count")
+end
+
+run["08_hooks.lua"] = function(out)
+  T.eq(out, "") -- it only returns its functions
+end
+
 -- what an example is called with; its two runs write into one directory after the other
 local arguments = {}
 

@@ -422,10 +422,10 @@ static void place(piece *t, int64_t p, int64_t n) {
     int64_t D = c->width, Q = c->heads * c->head_size, G = c->kv_heads * c->head_size;
     const int64_t width[MOCL_REGISTERS] = {[MOCL_AT_X] = D, [MOCL_AT_H] = D, [MOCL_AT_Y] = D, [MOCL_AT_Q] = Q, [MOCL_AT_A] = Q,
                                            [MOCL_AT_K] = G, [MOCL_AT_V] = G, [MOCL_AT_GATE] = c->ffn, [MOCL_AT_UP] = c->ffn};
-    static const mocl_register order[MOCL_REGISTERS] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_A, MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V,
-                                                        MOCL_AT_GATE, MOCL_AT_UP};
+    static const mocl_register order[] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y,    MOCL_AT_A, MOCL_AT_Q,
+                                          MOCL_AT_K, MOCL_AT_V, MOCL_AT_GATE, MOCL_AT_UP}; /* there is no memory here */
     mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d);
-    for (int i = 0; i < MOCL_REGISTERS; i++) {
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         t->at[order[i]] = at;
         at += n * width[order[i]];
     }

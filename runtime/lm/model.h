@@ -79,6 +79,8 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *
                            bool draw);
 /* linear layer `which` of block l becomes the numbers of t [out, in], in the layer's format */
 mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t);
+/* The embedding of m, a model without a head, becomes that of `other`: one tensor of both. */
+mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other);
 /* Quantised linear layers become f32 or bf16, the model's dtype. Where that fails halfway a second call goes on. */
 mocl_status mocl_model_dequantize(mocl_model *m);
 void mocl_model_free(mocl_model *m);

@@ -2,8 +2,10 @@
 -- rewards against weights, hypervolume over training samples, one prompt under all preferences and methods.
 
 local comparison = require "mocl.report.comparison"
+local fs = require "mocl.fs"
 local front = require "mocl.report.front"
 local html = require "mocl.report.html"
+local json = require "mocl.json"
 local metrics = require "mocl.metrics"
 local svg = require "mocl.report.svg"
 local svg_front = require "mocl.report.svg_front"
@@ -257,6 +259,22 @@ function page.html(data, costs)
   end
   return html.page("Comparison of methods", ("%d training samples for each method%s; seed%s %s"):format(data.budget,
     data.unequal and ", or for each of its policies" or "", #seeds == 1 and "" or "s", table.concat(seeds, ", ")), "", sections)
+end
+
+--- page.of(dir) -> the page of a comparison's directory, from its comparison.json and timing.json; or nil, message.
+function page.of(dir)
+  local path = fs.join(dir, "comparison.json")
+  local data, message = json.load(path)
+  if not data then
+    return nil, message
+  end
+  local ok, text = pcall(function()
+    return page.html(data, comparison.costs(data, json.load(fs.join(dir, "timing.json")) or {}))
+  end)
+  if not ok then
+    return nil, ("%s: is not what a comparison writes there (%s)"):format(path, tostring(text))
+  end
+  return text
 end
 
 return page

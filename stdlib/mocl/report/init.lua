@@ -2,6 +2,7 @@
 -- No link outwards, no script, no date: it opens from disk, and the same run gives the same bytes.
 -- What the directory lacks is left out; everything that comes from a file is escaped.
 
+local comparison_page = require "mocl.report.comparison_page"
 local config = require "mocl.run.config"
 local curves = require "mocl.report.curves"
 local fs = require "mocl.fs"
@@ -218,8 +219,8 @@ end
 --- The files of a report and what draws them, for run:finish.
 report.PAGES = { { "report.html", report.html }, { "front.svg", report.front } }
 
---- Writes report.html and, where there is a front, front.svg in a run's directory: the paths, or nil,
--- message, code.
+--- Writes report.html and, where there is a front, front.svg in the directory of a run, or report.html in that of a comparison: the
+-- paths, or nil, message, code.
 function report.write(dir)
   local found = false
   for _, name in ipairs { "config.lua", "result.json", "metrics.jsonl", "samples.jsonl" } do
@@ -228,9 +229,13 @@ function report.write(dir)
   if not found then
     return nil, dir .. ": holds no run", "IO"
   end
-  local paths = { fs.join(dir, "report.html") }
-  local ok, err, code = fs.write(paths[1], report.html(dir))
-  local front = ok and report.front(dir)
+  local paths, compared = { fs.join(dir, "report.html") }, fs.exists(fs.join(dir, "comparison.json"))
+  local text, message = (compared and comparison_page.of or report.html)(dir)
+  if not text then
+    return nil, message, "FORMAT"
+  end
+  local ok, err, code = fs.write(paths[1], text)
+  local front = ok and not compared and report.front(dir)
   if front then
     paths[2] = fs.join(dir, "front.svg")
     ok, err, code = fs.write(paths[2], front)

@@ -4,7 +4,8 @@
 --   { name = "morlhf", label = "MORLHF", recipe = "morlhf", group = "morlhf", policies = "preference", words = { "morlhf.rewards=raw" } }
 --
 -- group is the group of its options iterations and save_every; policies what there is a policy for: "preference", "objective", or nil
--- for one policy in all; words are further options of its recipe.
+-- for one policy in all; words are further options of its recipe. A method that has no iterations has budget(n) in place of group: the
+-- words with which it draws n training samples.
 
 local check = require "mocl.failure".check
 local comparison = require "mocl.report.comparison"
@@ -115,11 +116,15 @@ local function joined(...)
   return list
 end
 
--- Of an option that a comparison sets itself a row's or the user's words say nothing.
-local function refuse_own(name, words, row)
+-- Of an option that a comparison sets itself the user's words say nothing; set: the words in which it does.
+local function refuse_own(name, words, set)
+  local taken = { ["ppo.batch_size"] = true, preset = true }
+  for _, word in ipairs(set) do
+    taken[word:match "^([^=]*)="] = true
+  end
   for _, word in ipairs(words) do
     local key = word:match "^([^=]*)="
-    if OWN[key] and key ~= "preferences" or key == row.group .. ".iterations" or key == "ppo.batch_size" or not key or key == "preset" then
+    if not key or OWN[key] or taken[key] then
       fail("options.%s: '%s' is for the comparison to say: all methods have the same models, seeds and samples", name, word)
     end
   end
@@ -168,15 +173,16 @@ function compare.plan(rows, settings, cfg, given)
         preference.list(preferences, #setting.objectives)
         local policies, own = policies_of(row, setting, preferences), split(cfg.options[row.name])
         local iterations = share(row, cfg, policies)
-        refuse_own(row.name, own, row)
-        local words = joined({ ("%s.iterations=%d"):format(row.group, iterations) }, row.words or {}, own)
+        local set = row.budget and row.budget(iterations * cfg.ppo.batch_size) or { ("%s.iterations=%d"):format(row.group, iterations) }
         if row.policies == "preference" then
-          words[#words + 1] = "preferences=" .. table.concat(preferences, ",")
+          set[#set + 1] = "preferences=" .. table.concat(preferences, ",")
         end
-        if cfg.points > 0 then
-          words = joined({ ("%s.save_every=%d"):format(row.group, math.max(1, iterations // cfg.points)), "keep=100000",
-            "eval.curve_answers=" .. cfg.curve_answers }, words)
+        if cfg.points > 0 and row.group then
+          set = joined(set, { ("%s.save_every=%d"):format(row.group, math.max(1, iterations // cfg.points)), "keep=100000",
+            "eval.curve_answers=" .. cfg.curve_answers })
         end
+        refuse_own(row.name, own, set)
+        local words = joined(set, row.words or {}, own)
         local ok, j = pcall(job, row.recipe, setting, seed, fs.join(dir, row.name), words)
         if not ok then
           fail("%s: %s", row.name, tostring(j))
@@ -250,6 +256,15 @@ local function seconds_of(timing)
   return sum
 end
 
+local function same(a, b)
+  for j, x in ipairs(a) do
+    if x ~= b[j] then
+      return false
+    end
+  end
+  return #a == #b
+end
+
 --- compare.models(job) -> {statistics, sft}: runs the recipe of the models and gives what the methods are measured by.
 function compare.models(job)
   job.recipe:run(job.words)
@@ -269,11 +284,13 @@ function compare.method(job, models)
   if result.training_samples ~= job.samples then
     fail("%s: %s drew %s training samples, and its part of the budget is %d", job.dir, job.row.name, tostring(result.training_samples), job.samples)
   end
-  if config.text(config.flatten { result.preferences }) ~= config.text(config.flatten { models.preferences }) and job.row.policies == "preference" then
-    result.unseen = nil -- in another unit than the others' figures
+  local own = read(job.dir, "stages.json")["sft-answers"].result.statistics
+  if not same(own.mean, models.statistics.mean) or not same(own.std, models.statistics.std) then
+    result.unseen = nil -- of other preferences, and so in another unit, and there are no raw rewards to measure anew
   end
   local f = comparison.figures(result, models.statistics)
-  f.training_samples, f.models, f.trained_parameters = result.training_samples, result.policies or 1, timing.trained_parameters
+  f.training_samples, f.models = result.training_samples, result.policies or 1
+  f.trained_parameters = timing.trained_parameters and timing.trained_parameters // f.models * job.policies
   f.seconds, f.processor, f.shown = seconds_of(timing), processor, {}
   f.shown.prompt, f.shown.answers = shown(job.dir)
   return f

@@ -10,6 +10,7 @@
 --   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; copies: names under which it may hold the
 --     embedding once more; old_norms: gamma and beta are read too
 --   decoder: of an encoder-decoder, whose table describes the encoder: shape, spec, prefix, names, layer, layer_names of the other side
+--   lora_targets: the layers that an adapter of PEFT is on where its configuration names none
 --   written: of a family whose config.json is made from a specification: {class =, keys =, bare =}, the class in it, the keys beside those of
 --     shape, of which a string takes the specification's value of that name, and whether names have no prefix in this class
 --   generates: false: keys of generation and generation_config.json are not looked at
@@ -101,6 +102,13 @@ local function locate(family, name, bare)
   local entry = layer and family.layer_names[inner] or family.names[base]
   local prefix = (bare or entry.plain) and "" or family.prefix
   return prefix .. (layer and family.layer:format(layer) or "") .. entry[1] .. "." .. kind, entry, kind
+end
+
+--- families.module(family, name, bare) -> name, part, parts: what the family calls the linear layer of a block that mocl calls `name`; parts
+-- above 1: it is so many a part of that one's outputs.
+function families.module(family, name, bare)
+  local theirs, entry = locate(family, name .. ".weight", bare)
+  return theirs:match "^(.*)%.weight$", entry.part or 1, entry.parts or 1
 end
 
 --- families.tensor(family, tensors, name, bare) -> tensor or nil, name in the file: the values of a parameter of mocl's as they lie
