@@ -126,15 +126,22 @@ static int model_set_weight(lua_State *L) {
     mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_weight: the model");
     const char *name = luaL_checkstring(L, 2);
     mocl_tensor *t = moclL_checktensor(L, 3);
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
         char one[64];
-        int which = (int)(i % MOCL_LINEARS);
-        snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_LINEARS), mocl_model_linear_name(which));
+        int which = (int)(i % MOCL_ALL_LINEARS);
+        snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_ALL_LINEARS), mocl_model_linear_name(which));
         if (!mocl_spec_has_linear(&m->config, which) || strcmp(one, name) != 0) continue;
-        MOCLL_CALL(L, mocl_model_set(m, i / MOCL_LINEARS, which, t));
+        MOCLL_CALL(L, mocl_model_set(m, i / MOCL_ALL_LINEARS, which, t));
         return 0;
     }
     return luaL_error(L, "set_weight: the model has no linear layer '%s'", name);
+}
+
+/* m:share_embedding(other): the embedding of m becomes that of other, one tensor of both */
+static int model_share_embedding(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "share_embedding: the model");
+    MOCLL_CALL(L, mocl_model_share_embedding(m, moclL_checkmodel(L, 2)));
+    return 0;
 }
 
 /* m:hash() -> SHA-256 of the base weights, 64 hex digits */
@@ -263,14 +270,23 @@ static mocl_status forward_into(mocl_tensor **out, mocl_tensor **made[MOCL_PRODU
     return st;
 }
 
+/* a tensor of the options, which stays on the stack; NULL where there is none */
+static mocl_tensor *tensor_option(lua_State *L, int opts, const char *name) {
+    if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, name) == LUA_TNIL) return NULL;
+    mocl_tensor *t = moclL_totensor(L, -1);
+    if (!t) luaL_error(L, "forward: option '%s' %s", name, moclL_notensor(L, -1));
+    return t;
+}
+
 static const char *const product_fields[MOCL_PRODUCTS] = {"q_proj", "k_proj", "v_proj"};
 
 /* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil, products=nil})
 ** -> hidden [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
-** goes on from there. products: a table, which gets the products of q, k and v of block k that do not change between such passes,
+** goes on from there. encoder_hidden_states [S, D], encoder_offsets: what a model with cross attention looks at. products: a table, which gets the products of q, k and v of block k that do not change between such passes,
 ** or has them from the pass before. */
 static int model_forward(lua_State *L) {
-    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", "products", NULL};
+    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", "products",
+                                          "encoder_hidden_states", "encoder_offsets", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
     mocl_tensor *product[MOCL_PRODUCTS] = {NULL}, **made[MOCL_PRODUCTS] = {NULL};
@@ -281,14 +297,10 @@ static int model_forward(lua_State *L) {
     pass.train = moclL_optfield_boolean(L, 3, "train", false);
     pass.key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
-    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "rows") != LUA_TNIL) { /* the value stays on the stack */
-        pass.rows = moclL_totensor(L, -1);
-        if (!pass.rows) return luaL_error(L, "forward: option 'rows' %s", moclL_notensor(L, -1));
-    }
-    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
-        pass.hidden = moclL_totensor(L, -1);
-        if (!pass.hidden) return luaL_error(L, "forward: option 'hidden' %s", moclL_notensor(L, -1));
-    }
+    pass.rows = tensor_option(L, 3, "rows");
+    pass.hidden = tensor_option(L, 3, "hidden");
+    pass.memory = tensor_option(L, 3, "encoder_hidden_states");
+    pass.memory_offsets = tensor_option(L, 3, "encoder_offsets");
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "products") != LUA_TNIL) { /* the table stays on the stack */
         if (!lua_istable(L, -1)) return luaL_error(L, "forward: option 'products' is a %s, not a table", luaL_typename(L, -1));
         products = lua_gettop(L);
@@ -483,6 +495,7 @@ static const luaL_Reg methods[] = {
     {"session", moclL_model_session},
     {"set_adapter", moclL_model_set_adapter},
     {"set_weight", model_set_weight},
+    {"share_embedding", model_share_embedding},
     {NULL, NULL},
 };
 
