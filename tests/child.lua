@@ -69,7 +69,10 @@ seen() { # TEXT N
   done
 }
 { %s
-  printf '\004'; seen 'Script done' 1; } | %s SHELL=/bin/sh script -q -f -e -c "exec '$MOCL' %s" typescript; echo "status $?"]])
+  for i in $(seq 600); do # one that comes while no line is being read is lost
+    grep -a -q 'Script done' typescript && break
+    printf '\004' 2>/dev/null; sleep 0.05
+  done; } | %s SHELL=/bin/sh script -q -f -e -c "exec '$MOCL' %s" typescript; echo "status $?"]])
     :format(child.quote(dir), child.quote(history or "-"), child.quote(program), typed, environment or "TERM=dumb", arguments or "")))
 end
 

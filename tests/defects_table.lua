@@ -21,6 +21,7 @@ local TEMPLATES, CLASSIFIER, JUDGE = "stdlib/mocl/lm/reward_templates.lua", "std
 local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/sentence.lua", "stdlib/mocl/data/prefs.lua"
 local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
 local FROM_RUN = "stdlib/mocl/run/from_run.lua"
+local LOADED = "stdlib/mocl/lm/loaded.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 return {
@@ -764,4 +765,17 @@ return {
     "test_own_model: from: a run of another recipe with these stages gives them, and is refused with names where their options differ" },
   { "a continued policy forgets its last KL", SCALAR, "restore = function(self, state) self.kl = state.kl end", "restore = function() end",
     "test_baselines: a run that was killed between a policy's last checkpoint and the end of its stage goes on to the same bytes" },
+  -- ---- a model to talk to ----
+  { "the rest of a preference goes to each of the others whole", LOADED, "list[j] = math.max(0, left) / #open", "list[j] = math.max(0, left)",
+    "test_talk: preferences: names, lists, the rest in equal parts, what is refused" },
+  { "the tags of the preference are left out", LOADED, "preference.relabel(text, self:preference(p))", "text",
+    "test_talk: a run: an answer is what the policy gives for the tags and the prompt" },
+  { "norms of an adapter without its scale", LOADED, "norm = scale * math.sqrt(", "norm = math.sqrt(",
+    "test_talk: top, norms, hidden: against the model's own figures" },
+  { "probabilities that are log-probabilities", LOADED, "p = math.exp(value)", "p = value",
+    "test_talk: top, norms, hidden: against the model's own figures" },
+  { "a comparison with another seed for each preference", LOADED, "settings.p = self:preference(p)", "settings.p, settings.seed = self:preference(p), i",
+    "test_talk: compare: the answers of ask, with the rewards of the run's models" },
+  { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
+    "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
 }

@@ -99,7 +99,7 @@ end)
 -- ---- tensors as text ----
 
 for _, device in ipairs(T.devices) do
-  T.test("tensors as text: sizes, corners, range [" .. device .. "]", function()
+  T.test("tensors as text: sizes, corners, range on " .. device, function()
     local small = tensor.new({ { { 1, 2 }, { 3, 4 } }, { { 5, 6 }, { 7, 8.5 } } }, { device = device })
     T.eq(tostring(small), ("tensor (2,2,2) f32 %s\n{{{1, 2},\n  {3, 4}},\n\n {{5, 6},\n  {7, 8.5}}}"):format(small.device))
     local long = tensor.arange(100, { device = device, dtype = "i32" })
@@ -216,7 +216,7 @@ T.test("on a terminal: Ctrl-C ends a coroutine, an operation, and never the sess
   seen 'interrupted!' 1; printf 'x = mocl.tensor.randn({ 600, 600 }, { seed = 1 }) print("op" .. "s") while true do x:matmul(x) end\n'
   seen '^ops' 1; sleep 0.2; printf '\003'; seen 'interrupted!' 2
   printf 'for i = 1, 3 do\n'; seen '^>> ' 1; sleep 0.2; printf '\003'; seen '\^C' 3
-  printf 'pcall(function() print("de" .. "ep") while true do end end) print("af" .. "ter")\n'; seen '^deep' 1; sleep 0.2; printf '\003'; seen '^after' 1
+  printf 'pcall(function() print("de" .. "ep") while true do end end) print("af" .. "ter")\n'; seen '^deep' 1; sleep 0.2; printf '\003'; seen 'after' 1
   printf '#x + 42\n'; seen '^642' 1]]
   T.ok(out:find("642", 1, true) and out:find("status 0\n", 1, true), out)
 end)
