@@ -29,6 +29,16 @@ local METHODS = {
   { name = "linear", label = "Linear, p in the prompt", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
   { name = "morlhf", label = "MORLHF", recipe = "morlhf", group = "morlhf", policies = "preference" },
   { name = "rewarded_soups", label = "Rewarded Soups", recipe = "rewarded_soups", group = "soup", policies = "objective" },
+  { name = "bone_soups", label = "Bone Soups", recipe = "rewarded_soups", group = "soup", policies = "objective",
+    words = { "soup.beta=0.7", "soup.kind=products" } },
+  { name = "mod", label = "MOD", recipe = "mod", group = "mod", policies = "objective" },
+  { name = "clp", label = "CLP", recipe = "clp", group = "clp" },
+  { name = "ric", label = "RiC", recipe = "ric", budget = function(n)
+    return { "ric.num_samples=" .. n // 2, "ric.num_generation_samples=" .. n - n // 2 }
+  end },
+  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", budget = function(n)
+    return { "metaaligner.num_samples=" .. n }
+  end },
   { name = "modpo", label = "MODPO", recipe = "modpo", group = "modpo", policies = "preference" },
   { name = "grpo", label = "GRPO", recipe = "grpo", group = "grpo" },
   { name = "rloo", label = "RLOO", recipe = "grpo", group = "grpo", words = { "grpo.method=rloo" } },
