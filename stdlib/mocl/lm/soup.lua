@@ -15,7 +15,7 @@ soup.KINDS = { "apart", "products" }
 -- 2025): part j has beta on objective j, the others share the rest alike. beta is above 1/n, where all parts would be
 -- one, and at most 1, where they are those of Rewarded Soups.
 function soup.backbone(n, beta)
-  if type(beta) ~= "number" or not (beta > 1 / n and beta <= 1) then
+  if type(beta) ~= "number" or not (beta <= 1 and (beta > 1 / n or n == 1 and beta == 1)) then
     error(("soup.backbone: beta=%s: a number above 1/%d and at most 1 expected; at 1/%d all parts have one reward, at 1 each has its own")
       :format(options.shown(beta, "%g"), n, n), 2)
   end
