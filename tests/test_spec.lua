@@ -167,6 +167,14 @@ local CROSS = { norm = "layer", norm_place = "post", embedding_norm = true, posi
   biases = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "encoder_attn.q_proj", "encoder_attn.k_proj",
     "encoder_attn.v_proj", "encoder_attn.o_proj" } }
 
+local function cross_config(change)
+  local config = small.model({ config = CROSS }):config()
+  for key, value in pairs(change or {}) do
+    config[key] = value
+  end
+  return config
+end
+
 local function memory_of(lengths, device)
   local offsets = { 0 }
   for i, n in ipairs(lengths) do
@@ -284,6 +292,13 @@ T.test("cross attention: what it needs, and what it does not do", function()
   T.raises("sequence 2 has no token to look at", nn.attention, q, k, k, { 0, 1, 3 }, { key_offsets = { 0, 4, 4 }, causal = false })
   T.eq(nn.attention(q, q, q, tensor.new({ 0, 3 }, { dtype = "i32" })).shape, { 3, 1, 2 }, "offsets alone")
   T.raises("needs q %[T, H, K%], k and v %[T, G, K%]", nn.attention, q, k, k, { 0, 3 }, { causal = false })
+  local base, other = transformer.new(cross_config()), transformer.new(cross_config { vocab_size = 30 })
+  model:share_embedding(base)
+  local tied = model:named_parameters()[1][2]
+  tied:narrow(1, 1, 1):fill_(.5)
+  T.eq(base:named_parameters()[1][2]:totable()[1][1], .5, "one tensor of both")
+  T.raises("share_embedding: the models must have embeddings of one shape", model.share_embedding, model, other)
+  T.raises("and the first no head", plain.share_embedding, plain, base)
   T.eq(model:config().cross_attention, true)
   T.eq(transformer.check(model:config()), model:config())
   T.fails("no architecture of llama.cpp's", transformer.save_gguf, small.model { config = { embedding_multiplier = 2 } }, T.tmpdir() .. "/m.gguf")

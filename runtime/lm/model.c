@@ -166,6 +166,18 @@ mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t) 
     return mocl_weight_set(&m->block[l].linear[which], t);
 }
 
+mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other) {
+    if (m->head || m->dev != other->dev || m->dtype != other->dtype || !mocl_tensor_same_shape(m->embed, other->embed))
+        return mocl_fail(m->ctx, MOCL_E_ARG, "share_embedding: the models must have embeddings of one shape and dtype on one device, and the "
+                                             "first no head");
+    mocl_tensor *mine = m->embed;
+    m->embed = mocl_tensor_ref(other->embed);
+    mocl_tensor_unref(mine);
+    m->hash[0] = '\0';
+    m->changes++;
+    return MOCL_OK;
+}
+
 mocl_status mocl_model_dequantize(mocl_model *m) {
     for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
         mocl_weight *w = &m->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
@@ -606,7 +618,10 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
     if (pass->memory) w.at[MOCL_AT_MEMORY] = mocl_tensor_ref(pass->memory);
     if (pass->hidden) w.at[MOCL_AT_X] = mocl_tensor_ref(pass->hidden);
     else MOCL_GOTO(begin(&w, tokens), done);
-    for (int64_t l = first; l < end; l++) MOCL_GOTO(run_block(&w, l), done);
+    for (int64_t l = first; l < end; l++) {
+        MOCL_GOTO(run_block(&w, l), done);
+        if (pass->kept && l + 1 == pass->keep) *pass->kept = mocl_tensor_ref(w.at[MOCL_AT_X]);
+    }
     if (!pass->stops && !c->final_norm && m->dtype != MK_F32) {
         st = mocl_to_dtype(hidden, w.at[MOCL_AT_X], MK_F32);
     } else if (pass->stops || !c->final_norm) {

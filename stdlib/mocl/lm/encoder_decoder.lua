@@ -10,8 +10,9 @@ Model.__index = Model
 local encoder_decoder = {}
 
 --- encoder_decoder.new(encoder, decoder, start) -> m: two models of mocl.lm.model, of which the second has cross attention; start: the
--- id that the decoder's text begins with.
+-- id that the decoder's text begins with. The decoder's embedding becomes the encoder's, one tensor of both.
 function encoder_decoder.new(encoder, decoder, start)
+  decoder:share_embedding(encoder)
   return setmetatable({ encoder = encoder, decoder = decoder, start = start }, Model)
 end
 
@@ -45,12 +46,25 @@ function Model:dtype()
   return self.encoder:dtype()
 end
 
---- m:named_parameters() -> list of {name, tensor}: the encoder's, then the decoder's, behind "encoder." and "decoder."
+--- m:config() -> the encoder's
+function Model:config()
+  return self.encoder:config()
+end
+
+--- m:adapters() -> {}: such a model has none
+function Model:adapters()
+  return {}
+end
+
+--- m:named_parameters() -> list of {name, tensor}: the encoder's, then the decoder's without the embedding they share, behind "encoder." and
+-- "decoder."
 function Model:named_parameters()
   local list = {}
   for _, side in ipairs { "encoder", "decoder" } do
     for _, pair in ipairs(self[side]:named_parameters()) do
-      list[#list + 1] = { side .. "." .. pair[1], pair[2] }
+      if side == "encoder" or pair[1] ~= "model.embed_tokens.weight" then
+        list[#list + 1] = { side .. "." .. pair[1], pair[2] }
+      end
     end
   end
   return list

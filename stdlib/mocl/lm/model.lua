@@ -25,9 +25,12 @@ local transformer = { check = core.check, new = core.new, batch = core.batch, pa
 local ends = setmetatable({}, { __mode = "k" })
 -- model -> {family =, all =, bare =} of the files that it was loaded from
 local sources = setmetatable({}, { __mode = "k" })
+-- model -> the id that texts begin with, of a GGUF file that names it
+local begins = setmetatable({}, { __mode = "k" })
 
 local ANY = { lm = true, encoder = true, classifier = true }
 local LOADS = { lm = true, encoder = true }
+local DTYPES = { f32 = true, f16 = true, bf16 = true } -- of files
 
 local function shape_text(t)
   return table.concat(t.shape, ",")
@@ -211,7 +214,8 @@ function transformer.load(dir, opts)
     if not model then
       return nil, found, code
     end
-    ends[model] = found.eos
+    local begin = found.all.bos_token_id
+    ends[model], begins[model] = found.eos, math.type(begin) == "integer" and begin or nil
     return model, found.all
   end
   local model, read, code = transformer.from_files(dir, opts, LOADS)
@@ -291,7 +295,7 @@ end
 
 -- The text of config.json for a model, the ids that end its answers or nil, its family, and whether names have no prefix. Raises where `extra` would make
 -- the files another model.
-local function config_text(model, path, extra)
+local function config_text(model, path, extra, dtype)
   local shape, source = model:config(), sources[model]
   local config, family = as_llama(shape), families.by_type.llama
   if not config and not source then
@@ -307,7 +311,10 @@ local function config_text(model, path, extra)
     end
     config.dtype = nil
   end
-  config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
+  config.torch_dtype = ({ f16 = "float16", bf16 = "bfloat16" })[dtype or model:dtype()] or "float32"
+  if config.bos_token_id == nil then
+    config.bos_token_id = begins[model]
+  end
   if ends[model] then
     local list = ends[model]
     config.eos_token_id = #list == 1 and list[1] or #list > 1 and list or json.null
@@ -340,16 +347,37 @@ local function update_generation(dir, generation, eos)
   return fs.write(model_config.generation_path(dir), json.encode(generation.all, { indent = 2 }) .. "\n")
 end
 
---- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's names;
--- `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
+-- Tensors in another type, which is to hold their values | fail
+local function rounded(tensors, dtype, dir)
+  local out = {}
+  for name, t in pairs(tensors) do
+    out[name] = tensor.no_grad(t.to, t, dtype)
+    if out[name]:nonfinite() then
+      return nil, ("%s: tensor '%s' has the value %g, which %s does not hold; use dtype = \"bf16\""):format(dir, name,
+        tensor.no_grad(function() return t:to("f32"):abs():max():item() end), dtype), "FORMAT"
+    end
+  end
+  return out
+end
+
+--- transformer.save(model, dir, extra, {dtype=}) -> true | fail: config.json and model.safetensors under Hugging Face's names;
+-- `extra` are further keys of config.json (bos_token_id, ...); dtype: "f32", "f16" or "bf16", the model's own without it. A model that is there is replaced, with its index and
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
 -- Weights that are not finite are refused before anything is written.
-function transformer.save(model, dir, extra)
+function transformer.save(model, dir, extra, opts)
   refuse_quantized(model, "transformer.save")
+  opts = options.check("transformer.save", opts or {}, {}, { "dtype" })
+  if opts.dtype and not DTYPES[opts.dtype] then
+    error(("transformer.save: dtype '%s' is not one of f32, f16, bf16"):format(tostring(opts.dtype)), 2)
+  end
   local path = fs.join(dir, "config.json")
-  local text, eos, family, bare = config_text(model, path, extra)
+  local text, eos, family, bare = config_text(model, path, extra, opts.dtype)
   local tensors = tensor.no_grad(families.back, family, model:named_parameters(), bare)
   local ok, message, code = finite.tensors(tensors, dir)
+  if ok and opts.dtype then
+    tensors, message, code = rounded(tensors, opts.dtype, dir)
+    ok = tensors
+  end
   if not ok then
     return nil, message, code
   end
@@ -435,7 +463,7 @@ function transformer.clone(model)
     from[pair[1]] = pair[2]
   end
   assert(parameters.copy(copy:named_parameters(), from, "clone"))
-  ends[copy], sources[copy] = ends[model], sources[model]
+  ends[copy], sources[copy], begins[copy] = ends[model], sources[model], begins[model]
   return copy
 end
 

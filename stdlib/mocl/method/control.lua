@@ -519,7 +519,11 @@ function Control.warning(options, preferences, rewards, errors)
     return nil
   end
   local cure = "train longer"
-  if o.c ~= "one" and o.negative then
+  if o.solver ~= "minnorm" and o.rows == "objectives" then
+    cure = ("train longer, or join the constraint too, which asks for what p says: control.rows=constrained (control.solver=%s)"):format(o.solver)
+  elseif o.solver ~= "minnorm" then
+    cure = ("train longer, or lower control.scale (%g), which weighs the constraint"):format(o.scale)
+  elseif o.c ~= "one" and o.negative then
     cure = ("the constraint (control.scale=%g, control.floor=%g) pushed rewards down where it asks for what is out of reach: set "
       .. "control.negative=false, which keeps every weight above 0, or raise control.floor"):format(o.scale, o.floor)
   elseif o.c ~= "one" then

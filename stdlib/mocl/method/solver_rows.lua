@@ -12,6 +12,8 @@ local tensor = require "mocl.tensor"
 
 local solver_rows = {}
 
+local ROUNDING = 1e-6 -- what a sum is of its terms where it is rounding: advantages are floats of 32 bits
+
 local function choices()
   return { "minnorm", table.unpack(solvers.list()) }
 end
@@ -218,7 +220,7 @@ local function length_of(input, weights)
     end
   end
   local length = math.max(sum2, 0.0) ^ 0.5
-  return length > 1e-7 * size and length or 0.0
+  return length > ROUNDING * size and length or 0.0
 end
 
 -- vectors by their places in a list: rows, or the inner products of the gradients that they stand for
@@ -255,7 +257,7 @@ end
 -- it is none.
 local function conflicts_of(input, weights, names)
   local set = {}
-  for _, c in ipairs(solvers.conflicts(input, weights)) do
+  for _, c in ipairs(solvers.conflicts(input, weights, { tolerance = ROUNDING })) do
     local name = names[c.objective]
     set[name] = math.type(name) and true or nil
   end

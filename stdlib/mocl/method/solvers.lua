@@ -144,6 +144,28 @@ local function refine(p, y, x, set)
   return x
 end
 
+-- By how much y + x of unit rows, x the weights that a projection adds, misses its conditions, as a share of the terms, by the rows
+-- themselves: no slope is negative, and that of a row whose x is not 0 is 0.
+local function missed(p, y, x)
+  local d, terms, worst = constant(#p.units[1], 0.0), 0.0, 0.0
+  for i, unit in ipairs(p.units) do
+    local share = y[i] + x[i]
+    terms = terms + math.abs(share)
+    for k = 1, #d do
+      d[k] = d[k] + share * unit[k]
+    end
+  end
+  for i = 1, p.n do
+    local slope = dot(p.units[i], d)
+    worst = math.max(worst, x[i] > 0 and math.abs(slope) or -slope)
+  end
+  return terms > 0 and worst / terms or 0.0
+end
+
+-- Rows that depend on each other to about 1e-7, as gradients in floats of 32 bits do, have pivots that are rounding although
+-- they are above the share where a pivot counts as none. The rows themselves tell which of these shares serves.
+local SHARES = { 1e-14, 1e-12, 1e-10, 1e-8 }
+
 -- v >= u with J'v the projection of J'u onto the cone of steps that conflict with no objective
 local function project(p, o, u)
   local reg = o.reg_eps or 0
@@ -160,10 +182,24 @@ local function project(p, o, u)
     end)
   end)
   local y = each(p.n, function(i) return u[i] * d[i] end)
-  local x, set = linear.complementary(H, linear.mul(H, y))
+  local q, x = linear.mul(H, y), nil
   if p.units and reg == 0 then
-    x = refine(p, each(p.n, function(i) return y[i] * trace ^ 0.5 end), each(p.n, function(i) return x[i] * trace ^ 0.5 end), set)
-    x = each(p.n, function(i) return x[i] / trace ^ 0.5 end)
+    local root, least = trace ^ 0.5, math.huge
+    local yr = each(p.n, function(i) return y[i] * root end)
+    for _, share in ipairs(SHARES) do
+      local some, set = linear.complementary(H, q, share)
+      some = refine(p, yr, each(p.n, function(i) return some[i] * root end), set)
+      local by = missed(p, yr, some)
+      if by < least then
+        x, least = some, by
+      end
+      if by <= 1e-12 then
+        break
+      end
+    end
+    x = each(p.n, function(i) return x[i] / root end)
+  else
+    x = linear.complementary(H, q)
   end
   return each(p.n, function(i) return d[i] > 0 and u[i] + x[i] / d[i] or u[i] end)
 end
