@@ -102,7 +102,13 @@ function classifier_files.save(c, dir)
   if #c.model:adapters() > 0 then
     error("classifier_files.save: the model has an adapter; merge it first", 2)
   end
-  local tensors = tensor.no_grad(families.back, c.read.family, c.model:named_parameters(), c.bare)
+  local tensors = {}
+  local sides = c.read.decoder and { { c.model.encoder, c.read.family }, { c.model.decoder, c.read.family.decoder } } or { { c.model, c.read.family } }
+  for _, side in ipairs(sides) do -- an embedding that both sides share has one name in the file
+    for name, t in pairs(tensor.no_grad(families.back, side[2], side[1]:named_parameters(), c.bare)) do
+      tensors[name] = t
+    end
+  end
   for i, names in ipairs(classifier.head_names(c.read, c.bare)) do
     tensors[names.weight] = c.layers[i].weight
     tensors[names.bias or ""] = names.bias and c.layers[i].bias or nil
