@@ -1,5 +1,5 @@
---- clp: one policy that follows the preference in its prompt, trained by PPO on the sum of the objectives' advantages weighted by it
--- (conditioned linear scalarisation).
+--- clp: one policy that follows the preference in its prompt, trained by PPO on the sum of the objectives' advantages
+-- weighted by it (conditioned linear scalarisation).
 --
 --   mocl recipes/clp.lua                                 the embedded task, humor against helpful
 --   mocl recipes/clp.lua preferences=1:0,0.5:0.5,0:1     other preferences to train on

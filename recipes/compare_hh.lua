@@ -40,11 +40,11 @@ local METHODS = {
   { name = "mod", label = "MOD", recipe = "mod", group = "mod", policies = "objective" },
   { name = "modpo", label = "MODPO", recipe = "modpo", group = "modpo", policies = "preference" },
   { name = "ric", label = "RiC", recipe = "ric", budget = function(n)
-    return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(2000, n),
-      "ric.online_training_steps=" .. steps(400, n), "ric.num_origin_samples=" .. steps(10000, n) }
+    return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(4000, n),
+      "ric.online_training_steps=" .. steps(1000, n), "ric.num_origin_samples=" .. steps(10000, n) }
   end },
   { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", budget = function(n)
-    return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(2000, n) }
+    return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(4000, n) }
   end },
   { name = "clp", label = "CLP", recipe = "clp", group = "clp" },
   { name = "grpo", label = "GRPO", recipe = "grpo", group = "grpo" },

@@ -1,4 +1,5 @@
---- metaaligner: the SFT model's answers, edited by a model that reads in its prompt which objectives to improve (MetaAligner).
+--- metaaligner: the SFT model's answers, edited by a model that reads in its prompt which objectives to improve
+-- (MetaAligner).
 --
 --   mocl recipes/metaaligner.lua                                 the embedded task, humor against helpful
 --   mocl recipes/metaaligner.lua metaaligner.n_objectives=1      one edit for each objective, one after the other
@@ -18,17 +19,17 @@ local transformer = require "mocl.lm.model"
 
 local schema = stages.schema(stages.NO_POLICY_GRADIENT, stages.PREFERENCES, {
   { "metaaligner.num_samples", 40960, "answers of the SFT model to train on, two to each prompt", min = 2 },
-  { "metaaligner.training_steps", 2000, "steps", min = 1 },
-  { "metaaligner.learning_rate", 2e-3, "peak step size, which falls to 0", min = 0 },
+  { "metaaligner.training_steps", 4000, "steps", min = 1 },
+  { "metaaligner.learning_rate", 5e-3, "peak step size, which falls to 0", min = 0 },
   { "metaaligner.batch_size", 32, "edits a step", min = 1 },
-  { "metaaligner.template", "{aspects} | {prompt} |{answer} |", "what the editor is shown" },
+  { "metaaligner.template", "{aspects} |{answer} | {prompt}", "what the editor is shown" },
   { "metaaligner.aspects", {}, "what the prompt calls the objectives, in their order; empty: their names", list_of = "string" },
   { "metaaligner.n_objectives", 0, "objectives an edit; what is asked for takes as many edits as it needs; 0: one edit", min = 0 },
 })
 
 local presets = stages.presets({
   smoke = { ["metaaligner.num_samples"] = 64, ["metaaligner.training_steps"] = 4, ["metaaligner.batch_size"] = 8 },
-  hh = { ["metaaligner.num_samples"] = 6400, ["metaaligner.training_steps"] = 400, ["metaaligner.batch_size"] = 16,
+  hh = { ["metaaligner.num_samples"] = 6400, ["metaaligner.training_steps"] = 1200, ["metaaligner.batch_size"] = 16,
     ["metaaligner.learning_rate"] = 1e-3 },
 }, stages.NO_POLICY_GRADIENT)
 

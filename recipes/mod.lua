@@ -1,5 +1,5 @@
---- mod: one policy for each objective, trained by PPO on its reward alone; an answer to a preference is drawn token by token from the
--- product of what all of them make of it, each to the power of its weight (Multi-Objective Decoding).
+--- mod: one policy for each objective, trained by PPO on its reward alone; an answer to a preference is drawn token by
+-- token from the product of what all of them make of it, each to the power of its weight (Multi-Objective Decoding).
 --
 --   mocl recipes/mod.lua                                 the embedded task, humor against helpful
 --   mocl recipes/mod.lua preset=smoke out=/tmp/x         every stage, tiny, in seconds

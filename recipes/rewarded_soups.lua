@@ -1,5 +1,6 @@
---- rewarded_soups: one policy for each objective, trained by PPO on its reward alone; the policy of a preference is their adapters'
--- sum weighted by it. With soup.beta below 1 each is trained on some of the other rewards too (Bone Soups).
+--- rewarded_soups: one policy for each objective, trained by PPO on its reward alone; the policy of a preference is
+-- their adapters' sum weighted by it. With soup.beta below 1 each is trained on some of the other rewards too (Bone
+-- Soups).
 --
 --   mocl recipes/rewarded_soups.lua                                 A and B are averaged apart, as RiC does
 --   mocl recipes/rewarded_soups.lua soup.kind=products              the exact weighted sum of the products B A

@@ -1,4 +1,5 @@
---- ric: one policy that reads in its prompt what its answer is to earn, trained by supervised steps alone (Rewards-in-Context).
+--- ric: one policy that reads in its prompt what its answer is to earn, trained by supervised steps alone
+-- (Rewards-in-Context).
 --
 --   mocl recipes/ric.lua                                 the embedded task, humor against helpful
 --   mocl recipes/ric.lua ric.num_online_iterations=2     two online stages; 0: the offline one alone
@@ -17,14 +18,14 @@ local stages = require "mocl.train.stages"
 
 local schema = stages.schema(stages.NO_POLICY_GRADIENT, stages.PREFERENCES, {
   { "ric.num_samples", 20480, "answers of the SFT model that the offline stage is trained on", min = 2 },
-  { "ric.training_steps", 2000, "steps of the offline stage", min = 1 },
-  { "ric.offline_learning_rate", 2e-3, "its peak step size, which falls to 0", min = 0 },
+  { "ric.training_steps", 4000, "steps of the offline stage", min = 1 },
+  { "ric.offline_learning_rate", 5e-3, "its peak step size, which falls to 0", min = 0 },
   { "ric.num_online_iterations", 1, "online stages", min = 0 },
   { "ric.num_generation_samples", 20480, "answers of each of them", min = 2 },
   { "ric.num_origin_samples", 10000, "answers of the offline stage that each is trained on too", min = 0 },
   { "ric.quantile_threshold", 0.7, "an answer is kept where one of its scores reaches this quantile of the objective's", min = 0, max = 1 },
-  { "ric.online_training_steps", 400, "steps of each online stage", min = 1 },
-  { "ric.learning_rate", 5e-4, "their constant step size", min = 0 },
+  { "ric.online_training_steps", 1000, "steps of each online stage", min = 1 },
+  { "ric.learning_rate", 2e-3, "their constant step size", min = 0 },
   { "ric.batch_size", 32, "answers a step", min = 1 },
   { "ric.method", "l2", "from a preference to the scores that are asked for", choices = ric.MAPS },
   { "ric.reference", "gaussian", "range of the scores that are asked for: extremes of N(0, 1), or those of the offline stage's answers",
@@ -34,8 +35,8 @@ local schema = stages.schema(stages.NO_POLICY_GRADIENT, stages.PREFERENCES, {
 local presets = stages.presets({
   smoke = { ["ric.num_samples"] = 32, ["ric.training_steps"] = 4, ["ric.num_generation_samples"] = 16, ["ric.num_origin_samples"] = 8,
     ["ric.online_training_steps"] = 2, ["ric.batch_size"] = 8 },
-  hh = { ["ric.num_samples"] = 3200, ["ric.num_generation_samples"] = 3200, ["ric.num_origin_samples"] = 1600, ["ric.training_steps"] = 400,
-    ["ric.online_training_steps"] = 80, ["ric.batch_size"] = 16, ["ric.offline_learning_rate"] = 1e-3, ["ric.learning_rate"] = 2e-4 },
+  hh = { ["ric.num_samples"] = 3200, ["ric.num_generation_samples"] = 3200, ["ric.num_origin_samples"] = 1600, ["ric.training_steps"] = 1200,
+    ["ric.online_training_steps"] = 300, ["ric.batch_size"] = 16, ["ric.offline_learning_rate"] = 1e-3, ["ric.learning_rate"] = 4e-4 },
 }, stages.NO_POLICY_GRADIENT)
 
 local ctx <close> = stages.open { recipe = "ric", doc = "Rewards-in-Context: supervised training on prompts with scores (docs/baselines.md)",

@@ -58,7 +58,8 @@ function known_run.smoke(recipe, dir, files, ...)
   return run(recipe, dir, files, SMOKE, { ... })
 end
 
---- refused(recipe, files, cases): each option of {option, text} ends the recipe with the text, before there is a run directory.
+--- refused(recipe, files, cases): each option of {option, text} ends the recipe with the text, before there is a run
+-- directory.
 function known_run.refused(recipe, files, cases)
   for _, case in ipairs(cases) do
     local dir = T.tmpdir() .. "/run"
@@ -68,7 +69,8 @@ function known_run.refused(recipe, files, cases)
   end
 end
 
---- same_after_redo(recipe, files, last, ...): a run whose stages from `last` on are done again ends with the same bytes.
+--- same_after_redo(recipe, files, last, ...): a run whose stages from `last` on are done again ends with the same
+-- bytes.
 function known_run.same_after_redo(recipe, files, last, ...)
   local dir = T.tmpdir() .. "/run"
   local said, status = known_run.smoke(recipe, dir, files, ...)
@@ -79,8 +81,8 @@ function known_run.same_after_redo(recipe, files, last, ...)
   T.ok(child.read(dir .. "/result.json") == before, recipe)
 end
 
---- same_after_kill(recipe, files, stage, step, ...): a run that is killed behind that step of the stage and goes on from the checkpoint
--- before it leaves the files of one that was not.
+--- same_after_kill(recipe, files, stage, step, ...): a run that is killed behind that step of the stage and goes on
+-- from the checkpoint before it leaves the files of one that was not.
 function known_run.same_after_kill(recipe, files, stage, step, ...)
   local whole, dir, without = T.tmpdir() .. "/run", T.tmpdir() .. "/run", { "config.lua", "SHA256SUMS", "log" }
   local said, status = known_run.smoke(recipe, whole, files, ...)

@@ -142,6 +142,7 @@ T.test("Bone Soups: the coefficients bring the backbone rewards back to the pref
   T.near(x[1], 1.75, 1e-12)
   T.near(x[2], -0.75, 1e-12)
   T.eq(soup.coefficients({ 0.3, 0.7 }, 1), { 0.3, 0.7 })
+  T.eq({ soup.backbone(1, 1), soup.coefficients({ 1 }, 1) }, { { { 1 } }, { 1 } })
   T.raises("above 1/3 and at most 1", soup.coefficients, { 0.2, 0.5, 0.3 }, 0.3)
   T.raises("above 1/2 and at most 1", soup.backbone, 2, 0 / 0)
 end)

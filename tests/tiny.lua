@@ -45,9 +45,9 @@ local TAGS = 11 -- weights that a tag can show: 0.00, 0.10 ... 1.00
 
 --- Files in dir for a run, in which two rewards pay for one token each, `a` and `b`, by the share of the answer's
 -- tokens that they are. A tag is one token, whose embedding grows along a direction of its own with the weight it
--- shows, and attention begins as the mean over all tokens: the policy sees p and has to learn what to make of it. o.scores: the
--- tags of scores that recipes/ric.lua shows are tokens too; o.words: these texts are, {text, a, b} with embeddings that are a and b
--- along the two directions.
+-- shows, and attention begins as the mean over all tokens: the policy sees p and has to learn what to make of it.
+-- o.scores: the tags of scores that recipes/ric.lua shows are tokens too; o.words: these texts are, {text, a, b} with
+-- embeddings that are a and b along the two directions.
 function tiny.known(dir, o)
   local tokens, width = { "<s>", "</s>", "a", "b", "c", "u", "v", "w" }, 16
   local letters, constant = #tokens, 3 -- the place of an entry of the residual stream that nothing writes to

@@ -1,6 +1,7 @@
---- mocl.lm.mixture: one answer from several policies, which are adapters of one model: each token is drawn from the product of what
--- they make of it, p(y) ~ prod_j pi_j(y)^w_j, the weighted sum of their log-probabilities, normalised. Multi-Objective Decoding (Shi et
--- al. 2024, arXiv 2406.18853) with the reverse KL, to which each policy was held while it was trained.
+--- mocl.lm.mixture: one answer from several policies, which are adapters of one model: each token is drawn from the
+-- product of what they make of it, p(y) ~ prod_j pi_j(y)^w_j, the weighted sum of their log-probabilities, normalised.
+-- Multi-Objective Decoding (Shi et al. 2024, arXiv 2406.18853) with the reverse KL, to which each policy was held
+-- while it was trained.
 --
 -- All policies read all prompts in one session, a row for each pair of them, and take the drawn tokens together.
 
@@ -65,9 +66,9 @@ local function rows_of(prompts, n, adapters)
   return rows
 end
 
---- mixture.logits(logits, weights) -> [n, V]: logits of the mixture. logits [A n, V], those of the first of A adapters for n rows, then
--- those of the second; weights [A, n, 1]. Their weighted sum has the softmax of the weighted sum of log-probabilities: what normalises
--- each adapter's row is one number for all tokens.
+--- mixture.logits(logits, weights) -> [n, V]: logits of the mixture. logits [A n, V], those of the first of A adapters
+-- for n rows, then those of the second; weights [A, n, 1]. Their weighted sum has the softmax of the weighted sum of
+-- log-probabilities: what normalises each adapter's row is one number for all tokens.
 function mixture.logits(logits, weights)
   return (logits:reshape { weights.shape[1], weights.shape[2], logits.shape[2] } * weights):sum(1)
 end
@@ -75,9 +76,10 @@ end
 local NEEDED = { "adapters", "weights", "max_new_tokens", "key" }
 local OPTIONAL = { "temperature", "top_k", "top_p", "eos", "vocab_size" }
 
---- mixture.generate(model, prompts, o) -> generated, logp: as model:generate with ragged rows. o: adapters (names), weights (a list of one for
--- each adapter, or a list of such lists for each prompt; 0 or more, of sum 1), and max_new_tokens, key, temperature, top_k, top_p, eos
--- and vocab_size of model:generate. An adapter without weight is not run.
+--- mixture.generate(model, prompts, o) -> generated, logp: as model:generate with ragged rows. o: adapters (names),
+-- weights (a list of one for each adapter, or a list of such lists for each prompt; 0 or more, of sum 1), and
+-- max_new_tokens, key, temperature, top_k, top_p, eos and vocab_size of model:generate. An adapter without weight is
+-- not run.
 function mixture.generate(model, prompts, o)
   options.check("mixture.generate", o, NEEDED, OPTIONAL)
   prompts = transformer.rows(prompts)

@@ -1,7 +1,7 @@
---- mocl.lm.soup: one adapter from several, Rewarded Soups (Rame et al. 2023): the weighted sum of what adapters of one model, each
--- trained on its own reward, add to it. With "apart" A and B are averaged apart, as the paper's program and RiC's do for LoRA, and
--- what is added is the product of averages, (sum_j w_j B_j)(sum_j w_j A_j). With "products" it is sum_j w_j B_j A_j, exact,
--- of rank N r.
+--- mocl.lm.soup: one adapter from several, Rewarded Soups (Rame et al. 2023): the weighted sum of what adapters of one
+-- model, each trained on its own reward, add to it. With "apart" A and B are averaged apart, as the paper's program
+-- and RiC's do for LoRA, and what is added is the product of averages, (sum_j w_j B_j)(sum_j w_j A_j). With "products"
+-- it is sum_j w_j B_j A_j, exact, of rank N r.
 
 local options = require "mocl.options"
 local parameters = require "mocl.parameters"
@@ -11,11 +11,11 @@ local soup = {}
 
 soup.KINDS = { "apart", "products" }
 
---- soup.backbone(n, beta) -> rows: the weights of the rewards that the parts of a Bone Soup are trained on (Xie et al. 2025): part j has
--- beta on objective j, the others share the rest alike. beta is above 1/n, where all parts would be one, and at most 1,
--- where they are those of Rewarded Soups.
+--- soup.backbone(n, beta) -> rows: the weights of the rewards that the parts of a Bone Soup are trained on (Xie et al.
+-- 2025): part j has beta on objective j, the others share the rest alike. beta is above 1/n, where all parts would be
+-- one, and at most 1, where they are those of Rewarded Soups.
 function soup.backbone(n, beta)
-  if type(beta) ~= "number" or not (beta > 1 / n and beta <= 1) then
+  if type(beta) ~= "number" or not (beta <= 1 and (beta > 1 / n or n == 1 and beta == 1)) then
     error(("soup.backbone: beta=%s: a number above 1/%d and at most 1 expected; at 1/%d all parts have one reward, at 1 each has its own")
       :format(options.shown(beta, "%g"), n, n), 2)
   end
@@ -29,8 +29,9 @@ function soup.backbone(n, beta)
   return rows
 end
 
---- soup.coefficients(p, beta) -> list: the weights of such parts under the preference p, with which the rewards they were trained on sum
--- to sum_j p_j r_j: what solves rows^T x = p for the rows of soup.backbone. They sum to 1 and some are negative near the corners.
+--- soup.coefficients(p, beta) -> list: the weights of such parts under the preference p, with which the rewards they
+-- were trained on sum to sum_j p_j r_j: what solves rows^T x = p for the rows of soup.backbone. They sum to 1 and some
+-- are negative near the corners.
 function soup.coefficients(p, beta)
   local rows, x = soup.backbone(#p, beta), {}
   local rest = #p > 1 and rows[1][2] or 0
@@ -63,9 +64,9 @@ local function alike(model, names)
   return first, tensors
 end
 
---- soup.mix(model, names, weights, {kind="apart", name="soup"}): gives the model the adapter `name`, mixed of those of the names with one
--- weight each, in place of one that has this name, and makes it the active one. Raises where the adapters differ in rank,
--- alpha or layers, and where weights are not one finite number for each name.
+--- soup.mix(model, names, weights, {kind="apart", name="soup"}): gives the model the adapter `name`, mixed of those of
+-- the names with one weight each, in place of one that has this name, and makes it the active one. Raises where the
+-- adapters differ in rank, alpha or layers, and where weights are not one finite number for each name.
 function soup.mix(model, names, weights, opts)
   opts = options.check("soup.mix", opts or {}, {}, { "kind", "name" })
   local kind, name = opts.kind or "apart", opts.name or "soup"

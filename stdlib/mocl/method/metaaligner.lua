@@ -1,10 +1,11 @@
---- mocl.method.metaaligner: MetaAligner (Yang et al. 2024, arXiv 2403.17141): a model that edits the answers of another towards objectives
--- which its prompt names, learnt from pairs of answers of which one is better in these. It has no weights.
+--- mocl.method.metaaligner: MetaAligner (Yang et al. 2024, arXiv 2403.17141): a model that edits the answers of another
+-- towards objectives which its prompt names, learnt from pairs of answers of which one is better in these. It has no
+-- weights.
 
 local metaaligner = {}
 
---- metaaligner.text(template, aspects, prompt, answer) -> what the editor is shown: the template with the aspects, separated by "; ", the
--- prompt and the answer in the place of {aspects}, {prompt} and {answer}.
+--- metaaligner.text(template, aspects, prompt, answer) -> what the editor is shown: the template with the aspects,
+-- separated by "; ", the prompt and the answer in the place of {aspects}, {prompt} and {answer}.
 function metaaligner.text(template, aspects, prompt, answer)
   local with = { aspects = table.concat(aspects, "; "), prompt = prompt, answer = answer }
   return (template:gsub("{(%a+)}", with))
@@ -28,8 +29,8 @@ function metaaligner.wanted(p, aspects)
   return list
 end
 
---- metaaligner.subsets(n) -> preferences of equal weights of one objective or more, all of them: what can be asked for. In
--- ascending order of the first weight, then of the others.
+--- metaaligner.subsets(n) -> preferences of equal weights of one objective or more, all of them: what can be asked for.
+-- In ascending order of the first weight, then of the others.
 function metaaligner.subsets(n)
   local list = {}
   for mask = 1, 2 ^ n - 1 do
@@ -53,9 +54,10 @@ function metaaligner.subsets(n)
   return list
 end
 
---- metaaligner.examples(r, rows, template, aspects) -> list of {prompt=, response=} to train on. rows {prompt=, response=, rewards=}, of which
--- 2i - 1 and 2i answer one prompt. Where the first is better in some objectives, the editor learns to make it of the second with these
--- as aspects, in an order that the stream draws, and the other way round. Pairs that are equal in everything teach nothing.
+--- metaaligner.examples(r, rows, template, aspects) -> list of {prompt=, response=} to train on. rows {prompt=,
+-- response=, rewards=}, of which 2i - 1 and 2i answer one prompt. Where the first is better in some objectives, the
+-- editor learns to make it of the second with these as aspects, in an order that the stream draws, and the other way
+-- round. Pairs that are equal in everything teach nothing.
 function metaaligner.examples(r, rows, template, aspects)
   local list = {}
   for i = 1, #rows - 1, 2 do

@@ -1,6 +1,7 @@
---- mocl.method.ric: Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207): prompts that show the rewards an answer earned, which a
--- model learns to answer by supervised training; at inference they show rewards that are asked for, by the preference.
--- Scores are rewards in deviations of the training answers', rounded to a tenth, as the method's program has them.
+--- mocl.method.ric: Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207): prompts that show the rewards an answer
+-- earned, which a model learns to answer by supervised training; at inference they show rewards that are asked for, by
+-- the preference. Scores are rewards in deviations of the training answers', rounded to a tenth, as the method's
+-- program has them.
 
 local metrics = require "mocl.metrics"
 
@@ -15,8 +16,8 @@ local function tenth(x)
   return math.floor(x * 10 + 0.5) / 10
 end
 
---- ric.statistics(rows, names) -> {mean=, std=}: of the rewards of rows {rewards=}, population deviations. Raises where a reward does not vary: no score
--- could tell its answers apart.
+--- ric.statistics(rows, names) -> {mean=, std=}: of the rewards of rows {rewards=}, population deviations. Raises where
+-- a reward does not vary: no score could tell its answers apart.
 function ric.statistics(rows, names)
   local s, raw = { mean = {}, std = {} }, {}
   for i, row in ipairs(rows) do
@@ -43,8 +44,8 @@ function ric.normalize(rows, statistics)
   return scores
 end
 
---- ric.tagged(prompt, scores) -> the prompt with its scores: "<rm1_score> 0.3 <rm2_score> -1.2 " in front of the last "\n\nAssistant:" of a
--- prompt that ends with it, else of the prompt.
+--- ric.tagged(prompt, scores) -> the prompt with its scores: "<rm1_score> 0.3 <rm2_score> -1.2 " in front of the last
+-- "\n\nAssistant:" of a prompt that ends with it, else of the prompt.
 function ric.tagged(prompt, scores)
   local parts = {}
   for j, s in ipairs(scores) do
@@ -64,7 +65,8 @@ local function extremes(r, n)
   return low, high
 end
 
---- ric.gaussian(r, n) -> {low=, high=}: for each of n objectives the extremes of 50,000 draws of N(0, 1) from the stream.
+--- ric.gaussian(r, n) -> {low=, high=}: for each of n objectives the extremes of 50,000 draws of N(0, 1) from the
+-- stream.
 function ric.gaussian(r, n)
   local range = { low = {}, high = {} }
   for j = 1, n do
@@ -86,9 +88,10 @@ function ric.range(scores)
   return range
 end
 
---- ric.scores(p, range, map="l2") -> the scores that are asked for under preference p, rounded to a tenth. With low and high of each
--- objective's range, "l2" asks for low + (high - low) p_j / |p|, "linear" for low + (high - low) p_j, and "linf" for high of the
--- objective with the greatest weight (the first of equal ones) and low + (high - low) min(N p_j, 1) of the others.
+--- ric.scores(p, range, map="l2") -> the scores that are asked for under preference p, rounded to a tenth. With low and
+-- high of each objective's range, "l2" asks for low + (high - low) p_j / |p|, "linear" for low + (high - low) p_j, and
+-- "linf" for high of the objective with the greatest weight (the first of equal ones) and low + (high - low) min(N
+-- p_j, 1) of the others.
 function ric.scores(p, range, map)
   map = map or "l2"
   local norm, first, scores = 0, 1, {}
@@ -111,8 +114,8 @@ function ric.scores(p, range, map)
   return scores
 end
 
---- ric.goals(r, n, count) -> count lists of n scores to ask for in the online stage: each is uniform between the extremes of 100,000
--- draws of N(0, 1), then all but the smallest are set to the upper one.
+--- ric.goals(r, n, count) -> count lists of n scores to ask for in the online stage: each is uniform between the
+-- extremes of 100,000 draws of N(0, 1), then all but the smallest are set to the upper one.
 function ric.goals(r, n, count)
   local low, high = extremes(r, DRAWS.goals)
   low, high = tenth(low), tenth(high)
@@ -131,8 +134,8 @@ function ric.goals(r, n, count)
   return list
 end
 
---- ric.select(scores, threshold) -> list of places: multi-objective rejection sampling. An answer is kept where one of its scores at least
--- reaches that objective's quantile (between two, on the straight line from one to the other).
+--- ric.select(scores, threshold) -> list of places: multi-objective rejection sampling. An answer is kept where one of
+-- its scores at least reaches that objective's quantile (between two, on the straight line from one to the other).
 function ric.select(scores, threshold)
   local cuts, kept = {}, {}
   for j = 1, scores[1] and #scores[1] or 0 do
@@ -152,8 +155,8 @@ function ric.select(scores, threshold)
   return kept
 end
 
---- ric.examples(rows, scores, places) -> list of {prompt=, response=} to train on: those rows {prompt=, response=}, whose prompts show what
--- their answers earned. places: of rows; nil: all.
+--- ric.examples(rows, scores, places) -> list of {prompt=, response=} to train on: those rows {prompt=, response=},
+-- whose prompts show what their answers earned. places: of rows; nil: all.
 function ric.examples(rows, scores, places)
   local list = {}
   for k = 1, places and #places or #rows do

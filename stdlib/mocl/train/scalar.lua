@@ -1,6 +1,6 @@
---- mocl.train.scalar: PPO on a weighted sum of the rewards. With fixed weights it has one value head: MORLHF is one such policy for
--- each preference, Rewarded Soups begin with one for each objective. With weights that are dealt anew for each prompt it has one for
--- each objective: CLP.
+--- mocl.train.scalar: PPO on a weighted sum of the rewards. With fixed weights it has one value head: MORLHF is one
+-- such policy for each preference, Rewarded Soups begin with one for each objective. With weights that are dealt anew
+-- for each prompt it has one for each objective: CLP.
 
 local kl_controller = require "mocl.method.kl_controller"
 local policy = require "mocl.lm.policy"
@@ -32,7 +32,8 @@ function scalar.only(j, n)
   return weights
 end
 
---- scalar.sums(rows, weights) -> list of {sum_j w_j r_j}, one per answer; weights of all answers, or a list of those of each.
+--- scalar.sums(rows, weights) -> list of {sum_j w_j r_j}, one per answer; weights of all answers, or a list of those of
+-- each.
 function scalar.sums(rows, weights)
   local list, one = {}, type(weights[1]) == "number"
   for i, row in ipairs(rows) do
@@ -62,9 +63,10 @@ local function last_kl()
   }
 end
 
---- scalar.train(ctx, {stage=, weights=, tag=, options=}) -> {kl=}: trains a policy on sum_j weights_j r_j as a stage of the run, from the
--- SFT model on; prompts show the preference `tag`. options: those of scalar.OPTIONS. With preferences=, a list, in place of weights
--- and tag each prompt shows one of them, which are its weights. The adapter is in ctx.run:latest(stage).
+--- scalar.train(ctx, {stage=, weights=, tag=, options=}) -> {kl=}: trains a policy on sum_j weights_j r_j as a stage of
+-- the run, from the SFT model on; prompts show the preference `tag`. options: those of scalar.OPTIONS. With
+-- preferences=, a list, in place of weights and tag each prompt shows one of them, which are its weights. The adapter
+-- is in ctx.run:latest(stage).
 function scalar.train(ctx, o)
   local cfg, own, conditioned = ctx.cfg, o.options, o.preferences ~= nil
   return ctx.run:stage(o.stage, function(stage)
