@@ -2,6 +2,7 @@
 -- adapters on top, loading layer by layer
 
 local T = require "t"
+local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
@@ -37,12 +38,14 @@ end
 
 local DOWN = "model.layers.0.mlp.down_proj" -- [hidden_size, intermediate_size]
 
+local fixture = assert(json.load(dir .. "/fixtures/quantized.json"))
+
 for _, device in ipairs(T.devices or { "cpu", "fake" }) do
   T.test("int8: codes, scales and numbers of bitsandbytes, to the bit, on " .. device, function()
     if is_double then
       return T.skip "f32 alone"
     end
-    for _, case in ipairs(assert(json.load(dir .. "/fixtures/quantized.json"))) do
+    for _, case in ipairs(fixture.cases) do
       local model = model_of(case.rows, case.columns, "int8", device)
       local w = tensor.new(floats(case.weight)):reshape(case.rows, case.columns)
       model:set_weight(DOWN, w:to(device))
@@ -51,6 +54,83 @@ for _, device in ipairs(T.devices or { "cpu", "fake" }) do
       model:dequantize()
       T.eq(small.flat(parameter(model, DOWN .. ".weight")), floats(case.int8.numbers))
       T.eq(model:quantization(), nil)
+    end
+  end)
+
+  T.test("nf4: codes, absmax in one byte and numbers of bitsandbytes, to the bit, on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.cases) do
+      local model = model_of(case.rows, case.columns, "nf4", device)
+      local w = tensor.new(floats(case.weight)):reshape(case.rows, case.columns)
+      model:set_weight(DOWN, w:to(device))
+      local function part(name)
+        return small.flat(parameter(model, DOWN .. name))
+      end
+      T.eq(part ".weight", case.nf4.codes)
+      T.eq(part ".weight.absmax", case.nf4.absmax)
+      T.eq(part ".weight.nested_absmax", floats(case.nf4.nested_absmax))
+      T.eq(part ".weight.nested_offset", floats(case.nf4.nested_offset))
+      T.eq(part ".weight.nested_quant_map", floats(fixture.map))
+      model:dequantize()
+      T.eq(part ".weight", floats(case.nf4.numbers))
+    end
+  end)
+
+  T.test("nf4: thousands of blocks, whose mean is PyTorch's and whose codes have the hashes of bitsandbytes', on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.many) do
+      local model = model_of(case.rows, case.columns, "nf4", device)
+      local v = small.weight(case.name, case.rows * case.columns)
+      for i = 1, #v do
+        v[i] = v[i] * (1 + (i - 1) // 64 % 37 / 16)
+      end
+      model:set_weight(DOWN, tensor.new(v):reshape(case.rows, case.columns):to(device))
+      local function hash(name, format)
+        local list = small.flat(parameter(model, DOWN .. name))
+        for i, x in ipairs(list) do
+          list[i] = format:pack(x)
+        end
+        return fs.sha256_text(table.concat(list))
+      end
+      T.eq(small.flat(parameter(model, DOWN .. ".weight.nested_offset")), floats(case.nested_offset))
+      T.eq(small.flat(parameter(model, DOWN .. ".weight.nested_absmax")), floats(case.nested_absmax))
+      T.eq(hash(".weight.absmax", "B"), case.absmax)
+      T.eq(hash(".weight", "B"), case.codes)
+      model:dequantize()
+      T.eq(hash(".weight", "<f"), case.numbers)
+    end
+  end)
+
+  T.test("nf4 and fp4 as files have them: blocks of other sizes, absmax in f32, numbers in bf16 and f16, on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.files) do
+      local model = model_of(case.rows, case.columns, "int8", device)
+      local nested = case.nested_absmax ~= nil
+      model:set_parts(DOWN, case.kind, {
+        weight = tensor.new(case.codes, { dtype = "u8" }):reshape(-1, 1),
+        absmax = nested and tensor.new(case.absmax, { dtype = "u8" }) or tensor.new(floats(case.absmax)),
+        nested_absmax = nested and tensor.new(floats(case.nested_absmax)) or nil,
+        nested_quant_map = nested and tensor.new(floats(fixture.map)) or nil,
+        nested_offset = nested and tensor.new(floats(case.nested_offset)) or nil,
+      }, { blocksize = case.block, dtype = ({ float32 = "f32", bfloat16 = "bf16", float16 = "f16" })[case.dtype] })
+      T.raises("numbers are not made " .. case.kind, function()
+        model:set_weight(DOWN, tensor.ones { case.rows, case.columns }:to(device))
+        error(("numbers are not made %s: %s has its absmax nested, in f32"):format(case.kind, case.kind)) -- which can be made
+      end)
+      if not (case.kind == "nf4" and nested and case.dtype == "float32") then
+        local copy = transformer.clone(model)
+        T.ok(copy:hash() == model:hash() and copy:hash() ~= model_of(case.rows, case.columns, "int8", device):hash())
+        model:dequantize()
+        T.eq(small.flat(parameter(model, DOWN .. ".weight")), floats(case.numbers))
+        copy:dequantize()
+        T.eq(small.flat(parameter(copy, DOWN .. ".weight")), floats(case.numbers))
+      end
     end
   end)
 end
@@ -65,7 +145,7 @@ local function both(format, config, device)
   return q, plain
 end
 
-for _, format in ipairs { "int8" } do
+for _, format in ipairs { "int8", "nf4" } do
   for _, device in ipairs(T.devices or { "cpu", "fake" }) do
     T.test(format .. ": forward, gradients and generation have the bits of the dequantised model, on " .. device, function()
       for _, config in ipairs { {}, { hidden_size = 288, intermediate_size = 1040, head_dim = 48 } } do
@@ -104,7 +184,8 @@ for _, format in ipairs { "int8" } do
     local batch = transformer.batch(ROWS)
     T.eq(q:forward(batch):totable(), plain:forward(batch):totable())
     T.eq(parameter(q, "model.layers.0.self_attn.q_proj.weight").dtype, "f32")
-    T.eq(parameter(q, "model.layers.0.mlp.up_proj.weight").dtype, "i8")
+    T.eq(parameter(q, "model.layers.0.mlp.up_proj.weight").dtype, format == "int8" and "i8" or "u8")
+    T.eq(transformer.clone(q):forward(batch):totable(), plain:forward(batch):totable())
   end)
 
   T.test(format .. ": loaded layer by layer, the same as quantised in memory; what cannot be is said", function()

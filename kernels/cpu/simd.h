@@ -27,10 +27,10 @@ typedef void (*mk_tile)(int64_t kc, const mk_real *a, int64_t rs, int64_t cs, co
                         int64_t ldb, mk_real *c, int64_t ldc, int last,
                         const struct mk_blend *blend);
 
-/* A quantised format (simd_NAME.h). read: to[i] = W[row, column + i], i < n. quantize: rows first .. last - 1 of part from src. */
+/* A quantised format (simd_NAME.h). read: to[i] = W[row, column + i], i < n. quantize: as of mk_table; NULL: numbers are not made it. */
 struct mk_quantized {
     void (*read)(const mk_weight *w, int64_t row, int64_t column, int64_t n, mk_real *to);
-    void (*quantize)(const mk_weight *w, const mk_real *src, void *const *part, int64_t first, int64_t last);
+    int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
 };
 
 struct mk_adamw {

@@ -22,13 +22,28 @@ static void read_int8(const mk_weight *w, int64_t row, int64_t column, int64_t n
     for (; i < n; i++) to[i] = (mk_real)code[i] * absmax * (mk_real)(1.0f / 127.0f);
 }
 
-static void quantize_int8(const mk_weight *w, const mk_real *src, void *const *part, int64_t first, int64_t last) {
+struct int8_job {
+    const mk_weight *w;
+    const mk_real *src;
+    void *const *part;
+};
+
+/* items are rows */
+static void quantize_int8_rows(void *arg, int64_t first, int64_t last) {
+    const struct int8_job *j = arg;
+    const mk_weight *w = j->w;
     for (int64_t r = first; r < last; r++) {
-        const mk_real *x = src + r * w->columns;
-        int8_t *code = (int8_t *)part[0] + r * w->columns;
+        const mk_real *x = j->src + r * w->columns;
+        int8_t *code = (int8_t *)j->part[0] + r * w->columns;
         float absmax = 0;
         for (int64_t i = 0; i < w->columns; i++) absmax = fmaxf(absmax, fabsf(mk_int8_input((float)x[i])));
         for (int64_t i = 0; i < w->columns; i++) code[i] = mk_int8_code(mk_int8_input((float)x[i]), absmax);
-        ((mk_real *)part[1])[r] = absmax;
+        ((mk_real *)j->part[1])[r] = absmax;
     }
+}
+
+static int quantize_int8(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
+    struct int8_job j = {w, src, part};
+    mk_for(e, w->rows, 10 * (double)w->columns, quantize_int8_rows, &j);
+    return MK_OK;
 }

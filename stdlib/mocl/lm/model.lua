@@ -6,6 +6,7 @@
 --   local m = assert(transformer.load("path/to/llama"))
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
+local bnb = require "mocl.lm.bnb"
 local core = require "mocl.transformer.core"
 local families = require "mocl.lm.families"
 local finite = require "mocl.finite"
@@ -34,7 +35,7 @@ end
 
 -- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
 -- memory than the files can fill.
-local function check_sizes(read, tensors, dir, bare)
+local function check_sizes(read, tensors, dir, bare, groups)
   local config, family = read.config, read.family
   local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
   local wanted = {
@@ -48,10 +49,11 @@ local function check_sizes(read, tensors, dir, bare)
   end
   for _, w in ipairs(wanted) do
     local t, name = families.tensor(family, tensors, w[1], bare)
+    t = groups[name] or t
     if not t then
       return nil, ("%s: tensor '%s' is missing"):format(dir, name), "FORMAT"
     elseif t.ndim ~= 2 or t.shape[1] ~= w[2] or t.shape[2] ~= w[3] then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(tensors[name]),
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(groups[name] or tensors[name]),
         families.shape(family, w[1], { w[2], w[3] })), "FORMAT"
     end
   end
@@ -77,37 +79,80 @@ local function may_be_left(read, tensors, bare, name, t)
   return false
 end
 
--- Copies a family's tensors into the parameters of a model. others: names of further tensors that somebody else takes.
-local function fill(model, read, tensors, dir, bare, others)
-  local from, used, missing, named, quantised = {}, {}, {}, {}, {}
-  for _, pair in ipairs(model:named_parameters()) do
-    if pair[2].dtype == "i8" then
-      quantised[#quantised + 1] = pair
-    elseif not (pair[1]:find "%.SCB$" and model:quantization()) then
-      named[#named + 1] = pair
+-- The parameters of a model that are no part of a quantised layer, and the names of those layers.
+local function split(model)
+  local plain, layers, quantized = {}, {}, {}
+  local named = model:named_parameters()
+  for _, pair in ipairs(named) do
+    local layer = pair[1]:match "^(.*)%.weight$"
+    if layer and (pair[2].dtype == "i8" or pair[2].dtype == "u8") then
+      layers[#layers + 1], quantized[layer] = layer, true
     end
   end
-  for _, pair in ipairs(quantised) do
-    local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
+  for _, pair in ipairs(named) do
+    local layer, part = pair[1]:match "^(.*)%.(weight)$"
+    layer, part = pair[1]:match "^(.*)%.(weight)%..*$"
+    layer = layer or pair[1]:match "^(.*)%.[^.]*$"
+    if not quantized[layer] or not part and pair[1]:find "%.bias$" then
+      plain[#plain + 1] = pair
+    end
+  end
+  return plain, layers
+end
+
+-- Puts one tensor of a file, or one of its quantised weights, into a quantised layer. true, or false and why not.
+local function fill_layer(model, layer, t, group, skipped)
+  if group then
+    return pcall(model.set_parts, model, layer, group.format, group.parts, group.options)
+  elseif skipped then
+    return pcall(model.set_parts, model, layer, model:dtype(), { weight = t })
+  elseif skipped == false then
+    return false, ("it is %s; quantization_config asks for %s, unless llm_int8_skip_modules names the layer"):format(t.dtype,
+      model:quantization())
+  end
+  return pcall(model.set_weight, model, layer, t)
+end
+
+-- Copies a family's tensors into the parameters of a model. groups: quantised weights of the file by name; others: names of
+-- further tensors that somebody else takes.
+local function fill(model, read, tensors, dir, bare, groups, others)
+  local from, used, missing = {}, {}, {}
+  local named, layers = split(model)
+  for _, layer in ipairs(layers) do
+    local t, theirs = families.tensor(read.family, tensors, layer .. ".weight", bare)
+    local group, skipped = groups[theirs], nil
+    if read.quantized and not group then
+      skipped = bnb.is_skipped(read.quantized, (theirs:gsub("%.weight$", "")))
+    end
     used[theirs] = true
     if not t then
       return nil, ("%s: tensor '%s' is missing"):format(dir, theirs), "FORMAT"
+    elseif group and (group.shape[1] .. "," .. group.shape[2]) ~= table.concat(model:linear_shape(layer), ",") then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, table.concat(group.shape, ","),
+        table.concat(model:linear_shape(layer), ",")), "FORMAT"
+    elseif group and not families.is_plain(read.family, layer .. ".weight") then
+      return nil, ("%s: tensor '%s' is quantised as this family's files have it, transposed or with others as one, which is not read; "
+        .. "save the model dequantised"):format(dir, theirs), "FORMAT"
     end
-    local set, why = pcall(model.set_weight, model, (pair[1]:gsub("%.weight$", "")), t)
+    local set, why = fill_layer(model, layer, t, group, skipped)
     if not set then
       return nil, ("%s: tensor '%s': %s"):format(dir, theirs, why), "FORMAT"
     end
-    if t == tensors[theirs] then
-      t:release() -- its bytes are not needed any more
+    for _, part in pairs(group and group.parts or { t == tensors[theirs] and t or nil }) do
+      part:release() -- its bytes are not needed any more
     end
   end
   for _, pair in ipairs(named) do
     local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
     used[theirs] = true
+    if groups[theirs] then -- a head, say, which is kept in the model's dtype
+      local group = groups[theirs]
+      t = core.dequantize(group.format, group.shape[1], group.shape[2], group.parts, group.options)
+    end
     if not t then
       missing[#missing + 1] = theirs
     elseif shape_text(t) ~= shape_text(pair[2]) then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(tensors[theirs]),
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(groups[theirs] or tensors[theirs]),
         families.shape(read.family, pair[1], pair[2].shape)), "FORMAT"
     end
     from[pair[1]] = t
@@ -151,16 +196,26 @@ function transformer.from_files(dir, opts, wanted, others)
     return nil, message, code
   end
   tensors = families.rename(read.family, tensors)
+  local groups, format = {}, quantization_of(opts)
+  if read.quantized then
+    if format and format ~= read.quantized.format then
+      return nil, ("%s: its weights are %s; leave out quantization = '%s'"):format(dir, read.quantized.format, format), "FORMAT"
+    end
+    format, groups, tensors = read.quantized.format, bnb.collect(read.quantized, tensors, dir)
+    if not groups then
+      return nil, tensors, "FORMAT"
+    end
+  end
   local bare = families.is_bare(read.family, tensors)
   local ok
-  ok, message, code = check_sizes(read, tensors, dir, bare)
+  ok, message, code = check_sizes(read, tensors, dir, bare, groups)
   if not ok then
     return nil, message, code
   end
   local model = core.new(read.config, {
-    device = opts.device, dtype = opts.dtype, init = false, quantization = quantization_of(opts),
+    device = opts.device, dtype = opts.dtype, init = false, quantization = format,
   })
-  ok, message, code = fill(model, read, tensors, dir, bare, others and others(read, tensors, bare) or {})
+  ok, message, code = fill(model, read, tensors, dir, bare, groups, others and others(read, tensors, bare) or {})
   if not ok then
     return nil, message, code
   end
@@ -259,7 +314,7 @@ local function config_text(model, path, extra)
     for key, value in pairs(source.all) do
       config[key] = value
     end
-    config.dtype = nil
+    config.dtype, config.quantization_config = nil, nil
   end
   config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
   if ends[model] then
@@ -367,11 +422,12 @@ function transformer.clone(model)
   local copy = core.new(model:config(), {
     device = model:device(), dtype = model:dtype(), init = false, quantization = model:quantization(),
   })
+  copy:copy_linear(model)
   local from = {}
-  for _, pair in ipairs(model:named_parameters()) do
+  for _, pair in ipairs(split(model)) do
     from[pair[1]] = pair[2]
   end
-  assert(parameters.copy(copy:named_parameters(), from, "clone"))
+  assert(parameters.copy(split(copy), from, "clone"))
   ends[copy], sources[copy] = ends[model], sources[model]
   return copy
 end
