@@ -170,6 +170,7 @@ mocl_status mocl_weight_set(mocl_weight *w, mocl_tensor *t) {
     for (int i = 0; i < MK_WEIGHT_PARTS && w->part[i]; i++) to[i] = mocl_tensor_data(w->part[i]);
     mocl_status st = MOCL_KERNEL(dev, quantize, &k, mocl_real(c), to);
     for (int i = 0; i < MK_WEIGHT_PARTS && w->part[i]; i++) w->part[i]->storage->version++;
+    mocl_tensor_forget(c); /* a file's pages would add up to the whole model in f32 */
     mocl_tensor_unref(c);
     return st;
 }

@@ -2,6 +2,7 @@
 -- adapters on top, loading layer by layer
 
 local T = require "t"
+local child = require "child"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
@@ -197,6 +198,7 @@ for _, format in ipairs { "int8", "nf4" } do
     T.eq(loaded:hash(), want:hash())
     T.eq(loaded:forward(batch):totable(), want:forward(batch):totable())
     T.eq(transformer.clone(loaded):hash(), want:hash())
+    T.eq(assert(transformer.load(path, { quantization = format, device = "fake" })):hash(), want:hash())
     T.raises("transformer.save: the linear layers are " .. format .. "; model:dequantize%(%) makes f32", transformer.save, loaded, path)
     T.raises("train_base: the linear layers are", transformer.train_base, loaded)
     T.raises("unknown quantization 'int7'", transformer.load, path, { quantization = "int7" })
@@ -214,6 +216,39 @@ for _, format in ipairs { "int8", "nf4" } do
     T.ok(lora.parameters(loaded)[2].grad)
   end)
 end
+
+T.test("the model in f32 never stands in memory while it is quantised", function()
+  if arg[-1]:find "asan" or arg[-1]:find "tsan" or not fs.exists "/proc/self/status" then
+    return T.skip "the peak of a process's memory means something without a sanitizer, on Linux"
+  end
+  local path, matrix = T.tmpdir() .. "/model", 512 * 2048 * 4
+  assert(transformer.save(small.model { config = { vocab_size = 500, hidden_size = 512, intermediate_size = 2048, num_hidden_layers = 6,
+    head_dim = 128 } }, path))
+  collectgarbage()
+  for _, format in ipairs { "int8", "nf4" } do
+    local out, err = child.lua(([[
+      local transformer = require "mocl.lm.model"
+      local function status(key)
+        for line in io.lines "/proc/self/status" do
+          if line:find("^" .. key) then
+            return tonumber(line:match "%%d+") * 1024
+          end
+        end
+      end
+      collectgarbage()
+      local before, bytes = status "VmRSS", 0
+      local model = assert(transformer.load(%q, { quantization = %q }))
+      for _, p in ipairs(transformer.parameters(model)) do
+        bytes = bytes + p:numel() * (p.dtype == "f32" and 4 or 1)
+      end
+      print(bytes, status "VmHWM" - before)
+    ]]):format(path, format))
+    local bytes, peak = out:match "^(%d+)\t(%d+)"
+    T.ok(bytes, err)
+    T.ok(peak - bytes < 2 * matrix, ("%s: the peak is %d bytes above the weights' %d; a matrix has %d"):format(format, peak - bytes, bytes,
+      matrix))
+  end
+end)
 
 T.test("int8 is near f32: what is lost is the rounding to 255 steps", function()
   local path = T.tmpdir() .. "/model"

@@ -191,12 +191,13 @@ function transformer.from_files(dir, opts, wanted, others)
     return nil, message, code
   end
   local tensors
-  tensors, message, code = model_files.load(dir, { device = opts.device })
+  local groups, format = {}, quantization_of(opts)
+  -- what is made of codes, or of which codes are made, goes to the device tensor by tensor
+  tensors, message, code = model_files.load(dir, { device = not (format or read.quantized) and opts.device or nil })
   if not tensors then
     return nil, message, code
   end
   tensors = families.rename(read.family, tensors)
-  local groups, format = {}, quantization_of(opts)
   if read.quantized then
     if format and format ~= read.quantized.format then
       return nil, ("%s: its weights are %s; leave out quantization = '%s'"):format(dir, read.quantized.format, format), "FORMAT"

@@ -360,8 +360,8 @@ function stages.memory_plan(ctx, model, heads)
     trained = trained + p:numel()
   end
   if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = trained, rank = o.lora.r,
-      rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
+      quantization = model:quantization(), trained = trained, rank = o.lora.r, rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end
 
