@@ -38,6 +38,8 @@ EXE_C     := $(addprefix lua/,complain.c main.c repl.c resume.c signals.c)
 LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
+# what `help` in the interactive mode reads
+PAGES     := README.md $(shell find docs -name '*.md' ! -path 'docs/benchmarks/*' | LC_ALL=C sort)
 
 CU        := $(sort $(wildcard kernels/cuda/*.cu))
 EMU_CPP   := $(sort $(wildcard kernels/cuda/emu/*.cpp))
@@ -153,7 +155,7 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(B)/embed.o: $(B)/embed.c $(STDLIB) $(B)/flags | $(B)/deps
+$(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
@@ -163,7 +165,7 @@ $(B)/openers.o: $(B)/openers.c $(B)/flags | $(B)/deps
 
 $(B)/embed.c: $(B)/sources lua/embed.sh
 	$(call say,GEN,$@)
-	$(Q)sh lua/embed.sh sources $(STDLIB) > $@.tmp && mv $@.tmp $@
+	$(Q)sh lua/embed.sh sources $(STDLIB) $(PAGES) > $@.tmp && mv $@.tmp $@
 
 $(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 	$(call say,GEN,$@)
@@ -171,9 +173,9 @@ $(B)/openers.c: $(B)/sources lua/embed.sh lua/moved.h
 
 # files that change only when their text does: what depends on them is rebuilt then
 $(B)/flags: FORCE
-	@$(call replace,$(CC) $(CFLAGS_ALL) $(CPPFLAGS))
+	@$(call replace,$(CC) $(CFLAGS_ALL) $(CPPFLAGS_ALL))
 $(B)/sources: FORCE
-	@$(call replace,$(LIB_C) $(STDLIB))
+	@$(call replace,$(LIB_C) $(STDLIB) $(PAGES))
 replace = mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
 
 $(B)/deps: .ci/deps.sh
@@ -222,6 +224,13 @@ slow: deps   ## the long tests: runs that are killed, out of memory or out of di
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl
 	@sh tests/slow.sh
+
+# LUA_TESTS=DIR is the folder testes/ of the repository lua/lua, of the version of the installed library
+LUA_TESTS ?=
+lua-tests: deps   ## Lua's own tests, file by file: LUA_TESTS=DIR, the folder testes/ of the repository lua/lua
+	@$(MAKE) -s -j$(JOBS) mocl
+	@if [ -n '$(LUA_TESTS)' ]; then ./mocl tests/lua_suite.lua '$(LUA_TESTS)'; \
+	else echo 'make lua-tests: skipped, since LUA_TESTS=DIR names no folder: git clone -b v5.4.4 https://github.com/lua/lua has testes/'; fi
 
 # PYTHON=PATH has the peers of tests/agreement/peers.py; without it they are installed once, into build/agreement/venv
 PYTHON ?=
@@ -290,7 +299,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model agreement bench check install uninstall clean help FORCE
+.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model lua-tests agreement bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

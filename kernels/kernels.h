@@ -245,13 +245,14 @@ typedef struct mk_table {
     ** head h reads key head h / (H / G)), scores q.k * scale, causal or full. window > 0, with causal
     ** alone: a token sees itself and the window - 1 before it. out [T, H, K];
     ** lse [T, H] = log sum exp of the scores. Online or two-pass, never a [T, T] array. Where `from` is not NULL, nobody
-    ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. */
-    int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                     int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v,
-                     void *out, mk_real *lse);
+    ** needs the queries in front of token from[s] of sequence s: their out is 0, or what it would be. Where `keys` is not
+    ** NULL, k and v [S, G, K] are of other tokens, those of sequence s from keys[s] to keys[s + 1], at least one; full alone. */
+    int (*attention)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, const int32_t *from,
+                     int64_t H, int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
+                     const void *v, void *out, mk_real *lse);
     /* dq, dk, dv overwritten */
-    int (*attention_bwd)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
+    int (*attention_bwd)(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, int64_t H,
+                         int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse, const mk_real *dout,
                          mk_real *dq, mk_real *dk, mk_real *dv);
     /* Generation: rows of new tokens against a cache. kcache and vcache: [slot, pos, G, K], slot

@@ -1,6 +1,6 @@
 #!/bin/sh
-# embed.sh sources stdlib/mocl/x.lua... - writes the C file that holds the Lua modules (moclL_sources in
-# modules.h). The text goes in by .incbin, so that no other tool is needed.
+# embed.sh sources stdlib/mocl/x.lua... docs/x.md... - writes the C file that holds the Lua modules and the pages
+# (moclL_sources and moclL_pages in modules.h). The text goes in by .incbin, so that no other tool is needed.
 # embed.sh openers stdlib/mocl/x.lua... - writes the C file with what mocl.so exports beside luaopen_mocl: an opener
 # for each module, of C and of Lua, so that a stock Lua can require any of them first, and for the names in moved.h.
 set -eu
@@ -8,7 +8,7 @@ what=$1
 shift
 
 module() { # FILE: its name for require
-    printf '%s' "$1" | sed 's|^stdlib/||; s|/init\.lua$||; s|\.lua$||; s|/|.|g'
+    printf '%s' "$1" | sed 's|^stdlib/||; s|/init\.lua$||; s|\.lua$||; s|\.md$||; s|/|.|g'
 }
 
 if [ "$what" = openers ]; then
@@ -44,10 +44,18 @@ for f in "$@"; do
     printf 'extern const char moclL_text_%d[], moclL_end_%d[];\n' $i $i
     i=$((i + 1))
 done
-echo 'const moclL_source moclL_sources[] = {'
-i=0
-for f in "$@"; do
-    printf '    {"%s", "%s", moclL_text_%d, moclL_end_%d},\n' "$(module "$f")" "$f" $i $i
-    i=$((i + 1))
-done
-echo '    {NULL, NULL, NULL, NULL}};'
+list() { # ARRAY ENDING FILES...
+    printf 'const moclL_source %s[] = {\n' "$1"
+    ending=$2
+    shift 2
+    i=0
+    for f in "$@"; do
+        case $f in
+        *."$ending") printf '    {"%s", "%s", moclL_text_%d, moclL_end_%d},\n' "$(module "$f")" "$f" $i $i ;;
+        esac
+        i=$((i + 1))
+    done
+    echo '    {NULL, NULL, NULL, NULL}};'
+}
+list moclL_sources lua "$@"
+list moclL_pages md "$@"

@@ -113,22 +113,14 @@ static void push_field_text(lua_State *L, int table, const char *separator, cons
     lua_remove(L, -2);
 }
 
-static int call_tostring(lua_State *L) {
-    luaL_tolstring(L, 1, NULL);
-    return 1;
-}
-
 /* pushes an error value that is no string as text */
 static void push_text(lua_State *L, int idx) {
     if (lua_type(L, idx) == LUA_TNUMBER) {
         luaL_tolstring(L, idx, NULL);
         return;
     }
-    if (luaL_getmetafield(L, idx, "__tostring") != LUA_TNIL) {
-        lua_pop(L, 1);
-        lua_pushcfunction(L, call_tostring);
-        lua_pushvalue(L, idx);
-        if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+    if (luaL_callmeta(L, idx, "__tostring")) { /* as lua does: an error in it comes to this handler again */
+        if (lua_type(L, -1) == LUA_TSTRING) return;
         lua_pop(L, 1);
     }
     lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, idx));

@@ -125,10 +125,10 @@ static int model_dequantize(lua_State *L) {
 /* The linear layer of the name at index 2 ("model.layers.0.mlp.up_proj"): its number among those of all blocks. */
 static int64_t check_linear(lua_State *L, const mocl_model *m, const char *caller) {
     const char *name = luaL_checkstring(L, 2);
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
         char one[64];
-        int which = (int)(i % MOCL_LINEARS);
-        snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_LINEARS), mocl_model_linear_name(which));
+        int which = (int)(i % MOCL_ALL_LINEARS);
+        snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_ALL_LINEARS), mocl_model_linear_name(which));
         if (mocl_spec_has_linear(&m->config, which) && strcmp(one, name) == 0) return i;
     }
     return luaL_error(L, "%s: the model has no linear layer '%s'", caller, name);
@@ -138,7 +138,7 @@ static int64_t check_linear(lua_State *L, const mocl_model *m, const char *calle
 static int model_linear_shape(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     int64_t shape[2];
-    mocl_spec_linear_shape(&m->config, (int)(check_linear(L, m, "linear_shape") % MOCL_LINEARS), shape);
+    mocl_spec_linear_shape(&m->config, (int)(check_linear(L, m, "linear_shape") % MOCL_ALL_LINEARS), shape);
     lua_createtable(L, 2, 0);
     for (int i = 0; i < 2; i++) {
         lua_pushinteger(L, shape[i]);
@@ -151,7 +151,7 @@ static int model_linear_shape(lua_State *L) {
 static int model_set_weight(lua_State *L) {
     mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_weight: the model");
     int64_t i = check_linear(L, m, "set_weight");
-    MOCLL_CALL(L, mocl_model_set(m, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS), moclL_checktensor(L, 3)));
+    MOCLL_CALL(L, mocl_model_set(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), moclL_checktensor(L, 3)));
     return 0;
 }
 
@@ -184,9 +184,9 @@ static int model_set_parts(lua_State *L) {
     int64_t i = check_linear(L, m, "set_parts"), shape[2];
     const char *format = luaL_checkstring(L, 3);
     lua_settop(L, 5);
-    mocl_spec_linear_shape(&m->config, (int)(i % MOCL_LINEARS), shape);
+    mocl_spec_linear_shape(&m->config, (int)(i % MOCL_ALL_LINEARS), shape);
     mocl_weight like = check_parts(L, "set_parts", format, shape[0], shape[1], 4);
-    MOCLL_CALL(L, mocl_model_set_parts(m, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS), &like));
+    MOCLL_CALL(L, mocl_model_set_parts(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), &like));
     return 0;
 }
 
@@ -216,6 +216,13 @@ static int transformer_dequantize(lua_State *L) {
 static int model_copy_linear(lua_State *L) {
     mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "copy_linear: the model"), *other = check_model(L, 2);
     MOCLL_CALL(L, mocl_model_copy_linear(m, other));
+    return 0;
+}
+
+/* m:share_embedding(other): the embedding of m becomes that of other, one tensor of both */
+static int model_share_embedding(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "share_embedding: the model");
+    MOCLL_CALL(L, mocl_model_share_embedding(m, moclL_checkmodel(L, 2)));
     return 0;
 }
 
@@ -345,14 +352,23 @@ static mocl_status forward_into(mocl_tensor **out, mocl_tensor **made[MOCL_PRODU
     return st;
 }
 
+/* a tensor of the options, which stays on the stack; NULL where there is none */
+static mocl_tensor *tensor_option(lua_State *L, int opts, const char *name) {
+    if (lua_isnoneornil(L, opts) || lua_getfield(L, opts, name) == LUA_TNIL) return NULL;
+    mocl_tensor *t = moclL_totensor(L, -1);
+    if (!t) luaL_error(L, "forward: option '%s' %s", name, moclL_notensor(L, -1));
+    return t;
+}
+
 static const char *const product_fields[MOCL_PRODUCTS] = {"q_proj", "k_proj", "v_proj"};
 
 /* m:forward(batch, {adapter=true, train=false, key=0, stream=0, rows=nil, stop=nil, hidden=nil, start=nil, products=nil})
 ** -> hidden [T, D]; [n, D] for the n tokens of rows (i32, from 0). stop=k: the residual stream behind k blocks; hidden=, start=k:
-** goes on from there. products: a table, which gets the products of q, k and v of block k that do not change between such passes,
+** goes on from there. encoder_hidden_states [S, D], encoder_offsets: what a model with cross attention looks at. products: a table, which gets the products of q, k and v of block k that do not change between such passes,
 ** or has them from the pass before. */
 static int model_forward(lua_State *L) {
-    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", "products", NULL};
+    static const char *const options[] = {"adapter", "train", "key", "stream", "rows", "hidden", "start", "stop", "products",
+                                          "encoder_hidden_states", "encoder_offsets", NULL};
     mocl_model *m = check_model(L, 1);
     mocl_pass pass = {0};
     mocl_tensor *product[MOCL_PRODUCTS] = {NULL}, **made[MOCL_PRODUCTS] = {NULL};
@@ -363,14 +379,10 @@ static int model_forward(lua_State *L) {
     pass.train = moclL_optfield_boolean(L, 3, "train", false);
     pass.key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0);
     pass.stream = (uint64_t)moclL_optfield_integer(L, 3, "stream", 0);
-    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "rows") != LUA_TNIL) { /* the value stays on the stack */
-        pass.rows = moclL_totensor(L, -1);
-        if (!pass.rows) return luaL_error(L, "forward: option 'rows' %s", moclL_notensor(L, -1));
-    }
-    if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "hidden") != LUA_TNIL) { /* the value stays on the stack */
-        pass.hidden = moclL_totensor(L, -1);
-        if (!pass.hidden) return luaL_error(L, "forward: option 'hidden' %s", moclL_notensor(L, -1));
-    }
+    pass.rows = tensor_option(L, 3, "rows");
+    pass.hidden = tensor_option(L, 3, "hidden");
+    pass.memory = tensor_option(L, 3, "encoder_hidden_states");
+    pass.memory_offsets = tensor_option(L, 3, "encoder_offsets");
     if (!lua_isnoneornil(L, 3) && lua_getfield(L, 3, "products") != LUA_TNIL) { /* the table stays on the stack */
         if (!lua_istable(L, -1)) return luaL_error(L, "forward: option 'products' is a %s, not a table", luaL_typename(L, -1));
         products = lua_gettop(L);
@@ -568,6 +580,7 @@ static const luaL_Reg methods[] = {
     {"set_adapter", moclL_model_set_adapter},
     {"set_parts", model_set_parts},
     {"set_weight", model_set_weight},
+    {"share_embedding", model_share_embedding},
     {NULL, NULL},
 };
 

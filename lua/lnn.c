@@ -82,19 +82,23 @@ static int nn_rope(lua_State *L) {
     return 1;
 }
 
-/* attention(q, k, v, offsets, {causal=true, scale=1/sqrt(K), window=0}) */
+/* attention(q, k, v, offsets, {causal=true, scale=1/sqrt(K), window=0, key_offsets=nil}) */
 static int nn_attention(lua_State *L) {
-    static const char *const options[] = {"causal", "scale", "window", NULL};
+    static const char *const options[] = {"causal", "scale", "window", "key_offsets", NULL};
+    lua_settop(L, 5);
     mocl_tensor *q = moclL_checktensor(L, 1), *k = moclL_checktensor(L, 2), *v = moclL_checktensor(L, 3);
     moclL_checkoptions(L, 5, options);
     double width = q->ndim == 3 ? (double)q->shape[2] : 1;
     double scale = moclL_optfield_number(L, 5, "scale", 1.0 / __builtin_sqrt(width));
     bool causal = moclL_optfield_boolean(L, 5, "causal", true);
     int64_t window = moclL_optfield_integer(L, 5, "window", 0);
-    mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), **out = moclL_pushtensor(L);
+    mocl_tensor *off = moclL_pushids(L, 4, q->storage->dev, 0), *keys = NULL;
+    if (!lua_isnil(L, 5) && lua_getfield(L, 5, "key_offsets") != LUA_TNIL) keys = moclL_pushids(L, -1, q->storage->dev, 0);
+    mocl_tensor **out = moclL_pushtensor(L);
     mocl_status st = mocl_need_offsets("attention", off, q->ndim ? q->shape[0] : 0);
+    if (!st && keys) st = mocl_need_sequences("attention", keys, k->ndim ? k->shape[0] : 0);
     if (st) return moclL_raise(L, st);
-    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, NULL, scale, causal, window));
+    MOCLL_CALL(L, mocl_attention(out, q, k, v, off, keys, NULL, scale, causal, window));
     return 1;
 }
 
@@ -252,6 +256,23 @@ static int nn_gae(lua_State *L) {
     return 2;
 }
 
+/* sample(logits [n, V], {rows=, key=, step=0, temperature=1, top_k=0, top_p=1}) -> ids [n] from 0 */
+static int nn_sample(lua_State *L) {
+    static const char *const options[] = {"rows", "key", "step", "temperature", "top_k", "top_p", NULL};
+    mocl_tensor *x = moclL_checktensor(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    moclL_checkoptions(L, 2, options);
+    double temperature = moclL_optfield_number(L, 2, "temperature", 1), top_p = moclL_optfield_number(L, 2, "top_p", 1);
+    int64_t top_k = moclL_optfield_integer(L, 2, "top_k", 0);
+    uint64_t key = (uint64_t)moclL_optfield_integer(L, 2, "key", 0);
+    lua_Integer step = moclL_optfield_integer(L, 2, "step", 0);
+    if (step < 0 || step > UINT32_MAX) return luaL_error(L, "sample: step = %I is outside 0 .. %I", step, (lua_Integer)UINT32_MAX);
+    lua_getfield(L, 2, "rows");
+    mocl_tensor *rows = moclL_pushids(L, lua_gettop(L), x->storage->dev, 0), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_sample(out, x, temperature, top_k, top_p, key, (uint32_t)step, rows));
+    return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"attention", nn_attention},
     {"dropout", nn_dropout},
@@ -266,6 +287,7 @@ static const luaL_Reg functions[] = {
     {"rms_norm", nn_rms_norm},
     {"rope", nn_rope},
     {"rows", nn_embedding},
+    {"sample", nn_sample},
     {"segment_expand", nn_segment_expand},
     {"segment_last", nn_segment_last},
     {"segment_mean", nn_segment_mean},

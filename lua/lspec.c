@@ -10,7 +10,7 @@
 static const char *const spec_names[] = {
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
-    "attention_scales", "attention_windows", "biases", "causal", "embedding_norm", "final_norm", "head", "hidden_act", "layer_norm_eps", "mlp",
+    "attention_scales", "attention_windows", "biases", "causal", "cross_attention", "embedding_multiplier", "embedding_norm", "final_norm", "head", "hidden_act", "layer_norm_eps", "mlp",
     "norm", "norm_place", "position_offset", "positions", "qk_norm", "rope_factor", "rope_frequencies", "rope_layers",
     "type_vocab_size", NULL};
 
@@ -21,7 +21,8 @@ static const char *const mlps[] = {"gated", "plain", NULL};
 static const char *const heads[] = {"lm", "none", NULL};
 static const char *const acts[] = {"silu", "gelu", "gelu_tanh", "relu", NULL};
 static const mk_unary act_ops[] = {MK_SILU, MK_GELU, MK_GELU_TANH, MK_RELU};
-static const char *const linears[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", NULL};
+static const char *const linears[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+                                      "encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.o_proj", NULL};
 
 enum { LIST_NUMBERS, LIST_BOOLEANS, LIST_INTEGERS };
 static const char *const list_words[] = {"number", "boolean", "integer"};
@@ -95,7 +96,7 @@ static unsigned biases(lua_State *L, int idx) {
         while (linears[which] && strcmp(linears[which], name) != 0) which++;
         if (!linears[which])
             luaL_error(L, "model config: biases: '%s' is no linear layer (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-                          "down_proj)", name);
+                          "down_proj, and the first four behind encoder_attn.)", name);
         set |= 1u << which;
         lua_pop(L, 2);
     }
@@ -135,6 +136,8 @@ void moclL_checkspec(lua_State *L, int idx, mocl_spec *s) {
     s->rope_factor = moclL_optfield_number(L, idx, "rope_factor", 1);
     s->types = moclL_optfield_integer(L, idx, "type_vocab_size", 0);
     s->causal = moclL_optfield_boolean(L, idx, "causal", true);
+    s->cross = moclL_optfield_boolean(L, idx, "cross_attention", false);
+    s->embed_scale = moclL_optfield_number(L, idx, "embedding_multiplier", 1);
     s->mlp = (mocl_mlp)word(L, idx, "mlp", mlps);
     s->act = act_ops[word(L, idx, "hidden_act", acts)];
     s->biases = biases(L, idx);
@@ -192,7 +195,7 @@ static void set_lists(lua_State *L, const mocl_spec *s) {
     }
     if (!s->biases) return;
     lua_newtable(L);
-    for (int i = 0, n = 0; i < MOCL_LINEARS; i++) {
+    for (int i = 0, n = 0; i < MOCL_ALL_LINEARS; i++) {
         if (!(s->biases >> i & 1)) continue;
         lua_pushstring(L, linears[i]);
         lua_rawseti(L, -2, ++n);
@@ -232,6 +235,11 @@ void moclL_pushspec(lua_State *L, const mocl_spec *s) {
     set_boolean(L, "final_norm", s->final_norm, s->place == MOCL_NORM_PRE);
     set_boolean(L, "qk_norm", s->qk_norm, false);
     set_boolean(L, "causal", s->causal, true);
+    set_boolean(L, "cross_attention", s->cross, false);
+    if (s->embed_scale != 1) {
+        lua_pushnumber(L, s->embed_scale);
+        lua_setfield(L, -2, "embedding_multiplier");
+    }
     if (s->position_offset) {
         lua_pushinteger(L, s->position_offset);
         lua_setfield(L, -2, "position_offset");

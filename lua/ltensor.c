@@ -247,34 +247,126 @@ static int tensor_totable(lua_State *L) {
     return 1;
 }
 
-enum { EDGE = 3 }; /* items shown at each end of a long dimension */
+/* ---- tensors as text ---- */
 
-static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, int level, const void *host, mk_dtype dtype,
-                      int64_t at) {
+enum { EDGE = 3, SAMPLE = 1 << 16, WHOLE = 1 << 20 };
+
+/* Entries shown at each end of a dimension: fewer where there are many dimensions. */
+static int64_t edge_of(const mocl_tensor *t) { return t->ndim <= 3 ? EDGE : t->ndim <= 5 ? 2 : 1; }
+
+static bool is_long(const mocl_tensor *t, int64_t n) { return n > 2 * edge_of(t) + 1; }
+
+static void add_number(lua_State *L, luaL_Buffer *b, const void *host, mk_dtype dtype, int64_t at) {
     char text[40];
+    if (dtype == MK_F32) {
+        snprintf(text, sizeof text, "%.5g", mocl_shown((double)((const mk_real *)host)[at]));
+    } else {
+        push_value(L, host, dtype, at);
+        snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(L, -1));
+        lua_pop(L, 1);
+    }
+    luaL_addstring(b, text);
+}
+
+/* The view of n entries of dimension d of t from `start`, pushed. */
+static mocl_tensor *push_part(lua_State *L, mocl_tensor *t, int d, int64_t start, int64_t n) {
+    mocl_tensor **part = moclL_pushtensor(L);
+    mocl_status st = mocl_narrow(part, t, d, start, n);
+    if (st) moclL_raise(L, st);
+    return *part;
+}
+
+/* Pushes a tensor with the entries that are shown, and nothing else of a long dimension: copies of the ends, so that no
+** more of a large tensor is read. */
+static mocl_tensor *push_shown(lua_State *L, mocl_tensor *t, int d, int64_t edge) {
+    if (d == t->ndim) {
+        mocl_tensor **out = moclL_pushtensor(L);
+        mocl_status st = mocl_clone(out, t);
+        if (st) moclL_raise(L, st);
+        return *out;
+    }
+    int64_t n = t->shape[d];
+    if (!is_long(t, n)) return push_shown(L, t, d + 1, edge);
+    int base = lua_gettop(L);
+    luaL_checkstack(L, 8, NULL);
+    mocl_tensor *ends[2];
+    for (int i = 0; i < 2; i++) ends[i] = push_shown(L, push_part(L, t, d, i ? n - edge : 0, edge), d + 1, edge);
+    mocl_tensor **out = moclL_pushtensor(L);
+    mocl_status st = mocl_cat(out, 2, ends, d);
+    if (st) moclL_raise(L, st);
+    lua_replace(L, base + 1);
+    lua_settop(L, base + 1);
+    return *out;
+}
+
+/* t: the whole tensor, for its sizes; shown: those of what is at host. */
+static void add_items(lua_State *L, luaL_Buffer *b, const mocl_tensor *t, const mocl_tensor *shown, int level, const void *host,
+                      mk_dtype dtype, int64_t at) {
     if (level == t->ndim) {
-        if (dtype == MK_F32) snprintf(text, sizeof text, "%.5g", mocl_shown((double)((const mk_real *)host)[at]));
-        else {
-            push_value(L, host, dtype, at);
-            snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(L, -1));
-            lua_pop(L, 1);
-        }
-        luaL_addstring(b, text);
+        add_number(L, b, host, dtype, at);
         return;
     }
-    int64_t step = 1, n = t->shape[level];
-    for (int i = level + 1; i < t->ndim; i++) step *= t->shape[i];
+    int64_t step = 1, n = shown->shape[level];
+    for (int i = level + 1; i < t->ndim; i++) step *= shown->shape[i];
     luaL_addchar(b, '{');
     for (int64_t i = 0; i < n; i++) {
-        if (i) luaL_addstring(b, level == t->ndim - 1 ? ", " : ",\n ");
-        if (n > 2 * EDGE + 1 && i == EDGE) {
-            luaL_addstring(b, "...");
-            i = n - EDGE - 1;
-            continue;
+        bool cut = is_long(t, t->shape[level]) && i == edge_of(t);
+        for (int again = 0; again <= cut; again++) { /* the dots stand in a place of their own */
+            if (i || again) luaL_addstring(b, level == t->ndim - 1 ? ", " : ",");
+            for (int k = level; (i || again) && k < t->ndim - 1; k++) luaL_addchar(b, '\n');
+            for (int k = 0; (i || again) && level < t->ndim - 1 && k <= level; k++) luaL_addchar(b, ' ');
+            if (cut && !again) luaL_addstring(b, "...");
         }
-        add_items(L, b, t, level + 1, host, dtype, at + i * step);
+        add_items(L, b, t, shown, level + 1, host, dtype, at + i * step);
     }
     luaL_addchar(b, '}');
+}
+
+/* Pushes the range of the entries, and how many are no numbers: of all, or of a sample that lies evenly over a large tensor. */
+static void push_range(lua_State *L, mocl_tensor *t) {
+    mk_dtype dtype;
+    char text[160];
+    int64_t n = mocl_tensor_numel(t), taken = n;
+    double low = HUGE_VAL, high = -HUGE_VAL;
+    int64_t bad = 0;
+    mocl_tensor *from = t;
+    if (n > WHOLE) {
+        if (!mocl_tensor_is_contiguous(t)) {
+            lua_pushliteral(L, "");
+            return;
+        }
+        int64_t every = n / SAMPLE, all = -1, grid[2] = {SAMPLE, every};
+        mocl_tensor **flat = moclL_pushtensor(L);
+        mocl_status st = mocl_reshape(flat, t, 1, &all);
+        if (st) moclL_raise(L, st);
+        mocl_tensor *even = push_part(L, *flat, 0, 0, SAMPLE * every), **rows = moclL_pushtensor(L);
+        if ((st = mocl_reshape(rows, even, 2, grid))) moclL_raise(L, st);
+        from = push_part(L, *rows, 1, 0, 1);
+        taken = SAMPLE;
+    }
+    const void *host = host_values(L, from, &dtype);
+    for (int64_t i = 0; i < taken; i++) {
+        double v;
+        if (dtype == MK_F32) {
+            v = (double)((const mk_real *)host)[i];
+        } else {
+            push_value(L, host, dtype, i);
+            v = lua_tonumber(L, -1);
+            lua_pop(L, 1);
+        }
+        if (!isfinite(v)) {
+            bad++;
+            continue;
+        }
+        low = v < low ? v : low;
+        high = v > high ? v : high;
+    }
+    if (low <= high) snprintf(text, sizeof text, ", %.5g .. %.5g", mocl_shown(low), mocl_shown(high));
+    else text[0] = '\0';
+    size_t used = strlen(text);
+    if (bad) used += (size_t)snprintf(text + used, sizeof text - used, ", %lld nan or infinite", (long long)bad);
+    if (taken < n) snprintf(text + used, sizeof text - used, " (of %lld entries)", (long long)taken);
+    lua_pushstring(L, text);
 }
 
 static int tensor_tostring(lua_State *L) {
@@ -283,17 +375,31 @@ static int tensor_tostring(lua_State *L) {
     luaL_Buffer b;
     char a[128];
     mk_dtype dtype;
+    bool cut = false;
     if (!t) {
         lua_pushstring(L, moclL_testbox(L, 1, MOCL_TENSOR_CLASS) ? "tensor (released)" : "tensor (a copy of bytes)");
         return 1;
     }
-    const void *host = host_values(L, t, &dtype);
-    lua_pushfstring(L, "tensor %s %s %s\n", mocl_shape_text(a, t->ndim, t->shape), mocl_dtype_name(t->dtype),
-                    t->storage->dev->name);
-    const char *head = lua_tostring(L, -1);
+    mocl_tensor **plain = moclL_pushtensor(L); /* nothing of this is recorded */
+    MOCLL_CALL(L, mocl_tensor_detach(plain, t));
+    for (int d = 0; d < t->ndim; d++) cut = cut || is_long(t, t->shape[d]);
+    if (mocl_tensor_numel(t) == 0) cut = false;
+    lua_pushfstring(L, "tensor %s %s %s", mocl_shape_text(a, t->ndim, t->shape), mocl_dtype_name(t->dtype), t->storage->dev->name);
+    int head = lua_gettop(L);
+    if (cut) {
+        push_range(L, *plain);
+        lua_copy(L, -1, head + 1);
+        lua_settop(L, head + 1);
+    } else {
+        lua_pushliteral(L, "");
+    }
+    mocl_tensor *shown = cut ? push_shown(L, *plain, 0, edge_of(t)) : *plain;
+    const void *host = host_values(L, shown, &dtype);
     luaL_buffinit(L, &b);
-    luaL_addstring(&b, head);
-    add_items(L, &b, t, 0, host, dtype, 0);
+    luaL_addstring(&b, lua_tostring(L, head));
+    luaL_addstring(&b, lua_tostring(L, head + 1));
+    luaL_addchar(&b, '\n');
+    add_items(L, &b, t, shown, 0, host, dtype, 0);
     luaL_pushresult(&b);
     return 1;
 }

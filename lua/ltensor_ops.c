@@ -89,6 +89,17 @@ BINARY(le, MK_LE)
 BINARY(gt, MK_GT)
 BINARY(ge, MK_GE)
 
+/* Lua makes one boolean of `<` and `<=`, and of `>` and `>=` by turning the operands round. */
+static int refuse_order(lua_State *L, const char *sign, const char *method, const char *turned_sign, const char *turned) {
+    bool tensor_first = moclL_testbox(L, 1, MOCL_TENSOR_CLASS) != NULL;
+    const char *other = tensor_first && moclL_testbox(L, 2, MOCL_TENSOR_CLASS) ? "y" : luaL_tolstring(L, tensor_first ? 2 : 1, NULL);
+    return luaL_error(L, "tensors are compared entry by entry, by a method: x:%s(%s) for x %s %s", tensor_first ? method : turned,
+                      other, tensor_first ? sign : turned_sign, other);
+}
+
+static int tensor_order_lt(lua_State *L) { return refuse_order(L, "<", "lt", ">", "gt"); }
+static int tensor_order_le(lua_State *L) { return refuse_order(L, "<=", "le", ">=", "ge"); }
+
 /* where(c, a, b): all of one shape */
 static int tensor_where(lua_State *L) {
     mocl_tensor *c = moclL_checktensor(L, 1), *a = moclL_checktensor(L, 2), *b = moclL_checktensor(L, 3);
@@ -458,6 +469,8 @@ static int tensor_matmul(lua_State *L) {
 const luaL_Reg moclL_tensor_ops[] = {
     {"__add", tensor_add},
     {"__div", tensor_div},
+    {"__le", tensor_order_le},
+    {"__lt", tensor_order_lt},
     {"__mul", tensor_mul},
     {"__pow", tensor_pow},
     {"__sub", tensor_sub},

@@ -92,7 +92,37 @@ static int search_moved(lua_State *L) {
     return 0;
 }
 
-/* Puts search_moved behind the searcher of package.preload. */
+/* Pushes the names of the modules that are there and begin with "mocl", as a list. */
+static void push_names(lua_State *L) {
+    lua_newtable(L);
+    lua_Integer n = 0;
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING || strncmp(lua_tostring(L, -2), "mocl", 4) != 0) continue;
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -5, ++n);
+    }
+    lua_pop(L, 1);
+}
+
+/* The last one of package.searchers; arg: module name. Nobody has found it: a name of ours that is mistyped gets one line
+** in place of all places where it is not. */
+static int refuse_mistyped(lua_State *L) {
+    const char *name = luaL_checkstring(L, 1);
+    if (strncmp(name, "mocl.", 5) != 0) return 0;
+    luaL_where(L, 2); /* 1 is require */
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mocl.module_names");
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK || lua_type(L, -1) != LUA_TTABLE) return 0;
+    lua_getfield(L, -1, "words");
+    lua_pushstring(L, name);
+    push_names(L);
+    if (lua_pcall(L, 2, 1, 0) != LUA_OK) return 0;
+    lua_pushfstring(L, "%s%s", lua_tostring(L, 2), lua_tostring(L, -1));
+    return lua_error(L);
+}
+
+/* Puts search_moved behind the searcher of package.preload, and refuse_mistyped behind all. */
 static void watch_moved(lua_State *L) {
     int top = lua_gettop(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -105,6 +135,8 @@ static void watch_moved(lua_State *L) {
         }
         lua_pushcfunction(L, search_moved);
         lua_rawseti(L, -2, 2);
+        lua_pushcfunction(L, refuse_mistyped);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
     }
     lua_settop(L, top);
 }

@@ -12,6 +12,7 @@
     X("mocl.data.core", data_core) \
     X("mocl.fs", fs) \
     X("mocl.gguf.core", gguf_core) \
+    X("mocl.help.core", help_core) \
     X("mocl.json", json) \
     X("mocl.lora.core", lora_core) \
     X("mocl.metrics.core", metrics_core) \
@@ -50,5 +51,7 @@ typedef struct moclL_source {
     const char *text, *end;
 } moclL_source;
 extern const moclL_source moclL_sources[];
+/* The pages of the documentation, for mocl.help; name is the page's file without ".md". */
+extern const moclL_source moclL_pages[];
 
 #endif

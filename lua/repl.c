@@ -308,6 +308,68 @@ static int compile(lua_State *L, int idx) {
     return luaL_loadbuffer(L, code, n, "=stdin");
 }
 
+/* ---- what mocl.repl says ---- */
+
+/* upvalue 1: the name of a function of mocl.repl; calls it with the arguments */
+static int call_words(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mocl.repl");
+    lua_call(L, 1, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_gettable(L, -2);
+    lua_remove(L, -2);
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+}
+
+/* Pushes the function of mocl.repl of that name. */
+static void push_words_function(lua_State *L, const char *name) {
+    lua_pushstring(L, name);
+    lua_pushcclosure(L, call_words, 1);
+}
+
+/* Calls it with the n values on top. Replaces them by the results; leaves them and nothing else where it fails. */
+static bool say(lua_State *L, const char *name, int n) {
+    int base = lua_gettop(L) - n;
+    if (!lua_checkstack(L, n + LUA_MINSTACK)) return false;
+    push_words_function(L, name);
+    for (int i = 1; i <= n; i++) lua_pushvalue(L, base + i);
+    if (lua_pcall(L, n, LUA_MULTRET, 0) != LUA_OK) {
+        lua_settop(L, base + n);
+        return false;
+    }
+    for (int i = 0; i < n; i++) lua_remove(L, base + 1);
+    return true;
+}
+
+/* upvalue 1: a line that begins with '?' */
+static int ask(lua_State *L) {
+    push_words_function(L, "ask");
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+/* upvalue 1: the chunk of an assignment; runs it with what looks at the values */
+static int assign(lua_State *L) {
+    lua_pushvalue(L, lua_upvalueindex(1));
+    push_words_function(L, "assigned");
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+/* stack: code, its chunk. Where it assigns to one name, the chunk becomes one that shows a failure. */
+static void watch_assignment(lua_State *L) {
+    lua_settop(L, 2);
+    lua_pushvalue(L, 1);
+    if (say(L, "checked", 1) && lua_type(L, -1) == LUA_TSTRING && compile(L, lua_gettop(L)) == LUA_OK) {
+        lua_pushcclosure(L, assign, 1);
+        lua_copy(L, -1, 2);
+    }
+    lua_settop(L, 2);
+}
+
 /* Reads an expression, which gets "return" put before it, or a whole statement. Leaves the compiled
 ** chunk, or an error message, alone on the stack. */
 static outcome load_statement(lua_State *L, int *status) {
@@ -315,10 +377,17 @@ static outcome load_statement(lua_State *L, int *status) {
     outcome got = push_line(L, true);
     if (got != LINE) return got;
     const char *line = lua_tostring(L, 1);
+    if (line[0] == '?') {
+        remember(line);
+        lua_pushcclosure(L, ask, 1);
+        *status = LUA_OK;
+        return LINE;
+    }
     bool equal = line[0] == '=';
     lua_pushfstring(L, "return %s", line + equal); /* stack: line, expression */
     *status = compile(L, 2);
-    if (*status != LUA_OK) {
+    bool statement = *status != LUA_OK;
+    if (statement) {
         if (equal) lua_copy(L, 2, 1);
         lua_settop(L, 1); /* stack: code */
         while (incomplete(L, *status = compile(L, 1))) {
@@ -335,6 +404,7 @@ static outcome load_statement(lua_State *L, int *status) {
         }
     }
     remember(lua_tostring(L, 1));
+    if (*status == LUA_OK && statement) watch_assignment(L);
     lua_replace(L, 1);
     lua_settop(L, 1);
     return LINE;
@@ -344,6 +414,9 @@ static void print_results(lua_State *L) {
     int n = lua_gettop(L);
     if (n == 0) return;
     luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
+    say(L, "results", n);
+    n = lua_gettop(L);
+    luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
     lua_getglobal(L, "print");
     lua_insert(L, 1);
     if (moclL_call(L, n, 0) != LUA_OK) {
@@ -351,14 +424,26 @@ static void print_results(lua_State *L) {
     }
 }
 
-/* global `mocl`, where the user has not made one */
-static void define_mocl(lua_State *L) {
+/* the globals `mocl`, `help` and `apropos`, where the user has not made them */
+static void define_globals(lua_State *L) {
+    static const char *const words[] = {"help", "apropos"};
     if (lua_getglobal(L, "mocl") == LUA_TNIL) {
         lua_getglobal(L, "require");
         lua_pushliteral(L, "mocl");
         if (lua_pcall(L, 1, 1, 0) == LUA_OK) lua_setglobal(L, "mocl");
     }
+    for (int i = 0; i < 2; i++) {
+        if (lua_getglobal(L, words[i]) != LUA_TNIL) continue;
+        push_words_function(L, words[i]);
+        lua_setglobal(L, words[i]);
+    }
     lua_settop(L, 0);
+}
+
+static void show_error(lua_State *L) {
+    luaL_tolstring(L, -1, NULL);
+    say(L, "explain", 1);
+    mocl_complain(lua_tostring(L, -1), false);
 }
 
 int mocl_repl(lua_State *L) {
@@ -366,8 +451,11 @@ int mocl_repl(lua_State *L) {
     outcome got;
     lua_settop(L, 0);
     repl.L = L;
-    define_mocl(L);
-    if (isatty(0)) open_terminal(moclL_noenv(L));
+    define_globals(L);
+    if (isatty(0)) {
+        open_terminal(moclL_noenv(L));
+        say(L, "banner", 0);
+    }
     moclL_end_interrupt(L); /* one that a script before it has caught */
     while ((got = load_statement(L, &status)) != END) {
         if (got == DISCARDED) continue;
@@ -375,7 +463,7 @@ int mocl_repl(lua_State *L) {
         if (status == LUA_OK)
             print_results(L);
         else
-            mocl_complain(luaL_tolstring(L, -1, NULL), false);
+            show_error(L);
         moclL_end_interrupt(L);
     }
     lua_settop(L, 0);

@@ -2,6 +2,7 @@
 --
 --   mocl recipes/fishwood.lua                           108,000 environment steps a method, about a second each
 --   mocl recipes/fishwood.lua seeds=5 out=runs/five     seeds 0 to 4, all listed
+--   mocl recipes/fishwood.lua methods=linear_ppo,moc_grpo,pcgrad,cagrad,upgrad
 --   mocl recipes/fishwood.lua preset=paper              the paper's settings (table 6)
 --   mocl recipes/fishwood.lua preset=smoke out=/tmp/x   every stage, tiny
 --
@@ -15,6 +16,7 @@ local Agent = require "mocl.world.agent"
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
+local group = require "mocl.method.group"
 local fishwood = require "mocl.world.worlds.fishwood"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
@@ -28,10 +30,11 @@ local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local trainer = require "mocl.train.trainer"
 local world_actor = require "mocl.train.world_actor"
+local world_methods = require "mocl.train.world_methods"
 
 local OF_ANSWERS = { "batch_size", "init_kl_coef", "target", "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
-local schema = config.join { {
+local schema = config.join { world_methods.OPTIONS, {
   { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
   { "steps", 108000, "environment steps of one method with one seed", min = 200 },
   { "save_every", 30, "updates between checkpoints", min = 1 },
@@ -45,6 +48,7 @@ local schema = config.join { {
   -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
   config.rows(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-3,
     scale = 1.0, floor = 0.0, negative = true, interior = 0.0 }, Control.OF_A_GRID),
+  config.rows(group.OPTIONS, "grpo.", { num_generations = 3, method = "gdpo" }),
   config.rows(world_actor.OPTIONS, "ppo.", { average = 0.9 }),
   config.rows(trainer.OPTIONS, "ppo.", { ppo_epochs = 8, lr = 1e-2, warmup = 0, vf_coef = 0.5, gamma = 0.99, lam = 0.8,
     normalize = "rms", max_grad_norm = 0.0 }, OF_ANSWERS),
@@ -62,27 +66,30 @@ local cfg, info = config.parse(config.common(schema), arg, {
 open_device(cfg)
 
 local environment = fishwood.new { wood = cfg.wood, fish = cfg.fish }
-local K = cfg.ppo.preferences
-local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * fishwood.STEPS))
 local grid, unseen = {}, {} -- of the weight of wood: .1 to .9, and between them
 for i = 1, 9 do
   grid[i] = { i / 10, (10 - i) / 10 }
   unseen[i] = i < 9 and { (2 * i + 1) / 20, (19 - 2 * i) / 20 } or nil
 end
 
-local function new_agent(seed)
-  return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
+local function new_agent(seed, critic)
+  return Agent.new { world = environment, critic = critic, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), see = function(p) return { p[1] } end } -- the networks see [state, p_wood]
 end
 
-trainer.options(cfg.ppo, world_actor.new(new_agent(cfg.seed))) -- those that do not go together fail before there is a directory
+local methods = world_methods.open(cfg, 2, fishwood.STEPS, grid, function(m) -- what does not go together fails before there is a directory
+  return world_actor.new(new_agent(cfg.seed, m.critic))
+end)
 if cfg.target == "value" and cfg.ppo.baseline ~= "critic" then
   error("target=value needs ppo.baseline=critic", 0)
 end
 
 -- what each stage depends on (mocl.run.options)
 local TRAINING = { "steps", "save_every", "wood", "fish", "target", "agent", "control", "ppo" }
-local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+local DEPENDS = { ["evaluation-*"] = { "eval" } }
+for _, m in ipairs(methods) do
+  DEPENDS[m.name .. "-*"] = m.group and { "grpo", table.unpack(TRAINING) } or TRAINING
+end
 
 local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
   depends = DEPENDS }
@@ -91,8 +98,13 @@ local run <close> = Run.open { recipe = "fishwood", cfg = cfg, info = info, main
 local function show(result)
   io.write(report.summary(result), "\n")
   for _, s in ipairs(result.seeds) do
-    io.write(("seed %d  share error: MOC %.3f at most, %.3f mean, %s;  Linear PPO %.3f, %.3f\n"):format(s.seed, s.moc.share_error.max,
-      s.moc.share_error.mean, s.moc.monotone and "in order" or "not in order", s.linear_ppo.share_error.max, s.linear_ppo.share_error.mean))
+    local words = {}
+    for i, m in ipairs(methods) do
+      local f = s[m.name]
+      words[i] = ("%s %.3f%s, %.3f%s"):format(m.label, f.share_error.max, i == 1 and " at most" or "", f.share_error.mean,
+        i > 1 and "" or f.monotone and " mean, in order" or " mean, not in order")
+    end
+    io.write(("seed %d  share error: %s\n"):format(s.seed, table.concat(words, ";  ")))
   end
   io.write("\nreport: ", run:path "report.html", "\n")
 end
@@ -101,25 +113,27 @@ if run.complete then
   return show(run.result)
 end
 
-local function options_of(method)
-  return setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {}, { __index = cfg.control })
+if cfg.control.hooks ~= "" then
+  run:hash_input(cfg.control.hooks, "control.hooks")
 end
 
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
 
 local function train(method, seed)
-  return run:stage(method .. "-" .. seed, function(stage)
-    local control = Control.new(options_of(method), 2, K)
+  return run:stage(method.name .. "-" .. seed, function(stage)
+    local K = method.preferences
+    local control = Control.new(method.control, 2, K, nil, { seed = seed, weights = method.hooks.weights, total = method.updates })
     local preferences = preference.deck(rng.new(seed, "preferences"), grid)
     local log = control_log.new(environment.objectives)
-    local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
-      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
-      state = { preferences = preferences, control = control, log = log } }
+    local t <close> = trainer.new { run = run, stage = stage, label = method.name .. " " .. seed, unit = "update", total = method.updates,
+      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed, method.critic)), options = method.ppo,
+      lr_name = "ppo.lr", rewards_hook = method.hooks.rewards, state = { preferences = preferences, control = control, log = log } }
     for _ in t:iterations() do -- line 1
       local prefs = preferences:deal(K) -- lines 2 and 3
       local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | state, p)
-      local adv, raw = t:advantages(batch), t:score(batch) -- line 7
-      control:observe(cfg.target == "value" and world_actor.mean_values(batch) or raw, batch.places) -- line 6
+      local raw = t:score(batch)
+      local adv, alike = method:advantages(t, batch) -- line 7
+      control:observe(batch.values and cfg.target == "value" and world_actor.mean_values(batch) or raw, batch.places) -- line 6
       local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
       local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
         local s = problem:solve(e.ratio, cfg.ppo.cliprange)
@@ -128,6 +142,7 @@ local function train(method, seed)
         return policy_loss - e.entropy * (cfg.ppo.entropy * e.left) + e.value_error * cfg.ppo.vf_coef,
           { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
       end)
+      m.frac_reward_zero_std = alike
       t:log(log:row(m, problem:answers(), raw))
     end
     return { c = log:summary().c }
@@ -156,12 +171,11 @@ end
 
 local function evaluate(method, seed)
   local trained = train(method, seed)
-  return run:stage("evaluation-" .. method .. "-" .. seed, function()
-    local agent = new_agent(seed)
-    assert(agent:load(assert(run:latest(method .. "-" .. seed), "no checkpoint of the policy")))
-    local options = options_of(method)
-    local f = exact(agent, grid, options)
-    f.c, f.unseen = trained.c, { groups = { exact(agent, unseen, options) } }
+  return run:stage("evaluation-" .. method.name .. "-" .. seed, function()
+    local agent = new_agent(seed, method.critic)
+    assert(agent:load(assert(run:latest(method.name .. "-" .. seed), "no checkpoint of the policy")))
+    local f = exact(agent, grid, method.control)
+    f.c, f.unseen = trained.c, { groups = { exact(agent, unseen, method.control) } }
     f.rewards_sampled, f.rewards_std = rollout.statistics(rollout.episodes(agent, grid, { episodes = cfg.eval.episodes, seed = seed,
       purpose = "evaluation", averaged = true }))
     return f
@@ -171,11 +185,14 @@ end
 local all = {}
 for i = 1, cfg.seeds do
   local seed = cfg.seed + i - 1
-  all[i] = { seed = seed, moc = evaluate("moc", seed), linear_ppo = evaluate("linear_ppo", seed) }
+  all[i] = { seed = seed }
+  for _, m in ipairs(methods) do
+    all[i][m.name] = evaluate(m, seed)
+  end
 end
 
-local result = { recipe = "fishwood", method = "moc", seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
-  training_samples = updates * K * cfg.ppo.episodes * fishwood.STEPS, linear_ppo = all[1].linear_ppo, seeds = all,
+local result = { recipe = "fishwood", method = Control.name(cfg.control), seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
+  training_samples = methods[1].updates * methods[1].samples, methods = world_methods.others(cfg), linear_ppo = all[1].linear_ppo, seeds = all,
   true_front = fishwood.front(cfg) }
 for key, v in pairs(all[1].moc) do
   result[key] = v
@@ -184,5 +201,5 @@ local trained = 0.0
 for name, stage in pairs(run.stages) do
   trained = trained + (name:find "^evaluation" and 0 or stage.seconds)
 end
-run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / trained }, report.PAGES)
+run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = world_methods.samples(methods) * cfg.seeds / trained }, report.PAGES)
 show(result)

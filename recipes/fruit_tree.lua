@@ -2,6 +2,7 @@
 --
 --   mocl recipes/fruit_tree.lua                           288,000 environment steps a method, some seconds each
 --   mocl recipes/fruit_tree.lua preset=weak seeds=5       a plain network and little training, five seeds
+--   mocl recipes/fruit_tree.lua methods=linear_ppo,moc_grpo,pcgrad,cagrad,upgrad
 --   mocl recipes/fruit_tree.lua preset=paper              the paper's settings (table 13)
 --   mocl recipes/fruit_tree.lua preset=smoke out=/tmp/x   every stage, tiny
 --
@@ -17,6 +18,7 @@ local Agent = require "mocl.world.agent"
 local config = require "mocl.run.config"
 local Control = require "mocl.method.control"
 local control_log = require "mocl.method.control_log"
+local group = require "mocl.method.group"
 local world = require "mocl.world"
 local fruit_tree = require "mocl.world.worlds.fruit_tree"
 local metrics = require "mocl.metrics"
@@ -31,11 +33,12 @@ local tensor = require "mocl.tensor"
 local text_table = require "mocl.run.text_table"
 local trainer = require "mocl.train.trainer"
 local world_actor = require "mocl.train.world_actor"
+local world_methods = require "mocl.train.world_methods"
 
 local N = #fruit_tree.OBJECTIVES
 local OF_ANSWERS = { "batch_size", "init_kl_coef", "target", "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
-local schema = config.join { {
+local schema = config.join { world_methods.OPTIONS, {
   { "seeds", 1, "runs with the seeds seed, seed + 1, ...; all are listed", min = 1 },
   { "steps", 288000, "environment steps of one method with one seed", min = 1 },
   { "save_every", 25, "updates between checkpoints", min = 1 },
@@ -54,6 +57,7 @@ local schema = config.join { {
   -- docs/algorithm.md section 9: R is the mean return of this batch, as shares; one c per batch and epoch
   config.rows(Control.OPTIONS, "control.", { share = true, factor = 0.0, pool = "batch", solve = "epoch", phi = 1e-4, scale = 3.0,
     floor = 0.0, negative = true, interior = 0.0 }, Control.OF_A_GRID),
+  config.rows(group.OPTIONS, "grpo.", { num_generations = 20, method = "gdpo" }),
   config.rows(world_actor.OPTIONS, "ppo.", { preferences = 24, episodes = 20 }),
   config.rows(trainer.OPTIONS, "ppo.", { ppo_epochs = 12, lr = 5e-3, warmup = 0, vf_coef = 0.5, gamma = 0.99, baseline = "group",
     normalize = "rms", entropy = 0.1, max_grad_norm = 0.0 }, OF_ANSWERS),
@@ -75,14 +79,13 @@ local cfg, info = config.parse(config.common(schema), arg, {
 })
 open_device(cfg)
 
-local environment, K = fruit_tree.new(cfg.depth), cfg.ppo.preferences
-local updates = math.max(1, cfg.steps // (K * cfg.ppo.episodes * cfg.depth))
+local environment = fruit_tree.new(cfg.depth)
 
-local function new_agent(seed)
+local function new_agent(seed, critic)
   local input = cfg.agent.input
   return Agent.new { world = environment, hidden = cfg.agent.hidden, activation = cfg.agent.activation, device = cfg.device,
     key = rng.key(seed, "agent"), init = cfg.agent.init, output_scale = cfg.agent.init == "he" and 0.01 or 1,
-    critic = cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
+    critic = critic and cfg.ppo.baseline == "critic", layout = input == "heads" and "heads" or "concat",
     observe = input == "one_hot" and world.one_hot(environment.states) or nil,
     see = function(p)
       local seen = {}
@@ -101,11 +104,29 @@ local function draw(stream, n)
   return list
 end
 
-trainer.options(cfg.ppo, world_actor.new(new_agent(cfg.seed))) -- those that do not go together fail before there is a directory
+-- a list to read: each nutrient a little in front of the others, well in front, and alone
+local listed = {}
+for j = 1, N do
+  for _, w in ipairs { 0.25, 0.5, 1 } do
+    local p = {}
+    for k = 1, N do
+      p[k] = k == j and w or (1 - w) / (N - 1)
+    end
+    listed[#listed + 1] = p
+  end
+end
+
+-- what does not go together fails before there is a directory
+local methods = world_methods.open(cfg, N, cfg.depth, listed, function(m)
+  return world_actor.new(new_agent(cfg.seed, m.critic))
+end)
 
 -- what each stage depends on (mocl.run.options)
 local TRAINING = { "steps", "save_every", "depth", "agent", "control", "ppo" }
-local DEPENDS = { ["moc-*"] = TRAINING, ["linear_ppo-*"] = TRAINING, ["evaluation-*"] = { "eval" } }
+local DEPENDS = { ["evaluation-*"] = { "eval" } }
+for _, m in ipairs(methods) do
+  DEPENDS[m.name .. "-*"] = m.group and { "grpo", table.unpack(TRAINING) } or TRAINING
+end
 
 local run <close> = Run.open { recipe = "fruit_tree", cfg = cfg, info = info, main = "moc-" .. cfg.seed, platform = sys.env(),
   depends = DEPENDS }
@@ -115,10 +136,10 @@ local function show(result)
   local header = { "seed", "method", "greedy", "expected", "sampled", "leaves", "cosine", "c", "expected, n " .. cfg.eval.n_large }
   local rows = {}
   for _, s in ipairs(result.seeds) do
-    for _, method in ipairs { "moc", "linear_ppo" } do
-      local f, large = s[method], s[method].large
+    for _, method in ipairs(methods) do
+      local f, large = s[method.name], s[method.name].large
       local h = f.hypervolume
-      rows[#rows + 1] = { s.seed, method, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, f.c.mean,
+      rows[#rows + 1] = { s.seed, method.name, h.greedy, h.expected, h.sampled, f.greedy_leaves, f.mean_cosine, f.c.mean,
         large and large.hypervolume.expected or "" }
     end
   end
@@ -130,21 +151,25 @@ if run.complete then
   return show(run.result)
 end
 
+if cfg.control.hooks ~= "" then
+  run:hash_input(cfg.control.hooks, "control.hooks")
+end
+
 -- ---- Algorithm 1; Linear PPO is the same with c = 1, that is, w = p ----
 
 local function train(method, seed)
-  return run:stage(method .. "-" .. seed, function(stage)
-    local control = Control.new(setmetatable(method == "linear_ppo" and { c = "one", gradients = "advantages" } or {},
-      { __index = cfg.control }), N, K)
+  return run:stage(method.name .. "-" .. seed, function(stage)
+    local K = method.preferences
+    local control = Control.new(method.control, N, K, nil, { seed = seed, weights = method.hooks.weights, total = method.updates })
     local stream, log = rng.new(seed, "preferences"), control_log.new(environment.objectives)
-    local t <close> = trainer.new { run = run, stage = stage, label = method .. " " .. seed, unit = "update", total = updates,
-      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed)), options = cfg.ppo, lr_name = "ppo.lr",
-      state = { preferences = stream, control = control, log = log } }
+    local t <close> = trainer.new { run = run, stage = stage, label = method.name .. " " .. seed, unit = "update", total = method.updates,
+      save_every = cfg.save_every, seed = seed, actor = world_actor.new(new_agent(seed, method.critic)), options = method.ppo,
+      lr_name = "ppo.lr", rewards_hook = method.hooks.rewards, state = { preferences = stream, control = control, log = log } }
     for _ in t:iterations() do -- line 1
       local prefs = draw(stream, K) -- lines 2 and 3
       local batch = t:rollout(prefs) -- lines 4 and 5: pi(a | node, p)
       control:observe(t:score(batch), batch.places) -- line 6
-      local adv = t:advantages(batch) -- line 7
+      local adv, alike = method:advantages(t, batch) -- line 7
       local problem = control:problem(adv, batch, batch.prefs, batch.places, t:gram_of(batch)) -- line 8: equation 12, algorithm 2
       local m = t:update(batch, function(e) -- lines 9 and 10: equation 7
         local s = problem:solve(e.ratio, cfg.ppo.cliprange)
@@ -153,6 +178,7 @@ local function train(method, seed)
         return policy_loss - e.entropy * (cfg.ppo.entropy * e.left) + e.value_error * cfg.ppo.vf_coef,
           { ["ppo/loss/policy"] = policy_loss, ["ppo/policy/clipfrac"] = clipped:mean() }
       end)
+      m.frac_reward_zero_std = alike
       t:log(log:row(m, problem:answers(), batch.raw))
     end
     return { c = log:summary().c }
@@ -200,23 +226,11 @@ local function readings(agent, seed, n)
     sampled = metrics.hypervolume(sampled, ZERO, STRICT) } }, points
 end
 
--- a list to read: each nutrient a little in front of the others, well in front, and alone
-local listed = {}
-for j = 1, N do
-  for _, w in ipairs { 0.25, 0.5, 1 } do
-    local p = {}
-    for k = 1, N do
-      p[k] = k == j and w or (1 - w) / (N - 1)
-    end
-    listed[#listed + 1] = p
-  end
-end
-
 local function evaluate(method, seed)
   local trained = train(method, seed)
-  return run:stage("evaluation-" .. method .. "-" .. seed, function()
-    local agent = new_agent(seed)
-    assert(agent:load(assert(run:latest(method .. "-" .. seed), "no checkpoint of the policy")))
+  return run:stage("evaluation-" .. method.name .. "-" .. seed, function()
+    local agent = new_agent(seed, method.critic)
+    assert(agent:load(assert(run:latest(method.name .. "-" .. seed), "no checkpoint of the policy")))
     local f, points = readings(agent, seed, cfg.eval.n)
     f.large = cfg.eval.n_large > 0 and readings(agent, seed, cfg.eval.n_large) or nil
     f.c, f.preferences, f.rewards = trained.c, listed, expected(agent, listed)
@@ -228,25 +242,28 @@ end
 local all = {}
 for i = 1, cfg.seeds do
   local seed = cfg.seed + i - 1
-  all[i] = { seed = seed, moc = evaluate("moc", seed), linear_ppo = evaluate("linear_ppo", seed) }
+  all[i] = { seed = seed }
+  for _, m in ipairs(methods) do
+    all[i][m.name] = evaluate(m, seed)
+  end
 end
 
-local result = { recipe = "fruit_tree", method = "moc", seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
-  training_samples = updates * K * cfg.ppo.episodes * cfg.depth, front_hypervolume = metrics.hypervolume(leaves, ZERO, STRICT),
+local result = { recipe = "fruit_tree", method = Control.name(cfg.control), seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
+  training_samples = methods[1].updates * methods[1].samples, methods = world_methods.others(cfg), front_hypervolume = metrics.hypervolume(leaves, ZERO, STRICT),
   reference_point = ZERO, true_front = leaves, linear_ppo = all[1].linear_ppo, seeds = {} }
 for key, v in pairs(all[1].moc) do
   result[key] = v
 end
 for i, s in ipairs(all) do -- without the points
   result.seeds[i] = { seed = s.seed }
-  for _, method in ipairs { "moc", "linear_ppo" } do
-    local f = s[method]
-    result.seeds[i][method] = { hypervolume = f.hypervolume, greedy_leaves = f.greedy_leaves, mean_cosine = f.mean_cosine, large = f.large, c = f.c }
+  for _, m in ipairs(methods) do
+    local f = s[m.name]
+    result.seeds[i][m.name] = { hypervolume = f.hypervolume, greedy_leaves = f.greedy_leaves, mean_cosine = f.mean_cosine, large = f.large, c = f.c }
   end
 end
 local seconds = 0.0
 for name, stage in pairs(run.stages) do
   seconds = seconds + (name:find "^evaluation" and 0 or stage.seconds)
 end
-run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = 2 * cfg.seeds * result.training_samples / seconds }, report.PAGES)
+run:finish(result, { peak_bytes = tensor.memory().peak, steps_per_second = world_methods.samples(methods) * cfg.seeds / seconds }, report.PAGES)
 show(result)

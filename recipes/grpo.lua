@@ -4,6 +4,7 @@
 --   mocl recipes/grpo.lua                                   GRPO on the embedded task, humor against helpful
 --   mocl recipes/grpo.lua grpo.method=gdpo                  each reward divided by its deviation in the group, then summed
 --   mocl recipes/grpo.lua grpo.method=gdpo control.c=minnorm    MOC's weights on these advantages
+--   mocl recipes/grpo.lua control.c=minnorm control.solver=upgrad    or those of another solver (docs/solvers.md)
 --   mocl recipes/grpo.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- docs/baselines.md has the method and its sources.
@@ -46,8 +47,12 @@ local function groups_of(cfg) -- the options of mocl.method.group
   return group.options(o, cfg.ppo.batch_size)
 end
 
+local function hooks_of(cfg, grid) -- what does not go together fails before there is a directory
+  return Control.check(cfg.control, #cfg.objectives, grid)
+end
+
 local ctx <close> = stages.open { recipe = "grpo", doc = "GRPO, RLOO and GDPO with weights per prompt (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "grpo", check = groups_of,
+  schema = schema, presets = presets, arg = arg, method = "grpo", check = groups_of, hooks = hooks_of,
   depends = { "preferences", "rewards", "dtype", "lora", "ppo", "grpo", "control" } }
 if ctx.complete then
   return
@@ -62,12 +67,13 @@ stages.sft_answers(ctx)
 
 local outcome = ctx.run:stage("grpo", function(stage)
   local preferences = preference.deck(rng.new(cfg.seed, "preferences"), ctx.grid)
-  local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start)
+  local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start,
+    { seed = cfg.seed, weights = ctx.hooks.weights, total = cfg.grpo.iterations })
   local beta = kl_controller.from_options(cfg.ppo)
   local log, alike = control_log.new(cfg.objectives, ctx.sft.statistics), group.alike()
   local t <close> = trainer.new { run = ctx.run, stage = stage, label = "grpo", total = cfg.grpo.iterations, save_every = cfg.grpo.save_every,
     seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
-    state = { preferences = preferences, control = control, beta = beta, log = log, alike = alike } }
+    rewards_hook = ctx.hooks.rewards, state = { preferences = preferences, control = control, beta = beta, log = log, alike = alike } }
 
   for _ in t:iterations() do
     local n, size = cfg.ppo.batch_size // o.num_generations, o.num_generations
@@ -97,7 +103,7 @@ end)
 
 -- ---- evaluation ----
 
-stages.finish(ctx, stages.evaluation(ctx, cfg.grpo.iterations), { method = (cfg.control.c == "one" and "" or "moc_") .. o.method,
+stages.finish(ctx, stages.evaluation(ctx, cfg.grpo.iterations), { method = (cfg.control.c == "one" and "" or Control.name(cfg.control) .. "_") .. o.method,
   training_samples = cfg.grpo.iterations * cfg.ppo.batch_size, kl = outcome.kl, c = outcome.c, frac_reward_zero_std = outcome.alike },
   function(...)
     return group.warning(outcome.alike) or Control.warning(cfg.control, ...)

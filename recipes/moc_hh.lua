@@ -3,6 +3,7 @@
 --   mocl recipes/moc_hh.lua                                   the embedded task, humor against helpful
 --   mocl recipes/moc_hh.lua objectives=harmless,helpful       or all three
 --   mocl recipes/moc_hh.lua data=../shared/data/prefs/hh-rlhf objectives=harmless,helpful
+--   mocl recipes/moc_hh.lua control.solver=upgrad             another way to join the objectives (docs/solvers.md)
 --   mocl recipes/moc_hh.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
@@ -38,8 +39,13 @@ local presets = stages.presets {
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }
 
+local function hooks_of(cfg, grid) -- what does not go together fails before there is a directory
+  return Control.check(cfg.control, #cfg.objectives, grid)
+end
+
 local ctx <close> = stages.open { recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)",
-  schema = schema, presets = presets, arg = arg, method = "moc", depends = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
+  schema = schema, presets = presets, arg = arg, method = "moc", hooks = hooks_of,
+  depends = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
 if ctx.complete then
   return
 end
@@ -53,12 +59,13 @@ stages.sft_answers(ctx)
 
 local outcome = ctx.run:stage("moc", function(stage)
   local preferences = preference.deck(rng.new(cfg.seed, "preferences"), ctx.grid)
-  local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start)
+  local control = Control.new(cfg.control, N, ctx.grid, ctx.sft.start,
+    { seed = cfg.seed, weights = ctx.hooks.weights, total = cfg.moc.iterations })
   local beta = kl_controller.from_options(cfg.ppo)
   local log = control_log.new(cfg.objectives, ctx.sft.statistics)
   local t <close> = trainer.new { run = ctx.run, stage = stage, label = "moc", total = cfg.moc.iterations, save_every = cfg.moc.save_every,
     seed = cfg.seed, actor = actor, options = cfg.ppo, lr_name = "ppo.lr", prompts = ctx.source.train_prompts, rewards = ctx.rewards,
-    state = { preferences = preferences, control = control, beta = beta, log = log } }
+    rewards_hook = ctx.hooks.rewards, state = { preferences = preferences, control = control, beta = beta, log = log } }
 
   -- equation 3: the prompts with tags; docs/algorithm.md says why half of them are a little off
   local function tagged(iteration, plain, prefs)
@@ -100,7 +107,7 @@ end) -- lines 11 and 12
 
 -- ---- evaluation: the grid, unseen preferences, samples, the table ----
 
-stages.finish(ctx, stages.evaluation(ctx, cfg.moc.iterations), { method = cfg.control.c == "one" and "conditioned_linear" or "moc",
+stages.finish(ctx, stages.evaluation(ctx, cfg.moc.iterations), { method = Control.name(cfg.control),
   training_samples = cfg.moc.iterations * cfg.ppo.batch_size, kl = outcome.kl, c = outcome.c }, function(...)
   return Control.warning(cfg.control, ...)
 end)

@@ -92,11 +92,13 @@ local function train(i, p)
   end)
 end
 
+local trained = {}
 for i, p in ipairs(ctx.grid) do
+  trained[i] = "modpo-" .. i
   train(i, p)
 end
-local figures = stages.evaluation(ctx, cfg.modpo.iterations, { name = "modpo", unseen = false, before = function(_, i)
-  stages.load_policy(ctx, "modpo-" .. i)
+local figures = stages.evaluation(ctx, cfg.modpo.iterations, { name = "modpo", unseen = false, trained = trained, before = function(_, i)
+  stages.load_policy(ctx, trained[i])
 end })
 stages.finish(ctx, figures, { method = "modpo", policies = #ctx.grid,
   training_samples = #ctx.grid * cfg.modpo.iterations * cfg.ppo.batch_size }, function(...)

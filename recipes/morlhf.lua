@@ -32,13 +32,14 @@ stages.models(ctx)
 stages.actor(ctx, { heads = 1 })
 stages.sft_answers(ctx)
 
-local kl = 0
+local kl, trained = 0, {}
 for i, p in ipairs(ctx.grid) do
-  kl = kl + scalar.train(ctx, { stage = "morlhf-" .. i, weights = p, tag = p, options = cfg.morlhf }).kl / #ctx.grid
+  trained[i] = "morlhf-" .. i
+  kl = kl + scalar.train(ctx, { stage = trained[i], weights = p, tag = p, options = cfg.morlhf }).kl / #ctx.grid
 end
 
-local figures = stages.evaluation(ctx, cfg.morlhf.iterations, { name = "morlhf", unseen = false, before = function(_, i)
-  stages.load_policy(ctx, "morlhf-" .. i)
+local figures = stages.evaluation(ctx, cfg.morlhf.iterations, { name = "morlhf", unseen = false, trained = trained, before = function(_, i)
+  stages.load_policy(ctx, trained[i])
 end })
 stages.finish(ctx, figures, { method = "morlhf", policies = #ctx.grid,
   training_samples = #ctx.grid * cfg.morlhf.iterations * cfg.ppo.batch_size, kl = kl }, function(...)

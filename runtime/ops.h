@@ -70,10 +70,11 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_
 /* a table of n frequencies for mocl_rope: n doubles, whose bits lie in an i64 tensor since there is no dtype f64. Where
 ** freq is NULL they are theta^(-i/n), those of the plain embedding. */
 mocl_status mocl_rope_table(mocl_tensor **out, mocl_device *dev, int64_t n, const double *freq, double theta);
-/* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32; from [B] i32 or NULL: of sequence s nobody needs what
+/* q [T, H, K], k and v [T, G, K], f32 or bf16; offsets [B + 1] i32; keys: NULL, or offsets [B + 1] i32 of k and v [S, G, K], which
+** are of other tokens then, at least one in each sequence, and causal is false; from [B] i32 or NULL: of sequence s nobody needs what
 ** the tokens in front of from[s] give; window > 0, with causal alone: keys that a token sees, itself among them; 0: all before it */
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v,
-                           mocl_tensor *offsets, mocl_tensor *from, double scale, bool causal, int64_t window);
+                           mocl_tensor *offsets, mocl_tensor *keys, mocl_tensor *from, double scale, bool causal, int64_t window);
 /* rows of each sequence added up or averaged: x [T, n] to [B, n] */
 mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets, bool mean);
 
@@ -100,6 +101,12 @@ mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor *
 mocl_status mocl_gae(mocl_tensor **adv, mocl_tensor **returns, mocl_tensor *rewards, mocl_tensor *values,
                      mocl_tensor *offsets, double gamma, double lambda);
 
+/* One id for each row of logits [n, V], as generation draws it: softmax of logits / temperature (0: the first largest), cut to the
+** top_k largest (0: all) and the likeliest that reach top_p, from the stream of key at the counter {step, rows[i]}; rows [n] i32.
+** Without history. */
+mocl_status mocl_sample(mocl_tensor **token, mocl_tensor *logits, double temperature, int64_t top_k, double top_p, uint64_t key,
+                        uint32_t step, mocl_tensor *rows);
+
 /* logits [m, V] of rows start .. start + m - 1 of hidden, which has the dtype of w; no checks, no history */
 mocl_status mocl_logits(mocl_tensor *hidden, mocl_tensor *w, int64_t start, int64_t m, mk_real *logits);
 
@@ -110,6 +117,8 @@ mocl_status mocl_need_int(const char *op, mocl_tensor *x);
 mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b);
 /* offsets [B + 1] i32, ascending from 0 to rows */
 mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows);
+/* the same, where no sequence may be empty */
+mocl_status mocl_need_sequences(const char *op, mocl_tensor *offsets, int64_t rows);
 /* i32, each entry in lowest .. size - 1; messages count indices from `first`, as the caller does, and entries from 1 */
 mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size, int64_t first);
 /* an f32 tensor of x's shape: its gradient's */

@@ -29,22 +29,31 @@ mocl_status mocl_need_same_device(const char *op, mocl_tensor *a, mocl_tensor *b
                      a->storage->dev->name, b->storage->dev->name);
 }
 
-mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows) {
+static mocl_status need_offsets(const char *op, mocl_tensor *offsets, int64_t rows, bool filled) {
     MOCL_TRY(mocl_need_int(op, offsets));
-    int64_t n = mocl_tensor_numel(offsets);
+    int64_t n = mocl_tensor_numel(offsets), empty = 0;
     if (offsets->ndim != 1 || n < 1 || !mocl_tensor_is_contiguous(offsets))
         return mocl_fail(offsets->ctx, MOCL_E_SHAPE, "%s: offsets must be a contiguous vector of B + 1 entries", op);
     int32_t *host = mocl_alloc(offsets->ctx, (size_t)n * sizeof *host);
     if (!host) return mocl_nomem(offsets->ctx, (size_t)n * sizeof *host);
     mocl_status st = mocl_tensor_to_host(offsets, host);
     bool good = !st && host[0] == 0 && host[n - 1] == rows;
-    for (int64_t i = 1; good && i < n; i++) good = host[i] >= host[i - 1];
+    for (int64_t i = 1; good && i < n; i++) {
+        good = host[i] >= host[i - 1];
+        if (!empty && host[i] == host[i - 1]) empty = i;
+    }
     mocl_free(host);
     if (st) return st;
+    if (good && filled && empty)
+        return mocl_fail(offsets->ctx, MOCL_E_SHAPE, "%s: sequence %lld has no token to look at", op, (long long)empty);
     if (good) return MOCL_OK;
     return mocl_fail(offsets->ctx, MOCL_E_SHAPE, "%s: offsets must rise from 0 to the number of rows, %lld", op,
                      (long long)rows);
 }
+
+mocl_status mocl_need_offsets(const char *op, mocl_tensor *offsets, int64_t rows) { return need_offsets(op, offsets, rows, false); }
+
+mocl_status mocl_need_sequences(const char *op, mocl_tensor *offsets, int64_t rows) { return need_offsets(op, offsets, rows, true); }
 
 mocl_status mocl_need_indices(const char *op, mocl_tensor *idx, int64_t lowest, int64_t size, int64_t first) {
     MOCL_TRY(mocl_need_int(op, idx));

@@ -332,3 +332,29 @@ done:
     mocl_tensor_unref(v);
     return st;
 }
+
+mocl_status mocl_sample(mocl_tensor **token, mocl_tensor *logits, double temperature, int64_t top_k, double top_p, uint64_t key,
+                        uint32_t step, mocl_tensor *rows) {
+    mocl_ctx *ctx = logits->ctx;
+    mocl_tensor *x = NULL;
+    mocl_status st;
+    char a[128], b[128];
+    *token = NULL;
+    MOCL_TRY(mocl_need_real("sample", logits));
+    MOCL_TRY(mocl_need_int("sample", rows));
+    MOCL_TRY(mocl_need_same_device("sample", logits, rows));
+    if (logits->ndim != 2 || logits->shape[1] < 1 || rows->ndim != 1 || rows->shape[0] != logits->shape[0])
+        return mocl_fail(ctx, MOCL_E_SHAPE, "sample: logits %s must be [n, V] and rows %s [n]",
+                         mocl_shape_text(a, logits->ndim, logits->shape), mocl_shape_text(b, rows->ndim, rows->shape));
+    if (!(temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "sample: temperature = %g must be 0 or more", mocl_shown(temperature));
+    if (!(top_p > 0 && top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "sample: top_p = %g is outside (0, 1]", mocl_shown(top_p));
+    if (top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "sample: top_k = %lld must be 0 (all) or more", (long long)top_k);
+    MOCL_GOTO(mocl_tensor_contiguous(&x, logits), done);
+    MOCL_GOTO(mocl_tensor_new(token, x->storage->dev, MK_I32, 1, rows->shape), done);
+    st = MOCL_KERNEL(x->storage->dev, sample, x->shape[0], x->shape[1], mocl_real(x), temperature > 0 ? 1 / temperature : 0, top_k, top_p,
+                     key, step, mocl_int(rows), mocl_int(*token));
+done:
+    mocl_drop_on(st, token);
+    mocl_tensor_unref(x);
+    return st;
+}

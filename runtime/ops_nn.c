@@ -252,19 +252,20 @@ mocl_status mocl_rope(mocl_tensor **out, mocl_tensor *x, mocl_tensor *pos, mocl_
     return MOCL_OK;
 }
 
-/* ---- attention: saved q, k, v, offsets, lse, out ---- */
+/* ---- attention: saved q, k, v, offsets, lse, out, and offsets of keys that are of other tokens ---- */
 
 static mocl_status attention_backward(mocl_node *n, mocl_tensor **dout, mocl_tensor **din) {
     mocl_tensor *q = n->saved[0], *k = n->saved[1], *v = n->saved[2], *off = n->saved[3];
+    const int32_t *keys = n->saved[6] ? mocl_int(n->saved[6]) : NULL;
     for (int i = 0; i < 3; i++) MOCL_TRY(mocl_grad_like(&din[i], n->saved[i]));
-    return MOCL_KERNEL(q->storage->dev, attention_bwd, q->dtype, off->shape[0] - 1, mocl_int(off), q->shape[1], k->shape[1],
+    return MOCL_KERNEL(q->storage->dev, attention_bwd, q->dtype, off->shape[0] - 1, mocl_int(off), keys, q->shape[1], k->shape[1],
                        q->shape[2], n->num[0], (int)n->integer[0], n->integer[1], mocl_tensor_data(q), mocl_tensor_data(k),
                        mocl_tensor_data(v), mocl_tensor_data(n->saved[5]), mocl_real(n->saved[4]), mocl_real(dout[0]),
                        mocl_real(din[0]), mocl_real(din[1]), mocl_real(din[2]));
 }
 
 mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mocl_tensor *v, mocl_tensor *offsets,
-                           mocl_tensor *from, double scale, bool causal, int64_t window) {
+                           mocl_tensor *keys, mocl_tensor *from, double scale, bool causal, int64_t window) {
     mocl_tensor *in[3] = {q, k, v}, *c[3] = {NULL}, *lse = NULL;
     mocl_device *dev = q->storage->dev;
     mocl_node *node = NULL;
@@ -279,7 +280,8 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     MOCL_TRY(mocl_need_int("attention", offsets));
     MOCL_TRY(mocl_need_same_device("attention", q, offsets));
     MOCL_TRY(mocl_poll(q->ctx));
-    if (q->ndim != 3 || k->ndim != 3 || !mocl_tensor_same_shape(k, v) || q->shape[0] != k->shape[0] ||
+    if (keys) MOCL_TRY(mocl_need_same_device("attention", q, keys));
+    if (q->ndim != 3 || k->ndim != 3 || !mocl_tensor_same_shape(k, v) || (!keys && q->shape[0] != k->shape[0]) ||
         q->shape[2] != k->shape[2] || k->shape[1] < 1 || q->shape[1] % k->shape[1])
         return mocl_fail(q->ctx, MOCL_E_SHAPE, "attention: needs q [T, H, K], k and v [T, G, K] with H a multiple of G, "
                                                "got %s, %s, %s", mocl_shape_text(a, q->ndim, q->shape),
@@ -287,15 +289,17 @@ mocl_status mocl_attention(mocl_tensor **out, mocl_tensor *q, mocl_tensor *k, mo
     if (window < 0 || (window && !causal))
         return mocl_fail(q->ctx, MOCL_E_ARG, "attention: window = %lld must be 0 (none) or more, and stands with causal = true alone",
                          (long long)window);
+    if (keys && (causal || mocl_tensor_numel(keys) != mocl_tensor_numel(offsets)))
+        return mocl_fail(q->ctx, MOCL_E_ARG, "attention: key_offsets go with causal = false, and with as many sequences as offsets has");
     for (int i = 0; i < 3; i++) MOCL_GOTO(mocl_tensor_contiguous(&c[i], in[i]), done);
     MOCL_GOTO(mocl_tensor_new(&lse, dev, MK_F32, 2, q->shape), done);
     MOCL_GOTO(mocl_tensor_like(out, c[0]), done);
-    st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), from ? mocl_int(from) : NULL, q->shape[1],
-                     k->shape[1], q->shape[2], scale, causal, window, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
+    st = MOCL_KERNEL(dev, attention, q->dtype, offsets->shape[0] - 1, mocl_int(offsets), keys ? mocl_int(keys) : NULL,
+                     from ? mocl_int(from) : NULL, q->shape[1], k->shape[1], q->shape[2], scale, causal, window, mocl_tensor_data(c[0]), mocl_tensor_data(c[1]), mocl_tensor_data(c[2]), mocl_tensor_data(*out),
                      mocl_real(lse));
     if (st) goto done;
-    mocl_tensor *saved[6] = {c[0], c[1], c[2], offsets, lse, NULL};
-    MOCL_GOTO(mocl_record(out, &node, "attention", attention_backward, 3, in, 6, saved), done);
+    mocl_tensor *saved[7] = {c[0], c[1], c[2], offsets, lse, NULL, keys};
+    MOCL_GOTO(mocl_record(out, &node, "attention", attention_backward, 3, in, 7, saved), done);
     if (node) {
         node->num[0] = scale;
         node->integer[0] = causal;

@@ -6,6 +6,7 @@
 -- bound.
 
 local classifier = require "mocl.lm.classifier"
+local families = require "mocl.lm.families"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lora = require "mocl.lm.lora"
@@ -108,9 +109,29 @@ local function loss_of(model, tokens)
   return -logp:sum() / (#targets - #tokens)
 end
 
--- The largest difference of the gradients, relative to the largest gradient, and of ten losses.
+-- The gradients of an adapter by PEFT's names, as flat lists: of q, k and v that are one matrix there those of A are added up.
+local function gradients(model)
+  local family, bare = transformer.family(model)
+  local out = {}
+  for _, pair in ipairs(model:named_parameters(true)) do
+    local module, which = pair[1]:match "^(.*)(%.lora_[AB]%.weight)$"
+    local name = "base_model.model." .. (family and families.module(family, module, bare) or module) .. which
+    local list, mine = pair[2].grad:flatten():totable(), out[name]
+    if mine and which:find "A" then
+      for i, v in ipairs(list) do
+        mine[i] = mine[i] + v
+      end
+    else
+      out[name] = mine and table.move(list, 1, #list, #mine + 1, mine) or list
+    end
+  end
+  return out, family ~= nil
+end
+
+-- The largest difference of the gradients, relative to the largest gradient, and of ten losses; nil for these where q, k and v train
+-- an A each that PEFT has once.
 local function train(model, golden)
-  local want = golden.adapter
+  local want, joined = golden.adapter, false
   local opt = optim.adamw(lora.parameters(model), { lr = 5e-3 })
   local gradient, most, loss_most, scale = 0, 0, 0, 0
   for step, theirs in ipairs(want.losses) do
@@ -118,9 +139,11 @@ local function train(model, golden)
     opt:zero_grad()
     loss:backward()
     if step == 1 then
-      for _, pair in ipairs(model:named_parameters(true)) do
-        local g = want.gradients["base_model.model." .. pair[1]]
-        for i, v in ipairs(pair[2].grad:flatten():totable()) do
+      local mine
+      mine, joined = gradients(model)
+      for name, list in pairs(mine) do
+        local g = want.gradients[name]
+        for i, v in ipairs(list) do
           most, scale = math.max(most, math.abs(v - g[i])), math.max(scale, math.abs(g[i]))
         end
       end
@@ -129,7 +152,7 @@ local function train(model, golden)
     loss_most = math.max(loss_most, math.abs(loss:item() - theirs))
     opt:step()
   end
-  return gradient, loss_most
+  return gradient, not joined and loss_most or nil
 end
 
 -- ---- rows ----
@@ -168,12 +191,12 @@ end
 
 local function write_files(dir)
   local _, model = load_family(dir)
-  local can = model and transformer.save_gguf(model, dir .. "/F32.gguf", { type = "F32" })
+  local can = model and model:config().head ~= "none" and transformer.save_gguf(model, dir .. "/F32.gguf", { type = "F32" })
   for _, kind in ipairs(can and GGUF_TYPES or {}) do
     assert(transformer.save_gguf(model, ("%s/%s.gguf"):format(dir, kind), { type = kind }))
   end
   if can and lora.load(model, dir .. "/adapter") then
-    lora.save_gguf(model, dir .. "/adapter.gguf") -- not of gpt2, whose q, k and v are one tensor there
+    lora.save_gguf(model, dir .. "/adapter.gguf")
   end
 end
 
@@ -191,8 +214,27 @@ local function compare_scores(dir, golden)
   score_rows[#score_rows + 1] = ("| %s | %s |"):format(golden.name, cell)
 end
 
+local state_rows = {}
+
+-- An encoder: its states from the directory, and from files that gguf-py wrote.
+local function compare_states(dir, golden)
+  local cells = { golden.name }
+  for i, name in ipairs { "F32", "F32.bert.gguf", "F16.bert.gguf", "Q8_0.bert.gguf" } do
+    local model, most = assert(transformer.load(dir .. "/" .. name)), 0
+    local want = i == 1 and golden.formats.F32 or golden.gguf[name:match "^[^.]*"]
+    for k, tokens in ipairs(golden.tokens) do
+      most = math.max(most, largest(model:forward(transformer.batch { tokens }):totable(), want[k]))
+    end
+    cells[i + 1] = figure(golden.name, name, most, LOGITS)
+  end
+  state_rows[1] = "| " .. table.concat(cells, " | ") .. " |"
+end
+
 local function compare(dir)
   local golden, model, why = load_family(dir)
+  if golden.gguf then
+    return compare_states(dir, golden)
+  end
   if golden.classifies then
     return compare_scores(dir, golden)
   end
@@ -214,7 +256,7 @@ local function compare(dir)
     add(figure(golden.name, "adapter", difference(model, golden, golden.adapter.logits), LOGITS))
     local gradient, loss = train(model, golden)
     add(figure(golden.name, "gradients", gradient, GRADIENT))
-    add(figure(golden.name, "losses", loss, LOSS))
+    add(loss and figure(golden.name, "losses", loss, LOSS) or "q, k, v: an A each")
   else
     add("no: " .. reason:gsub("^.*/", ""):sub(1, 60))
     add ""
@@ -227,6 +269,9 @@ local gguf_rows = {}
 
 local function compare_gguf(dir)
   local golden = load_family(dir)
+  if golden.gguf then
+    return
+  end
   local cells = { golden.name }
   if not fs.exists(dir .. "/F32.gguf") then
     return
@@ -307,6 +352,7 @@ local text = table.concat({
   "| family | F32 | F16 | BF16 | sharded | greedy tokens equal | PEFT adapter | its gradients | ten losses |", "|---|---|---|---|---|---|---|---|---|",
   table.concat(rows, "\n"), "",
   "| with a head for classification | largest difference of scores |", "|---|---|", table.concat(score_rows, "\n"), "",
+  "| states of an encoder | F32 | GGUF that gguf-py wrote, F32 | F16 | Q8_0 |", "|---|---|---|---|---|", table.concat(state_rows, "\n"), "",
   "| GGUF files that mocl wrote | F32 | F32, llama.cpp | F16 | BF16 | Q8_0 | Q8_0, llama.cpp: KL | LoRA GGUF in llama.cpp beside PEFT |",
   "|---|---|---|---|---|---|---|---|", table.concat(gguf_rows, "\n"), "", real(),
 }, "\n")
@@ -320,5 +366,5 @@ assert(fs.write(o.page, head .. text .. "\n" .. tail))
 for _, line in ipairs(beyond) do
   print("FAIL " .. line)
 end
-print(("%d families and %d with heads for classification, %d in GGUF files; %d figures beyond their bounds"):format(#rows, #score_rows, #gguf_rows, #beyond))
+print(("%d families and %d with heads for classification, %d in GGUF files; %d figures beyond their bounds"):format(#rows, #score_rows, #gguf_rows + #state_rows, #beyond))
 os.exit(#beyond == 0)

@@ -49,6 +49,30 @@ await() {
 }
 ]]
 
+--- The program on a terminal of its own; `typed` are shell commands that type: seen TEXT N waits until N lines match TEXT.
+-- history: its history file; nil keeps none. arguments: a shell text, put behind the program; environment: in front of it
+-- (default TERM=dumb). Returns what the terminal showed, and the line "status N". Skips where no terminal can be made.
+function child.terminal(typed, history, arguments, environment)
+  if not os.execute "command -v script >/dev/null 2>&1" then
+    T.skip "no program 'script' to make a terminal"
+  end
+  local program = arg[-1]:find "^/" and arg[-1] or io.popen "pwd":read "l" .. "/" .. arg[-1]
+  local dir = T.tmpdir()
+  return (child.shell(([[
+cd %s
+export MOCL_HISTORY=%s MOCL=%s
+: > typescript
+seen() { # TEXT N
+  for i in $(seq 3000); do
+    [ "$(grep -a -c -e "$1" typescript)" -ge "$2" ] && return
+    sleep 0.01
+  done
+}
+{ %s
+  printf '\004'; seen 'Script done' 1; } | %s SHELL=/bin/sh script -q -f -e -c "exec '$MOCL' %s" typescript; echo "status $?"]])
+    :format(child.quote(dir), child.quote(history or "-"), child.quote(program), typed, environment or "TERM=dumb", arguments or "")))
+end
+
 --- Starts the program, sends it a signal (default INT) as soon as a file (default: what it writes itself) holds
 -- the text `mark`, and waits; returns what it wrote (both streams) and its exit status.
 function child.interrupted(arguments, mark, o)

@@ -1,6 +1,8 @@
 --- docs_coverage: what test_docs.lua needs to compare the documentation with the program: pages and what is in
 -- them, the functions of every module, the examples. It changes nothing and knows no test.
 
+local places = require "mocl.help_places"
+
 local M = {}
 
 local ROOT = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
@@ -29,150 +31,10 @@ function M.read(name)
   return text
 end
 
--- ---- what is not documented function by function, and why ----
+-- ---- where what is documented ----
 
-M.undocumented = {
-  ["mocl.lm.chat_templates"] = "data of mocl.lm.chat; chat.md has them as a table",
-  ["mocl.run.config_text"] = "parts of mocl.run.config, which exports what others may call",
-  ["mocl.method.pools"] = "parts of mocl.method.control",
-  ["mocl.data.prefs"] = "parts of mocl.data, which exports them",
-  ["mocl.failure"] = "how functions of the library raise",
-  ["mocl.run.digest"] = "hashes inside run directories; run.md says where they are",
-  ["mocl.lm.bnb"] = "parts of mocl.lm.model; transformer.md and compatibility.md say what they read",
-  ["mocl.lm.model_config"] = "parts of mocl.lm.model; compatibility.md says what they read",
-  ["mocl.lm.model_files"] = "parts of mocl.lm.model; compatibility.md says what they read",
-  ["mocl.lm.families"] = "data of mocl.lm.model; compatibility.md has them as a table",
-  ["mocl.lm.families.bert"] = "data of mocl.lm.families",
-  ["mocl.lm.families.gpt2"] = "data of mocl.lm.families",
-  ["mocl.lm.families.llama"] = "data of mocl.lm.families",
-  ["mocl.lm.families.reader"] = "parts of mocl.lm.families",
-  ["mocl.lm.families.rope"] = "parts of mocl.lm.families",
-  ["mocl.lm.model_keys"] = "data of mocl.lm.model; compatibility.md has them as a table",
-  ["mocl.on_error"] = "how functions of the library add words to an error",
-  ["mocl.options"] = "how functions of the library check their tables of options",
-  ["mocl.options.core"] = "the C side of mocl.options",
-  ["mocl.data.core"] = "the C side of mocl.data",
-  ["mocl.world.core"] = "the C side of mocl.world",
-  ["mocl.gguf.core"] = "the C side of mocl.lm.gguf",
-  ["mocl.lm.gguf_keys"] = "data of mocl.lm.model; gguf.md has them as a table",
-  ["mocl.lm.gguf_model"] = "parts of mocl.lm.model; gguf.md says what they read",
-  ["mocl.lm.gguf_lora"] = "parts of mocl.lm.lora; gguf.md says what they read and write",
-  ["mocl.lora.core"] = "the C side of mocl.lm.lora",
-  ["mocl.lm.lora_config"] = "parts of mocl.lm.lora; compatibility.md lists what they read",
-  ["mocl.metrics.core"] = "the C side of mocl.metrics",
-  ["mocl.metrics.bootstrap"] = "parts of mocl.metrics, which exports them",
-  ["mocl.metrics.sets"] = "parts of mocl.metrics, which exports them",
-  ["mocl.transformer.core"] = "the C side of mocl.lm.model, which exports it",
-  ["mocl.run.logs"] = "the logs of a run; run.md says what is in them",
-  ["mocl.run.lock"] = "the file lock of a run directory; run.md says what it is for",
-  ["mocl.run.cures"] = "parts of mocl.run",
-  ["mocl.run.identity"] = "parts of mocl.run",
-  ["mocl.run.inputs"] = "parts of mocl.run",
-  ["mocl.run.options"] = "parts of mocl.run; run.md says which options may change",
-  ["mocl.method.solvers_problem"] = "parts of mocl.method.solvers; solvers.md says what they refuse",
-  ["mocl.method.solvers_linear"] = "parts of mocl.method.solvers; solvers.md names the methods",
-  ["mocl.report.curves"] = "parts of mocl.report; report.md names them",
-  ["mocl.report.front"] = "parts of mocl.report; report.md names them",
-  ["mocl.report.html"] = "parts of mocl.report; report.md names them",
-  ["mocl.report.results"] = "parts of mocl.report; report.md names them",
-  ["mocl.report.samples"] = "parts of mocl.report; report.md names them",
-  ["mocl.world.worlds.fruit_tree_leaves"] = "data of mocl.world.worlds.fruit_tree",
-  ["mocl.data.tasks.assistant.answers"] = "parts of mocl.data.tasks.assistant",
-  ["mocl.data.tasks.assistant.pairs"] = "parts of mocl.data.tasks.assistant",
-  ["mocl.data.tasks.assistant.rule"] = "parts of mocl.data.tasks.assistant",
-  ["mocl.data.tasks.assistant.texts"] = "parts of mocl.data.tasks.assistant",
-  ["mocl.data.tasks.assistant.words"] = "data of mocl.data.tasks.assistant",
-}
-
--- methods that have no entry: class "." method -> why
-M.exceptions = {
-  ["mocl.tensor.scope.release"] = "spelled close",
-}
-
--- The page of a module, where it is not docs/<last part of its name>.md. A list: any of them.
-M.pages = {
-  ["mocl"] = "../README",
-  ["mocl.world"] = "world",
-  ["mocl.world.agent"] = "world",
-  ["mocl.run.checkpoint"] = "run",
-  ["mocl.method.group"] = "baselines",
-  ["mocl.train.scalar"] = "baselines",
-  ["mocl.lm.soup"] = "baselines",
-  ["mocl.method.dpo"] = "baselines",
-  ["mocl.complete"] = "cli",
-  ["mocl.method.control_log"] = "recipes",
-  ["mocl.deck"] = "recipes",
-  ["mocl.world.worlds.deep_sea_treasure"] = "world",
-  ["mocl.world.worlds.fishwood"] = "world",
-  ["mocl.world.worlds.fruit_tree"] = "world",
-  ["mocl.finite"] = "numerics",
-  ["mocl.run.device"] = "run",
-  ["mocl.run.from_run"] = "run",
-  ["mocl.fs"] = "data",
-  ["mocl.json"] = "data",
-  ["mocl.keys"] = "transformer",
-  ["mocl.method.kl_controller"] = "running",
-  ["mocl.lm.sft"] = "transformer",
-  ["mocl.lm.own_model"] = "recipes",
-  ["mocl.lm.memory_plan"] = "memory",
-  ["mocl.nn.core"] = "nn",
-  ["mocl.parameters"] = "transformer",
-  ["mocl.optim.core"] = "optim",
-  ["mocl.lm.model"] = "transformer",
-  ["mocl.lm.classifier"] = "transformer",
-  ["mocl.lm.policy"] = "ppo",
-  ["mocl.run.progress"] = "run",
-  ["mocl.report.worlds"] = "world",
-  ["mocl.world.rollout"] = "world",
-  ["mocl.safetensors"] = "transformer",
-  ["mocl.data.sources"] = "recipes",
-  ["mocl.train.stages"] = { "recipes", "run" },
-  ["mocl.report.svg"] = "report",
-  ["mocl.report.svg_front"] = "report",
-  ["mocl.sys"] = "cli",
-  ["mocl.data.tasks.assistant"] = "task",
-  ["mocl.tensor"] = { "tensor", "memory" },
-  ["mocl.run.text_table"] = "report",
-  ["mocl.lm.supervised"] = "transformer",
-  ["mocl.train.loop"] = "trainer",
-  ["mocl.train.lm_actor"] = "trainer",
-  ["mocl.optim_files"] = "trainer",
-  ["mocl.segments"] = "trainer",
-  ["mocl.train.value_heads"] = "trainer",
-  ["mocl.train.world_actor"] = "trainer",
-}
-
--- classes of C modules (names in the registry) and the pages of their methods
-M.classes = {
-  ["mocl.rng"] = "rng",
-  ["mocl.optim"] = "optim",
-  ["mocl.tensor"] = { "tensor", "memory" },
-  ["mocl.tensor.scope"] = "memory",
-  ["mocl.tokenizer"] = "tokenizer",
-  ["mocl.tokenizer.stream"] = "tokenizer",
-  ["mocl.rows"] = "transformer",
-  ["mocl.session"] = "session",
-  ["mocl.fs.lock"] = "data",
-  ["mocl.rows"] = "transformer",
-  ["mocl.transformer"] = { "transformer", "lora", "session" },
-}
-
--- classes that scripts never see
-M.hidden_classes = {
-  ["mocl.gguf.file"] = "inside the objects of mocl.lm.gguf",
-  ["mocl.safetensors.file"] = "held while a file is read",
-  ["mocl.fs.bytes"] = "held while a file is read",
-  ["mocl.json.bytes"] = "held while a text is encoded",
-  ["mocl.lora.regex"] = "held while names are looked for",
-  ["mocl.lora.match"] = "held while names are looked for",
-  ["mocl.json.document"] = "held while a text is decoded",
-  ["mocl.data.lines"] = "inside the iterators of mocl.data",
-  ["mocl.data.csv"] = "inside the iterators of mocl.data",
-  ["mocl.json.array"] = "marks a table; it has no methods",
-  ["mocl.callback"] = "held while a callback is called",
-  ["mocl.generation"] = "held while a callback looks at tokens",
-  ["mocl.generated"] = "held while a result is built",
-}
+M.undocumented, M.exceptions, M.pages = places.undocumented, places.exceptions, places.pages
+M.classes, M.hidden_classes = places.classes, places.hidden_classes
 
 -- ---- pages ----
 

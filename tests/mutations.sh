@@ -54,6 +54,9 @@ attention.cu|s/(ps\[warp \* KEYS \+ lane\] = p;)\s+__syncwarp\(\);/$1/|attention
 attention.cu|s/(v\[\(j0 \+ t \/ K\) \* ld \+ t % K\]\);\s+)__syncthreads\(\);/$1/|attention: the barrier after loading keys missing
 attention.cu|s/(acc\[r\]\[c\] = a;\s+\}\s+__syncwarp\(\);\s+\}\s+)__syncthreads\(\);/$1/|attention: the barrier before loading the next keys missing
 attention.cu|s/j\.causal \? t\.first \+ 1 :/j.causal ? t.first + 2 :/|attention: the mask off by one
+attention.cu|s/j\.keys\[t\.seq\], n_keys = j\.keys\[t\.seq \+ 1\]/j.offsets[t.seq], n_keys = j.keys[t.seq + 1]/|cross attention: the keys of the queries' places
+attention_bwd.cu|s/find_tile\(j, j\.keys, item/find_tile(j, j.offsets, item/|cross attention: tiles of keys by the queries' lengths
+attention_bwd.cu|s/if \(keys != offsets\) MK_TRY[^;]*;//|cross attention: dq with the tiles of the keys
 attention.cu|s/float a = acc\[r\]\[c\] \* shrink/float a = acc[r][c]/|attention: output not rescaled when the maximum rises
 attention.cu|s/\(int64_t\)j\.pos\[r\] \+ 1, 0/(int64_t)j.pos[r], 0/|cached attention: the newest token left out
 attention.cu|s/pos\[r\] \* width \+ at % width/(pos[r] + 1) * width + at % width/|cache: a position off by one
@@ -141,7 +144,7 @@ while IFS= read -r line; do
         failed=$((failed + 1))
         continue
     fi
-    caught=$(run ./mocl test_o test_cuda test_generate)
+    caught=$(run ./mocl test_o test_cuda test_generate test_spec)
     if [ -z "$caught" ]; then
         # shellcheck disable=SC2086
         build asan $files && caught=$(run build/asan/mocl test_ops.lua)

@@ -98,6 +98,7 @@ function w.model(adapted)
   return m
 end
 
+local sorted_keys = require "mocl.options".sorted_keys
 local tokenizer = require "mocl.tokenizer"
 local trained = tokenizer.train({ "ab ab ab", "bab" }, { vocab_size = 262 })
 assert(trained:save(scratch .. "/trained.json"))
@@ -148,14 +149,7 @@ local function operands(v, list, depth)
     if depth > 0 then
       list[#list + 1] = v
     end
-    local keys = {}
-    for k in pairs(v) do
-      keys[#keys + 1] = k
-    end
-    table.sort(keys, function(a, b)
-      return tostring(a) < tostring(b)
-    end)
-    for _, k in ipairs(keys) do
+    for _, k in ipairs(sorted_keys(v)) do
       operands(v[k], list, depth + 1)
     end
   end

@@ -144,6 +144,9 @@ end
 S[N .. "lm_head"] = function(w)
   return { w.t { 2, 3 }, w.t { 5, 3 }, { 4, 0 }, { temperature = .5, hidden_ref = w.t { 2, 3 } } }
 end
+S[N .. "sample"] = function(w)
+  return { w.t { 2, 5 }, { rows = w.i { 0, 3 }, key = 3, step = 1 } }
+end
 S[N .. "ppo_clip"] = function(w)
   return { w.t { 3 }, w.t { 3 }, w.t { 3 }, .2 }
 end
@@ -166,6 +169,13 @@ each(M .. "set_adapter " .. M .. "delete_adapter", function(w)
 end)
 S[M .. "set_weight"] = function(w)
   return { w.model(), "model.layers.0.mlp.up_proj", w.t { 8, 8 } }
+end
+S[M .. "share_embedding"] = function(w)
+  local headless = { head = "none" }
+  for key, value in pairs(config) do
+    headless[key] = value
+  end
+  return { w.transformer.new(headless), w.model() }
 end
 S[M .. "add_adapter"] = function(w)
   return { w.model(true), "other", { r = 2, key = 1 } }

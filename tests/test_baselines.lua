@@ -4,12 +4,12 @@ local T = require "t"
 local child = require "child"
 local dpo = require "mocl.method.dpo"
 local json = require "mocl.json"
+local known_run = require "known_run"
 local lora = require "mocl.lm.lora"
 local rng = require "mocl.rng"
 local scalar = require "mocl.train.scalar"
 local soup = require "mocl.lm.soup"
 local tensor = require "mocl.tensor"
-local tiny = require "tiny"
 local transformer = require "mocl.lm.model"
 
 -- A model with three adapters of random values.
@@ -119,6 +119,33 @@ T.test("the sum of rewards weighted by the policy's weights", function()
   T.eq(scalar.sums({ { 1, 10 }, { 2, 20 } }, { 0.25, 0.75 }), { { 7.75 }, { 15.5 } })
 end)
 
+T.test("sums with weights of each answer", function()
+  T.eq(scalar.sums({ { 1, 10 }, { 2, 20 } }, { { 0.25, 0.75 }, { 1, 0 } }), { { 7.75 }, { 2 } })
+end)
+
+T.test("Bone Soups: the coefficients bring the backbone rewards back to the preference", function()
+  for _, case in ipairs { { { 0.3, 0.7 }, 0.6 }, { { 1, 0 }, 0.8 }, { { 0.2, 0.5, 0.3 }, 0.7 }, { { 0, 0, 1 }, 1 } } do
+    local p, beta = table.unpack(case)
+    local rows, x = soup.backbone(#p, beta), soup.coefficients(p, beta)
+    for j = 1, #p do
+      local row, reward = 0, 0
+      for i = 1, #p do
+        row, reward = row + rows[j][i], reward + x[i] * rows[i][j]
+      end
+      T.eq(rows[j][j], beta)
+      T.near(row, 1, 1e-12)
+      T.near(reward, p[j], 1e-12)
+    end
+  end
+  -- the figures of the method's program, which solves [.3 .7; .7 .3] x = (1, 0) for its two parts
+  local x = soup.coefficients({ 1, 0 }, 0.7)
+  T.near(x[1], 1.75, 1e-12)
+  T.near(x[2], -0.75, 1e-12)
+  T.eq(soup.coefficients({ 0.3, 0.7 }, 1), { 0.3, 0.7 })
+  T.raises("above 1/3 and at most 1", soup.coefficients, { 0.2, 0.5, 0.3 }, 0.3)
+  T.raises("above 1/2 and at most 1", soup.backbone, 2, 0 / 0)
+end)
+
 T.test("DPO and MODPO by hand", function()
   -- two pairs, answers of 2, 1, 1 and 2 tokens; sums of logp - logp_ref: 0.5, -1, 2, 0.25
   local batch = { response_offsets = { 0, 2, 3, 4, 6 } }
@@ -149,25 +176,11 @@ end)
 
 -- ---- the recipes ----
 
-local OPTIONS = { "quiet=true", "objectives=a,b", "ppo.max_new_tokens=" .. tiny.ANSWER, "ppo.batch_size=88", "ppo.warmup=0", "ppo.lr=0.01", "lora.layers=0", "eval.answers=64", "eval.unseen_answers=0" }
-
--- result.json, and the share of `a` among the paid tokens for each preference
 local function shares(recipe, ...)
-  local files, dir = T.tmpdir(), T.tmpdir() .. "/run"
-  tiny.known(files)
-  local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
-    "rewards=" .. files .. "/rewards.lua" }
   local kl = recipe ~= "modpo" and { "ppo.init_kl_coef=0.02", "ppo.min_kl_coef=0" } or {}
-  for _, list in ipairs { OPTIONS, kl, { ... } } do
-    table.move(list, 1, #list, #words + 1, words)
-  end
-  local out, err, status = child.mocl(words)
-  T.eq(status, 0, out .. err)
-  local result, list = assert(json.load(dir .. "/result.json")), {}
-  for i, row in ipairs(result.rewards_raw) do
-    list[i] = row[1] / (row[1] + row[2])
-  end
-  return list, result
+  table.move({ ... }, 1, select("#", ...), #kl + 1, kl)
+  local result, dir = known_run.learn(recipe, known_run.files(), table.unpack(kl))
+  return known_run.shares(result), result, dir
 end
 
 T.test("MORLHF: each policy finds the token that its own weights pay more for", function()
@@ -188,6 +201,44 @@ T.test("Rewarded Soups: the ends are the policies of one objective, the mixed po
   end
 end)
 
+T.test("Bone Soups: parts of mixed rewards, whose soup reaches beyond them", function()
+  for seed = 0, 1 do
+    local list, result = shares("rewarded_soups", "soup.iterations=4", "soup.beta=0.6", "soup.kind=products", "seed=" .. seed)
+    T.eq(result.method, "bone_soups")
+    -- seeds 0 to 3: 0.77, 0.66, 0.71, 0.55; with the preference in place of the coefficients 0.40, 0.22, 0.34, 0.55
+    T.ok(list[11] - list[1] > 0.55, ("seed %d: %s"):format(seed, T.show(list)))
+    for i = 2, 11 do
+      T.ok(list[i] > list[i - 1] - 0.06, "it rises with the weight: " .. T.show(list))
+    end
+  end
+end)
+
+T.test("CLP: the policy pays for the token that the prompt's preference pays more for", function()
+  local list, result = shares("clp", "clp.iterations=60", "ppo.lr=0.02")
+  T.eq({ result.method, result.policies, result.training_samples }, { "clp", 1, 60 * 88 })
+  local off = 0 -- the linear optimum is `b` alone below a half, `a` alone above
+  for i, share in ipairs(list) do
+    off = off + math.abs(share - (i < 6 and 0 or i > 6 and 1 or share)) / 10
+  end
+  T.ok(off < 0.2, ("%.3f off: %s"):format(off, T.show(list)))
+end)
+
+T.test("Bone Soups: the parts weigh all rewards", function()
+  -- the mean reward of the log is the weighted one: with half the weight on each of a and b at beta just above 1/2, and nothing
+  -- trained to speak of, those of both parts are alike
+  local _, _, dir = shares("rewarded_soups", "soup.iterations=1", "soup.beta=0.5000001", "soup.rewards=raw")
+  local means = {}
+  for line in io.lines(dir .. "/metrics.jsonl") do
+    local row = json.decode(line)
+    means[row.stage] = row["env/reward_mean"]
+  end
+  T.near(means["soup-a"], means["soup-b"], 1e-6)
+end)
+
+T.test("CLP: a run that is stopped and goes on has the bytes of one that was not", function()
+  known_run.same_after_kill("clp", known_run.files(), "clp", 25, "clp.iterations=60", "clp.save_every=10")
+end)
+
 T.test("MODPO: DPO at the corner, and between the corners the share follows the weights", function()
   local list, result = shares("modpo", "modpo.iterations=40", "preferences=1:0,0.7:0.3,0.5:0.5,0.2:0.8")
   T.eq({ result.method, result.policies }, { "modpo", 4 })
@@ -199,54 +250,35 @@ end)
 
 -- ---- the run directory, and what is refused ----
 
-local SMOKE = { "preset=smoke", "quiet=true", "objectives=a,b", "ppo.batch_size=16", "lora.layers=0", "eval.answers=8", "eval.unseen_answers=0" }
-
-local function start(recipe, dir, files, ...)
-  local words = { "recipes/" .. recipe .. ".lua", "out=" .. dir, "init=" .. files, "prompts=" .. files .. "/prompts.txt",
-    "rewards=" .. files .. "/rewards.lua" }
-  for _, list in ipairs { SMOKE, { ... } } do
-    table.move(list, 1, #list, #words + 1, words)
-  end
-  local out, err, status = child.mocl(words)
-  return out .. err, status
-end
-
-local function read(path)
-  local f = assert(io.open(path, "rb"))
-  local text = f:read "a"
-  f:close()
-  return text
-end
-
 T.test("a run whose last stages are done again ends with the same bytes", function()
-  local files = T.tmpdir()
-  tiny.known(files)
-  for recipe, last in pairs { grpo = "grpo", morlhf = "morlhf-2", rewarded_soups = "soup-b", modpo = "modpo-2" } do
-    local dir = T.tmpdir() .. "/run"
-    local said, status = start(recipe, dir, files)
-    T.eq(status, 0, said)
-    local before = read(dir .. "/result.json")
-    said, status = start(recipe, dir, files, "resume=auto", "redo=" .. last)
-    T.eq(status, 0, said)
-    T.ok(read(dir .. "/result.json") == before, recipe)
+  local files = known_run.files()
+  for recipe, last in pairs { grpo = "grpo", morlhf = "morlhf-2", rewarded_soups = "soup-b", modpo = "modpo-2", clp = "clp" } do
+    known_run.same_after_redo(recipe, files, last)
   end
 end)
 
+T.test("a run that was killed between a policy's last checkpoint and the end of its stage goes on to the same bytes", function()
+  local files, dir = known_run.files(), T.tmpdir() .. "/run"
+  local said, status = known_run.smoke("morlhf", dir, files)
+  T.eq(status, 0, said)
+  local before, stages = child.read(dir .. "/result.json"), assert(json.load(dir .. "/stages.json"))
+  stages["morlhf-2"], stages.evaluation = nil, nil
+  local f = assert(io.open(dir .. "/stages.json", "w"))
+  f:write(json.encode(stages))
+  f:close()
+  assert(os.remove(dir .. "/result.json"))
+  said, status = known_run.smoke("morlhf", dir, files, "resume=auto")
+  T.eq(status, 0, said)
+  T.ok(child.read(dir .. "/result.json") == before)
+end)
+
 T.test("bad input ends before there is a run directory", function()
-  local files = T.tmpdir()
-  tiny.known(files)
-  for _, case in ipairs {
-    { "morlhf", "preferences=0.3:0.6", "sums to 0.9, not 1" },
-    { "rewarded_soups", "preferences=1:0:0", "has 3 weights for 2 objectives" },
-    { "rewarded_soups", "soup.kind=sum", "expected one of apart, products" },
-    { "modpo", "ppo.batch_size=15", "answers come in pairs" },
-    { "modpo", "modpo.beta=0", "below the minimum" },
-  } do
-    local dir = T.tmpdir() .. "/run"
-    local said, status = start(case[1], dir, files, case[2])
-    T.ok(status ~= 0 and said:find(case[3], 1, true), said)
-    T.ok(not io.open(dir .. "/config.lua"), case[2])
-  end
+  local files = known_run.files()
+  known_run.refused("morlhf", files, { { "preferences=0.3:0.6", "sums to 0.9, not 1" } })
+  known_run.refused("clp", files, { { "preferences=0.3:0.6", "sums to 0.9, not 1" }, { "clp.rewards=rank", "expected one of normalized, raw" } })
+  known_run.refused("rewarded_soups", files, { { "preferences=1:0:0", "has 3 weights for 2 objectives" },
+    { "soup.kind=sum", "expected one of apart, products" }, { "soup.beta=0.5", "above 1/2 and at most 1" }, { "soup.beta=1.1", "at most 1" } })
+  known_run.refused("modpo", files, { { "ppo.batch_size=15", "answers come in pairs" }, { "modpo.beta=0", "below the minimum" } })
 end)
 
 T.test("an actor without value heads has no critic: t:advantages says so, and its directory has none", function()

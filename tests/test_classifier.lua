@@ -5,6 +5,7 @@ local classifier = require "mocl.lm.classifier"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local nn = require "mocl.nn.core"
+local small = require "fixtures.llama.small"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -38,9 +39,10 @@ end
 
 -- Rows that begin with pads: transformers counts positions from the pads on, or reads the state of a pad. A ragged row has
 -- what it has alone, which is what the same texts padded on the right give.
-local LEFT = { ["gpt2-cls"] = true, ["bert-cls"] = true, ["roberta-cls"] = true, ["distilbert-cls"] = true }
+local LEFT = { ["gpt2-cls"] = true, ["bert-cls"] = true, ["roberta-cls"] = true, ["distilbert-cls"] = true, ["bart-cls"] = true }
 
-for case, count in pairs { ["llama-cls"] = 11, ["gpt2-cls"] = 11, ["bert-cls"] = 11, ["roberta-cls"] = 7, ["distilbert-cls"] = 10 } do
+for case, count in pairs { ["llama-cls"] = 11, ["gpt2-cls"] = 11, ["bert-cls"] = 11, ["roberta-cls"] = 7, ["distilbert-cls"] = 10,
+  ["bart-cls"] = 10 } do
   T.test(case .. ": the scores of transformers", function()
     for _, version in ipairs { "4.57", "5.24" } do
       local c, n, right = assert(classifier.load(directory(case, version))), 0, nil
@@ -89,12 +91,79 @@ T.test("bert-mean: states, their mean over the tokens, and types", function()
   end
 end)
 
+-- ---- BART ----
+
+local bart = assert(json.load(fs.dirname(debug.getinfo(1, "S").source:sub(2)) .. "/fixtures/bart/bart.json"))
+
+-- the directory that transformers saves of a case
+local function bart_directory(case)
+  local dir, tensors = T.tmpdir() .. "/bart", {}
+  for name, shape in pairs(case.shapes) do
+    local n = 1
+    for _, size in ipairs(shape) do
+      n = n * size
+    end
+    local values, is_norm = small.weight(name, n), name:find "norm" and name:find "weight$"
+    for i, v in ipairs(values) do
+      v = name:find "norm" and (v - 1) * 2 or v -- small.weight makes 1 plus half of it
+      values[i] = is_norm and 1 + v / 2 or v
+    end
+    tensors[name] = tensor.new(values):reshape(shape)
+  end
+  assert(fs.mkdir(dir))
+  assert(fs.write(dir .. "/config.json", json.encode(case.config)))
+  assert(safetensors.save(dir .. "/model.safetensors", tensors))
+  return dir
+end
+
+local function theirs(case, name)
+  local side, rest = name:match "^(%a+)%.(.*)$"
+  local layer, inner = rest:match "^model%.layers%.(%d+)%.(.*)$"
+  if rest == "model.embed_tokens.weight" then
+    return "model.shared.weight"
+  end
+  inner = (inner or rest:gsub("^model%.", "")):gsub("^mlp%.up_proj", "fc1"):gsub("^mlp%.down_proj", "fc2"):gsub("o_proj", "out_proj")
+    :gsub("^input_layernorm", "self_attn_layer_norm"):gsub("^post_attention_layernorm", "final_layer_norm")
+    :gsub("^encoder_attn_layernorm", "encoder_attn_layer_norm"):gsub("^embed_norm", "layernorm_embedding")
+  return ("model.%s.%s%s"):format(side, layer and ("layers.%s."):format(layer) or "", inner)
+end
+
+for _, case in ipairs(bart) do
+  T.test("BART, " .. case.name .. ": the scores and gradients of transformers", function()
+    local c = assert(classifier.load(bart_directory(case)))
+    T.eq(c.labels, #case.scores[1])
+    for _, pair in ipairs(c.model:named_parameters()) do
+      pair[2]:requires_grad_()
+    end
+    local scores = c:scores(case.rows)
+    for row, want in ipairs(case.scores) do
+      T.near(scores:totable()[row], want, 5e-5, "row " .. row)
+      T.near(c:scores({ case.rows[row] }):totable()[1], want, 5e-5, "row " .. row .. " alone")
+    end
+    scores:sum():backward()
+    local sums, n = {}, 0
+    for _, pair in ipairs(c.model:named_parameters()) do -- the embedding is one tensor of both models
+      local name = theirs(case, pair[1])
+      T.eq(sums[name], nil, name)
+      sums[name] = pair[2].grad
+    end
+    for name, sum in pairs(sums) do
+      local want = T.ok(case.gradients[name], name)
+      T.near(sum:abs():sum():item(), want, 1e-3 * (1 + math.abs(want)), name)
+      n = n + 1
+    end
+    T.eq(n, (function() local k = 0 for name in pairs(case.gradients) do k = name:find "^model" and k + 1 or k end return k end)())
+  end)
+end
+
 T.test("which token is pooled", function()
   T.eq(classifier.pooled({ 7, 8, 9 }, "first", 0), 1)
   T.eq(classifier.pooled({ 7, 8, 0, 9, 0, 0 }, "last", 0), 4)
   T.eq(classifier.pooled({ 0, 0 }, "last", 0), 1)
   T.eq(classifier.pooled({ 7, 8, 0 }, "last", nil), 3)
   T.eq(classifier.pooled({ 7, 8, 0 }, "last", -1), 3)
+  T.eq(classifier.pooled({ 7, 2, 8, 2, 9 }, "eos", 0, 2), 4)
+  T.eq(classifier.pooled({ 7, 8 }, "eos", 0, 2), nil)
 end)
 
 -- a copy of a directory with changes of config.json and of the tensors
@@ -243,4 +312,57 @@ T.test("heads that do not fit, and files that lack one, are refused", function()
   T.raises("scores: row 1 has 2 tokens and no types", b.scores, b, { { 3, 4 } }, { types = {} })
   local g = assert(load(directory("gpt2-cls", "5.24")))
   T.raises("forward: the batch has types of tokens, the model has no table of them", g.scores, g, { { 3 } }, { types = { { 0 } } })
+end)
+
+T.test("BART: what is not understood is refused by name", function()
+  local function refused(text, change, tensors)
+    T.fails(text, classifier.load, changed("bart-cls", change, tensors))
+  end
+  local null = json.null
+  refused("1 of 56 tensors are missing, the first is 'model.decoder.layers.1.encoder_attn.q_proj.weight'", {}, { ["model.decoder.layers.1.encoder_attn.q_proj.weight"] = false })
+  refused("tensor 'model.encoder.layers.1.[%a%d_.]+' belongs to no layer", { encoder_layers = 1 })
+  refused("tensor 'model.decoder.layers.1.[%a%d_.]+' belongs to no layer", { decoder_layers = 1 })
+  refused("tensor 'model.decoder.layers.2.self_attn.q_proj.weight' is missing", { decoder_layers = 3 })
+  refused("tensor 'model.encoder.layers.1.self_attn.q_proj.weight' is %(32,32%), the model needs %(30,32%)", { encoder_attention_heads = 3 })
+  refused("tensor 'model.decoder.layers.1.fc1.weight' is %(48,32%), the model needs %(49,32%)", { decoder_ffn_dim = 49 })
+  refused("tensor 'model.encoder.embed_positions.weight' is %(42,32%), the model needs %(41,32%)", { max_position_embeddings = 39 })
+  refused("tensor 'classification_head.out_proj.weight' is missing, which BartForSequenceClassification needs", {},
+    { ["classification_head.out_proj.weight"] = false })
+  refused("tensor 'lm_head.weight' belongs to no layer", {}, { ["lm_head.weight"] = tensor.zeros { 96, 32 } })
+  refused("num_labels = 5 is not supported %(the head's weight has 3 rows%)", { num_labels = 5 })
+  refused("tie_word_embeddings = false is not supported %(true%)", { tie_word_embeddings = false })
+  refused("normalize_before = true is not supported %(false%)", { normalize_before = true })
+  refused("is_encoder_decoder = false is not supported %(true%)", { is_encoder_decoder = false })
+  refused("eos_token_id = %[2,3%] is not supported %(an id of the vocabulary%)", { eos_token_id = { 2, 3 } })
+  refused("eos_token_id = null is not supported %(an id of the vocabulary%)", { eos_token_id = null })
+  refused("decoder_start_token_id = 96 is not supported %(an id of the vocabulary%)", { decoder_start_token_id = 96 })
+  refused("decoder_start_token_id = null is not supported", { decoder_start_token_id = null })
+  refused("scale_embedding = yes is not supported %(true or false%)", { scale_embedding = "yes" })
+  refused("num_hidden_layers = 3 is not supported %(2, as encoder_layers says%)", { num_hidden_layers = 3 })
+  refused("activation_function = quick_gelu is not supported", { activation_function = "quick_gelu" })
+  refused("encoder_window", { encoder_window = 3 })
+  refused("architectures = %[\"BartForConditionalGeneration\"%] is not supported %(BartForSequenceClassification%)",
+    { architectures = { "BartForConditionalGeneration" } })
+  T.fails("architectures = %[\"BartForSequenceClassification\"%] is not supported", transformer.load, directory("bart-cls", "5.24"))
+  -- the embedding once more, as old files have it, must be the same; keys of generation change no score
+  local embedding = assert(safetensors.load(directory("bart-cls", "5.24") .. "/model.safetensors"))["model.shared.weight"]
+  refused("tensor 'model.decoder.embed_tokens.weight' belongs to no layer", {}, { ["model.decoder.embed_tokens.weight"] = embedding + 1 })
+  local dir = changed("bart-cls", { num_beams = 4, no_repeat_ngram_size = 3, forced_bos_token_id = 0, min_length = 56, num_hidden_layers = 2 },
+    { ["model.encoder.embed_tokens.weight"] = embedding })
+  assert(fs.write(dir .. "/generation_config.json", '{"num_beams": 4}'))
+  local rows, c = { { 0, 5, 2, 7, 2, 9 } }, assert(classifier.load(dir))
+  T.eq(c:scores(rows):totable(), assert(classifier.load(directory("bart-cls", "4.57"))):scores(rows):totable())
+  T.raises("scores: row 2 holds no end %(id 2%), from whose state this family scores", c.scores, c, { { 0, 2 }, { 0, 5 } })
+  T.raises("scores: row 1 is empty", c.scores, c, { {} })
+  local long = { 2 }
+  for i = 2, 41 do
+    long[i] = 5
+  end
+  T.raises("forward: positions of the context: index 40 %(entry 41%) is outside 0 .. 39", c.scores, c, { long })
+end)
+
+T.test("bart-cls: the states of transformers' decoder", function()
+  local c = assert(classifier.load(directory("bart-cls", "5.24")))
+  local probe = golden("bart-cls").probes[1]
+  T.near(c.model:forward(transformer.batch(probe.input_ids)):totable(), probe.last_hidden[1], 5e-5)
 end)

@@ -3,6 +3,7 @@
 
 local T = require "t"
 local docs = require "docs_coverage"
+local help = require "mocl.help"
 local options_page = require "options_page"
 
 local function list_of(pages)
@@ -68,6 +69,35 @@ T.test("methods of objects made in C are documented", function()
     end
   end
   T.ok(seen >= 5, "classes found: " .. seen)
+end)
+
+T.test("help has the entry of every public function, and it is the right one", function()
+  local missing, seen = {}, 0
+  local function look(module, set)
+    for name in pairs(set) do
+      local e = help.entry(module, name)
+      seen = seen + 1
+      if not docs.exceptions[module .. "." .. name] and not (e and (e.signature .. "\n" .. e.text):find("%f[%w_]" .. name .. "%f[^%w_]")) then
+        missing[#missing + 1] = module .. "." .. name
+      end
+    end
+  end
+  for _, module in ipairs(docs.modules()) do
+    if not docs.undocumented[module] then
+      local functions, methods = docs.names(module)
+      look(module, functions)
+      look(module, methods)
+    end
+  end
+  for class, set in pairs(docs.c_classes()) do
+    if not docs.hidden_classes[class] then
+      look(class, set)
+    end
+  end
+  table.sort(missing)
+  T.eq(missing, {})
+  T.ok(seen > 400, seen)
+  T.eq(help.entry("mocl.tensor", "no_such_function"), nil)
 end)
 
 T.test("every heading with a function names one that exists", function()

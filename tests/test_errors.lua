@@ -179,9 +179,9 @@ T.test("an uncaught error of any type is shown with the frames of the script", f
     ["error { code = {} }"] = "(error object is a table value)\n",
     ["error(setmetatable({}, { __index = error }))"] = "(error object is a table value)\n",
     ["error(setmetatable({}, { __tostring = function() return 'own words' end }))"] = "own words\n",
-    ["error(setmetatable({}, { __tostring = error }))"] = "(error object is a table value)\n",
+    ["error(setmetatable({}, { __tostring = function() error 'worse' end }))"] = "s.lua:1: worse\n",
     ["error(setmetatable({}, { __tostring = function() return {} end }))"] = "(error object is a table value)\n",
-    ["error(setmetatable({}, { __tostring = 7, __name = 'x' }))"] = "(error object is a table value)\n",
+    ["error(setmetatable({}, { __tostring = 7, __name = 'x' }))"] = "attempt to call a number value\n",
     ["error(nil)"] = "(error object is a nil value)\n",
     ["error(false)"] = "(error object is a boolean value)\n",
     ["error(2)"] = "2\n",
@@ -194,6 +194,8 @@ T.test("an uncaught error of any type is shown with the frames of the script", f
     local err = shows(FRAMES:gsub("RAISE", (raise:gsub("%%", "%%%%"))) .. "one()", frames)
     T.eq(err:sub(1, #first), first, raise)
   end
+  -- one that raises itself again goes through the handler until the C stack ends, as in lua
+  T.eq((script "error(setmetatable({}, { __tostring = error }))"):match "^[^\n]*", "C stack overflow")
   -- what is complete says no more
   T.eq((script 'error("out=: choose another", 0)'), "out=: choose another\n")
   T.eq((script('require "lib"', { ["lib.lua"] = 'error("x.json:3: is not a list", 0)' })):match "^[^\n]*", "x.json:3: is not a list")

@@ -48,16 +48,57 @@ run["05_environment.lua"] = function(out)
   T.ok(child.read("runs/05_environment.svg"):find("^<svg xmlns"))
 end
 
+run["07_goals.lua"] = function(out)
+  local got = {}
+  for name, x, y in out:gmatch("([%w%- ]-) +preference [%d.]+ [%d.]+ +fish +([%d.]+) logs +([%d.]+)") do
+    name = name:gsub("^%s+", "")
+    got[name] = got[name] or {}
+    table.insert(got[name], { tonumber(x), tonumber(y) })
+  end
+  -- x fish and y logs with x + y / .8 = 10
+  T.near(got["weighted sum"], { { 10, 0 } }, .3)
+  T.near(got["max-min"], { { 4.44, 4.44 } }, .5)
+  T.near(got.threshold, { { 6.25, 3 } }, .5)
+  T.ok(got.schedule[1][1] > 9 and got.schedule[2][2] > 6.5, "each end has what its preference asks for")
+  T.near(got.hypervolume, { { 3, 5.6 }, { 5, 4 }, { 7, 2.4 } }, .5) -- of x^p y^(1 - p) the greatest
+  T.ok(got.condition[1][1] > 4 and got.condition[1][2] > 3, "some fish, without which logs do not count")
+end
+
+run["08_hooks.lua"] = function(out)
+  T.eq(out, "") -- it only returns its functions
+end
+
+-- what an example is called with; its two runs write into one directory after the other
+local arguments = {}
+
+arguments["06_method.lua"] = function()
+  return { "preset=smoke", "quiet=true", "rewards=examples/04_rewards.lua", "objectives=brief,polite", "mine.iterations=40",
+    "mine.beta=0", "ppo.max_new_tokens=8", "eval.answers=64", "eval.unseen_answers=0", "out=" .. T.tmpdir() .. "/run" }
+end
+
+-- The smoke model babbles: it learns to babble in shorter tokens, which is what brief pays for. With the sign of the
+-- advantage turned its tokens get longer.
+run["06_method.lua"] = function(out)
+  local sft = tonumber(out:match "\nSFT +[%d.]+ +[%d.]+ +(%-?[%d.]+)")
+  local brief = tonumber(out:match "\n1, 0 +[%d.]+ +[%d.]+ +(%-?[%d.]+)")
+  T.ok(brief > 0.97 * sft, ("brief %.3f, before %.3f"):format(brief, sft))
+end
+
 local list = assert(io.popen("ls examples/*.lua"))
 for path in list:lines() do
   local name = path:match("[^/]+$")
   T.test(name, function()
     T.ok(run[name], "a test of what it shows")
-    local out, err, status = child.mocl { path }
+    local function start()
+      local words = arguments[name] and arguments[name]() or {}
+      local out, err, status = child.mocl { path, table.unpack(words) }
+      return out:gsub("report: [^\n]*", ""), err, status
+    end
+    local out, err, status = start()
     T.eq(status, 0, err)
     T.eq(err, "")
     run[name](out)
-    T.eq((child.mocl { path }), out, "the same output again")
+    T.eq((start()), out, "the same output again")
     local lines = 0
     for _ in child.read(path):gmatch("\n") do
       lines = lines + 1

@@ -7,6 +7,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
 local lora = require "mocl.lm.lora"
+local nn = require "mocl.nn.core"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -69,6 +70,37 @@ T.test("B holds each layer's scale, in llama.cpp's order of rows, and there is n
   end
   f:close()
 end)
+
+for _, name in ipairs { "plain", "patterns-rslora" } do
+  T.test("gpt2: the logits of PEFT from its directory and from llama.cpp's file, in and out: " .. name, function()
+    local function shared(file)
+      return T.shared("gguf/gpt2/" .. file)
+    end
+    local golden = assert(json.load(shared(name .. ".logits.json")))
+    local function check(path)
+      local model = assert(transformer.load(shared "base-f32.gguf"))
+      assert(lora.load(model, path))
+      T.near(nn.linear(model:forward(transformer.batch { golden.tokens }), model:head()):totable(), golden.logits, 2e-5)
+      return model
+    end
+    local dir = fs.dirname(shared(name .. "/adapter_config.json"))
+    for _, path in ipairs { dir, shared(name .. ".lora.gguf") } do
+      local model, out = check(path), T.tmpdir()
+      assert(lora.save(model, out .. "/peft"))
+      check(out .. "/peft")
+      assert(lora.save_gguf(model, out .. "/a.gguf"))
+      check(out .. "/a.gguf")
+      -- the file is the one that llama.cpp computed with, tensor by tensor
+      local mine, theirs = assert(gguf.open(out .. "/a.gguf")), assert(gguf.open(shared(name .. ".lora.gguf")))
+      T.eq(#mine.tensors, #theirs.tensors)
+      for _, t in ipairs(theirs.tensors) do
+        T.near(mine:tensor(t.name):totable(), theirs:tensor(t.name):totable(), 1e-6, t.name)
+      end
+      mine:close()
+      theirs:close()
+    end
+  end)
+end
 
 T.test("what was written is read as the same model, in all types", function()
   local model, dir = adapted(), T.tmpdir()

@@ -99,6 +99,36 @@ T.test("the range of floats: distances are scaled, what is beyond it is told", f
   T.raises("entry 1 is a string", metrics.igd, { { "1" } }, { { 1 } }) -- not read as a number
 end)
 
+T.test("what is near the range of floats, or beyond 2^53, is not compared as another number", function()
+  local big = (1 << 53) + 1
+  -- angles of differences that a float does not hold
+  local scores, beyond = metrics.projection({ { 1e308, .5e308 }, { 1e308, 1e308 }, { 1, 2 } }, { -1e308, -1e308 })
+  T.near(scores, { math.atan(2, 1.5), math.pi / 4, math.pi / 4 }, 1e-15)
+  T.eq(beyond, 0)
+  T.eq(metrics.projection({ { 3, 4 } }, { 1, 1 })[1], math.atan(2, 3))
+  T.raises("dominated: objective 1 of point 2 is 9007199254740993, an integer beyond 2%^53", metrics.dominated, { { 1, 1 }, { big, 1 } })
+  T.raises("dominated: the result is beyond the range", metrics.dominated, { { 1e308, 1 }, { -1e308, 0 } })
+  for _, e in ipairs { 0 / 0, -1, math.huge, "1" } do
+    T.raises("dominated: the error of point 1, objective 2 is .* %(a number from 0 expected%)", metrics.dominated, { { 1, 1 }, { 0, 0 } },
+      { errors = { { 1, e }, { 1, 1 } } })
+  end
+  T.raises("histogram: end 2 is 9007199254740993, an integer beyond 2%^53", metrics.histogram, { 1 }, 0, big, 2)
+  T.raises("histogram: end 1 is a string", metrics.histogram, { 1 }, "0", 1, 2)
+  -- refused at the caller of the figure, by its own name
+  for _, case in ipairs {
+    { "pearson: entry of x 1 is 9007199254740993", function() return (metrics.pearson({ big, 1 }, { 1, 2 })) end },
+    { "pearson: entry of y 2 is a string", function() return (metrics.pearson({ 1, 2 }, { 1, "2" })) end },
+    { "controllability: objective 1 of reward 1 is 9007199254740993", function()
+      return (metrics.controllability({ { 0, 1 }, { 1, 0 } }, { { big, 1 }, { 1, 2 } }))
+    end },
+    { "controllability: reference 2 is nan", function()
+      return (metrics.controllability({ { 0, 1 }, { 1, 0 } }, { { 1, 1 }, { 1, 2 } }, { reference = { 0, 0 / 0 } }))
+    end },
+  } do
+    T.raises("test_metrics_exact[^:]*:%d+: " .. case[1], case[2])
+  end
+end)
+
 T.test("dominated: beyond a share of the range and beyond noise", function()
   local points = { { 6.7, 1.2 }, { 34, 21 }, { 0, 39 }, { 33.9, 20.9 } }
   T.eq(metrics.dominated(points), { { index = 1, by = 2 } })

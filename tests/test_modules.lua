@@ -143,7 +143,7 @@ T.test("a room without a module is a table of its modules", function()
   local mocl = require "mocl"
   T.ok(mocl.lm.model == transformer and mocl.lm == mocl.lm)
   T.ok(mocl.run == require "mocl.run" and mocl.run.digest == nil, "a room with a module is that module")
-  T.raises("module 'mocl.lm.no_such' not found", function() return mocl.lm.no_such end)
+  T.raises("there is no module 'mocl.lm.no_such'", function() return mocl.lm.no_such end)
   T.raises("test_modules.lua:%d+: the module mocl.transformer is called mocl.lm.model now", function() return mocl.transformer end)
 end)
 

@@ -95,7 +95,7 @@ end)
 local elsewhere = {
   tensor = "arange full new ones rand randn zeros add_ copy_ fill_ zero_ detach to is_contiguous numel stride gelu nonfinite "
     .. "backward is_grad_enabled is_tensor memory memory_cap no_grad scope fail_after flush",
-  nn = "dropout lm_reference",
+  nn = "dropout lm_reference sample",
 }
 
 T.test("every operation of mocl.tensor and mocl.nn.core has a row", function()

@@ -135,6 +135,48 @@ T.test("from: refused where options of its stages differ, with names and both va
     "that run did not need it" }, "from=" .. whole("rewards=" .. path))
 end)
 
+T.test("from: a run of another recipe with these stages gives them, and is refused with names where their options differ", function()
+  local first = whole()
+  local small = {}
+  for _, a in ipairs(failures.arguments("", false)) do
+    small[#small + 1] = not a:find "^moc%." and not a:find "^out=" and a or nil
+  end
+  local function grpo(dir, ...)
+    local words = { "recipes/grpo.lua", "grpo.iterations=2", "grpo.num_generations=2", "out=" .. dir }
+    for _, list in ipairs { small, { ... } } do
+      table.move(list, 1, #list, #words + 1, words)
+    end
+    return child.mocl(words)
+  end
+  local own, taken = fresh(), fresh()
+  T.eq(select(3, grpo(own)), 0)
+  local _, err, status = grpo(taken, "from=" .. first, "quiet=false")
+  T.eq(status, 0, err)
+  T.eq(trained_here(err)[1], "sft statistics", err)
+  failures.same(taken, own)
+  T.eq(assert(json.load(taken .. "/env.json")).from.run, fs.realpath(first))
+  _, err, status = grpo(fresh(), "from=" .. first, "base.steps=2", "reward.lr=0.5", "sft.examples=30")
+  T.eq(status, 1)
+  for _, text in ipairs { "made stages tokenizer, base, sft, reward-humor, reward-helpful with other options:", "  base.steps: 1 there, 2 now",
+    "  reward.lr: 0.002 there, 0.5 now", "  sft.examples: 20 there, 30 now" } do
+    T.ok(err:find(text, 1, true), err)
+  end
+  T.ok(not err:find("grpo.", 1, true) and not err:find("moc.", 1, true), "options of the methods do not matter: " .. err)
+  -- and a run of the models alone, which trains no policy
+  local models, words = fresh(), { "recipes/models.lua" }
+  table.move(small, 1, #small, 2, words)
+  for i = #words, 1, -1 do
+    if words[i]:find "^ppo%.ppo_epochs" then
+      table.remove(words, i)
+    end
+  end
+  words[#words + 1] = "out=" .. models
+  T.eq(select(3, child.mocl(words)), 0)
+  taken = fresh()
+  T.eq(select(3, grpo(taken, "from=" .. models)), 0)
+  failures.same(taken, own)
+end)
+
 T.test("from: what holds no such run, and files that changed", function()
   local first = whole()
   refused({ "from=/nowhere: holds no run", "leave from= out" }, "from=/nowhere")
@@ -148,7 +190,8 @@ T.test("from: what holds no such run, and files that changed", function()
   end
   copy()
   edit("env.json", function(s) return (s:gsub('"moc_hh"', '"fishwood"')) end)
-  refused("from=" .. dir .. " holds a run of fishwood, not of moc_hh", "from=" .. dir)
+  edit("config.lua", function() return 'return { seed = 0, device = "cpu", n_preferences = 9 }\n' end)
+  refused("from=" .. dir .. " holds a run of fishwood, not of moc_hh, and it has no stages in common with it", "from=" .. dir)
   copy()
   edit("env.json", function(s) return (s:gsub('"mocl": "[^"]*"', '"mocl": "0.0.9"')) end)
   refused({ "was made by mocl 0.0.9, this is " .. require("mocl")._VERSION, "leave from= out" }, "from=" .. dir)

@@ -93,6 +93,131 @@ for _, case in ipairs(golden.written) do
   end)
 end
 
+-- ---- GPT-2, whose matrices lie the other way round and whose q, k and v are one ----
+
+local gpt2 = peft.load "gpt2"
+
+-- {name = {rank, scale}} of what is saved of a model's adapter
+local function saved_scales(dir)
+  local config, found = assert(json.load(dir .. "/adapter_config.json")), {}
+  for name, t in pairs(assert(safetensors.load(dir .. "/adapter_model.safetensors"))) do
+    local module = name:match "^base_model%.model%.(.*)%.lora_A%.weight$"
+    if module then
+      local r = (config.rank_pattern or {})[module] or config.r
+      T.eq(t.shape[1], r, module)
+      found[module] = { r, ((config.alpha_pattern or {})[module] or config.lora_alpha) / (config.use_rslora and math.sqrt(r) or r) }
+    end
+  end
+  return found
+end
+
+local function check_saved(dir, modules)
+  local got = saved_scales(dir)
+  for name, m in pairs(modules) do
+    T.ok(got[name], name .. " is saved")
+    T.eq(got[name][1], m[1], name)
+    T.near(got[name][2], m[2], 1e-8, name)
+    got[name] = nil
+  end
+  T.eq(next(got), nil, "no more than PEFT has")
+end
+
+for _, case in ipairs(gpt2.cases) do
+  T.test("as PEFT loads it onto GPT-2: " .. case.name, function()
+    local model, tensors = peft.base "gpt2", {}
+    for name, m in pairs(case.modules) do
+      for part, size in pairs { lora_A = { m[1], m[3] }, lora_B = { m[4], m[1] } } do
+        local full = ("%s.%s.weight"):format(name, part)
+        tensors["base_model.model." .. full] = tensor.new(small.weight(full, size[1] * size[2])):reshape(size)
+      end
+    end
+    assert(lora.load(model, directory(case.config, tensors)))
+    T.near(last_hidden(model), case.hidden, NEAR)
+    -- saved it has PEFT's ranks again, as a directory and as a LoRA GGUF
+    local dir = T.tmpdir() .. "/again"
+    assert(lora.save(model, dir))
+    check_saved(dir, case.modules)
+    local meta = select(2, assert(safetensors.load(dir .. "/adapter_model.safetensors")))
+    T.eq(meta.mocl_modules, nil, "nothing had to be put together")
+    assert(lora.save_gguf(model, dir .. "/a.gguf"))
+    for _, path in ipairs { dir, dir .. "/a.gguf" } do
+      local other = peft.base "gpt2"
+      assert(lora.load(other, path))
+      T.near(last_hidden(other), case.hidden, NEAR)
+      other:merge_lora()
+      T.near(last_hidden(other), case.hidden, NEAR)
+    end
+  end)
+end
+
+for _, case in ipairs(gpt2.written) do
+  T.test("as mocl writes it for PEFT, on GPT-2: " .. case.name, function()
+    local model = peft.adapter(assert(load("return " .. case.options))(), "gpt2")
+    local dir = T.tmpdir() .. "/adapter"
+    assert(lora.save(model, dir))
+    T.eq(fs.read(dir .. "/adapter_config.json"), case.config)
+    check_saved(dir, case.modules)
+    T.near(last_hidden(model), case.hidden, NEAR)
+    -- a run goes on with the adapter that it had, layer by layer
+    local again = peft.base "gpt2"
+    assert(lora.load(again, dir))
+    T.eq(again:lora(), model:lora())
+    local tensors, close = again:named_parameters(true), case.name == "each for itself"
+    for i, pair in ipairs(model:named_parameters(true)) do
+      T.eq(tensors[i][1], pair[1])
+      if close then -- one rounding, where scales differ
+        T.near(tensors[i][2]:totable(), pair[2]:totable(), 1e-6, pair[1])
+      else
+        T.eq(tensors[i][2]:totable(), pair[2]:totable(), pair[1])
+      end
+    end
+    -- a program that keeps no metadata has the same adapter in one piece
+    local all = assert(safetensors.load(dir .. "/adapter_model.safetensors"))
+    local other = peft.base "gpt2"
+    assert(lora.load(other, directory(case.config, all)))
+    T.near(last_hidden(other), case.hidden, NEAR)
+    assert(lora.save_gguf(model, dir .. "/a.gguf"))
+    other = peft.base "gpt2"
+    assert(lora.load(other, dir .. "/a.gguf"))
+    T.near(last_hidden(other), case.hidden, NEAR)
+  end)
+end
+
+T.test("adapters of GPT-2 that do not fit are refused by name", function()
+  local case = gpt2.written[1]
+  local model, dir = peft.adapter({ r = 4 }, "gpt2"), T.tmpdir() .. "/adapter"
+  assert(lora.save(model, dir))
+  local all, meta = assert(safetensors.load(dir .. "/adapter_model.safetensors"))
+  local base = peft.base "gpt2"
+  local function with(modules, tensors)
+    assert(safetensors.save(dir .. "/adapter_model.safetensors", tensors or all, { format = "pt", mocl_modules = modules }))
+    return dir
+  end
+  T.fails("mocl_modules in its metadata does not fit the adapter: it is no table", lora.load, base, with "3")
+  T.fails("does not fit the adapter: x is no layer that has an adapter", lora.load, base, with '{"x": {"r": 4, "alpha": 8}}')
+  T.fails("does not fit the adapter: transformer.h.%d.[%a._]+ has rank %d+, and its parts %d+", lora.load, base,
+    with '{"model.layers.0.self_attn.q_proj": {"r": 4, "alpha": 8}}')
+  T.fails("q_proj has no rank and alpha", lora.load, base, with '{"model.layers.0.self_attn.q_proj": {"r": 4.5, "alpha": 8}}')
+  T.fails("q_proj has no rank and alpha", lora.load, base, with '{"model.layers.0.self_attn.q_proj": 4}')
+  T.eq(base:adapters(), {}, "nothing is left behind")
+  local name = "base_model.model.transformer.h.1.attn.c_attn.lora_B.weight"
+  local changed = {}
+  for key, t in pairs(all) do
+    changed[key] = key == name and tensor.zeros { 47, 12 } or t
+  end
+  T.fails("tensor '" .. name .. "' is %(47,12%), which is not that of 3 layers", lora.load, base, with(nil, changed))
+  changed[name] = nil
+  T.fails("lora_B.weight", lora.load, base, with(nil, changed))
+  assert(lora.load(base, with(meta.mocl_modules)))
+  T.fails("target_modules = %[\"wte\"%] is not supported %(it names transformer.wte; adapters are on the linear layers of the "
+    .. "blocks: c_attn, c_proj, c_fc%)", lora.load, base, directory('{"peft_type": "LORA", "target_modules": ["wte"]}', all))
+  T.fails("names no linear layer of a model of 3 layers", lora.load, base, directory('{"peft_type": "LORA", "target_modules": ["q_proj"]}', all))
+  T.fails("h.2.attn.c_attn.lora_A.weight' belongs to no layer that has an adapter", lora.load, base,
+    directory((case.config:gsub('"transformer.h.2.attn.c_attn",', "")), all))
+  -- a Llama's matrices lie as PEFT expects them
+  T.fails("fan_in_fan_out = true is not supported", lora.load, peft.base(), directory('{"peft_type": "LORA", "fan_in_fan_out": true}', all))
+end)
+
 T.test("an adapter that is even has the same bits, however its layers are named", function()
   local a, b = peft.base(), peft.base()
   local modules = {}

@@ -363,6 +363,13 @@ T.test("smoothing keeps a constant, does not lag, passes gaps", function()
   T.near(smooth[1][2], 0, 1e-6)
   T.near(smooth[200][2], 1, 1e-6)
   T.near(smooth[100][2] + smooth[101][2], 1, 1e-6, "the step stays in the middle")
+  local level = {}
+  for i = 1, 1001 do
+    level[i] = { i, i <= 1000 and 1 or 2 }
+  end
+  T.near(svg.smooth(level, 25)[1001][2], 1 + 1 / 13, 1e-6, "one last point has its share of the window, 2 / (w + 1)")
+  level[1][2] = 0
+  T.near(svg.smooth(level, 25)[1][2], 1 - 1 / 13, 1e-6, "and so has the first")
 end)
 
 T.test("histograms of counts: the bins in use, the means", function()

@@ -142,74 +142,8 @@ end)
 
 -- ---- in a browser ----
 
--- Appended to a copy of the page, whose policy against scripts is taken out: what is loaded, and where it lies.
-local MEASURE = [[
-<script>
-addEventListener('load', function () {
-  var r = { page_name: location.pathname.match(/[^\/]*$/)[0], resources: performance.getEntriesByType('resource').map(function (e) { return e.name }),
-    title: document.title, text: document.body.innerText.length, charts: 0, overlaps: [], outside: [],
-    sections: [], width: innerWidth, page: document.documentElement.scrollWidth };
-  document.querySelectorAll('section').forEach(function (s) {
-    if (s.getBoundingClientRect().height > 60) r.sections.push(s.id);
-  });
-  document.querySelectorAll('svg').forEach(function (s) {
-    var frame = s.getBoundingClientRect(), boxes = [];
-    if (frame.width > 200 && frame.height > 100) r.charts++;
-    s.querySelectorAll('text').forEach(function (t) {
-      var b = t.getBoundingClientRect();
-      if (!t.textContent) return;
-      if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.top < frame.top - 1 ||
-          b.bottom > frame.bottom + 1) r.outside.push(s.getAttribute('aria-label') + ': ' + t.textContent);
-      boxes.forEach(function (o) {
-        var w = Math.min(o.b.right, b.right) - Math.max(o.b.left, b.left);
-        var h = Math.min(o.b.bottom, b.bottom) - Math.max(o.b.top, b.top);
-        var least = 0.3 * Math.min(o.b.height, b.height);
-        if (w > 1 && h > least) r.overlaps.push(s.getAttribute('aria-label') + ': ' + o.t + ' | ' + t.textContent);
-      });
-      boxes.push({ b: b, t: t.textContent });
-    });
-  });
-  parent.postMessage(JSON.stringify(r), '*');
-});
-</script>
-]]
-
--- Loads pages, a list of {html, width}, each in a frame of its width; what each measured, and the console.
-local function measure(pages)
-  local dir, frames = T.tmpdir(), {}
-  for i, page in ipairs(pages) do
-    local bare, n = page[1]:gsub("<meta http%-equiv[^>]*>\n", "", 1)
-    T.eq(n, 1)
-    assert(fs.write(("%s/%d.html"):format(dir, i), bare:gsub("</body>", function()
-      return MEASURE .. "</body>"
-    end)))
-    frames[i] = ('<iframe src="%d.html" style="width:%dpx;height:900px"></iframe>'):format(i, page[2])
-  end
-  assert(fs.write(dir .. "/frames.html", [[<!DOCTYPE html><body><pre id="measured"></pre><script>
-var list = [];
-addEventListener('message', function (e) {
-  list.push(JSON.parse(e.data));
-  // as numbers, so that nothing needs to be unescaped
-  document.getElementById('measured').textContent =
-    JSON.stringify(Array.from(new TextEncoder().encode(JSON.stringify(list))));
-})</script>
-]] .. table.concat(frames, "\n") .. "</body>"))
-  local dom, console = browser.dom(dir .. "/frames.html")
-  local bytes = json.decode(dom:match('<pre id="measured">(.-)</pre>') or "")
-  T.ok(type(bytes) == "table", "the pages measured nothing: " .. table.concat(console, "\n"))
-  local parts, measured = {}, {}
-  for i, b in ipairs(bytes) do
-    parts[i] = string.char(b)
-  end
-  for _, m in ipairs(json.decode(table.concat(parts))) do
-    measured[tonumber(m.page_name:match("%d+"))] = m
-  end
-  T.eq(#measured, #pages)
-  return measured, console
-end
-
 T.test("in a browser: the measurements can fail", function()
-  local list, console = measure { { [[<!DOCTYPE html><html><head><title>t</title>
+  local list, console = browser.measure { { [[<!DOCTYPE html><html><head><title>t</title>
 <meta http-equiv="x">
 </head><body style="width:1000px"><img src="http://127.0.0.1:1/x.png"><svg width="300" height="200" aria-label="c">
 <text x="10" y="50">one</text><text x="12" y="52">two</text><text x="290" y="90">three</text></svg>
@@ -229,7 +163,7 @@ T.test("in a browser: nothing is loaded, all is there, no label lies on another"
       pages[#pages + 1] = { child.read(dir .. "/report.html"), width }
     end
   end
-  local measured, console = measure(pages)
+  local measured, console = browser.measure(pages)
   T.eq(console, {})
   for i, m in ipairs(measured) do
     local html, at = pages[i][1], ("report %d at %d pixels"):format((i + 1) // 2, pages[i][2])

@@ -63,6 +63,83 @@ T.test("shared Jacobians: the exact steps within 1e-9 of their length", function
   T.ok(n >= 70, n)
 end)
 
+T.test("Nash-MTL where rows cancel but for rounding: no step, and said", function()
+  -- advantages of six objectives of three episodes, less their mean, in a float of 32 bits, one column a step
+  local columns = {
+    { 42, 0.037701871246099472, -1.7929215431213379, -1.1980717182159424, 0.28902360796928406, 0.32851004600524902, 1.5220428705215454 },
+    { 72, 0.049180980771780014, 0.92874336242675781, 0.85941451787948608, -0.25108608603477478, -0.26595222949981689, -0.8147585391998291 },
+    { 6, -0.85408759117126465, 1.405530571937561, -1.9264726638793945, 0.98986786603927612, 0.89185690879821777, -0.87719905376434326 },
+  }
+  local J = { {}, {}, {}, {}, {}, {} }
+  for _, c in ipairs(columns) do
+    for _ = 1, c[1] do
+      for j = 1, 6 do
+        table.insert(J[j], c[j + 1])
+      end
+    end
+  end
+  local p = { 0.21302686779807, 0.015162078866745, 0.026453866946117, 0.41399475503284, 0.10558555383572, 0.22577687752051 }
+  local w, info = solvers.solve("nashmtl", J, { preference = p })
+  T.eq({ w, info.degenerate, info.norm }, { { 0.0, 0.0, 0.0, 0.0, 0.0, 0.0 }, "stationary", 0.0 })
+end)
+
+T.test("UPGrad and DualProj where rows depend on each other but for a float of 32 bits", function()
+  -- six rows of three columns that sum to 0 but for rounding: they span a plane and cancel in it
+  local columns = {
+    { 72, -0.76386725902557373, 0.45687383413314819, 0.50048369169235229, 0.29354342818260193, -0.035840339958667755, -0.32052299380302429 },
+    { 24, 1.6145597696304321, -2.3665404319763184, -0.36784982681274414, -0.80870592594146729, -0.24235662817955017, 1.7419180870056152 },
+    { 24, 0.67704188823699951, 0.99591928720474243, -1.1336010694503784, -0.071924366056919098, 0.34987711906433105, -0.78035026788711548 },
+  }
+  local J = {}
+  for j = 1, 6 do
+    J[j] = {}
+    for k, c in ipairs(columns) do
+      J[j][k] = c[j + 1] * c[1] ^ 0.5
+    end
+  end
+  for _, name in ipairs { "upgrad", "dualproj" } do
+    local p = { 0.09631580845387, 0.76901434199986, 0.0021159014899521, 0.030544805666926, 0.056816824212909, 0.04519231817648 }
+    local _, info = solvers.solve(name, J, { preference = p })
+    T.ok(info.norm <= 1e-6 * info.mean_norm, ("%s: %g of %g"):format(name, info.norm, info.mean_norm))
+  end
+  local r = rng.new(5, "planes")
+  for k = 1, 200 do -- of any rank: no slope is negative by more than the rounding that the rows have
+    local n, rank, base = r:integer(2, 6), r:integer(1, 3), {}
+    for b = 1, rank do
+      base[b] = {}
+      for t = 1, 12 do
+        base[b][t] = r:normal()
+      end
+    end
+    local rows, terms = {}, 0
+    for j = 1, n do
+      rows[j] = {}
+      for t = 1, 12 do
+        rows[j][t] = 0
+      end
+      for b = 1, rank do
+        local x = r:normal()
+        for t = 1, 12 do
+          rows[j][t] = rows[j][t] + x * base[b][t]
+        end
+      end
+      for t = 1, 12 do
+        rows[j][t] = string.unpack("f", string.pack("f", rows[j][t]))
+      end
+    end
+    for _, name in ipairs { "upgrad", "dualproj" } do
+      local w, info = solvers.solve(name, rows, { preference = r:dirichlet(n) })
+      terms = 0
+      for j = 1, n do
+        terms = terms + math.abs(w[j]) * norm(rows[j])
+      end
+      for j, slope in ipairs(info.slopes) do
+        T.ok(slope >= -1e-6 * terms * norm(rows[j]), ("%s, case %d: %g of %g"):format(name, k, slope, terms * norm(rows[j])))
+      end
+    end
+  end
+end)
+
 T.test("shared Jacobians: TorchJD's steps within 1e-6 where it converges, with its thresholds as options", function()
   local all, n = json.load(T.shared "metrics/jacobians.json"), 0
   local far = { mgda = "orthogonal parallel four six", cagrad = "four near_parallel five_scales zero_row",

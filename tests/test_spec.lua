@@ -25,6 +25,7 @@ local SPECS = {
   { "gelu with a gate, all biases", { hidden_act = "gelu", biases = ALL } },
   { "norms behind each sum, types, no positions", { norm = "layer", norm_place = "post", embedding_norm = true, positions = "none",
     type_vocab_size = 2, mlp = "plain", hidden_act = "relu" } },
+  { "a scaled embedding", { embedding_multiplier = 3.5, norm = "layer", positions = "learned", mlp = "plain", hidden_act = "gelu" } },
 }
 
 -- Biases and norms that a new model has as 0 and 1 are drawn.
@@ -160,6 +161,150 @@ T.test("an encoder looks both ways", function()
   end
 end)
 
+-- a decoder that attends to an encoder's states, and what it needs of them
+local CROSS = { norm = "layer", norm_place = "post", embedding_norm = true, positions = "learned", position_offset = 2, head = "none",
+  mlp = "plain", hidden_act = "gelu", cross_attention = true,
+  biases = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "encoder_attn.q_proj", "encoder_attn.k_proj",
+    "encoder_attn.v_proj", "encoder_attn.o_proj" } }
+
+local function cross_config(change)
+  local config = small.model({ config = CROSS }):config()
+  for key, value in pairs(change or {}) do
+    config[key] = value
+  end
+  return config
+end
+
+local function memory_of(lengths, device)
+  local offsets = { 0 }
+  for i, n in ipairs(lengths) do
+    offsets[i + 1] = offsets[i] + n
+  end
+  local states = tensor.randn({ offsets[#offsets], 12 }, { key = 31 }):to(device or "cpu")
+  return states, tensor.new(offsets, { dtype = "i32", device = device or "cpu" })
+end
+
+for _, device in ipairs(T.devices) do
+  T.test("attention to other tokens is a softmax over all of them, and its gradients, on " .. device, function()
+    local offsets, keys = { 0, 3, 3, 8, 28 }, { 0, 5, 6, 76, 78 } -- fewer and more, one without a query, more than a block of keys
+    local grads = {}
+    for i, where in ipairs { "cpu", device } do
+      local q = tensor.randn({ 28, 4, 6 }, { key = 9, stream = 1 }):to(where):requires_grad_()
+      local k = tensor.randn({ 78, 2, 6 }, { key = 9, stream = 2 }):to(where):requires_grad_()
+      local v = tensor.randn({ 78, 2, 6 }, { key = 9, stream = 3 }):to(where):requires_grad_()
+      local y
+      if i == 1 then -- by hand
+        local parts = {}
+        for _, s in ipairs { 1, 3, 4 } do
+          local rows = {}
+          for h = 1, 4 do
+            local g, n = (h + 1) // 2, keys[s + 1] - keys[s]
+            local qs = q:narrow(1, offsets[s] + 1, offsets[s + 1] - offsets[s]):narrow(2, h, 1):reshape { -1, 6 }
+            local ks = k:narrow(1, keys[s] + 1, n):narrow(2, g, 1):reshape { n, 6 }
+            local vs = v:narrow(1, keys[s] + 1, n):narrow(2, g, 1):reshape { n, 6 }
+            rows[h] = (qs:matmul(ks:t()) * .25):softmax(2):matmul(vs):reshape { -1, 1, 6 }
+          end
+          parts[#parts + 1] = tensor.cat(rows, 2)
+        end
+        y = tensor.cat(parts, 1)
+      else
+        y = nn.attention(q, k, v, offsets, { causal = false, scale = .25, key_offsets = keys })
+      end
+      (y * tensor.randn({ 28, 4, 6 }, { key = 9, stream = 4 }):to(where)):sum():backward()
+      grads[i] = { small.flat(y), small.flat(q.grad), small.flat(k.grad), small.flat(v.grad) }
+    end
+    for what = 1, 4 do
+      T.near(grads[2][what], grads[1][what], is_double and 1e-9 or 1e-5, what)
+    end
+  end)
+
+  T.test("cross attention: a row's states depend on its own memory alone, and rows ask for the same bits, on " .. device, function()
+    local model = model_of(CROSS, device)
+    local lengths = { 4, 1, 9, 2, 7 }
+    local states, offsets = memory_of(lengths, device)
+    local batch = transformer.batch(PROMPTS, { device = device })
+    local all = model:forward(batch, { encoder_hidden_states = states, encoder_offsets = offsets })
+    local picked = tensor.new({ 2, 0, 14, 4, 18 }, { dtype = "i32", device = device })
+    T.eq(model:forward(batch, { encoder_hidden_states = states, encoder_offsets = offsets, rows = picked }):totable(),
+      nn.rows(all, picked):totable())
+    local ends, at = offsets:totable(), batch.offsets:totable()
+    for row, ids in ipairs(PROMPTS) do
+      local own = states:narrow(1, ends[row] + 1, lengths[row])
+      local alone = model:forward(transformer.batch({ ids }, { device = device }), { encoder_hidden_states = own,
+        encoder_offsets = tensor.new({ 0, lengths[row] }, { dtype = "i32", device = device }) }):totable()
+      T.eq(alone, all:narrow(1, at[row] + 1, #ids):totable(), row)
+      local other = model:forward(transformer.batch({ ids }, { device = device }), { encoder_hidden_states = own * 2,
+        encoder_offsets = tensor.new({ 0, lengths[row] }, { dtype = "i32", device = device }) }):totable()
+      T.ok(other[1][1] ~= alone[1][1], "the memory counts")
+    end
+  end)
+end
+
+T.test("cross attention: gradients of the weights and of the memory are the slope", function()
+  local model = model_of(CROSS)
+  local states, offsets = memory_of { 3, 5 }
+  states:requires_grad_()
+  local batch, weigh = transformer.batch { { 1, 4, 8 }, { 2, 2 } }, tensor.randn({ 5, 12 }, { key = 3 })
+  transformer.train_base(model)
+  local function loss()
+    return (model:forward(batch, { encoder_hidden_states = states, encoder_offsets = offsets }) * weigh):sum()
+  end
+  loss():backward()
+  local h, tol, named = is_double and 1e-5 or 3e-3, is_double and 1e-7 or 2e-2, model:named_parameters()
+  named[#named + 1] = { "memory", states }
+  T.eq(#named, 4 + 2 * 26 + 1)
+  for i, pair in ipairs(named) do
+    local flat, at = pair[2]:detach():flatten(), i * 7 % pair[2]:numel() + 1
+    local want, cell, was = pair[2].grad:flatten()[at]:item(), flat:narrow(1, at, 1), flat[at]:item()
+    local function loss_at(x)
+      cell:fill_(x)
+      return tensor.no_grad(loss):item()
+    end
+    local up, down = loss_at(was + h), loss_at(was - h)
+    cell:fill_(was)
+    T.near((up - down) / (2 * h), want, tol * (1 + math.abs(want)), pair[1])
+  end
+end)
+
+T.test("cross attention: what it needs, and what it does not do", function()
+  local model, plain = model_of(CROSS), small.model()
+  local states, offsets = memory_of { 2, 3 }
+  local batch = transformer.batch { { 1, 2 }, { 3 } }
+  local function forward(o)
+    return model:forward(batch, o)
+  end
+  T.raises("give encoder_hidden_states and encoder_offsets", forward)
+  T.raises("give encoder_hidden_states and encoder_offsets", forward, { encoder_hidden_states = states })
+  T.raises("encoder_offsets are of 1 sequences, the batch has 2", forward, { encoder_hidden_states = states,
+    encoder_offsets = tensor.new({ 0, 5 }, { dtype = "i32" }) })
+  T.raises("sequence 1 has no token to look at", forward, { encoder_hidden_states = states, encoder_offsets = tensor.new({ 0, 0, 5 }, { dtype = "i32" }) })
+  T.raises("offsets must rise from 0 to the number of rows, 5", forward, { encoder_hidden_states = states,
+    encoder_offsets = tensor.new({ 0, 2, 6 }, { dtype = "i32" }) })
+  T.raises("encoder_hidden_states %(5,11%) do not have the width 12", forward, { encoder_hidden_states = tensor.ones { 5, 11 }, encoder_offsets = offsets })
+  T.raises("option 'encoder_offsets' is a table", forward, { encoder_hidden_states = states, encoder_offsets = { 0, 2, 5 } })
+  T.raises("this model has no cross_attention", plain.forward, plain, batch, { encoder_hidden_states = states, encoder_offsets = offsets })
+  T.raises("session: this model attends to an encoder's states", model.session, model)
+  T.raises("lora: adapters on a model with cross_attention are not supported", model.add_lora, model, { r = 2 })
+  T.raises("generate: this model has no language%-model head", model.generate, model, { { 1 } })
+  local q, k = tensor.ones { 3, 1, 2 }, tensor.ones { 4, 1, 2 }
+  T.raises("key_offsets go with causal = false", nn.attention, q, k, k, { 0, 3 }, { key_offsets = { 0, 4 } })
+  T.raises("as many sequences as offsets has", nn.attention, q, k, k, { 0, 3 }, { key_offsets = { 0, 2, 4 }, causal = false })
+  T.raises("sequence 2 has no token to look at", nn.attention, q, k, k, { 0, 1, 3 }, { key_offsets = { 0, 4, 4 }, causal = false })
+  T.eq(nn.attention(q, q, q, tensor.new({ 0, 3 }, { dtype = "i32" })).shape, { 3, 1, 2 }, "offsets alone")
+  T.raises("needs q %[T, H, K%], k and v %[T, G, K%]", nn.attention, q, k, k, { 0, 3 }, { causal = false })
+  local base, other = transformer.new(cross_config()), transformer.new(cross_config { vocab_size = 30 })
+  model:share_embedding(base)
+  local tied = model:named_parameters()[1][2]
+  tied:narrow(1, 1, 1):fill_(.5)
+  T.eq(base:named_parameters()[1][2]:totable()[1][1], .5, "one tensor of both")
+  T.raises("share_embedding: the models must have embeddings of one shape", model.share_embedding, model, other)
+  T.raises("and the first no head", plain.share_embedding, plain, base)
+  T.eq(model:config().cross_attention, true)
+  T.eq(transformer.check(model:config()), model:config())
+  T.fails("no architecture of llama.cpp's", transformer.save_gguf, small.model { config = { embedding_multiplier = 2 } }, T.tmpdir() .. "/m.gguf")
+  T.raises("no family of Hugging Face's is known", transformer.save, small.model { config = { embedding_multiplier = 2 } }, T.tmpdir() .. "/m")
+end)
+
 T.test("what contradicts itself is refused in words", function()
   local function new(change)
     return small.model { config = change }
@@ -184,6 +329,9 @@ T.test("what contradicts itself is refused in words", function()
     ["entry 2 of attention_windows is no integer"] = { attention_windows = { 1, .5 } },
     ["attention_windows contradicts attention that is not causal"] = { attention_windows = { 1, 0 }, causal = false, head = "none" },
     ["rope_factor = 0 must be positive"] = { rope_factor = 0 },
+    ["a language%-model head contradicts cross_attention"] = { cross_attention = true },
+    ["a bias for encoder_attn contradicts blocks without cross_attention"] = { biases = { "encoder_attn.q_proj" } },
+    ["embedding_multiplier = 0 must be positive and finite"] = { embedding_multiplier = 0 },
     ["type_vocab_size = %-1 is outside"] = { type_vocab_size = -1 },
     ["hidden_act = 'quick' is none of silu, gelu, gelu_tanh, relu"] = { hidden_act = "quick" },
   } do

@@ -135,7 +135,7 @@ end)
 T.test("tostring", function()
   T.eq(tostring(tensor.new { { 1, 2.5 }, { -3, 4 } }), "tensor (2,2) f32 cpu\n{{1, 2.5},\n {-3, 4}}")
   T.eq(tostring(tensor.new(7)), "tensor () f32 cpu\n7")
-  T.eq(tostring(tensor.arange(9, { dtype = "i32" })), "tensor (9) i32 cpu\n{0, 1, 2, ..., 6, 7, 8}")
+  T.eq(tostring(tensor.arange(9, { dtype = "i32" })), "tensor (9) i32 cpu, 0 .. 8\n{0, 1, 2, ..., 6, 7, 8}")
   T.eq(tostring(tensor.zeros({ 0 }, { device = "fake" })), "tensor (0) f32 fake\n{}")
   T.eq(tostring(tensor.new({ 1.5 }, { dtype = "bf16" })), "tensor (1) bf16 cpu\n{1.5}")
   local x = tensor.new { 1 }

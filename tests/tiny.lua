@@ -43,16 +43,29 @@ tiny.ANSWER = 4 -- tokens of an answer
 
 local TAGS = 11 -- weights that a tag can show: 0.00, 0.10 ... 1.00
 
---- Files in dir for a run in which two rewards pay for one token each, `a` and `b`, by the share of the answer's
+--- Files in dir for a run, in which two rewards pay for one token each, `a` and `b`, by the share of the answer's
 -- tokens that they are. A tag is one token, whose embedding grows along a direction of its own with the weight it
--- shows, and attention begins as the mean over all tokens: the policy sees p and has to learn what to make of it.
-function tiny.known(dir)
+-- shows, and attention begins as the mean over all tokens: the policy sees p and has to learn what to make of it. o.scores: the
+-- tags of scores that recipes/ric.lua shows are tokens too; o.words: these texts are, {text, a, b} with embeddings that are a and b
+-- along the two directions.
+function tiny.known(dir, o)
   local tokens, width = { "<s>", "</s>", "a", "b", "c", "u", "v", "w" }, 16
   local letters, constant = #tokens, 3 -- the place of an entry of the residual stream that nothing writes to
+  local along = {} -- what embeddings are along the two directions
+  local function word(text, x, y)
+    tokens[#tokens + 1] = text
+    along[#tokens] = { x, y }
+  end
   for j = 1, 2 do
     for i = 0, TAGS - 1 do
-      tokens[#tokens + 1] = ("<R%d> %.2f "):format(j, i / 10)
+      word(("<R%d> %.2f "):format(j, i / 10), j == 1 and 4 * i / 10 or 0, j == 2 and 4 * i / 10 or 0)
     end
+    for i = -99, o and o.scores and 99 or -100 do
+      word(("<rm%d_score> %.1f "):format(j, i / 10), j == 1 and i / 5 or 0, j == 2 and i / 5 or 0)
+    end
+  end
+  for _, w in ipairs(o and o.words or {}) do
+    word(table.unpack(w))
   end
   local model = transformer.new({ vocab_size = #tokens, hidden_size = width, num_hidden_layers = 1, num_attention_heads = 2,
     intermediate_size = 2 * width, max_position_embeddings = 64 }, { key = 1 })
@@ -69,13 +82,12 @@ function tiny.known(dir)
   end
   local drawn = tensor.randn({ #tokens, width }, { key = 1, stream = 1 }):totable()
   change("embed_tokens", function(i, row)
-    local tag = i - letters - 1
     for d = 1, width do
-      row[d] = tag < 0 and d > constant and drawn[i][d] or 0
+      row[d] = i <= letters and d > constant and drawn[i][d] or 0
     end
     row[constant] = 3
-    if tag >= 0 then
-      row[1 + tag // TAGS] = 4 * (tag % TAGS) / 10
+    if along[i] then
+      row[1], row[2] = along[i][1], along[i][2]
     end
   end)
   change("q_proj", function(_, row)

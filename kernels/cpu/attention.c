@@ -17,7 +17,7 @@
 
 struct attention_job {
     int64_t H, G, K, slab;
-    const int32_t *offsets, *from, *slot, *pos;
+    const int32_t *offsets, *keys, *from, *slot, *pos; /* keys: offsets too where they are of the same tokens */
     mk_real scale;
     int causal;
     int64_t window;
@@ -119,7 +119,7 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
     int64_t H = j->H, K = j->K, ld = j->G * K;
     for (int64_t item = first; item < last; item++) {
         const int32_t *block = j->block + item / H * 2;
-        int64_t h = item % H, g = h / (H / j->G), t0 = j->offsets[block[0]];
+        int64_t h = item % H, g = h / (H / j->G), t0 = j->offsets[block[0]], k0 = j->keys[block[0]];
         int64_t length = j->offsets[block[0] + 1] - t0, t = block[1], at = ((t0 + t) * H + h);
         int64_t rows = mk_min(QUERIES, length - t), skip = j->from ? mk_min(rows, mk_max(0, j->from[block[0]] - t)) : 0;
         for (int64_t i = 0; i < skip; i++, at += H) {
@@ -127,28 +127,27 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
             j->lse[at] = 0;
         }
         if (skip == rows) continue;
-        struct view view = {j->causal ? t + skip + 1 : length, j->causal ? 1 : 0, j->window};
+        struct view view = {j->causal ? t + skip + 1 : j->keys[block[0] + 1] - k0, j->causal ? 1 : 0, j->window};
         attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K,
-                    j->k + t0 * ld + g * K, j->v + t0 * ld + g * K, ld, j->out + at * K, H * K,
+                    j->k + k0 * ld + g * K, j->v + k0 * ld + g * K, ld, j->out + at * K, H * K,
                     j->lse + at, H);
     }
 }
 
 /* nanoseconds for all of one head, about */
-static double head_ns(int64_t n_seq, const int32_t *offsets, int64_t K, int causal) {
+static double head_ns(int64_t n_seq, const int32_t *offsets, const int32_t *keys, int64_t K, int causal) {
     double sum = 0;
     for (int64_t s = 0; s < n_seq; s++) {
-        double t = (double)(offsets[s + 1] - offsets[s]);
-        sum += t * t * (causal ? 0.5 : 1);
+        sum += (double)(offsets[s + 1] - offsets[s]) * (double)(keys[s + 1] - keys[s]) * (causal ? 0.5 : 1);
     }
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
-int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                     int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
+int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, const int32_t *from,
+                     int64_t H, int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .from = from, .scale = (mk_real)scale,
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .keys = keys ? keys : offsets, .from = from, .scale = (mk_real)scale,
                               .causal = causal, .window = window, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
@@ -161,7 +160,7 @@ int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *of
             *to++ = (int32_t)s;
             *to++ = t;
         }
-    mk_for(e, blocks * H, head_ns(n_seq, offsets, K, causal) / (double)blocks, attention_range, &j);
+    mk_for(e, blocks * H, head_ns(n_seq, j.offsets, j.keys, K, causal) / (double)blocks, attention_range, &j);
     return MK_OK;
 }
 
@@ -323,15 +322,16 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     int64_t H = j->H, G = j->G, K = j->K, ld = G * K, ldq = H * K;
     for (int64_t item = first; item < last; item++) {
         int64_t seq = item / G, g = item % G, t0 = j->offsets[seq], length = j->offsets[seq + 1] - t0;
-        mk_real *dk = j->dk + t0 * ld + g * K, *dv = j->dv + t0 * ld + g * K;
-        for (int64_t t = 0; t < length; t++) {
+        int64_t k0 = j->keys[seq], n_keys = j->keys[seq + 1] - k0;
+        mk_real *dk = j->dk + k0 * ld + g * K, *dv = j->dv + k0 * ld + g * K;
+        for (int64_t t = 0; t < n_keys; t++) {
             memset(dk + t * ld, 0, (size_t)K * sizeof *dk);
             memset(dv + t * ld, 0, (size_t)K * sizeof *dv);
         }
         for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (int64_t t = 0; t < length; t += QUERIES) {
                 int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
-                int64_t total = j->causal ? t + m : length, skip = leading_zeros(m, K, j->dout + at * K, ldq);
+                int64_t total = j->causal ? t + m : n_keys, skip = leading_zeros(m, K, j->dout + at * K, ldq);
                 for (int64_t i = 0; i < skip; i++) memset(j->dq + at * K + i * ldq, 0, (size_t)K * sizeof *j->dq);
                 m -= skip;
                 at += skip * H;
@@ -339,8 +339,8 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
                     delta[i] = s->dot(K, j->out_in + at * K + i * ldq, j->dout + at * K + i * ldq);
                 int64_t start = lowest((struct view){t + skip + 1, 1, j->window}, 0) / KEYS_BWD * KEYS_BWD;
                 for (int64_t u = start; m > 0 && u < total; u += KEYS_BWD) {
-                    struct view view = {j->causal ? t + skip + 1 - u : length - u, j->causal ? 1 : 0, j->window};
-                    int64_t from = (t0 + u) * ld + g * K;
+                    struct view view = {j->causal ? t + skip + 1 - u : n_keys - u, j->causal ? 1 : 0, j->window};
+                    int64_t from = (k0 + u) * ld + g * K;
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
                               j->k + from, j->v + from, ld, j->dq + at * K, dk + u * ld, dv + u * ld,
@@ -350,16 +350,16 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
-int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G,
-                         int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
+int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, int64_t H,
+                         int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
     if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .scale = (mk_real)scale,
+    struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .keys = keys ? keys : offsets, .scale = (mk_real)scale,
                               .causal = causal, .window = window, .q = q, .k = k, .v = v, .out_in = out,
                               .lse_in = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
-    double ns = 3 * head_ns(n_seq, offsets, K, causal) * (double)(H / G) / (double)n_seq;
+    double ns = 3 * head_ns(n_seq, j.offsets, j.keys, K, causal) * (double)(H / G) / (double)n_seq;
     mk_for(e, n_seq * G, ns, attention_bwd_range, &j);
     return MK_OK;
 }

@@ -97,17 +97,18 @@ static __device__ void attend(int rows, int64_t sees, int step, int64_t window, 
 template <class T> static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_kernel(attention_job<T> j) {
     int64_t items = (int64_t)j.tile_start[j.n_seq] * j.H, ld = j.G * j.K;
     for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-        tile t = find_tile(j, item / j.H, QUERIES);
+        tile t = find_tile(j, j.offsets, item / j.H, QUERIES);
         int64_t h = item % j.H, g = h / (j.H / j.G), t0 = j.offsets[t.seq], at = (t0 + t.first) * j.H + h;
+        int64_t k0 = j.keys[t.seq], n_keys = j.keys[t.seq + 1] - k0;
         int rows = t.length - t.first < QUERIES ? (int)(t.length - t.first) : QUERIES;
-        attend(rows, j.causal ? t.first + 1 : t.length, j.causal != 0, j.window, (int)j.K, j.scale, j.q + at * j.K, j.H * j.K,
-               j.k + t0 * ld + g * j.K, j.v + t0 * ld + g * j.K, ld, j.out + at * j.K, j.H * j.K, j.lse + at, j.H);
+        attend(rows, j.causal ? t.first + 1 : n_keys, j.causal != 0, j.window, (int)j.K, j.scale, j.q + at * j.K, j.H * j.K,
+               j.k + k0 * ld + g * j.K, j.v + k0 * ld + g * j.K, ld, j.out + at * j.K, j.H * j.K, j.lse + at, j.H);
     }
 }
 
 template <class T>
-static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t H, int64_t G, int64_t K, double scale,
-                     int causal, int64_t window, const void *q, const void *k, const void *v, void *out, float *lse) {
+static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, const int32_t *keys, int64_t H, int64_t G, int64_t K,
+                     double scale, int causal, int64_t window, const void *q, const void *k, const void *v, void *out, float *lse) {
     attention_job<T> j = {};
     if (n_seq <= 0 || H <= 0) return MK_OK;
     if (K > HEAD_MAX) return MK_UNSUPPORTED;
@@ -115,17 +116,17 @@ static int attention(mk_exec *e, int64_t n_seq, const int32_t *offsets, int64_t 
     if (!start) return MK_NOMEM;
     MK_TRY(mk_cuda_tile_starts(e, n_seq, offsets, QUERIES, start));
     j.n_seq = n_seq, j.H = H, j.G = G, j.K = K;
-    j.offsets = offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal, j.window = window;
+    j.offsets = offsets, j.keys = keys ? keys : offsets, j.tile_start = start, j.scale = (float)scale, j.causal = causal, j.window = window;
     j.q = static_cast<const T *>(q), j.k = static_cast<const T *>(k), j.v = static_cast<const T *>(v);
     j.out = static_cast<T *>(out), j.lse = lse;
     return MK_LAUNCH(e, attention_kernel<T>, walking_grid(e), ATTENTION_THREADS, j);
 }
 
-int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *from, int64_t H,
-                      int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v, void *out,
+int mk_cuda_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, const int32_t *from,
+                      int64_t H, int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k, const void *v, void *out,
                       mk_real *lse) {
     (void)from; /* a tile of queries is worked on as a whole */
-    return MK_TYPED(attention, e, n_seq, offsets, H, G, K, scale, causal, window, q, k, v, out, lse);
+    return MK_TYPED(attention, e, n_seq, offsets, keys, H, G, K, scale, causal, window, q, k, v, out, lse);
 }
 
 /* ---- the cache ---------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@
 /* T: the type of queries, keys, values and outputs; shared memory, sums and gradients are f32 */
 template <class T> struct attention_job {
     int64_t n_seq, H, G, K, slab, rows;
-    const int32_t *offsets, *slot, *pos;
+    const int32_t *offsets, *keys, *slot, *pos; /* keys: offsets too where they are of the same tokens */
     float scale;
     int causal;
     int64_t window; /* > 0: a token sees itself and the window - 1 before it */
@@ -34,15 +34,16 @@ struct tile {
     int64_t seq, first, length; /* first token of the tile within its sequence, and the sequence's length */
 };
 
+/* the tile of that number; offsets: of the tokens that tile_start counts */
 template <class T>
-static __device__ __forceinline__ tile find_tile(const attention_job<T> &j, int64_t item, int height) {
+static __device__ __forceinline__ tile find_tile(const attention_job<T> &j, const int32_t *offsets, int64_t item, int height) {
     int64_t lo = 0, hi = j.n_seq; /* the last sequence whose start is not behind the item */
     while (hi - lo > 1) {
         int64_t mid = (lo + hi) / 2;
         if (j.tile_start[mid] <= item) lo = mid;
         else hi = mid;
     }
-    return {lo, (item - j.tile_start[lo]) * height, (int64_t)j.offsets[lo + 1] - j.offsets[lo]};
+    return {lo, (item - j.tile_start[lo]) * height, (int64_t)offsets[lo + 1] - offsets[lo]};
 }
 
 /* dst[i * PAD + d] = src[i * ld + d] for i < n, zero up to `rows`; all threads of the block */

@@ -384,6 +384,7 @@ static int run_begin(const piece *p) {
     int64_t all = p->n * c->width, one = 1;
     mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
     DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
+    if (c->embed_scale != 1) DO(k->unary(p->e, MK_MUL_SCALAR, all, x, x, c->embed_scale, 0));
     if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
     if (m->positions) {
         DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));
@@ -421,10 +422,10 @@ static void place(piece *t, int64_t p, int64_t n) {
     int64_t D = c->width, Q = c->heads * c->head_size, G = c->kv_heads * c->head_size;
     const int64_t width[MOCL_REGISTERS] = {[MOCL_AT_X] = D, [MOCL_AT_H] = D, [MOCL_AT_Y] = D, [MOCL_AT_Q] = Q, [MOCL_AT_A] = Q,
                                            [MOCL_AT_K] = G, [MOCL_AT_V] = G, [MOCL_AT_GATE] = c->ffn, [MOCL_AT_UP] = c->ffn};
-    static const mocl_register order[MOCL_REGISTERS] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_A, MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V,
-                                                        MOCL_AT_GATE, MOCL_AT_UP};
+    static const mocl_register order[] = {MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y,    MOCL_AT_A, MOCL_AT_Q,
+                                          MOCL_AT_K, MOCL_AT_V, MOCL_AT_GATE, MOCL_AT_UP}; /* there is no memory here */
     mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d);
-    for (int i = 0; i < MOCL_REGISTERS; i++) {
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         t->at[order[i]] = at;
         at += n * width[order[i]];
     }

@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const linear_names[MOCL_LINEARS] = {
+static const char *const linear_names[MOCL_ALL_LINEARS] = {
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
+    "encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.o_proj",
 };
 
 const char *mocl_model_linear_name(int which) { return linear_names[which]; }
@@ -50,15 +51,15 @@ static void free_norm(mocl_norm *norm) {
 static mocl_status new_block(mocl_model *m, mocl_block_weights *b, source *s) {
     const mocl_spec *c = &m->config;
     double residual = 1 / sqrt(2.0 * (double)c->layers);
+    for (int i = 0; i < (c->cross ? 3 : 2); i++) MOCL_TRY(new_norm(&b->norm[i], m->dev, c->norm, c->width));
     for (int i = 0; i < 2; i++) {
-        MOCL_TRY(new_norm(&b->norm[i], m->dev, c->norm, c->width));
         if (c->qk_norm) MOCL_TRY(mocl_tensor_full(&b->head_norm[i], m->dev, MK_F32, 1, &c->head_size, 1));
     }
-    for (int i = 0; i < MOCL_LINEARS; i++) {
+    for (int i = 0; i < MOCL_ALL_LINEARS; i++) {
         int64_t shape[2];
         if (!mocl_spec_has_linear(c, i)) continue;
         mocl_spec_linear_shape(c, i, shape);
-        double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN ? residual : 1);
+        double std = 1 / sqrt(3.0 * (double)shape[1]) * (i == MOCL_O || i == MOCL_DOWN || i == MOCL_CROSS_O ? residual : 1);
         mocl_tensor *drawn = NULL;
         if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) {
             MOCL_TRY(matrix(&drawn, m, shape[0], shape[1], std, s));
@@ -99,9 +100,9 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
     if (!dev->k->bf16)
         return mocl_fail(dev->ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load "
                                                   "too), or device=cuda", dev->name);
-    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU)
+    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU || c->cross || c->embed_scale != 1)
         return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 "
-                                               "alone; use dtype=f32");
+                                               "alone, as are cross_attention and embedding_multiplier; use dtype=f32");
     return MOCL_OK;
 }
 
@@ -140,11 +141,9 @@ void mocl_model_free(mocl_model *m) {
     mocl_free(m->adapter);
     for (int64_t l = 0; m->block && l < m->config.layers; l++) {
         mocl_block_weights *b = &m->block[l];
-        for (int i = 0; i < 2; i++) {
-            free_norm(&b->norm[i]);
-            mocl_tensor_unref(b->head_norm[i]);
-        }
-        for (int i = 0; i < MOCL_LINEARS; i++) {
+        for (int i = 0; i < 3; i++) free_norm(&b->norm[i]);
+        for (int i = 0; i < 2; i++) mocl_tensor_unref(b->head_norm[i]);
+        for (int i = 0; i < MOCL_ALL_LINEARS; i++) {
             mocl_weight_free(&b->linear[i]);
             mocl_tensor_unref(b->bias[i]);
         }
@@ -178,17 +177,29 @@ mocl_status mocl_model_set_parts(mocl_model *m, int64_t l, int which, const mocl
 }
 
 mocl_status mocl_model_copy_linear(mocl_model *m, const mocl_model *from) {
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
-        const mocl_weight *w = &from->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS];
-        if (w->part[0]) MOCL_TRY(mocl_model_set_parts(m, i / MOCL_LINEARS, (int)(i % MOCL_LINEARS), w));
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
+        const mocl_weight *w = &from->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
+        if (w->part[0]) MOCL_TRY(mocl_model_set_parts(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), w));
     }
     m->format = from->format;
     return MOCL_OK;
 }
 
+mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other) {
+    if (m->head || m->dev != other->dev || m->dtype != other->dtype || !mocl_tensor_same_shape(m->embed, other->embed))
+        return mocl_fail(m->ctx, MOCL_E_ARG, "share_embedding: the models must have embeddings of one shape and dtype on one device, and the "
+                                             "first no head");
+    mocl_tensor *mine = m->embed;
+    m->embed = mocl_tensor_ref(other->embed);
+    mocl_tensor_unref(mine);
+    m->hash[0] = '\0';
+    m->changes++;
+    return MOCL_OK;
+}
+
 mocl_status mocl_model_dequantize(mocl_model *m) {
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
-        mocl_weight *w = &m->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS];
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
+        mocl_weight *w = &m->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
         mocl_tensor *t = NULL;
         if (!w->part[0] || mocl_weight_is_plain(w)) continue;
         MOCL_TRY(mocl_weight_numbers(&t, w, m->dtype));
@@ -226,7 +237,7 @@ static mocl_status visit_norm(const visit *v, const char *prefix, const char *na
 static mocl_status visit_base(const visit *v, const char *prefix, const mocl_block_weights *b) {
     char name[64];
     MOCL_TRY(visit_norm(v, prefix, "input_layernorm", &b->norm[0]));
-    for (int i = 0; i < MOCL_LINEARS; i++) {
+    for (int i = 0; i < MOCL_ALL_LINEARS; i++) {
         const mocl_weight *w = &b->linear[i];
         for (int p = 0; p < MK_WEIGHT_PARTS && w->part[p]; p++) {
             snprintf(name, sizeof name, "%s%s", linear_names[i], mocl_weight_part_name(w, p));
@@ -235,6 +246,7 @@ static mocl_status visit_base(const visit *v, const char *prefix, const mocl_blo
         snprintf(name, sizeof name, "%s.bias", linear_names[i]);
         MOCL_TRY(one(v, prefix, name, b->bias[i]));
     }
+    MOCL_TRY(visit_norm(v, prefix, "encoder_attn_layernorm", &b->norm[2]));
     MOCL_TRY(one(v, prefix, "self_attn.q_norm.weight", b->head_norm[0]));
     MOCL_TRY(one(v, prefix, "self_attn.k_norm.weight", b->head_norm[1]));
     return visit_norm(v, prefix, "post_attention_layernorm", &b->norm[1]);
@@ -411,7 +423,7 @@ static mocl_status run_linear(mocl_tensor **out, walk *w, int64_t l, int which, 
     mocl_block_weights *b = &w->m->block[l];
     const mocl_pass *pass = w->pass;
     int64_t at = l * MOCL_LINEARS + which, first = 0, n = 0;
-    for (int64_t i = 0; i < w->n_runs; first = w->runs[i++].end) {
+    for (int64_t i = 0; which < MOCL_LINEARS && i < w->n_runs; first = w->runs[i++].end) {
         const mocl_adapter *a = w->runs[i].adapter;
         if (!a || !a->linear[at].a || first == w->runs[i].end) continue;
         w->lora[n] = (mocl_lora){.a = a->linear[at].a, .b = a->linear[at].b, .scale = a->linear[at].scale,
@@ -456,22 +468,28 @@ static mocl_status wanted_from(mocl_tensor **from, walk *w, int64_t l) {
     return st;
 }
 
-static mocl_status attend(walk *w, int64_t l) {
+/* A = attention of Q to the keys and values of this sequence's tokens, or of the memory's */
+static mocl_status attend(walk *w, int64_t l, bool to_memory) {
     mocl_model *m = w->m;
     const mocl_spec *c = &m->config;
     const mocl_pass *pass = w->pass;
     mocl_tensor *att = NULL, *from = NULL;
+    mocl_status st;
     for (int i = 0; i < 3; i++) MOCL_TRY(shape_as(w, (mocl_register[]){MOCL_AT_Q, MOCL_AT_K, MOCL_AT_V}[i], 3));
     mocl_tensor *q = w->at[MOCL_AT_Q], *k = w->at[MOCL_AT_K], *v = w->at[MOCL_AT_V];
     if (pass->cache) MOCL_TRY(cache_put(m, l, pass, w->positions, k, v));
     if (w->offsets) MOCL_TRY(wanted_from(&from, w, l));
-    mocl_status st = w->offsets ? mocl_attention(&att, q, k, v, w->offsets, from, mocl_spec_scale(c, l), c->causal, mocl_spec_window(c, l))
-                                : cache_attend(&att, m, l, pass, w->positions, q);
+    if (to_memory)
+        st = mocl_attention(&att, q, k, v, w->offsets, pass->memory_offsets, from, mocl_spec_scale(c, l), false, 0);
+    else if (w->offsets)
+        st = mocl_attention(&att, q, k, v, w->offsets, NULL, from, mocl_spec_scale(c, l), c->causal, mocl_spec_window(c, l));
+    else
+        st = cache_attend(&att, m, l, pass, w->positions, q);
     mocl_tensor_unref(from);
     put(w, MOCL_AT_A, att);
     if (st) return st;
     MOCL_TRY(shape_as(w, MOCL_AT_A, 2));
-    if (!pass->rows || l != c->layers - 1) return MOCL_OK;
+    if (!pass->rows || l != c->layers - 1 || to_memory != c->cross) return MOCL_OK;
     MOCL_TRY(take_runs(w));
     MOCL_TRY(take_rows(w, MOCL_AT_A));
     return take_rows(w, MOCL_AT_X);
@@ -488,7 +506,7 @@ static mocl_status run_step(walk *w, int64_t l, const mocl_step *p) {
         case MOCL_STEP_LINEAR: MOCL_TRY(run_linear(&y, w, l, p->which, x)); break;
         case MOCL_STEP_HEAD_NORM: MOCL_TRY(mocl_rmsnorm(&y, x, b->head_norm[p->which], m->config.norm_eps)); break;
         case MOCL_STEP_ROPE: MOCL_TRY(mocl_rope(&y, x, w->positions, m->rope, m->config.rope_factor)); break;
-        case MOCL_STEP_ATTENTION: return attend(w, l);
+        case MOCL_STEP_ATTENTION: return attend(w, l, p->which == 1);
         case MOCL_STEP_ADD: MOCL_TRY(mocl_binary(&y, MK_ADD, x, z)); break;
         case MOCL_STEP_ACT: MOCL_TRY(mocl_unary(&y, m->config.act, x, 0, 0)); break;
         case MOCL_STEP_MUL: MOCL_TRY(mocl_binary(&y, MK_MUL, x, z)); break;
@@ -529,6 +547,10 @@ static mocl_status begin(walk *w, mocl_tensor *tokens) {
     mocl_tensor *table = NULL, *types = NULL, *y = NULL;
     mocl_status st;
     MOCL_GOTO(embed(w, m->embed, tokens), done);
+    if (c->embed_scale != 1) {
+        MOCL_GOTO(mocl_unary(&y, MK_MUL_SCALAR, w->at[MOCL_AT_X], c->embed_scale, 0), done);
+        put(w, MOCL_AT_X, y);
+    }
     if (c->types) {
         if (w->pass->types) types = mocl_tensor_ref(w->pass->types);
         else MOCL_GOTO(mocl_tensor_full(&types, m->dev, MK_I32, 1, tokens->shape, 0), done);
@@ -548,6 +570,26 @@ done:
     mocl_tensor_unref(table);
     mocl_tensor_unref(types);
     return st;
+}
+
+static mocl_status check_memory(mocl_model *m, mocl_tensor *offsets, const mocl_pass *pass) {
+    const mocl_spec *c = &m->config;
+    mocl_tensor *x = pass->memory;
+    char text[128];
+    if (!c->cross && x)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: this model has no cross_attention, and encoder_hidden_states nobody to look at them");
+    if (!c->cross) return MOCL_OK;
+    if (!x || !pass->memory_offsets || !offsets || pass->cache)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "forward: this model attends to an encoder's states; give encoder_hidden_states and encoder_offsets");
+    MOCL_TRY(mocl_need_real("forward", x));
+    MOCL_TRY(mocl_need_same_device("forward", x, offsets));
+    if (x->ndim != 2 || x->shape[1] != c->width)
+        return mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: encoder_hidden_states %s do not have the width %lld", mocl_shape_text(text, x->ndim, x->shape),
+                         (long long)c->width);
+    if (mocl_tensor_numel(pass->memory_offsets) != mocl_tensor_numel(offsets))
+        return mocl_fail(m->ctx, MOCL_E_SHAPE, "forward: encoder_offsets are of %lld sequences, the batch has %lld",
+                         (long long)mocl_tensor_numel(pass->memory_offsets) - 1, (long long)mocl_tensor_numel(offsets) - 1);
+    return mocl_need_sequences("forward: encoder_offsets", pass->memory_offsets, x->shape[0]);
 }
 
 static mocl_status check_range(mocl_model *m, mocl_tensor *tokens, const mocl_pass *pass, int64_t first, int64_t end) {
@@ -589,8 +631,10 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
     int64_t first = pass->hidden ? pass->start : 0, end = pass->stops ? pass->stop : c->layers;
     *hidden = NULL;
     MOCL_TRY(check_range(m, tokens, pass, first, end));
+    MOCL_TRY(check_memory(m, offsets, pass));
     w.lora = mocl_calloc(m->ctx, (size_t)w.n_runs, sizeof *w.lora);
     if (!w.lora) return mocl_nomem(m->ctx, (size_t)w.n_runs * sizeof *w.lora);
+    if (pass->memory) w.at[MOCL_AT_MEMORY] = mocl_tensor_ref(pass->memory);
     if (pass->hidden) w.at[MOCL_AT_X] = mocl_tensor_ref(pass->hidden);
     else MOCL_GOTO(begin(&w, tokens), done);
     for (int64_t l = first; l < end; l++) MOCL_GOTO(run_block(&w, l), done);

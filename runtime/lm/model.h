@@ -17,10 +17,10 @@ typedef struct mocl_norm { /* of n numbers */
 } mocl_norm;
 
 typedef struct mocl_block_weights {
-    mocl_norm norm[2];                    /* of the attention and of the MLP, [D] */
+    mocl_norm norm[3];                    /* of the attention, of the MLP, and with cross of the attention to the memory, [D] */
     mocl_tensor *head_norm[2];            /* of each head of q and k, [K]; NULL without qk_norm */
-    mocl_weight linear[MOCL_LINEARS];     /* [out, in]; without parts where the specification has none */
-    mocl_tensor *bias[MOCL_LINEARS];      /* [out], or NULL */
+    mocl_weight linear[MOCL_ALL_LINEARS]; /* [out, in]; without parts where the specification has none */
+    mocl_tensor *bias[MOCL_ALL_LINEARS];  /* [out], or NULL */
 } mocl_block_weights;
 
 typedef struct mocl_model {
@@ -58,6 +58,7 @@ typedef struct mocl_pass {
     bool train;            /* apply the adapters' dropout, drawn from (key, stream) */
     uint64_t key, stream;
     mocl_tensor *types;    /* i32 [T]: types of the tokens, of a model that has them; NULL: all 0 */
+    mocl_tensor *memory, *memory_offsets; /* of a model with cross attention: f32 [S, D], i32 [B + 1], none of the sequences empty */
     mocl_tensor *rows;     /* i32: the states of these tokens alone are wanted; NULL: of all */
     mocl_tensor *hidden;   /* [T, D]: the residual stream behind the first `start` blocks, which do not run then; or NULL */
     int64_t start;
@@ -82,10 +83,12 @@ mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t);
 mocl_status mocl_model_set_parts(mocl_model *m, int64_t l, int which, const mocl_weight *parts);
 /* The linear layers of m become copies of those of a model of the same sizes, in their formats. Where that fails halfway some are. */
 mocl_status mocl_model_copy_linear(mocl_model *m, const mocl_model *from);
+/* The embedding of m, a model without a head, becomes that of `other`: one tensor of both. */
+mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other);
 /* Quantised linear layers become f32 or bf16, the model's dtype. Where that fails halfway a second call goes on. */
 mocl_status mocl_model_dequantize(mocl_model *m);
 void mocl_model_free(mocl_model *m);
-/* "self_attn.q_proj": the name of a linear layer within its block */
+/* "self_attn.q_proj": the name of a linear layer within its block, one of MOCL_ALL_LINEARS */
 const char *mocl_model_linear_name(int which);
 
 /* *hex becomes the SHA-256 of the base weights: names, dtypes, shapes and bytes, without adapters. It belongs to the

@@ -34,6 +34,8 @@ void mocl_adapter_delete_all(mocl_model *m) {
 
 static mocl_status check_plan(mocl_model *m, const mocl_adapter_plan *plan, double dropout, int64_t *largest) {
     *largest = 0;
+    if (m->config.cross)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "lora: adapters on a model with cross_attention are not supported");
     for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
         int64_t rank = plan[i].rank;
         if (rank < 0 || rank > 4096) return mocl_fail(m->ctx, MOCL_E_ARG, "lora: r = %lld is outside 1 .. 4096", (long long)rank);

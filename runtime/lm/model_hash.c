@@ -33,8 +33,8 @@ static mocl_status hash_tensor(void *arg, const char *name, mocl_tensor *t) {
 
 /* What the parts of a weight do not say: where it is not what mocl_weight_new makes. */
 static void hash_layouts(const mocl_model *m, mocl_sha256 *h) {
-    for (int64_t i = 0; i < m->config.layers * MOCL_LINEARS; i++) {
-        const mocl_weight *w = &m->block[i / MOCL_LINEARS].linear[i % MOCL_LINEARS];
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
+        const mocl_weight *w = &m->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
         char line[96];
         if (w->format < MK_FORMAT_NF4 || (w->format == MK_FORMAT_NF4 && w->block == MOCL_WEIGHT_BLOCK && w->rounded == MK_F32)) continue;
         int n = snprintf(line, sizeof line, "%lld %s %lld %s\n", (long long)i, mocl_format_name(w->format), (long long)w->block,

@@ -26,6 +26,8 @@ mocl_status mocl_session_open(mocl_session **out, mocl_model *m, int64_t rows, i
     if (!c->causal)
         return mocl_fail(m->ctx, MOCL_E_ARG, "session: this model looks both ways (it is an encoder), so a later token changes "
                                              "the earlier ones; use forward");
+    if (c->cross)
+        return mocl_fail(m->ctx, MOCL_E_ARG, "session: this model attends to an encoder's states, which a session does not hold; use forward");
     if (rows < 1 || rows > INT32_MAX)
         return mocl_fail(m->ctx, MOCL_E_ARG, "session: rows = %lld must be at least 1", (long long)rows);
     if (max_tokens < 1 || max_tokens > c->positions)

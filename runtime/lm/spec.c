@@ -59,7 +59,9 @@ mocl_status mocl_spec_check(mocl_ctx *ctx, const mocl_spec *s) {
                              (long long)l + 1, (long long)s->windows[l]);
     if (s->windows && !s->causal)
         return mocl_fail(ctx, MOCL_E_ARG, "model config: attention_windows contradicts attention that is not causal");
-    for (int i = 0; i < MOCL_LINEARS; i++) there |= mocl_spec_has_linear(s, i) ? 1u << i : 0;
+    for (int i = 0; i < MOCL_ALL_LINEARS; i++) there |= mocl_spec_has_linear(s, i) ? 1u << i : 0;
+    if (s->biases & ~there & ~(1u << MOCL_GATE))
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: a bias for encoder_attn contradicts blocks without cross_attention");
     if (s->biases & ~there)
         return mocl_fail(ctx, MOCL_E_ARG, "model config: a bias for gate_proj contradicts a plain MLP, which has no gate");
     if (s->types < 0 || s->types > 1 << 20)
@@ -70,6 +72,12 @@ mocl_status mocl_spec_check(mocl_ctx *ctx, const mocl_spec *s) {
     if (!s->causal && s->head != MOCL_HEAD_NONE)
         return mocl_fail(ctx, MOCL_E_ARG, "model config: a language-model head contradicts attention that is not causal; say "
                                           "head = \"none\"");
+    if (s->cross && s->head != MOCL_HEAD_NONE)
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: a language-model head contradicts cross_attention, with which nothing is "
+                                          "generated; say head = \"none\"");
+    if (!(s->embed_scale > 0) || isinf(s->embed_scale))
+        return mocl_fail(ctx, MOCL_E_ARG, "model config: embedding_multiplier = %g must be positive and finite",
+                         mocl_shown(s->embed_scale));
     return MOCL_OK;
 }
 
@@ -103,14 +111,17 @@ void mocl_spec_free(mocl_spec *s) {
     s->lists = NULL;
 }
 
-bool mocl_spec_has_linear(const mocl_spec *s, int which) { return which != MOCL_GATE || s->mlp == MOCL_MLP_GATED; }
+bool mocl_spec_has_linear(const mocl_spec *s, int which) {
+    return which < MOCL_LINEARS ? which != MOCL_GATE || s->mlp == MOCL_MLP_GATED : s->cross;
+}
 
 void mocl_spec_linear_shape(const mocl_spec *s, int which, int64_t shape[2]) {
     int64_t q = s->heads * s->head_size, kv = s->kv_heads * s->head_size;
     const int64_t all[MOCL_LINEARS][2] = {{q, s->width},      {kv, s->width},     {kv, s->width},    {s->width, q},
                                           {s->ffn, s->width}, {s->ffn, s->width}, {s->width, s->ffn}};
-    shape[0] = all[which][0];
-    shape[1] = all[which][1];
+    int like = which < MOCL_LINEARS ? which : which - MOCL_CROSS_Q + MOCL_Q;
+    shape[0] = all[like][0];
+    shape[1] = all[like][1];
 }
 
 bool mocl_spec_rotates(const mocl_spec *s, int64_t layer) {
@@ -151,13 +162,24 @@ static unsigned reads(const mocl_step *p) {
 
 /* Marks what each step is the last to read. */
 static void mark_dead(list *t) {
-    unsigned wanted = 1u << MOCL_AT_X;
+    unsigned wanted = 1u << MOCL_AT_X | 1u << MOCL_AT_MEMORY;
     for (int i = t->n - 1; i >= 0; i--) {
         mocl_step *p = &t->step[i];
         unsigned before = (wanted & ~(1u << p->to)) | reads(p);
         p->dead = before & ~wanted;
         wanted = before;
     }
+}
+
+/* the part of a block that attends to the memory; its queries and keys have no norm and no position of their own */
+static void attend_to_memory(const mocl_spec *s, list *t) {
+    mocl_register in = begin_part(s, t, 2);
+    put(t, MOCL_STEP_LINEAR, MOCL_CROSS_Q, in, in, MOCL_AT_Q);
+    put(t, MOCL_STEP_LINEAR, MOCL_CROSS_K, MOCL_AT_MEMORY, MOCL_AT_MEMORY, MOCL_AT_K);
+    put(t, MOCL_STEP_LINEAR, MOCL_CROSS_V, MOCL_AT_MEMORY, MOCL_AT_MEMORY, MOCL_AT_V);
+    put(t, MOCL_STEP_ATTENTION, 1, MOCL_AT_Q, MOCL_AT_Q, MOCL_AT_A);
+    put(t, MOCL_STEP_LINEAR, MOCL_CROSS_O, MOCL_AT_A, MOCL_AT_A, MOCL_AT_Y);
+    end_part(s, t, 2);
 }
 
 int mocl_spec_steps(const mocl_spec *s, int64_t layer, mocl_step steps[MOCL_STEPS_MAX]) {
@@ -172,6 +194,7 @@ int mocl_spec_steps(const mocl_spec *s, int64_t layer, mocl_step steps[MOCL_STEP
     put(&t, MOCL_STEP_ATTENTION, 0, MOCL_AT_Q, MOCL_AT_Q, MOCL_AT_A);
     put(&t, MOCL_STEP_LINEAR, MOCL_O, MOCL_AT_A, MOCL_AT_A, MOCL_AT_Y);
     end_part(s, &t, 0);
+    if (s->cross) attend_to_memory(s, &t);
     in = begin_part(s, &t, 1);
     if (s->mlp == MOCL_MLP_GATED) put(&t, MOCL_STEP_LINEAR, MOCL_GATE, in, in, MOCL_AT_GATE);
     put(&t, MOCL_STEP_LINEAR, MOCL_UP, in, in, MOCL_AT_UP);

@@ -3,7 +3,8 @@
 ** processors (decode.c) all walk.
 **
 ** No family of models has a name here. Llama is rms norms before each part, rotary positions, a gated MLP and no biases;
-** GPT-2 layer norms, learned positions, a plain MLP and biases; BERT has its norms behind each sum, and looks both ways.
+** GPT-2 layer norms, learned positions, a plain MLP and biases; BERT has its norms behind each sum, and looks both ways. The
+** decoder of BART looks at the states of another model besides, its memory.
 */
 #ifndef MOCL_SPEC_H
 #define MOCL_SPEC_H
@@ -11,8 +12,12 @@
 #include "base.h"
 #include "kernels.h"
 
-/* the linear layers of a block, in this order everywhere */
-enum { MOCL_Q, MOCL_K, MOCL_V, MOCL_O, MOCL_GATE, MOCL_UP, MOCL_DOWN, MOCL_LINEARS };
+/* the linear layers of a block, in this order everywhere: MOCL_LINEARS of them, which adapters may be on, and behind them those
+** of the attention to a memory */
+enum {
+    MOCL_Q, MOCL_K, MOCL_V, MOCL_O, MOCL_GATE, MOCL_UP, MOCL_DOWN, MOCL_LINEARS,
+    MOCL_CROSS_Q = MOCL_LINEARS, MOCL_CROSS_K, MOCL_CROSS_V, MOCL_CROSS_O, MOCL_ALL_LINEARS
+};
 
 typedef enum mocl_norm_kind { MOCL_NORM_RMS, MOCL_NORM_LAYER } mocl_norm_kind;   /* a layer norm has a bias too */
 typedef enum mocl_norm_place { MOCL_NORM_PRE, MOCL_NORM_POST } mocl_norm_place;  /* before each part, or behind each sum */
@@ -26,6 +31,7 @@ typedef struct mocl_spec {
     mocl_norm_place place;
     bool embed_norm, final_norm; /* a norm behind the embeddings, behind the last block */
     double norm_eps;
+    double embed_scale;          /* of the vectors of tokens, before positions and types are added */
     mocl_positions position;
     int64_t position_offset;     /* learned: the row of position 0 in a table of position_offset + positions rows */
     double rope_theta;
@@ -33,6 +39,7 @@ typedef struct mocl_spec {
     double rope_factor;          /* of cosines and sines (yarn's attention factor) */
     const bool *rope_layers;     /* [layers]: which rotate; NULL: all */
     int64_t types;               /* rows of a table of token types; 0: there is none */
+    bool cross;                  /* behind its own attention a block attends to a memory [S, D], all of it */
     bool causal, qk_norm;        /* qk_norm: an rms norm over each head of q and k, before they are rotated */
     const int64_t *windows;      /* [layers]: how many tokens one sees, itself and those before it; 0: all; NULL: all in each */
     const double *scales;        /* [layers]: of q.k; NULL: 1 / sqrt(head_size) */
@@ -59,17 +66,18 @@ int64_t mocl_spec_window(const mocl_spec *s, int64_t layer);
 /* ---- the steps of a block ---- */
 
 /* What a block works on, a row for each token: the residual stream, a normed copy and what a part adds, each [D]; queries and
-** what attention gives [H K]; keys and values [G K]; the two sides of the MLP [F]. */
+** what attention gives [H K]; keys and values [G K]; the two sides of the MLP [F]; the memory, which has rows of its own. */
 typedef enum mocl_register {
-    MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_Q, MOCL_AT_A, MOCL_AT_K, MOCL_AT_V, MOCL_AT_GATE, MOCL_AT_UP, MOCL_REGISTERS
+    MOCL_AT_X, MOCL_AT_H, MOCL_AT_Y, MOCL_AT_Q, MOCL_AT_A, MOCL_AT_K, MOCL_AT_V, MOCL_AT_GATE, MOCL_AT_UP, MOCL_AT_MEMORY, MOCL_REGISTERS
 } mocl_register;
 
 typedef enum mocl_step_kind {
-    MOCL_STEP_NORM,      /* to = norm `which` of from: 0 that of attention, 1 that of the MLP */
+    MOCL_STEP_NORM,      /* to = norm `which` of from: 0 that of attention, 1 that of the MLP, 2 that of the attention to a memory */
     MOCL_STEP_LINEAR,    /* to = linear `which` of from */
     MOCL_STEP_HEAD_NORM, /* to = each head of from, normed: which 0 those of q, 1 those of k */
     MOCL_STEP_ROPE,      /* to = each head of from, rotated by its token's position */
-    MOCL_STEP_ATTENTION, /* A = attention of Q to K and V. Behind it no token needs another. */
+    MOCL_STEP_ATTENTION, /* A = attention of Q to K and V: which 0 within the sequence, 1 to the memory. Behind the block's last
+                         ** no token needs another. */
     MOCL_STEP_ADD,       /* to = from + with */
     MOCL_STEP_ACT,       /* to = act(from) */
     MOCL_STEP_MUL,       /* to = from * with */
@@ -83,7 +91,7 @@ typedef struct mocl_step {
     unsigned dead; /* bit r: register r is not read any more */
 } mocl_step;
 
-enum { MOCL_STEPS_MAX = 24 };
+enum { MOCL_STEPS_MAX = 32 };
 
 /* The steps of block `layer`, from X to X; returns how many there are. */
 int mocl_spec_steps(const mocl_spec *s, int64_t layer, mocl_step steps[MOCL_STEPS_MAX]);

@@ -55,13 +55,23 @@ function options.callable(v)
   return type(v) == "function" or type(meta) == "table" and rawget(meta, "__call") ~= nil
 end
 
---- The keys of a table, sorted.
+local function before(a, b)
+  local a_number, b_number = type(a) == "number", type(b) == "number"
+  if a_number and b_number then
+    return a < b
+  elseif a_number ~= b_number then
+    return a_number
+  end
+  return tostring(a) < tostring(b)
+end
+
+--- options.sorted_keys(t) -> the keys of a table: numbers by their size, then all others by what tostring makes of them.
 function options.sorted_keys(t)
   local keys = {}
   for k in pairs(t) do
     keys[#keys + 1] = k
   end
-  table.sort(keys)
+  table.sort(keys, before)
   return keys
 end
 

@@ -120,7 +120,7 @@ function preference.list(texts, n_objectives)
     for word in (text .. ":"):gmatch "([^:]*):" do
       p[#p + 1] = tonumber(word) or error(("preferences: '%s' is no weight in '%s'; write them as 0.3:0.7"):format(word, text), 0)
     end
-    local ok, message = pcall(preference.check, p, 0)
+    local ok, message = pcall(preference.check, p, -1)
     if not ok then
       error("preferences: " .. message, 0)
     elseif #p ~= n_objectives then

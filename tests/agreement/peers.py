@@ -54,6 +54,10 @@ def families():
             vocab_size=64, dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=64, num_labels=2, initializer_range=.2)),
         "roberta, classification": (t.RobertaForSequenceClassification, t.RobertaConfig(**dict(bert, max_position_embeddings=66),
                                                                                        num_labels=2, pad_token_id=0)),
+        "bart, classification": (t.BartForSequenceClassification, t.BartConfig(
+            vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=2, encoder_ffn_dim=64,
+            decoder_ffn_dim=48, max_position_embeddings=64, num_labels=1, init_std=.2, scale_embedding=True)),
+        "bert, states": (t.BertModel, t.BertConfig(**bert, pad_token_id=0)),
     }
     for name, (cls, config) in rows.items():
         torch.manual_seed(11)
@@ -67,10 +71,59 @@ def families():
         yield name, m.eval()
 
 
+def tokens_of(model):
+    """BART scores the state of an end, which the other rows have none of."""
+    return [ids + [2] for ids in TOKENS] if model.config.model_type == "bart" else TOKENS
+
+
 def logits(model):
     import torch
     with torch.no_grad():
-        return [model(torch.tensor([ids])).logits[0].float().tolist() for ids in TOKENS]
+        return [model(torch.tensor([ids])).logits[0].float().tolist() for ids in tokens_of(model)]
+
+
+def states(model):
+    import torch
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).last_hidden_state[0].tolist() for ids in TOKENS]
+
+
+def write_bert(model, directory):
+    """GGUF files of an encoder under gguf's own names, as llama.cpp's converter writes them; the states on their weights."""
+    import gguf
+    import numpy as np
+    import torch
+    model = copy.deepcopy(model)
+    c, out = model.config, {}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, c.num_hidden_layers)
+    for kind in ("F32", "F16", "Q8_0"):
+        w = gguf.GGUFWriter("%s/%s.bert.gguf" % (directory, kind), "bert")
+        w.add_context_length(c.max_position_embeddings)
+        w.add_embedding_length(c.hidden_size)
+        w.add_block_count(c.num_hidden_layers)
+        w.add_feed_forward_length(c.intermediate_size)
+        w.add_head_count(c.num_attention_heads)
+        w.add_layer_norm_eps(c.layer_norm_eps)
+        w.add_causal_attention(False)
+        w.add_pooling_type(gguf.PoolingType.MEAN)
+        w.add_token_type_count(c.type_vocab_size)
+        w.add_tokenizer_model("none")
+        for name, p in model.state_dict().items():
+            theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            if name.startswith("pooler.") or name.endswith("position_ids"):
+                continue
+            rounded = p.ndim == 2 and theirs not in ("position_embd.weight", "token_types.weight")
+            q = gguf.GGMLQuantizationType[kind if rounded else "F32"]
+            data = gguf.quants.quantize(p.numpy(), q)
+            w.add_tensor(theirs, data, raw_dtype=q)
+            with torch.no_grad():
+                p.copy_(torch.from_numpy(np.ascontiguousarray(gguf.quants.dequantize(data, q))))
+        w.write_header_to_file()
+        w.write_kv_data_to_file()
+        w.write_tensors_to_file()
+        w.close()
+        out[kind] = states(model)
+    return out
 
 
 def loss_of(model):
@@ -117,9 +170,13 @@ def make(out):
     for i, (name, m) in enumerate(families()):
         d = os.path.join(out, "%02d" % i)
         os.makedirs(d, exist_ok=True)
-        classifies = hasattr(m, "num_labels") and "classification" in name
-        golden = {"name": name, "tokens": TOKENS, "classifies": classifies, "formats": {}}
+        classifies = "classification" in name
+        golden = {"name": name, "tokens": tokens_of(m), "classifies": classifies, "formats": {}}
         m.save_pretrained(d + "/F32")
+        if name == "bert, states":
+            golden["formats"]["F32"], golden["gguf"] = states(m), write_bert(m, d)
+            json.dump(golden, open(d + "/golden.json", "w"))
+            continue
         golden["formats"]["F32"] = logits(m)
         if not classifies:
             m.save_pretrained(d + "/sharded", max_shard_size="20KB")
@@ -176,7 +233,7 @@ def read_back(out):
         d = os.path.join(out, d)
         for f in sorted(os.listdir(d)) if os.path.isdir(d) else []:
             path = os.path.join(d, f)
-            if not f.endswith(".gguf"):
+            if not f.endswith(".gguf") or f.endswith(".bert.gguf"):
                 continue
             if f == "adapter.gguf":
                 m = llama_cpp.Model(d + "/F32.gguf", [(path, 1.0)])

@@ -178,6 +178,7 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
     {"matmul", test_matmul},
     {"softmax", test_softmax}, {"norms", test_norms}, {"rows by index", test_indexed_rows},
     {"rope", test_rope}, {"swiglu", test_swiglu}, {"attention", test_attention},
+    {"cross_attention", test_cross_attention},
     {"head", test_head}, {"sample", test_sample}, {"random", test_random}, {"ppo", test_ppo},
     {"optimisers", test_optimisers}, {"instruction sets", test_sets}};
 

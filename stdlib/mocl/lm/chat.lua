@@ -22,12 +22,7 @@ local ensure, given = failure.ensure, keys.given
 local ROLES = { system = true, user = true, assistant = true }
 
 local function sorted_names()
-  local names = {}
-  for name in pairs(templates.BY_NAME) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
+  return options.sorted_keys(templates.BY_NAME)
 end
 
 --- chat.names() -> the names of the built-in templates, sorted.

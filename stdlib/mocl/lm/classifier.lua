@@ -1,13 +1,13 @@
 --- mocl.lm.classifier: models with a head for classification, as transformers saves them: scores of a text, from the state of one of
--- its tokens. Llama's kind and GPT-2 take the last token that is no pad, BERT's kind the first.
+-- its tokens. Llama's kind and GPT-2 take the last token that is no pad, BERT's kind the first, BART its decoder's at the last end.
 --
 --   local classifier = require "mocl.lm.classifier"
 --   local c = assert(classifier.load("path/to/model"))
 --   local scores = c:scores { { 17, 76, 49 }, { 59, 28 } }   -- [2, labels], nothing is squashed
 
 local families = require "mocl.lm.families"
-local json = require "mocl.json"
 local keys = require "mocl.keys"
+local model_config = require "mocl.lm.model_config"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local tensor = require "mocl.tensor"
@@ -67,8 +67,8 @@ local function check_labels(read, labels, path)
 end
 
 --- classifier.load(dir, {device="cpu"}) -> c | fail: a directory of a class with a head for classification (mocl.lm.families lists
--- them). c.model is the model without the head, c.labels how many scores there are, c.pad_id the id of pads or nil, c.pool "last" or
--- "first". Everything is held in f32.
+-- them). c.model is the model without the head, c.labels how many scores there are, c.pad_id the id of pads or nil, c.pool "last",
+-- "first" or "eos", c.eos_id with that the id of the end. Everything is held in f32.
 function classifier.load(dir, opts)
   options.check("classifier.load", opts or {}, {}, { "device" })
   local model, read, tensors = transformer.from_files(dir, { device = opts and opts.device }, { classifier = true },
@@ -92,21 +92,25 @@ function classifier.load(dir, opts)
   if not ok then
     return nil, message, code
   end
-  local pad = read.all.pad_token_id
-  if pad == nil then
-    pad = read.family.defaults.pad_token_id
-  end
   return setmetatable({
-    model = model, layers = layers, labels = labels, pool = read.class.pool, pad_id = pad ~= json.null and pad or nil,
-    offset = read.config.position_offset,
+    model = model, layers = layers, labels = labels, pool = read.class.pool, pad_id = model_config.value(read, "pad_token_id"),
+    eos_id = read.class.pool == "eos" and model_config.value(read, "eos_token_id") or nil,
+    pads_have_no_position = not read.decoder and read.config.position_offset ~= nil,
   }, Classifier)
 end
 
---- classifier.pooled(ids, pool, pad_id) -> place, from 1: the token of a row from whose state the scores come. "first"; or "last": the
+--- classifier.pooled(ids, pool, pad_id, eos_id) -> place, from 1, or nil: the token of a row from whose state the scores come. "first"; or "last": the
 -- last id that is not pad_id, the first token where all are pads, and the last token where pad_id is nil or negative. Where the pad is
--- the end of the answer too, that end is passed over: "answer" and "answer end" score alike.
-function classifier.pooled(ids, pool, pad_id)
-  if pool == "first" or #ids == 0 then
+-- the end of the answer too, that end is passed over: "answer" and "answer end" score alike. Or "eos": the last eos_id, nil where there is none.
+function classifier.pooled(ids, pool, pad_id, eos_id)
+  if pool == "eos" then
+    for i = #ids, 1, -1 do
+      if ids[i] == eos_id then
+        return i
+      end
+    end
+    return nil
+  elseif pool == "first" or #ids == 0 then
     return 1
   elseif not pad_id or pad_id < 0 then
     return #ids
@@ -131,12 +135,16 @@ function Classifier:scores(rows, opts)
     if #ids == 0 then
       error(("scores: row %d is empty"):format(i), 2)
     end
-    for _, id in ipairs(self.offset and ids or {}) do
+    for _, id in ipairs(self.pads_have_no_position and ids or {}) do
       if id == self.pad_id then
         error(("scores: row %d holds the pad id %d, which has no position in this family; leave pads out"):format(i, id), 2)
       end
     end
-    places[i] = at + classifier.pooled(ids, self.pool, self.pad_id) - 1
+    local place = classifier.pooled(ids, self.pool, self.pad_id, self.eos_id)
+    if not place then
+      error(("scores: row %d holds no end (id %d), from whose state this family scores; encode with special tokens"):format(i, self.eos_id), 2)
+    end
+    places[i] = at + place - 1
     at = at + #ids
   end
   if opts.types then

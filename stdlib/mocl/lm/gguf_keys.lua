@@ -95,6 +95,15 @@ gguf_keys.ARCHITECTURES.gpt2 = {
     ["attention.value_length"] = COMPUTED })),
 }
 
+gguf_keys.ARCHITECTURES.bert = {
+  honoured = merged(HONOURED, with("bert", { "context_length", "embedding_length", "block_count", "feed_forward_length",
+    "attention.head_count", "attention.layer_norm_epsilon", "vocab_size" })),
+  -- 1 to 3 say which states a sentence is made of, and whoever takes the states decides it; 4 is a head, which is refused
+  neutral = merged(with("bert", LLAMA_NEUTRAL), with("bert", { ["attention.causal"] = { false }, ["pooling_type"] = { 0, 1, 2, 3 } })),
+  without_effect = merged(WITHOUT_EFFECT, with("bert", { ["attention.head_count_kv"] = COMPUTED, ["attention.key_length"] = COMPUTED,
+    ["attention.value_length"] = COMPUTED })),
+}
+
 --- The lists for an adapter. The name and the prefix of a task are what a server shows and puts before prompts.
 gguf_keys.ADAPTER = {
   honoured = merged(HONOURED, { "adapter.type", "adapter.lora.alpha", "mocl.base_sha256" }),

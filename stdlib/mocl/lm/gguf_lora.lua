@@ -8,41 +8,12 @@ local gguf = require "mocl.lm.gguf"
 local gguf_keys = require "mocl.lm.gguf_keys"
 local gguf_model = require "mocl.lm.gguf_model"
 local keys = require "mocl.keys"
+local lora_join = require "mocl.lm.lora_join"
 local tensor = require "mocl.tensor"
 
 local gguf_lora = {}
 
 -- ---- writing ----
-
--- The modules with an adapter: a list of {name =, A =, B =}, in the order of the model's parameters | fail
-local function pairs_of(model, path, adapter)
-  local list, by_name = {}, {}
-  for _, pair in ipairs(model:named_parameters(adapter)) do
-    local module, which = pair[1]:match "^(.*)%.lora_([AB])%.weight$"
-    if not module then
-      return nil, ("%s: the adapter trains '%s', and a LoRA GGUF holds low-rank pairs alone; merge it into the model and "
-        .. "write that with transformer.save_gguf"):format(path, pair[1]), "FORMAT"
-    end
-    local one = by_name[module]
-    if not one then
-      one = { name = module }
-      by_name[module], list[#list + 1] = one, one
-    end
-    one[which] = pair[2]
-  end
-  return list
-end
-
--- name of a module -> what its B A is multiplied with
-local function scales_of(info, list)
-  local scales = {}
-  for _, one in ipairs(list) do
-    local r = one.A.shape[1]
-    local alpha = info.modules and info.modules[one.name].alpha or info.alpha
-    scales[one.name] = alpha / (info.use_rslora and math.sqrt(r) or r)
-  end
-  return scales
-end
 
 --- gguf_lora.save(model, path, {type="F32", name=}) -> true | fail. name: of the adapter; the active one by default. type: of both matrices, F32, F16, BF16, or Q8_0, for which
 -- the rank is a multiple of 32. The base's hash goes into mocl.base_sha256, which llama.cpp does not read.
@@ -52,11 +23,7 @@ function gguf_lora.save(model, path, opts)
     error(("save_gguf: type '%s' is not one of F32, F16, BF16, Q8_0"):format(tostring(kind)), 3)
   end
   local adapter = opts.name or true
-  local list, message, code = pairs_of(model, path, adapter)
-  local ok = list
-  if ok then
-    ok, message, code = finite.tensors(model:named_parameters(adapter), path)
-  end
+  local ok, message, code = finite.tensors(model:named_parameters(adapter), path)
   if not ok then
     return nil, message, code
   end
@@ -65,15 +32,19 @@ function gguf_lora.save(model, path, opts)
     return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
       gguf_model.architectures()), "FORMAT"
   end
-  local wanted, scales = gguf_model.tensors(model:config()), scales_of(model:lora(opts.name), list)
+  local wanted, heads = gguf_model.tensors(model:config(), architecture), {}
+  local list, stranger = lora_join.pairs(model, adapter, function(module)
+    local w = wanted[module .. ".weight"]
+    heads[w.name] = w.heads
+    return w.name, w.part or 1, w.part and 3 or 1
+  end)
+  if not list then
+    return nil, ("%s: the adapter trains '%s', and a LoRA GGUF holds low-rank pairs alone; merge it into the model and "
+      .. "write that with transformer.save_gguf"):format(path, stranger), "FORMAT"
+  end
   for _, one in ipairs(list) do
-    local w = wanted[one.name .. ".weight"]
-    if w.part then
-      return nil, ("%s: llama.cpp has q, k and v of this architecture in one tensor, and the adapter is on '%s' alone; merge it into "
-        .. "the model and write that with transformer.save_gguf"):format(path, one.name), "FORMAT"
-    end
-    local a, b = one.A, tensor.no_grad(function() return one.B:to("f32") * scales[one.name] end)
-    for _, t in ipairs { { name = w.name .. ".lora_a", tensor = a, heads = 0 }, { name = w.name .. ".lora_b", tensor = b, heads = w.heads } } do
+    local a, b = one.A, tensor.no_grad(function() return one.B:to("f32") * one.scale end)
+    for _, t in ipairs { { name = one.name .. ".lora_a", tensor = a, heads = 0 }, { name = one.name .. ".lora_b", tensor = b, heads = heads[one.name] } } do
       ok, message, code = gguf_model.fits(t.tensor, t.name, kind, path)
       if ok then
         ok, message, code = finite.tensors({ [t.name] = t.tensor }, path) -- the scale may be large
@@ -114,13 +85,14 @@ local function check_metadata(file, architecture)
   return keys.check(path, gguf_model.described(file), gguf_keys.ADAPTER)
 end
 
--- HF's name of a module -> {a =, b =, heads =}, the names of its tensors in the file | fail
-local function modules_of(file, config)
-  local modules, module_of, wanted = {}, {}, gguf_model.tensors(config)
+-- HF's name of a module -> {a =, b =, heads =, part =}, the names of its tensors in the file; part: its B is so many a third of b's rows | fail
+local function modules_of(file, config, architecture)
+  local modules, module_of, wanted = {}, {}, gguf_model.tensors(config, architecture)
   for hf, w in pairs(wanted) do
     local module = hf:match "^(.*)%.weight$"
-    if module and not w.part then
-      module_of[w.name] = { hf = module, heads = w.heads }
+    if module then
+      module_of[w.name] = module_of[w.name] or {}
+      table.insert(module_of[w.name], { hf = module, heads = w.heads, part = w.part })
     end
   end
   for _, t in ipairs(file.tensors) do
@@ -131,8 +103,10 @@ local function modules_of(file, config)
     elseif #t.shape ~= 2 then
       return nil, ("%s: tensor '%s' has not two dimensions"):format(file.path, t.name), "FORMAT"
     end
-    local one = modules[found.hf] or { heads = found.heads }
-    modules[found.hf], one[which] = one, t
+    for _, m in ipairs(found) do
+      local one = modules[m.hf] or { heads = m.heads, part = m.part }
+      modules[m.hf], one[which] = one, t
+    end
   end
   for hf, one in pairs(modules) do
     local there = one.a or one.b
@@ -166,7 +140,11 @@ local function read_tensors(file, modules, device)
       if not ok then
         return nil, message, code
       end
-      tensors[hf .. row[2]] = t
+      local parts = row[2]:find "B" and one.part and 3 or 1
+      if t.shape[1] % parts ~= 0 then
+        return nil, ("%s: tensor '%s' has %d rows, which are not those of q, k and v"):format(file.path, row[1], t.shape[1]), "FORMAT"
+      end
+      tensors[hf .. row[2]] = lora_join.part(t, one.part or 1, parts)
     end
   end
   return tensors
@@ -188,7 +166,7 @@ function gguf_lora.read(path, model)
       gguf_model.architectures()), "FORMAT"
   end
   if ok then
-    modules, message, code = modules_of(file, model:config())
+    modules, message, code = modules_of(file, model:config(), architecture)
   end
   if modules then
     tensors, message, code = read_tensors(file, modules, model:device())

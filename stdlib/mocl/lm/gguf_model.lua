@@ -69,20 +69,28 @@ local ROTARY = {
   { "attention.layer_norm_rms_epsilon", "rms_norm_eps", "float" },
   { "rope.freq_base", "rope_theta", "float", 10000.0 },
 }
+local LAYER_NORM = { "attention.layer_norm_epsilon", "layer_norm_eps", "float" }
 local QKV, ALL = { "q_proj", "k_proj", "v_proj" }, { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" }
 
 -- What the architectures are as a specification, beside the sizes. halves: the rows of q and k are in llama.cpp's order;
--- factors: rope_freqs.weight divides the rotary frequencies.
+-- factors: rope_freqs.weight divides the rotary frequencies; joined: q, k and v are one tensor; encoder: no head, and norms
+-- behind each sum; such a model is read and not written.
 local ARCHITECTURES = {
   llama = { numbers = ROTARY, spec = {}, halves = true, factors = true },
   qwen2 = { numbers = ROTARY, spec = { biases = QKV } },
   qwen3 = { numbers = ROTARY, spec = { qk_norm = true } },
   gpt2 = {
-    numbers = { { "attention.layer_norm_epsilon", "layer_norm_eps", "float" } },
+    numbers = { LAYER_NORM }, joined = true,
     spec = { norm = "layer", positions = "learned", mlp = "plain", hidden_act = "gelu_tanh", biases = ALL },
   },
+  bert = { -- transformers' gelu is erf's, whatever llama.cpp takes
+    numbers = { LAYER_NORM }, encoder = true,
+    spec = { norm = "layer", norm_place = "post", embedding_norm = true, positions = "learned", mlp = "plain", hidden_act = "gelu", causal = false,
+      head = "none", biases = ALL },
+  },
 }
-local ORDER = { "llama", "qwen2", "qwen3", "gpt2" } -- to look for one that a model is
+local ORDER = { "llama", "qwen2", "qwen3", "gpt2" } -- to look for one that a model is, to be written
+local READ = { "llama", "qwen2", "qwen3", "gpt2", "bert" }
 
 -- A list as text, a set of names in their order, or a value as it is.
 local function flat(v)
@@ -101,9 +109,10 @@ end
 
 -- What a configuration of transformer.new says where it says nothing.
 local PLAIN = { norm = "rms", norm_place = "pre", positions = "rope", mlp = "gated", hidden_act = "silu", head = "lm", rope_factor = 1,
-  causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true }
+  causal = true, position_offset = 0, type_vocab_size = 0, embedding_norm = false, qk_norm = false, final_norm = true, cross_attention = false,
+  embedding_multiplier = 1 }
 local SPECIFIES = { "norm", "norm_place", "positions", "mlp", "hidden_act", "head", "rope_factor", "causal", "position_offset",
-  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "biases", "attention_scales", "rope_layers", "attention_windows" }
+  "type_vocab_size", "embedding_norm", "qk_norm", "final_norm", "cross_attention", "embedding_multiplier", "biases", "attention_scales", "rope_layers", "attention_windows" }
 
 local function is_of(architecture, config)
   local spec = ARCHITECTURES[architecture].spec
@@ -117,9 +126,9 @@ local function is_of(architecture, config)
   return not config.rope_frequencies or ARCHITECTURES[architecture].factors == true
 end
 
---- gguf_model.architectures() -> the names of the architectures that are read and written, in words
-function gguf_model.architectures()
-  return table.concat(ORDER, ", ")
+--- gguf_model.architectures(read) -> the names of the architectures that are written, or with `read` of those that are read, in words
+function gguf_model.architectures(read)
+  return table.concat(read and READ or ORDER, ", ")
 end
 
 --- gguf_model.architecture(config) -> llama.cpp's name of the architecture of a model with this configuration, or nil where it
@@ -214,16 +223,23 @@ local LAYER = {
   { "mlp.up_proj", "ffn_up", { "ffn", "width" } },
   { "mlp.down_proj", "ffn_down", { "width", "ffn" } },
 }
+-- the same of an encoder, whose norms stand behind its parts
+local ENCODER_LAYER = {
+  { "self_attn.q_proj", "attn_q", { "width", "width" } }, { "self_attn.k_proj", "attn_k", { "width", "width" } },
+  { "self_attn.v_proj", "attn_v", { "width", "width" } }, { "self_attn.o_proj", "attn_output", { "width", "width" } },
+  { "input_layernorm", "attn_output_norm", { "width" } }, { "mlp.up_proj", "ffn_up", { "ffn", "width" } },
+  { "mlp.down_proj", "ffn_down", { "width", "ffn" } }, { "post_attention_layernorm", "layer_output_norm", { "width" } },
+}
 local PARTS = { ["self_attn.q_proj"] = 1, ["self_attn.k_proj"] = 2, ["self_attn.v_proj"] = 3 } -- of gpt2's attn_qkv
 
---- gguf_model.tensors(config) -> HF's name -> {name =, shape =, heads =, part =} of the tensor in the file of a model with this
+--- gguf_model.tensors(config, architecture) -> HF's name -> {name =, shape =, heads =, part =} of the tensor in the file of a model with this
 -- configuration. heads above 0: its rows are in llama.cpp's order; part: the parameter is so many a third of its rows.
-function gguf_model.tensors(config)
-  local kind = ARCHITECTURES[gguf_model.architecture(config)]
+function gguf_model.tensors(config, architecture)
+  local kind = ARCHITECTURES[architecture]
   local sizes = {
     width = config.hidden_size, q = config.num_attention_heads * config.head_dim,
     kv = (config.num_key_value_heads or config.num_attention_heads) * config.head_dim, head = config.head_dim,
-    ffn = config.intermediate_size, vocab = config.vocab_size, positions = config.max_position_embeddings,
+    ffn = config.intermediate_size, vocab = config.vocab_size, positions = config.max_position_embeddings, types = config.type_vocab_size,
   }
   local layers, biased, out = config.norm == "layer", {}, {}
   for _, linear in ipairs(config.biases or {}) do
@@ -244,20 +260,38 @@ function gguf_model.tensors(config)
   if config.positions == "learned" then
     add("model.embed_positions", "position_embd", { "positions", "width" })
   end
-  add("model.norm", "output_norm", { "width" })
-  if not config.tie_word_embeddings then
+  if kind.encoder then
+    add("model.embed_norm", "token_embd_norm", { "width" })
+  else
+    add("model.norm", "output_norm", { "width" })
+  end
+  if (config.type_vocab_size or 0) > 0 then
+    add("model.embed_types", "token_types", { "types", "width" })
+  end
+  if not config.tie_word_embeddings and not kind.encoder then
     add("lm_head", "output", { "vocab", "width" })
   end
   for l = 0, config.num_hidden_layers - 1 do
-    for _, row in ipairs(LAYER) do
+    for _, row in ipairs(kind.encoder and ENCODER_LAYER or LAYER) do
       local absent = row[1]:find "_norm$" and not config.qk_norm or row[1] == "mlp.gate_proj" and config.mlp == "plain"
-      local part = layers and PARTS[row[1]]
+      local part = kind.joined and PARTS[row[1]]
       if not absent then
         add(("model.layers.%d.%s"):format(l, row[1]), ("blk.%d.%s"):format(l, part and "attn_qkv" or row[2]), row[3], row[4], part)
       end
     end
   end
   return out
+end
+
+-- How many types of tokens an encoder has: the rows of their table, of which the key must say the same.
+local function read_types(file, config)
+  local table_of, key = file:info "token_types.weight", "tokenizer.ggml.token_type_count"
+  local rows, count = table_of and table_of.shape[1] or 0, file.metadata[key]
+  if count ~= nil and count ~= rows and not (rows == 0 and count == 1) then
+    return refuse(file.path, key, count, ("%d, the rows of token_types.weight"):format(rows))
+  end
+  config.type_vocab_size = rows > 0 and rows or nil
+  return true
 end
 
 local FACTORS = "rope_freqs.weight"
@@ -337,7 +371,7 @@ function gguf_model.read(file)
   elseif architecture == nil then
     return nil, path .. ": general.architecture is missing", "FORMAT"
   elseif not lists then
-    return refuse(path, "general.architecture", architecture, gguf_model.architectures())
+    return refuse(path, "general.architecture", architecture, gguf_model.architectures(true))
   end
   local all = gguf_model.described(file)
   local config = nil
@@ -357,7 +391,14 @@ function gguf_model.read(file)
     return nil, ("%s: tensor 'token_embd.weight' %s"):format(path, what), "FORMAT"
   end
   config.vocab_size = embedding.shape[1]
-  config.tie_word_embeddings = file:info "output.weight" == nil
+  if ARCHITECTURES[architecture].encoder then
+    ok, message, code = read_types(file, config)
+    if not ok then
+      return nil, message, code
+    end
+  else
+    config.tie_word_embeddings = file:info "output.weight" == nil
+  end
   local vocab = all[architecture .. ".vocab_size"]
   if vocab ~= nil and vocab ~= config.vocab_size then
     return refuse(path, architecture .. ".vocab_size", vocab,
@@ -377,6 +418,7 @@ function gguf_model.read(file)
   local eos = nil
   if ok then
     eos, message, code = eos_ids(path, file, config.vocab_size)
+    eos = eos and not ARCHITECTURES[architecture].encoder and eos -- an encoder gives no answers
   end
   if eos == nil then
     return nil, message, code
@@ -444,8 +486,8 @@ function gguf_model.load(path, opts)
   local read, model, ok = nil, nil, nil
   read, message, code = gguf_model.read(file)
   if read then
-    local wanted = gguf_model.tensors(read.config)
-    ok, message, code = check_tensors(file, wanted, ARCHITECTURES[gguf_model.architecture(read.config)].factors)
+    local wanted = gguf_model.tensors(read.config, read.all.model_type)
+    ok, message, code = check_tensors(file, wanted, ARCHITECTURES[read.all.model_type].factors)
     if ok then
       model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
       ok, message, code = copy_weights(file, model, wanted, opts.device)
@@ -530,7 +572,7 @@ function gguf_model.save(model, path, opts)
     return nil, ("%s: no architecture of llama.cpp's that mocl writes has this specification (%s)"):format(path,
       gguf_model.architectures()), "FORMAT"
   end
-  local named, wanted, parts = model:named_parameters(), gguf_model.tensors(model:config()), {}
+  local named, wanted, parts = model:named_parameters(), gguf_model.tensors(model:config(), architecture), {}
   local ok, message, code = finite.tensors(named, path)
   if not ok then
     return nil, message, code

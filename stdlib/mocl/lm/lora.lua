@@ -10,10 +10,13 @@ local fs = require "mocl.fs"
 local gguf_lora = require "mocl.lm.gguf_lora"
 local gguf_model = require "mocl.lm.gguf_model"
 local json = require "mocl.json"
+local families = require "mocl.lm.families"
 local lora_config = require "mocl.lm.lora_config"
+local lora_join = require "mocl.lm.lora_join"
 local options = require "mocl.options"
 local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
+local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
 
 local lora = {}
@@ -65,20 +68,53 @@ local function name_of(model, name, what)
   return name
 end
 
+-- Where q, k and v are one matrix in the family's files, the ranks of an adapter's own layers stand in the metadata of the file under this
+-- key, so that a run goes on with the adapter that it had.
+local PARTS = "mocl_modules"
+
+-- The options of add_lora with a rank and an alpha for each layer, of any adapter.
+local function modules_of(model, name, info)
+  local list = info.modules or {}
+  for _, pair in ipairs(info.modules and {} or model:named_parameters(name)) do
+    local module = pair[1]:match "^(.*)%.lora_A%.weight$"
+    if module then
+      list[module] = { r = info.r, alpha = info.alpha }
+    end
+  end
+  return list
+end
+
+-- The tensors of an adapter as PEFT has them, the keys of its configuration, and what else its file notes.
+local function for_peft(model, name)
+  local info, tensors = model:lora(name), {}
+  local family, bare = transformer.family(model)
+  if not family then
+    for _, pair in ipairs(model:named_parameters(name)) do
+      tensors[PREFIX .. pair[1]] = pair[2]
+    end
+    return tensors, lora_config.write(info), info
+  end
+  local modules, in_blocks = {}, false
+  for _, one in ipairs(assert(lora_join.pairs(model, name, function(module) return families.module(family, module, bare) end))) do
+    local r = one.A.shape[1]
+    modules[one.name] = { r = r, alpha = one.scale * (info.use_rslora and math.sqrt(r) or r) }
+    in_blocks = in_blocks or one.in_blocks
+    tensors[PREFIX .. one.name .. ".lora_A.weight"], tensors[PREFIX .. one.name .. ".lora_B.weight"] = one.A, one.B
+  end
+  local config = lora_config.write({ modules = modules, use_rslora = info.use_rslora }, family, model:config().num_hidden_layers)
+  return tensors, config, info, family, in_blocks and json.encode(modules_of(model, name, info)) or nil
+end
+
 --- lora.save(model, dir, {base_model_name_or_path=, name=}) -> true | fail: the active adapter, or the one of that name.
 function lora.save(model, dir, opts)
   opts = opts or {}
   options.check("lora.save", opts, {}, { "base_model_name_or_path", "name" })
   local name = name_of(model, opts.name, "lora.save")
-  local info = model:lora(name)
-  local config = lora_config.write(info)
+  local tensors, config, info, family, parts = for_peft(model, name)
   config.peft_type, config.task_type, config.bias = "LORA", "CAUSAL_LM", "none"
-  config.fan_in_fan_out, config.inference_mode, config.lora_dropout = false, true, info.dropout
-  local tensors = {}
-  for _, pair in ipairs(model:named_parameters(name)) do
-    tensors[PREFIX .. pair[1]] = pair[2]
-  end
-  local meta = { format = "pt", base_sha256 = model:hash() }
+  config.fan_in_fan_out, config.inference_mode, config.lora_dropout = lora_config.is_transposed(family), true, info.dropout
+  config.task_type = model:config().head ~= "none" and config.task_type or nil -- PEFT's name for others depends on the class
+  local meta = { format = "pt", base_sha256 = model:hash(), [PARTS] = parts }
   local ok, message, code = finite.tensors(tensors, dir)
   if ok then
     ok, message, code = fs.mkdir(dir)
@@ -96,11 +132,15 @@ function lora.save(model, dir, opts)
   return true
 end
 
--- The tensors of an adapter's file under the names of the model, each of which must be one that the adapter has.
-local function adapter_tensors(file, tensors, model, adapter)
+-- The tensors of an adapter's file under the names of the model, each of which must be one that the adapter has. whole(module) -> the
+-- module's name in the file, part, parts.
+local function adapter_tensors(file, tensors, model, adapter, whole)
   local wanted, plain, names = {}, {}, {}
   for _, pair in ipairs(model:named_parameters(adapter)) do
-    wanted[pair[1]] = true
+    local module, which = pair[1]:match "^(.*)(%.lora_[AB]%.weight)$"
+    local name, part, parts = whole(module)
+    wanted[name .. which] = wanted[name .. which] or {}
+    table.insert(wanted[name .. which], { pair[1], part, which:find "B" and parts or 1 })
   end
   for name in pairs(tensors) do
     names[#names + 1] = name
@@ -112,9 +152,40 @@ local function adapter_tensors(file, tensors, model, adapter)
     elseif not wanted[name:sub(#PREFIX + 1)] then
       return nil, ("%s: tensor '%s' belongs to no layer that has an adapter by adapter_config.json"):format(file, name), "FORMAT"
     end
-    plain[name:sub(#PREFIX + 1)] = tensors[name]
+    local t = tensors[name]
+    for _, one in ipairs(wanted[name:sub(#PREFIX + 1)]) do
+      if t.ndim ~= 2 or t.shape[1] % one[3] ~= 0 then
+        return nil, ("%s: tensor '%s' is (%s), which is not that of %d layers"):format(file, name, table.concat(t.shape, ","), one[3]), "FORMAT"
+      end
+      plain[one[1]] = lora_join.part(t, one[2], one[3])
+    end
   end
   return plain
+end
+
+-- Takes joined pairs apart, as the metadata of the file say: modules and place of lora_join.plan, tensors of adapter_tensors. In place.
+local function take_apart(plain, place, modules, joined, whole, is_rslora)
+  local function scale(one)
+    return one.alpha / (is_rslora and math.sqrt(one.r) or one.r)
+  end
+  for name, at in pairs(place) do
+    local a, b, factor = name .. ".lora_A.weight", name .. ".lora_B.weight", scale(joined[whole(name)]) / scale(modules[name])
+    plain[a] = plain[a] and plain[a]:narrow(1, at.first, at.r)
+    plain[b] = plain[b] and plain[b]:narrow(2, at.first, at.r)
+    if plain[b] and math.abs(factor - 1) > 1e-12 then -- else it is 1 but for the rounding of alpha
+      plain[b] = tensor.no_grad(function() return plain[b] * factor end)
+    end
+  end
+end
+
+-- The modules of a configuration, under the family's names, as add_lora takes them: those of the model's linear layers.
+local function own_modules(model, modules, whole)
+  local out = {}
+  for _, pair in ipairs(model:named_parameters()) do
+    local module = pair[1]:match "^(model%.layers%..*_proj)%.weight$"
+    out[module or ""] = module and modules[whole(module)] or nil
+  end
+  return out
 end
 
 -- nil, message, code where the file says that the adapter belongs to other base weights than the model's.
@@ -184,13 +255,20 @@ function lora.load(model, dir, opts)
     return load_gguf(model, dir, any_base, name)
   end
   local path = fs.join(dir, "adapter_config.json")
-  local config, message, code = lora_config.read(path)
+  local family, bare = transformer.family(model)
+  local config, message, code = lora_config.read(path, family)
   if not config then
     return nil, message, code
   end
-  local modules, bad, why = lora_config.modules(path, config, model:config().num_hidden_layers)
+  local modules, bad, why = lora_config.modules(path, config, model:config().num_hidden_layers, family, bare)
   if not modules then
     return nil, bad, why
+  end
+  local function whole(module)
+    if family then
+      return families.module(family, module, bare)
+    end
+    return module, 1, 1
   end
   local file = fs.join(dir, "adapter_model.safetensors")
   local tensors, meta, kind = safetensors.load(file, { device = model:device() })
@@ -202,11 +280,33 @@ function lora.load(model, dir, opts)
   if not sound then
     return nil, bad_tensor, format
   end
+  local own, place = family and own_modules(model, modules, whole) or modules, nil
+  if family and meta[PARTS] then
+    local noted, reason = json.decode(meta[PARTS]), "it is no table"
+    if type(noted) == "table" then
+      for name in pairs(noted) do
+        if type(name) ~= "string" or not own[name] then
+          noted, reason = nil, tostring(name) .. " is no layer that has an adapter by adapter_config.json"
+          break
+        end
+      end
+      if noted then
+        place, reason = lora_join.plan(noted, modules, whole)
+      end
+    end
+    if not place then
+      return nil, ("%s: %s in its metadata does not fit the adapter: %s"):format(file, PARTS, reason), "FORMAT"
+    end
+    own = noted
+  end
   return attach(model, path, {
-    modules = modules, dropout = config.lora_dropout, use_rslora = config.use_rslora, name = name,
+    modules = own, dropout = config.lora_dropout, use_rslora = config.use_rslora, name = name,
   }, function()
-    local plain, reason, which = adapter_tensors(file, tensors, model, name)
+    local plain, reason, which = adapter_tensors(file, tensors, model, name, whole)
     local ok = plain
+    if ok and place then
+      take_apart(plain, place, own, modules, whole, config.use_rslora)
+    end
     if ok then
       ok, reason, which = parameters.copy(model:named_parameters(name), plain, file)
     end

@@ -2,6 +2,7 @@
 -- alpha. Each key is honoured, or changes nothing, or is refused where its value asks for more than low-rank adapters.
 
 local core = require "mocl.lora.core"
+local families = require "mocl.lm.families"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local keys = require "mocl.keys"
@@ -105,9 +106,25 @@ local function is_empty(v)
   return not keys.given(v) or v == "" or type(v) == "table" and next(v) == nil
 end
 
---- lora_config.read(path) -> config | fail: the keys that mocl honours, with PEFT's defaults; rank_order and alpha_order are
--- the names in rank_pattern and alpha_pattern in the order of the file.
-function lora_config.read(path)
+-- Where matrices lie the other way round, PEFT notes it; what is computed follows from the layer's class, whatever the key says.
+local TRANSPOSED = { honoured = table.move(LISTS.honoured, 1, #LISTS.honoured, 1, {}), neutral = {}, without_effect = LISTS.without_effect }
+for key, values in pairs(LISTS.neutral) do
+  TRANSPOSED.neutral[key] = key == "fan_in_fan_out" and { false, true } or values
+end
+
+--- lora_config.is_transposed(family) -> boolean: whether matrices of the family lie the other way round (fan_in_fan_out)
+function lora_config.is_transposed(family)
+  for _, entry in pairs(family and family.layer_names or {}) do
+    if entry.transposed then
+      return true
+    end
+  end
+  return false
+end
+
+--- lora_config.read(path, family) -> config | fail: the keys that mocl honours, with PEFT's defaults; rank_order and alpha_order are
+-- the names in rank_pattern and alpha_pattern in the order of the file. family: as transformer.family gives it, or nil.
+function lora_config.read(path, family)
   local all, message, code = keys.load(path)
   if not all then
     return nil, message, code
@@ -124,7 +141,7 @@ function lora_config.read(path)
       asked[name] = value
     end
   end
-  local ok, bad, kind = keys.check(path, asked, LISTS)
+  local ok, bad, kind = keys.check(path, asked, lora_config.is_transposed(family) and TRANSPOSED or LISTS)
   if ok then
     ok, bad, kind = check_start(path, all.init_lora_weights)
   end
@@ -140,7 +157,7 @@ function lora_config.read(path)
       end
       config[name] = value
     else
-      config[name] = DEFAULTS[name]
+      config[name] = name == "target_modules" and family and family.lora_targets or DEFAULTS[name]
     end
   end
   config.base_model_name_or_path = type(all.base_model_name_or_path) == "string" and all.base_model_name_or_path or nil
@@ -155,7 +172,7 @@ local LINEARS = { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "s
   "mlp.down_proj" }
 
 --- The names of all modules of a decoder of that many layers, as PEFT sees them, and the set of those that can have adapters.
-local function module_names(layers)
+local function own_names(layers)
   local names, linear = { "model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head" }, {}
   for l = 0, layers - 1 do
     local block = "model.layers." .. l
@@ -168,6 +185,41 @@ local function module_names(layers)
     end
   end
   return names, linear
+end
+
+-- The same for a family with names of its own: the modules that its tensors name, and those around them.
+local function family_names(layers, family, bare)
+  local names, linear, seen = {}, {}, {}
+  local function add(name)
+    if not seen[name] then
+      seen[name], names[#names + 1] = true, name
+    end
+  end
+  local function add_with_parents(name)
+    for at in name:gmatch "()%." do
+      add(name:sub(1, at - 1))
+    end
+    add(name)
+  end
+  for ours in pairs(family.names) do
+    add_with_parents((families.module(family, ours, bare)))
+  end
+  for l = 0, layers - 1 do
+    for ours in pairs(family.layer_names) do
+      local name = families.module(family, ("model.layers.%d.%s"):format(l, ours), bare)
+      add_with_parents(name)
+      linear[name] = ours:find "_proj$" and true or nil
+    end
+  end
+  table.sort(names)
+  return names, linear
+end
+
+local function module_names(layers, family, bare)
+  if family then
+    return family_names(layers, family, bare)
+  end
+  return own_names(layers)
 end
 
 -- What a group of a regular expression may begin with, and escapes that are the same for Python and PCRE2.
@@ -269,7 +321,7 @@ local function layer_numbers(path, config, names)
   local numbers, patterns = {}, config.layers_pattern
   if is_empty(patterns) then
     for _, name in ipairs(names) do
-      numbers[name] = math.tointeger(tonumber(name:match "^model%.layers%.(%d+)%."))
+      numbers[name] = math.tointeger(tonumber(name:match "^.*%.[^.]*%.(%d+)%."))
     end
     return numbers
   end
@@ -350,10 +402,22 @@ local function by_pattern(path, key, values, order, names)
   return result
 end
 
---- lora_config.modules(path, config, layers) -> {name = {r=, alpha=}} | fail: the linear layers of a decoder of that many
--- layers that config, from lora_config.read, gives an adapter. path is for messages.
-function lora_config.modules(path, config, layers)
-  local names, linear = module_names(layers)
+-- the linear layers, as they are called there, in words
+local function linear_words(family)
+  local list, seen = {}, {}
+  for _, ours in ipairs(family and LINEARS or {}) do
+    local entry = family.layer_names[ours]
+    local name = entry and entry[1]:match "[^.]*$"
+    list[#list + 1] = name and not seen[name] and name or nil
+    seen[name or ""] = true
+  end
+  return family and table.concat(list, ", ") or "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+end
+
+--- lora_config.modules(path, config, layers, family, bare) -> {name = {r=, alpha=}} | fail: the linear layers of a decoder of that many
+-- layers that config, from lora_config.read, gives an adapter, under the family's names (transformer.family). path is for messages.
+function lora_config.modules(path, config, layers, family, bare)
+  local names, linear = module_names(layers, family, bare)
   local set, message, code = chosen(path, config, names, linear)
   if not set then
     return nil, message, code
@@ -362,7 +426,7 @@ function lora_config.modules(path, config, layers)
   for _, name in ipairs(names) do
     if set[name] and not linear[name] then
       return keys.refuse(path, "target_modules", config.target_modules, ("it names %s; adapters are on the linear layers of the "
-        .. "blocks: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"):format(name))
+        .. "blocks: %s"):format(name, linear_words(family)))
     elseif set[name] then
       list[#list + 1] = name
     end
@@ -386,8 +450,38 @@ function lora_config.modules(path, config, layers)
   return modules
 end
 
---- The keys of adapter_config.json for an adapter as model:lora() gives it: the inverse of modules.
-function lora_config.write(info)
+-- The ends of the names behind the layers' numbers, where each layer has the same modules of one rank and one alpha; nil where not.
+local function even_suffixes(info, layers, family)
+  local count, list, first = {}, {}, nil
+  for name, one in pairs(info.modules) do
+    first = first or one
+    local inner = name:match(family.layer:gsub("%%d%.$", "%%d+%%."):gsub("^", ".*") .. "(.*)$")
+    if not inner or one.r ~= first.r or one.alpha ~= first.alpha then
+      return nil
+    elseif not count[inner] then
+      list[#list + 1] = inner
+    end
+    count[inner] = (count[inner] or 0) + 1
+  end
+  for _, n in pairs(count) do
+    if n ~= layers then
+      return nil
+    end
+  end
+  table.sort(list)
+  return list, first
+end
+
+--- The keys of adapter_config.json for an adapter as model:lora() gives it: the inverse of modules. Of a family with names of its own
+-- info.modules has these names; layers: how many the model has.
+function lora_config.write(info, family, layers)
+  local suffixes, one = nil, nil
+  if family then
+    suffixes, one = even_suffixes(info, layers, family)
+  end
+  if suffixes then
+    return { r = one.r, lora_alpha = one.alpha, target_modules = suffixes, use_rslora = info.use_rslora }
+  end
   if not info.modules then
     return { r = info.r, lora_alpha = info.alpha, target_modules = info.target_modules,
       layers_to_transform = info.layers_to_transform, use_rslora = info.use_rslora }

@@ -8,6 +8,7 @@
 
 local bnb = require "mocl.lm.bnb"
 local core = require "mocl.transformer.core"
+local encoder_decoder = require "mocl.lm.encoder_decoder"
 local families = require "mocl.lm.families"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
@@ -28,6 +29,7 @@ local sources = setmetatable({}, { __mode = "k" })
 
 local ANY = { lm = true, encoder = true, classifier = true }
 local LOADS = { lm = true, encoder = true }
+local DTYPES = { f32 = true, f16 = true, bf16 = true } -- of files
 
 local function shape_text(t)
   return table.concat(t.shape, ",")
@@ -35,8 +37,7 @@ end
 
 -- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
 -- memory than the files can fill.
-local function check_sizes(read, tensors, dir, bare, groups)
-  local config, family = read.config, read.family
+local function check_sizes(config, family, tensors, dir, bare, groups)
   local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
   local wanted = {
     { "model.embed_tokens.weight", config.vocab_size, config.hidden_size },
@@ -63,7 +64,11 @@ end
 -- Whether a tensor that no parameter took may be in the file: buffers of old checkpoints, parts that a class without
 -- them passes over, and the head once more where it is the embedding.
 local function may_be_left(read, tensors, bare, name, t)
-  if name == "lm_head.weight" and read.config.tie_word_embeddings then
+  local copies = false
+  for _, one in ipairs(read.family.copies or {}) do
+    copies = copies or name == one
+  end
+  if copies or name == "lm_head.weight" and read.config.tie_word_embeddings then
     local embedding = families.tensor(read.family, tensors, "model.embed_tokens.weight", bare)
     return shape_text(t) == shape_text(embedding)
       and tensor.no_grad(function() return (t:to("f32") - embedding:to("f32")):abs():max():item() end) == 0
@@ -90,8 +95,7 @@ local function split(model)
     end
   end
   for _, pair in ipairs(named) do
-    local layer, part = pair[1]:match "^(.*)%.(weight)$"
-    layer, part = pair[1]:match "^(.*)%.(weight)%..*$"
+    local layer, part = pair[1]:match "^(.*)%.(weight)%..*$"
     layer = layer or pair[1]:match "^(.*)%.[^.]*$"
     if not quantized[layer] or not part and pair[1]:find "%.bias$" then
       plain[#plain + 1] = pair
@@ -113,16 +117,18 @@ local function fill_layer(model, layer, t, group, skipped)
   return pcall(model.set_weight, model, layer, t)
 end
 
--- Copies a family's tensors into the parameters of a model. groups: quantised weights of the file by name; others: names of
--- further tensors that somebody else takes.
-local function fill(model, read, tensors, dir, bare, groups, others)
-  local from, used, missing = {}, {}, {}
+-- What a model's parameters get of a family's tensors: {named =, from =}, as parameters.copy takes them, or fail. Quantised layers are
+-- filled at once. file: {config, groups, tensors, bare}, what bnb.config says, quantised weights by name, and the others; used: gets the
+-- names in the file.
+local function assign(model, family, file, dir, used)
+  local tensors, groups, bare = file.tensors, file.groups, file.bare
+  local from, missing = {}, {}
   local named, layers = split(model)
   for _, layer in ipairs(layers) do
-    local t, theirs = families.tensor(read.family, tensors, layer .. ".weight", bare)
+    local t, theirs = families.tensor(family, tensors, layer .. ".weight", bare)
     local group, skipped = groups[theirs], nil
-    if read.quantized and not group then
-      skipped = bnb.is_skipped(read.quantized, (theirs:gsub("%.weight$", "")))
+    if file.config and not group then
+      skipped = bnb.is_skipped(file.config, (theirs:gsub("%.weight$", "")))
     end
     used[theirs] = true
     if not t then
@@ -130,7 +136,7 @@ local function fill(model, read, tensors, dir, bare, groups, others)
     elseif group and (group.shape[1] .. "," .. group.shape[2]) ~= table.concat(model:linear_shape(layer), ",") then
       return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, table.concat(group.shape, ","),
         table.concat(model:linear_shape(layer), ",")), "FORMAT"
-    elseif group and not families.is_plain(read.family, layer .. ".weight") then
+    elseif group and not families.is_plain(family, layer .. ".weight") then
       return nil, ("%s: tensor '%s' is quantised as this family's files have it, transposed or with others as one, which is not read; "
         .. "save the model dequantised"):format(dir, theirs), "FORMAT"
     end
@@ -143,7 +149,7 @@ local function fill(model, read, tensors, dir, bare, groups, others)
     end
   end
   for _, pair in ipairs(named) do
-    local t, theirs = families.tensor(read.family, tensors, pair[1], bare)
+    local t, theirs = families.tensor(family, tensors, pair[1], bare)
     used[theirs] = true
     if groups[theirs] then -- a head, say, which is kept in the model's dtype
       local group = groups[theirs]
@@ -153,19 +159,39 @@ local function fill(model, read, tensors, dir, bare, groups, others)
       missing[#missing + 1] = theirs
     elseif shape_text(t) ~= shape_text(pair[2]) then
       return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(groups[theirs] or tensors[theirs]),
-        families.shape(read.family, pair[1], pair[2].shape)), "FORMAT"
+        families.shape(family, pair[1], pair[2].shape)), "FORMAT"
     end
     from[pair[1]] = t
   end
   if #missing > 0 then
     return nil, ("%s: %d of %d tensors are missing, the first is '%s'"):format(dir, #missing, #named, missing[1]), "FORMAT"
   end
+  return { named = named, from = from }
+end
+
+-- Copies the tensors of a file, as assign takes it, into models, a list of {model, family} pairs. others: names of further tensors that
+-- somebody else takes.
+local function fill(models, read, file, dir, others)
+  local used, lists, tensors, bare = {}, {}, file.tensors, file.bare
+  for i, pair in ipairs(models) do
+    local list, message, code = assign(pair[1], pair[2], file, dir, used)
+    if not list then
+      return nil, message, code
+    end
+    lists[i] = list
+  end
   for name, t in pairs(tensors) do
     if not used[name] and not others[name] and not may_be_left(read, tensors, bare, name, t) then
       return nil, ("%s: tensor '%s' belongs to no layer of this model"):format(dir, name), "FORMAT"
     end
   end
-  return parameters.copy(named, from, dir)
+  for _, list in ipairs(lists) do
+    local ok, message, code = parameters.copy(list.named, list.from, dir)
+    if not ok then
+      return nil, message, code
+    end
+  end
+  return true
 end
 
 -- The format of linear layers that the options of load ask for, or nil.
@@ -208,17 +234,25 @@ function transformer.from_files(dir, opts, wanted, others)
     end
   end
   local bare = families.is_bare(read.family, tensors)
-  local ok
-  ok, message, code = check_sizes(read, tensors, dir, bare, groups)
+  local models, ok = { { read.config, read.family }, read.decoder and { read.decoder, read.family.decoder } }, nil
+  for _, side in ipairs(models) do
+    ok, message, code = check_sizes(side[1], side[2], tensors, dir, bare, groups)
+    if not ok then
+      return nil, message, code
+    end
+  end
+  for i, side in ipairs(models) do
+    local model = core.new(side[1], { device = opts.device, dtype = opts.dtype, init = false, quantization = format })
+    models[i] = { model, side[2] }
+  end
+  ok, message, code = fill(models, read, { config = read.quantized, groups = groups, tensors = tensors, bare = bare }, dir,
+    others and others(read, tensors, bare) or {})
   if not ok then
     return nil, message, code
   end
-  local model = core.new(read.config, {
-    device = opts.device, dtype = opts.dtype, init = false, quantization = format,
-  })
-  ok, message, code = fill(model, read, tensors, dir, bare, groups, others and others(read, tensors, bare) or {})
-  if not ok then
-    return nil, message, code
+  local model = models[1][1]
+  if models[2] then
+    return encoder_decoder.new(model, models[2][1], model_config.value(read, "decoder_start_token_id")), read, tensors
   end
   ends[model], sources[model] = read.eos, { family = read.family, all = read.all, bare = bare }
   return model, read, tensors
@@ -303,13 +337,28 @@ local function as_llama(shape)
   return read and same_config(read.config, shape) and config or nil
 end
 
--- The text of config.json for a model, the ids that end its answers or nil, and its family. Raises where `extra` would make
+-- The config.json of another family for a specification, and the family; nil where none is that model.
+local function as_family(shape)
+  for _, family in ipairs(families.written()) do
+    local config = families.describe(family, shape)
+    local read = model_config.check("config.json", json.decode(json.encode(config)), LOADS)
+    if read and same_config(read.config, shape) then
+      return config, family
+    end
+  end
+end
+
+-- The text of config.json for a model, the ids that end its answers or nil, its family, and whether names have no prefix. Raises where `extra` would make
 -- the files another model.
-local function config_text(model, path, extra)
+local function config_text(model, path, extra, dtype)
   local shape, source = model:config(), sources[model]
   local config, family = as_llama(shape), families.by_type.llama
   if not config and not source then
-    error("transformer.save: no family of Hugging Face's is known that has this specification", 3)
+    config, family = as_family(shape)
+  end
+  if not config and not source then
+    error("transformer.save: no family of Hugging Face's is known that has this specification" .. (shape.rope_frequencies
+      and "; its rotary frequencies are a list of their own, as a GGUF file has them in rope_freqs.weight, for which config.json has no key" or ""), 3)
   elseif not config then
     config, family = {}, source.family
     for key, value in pairs(source.all) do
@@ -317,7 +366,7 @@ local function config_text(model, path, extra)
     end
     config.dtype, config.quantization_config = nil, nil
   end
-  config.torch_dtype = model:dtype() == "bf16" and "bfloat16" or "float32"
+  config.torch_dtype = ({ f16 = "float16", bf16 = "bfloat16" })[dtype or model:dtype()] or "float32"
   if ends[model] then
     local list = ends[model]
     config.eos_token_id = #list == 1 and list[1] or #list > 1 and list or json.null
@@ -334,7 +383,11 @@ local function config_text(model, path, extra)
   if not same then
     error("transformer.save: with these extra keys the files would not be this model: " .. (message or key .. " differs"), 3)
   end
-  return text, again.eos, family
+  local bare = source and source.bare
+  if not source then
+    bare = family.written and family.written.bare
+  end
+  return text, again.eos, family, bare
 end
 
 -- generation_config.json would replace the ids that end an answer, so an old one is brought into line.
@@ -346,16 +399,37 @@ local function update_generation(dir, generation, eos)
   return fs.write(model_config.generation_path(dir), json.encode(generation.all, { indent = 2 }) .. "\n")
 end
 
---- transformer.save(model, dir, extra) -> true | fail: config.json and model.safetensors under Hugging Face's names;
--- `extra` are further keys of config.json (bos_token_id, ...). A model that is there is replaced, with its index and
+-- Tensors in another type, which is to hold their values | fail
+local function rounded(tensors, dtype, dir)
+  local out = {}
+  for name, t in pairs(tensors) do
+    out[name] = tensor.no_grad(t.to, t, dtype)
+    if out[name]:nonfinite() then
+      return nil, ("%s: tensor '%s' has the value %g, which %s does not hold; use dtype = \"bf16\""):format(dir, name,
+        tensor.no_grad(function() return t:to("f32"):abs():max():item() end), dtype), "FORMAT"
+    end
+  end
+  return out
+end
+
+--- transformer.save(model, dir, extra, {dtype=}) -> true | fail: config.json and model.safetensors under Hugging Face's names;
+-- `extra` are further keys of config.json (bos_token_id, ...); dtype: "f32", "f16" or "bf16", the model's own without it. A model that is there is replaced, with its index and
 -- shards. Stopped at any point, the directory loads as the old model or as the new one, or config.json is missing.
 -- Weights that are not finite are refused before anything is written.
-function transformer.save(model, dir, extra)
+function transformer.save(model, dir, extra, opts)
   refuse_quantized(model, "transformer.save")
+  opts = options.check("transformer.save", opts or {}, {}, { "dtype" })
+  if opts.dtype and not DTYPES[opts.dtype] then
+    error(("transformer.save: dtype '%s' is not one of f32, f16, bf16"):format(tostring(opts.dtype)), 2)
+  end
   local path = fs.join(dir, "config.json")
-  local text, eos, family = config_text(model, path, extra)
-  local tensors = tensor.no_grad(families.back, family, model:named_parameters(), sources[model] and sources[model].bare)
+  local text, eos, family, bare = config_text(model, path, extra, opts.dtype)
+  local tensors = tensor.no_grad(families.back, family, model:named_parameters(), bare)
   local ok, message, code = finite.tensors(tensors, dir)
+  if ok and opts.dtype then
+    tensors, message, code = rounded(tensors, opts.dtype, dir)
+    ok = tensors
+  end
   if not ok then
     return nil, message, code
   end
@@ -416,6 +490,19 @@ function transformer.train_base(model, on)
     p:requires_grad_(on ~= false)
   end
   return list
+end
+
+--- transformer.family(model) -> family, bare: a table of mocl.lm.families whose names of layers are not mocl's, as the files of the model
+-- have them or as its specification says; bare: as PEFT sees it, its names have no prefix. nil: Llama's names.
+function transformer.family(model)
+  local source = sources[model]
+  local family = source and source.family
+  if not source then
+    family = select(2, as_family(model:config()))
+  end
+  if family and family.names then
+    return family, model:config().head == "none"
+  end
 end
 
 --- A second model with the same configuration and copies of the base weights.

@@ -37,7 +37,7 @@ local function class_of(r, family, wanted)
     if not what or not wanted[word] then
       local cure = table.concat(names, ", ")
       if word == "classifier" then
-        cure = cure .. "; mocl.lm.classifier loads models with a head for classification"
+        cure = cure .. (cure ~= "" and "; " or "") .. "mocl.lm.classifier loads models with a head for classification"
       end
       r:refuse("architectures", list, cure ~= "" and cure or "no class of this family")
     end
@@ -109,6 +109,29 @@ local function check_counts(r, family, config)
   end
 end
 
+-- All keys of transformer.new for a family's table, or one side of it.
+local function spec_of(r, family)
+  local config = shape_of(r, family)
+  check_counts(r, family, config)
+  family.spec(r, config)
+  return config
+end
+
+-- What transformer.new makes of them.
+local function normal_of(r, config)
+  local fits, normal = pcall(core.check, config)
+  if fits and r.scaling then
+    rope.apply(config, r.scaling)
+    fits, normal = pcall(core.check, config)
+  end
+  if not fits and normal:find("not enough memory", 1, true) then
+    error(normal, 0) -- which says nothing of the file: transformer.save would take it for a model that is no Llama
+  elseif not fits then
+    r.fail(nil, r.path .. ": " .. normal)
+  end
+  return normal
+end
+
 -- What check does, where a value that is refused ends it.
 local function check(path, all, wanted)
   local family = families.by_type[all.model_type]
@@ -125,31 +148,21 @@ local function check(path, all, wanted)
   if quantized == nil then
     r.fail(nil, message, code)
   end
-  local config = shape_of(r, family)
-  check_counts(r, family, config)
-  family.spec(r, config)
+  local config = spec_of(r, family)
   local class, name = class_of(r, family, wanted)
   if type(class) == "table" then
     config.head, config.tie_word_embeddings = "none", nil
   end
-  local scaling = r.scaling
-  local fits, normal = pcall(core.check, config)
-  if fits and scaling then
-    rope.apply(config, scaling)
-    fits, normal = pcall(core.check, config)
-  end
-  if not fits and normal:find("not enough memory", 1, true) then
-    error(normal, 0) -- which says nothing of the file: transformer.save would take it for a model that is no Llama
-  elseif not fits then
-    r.fail(nil, path .. ": " .. normal)
-  end
-  return { config = normal, all = all, family = family, class = class, class_name = name, quantized = quantized }
+  local decoder = family.decoder and normal_of(r, spec_of(r, family.decoder))
+  return { config = normal_of(r, config), decoder = decoder, all = all, family = family, class = class, class_name = name,
+    quantized = quantized }
 end
 
---- model_config.check(path, all, wanted) -> {config =, all =, eos =, family =, class =, class_name =} | fail: what config.json at
+--- model_config.check(path, all, wanted) -> {config =, all =, eos =, family =, class =, class_name =, decoder =} | fail: what config.json at
 -- `path`, decoded as `all`, asks for. config: the keys of transformer.new, as model:config() gives them; eos: list of the ids that
--- end an answer, or nil where it does not say; class: "lm", "encoder" or a head (mocl.lm.families); quantized: of bnb.config. wanted:
--- {lm=, encoder=, classifier=}, the kinds of classes that are not refused; nil: lm alone.
+-- end an answer, or nil where it does not say; decoder: the keys of an encoder-decoder's other side; class: "lm", "encoder" or a head
+-- (mocl.lm.families); quantized: of bnb.config. wanted: {lm=, encoder=, classifier=}, the kinds of classes that are not refused; nil: lm
+-- alone.
 function model_config.check(path, all, wanted)
   local read, message, code = reader.try(check, path, all, wanted or LM)
   if not read then
@@ -162,6 +175,15 @@ function model_config.check(path, all, wanted)
   end
   read.eos = eos
   return read
+end
+
+--- model_config.value(read, key) -> the value of a key of config.json, or the family's default; nil where it is null or neither is there
+function model_config.value(read, key)
+  local value = read.all[key]
+  if value == nil then
+    value = read.family.defaults[key]
+  end
+  return value ~= json.null and value or nil
 end
 
 --- model_config.generation(dir, vocab) -> {all =, eos =} or false where there is no generation_config.json | fail.
@@ -198,6 +220,9 @@ function model_config.read(dir, wanted)
   end
   if not read then
     return nil, message, code
+  end
+  if read.family.generates == false then
+    return read
   end
   local generation
   generation, message, code = model_config.generation(dir, read.config.vocab_size)

@@ -31,7 +31,8 @@ end
 local GENERATION_NEUTRAL = {
   assistant_ensemble_weight = { 0, 1 }, bad_words_ids = { EMPTY }, begin_suppress_tokens = { EMPTY }, constraints = { EMPTY },
   encoder_no_repeat_ngram_size = { 0 }, encoder_repetition_penalty = { 1 }, epsilon_cutoff = { 0 }, eta_cutoff = { 0 },
-  force_words_ids = { EMPTY }, guidance_scale = { 1 }, min_length = { 0 }, min_new_tokens = { 0 }, min_p = { 0 },
+  force_words_ids = { EMPTY }, forced_bos_token_id = {}, forced_eos_token_id = {}, exponential_decay_length_penalty = {}, dola_layers = {},
+  watermarking_config = {}, guidance_scale = { 1 }, min_length = { 0 }, min_new_tokens = { 0 }, min_p = { 0 },
   no_repeat_ngram_size = { 0 }, num_beam_groups = { 1 }, num_beams = { 1 }, penalty_alpha = { 0 }, remove_invalid_values = { false },
   repetition_penalty = { 1 }, sequence_bias = { EMPTY }, stop_strings = { EMPTY }, suppress_tokens = { EMPTY },
   token_healing = { false }, typical_p = { 1 }, use_mtp = { false },
@@ -42,8 +43,9 @@ local GENERATION_WITHOUT_EFFECT = {
   is_assistant = ASSISTANT, max_matching_ngram_size = ASSISTANT, num_assistant_tokens = ASSISTANT,
   num_assistant_tokens_schedule = ASSISTANT, prompt_lookup_num_tokens = ASSISTANT, target_lookbehind = ASSISTANT,
   do_sample = SAMPLING, max_length = SAMPLING, max_new_tokens = SAMPLING, num_return_sequences = SAMPLING,
-  temperature = SAMPLING, top_k = SAMPLING, top_p = SAMPLING,
+  temperature = SAMPLING, top_k = SAMPLING, top_p = SAMPLING, top_h = SAMPLING, max_time = "a limit of transformers' generate in seconds",
   diversity_penalty = BEAMS, early_stopping = BEAMS, length_penalty = BEAMS,
+  speculation_type = ASSISTANT, continuous_batching_config = SPEED,
   cache_config = SPEED, cache_implementation = SPEED, compile_config = SPEED, disable_compile = SPEED, low_memory = SPEED,
   max_cache_len = SPEED, prefill_chunk_size = SPEED, return_legacy_cache = SPEED, use_cache = SPEED,
   output_attentions = OUTPUTS, output_hidden_states = OUTPUTS, output_logits = OUTPUTS, output_scores = OUTPUTS,
@@ -58,7 +60,7 @@ model_keys.GENERATION = {
 }
 
 local CONFIG_NEUTRAL = merged(GENERATION_NEUTRAL, {
-  add_cross_attention = { false }, alibi = { false }, attention_multiplier = {}, compression_config = {},
+  add_cross_attention = { false }, cross_attention_hidden_size = {}, alibi = { false }, attention_multiplier = {}, compression_config = {},
   embedding_multiplier = { 1 }, is_encoder_decoder = { false }, logit_scale = { 1 },
   logits_scaling = { 1 }, no_rope_layers = { EMPTY }, num_experts = { 0 }, num_local_experts = { 0 }, partial_rotary_factor = { 1 },
   pruned_heads = { EMPTY }, qk_layernorm = { false }, residual_multiplier = { 1 },

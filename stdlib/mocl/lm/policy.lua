@@ -4,6 +4,7 @@
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
+local mixture = require "mocl.lm.mixture"
 local options = require "mocl.options"
 local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
@@ -60,21 +61,27 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
---- policy:answer(texts, {key=, adapter=true}) -> responses (texts), ids, logp (flat tensor). ids.rows.prompts and ids.rows.tokens
+--- policy:answer(texts, {key=, adapter=true, mixture=nil}) -> responses (texts), ids, logp (flat tensor). mixture, in place of adapter:
+-- {adapters=, weights=} of mocl.lm.mixture. ids.rows.prompts and ids.rows.tokens
 -- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
 -- answers came to their end.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
-  options.check("answer", o, { "key" }, { "adapter" })
+  options.check("answer", o, { "key" }, { "adapter", "mixture" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
   local prompts = lm.prompts(self.tokenizer, texts)
-  local g, logp = self.model:generate(prompts, {
-    max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
-    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key,
-    adapter = o.adapter, ragged = true,
-  })
+  local how = { max_new_tokens = self.max_new_tokens, temperature = self.temperature, top_p = self.top_p, top_k = self.top_k,
+    eos = ends(self), vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size), key = o.key }
+  local g, logp
+  if o.mixture then
+    how.adapters, how.weights = o.mixture.adapters, o.mixture.weights
+    g, logp = mixture.generate(self.model, prompts, how)
+  else
+    how.adapter, how.ragged = o.adapter, true
+    g, logp = self.model:generate(prompts, how)
+  end
   local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
@@ -86,20 +93,22 @@ end
 local BATCH = 256 -- rows generated at a time while measuring
 
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
--- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit. Returns {raw = means per
--- objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
+-- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit, answer (function(prompts, p, key) -> responses, ids
+-- of a method that answers in its own way: policy:answer's, of prompts with the tags of p). Returns {raw = means per objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
 -- malformed =, sample = first answers}.
 function Policy:measure(o)
-  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples" })
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer" })
+  local answer = o.answer or function(prompts, p, key)
+    return self:answer(preference.tagged(prompts, p), { key = key, adapter = o.adapter })
+  end
   local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
   for first = 1, o.n, BATCH do
     local scope <close> = tensor.scope()
-    local plain, texts = {}, {}
+    local plain = {}
     for i = first, math.min(o.n, first + BATCH - 1) do
       plain[#plain + 1] = o.prompts[(i - 1) % #o.prompts + 1]
-      texts[#texts + 1] = preference.relabel(plain[#plain], o.p)
     end
-    local responses, ids = self:answer(texts, { key = rng.key(o.seed, o.purpose .. " " .. first), adapter = o.adapter })
+    local responses, ids = answer(plain, o.p, rng.key(o.seed, o.purpose .. " " .. first))
     local raw, lengths = reward.table(o.rewards, plain, responses), ids.rows.tokens:lengths()
     for i, response in ipairs(responses) do
       local row = raw[i]
@@ -138,7 +147,7 @@ end
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
-  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "before", "on_step" })
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "before", "on_step" })
   local list = {}
   for i, p in ipairs(preferences) do
     list[i] = self:measure(setmetatable({ p = o.before and o.before(p, i) or p }, { __index = o }))

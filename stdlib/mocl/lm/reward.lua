@@ -5,6 +5,7 @@
 
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local functions = require "mocl.functions"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
@@ -14,7 +15,6 @@ local options = require "mocl.options"
 local parameters = require "mocl.parameters"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
-local text_core = require "mocl.data.core"
 local trainer = require "mocl.lm.supervised"
 local transformer = require "mocl.lm.model"
 
@@ -318,36 +318,9 @@ function reward.load(dir, tokenizer, opts)
   return model
 end
 
--- message handler: the error in words with the stack where it was raised
-local function with_stack(err)
-  return debug.traceback(on_error.text(err), 2)
-end
-
 --- reward.functions(path) -> {name = function} | fail: a Lua file that returns such a table, run here.
 function reward.functions(path)
-  local text = fs.read(path)
-  local mark, wide = text_core.mark(text or "")
-  if not mark then
-    return nil, ("%s: %s"):format(path, wide), "FORMAT"
-  end
-  local chunk, why = loadfile(path)
-  if not chunk then
-    return nil, why, why:find("^cannot ") and "IO" or "FORMAT"
-  end
-  local ok, list = xpcall(chunk, with_stack)
-  if not ok and list:find "^[^\n]*interrupted!\n" then
-    error(list, 0)
-  elseif not ok then
-    return nil, path .. ": " .. list, "FORMAT"
-  elseif type(list) ~= "table" then
-    return nil, ("%s: returns a %s, not a table of functions"):format(path, type(list)), "FORMAT"
-  end
-  for name, f in pairs(list) do
-    if type(name) ~= "string" or not options.callable(f) then
-      return nil, ("%s: reward '%s' is a %s, not a function"):format(path, tostring(name), type(f)), "FORMAT"
-    end
-  end
-  return list
+  return functions.load(path, "reward")
 end
 
 -- ---- calling rewards of any kind ----

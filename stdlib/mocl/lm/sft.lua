@@ -87,7 +87,7 @@ local function batch_of(rows, o)
 end
 
 local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
-local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name" }
+local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name", "lr_scheduler_type" }
 
 --- lm.trainer{...} -> a mocl.lm.supervised of the loss; options as lm.train, without on_step.
 function lm.trainer(o)
@@ -99,6 +99,7 @@ function lm.trainer(o)
   return trainer.new {
     name = o.purpose, parameters = o.parameters, rows = rows, steps = o.steps, batch_size = o.batch_size, lr = o.lr, seed = o.seed,
     purpose = o.purpose, weight_decay = o.weight_decay, max_grad_norm = o.max_grad_norm, lr_name = o.lr_name,
+    lr_scheduler_type = o.lr_scheduler_type,
     loss = function(some, step)
       local prompts, responses = batch_of(some, o)
       return (lm.loss(o.model, prompts, responses, { train = true, key = key, stream = step }))
@@ -107,7 +108,8 @@ function lm.trainer(o)
 end
 
 --- lm.train{model=, parameters=, prompts=, responses=, steps=, batch_size=, lr=, seed=, purpose=, weight_decay=0,
--- max_grad_norm=1, max_tokens=nil, lr_name="lr", on_step=function(step, loss)} -> mean loss of the last tenth.
+-- max_grad_norm=1, max_tokens=nil, lr_name="lr", lr_scheduler_type="linear", on_step=function(step, loss)} -> mean loss of
+-- the last tenth.
 -- Batches are drawn from reshuffled epochs; rows longer than max_tokens (prompt and response) are cut there. The first
 -- loss, gradient or weight that is not finite raises; purpose and lr_name are what the error calls the training and lr.
 function lm.train(o)

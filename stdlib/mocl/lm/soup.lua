@@ -11,6 +11,35 @@ local soup = {}
 
 soup.KINDS = { "apart", "products" }
 
+--- soup.backbone(n, beta) -> rows: the weights of the rewards that the parts of a Bone Soup are trained on (Xie et al. 2025): part j has
+-- beta on objective j, the others share the rest alike. beta is above 1/n, where all parts would be one, and at most 1,
+-- where they are those of Rewarded Soups.
+function soup.backbone(n, beta)
+  if type(beta) ~= "number" or not (beta > 1 / n and beta <= 1) then
+    error(("soup.backbone: beta=%s: a number above 1/%d and at most 1 expected; at 1/%d all parts have one reward, at 1 each has its own")
+      :format(options.shown(beta, "%g"), n, n), 2)
+  end
+  local rows = {}
+  for i = 1, n do
+    rows[i] = {}
+    for j = 1, n do
+      rows[i][j] = i == j and beta or (1 - beta) / (n - 1)
+    end
+  end
+  return rows
+end
+
+--- soup.coefficients(p, beta) -> list: the weights of such parts under the preference p, with which the rewards they were trained on sum
+-- to sum_j p_j r_j: what solves rows^T x = p for the rows of soup.backbone. They sum to 1 and some are negative near the corners.
+function soup.coefficients(p, beta)
+  local rows, x = soup.backbone(#p, beta), {}
+  local rest = #p > 1 and rows[1][2] or 0
+  for j, w in ipairs(p) do
+    x[j] = (w - rest) / (beta - rest) -- the matrix is (beta - rest) I + rest 1 1^T, and the sum of x is 1
+  end
+  return x
+end
+
 -- The options of add_lora of adapters that can be mixed: one rank and alpha on the same layers.
 local function alike(model, names)
   local first, tensors = model:lora(names[1]), {}

@@ -26,19 +26,19 @@ local Trainer = {}
 Trainer.__index = Trainer
 
 --- trainer.new{name=, parameters=, rows=, steps=, batch_size=, lr=, seed=, purpose=, loss=function(rows, step), weight_decay=0,
--- max_grad_norm=1, lr_name="lr"} -> t. parameters: a list of {name, tensor} or of tensors that require grad. loss gives a
+-- max_grad_norm=1, lr_name="lr", lr_scheduler_type="linear" (or "constant")} -> t. parameters: a list of {name, tensor} or of tensors that require grad. loss gives a
 -- scalar tensor and, if there is one, a second that is reported beside it. name and lr_name are what errors call the
 -- training and its step size. t.done are the steps taken, t.steps all.
 function trainer.new(o)
   options.check("trainer.new", o, { "name", "parameters", "rows", "steps", "batch_size", "lr", "seed", "purpose", "loss" },
-    { "weight_decay", "max_grad_norm", "lr_name" })
+    { "weight_decay", "max_grad_norm", "lr_name", "lr_scheduler_type" })
   local named = {}
   for i, p in ipairs(o.parameters) do
     named[i] = tensor.is_tensor(p) and { ("parameter.%05d"):format(i), p } or p
   end
   return setmetatable({
     o = o, named = named, done = 0, steps = o.steps, tail = 0, tail_n = 0,
-    factor = optim.schedule.linear { warmup = math.max(1, o.steps // 20), total = o.steps, from_zero = false },
+    factor = optim.schedule[o.lr_scheduler_type or "linear"] { warmup = math.max(1, o.steps // 20), total = o.steps, from_zero = false },
     order = deck.new(rng.new(o.seed, o.purpose), o.rows),
     optimizer = optim.adamw(named, { lr = o.lr, weight_decay = o.weight_decay or 0, betas = { .9, .99 } }),
   }, Trainer)

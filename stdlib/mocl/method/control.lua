@@ -8,12 +8,16 @@
 --
 -- N objectives, n answers, T tokens or steps; p is the preference, A [T, N] the advantages, z [T] the ratio pi / pi_old.
 
+local check_options = require "mocl.options".check
 local metrics = require "mocl.metrics"
 local minnorm = require "mocl.minnorm"
+local hooks = require "mocl.method.hooks"
 local pools = require "mocl.method.pools"
 local ppo = require "mocl.method.ppo"
+local rng = require "mocl.rng"
 local running = require "mocl.method.running"
 local segments = require "mocl.segments"
+local solver_rows = require "mocl.method.solver_rows"
 local tensor = require "mocl.tensor"
 
 local Control = {}
@@ -64,8 +68,18 @@ local function by_gradients(self, v, vbar)
   end)
 end
 
+-- The same with a solver of the menu in algorithm 2's place; answers are those of the log.
+local function solve_menu(self, z, cliprange)
+  local solved, answers = self.menu:solve(z and ppo.gate(self.A, self.A_up, z:unsqueeze(2), cliprange) or self.A) -- equation 10
+  self.of_menu = answers
+  return solved
+end
+
 -- The problem at the ratio z [T]; nil: z = 1, where I(A, z) = A.
 local function solve(self, z, cliprange)
+  if self.menu then
+    return solve_menu(self, z, cliprange)
+  end
   if not self.constrained then -- c = 1, w = p
     return self.plain
   end
@@ -254,7 +268,9 @@ Control.OPTIONS = {
   { "range", true, "map the mean rewards (or shares) of the grid to its range before the comparison" },
   { "least_range", 0.5, "with range: the width it has at least, in units of R", min = 1e-6 },
   { "share", false, "R: each objective's share of the raw rewards in place of equation 18; for rewards that are not negative" },
+  { "hooks", "", "Lua file that returns {weights = function(state), rewards = function(row, ...)}, either or both" },
 }
+table.move(solver_rows.OPTIONS, 1, #solver_rows.OPTIONS, #Control.OPTIONS + 1, Control.OPTIONS)
 
 --- What needs a fixed grid; a recipe that draws its preferences anew for each batch leaves these out of its schema.
 Control.OF_A_GRID = { "range", "least_range" }
@@ -295,21 +311,33 @@ local function with_defaults(options)
   return o, unknown
 end
 
---- Control.new(options, n objectives, grid, start): grid are the preferences that places mean, or their number where they
--- change from batch to batch; start are raw rewards of the SFT model's answers,
--- from which equation 18's statistics begin (nil: from the first batch). Options that are not given have their defaults.
-function Control.new(options, n, grid, start)
-  local o, unknown = with_defaults(options)
-  if unknown then
-    error(("Control.new: unknown option '%s'"):format(unknown), 2)
+--- Control.variant(options, changes) -> options of another method: those given with the changes, and what the menu of solvers has at its
+-- defaults unless it is among them. Linear PPO is { c = "one", gradients = "advantages" }.
+function Control.variant(options, changes)
+  local o = {}
+  for key, v in pairs(options) do
+    o[key] = v
   end
-  local n_grid = type(grid) == "table" and #grid or grid
-  if n_grid == grid then
-    if options.range then
-      error("Control.new: the option range needs the grid's preferences, not their number", 2)
-    end
-    o.range = false
+  for _, row in ipairs(solver_rows.OPTIONS) do
+    o[row[1]] = row[2]
   end
+  for key, v in pairs(changes) do
+    o[key] = v
+  end
+  return o
+end
+
+--- Control.name(options) -> what results call the method: moc, conditioned_linear, or the solver's name, with moc_ in front where it joins vbar.
+function Control.name(options)
+  local o = with_defaults(options)
+  if o.solver == "minnorm" then
+    return o.c == "one" and "conditioned_linear" or "moc"
+  end
+  return (o.rows == "objectives" and "" or "moc_") .. o.solver
+end
+
+-- Raises where options do not go together.
+local function check_together(o)
   if o.gradients == "parameters" and (o.c == "one" or o.solve ~= "iteration" or o.pool == "sample" or o.pool == "token") then
     local key, value, cure = "c", o.c, "there is no c to solve for: take minnorm"
     if o.solve ~= "iteration" then
@@ -319,8 +347,40 @@ function Control.new(options, n, grid, start)
     end
     error(("control.gradients=parameters does not go with control.%s=%s: %s"):format(key, value, cure), 0)
   end
+  solver_rows.check(o)
+end
+
+--- Control.check(options, n, preferences) -> hooks. Raises for options that do not go together, and for hooks that cannot be read or
+-- whose weights are none for one of the preferences: what a recipe asks before it has a directory. hooks: mocl.method.hooks.
+function Control.check(options, n, preferences)
+  local o = with_defaults(options)
+  check_together(o)
+  return hooks.open(o.hooks, n, preferences)
+end
+
+--- Control.new(options, n objectives, grid, start, more): grid are the preferences that places mean, or their number where they
+-- change from batch to batch; start are raw rewards of the SFT model's answers,
+-- from which equation 18's statistics begin (nil: from the first batch). Options that are not given have their defaults.
+-- more: seed (0), of the orders of control.solver=pcgrad; weights, a function of the state in place of p in v (mocl.method.hooks);
+-- total, the iterations that there will be, for its state.
+function Control.new(options, n, grid, start, more)
+  local o, unknown = with_defaults(options)
+  if unknown then
+    error(("Control.new: unknown option '%s'"):format(unknown), 2)
+  end
+  more = check_options("Control.new", more or {}, {}, { "seed", "total", "weights" })
+  local n_grid = type(grid) == "table" and #grid or grid
+  if n_grid == grid then
+    if options.range then
+      error("Control.new: the option range needs the grid's preferences, not their number", 2)
+    end
+    o.range = false
+  end
+  check_together(o)
   local self = setmetatable({ o = o, n = n, grid = grid, stats = running.new { n = n, kind = o.running, factor = o.statistics_factor },
-    within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid) }, Control)
+    within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid),
+    weights = more.weights, total = more.total, step = 0, seen = more.weights and blank(n_grid),
+    rng = o.solver == "pcgrad" and rng.new(more.seed or 0, "pcgrad") or nil }, Control)
   if start then
     self.stats:start(start)
     self.within:start(start)
@@ -333,13 +393,30 @@ end
 function Control:observe(raw, places)
   local o, rows = self.o, self.o.share and raw or standardised(self, raw, places)
   running.update_means(self.mean, places, rows, o.factor)
-  self.R = rows
+  self.R, self.step = rows, self.step + 1
+  if self.seen then
+    running.update_means(self.seen, places, raw, o.factor)
+  end
   return rows
 end
 
--- What weighs the objectives in v: p, with a share of equal weights; the same list for the same p
-local function inner(self, prefs)
+-- The weights of a hook for each answer; the same list for the same p and place
+local function hooked(self, prefs, places)
+  local list, known = {}, {}
+  for i, p in ipairs(prefs) do
+    local of = known[p] or {}
+    known[p] = of
+    of[places[i]] = of[places[i]] or hooks.weights(self.weights, { preference = p, place = places[i], mean = self.seen[places[i]],
+      means = self.seen, iteration = self.step, total = self.total }, self.n)
+    list[i] = of[places[i]]
+  end
+  return list
+end
+
+-- What weighs the objectives in v: p, or what a hook says, with a share of equal weights; the same list for the same p
+local function inner(self, prefs, places)
   local share, list, known = self.o.interior, {}, {}
+  prefs = self.weights and hooked(self, prefs, places) or prefs
   if share == 0 then
     return prefs
   end
@@ -364,7 +441,7 @@ function Control:problem(A, batch, prefs, places, gram_of)
   if self.o.gradients == "parameters" and not gram_of then
     error("Control.problem: control.gradients=parameters needs gram_of, such as t:gram_of(batch)", 2)
   end
-  local o, weights = self.o, inner(self, prefs)
+  local o, weights = self.o, inner(self, prefs, places)
   local minus_b, violated, least = constraints(self, prefs, places, weights)
   local any = false
   for _, on in ipairs(violated) do
@@ -373,7 +450,12 @@ function Control:problem(A, batch, prefs, places, gram_of)
   local p = segments.spread(weights, batch)
   local problem = setmetatable({ o = o, n = self.n, A = A, p = p, lists = { p = weights, minus_b = minus_b, violated = violated },
     constrained = any and o.c ~= "one" and self.n > 1, gram_of = o.gradients == "parameters" and gram_of or nil }, Problem)
-  if problem.constrained then
+  if o.solver ~= "minnorm" then
+    problem.A_up = o.solve == "epoch" and A:relu() or nil
+    problem.menu = solver_rows.new { options = o, n = self.n, p = weights, minus_b = minus_b, violated = violated, places = places,
+      means = self.mean, pools = pools.new(o.pool, places, violated, least, batch), batch = batch, rng = self.rng,
+      gram_of = problem.gram_of }
+  elseif problem.constrained then
     local b, up = segments.spread(minus_b, batch), A:relu()
     problem.minus_b = b
     problem.V = tensor.stack { (A * p):sum(2), (A * b):sum(2) }
@@ -383,6 +465,10 @@ function Control:problem(A, batch, prefs, places, gram_of)
     problem.plain = { advantage = (A * p):sum(2), w = p, c = tensor.ones({ A.shape[1] }, { device = A.device }) }
   end
   problem.first = solve(problem)
+  if o.solver == "minnorm" and o.conflicts then
+    local units = solver_rows.units(problem.pools or pools.new(o.pool, places, violated, least, batch), batch)
+    problem.conflicts = solver_rows.conflicts(units, A:totable(), weights, metrics.column(problem:answers(), "w"))
+  end
   return problem
 end
 
@@ -395,15 +481,19 @@ function Problem:solve(z, cliprange)
   return self.first
 end
 
---- Per answer {c =, w =, indicator =} as last solved, for the log.
+--- Per answer {c =, w =, indicator =} as last solved, for the log; with control.conflicts, and with another solver than algorithm 2,
+-- also conflicts, the set of objectives that the step makes worse, and degenerate, the solver's word for a case without an answer.
 function Problem:answers()
   local list, l = {}, self.lists
+  if self.of_menu then
+    return self.of_menu
+  end
   for i, p in ipairs(l.p) do
     local c, w = self.pools and self.pools.c[i] or 1.0, {}
     for j = 1, self.n do
       w[j] = c * p[j] + (1 - c) * l.minus_b[i][j]
     end
-    list[i] = { c = c, w = w, indicator = l.violated[i] }
+    list[i] = { c = c, w = w, indicator = l.violated[i], conflicts = self.conflicts and self.conflicts[i] }
   end
   return list
 end
@@ -429,7 +519,11 @@ function Control.warning(options, preferences, rewards, errors)
     return nil
   end
   local cure = "train longer"
-  if o.c ~= "one" and o.negative then
+  if o.solver ~= "minnorm" and o.rows == "objectives" then
+    cure = ("train longer, or join the constraint too, which asks for what p says: control.rows=constrained (control.solver=%s)"):format(o.solver)
+  elseif o.solver ~= "minnorm" then
+    cure = ("train longer, or lower control.scale (%g), which weighs the constraint"):format(o.scale)
+  elseif o.c ~= "one" and o.negative then
     cure = ("the constraint (control.scale=%g, control.floor=%g) pushed rewards down where it asks for what is out of reach: set "
       .. "control.negative=false, which keeps every weight above 0, or raise control.floor"):format(o.scale, o.floor)
   elseif o.c ~= "one" then
@@ -442,7 +536,8 @@ end
 
 --- What a checkpoint needs; Control:restore puts it back.
 function Control:state()
-  return { stats = self.stats:state(), within = self.within:state(), raw_mean = self.raw_mean, mean = self.mean }
+  return { stats = self.stats:state(), within = self.within:state(), raw_mean = self.raw_mean, mean = self.mean,
+    step = self.weights and self.step or nil, seen = self.seen or nil, rng = self.rng and self.rng:position() or nil }
 end
 
 -- per preference of the grid: false (nothing seen), or n numbers
@@ -464,6 +559,18 @@ function Control:restore(state)
   end
   self.stats, self.within = running.restore(state.stats), running.restore(state.within)
   self.raw_mean, self.mean = state.raw_mean, state.mean
+  for key, needed in pairs { step = self.weights, rng = self.rng } do
+    if needed and math.type(state[key]) ~= "integer" then
+      error(("Control.restore: '%s' is no integer"):format(key), 2)
+    end
+  end
+  if self.weights and not is_means(state.seen, #self.mean, self.n) then
+    error("Control.restore: 'seen' has no means of raw rewards", 2)
+  end
+  self.step, self.seen = self.weights and state.step or self.step, self.weights and state.seen
+  if self.rng then
+    self.rng:seek(state.rng)
+  end
 end
 
 return Control

@@ -1,5 +1,6 @@
 --- mocl.method.control_log: the metrics of one MOC iteration under TRL's names, and totals over a run: mean c, how often
--- c is 0 or 1, how often the indicator of equation 5 is on, how often an objective's weight is negative, KL.
+-- c is 0 or 1, how often the indicator of equation 5 is on, how often an objective's weight is negative, how often a step makes an
+-- objective worse, KL.
 
 local running = require "mocl.method.running"
 
@@ -9,6 +10,7 @@ local Log = {}
 Log.__index = Log
 
 local SHARES = { "c", "indicator", "negative_w", "one", "zero" }
+local OF_STEPS = { "conflict", "degenerate" } -- shares that are there where conflicts are followed
 
 --- control_log.new(objectives, statistics): statistics are the SFT model's (nil: rewards are logged as they are).
 function control_log.new(objectives, statistics)
@@ -30,6 +32,30 @@ function Log:restore(totals)
       error(("control_log: the total '%s' is not a number"):format(k), 2)
     end
     self.totals[k] = totals[k] or 0
+  end
+  for k, v in pairs(totals) do
+    if type(v) == "number" then
+      self.totals[k] = v -- those of conflicts
+    end
+  end
+end
+
+-- Shares of the answers whose step makes an objective worse, each and any, and whose solver had no answer.
+local function conflicts(self, row, answers)
+  local share = { conflict = 0, degenerate = 0 }
+  for _, name in ipairs(self.objectives) do
+    share["conflict/" .. name] = 0
+  end
+  for _, g in ipairs(answers) do
+    for j, name in ipairs(self.objectives) do
+      share["conflict/" .. name] = share["conflict/" .. name] + (g.conflicts[j] and 1 or 0) / #answers
+    end
+    share.conflict = share.conflict + (next(g.conflicts) and 1 or 0) / #answers
+    share.degenerate = share.degenerate + (g.degenerate and 1 or 0) / #answers
+  end
+  for k, v in pairs(share) do
+    row["moc/share_" .. k] = v
+    self.totals[k] = (self.totals[k] or 0) + v
   end
 end
 
@@ -55,6 +81,9 @@ function Log:row(m, answers, raw)
     row["moc/" .. (k == "c" and "c" or "share_" .. k)] = share[k] / #answers
     self.totals[k] = self.totals[k] + share[k] / #answers
   end
+  if answers[1].conflicts then
+    conflicts(self, row, answers)
+  end
   local kl = m["objective/kl"]
   self.totals.n, self.totals.kl = self.totals.n + 1, self.totals.kl + (kl or 0)
   local text = {}
@@ -70,11 +99,21 @@ function Log:row(m, answers, raw)
   return row, table.concat(text, " ")
 end
 
---- {kl=, c={mean=, zero=, one=, indicator=, negative_w=}} over the run, for result.json.
+--- {kl=, c={mean=, zero=, one=, indicator=, negative_w=}} over the run, for result.json; where conflicts were followed c has conflict, degenerate
+-- and conflicts = {objective = share} too.
 function Log:summary()
   local t, c = self.totals, {}
   for _, k in ipairs(SHARES) do
     c[k == "c" and "mean" or k] = t[k] / t.n
+  end
+  if t.conflict then
+    c.conflicts = {}
+    for _, k in ipairs(OF_STEPS) do
+      c[k] = t[k] / t.n
+    end
+    for _, name in ipairs(self.objectives) do
+      c.conflicts[name] = t["conflict/" .. name] / t.n
+    end
   end
   return { kl = t.kl / t.n, c = c }
 end

@@ -144,6 +144,28 @@ local function refine(p, y, x, set)
   return x
 end
 
+-- By how much y + x of unit rows, x the weights that a projection adds, misses its conditions, as a share of the terms, by the rows
+-- themselves: no slope is negative, and that of a row whose x is not 0 is 0.
+local function missed(p, y, x)
+  local d, terms, worst = constant(#p.units[1], 0.0), 0.0, 0.0
+  for i, unit in ipairs(p.units) do
+    local share = y[i] + x[i]
+    terms = terms + math.abs(share)
+    for k = 1, #d do
+      d[k] = d[k] + share * unit[k]
+    end
+  end
+  for i = 1, p.n do
+    local slope = dot(p.units[i], d)
+    worst = math.max(worst, x[i] > 0 and math.abs(slope) or -slope)
+  end
+  return terms > 0 and worst / terms or 0.0
+end
+
+-- Rows that depend on each other to about 1e-7, as gradients in floats of 32 bits do, have pivots that are rounding although
+-- they are above the share where a pivot counts as none. The rows themselves tell which of these shares serves.
+local SHARES = { 1e-14, 1e-12, 1e-10, 1e-8 }
+
 -- v >= u with J'v the projection of J'u onto the cone of steps that conflict with no objective
 local function project(p, o, u)
   local reg = o.reg_eps or 0
@@ -160,10 +182,24 @@ local function project(p, o, u)
     end)
   end)
   local y = each(p.n, function(i) return u[i] * d[i] end)
-  local x, set = linear.complementary(H, linear.mul(H, y))
+  local q, x = linear.mul(H, y), nil
   if p.units and reg == 0 then
-    x = refine(p, each(p.n, function(i) return y[i] * trace ^ 0.5 end), each(p.n, function(i) return x[i] * trace ^ 0.5 end), set)
-    x = each(p.n, function(i) return x[i] / trace ^ 0.5 end)
+    local root, least = trace ^ 0.5, math.huge
+    local yr = each(p.n, function(i) return y[i] * root end)
+    for _, share in ipairs(SHARES) do
+      local some, set = linear.complementary(H, q, share)
+      some = refine(p, yr, each(p.n, function(i) return some[i] * root end), set)
+      local by = missed(p, yr, some)
+      if by < least then
+        x, least = some, by
+      end
+      if by <= 1e-12 then
+        break
+      end
+    end
+    x = each(p.n, function(i) return x[i] / root end)
+  else
+    x = linear.complementary(H, q)
   end
   return each(p.n, function(i) return d[i] > 0 and u[i] + x[i] / d[i] or u[i] end)
 end
@@ -295,7 +331,7 @@ add("cagrad", "mean times up to 1 + c", { "preference", "c", "norm_eps" }, funct
   return each(p.n, function(i) return u[i] + v[i] end)
 end)
 
--- b > 0 with C b = q / b: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
+-- b > 0 with C b = q / b, or nil where the rows cancel to rounding: the minimum of b'C b / 2 - sum q log b by Newton's method with a line search
 local function nash(C, q)
   local n = #C
   local function value(b)
@@ -324,6 +360,9 @@ local function nash(C, q)
       return each(n, function(j) return b[i] * C[i][j] * b[j] + (i == j and q[i] or 0.0) end)
     end)
     local d = linear.solve(A, each(n, function(i) return q[i] - b[i] * Cb[i] end), all)
+    if not d then -- b grows beyond what the Gram matrix knows: the rows cancel but for rounding
+      return nil
+    end
     local f, t, nearer, left = value(b), 1.0, nil, nil
     repeat
       nearer = each(n, function(i) return b[i] * (1 + t * d[i]) end)
@@ -355,6 +394,9 @@ add("nashmtl", "fixed: the square root of the number of rows that are not zero, 
     sum = sum + u[i]
   end
   local b = nash(C, each(n, function(k) return u[p.present[k]] / sum * n end))
+  if not b then
+    return w, "stationary"
+  end
   local shrink = o.max_norm and math.min(1.0, o.max_norm / n ^ 0.5) or 1.0
   for k, i in ipairs(p.present) do
     w[i] = shrink * b[k] / p.length[i]
@@ -489,6 +531,21 @@ function solvers.list()
   return list
 end
 
+-- f(...) with its refusals raised at the caller of the public function
+local function guarded(what, f, ...)
+  local result = table.pack(pcall(f, ...))
+  if not result[1] then
+    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
+  end
+  return table.unpack(result, 2, result.n)
+end
+
+--- describe(name) -> { solver = its plain name, scale = what the length of its step is, options = names of its options beside scale }.
+function solvers.describe(name)
+  local plain, method = guarded("describe", find, name)
+  return { solver = plain, scale = method.scale, options = table.move(method.options, 1, #method.options, 1, {}) }
+end
+
 local function preference_of(p, o, name)
   if o.preference == nil then
     return constant(p.n, 1 / p.n)
@@ -532,15 +589,6 @@ local function step(J, w)
     end
     return s
   end)
-end
-
--- f(...) with its refusals raised at the caller of the public function
-local function guarded(what, f, ...)
-  local result = table.pack(pcall(f, ...))
-  if not result[1] then
-    error(type(result[2]) == "string" and what .. ": " .. result[2] or result[2], 3)
-  end
-  return table.unpack(result, 2, result.n)
 end
 
 --- solve(name, J or { gram = G }, options) -> weights, info. docs/solvers.md has the names, scales and options.

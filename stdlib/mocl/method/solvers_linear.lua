@@ -92,7 +92,7 @@ local function on_set(A, q, set, dependent)
   return x, free
 end
 
-local function enumerate(A, q, usable)
+local function enumerate(A, q, usable, dependent)
   local best, least, chosen = nil, math.huge, nil
   for mask = 0, (1 << #usable) - 1 do
     local set = {}
@@ -101,7 +101,7 @@ local function enumerate(A, q, usable)
         set[#set + 1] = usable[k]
       end
     end
-    local x, free = on_set(A, q, set)
+    local x, free = on_set(A, q, set, dependent)
     local by = x and miss(A, q, x, free)
     if by and by < least then
       best, least, chosen = x, by, set
@@ -203,10 +203,10 @@ local function lawson_hanson(A, q, usable, dependent)
   return x, members(), miss(A, q, x, free)
 end
 
-local function active_set(A, q, usable)
+local function active_set(A, q, usable, dependent)
   local best, chosen, least = nil, nil, math.huge
-  for _, dependent in ipairs(COARSER) do
-    local x, set, by = lawson_hanson(A, q, usable, dependent)
+  for _, share in ipairs(dependent and { dependent } or COARSER) do
+    local x, set, by = lawson_hanson(A, q, usable, share)
     if by < least then
       best, chosen, least = x, set, by
     end
@@ -217,15 +217,16 @@ local function active_set(A, q, usable)
   return best, chosen, least
 end
 
---- complementary(A, q) -> x, set, miss. x >= 0 with A x + q >= 0 and x'(A x + q) = 0, that is, the x >= 0 that makes
+--- complementary(A, q [, dependent]) -> x, set, miss. x >= 0 with A x + q >= 0 and x'(A x + q) = 0, that is, the x >= 0 that makes
 -- x'A x / 2 + q'x least. A is positive semidefinite with a unit diagonal, or zeros in rows that are left out. `set`
--- lists where x may differ from 0; `miss` is the share by which the conditions are missed, 0 or rounding.
-function M.complementary(A, q)
+-- lists where x may differ from 0; `miss` is the share by which the conditions are missed, 0 or rounding. dependent: as for
+-- solve.
+function M.complementary(A, q, dependent)
   local usable = {}
   for i = 1, #q do
     usable[#usable + 1] = A[i][i] > 0 and i or nil
   end
-  local x, set, by = (#usable <= ENUMERATED and enumerate or active_set)(A, q, usable)
+  local x, set, by = (#usable <= ENUMERATED and enumerate or active_set)(A, q, usable, dependent)
   for i = 1, #q do
     x[i] = math.max(x[i], 0.0)
   end

@@ -31,6 +31,20 @@ local function number(v, what, i)
   return v + 0.0
 end
 
+--- over_seeds(list) -> mean, std: std is the sample standard deviation (divided by n - 1), nil of one entry.
+function M.over_seeds(list)
+  check(type(list) == "table" and #list > 0, "over_seeds: a list that is not empty expected")
+  local values, sum = {}, 0.0
+  for i = 1, #list do
+    values[i] = number(list[i], "entry", i)
+  end
+  local mean = M.mean(values)
+  for _, v in ipairs(values) do
+    sum = sum + (v - mean) ^ 2
+  end
+  return mean, #values > 1 and (sum / (#values - 1)) ^ 0.5 or nil
+end
+
 -- the number of multisets of n among n, or nil beyond limit
 local function multisets(n, limit)
   local c = 1

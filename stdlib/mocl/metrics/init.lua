@@ -20,6 +20,7 @@ local metrics = {
   mean_pairwise_distance = core.mean_pairwise_distance,
   mul = sets.mul,
   nondominated = core.nondominated,
+  over_seeds = bootstrap.over_seeds,
   r2 = sets.r2,
   sparsity = sets.sparsity,
   supported = sets.supported,
@@ -43,18 +44,19 @@ local function check_rows(rows, n, what)
 end
 
 -- the number v as a float; an integer that floats do not hold would become another number, and is refused
-local function exact(v, what, i)
+local function exact(v, what, i, up)
+  local level = 3 + (up or 0) -- the caller of the figure
   if math.type(v) == "integer" and math.tointeger(v + 0.0) ~= v then
-    error(("%s %d is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values"):format(what, i, v), 3)
+    error(("%s %d is %d, an integer beyond 2^53 that is not exact as a float: shift or scale the values"):format(what, i, v), level)
   elseif type(v) ~= "number" then
-    error(("%s %d is a %s, not a number"):format(what, i, type(v)), 3)
+    error(("%s %d is a %s, not a number"):format(what, i, type(v)), level)
   end
   return v + 0.0
 end
 
 -- exact, and no NaN, of which no figure can be made
 local function number(v, what, i)
-  v = exact(v, what, i)
+  v = exact(v, what, i, 1)
   if v ~= v then
     error(("%s %d is nan"):format(what, i), 3)
   end
@@ -80,6 +82,9 @@ function metrics.projection(points, reference)
     check(is_list(r) and #r == 2, "projection: point %d needs 2 objectives", i)
     local a = number(r[1], "projection: first objective of point", i) - number(reference[1], "projection: reference", 1)
     local b = number(r[2], "projection: second objective of point", i) - number(reference[2], "projection: reference", 2)
+    if a - a ~= 0 or b - b ~= 0 then -- the angle is that of halves, which a float holds
+      a, b = r[1] / 2 - reference[1] / 2, r[2] / 2 - reference[2] / 2
+    end
     scores[i] = math.atan(a, b)
     if a < 0 or b < 0 then
       beyond = beyond + 1
@@ -126,13 +131,23 @@ function metrics.dominated(points, options)
   check_rows(points, n, "dominated: point")
   check(not errors or is_list(errors) and #errors == #points, "dominated: errors needs a row for each of %d points", #points)
   check_rows(errors or {}, n, "dominated: row of errors")
+  local rows = {}
   for i, p in ipairs(points) do
+    rows[i] = {}
     for j = 1, n do
       check(type(p[j]) == "number" and p[j] - p[j] == 0, "dominated: point %d, objective %d is %s, not a finite number", i, j,
         tostring(p[j]))
+      rows[i][j] = exact(p[j], ("dominated: objective %d of point"):format(j), i)
+      local e = errors and errors[i][j] or 0
+      check(type(e) == "number" and e >= 0 and e < math.huge, "dominated: the error of point %d, objective %d is %s (a number from 0 expected)",
+        i, j, tostring(e))
     end
   end
+  points = rows
   local list, width, size = {}, ranges(points, n)
+  for j = 1, n do
+    in_range(width[j] or 0, "dominated")
+  end
   for i, p in ipairs(points) do
     local most, by = 0, nil -- how far ahead the best of those that dominate p is, in ranges
     for k, q in ipairs(points) do
@@ -175,6 +190,14 @@ function metrics.controllability(preferences, rewards, options)
   check(is_list(reference) and #reference == n,
     "controllability: the reference needs %d numbers", n)
 
+  for i, r in ipairs(rewards) do -- here, where an error is raised at the caller
+    for j = 1, n == 2 and 2 or 0 do
+      number(r[j], ("controllability: objective %d of reward"):format(j), i)
+    end
+  end
+  for j = 1, n do
+    number(reference[j], "controllability: reference", j)
+  end
   local result = { kendall_tau_per_objective = {}, beyond = 0 }
   local sum = 0
   for j = 1, n do
@@ -279,7 +302,9 @@ function metrics.histogram(list, low, high, bins)
   check(is_list(list), "histogram: a list expected, got %s", type(list))
   check(math.type(bins) == "integer" and bins >= 1 and bins <= 100000,
     "histogram: bins is %s (1 to 100000 expected)", tostring(bins))
-  check(type(low) == "number" and type(high) == "number" and low < high and high - low < math.huge,
+  exact(low, "histogram: end", 1)
+  exact(high, "histogram: end", 2)
+  check(low < high and high - low < math.huge,
     "histogram: the range %s to %s is empty", tostring(low), tostring(high))
   local h = { low = low + 0.0, width = (high - low) / bins, counts = {}, below = 0, above = 0, n = #list }
   for b = 1, bins do
@@ -309,6 +334,10 @@ function metrics.pearson(x, y)
   check(is_list(x) and is_list(y), "pearson: two lists expected")
   check(#x == #y and #x > 0,
     "pearson: x has %d entries, y has %d (equal and at least 1 expected)", #x, #y)
+  for i = 1, #x do
+    exact(x[i], "pearson: entry of x", i)
+    exact(y[i], "pearson: entry of y", i)
+  end
   local mx, sx = metrics.mean_std(x)
   local my, sy = metrics.mean_std(y)
   if sx == 0 or sy == 0 then

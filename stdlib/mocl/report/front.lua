@@ -17,7 +17,7 @@ local OTHERS = { "diamond", "square", "triangle", "circle" } -- marks of other m
 -- the ends of a weight's colours, and those of three weights: blue, vermilion, green
 local MIX = { { 213, 94, 0 }, { 0, 114, 178 }, { 0, 158, 115 } }
 
--- The colour of a preference: between the colours of its objectives. Two ends that are mixed give
+--- The colour of a preference: between the colours of its objectives. Two ends that are mixed give
 -- grey, so the middle is drawn towards purple.
 local function color_of(p, n)
   if n < 2 or n > 3 or not is_point(p, n) then
@@ -44,7 +44,7 @@ local function color_of(p, n)
   return ("#%02x%02x%02x"):format(rgb[1] // 1 | 0, rgb[2] // 1 | 0, rgb[3] // 1 | 0)
 end
 
--- the label of a preference: the weight of the first of two objectives, or all weights, short
+--- The label of a preference: the weight of the first of two objectives, or all weights, short.
 local function label_of(p, n)
   if not as_table(p) or #p ~= n then
     return nil
@@ -57,6 +57,8 @@ local function label_of(p, n)
   end
   return table.concat(parts, " ")
 end
+
+report_front.color_of, report_front.label_of, report_front.preference_text = color_of, label_of, preference_text
 
 -- Rewards of a part of the result that are points: list of {r, p}.
 local function points_of(part, preferences, n)

@@ -30,11 +30,12 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.tint{background:color-mix(in srgb,var(--tint) var(--t),transparent)}
 td.text{white-space:pre-wrap;overflow-wrap:anywhere;min-width:14rem;max-width:46rem;
 unicode-bidi:isolate}
+td.name{white-space:nowrap}
 td.code,td.long{overflow-wrap:anywhere}td.code{font-family:ui-monospace,monospace;font-size:.9em}
 tr.mark td{background:var(--mark)}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--rule);padding:.6rem;
 unicode-bidi:isolate}
-.charts{display:flex;flex-wrap:wrap;gap:1.2rem 1rem;align-items:flex-start}
+.charts{display:flex;flex-wrap:wrap;gap:1.2rem 1rem;align-items:flex-start}.charts>div{max-width:100%}
 figure{margin:0;max-width:100%}figcaption{font-weight:600;max-width:26rem}
 figcaption span{display:block;font-weight:400;font-size:.87em;overflow-wrap:anywhere}
 summary{cursor:pointer;margin:.4rem 0}
@@ -69,7 +70,7 @@ function html.text(s)
 end
 
 --- A table. columns = list of {name, kind}: kind is "n" for numbers, "tint" for numbers on a
--- background by their size within the column, "text" for answers, "code", "long" or "note". rows =
+-- background by their size within the column, "text" for answers, "name", which is not wrapped, "code", "long" or "note". rows =
 -- lists of cells, marked = true for rows in another colour. opts: caption.
 function html.table(columns, rows, opts)
   local out = { '<div class="scroll"><table>\n' }
@@ -129,6 +130,31 @@ end
 function html.section(id, title, body)
   return body ~= "" and ('<section id="%s">\n<h2>%s</h2>\n%s</section>\n'):format(id, escape(title),
     body) or ""
+end
+
+--- The page: title, a line below it, sections as a list of {id, name, html} of which empty ones are left out, and what stands in
+-- front of them.
+function html.page(title, sub, front, sections)
+  local links, body = {}, {}
+  for _, s in ipairs(sections) do
+    if s[3] ~= "" then
+      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], escape(s[2]))
+      body[#body + 1] = s[3]
+    end
+  end
+  return table.concat {
+    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
+    '<meta http-equiv="Content-Security-Policy" ',
+    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
+    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
+    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(sub), "</p>\n",
+    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
+    front,
+    table.concat(body),
+    "</body>\n</html>\n",
+  }
 end
 
 return html

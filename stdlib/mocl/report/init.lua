@@ -2,6 +2,7 @@
 -- No link outwards, no script, no date: it opens from disk, and the same run gives the same bytes.
 -- What the directory lacks is left out; everything that comes from a file is escaped.
 
+local comparison_page = require "mocl.report.comparison_page"
 local config = require "mocl.run.config"
 local curves = require "mocl.report.curves"
 local fs = require "mocl.fs"
@@ -11,6 +12,7 @@ local report_env = require "mocl.report.worlds"
 local report_front = require "mocl.report.front"
 local results = require "mocl.report.results"
 local samples = require "mocl.report.samples"
+local sorted_keys = require "mocl.options".sorted_keys
 local svg = require "mocl.report.svg"
 
 local report = { summary = results.summary }
@@ -106,13 +108,9 @@ local function decode_file(path)
 end
 
 local function configuration_section(cfg, env)
-  local flat, keys, rows = config.flatten(cfg), {}, {}
+  local flat, rows = config.flatten(cfg), {}
   local changed = env and as_table(env.changed) or {}
-  for key in pairs(flat) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  for i, key in ipairs(keys) do
+  for i, key in ipairs(sorted_keys(flat)) do
     local c = as_table(changed[key])
     rows[i] = { key, config.text(flat[key]), c and tostring(c.default) or "", marked = c ~= nil }
   end
@@ -193,26 +191,11 @@ function report.html(dir, opts)
     configuration = cfg and configuration_section(cfg, env) or "",
     provenance = provenance_section(dir, env),
   }
-  local links, body = {}, {}
-  for _, s in ipairs(SECTIONS) do
-    if parts[s[1]] ~= "" then
-      links[#links + 1] = ('<a href="#%s">%s</a>'):format(s[1], s[2])
-      body[#body + 1] = parts[s[1]]
-    end
+  local sections = {}
+  for i, s in ipairs(SECTIONS) do
+    sections[i] = { s[1], s[2], parts[s[1]] }
   end
-  return table.concat {
-    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-    -- whatever a sample may smuggle in: the page loads nothing and runs nothing
-    '<meta http-equiv="Content-Security-Policy" ',
-    'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
-    "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
-    "<h1>", escape(title), '</h1>\n<p class="sub">', escape(table.concat(sub, ", ")), "</p>\n",
-    #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
-    result and tiles(result) or banner(dir, last),
-    table.concat(body),
-    "</body>\n</html>\n",
-  }
+  return html.page(title, table.concat(sub, ", "), result and tiles(result) or banner(dir, last), sections)
 end
 
 --- The front of a run as an SVG file of its own, light on any page, or nil, message where there is
@@ -236,8 +219,8 @@ end
 --- The files of a report and what draws them, for run:finish.
 report.PAGES = { { "report.html", report.html }, { "front.svg", report.front } }
 
---- Writes report.html and, where there is a front, front.svg in a run's directory: the paths, or nil,
--- message, code.
+--- Writes report.html and, where there is a front, front.svg in the directory of a run, or report.html in that of a comparison: the
+-- paths, or nil, message, code.
 function report.write(dir)
   local found = false
   for _, name in ipairs { "config.lua", "result.json", "metrics.jsonl", "samples.jsonl" } do
@@ -246,9 +229,13 @@ function report.write(dir)
   if not found then
     return nil, dir .. ": holds no run", "IO"
   end
-  local paths = { fs.join(dir, "report.html") }
-  local ok, err, code = fs.write(paths[1], report.html(dir))
-  local front = ok and report.front(dir)
+  local paths, compared = { fs.join(dir, "report.html") }, fs.exists(fs.join(dir, "comparison.json"))
+  local text, message = (compared and comparison_page.of or report.html)(dir)
+  if not text then
+    return nil, message, "FORMAT"
+  end
+  local ok, err, code = fs.write(paths[1], text)
+  local front = ok and not compared and report.front(dir)
   if front then
     paths[2] = fs.join(dir, "front.svg")
     ok, err, code = fs.write(paths[2], front)

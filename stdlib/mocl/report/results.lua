@@ -2,6 +2,7 @@
 -- Reads the format of docs/report.md; what is missing or of another type is left out.
 
 local json = require "mocl.json"
+local sorted_keys = require "mocl.options".sorted_keys
 local text_table = require "mocl.run.text_table"
 
 local results = {}
@@ -174,14 +175,7 @@ function results.figures(part)
     if is_number(v) then
       list[#list + 1] = { name, v }
     elseif as_table(v) then
-      local keys = {}
-      for k in pairs(v) do
-        keys[#keys + 1] = k
-      end
-      table.sort(keys, function(a, b)
-        return tostring(a) < tostring(b)
-      end)
-      for _, k in ipairs(keys) do
+      for _, k in ipairs(sorted_keys(v)) do
         add(name .. " " .. tostring(k), v[k])
       end
     end

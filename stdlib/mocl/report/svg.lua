@@ -179,6 +179,11 @@ local function color(i)
   return (i - 1) % svg.COLORS + 1
 end
 
+-- the dashes of series i: those of its colour, and others where a colour comes again
+local function dash(i)
+  return DASHES[(i - 1 + 3 * ((i - 1) // svg.COLORS)) % #DASHES + 1]
+end
+
 -- one name needs no legend
 local function legend_of(series, width)
   local names = {}
@@ -192,7 +197,7 @@ local function draw_legend(add, series, places)
   for i, at in ipairs(places) do
     local k, x, y = color(i), at[1], at[2]
     add('<line class="line s%d" x1="%s" y1="%d" x2="%s" y2="%d" stroke-dasharray="%s"/>', k, px(x),
-      y, px(x + 22), y, DASHES[k])
+      y, px(x + 22), y, dash(i))
     add('<text x="%s" y="%d">%s</text>', px(x + 27), y + 4, escape(series[i].name))
   end
 end
@@ -223,21 +228,25 @@ function svg.downsample(points, n)
   return out
 end
 
---- A moving average of points {x, y}: the mean of the exponential averages from the left and from
--- the right, each with the weight of a window of w points. It does not lag. What is no finite number
--- is passed over.
+--- A moving average of points {x, y}: at each point the mean of all of them with weights that fall by the same factor
+-- from point to point on both sides, as those of an exponential average with a window of w points do. It does not
+-- lag, and at an end it is the average of one side, of which the last point has no more than its share. What is no
+-- finite number is passed over.
 function svg.smooth(points, w)
-  local out, alpha = {}, 2 / (w + 1)
+  local out, keep = {}, 1 - 2 / (w + 1)
+  local sums, weights = {}, {}
   for i, p in ipairs(points) do
-    out[i] = finite(p[2]) and { p[1], 0.0 } or p
+    out[i], sums[i], weights[i] = finite(p[2]) and { p[1], 0.0 } or p, 0.0, 0.0
   end
-  for _, way in ipairs { { 1, #points, 1 }, { #points, 1, -1 } } do
+  for side, way in ipairs { { 1, #points, 1 }, { #points, 1, -1 } } do
     local sum, weight = 0, 0
     for i = way[1], way[2], way[3] do
       local v = points[i][2]
       if finite(v) then
-        sum, weight = (1 - alpha) * sum + alpha * v, (1 - alpha) * weight + alpha
-        out[i][2] = out[i][2] + sum / weight / 2
+        sum, weight = keep * sum + v, keep * weight + 1
+        local own = side - 1 -- a point is in both sums and counts once
+        sums[i], weights[i] = sums[i] + sum - own * v, weights[i] + weight - own
+        out[i][2] = sums[i] / weights[i]
       end
     end
   end
@@ -291,7 +300,7 @@ function svg.lines(opts)
   for i, s in ipairs(opts.series) do
     local k, d = color(i), path_of(s.points, x, y)
     if #d > 0 then
-      add('<path class="line s%d" stroke-dasharray="%s" d="%s"/>', k, DASHES[k], d)
+      add('<path class="line s%d" stroke-dasharray="%s" d="%s"/>', k, dash(i), d)
     end
   end
   if #ys == 0 then
@@ -388,12 +397,12 @@ function svg.histogram(opts)
   for i, s in ipairs(opts.series) do
     local k, d = color(i), outline(shares[i], x0, bin, x, y)
     if #d > 0 then
-      add('<path class="bar s%d" stroke-dasharray="%s" d="%s"/>', k, DASHES[k], d)
+      add('<path class="bar s%d" stroke-dasharray="%s" d="%s"/>', k, dash(i), d)
     end
     if finite(s.mean) and s.mean >= x0 and s.mean <= x1 then
       add('<line class="mean s%d" x1="%s" y1="%d" x2="%s" y2="%d" stroke-dasharray="%s">'
         .. '<title>mean %.3f</title></line>', k, px(x(s.mean)), box[2], px(x(s.mean)), box[4],
-        DASHES[k], s.mean)
+        dash(i), s.mean)
     end
   end
   draw_legend(add, opts.series, places)

@@ -62,10 +62,22 @@ local function read(path, step)
   return state
 end
 
---- The newest checkpoint below base: path and state, or nil. Raises where it is not what was written: a part is
+--- checkpoint.steps(base) -> the steps of the checkpoints below base, complete or damaged, from the first on.
+function checkpoint.steps(base)
+  local steps = {}
+  for i, name in ipairs(names_in(base)) do
+    steps[i] = checkpoint.step_of(name)
+  end
+  return steps
+end
+
+--- The newest checkpoint below base, or that of a step: path and state, or nil. Raises where it is not what was written: a part is
 -- missing, cut or changed.
-function checkpoint.newest(base)
+function checkpoint.newest(base, step)
   local names = names_in(base)
+  while step and names[1] and checkpoint.step_of(names[#names]) ~= step do
+    names[#names] = nil
+  end
   local name = names[#names]
   if not name then
     return nil

@@ -253,14 +253,7 @@ end
 
 -- Sets options from a table, keys nested or with dots.
 local function merge(state, t, prefix)
-  local keys = {}
-  for k in pairs(t) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys, function(a, b)
-    return tostring(a) < tostring(b)
-  end)
-  for _, k in ipairs(keys) do
+  for _, k in ipairs(sorted_keys(t)) do
     local key, v = prefix .. tostring(k), t[k]
     if type(v) == "table" and state.groups[key] then
       merge(state, v, key .. ".")

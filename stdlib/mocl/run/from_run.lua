@@ -1,6 +1,6 @@
---- mocl.run.from_run: stages that another run has finished, taken over by a new one of the same recipe (from=RUN).
--- What is taken has the bytes that the new run would have made itself, so it is refused where an option that these
--- stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
+--- mocl.run.from_run: stages that another run has finished, taken over by a new one (from=RUN), of the same recipe or of another
+-- one with the same stages. What is taken has the bytes that the new run would have made itself, so it is refused where an option
+-- that these stages depend on, a file they read, or the version of mocl differs, and where the other run lacks one of them.
 
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
@@ -48,9 +48,20 @@ local function differing_beside(source, beside, a, b)
   end
 end
 
+-- Whether one of the stages depends on an option.
+local function used(o, key)
+  for _, stage in ipairs(o.stages) do
+    if run_options.covers(run_options.of(o.depends, stage) or {}, key) then
+      return true
+    end
+  end
+  return false
+end
+
 -- Lines for the options and files that differ and that one of the stages, or the whole run, depends on.
 local function differences(source, o)
   local lines, paths = {}, {}
+  local same_recipe = source.env.recipe == o.recipe
   for _, key in ipairs(o.paths) do
     paths[key] = true
   end
@@ -60,16 +71,17 @@ local function differences(source, o)
         return false
       end
     end
-    local named = false
-    for name, keys in pairs(o.depends) do
-      named = named or run_options.covers(keys, key)
-      for _, stage in ipairs(o.stages) do
-        if run_options.of({ [name] = keys }, stage) and run_options.covers(keys, key) then
-          return true
-        end
+    if used(o, key) then
+      return true
+    elseif not same_recipe and (option(source.cfg, key) == nil or option(o.cfg, key) == nil) then
+      return false -- of one recipe alone: such an option is its method's
+    end
+    for _, keys in pairs(o.depends) do
+      if run_options.covers(keys, key) then
+        return false
       end
     end
-    return not named
+    return true
   end
   local old, new = run_options.without(source.cfg, o.volatile), run_options.without(o.cfg, o.volatile)
   for _, d in ipairs(run_options.diff(old, new, {}, o.set)) do
@@ -97,6 +109,21 @@ local function differences(source, o)
   return lines
 end
 
+-- Whether the other run's recipe has options of each of the stages beside the seed, which every recipe has.
+local function shares_stages(source, o)
+  local flat = config.flatten(source.cfg)
+  for _, stage in ipairs(o.stages) do
+    local keys, any = run_options.of(o.depends, stage) or {}, false
+    for key in pairs(flat) do
+      any = any or key ~= "seed" and run_options.covers(keys, key)
+    end
+    if not any then
+      return false
+    end
+  end
+  return true
+end
+
 --- The run in a directory as one that gives stages away; raises in words, and before anything is written, where it
 -- cannot. o: recipe, cfg (of the new run), depends (mocl.run.options), stages (names, in their order), volatile
 -- (options that never matter), set (run_options.set of the new run), paths (options that name files, which are
@@ -117,8 +144,8 @@ function from_run.open(path, o)
   end
   local source = setmetatable({ path = path, env = read "env.json", names = o.stages }, Source)
   source.cfg = check(config.load(fs.join(path, "config.lua")))
-  if source.env.recipe ~= o.recipe then
-    fail(" holds a run of %s, not of %s", tostring(source.env.recipe), o.recipe)
+  if source.env.recipe ~= o.recipe and not shares_stages(source, o) then
+    fail(" holds a run of %s, not of %s, and it has no stages in common with it", tostring(source.env.recipe), o.recipe)
   elseif source.env.mocl ~= require "mocl"._VERSION then
     fail(" was made by mocl %s, this is %s, which may make other models of the same options: leave from= out",
       tostring(source.env.mocl), require "mocl"._VERSION)

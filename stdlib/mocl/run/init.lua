@@ -211,9 +211,9 @@ local function write_identity(run, opts)
   check(fs.write(fs.join(run.out, "config.lua"), options_text(run)))
 end
 
--- The newest checkpoint, which must be one of this run.
-local function newest(run, base)
-  local path, state = checkpoint.newest(base)
+-- The newest checkpoint, or that of a step, which must be one of this run.
+local function newest(run, base, step)
+  local path, state = checkpoint.newest(base, step)
   if not path then
     return nil
   end
@@ -615,9 +615,14 @@ function Run:checkpoint(step, write, state, stage)
   end, full, self.keep)
 end
 
---- The newest complete checkpoint: directory and state, or nil.
-function Run:latest(stage)
-  return newest(self, base_of(self, stage))
+--- The newest complete checkpoint, or that of a step: directory and state, or nil.
+function Run:latest(stage, step)
+  return newest(self, base_of(self, stage), step)
+end
+
+--- The steps of a stage's checkpoints, from the first on.
+function Run:steps(stage)
+  return checkpoint.steps(base_of(self, stage))
 end
 
 --- Cuts metrics.jsonl and samples.jsonl back to where they were at a checkpoint, so that a

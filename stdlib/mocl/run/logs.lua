@@ -4,6 +4,7 @@
 local check = require "mocl.failure".check
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local sorted_keys = require "mocl.options".sorted_keys
 
 local run_logs = { NAMES = { "metrics", "samples" } } -- files NAME.jsonl
 
@@ -58,12 +59,7 @@ end
 -- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
 local function line_of(row)
   local parts = {}
-  local keys = {}
-  for k in pairs(row) do
-    keys[#keys + 1] = k
-  end
-  table.sort(keys)
-  for i, k in ipairs(keys) do
+  for i, k in ipairs(sorted_keys(row)) do
     local v = row[k]
     if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then
       v = json.null

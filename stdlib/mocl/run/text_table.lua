@@ -104,4 +104,34 @@ function text_table.markdown(header, rows, opts)
   return table.concat(lines, "\n") .. "\n"
 end
 
+local LATEX = { ["\\"] = "\\textbackslash{}", ["~"] = "\\textasciitilde{}", ["^"] = "\\textasciicircum{}", ["±"] = "$\\pm$",
+  ["†"] = "$^{\\dagger}$", ["·"] = "$\\cdot$" }
+
+--- Text for LaTeX: what has a meaning there is escaped.
+function text_table.latex_text(s)
+  return (one_line(s):gsub("[\\~^&%%$#_{}]", function(c)
+    return LATEX[c] or "\\" .. c
+  end):gsub("[\xC2-\xF4][\x80-\xBF]+", LATEX))
+end
+
+--- A LaTeX table of booktabs: a tabular in a table with its caption. opts: digits (3), caption, label.
+function text_table.latex(header, rows, opts)
+  local escape = text_table.latex_text
+  local cells, _, numeric = lay_out(header, rows, opts, escape)
+  local columns, names, lines = {}, {}, {}
+  for j, name in ipairs(header) do
+    columns[j], names[j] = numeric[j] and "r" or "l", escape(name)
+  end
+  for i, row in ipairs(cells) do
+    for j = 1, #header do
+      row[j] = row[j] or ""
+    end
+    lines[i] = table.concat(row, " & ") .. " \\\\"
+  end
+  local caption = opts and opts.caption and ("\\caption{%s}\n"):format(escape(opts.caption)) or ""
+  local label = opts and opts.label and ("\\label{%s}\n"):format(opts.label) or ""
+  return ("\\begin{table}\n\\centering\n%s%s\\begin{tabular}{%s}\n\\toprule\n%s \\\\\n\\midrule\n%s\n\\bottomrule\n\\end{tabular}\n\\end{table}\n")
+    :format(caption, label, table.concat(columns), table.concat(names, " & "), table.concat(lines, "\n"))
+end
+
 return text_table

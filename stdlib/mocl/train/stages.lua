@@ -1,11 +1,12 @@
 --- mocl.train.stages: the stages a language-model run goes through before and after the training loop of its method.
 -- Each runs once in the life of a run directory; what it made is read from there.
 --
--- A context table is shared by them: run, cfg, info, source (mocl.data.sources), functions (rewards from a file), grid (preferences)
--- from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
+-- A context table is shared by them: run, cfg, info, source (mocl.data.sources), functions (rewards from a file), hooks
+-- (mocl.method.hooks), grid (preferences) from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
 -- (statistics and figures). What the method of a recipe is they do not know.
 
 local config = require "mocl.run.config"
+local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
 local from_run = require "mocl.run.from_run"
@@ -63,6 +64,7 @@ stages.OPTIONS = {
   { "sft.lr", 2e-3, "peak step size", min = 0 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
+  { "eval.curve_answers", 0, "answers per preference to each checkpoint that keep= left, for figures over samples; 0: none", min = 0 },
 }
 
 --- Rows for a recipe whose preferences may be chosen.
@@ -75,6 +77,20 @@ stages.PREFERENCES = {
 function stages.schema(without, ...)
   return config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
     config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
+end
+
+--- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
+-- number of answers: for one that trains no policy itself.
+stages.NO_POLICY_GRADIENT, stages.NO_TRAINING = {}, {}
+for i, row in ipairs(POLICY_GRADIENT) do
+  stages.NO_POLICY_GRADIENT[i] = row[1]
+  stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+end
+
+--- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
+-- of the trainer's options the number of answers alone.
+function stages.models_only(own, ...)
+  return stages.schema(stages.NO_TRAINING, ...), stages.presets(own, stages.NO_TRAINING)
 end
 
 -- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
@@ -90,14 +106,18 @@ local PRESETS = {
     ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- A recipe's presets, with what those named smoke and hh have in all recipes.
-function stages.presets(own)
+--- A recipe's presets, with what those named smoke and hh have in all recipes but for the options ppo.NAME of the list `without`.
+function stages.presets(own, without)
   for name, common in pairs(PRESETS) do
     local all = {}
-    for _, part in ipairs { common, own[name] or {} } do
-      for k, v in pairs(part) do
-        all[k] = v
-      end
+    for k, v in pairs(common) do
+      all[k] = v
+    end
+    for _, option in ipairs(without or {}) do
+      all["ppo." .. option] = nil
+    end
+    for k, v in pairs(own[name] or {}) do
+      all[k] = v
     end
     own[name] = all
   end
@@ -111,6 +131,7 @@ local DEPENDS = {
   sft = { "model", "sft" },
   ["reward-*"] = { "reward" },
   ["sft-answers"] = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  curve = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
   evaluation = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
@@ -214,16 +235,19 @@ local function source_of(cfg, functions)
   return source
 end
 
+--- stages.check_data(cfg): raises where there are no prompts, pairs or functions for the objectives, as stages.open does before it has a
+-- directory.
+function stages.check_data(cfg)
+  source_of(cfg, reward_functions(cfg.rewards))
+end
+
 -- A context is closed as its run is.
 local Context = { __close = function(ctx, err)
   getmetatable(ctx.run).__close(ctx.run, err)
 end }
 
---- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), method (the name of its stage), depends (the options that this stage depends on) and
--- check(cfg), which raises where the method's options do not go together. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete
--- is true.
-function stages.open(o)
+--- stages.options(o) -> cfg, info of config.parse, for what a recipe gives stages.open; raises where options do not go together.
+function stages.options(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
   local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
   own_model.fill(cfg, info.given)
@@ -231,26 +255,39 @@ function stages.open(o)
   if o.check then
     o.check(cfg)
   end
+  return cfg, info
+end
+
+--- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
+-- schema, presets, arg (the program's), method (the name of its stage, nil where it has none), depends (the options that this stage
+-- depends on), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
+-- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
+-- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
+-- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+function stages.open(o)
+  local cfg, info = stages.options(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
   local source = source_of(cfg, functions)
-  local grid = preference.list(cfg.preferences or {}, #cfg.objectives)
+  local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
+  local hooks = o.hooks and o.hooks(cfg, grid) or {}
   reward.try(functions, cfg.objectives, source.train_prompts)
-  local depends = stages.depends { [o.method] = o.depends }
+  local depends = stages.depends(o.method and { [o.method] = o.depends } or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = grid, complete = run.complete }, Context)
+    grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
   if run.complete then
-    io.write(run.out, " holds this run, complete:\n")
     stages.say_changed(run)
-    stages.show(run)
+    stages.show(run, " holds this run, complete:\n")
     return ctx
   end
   stages.hash_inputs(run, cfg)
-  if cfg.rewards ~= "" then
-    run:hash_input(cfg.rewards, "rewards")
+  for _, file in ipairs { { cfg.rewards, "rewards" }, { cfg.control and cfg.control.hooks or "", "control.hooks" } } do
+    if file[1] ~= "" then
+      run:hash_input(table.unpack(file))
+    end
   end
   if given then
     given:give(run)
@@ -350,18 +387,20 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
---- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan).
-function stages.memory_plan(ctx, model, heads)
-  local trained, o = 0, ctx.cfg
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan); rows of a step are ppo.batch_size
+-- unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
+function stages.memory_plan(ctx, model, heads, rows)
+  local o = ctx.cfg
+  ctx.trained = 0
   for _, p in ipairs(heads and heads:parameters() or {}) do
-    trained = trained + p:numel()
+    ctx.trained = ctx.trained + p:numel()
   end
   for _, p in ipairs(transformer.parameters(model, true)) do
-    trained = trained + p:numel()
+    ctx.trained = ctx.trained + p:numel()
   end
   if not ctx.run.quiet then
     io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
-      quantization = model:quantization(), trained = trained, rank = o.lora.r, rows = o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end
 
@@ -369,10 +408,19 @@ end
 function stages.fit_prompts(ctx)
   local cfg, n = ctx.cfg, #ctx.cfg.objectives
   local p = preference.grid(n)[1]
+  local function length(prompt)
+    local text, more = preference.relabel(prompt, p), 0
+    local tokens = #lm.prompt(ctx.tok, text)
+    if ctx.longest then
+      text, more = ctx.longest(prompt, n)
+      tokens = math.max(tokens, #lm.prompt(ctx.tok, text) + more)
+    end
+    return tokens
+  end
   for _, list in ipairs { "train_prompts", "test_prompts" } do
     local kept = {}
     for _, prompt in ipairs(ctx.source[list]) do
-      local tokens = #lm.prompt(ctx.tok, preference.relabel(prompt, p))
+      local tokens = length(prompt)
       if tokens + cfg.ppo.max_new_tokens <= cfg.model.positions then
         kept[#kept + 1] = prompt
         ctx.longest_prompt = math.max(ctx.longest_prompt or 0, tokens)
@@ -396,11 +444,17 @@ local function ids_of(ctx)
 end
 
 -- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
--- interruption; row(...) are the metrics, text(...) the status line of what a step gives. Returns the mean of the last losses.
-local function train(ctx, stage, label, trainer, row, text)
+-- interruption; row(...) are the metrics, text(...) the status line of what a step gives; actor, if given, is saved beside it. Returns
+-- the mean of the last losses.
+local function train(ctx, stage, label, trainer, row, text, actor)
   local t <close> = loop.new {
     run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
-    save = function(dir) trainer:save(dir) end,
+    save = function(dir)
+      trainer:save(dir)
+      if actor then
+        actor:save(dir)
+      end
+    end,
     state = function() return { trainer = trainer:state() } end,
   }
   if t.dir then
@@ -548,7 +602,7 @@ end
 
 --- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
 -- its training will take of the device at most (mocl.lm.memory_plan). o: heads, the number of value heads in place of one per
--- objective; 0: no critic. Sets ctx.policy.
+-- objective; 0: no critic; rows, of a step, in place of ppo.batch_size. Sets ctx.policy.
 function stages.actor(ctx, o)
   local cfg = ctx.cfg
   local n = o and o.heads or #cfg.objectives
@@ -558,18 +612,18 @@ function stages.actor(ctx, o)
   local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
   ctx.policy = policy.new { model = model, tokenizer = ctx.tok, max_new_tokens = cfg.ppo.max_new_tokens, temperature = cfg.ppo.temperature }
   if not ctx.planned then
-    stages.memory_plan(ctx, model, heads)
+    stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
 end
 
 -- answers of the policy under each preference
-local function measure(ctx, preferences, purpose, prompts, n, adapter, before)
+local function measure(ctx, preferences, purpose, prompts, n, adapter, o)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, before = before, on_step = function(i)
+    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, on_step = function(i)
       line:update(i)
     end,
   })
@@ -661,25 +715,107 @@ function stages.sft_answers(ctx)
   end)
 end
 
---- Puts the adapter of a stage's last checkpoint into the policy; o: name= of lora.load.
+local BATCH = 256 -- answers generated at a time
+
+--- Answers of the policy with their rewards, as a stage of the run that leaves the file NAME.jsonl: a list of {prompt=, response=,
+-- rewards=}. o: n answers to prompts drawn from those to train on, with replacement; text(prompt, i), what the policy is shown for the
+-- i-th answer; each (1), how many answers in a row are to one prompt; adapter false: answers of the SFT model.
+function stages.answers(ctx, name, o)
+  local path = ctx.run:path(name .. ".jsonl")
+  ctx.run:stage(name, function(stage)
+    local r, rows, line, prompt = rng.new(ctx.cfg.seed, name), {}, stages.bar(ctx, name, o.n), nil
+    for first = 1, o.n, BATCH do
+      local scope <close> = tensor.scope()
+      local prompts, texts = {}, {}
+      for i = first, math.min(o.n, first + BATCH - 1) do
+        prompt = (i - 1) % (o.each or 1) == 0 and r:choice(ctx.source.train_prompts) or prompt
+        prompts[#prompts + 1], texts[#texts + 1] = prompt, o.text(prompt, i)
+      end
+      local responses = ctx.policy:answer(texts, { key = rng.key(ctx.cfg.seed, name .. " " .. first), adapter = o.adapter })
+      for i, rewards in ipairs(reward.table(ctx.rewards, prompts, responses)) do
+        rows[#rows + 1] = { prompt = prompts[i], response = responses[i], rewards = rewards }
+      end
+      line:update(#rows)
+    end
+    line:done()
+    assert(data.write_jsonl(path, rows, { replace_invalid = true }))
+    stage:output(name .. ".jsonl")
+  end)
+  return assert(data.read_jsonl(path)) -- always from the file, where bytes that are no text have been replaced
+end
+
+--- Trains the adapter of a policy on answers by maximum likelihood, as a stage of the run: from the adapter of the stage `from`, or
+-- where that is nil from a fresh one. rows() -> list of {prompt=, response=}; options {steps, batch_size, lr, lr_scheduler_type, lr_name}.
+-- The loss is the mean of -log p of the answers' tokens. Returns {loss=, rows=, their number, example=, the first of them}.
+function stages.adapt(ctx, name, from, options, rows)
+  return ctx.run:stage(name, function(stage)
+    local actor = stages.actor(ctx, { heads = 0, rows = options.batch_size })
+    if from then
+      stages.load_policy(ctx, from)
+    end
+    local model = ctx.policy.model
+    local list = rows()
+    local prompts, responses = lm.encode(ctx.tok, list)
+    local trainer <close> = lm.trainer { model = model, parameters = model:named_parameters(true), prompts = prompts, responses = responses,
+      seed = ctx.cfg.seed, purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr,
+      lr_name = options.lr_name, lr_scheduler_type = options.lr_scheduler_type, max_tokens = ctx.cfg.model.positions }
+    return { loss = train(ctx, stage, name, trainer, function(value)
+      return { ["loss/" .. name] = value }
+    end, function(value)
+      return ("loss %.3f"):format(value)
+    end, actor), rows = #list, example = list[1] }
+  end)
+end
+
+--- Puts the adapter of a stage's last checkpoint into the policy, or, while stages.evaluation measures earlier ones, that of their
+-- step; o: name= of lora.load.
 function stages.load_policy(ctx, stage, o)
-  assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage), "no checkpoint of the policy"), o))
+  assert(lora.load(ctx.policy.model, assert(ctx.run:latest(stage, ctx.at), "no checkpoint of the policy"), o))
+end
+
+-- The figures of each checkpoint that is left of the stages `trained`, which go forward together: a list of {samples, hypervolume,
+-- kendall_tau, mean_pairwise_distance, rule_hypervolume}.
+local function curve(ctx, trained, o)
+  return ctx.run:stage("curve", function()
+    local cfg, points = ctx.cfg, json.array()
+    for _, step in ipairs(ctx.run:steps(trained[1])) do
+      ctx.at = step
+      o.load()
+      local f = policy.figures(ctx.grid, measure(ctx, ctx.grid, "curve", ctx.source.test_prompts, cfg.eval.curve_answers, true, o),
+        ctx.sft.statistics)
+      points[#points + 1] = { samples = step * #trained * cfg.ppo.batch_size, hypervolume = f.hypervolume, kendall_tau = f.kendall_tau,
+        mean_pairwise_distance = f.mean_pairwise_distance, rule_hypervolume = f.rule and f.rule.hypervolume }
+    end
+    ctx.at = nil
+    return { points = points }
+  end).points
 end
 
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
 -- result.json, and one answer per preference in `shown`. steps is the number of steps that samples.jsonl gives its answers. o:
+-- load(), which puts the policy of ctx.at's step, or the last one, into ctx.policy (the method's checkpoint; nothing, with before);
 -- before(p, i), which makes the adapter of a preference the active one in place of that of the checkpoint, and may return a
--- preference that the tags show in place of p; name, of the policy in samples.jsonl; unseen=false, where only those of the grid
--- have a policy.
+-- preference that the tags show in place of p; answer(prompts, p, key), of a method that answers in its own way (Policy:measure); name, of
+-- the policy in samples.jsonl; unseen=false, where only those of the grid have a policy; trained, the stages whose checkpoints together are
+-- a policy (the method's), or false where there are no checkpoints of it to measure over samples (eval.curve_answers).
 function stages.evaluation(ctx, steps, o)
-  o = o or {}
-  if not o.before then
-    stages.load_policy(ctx, ctx.method)
+  o = setmetatable({}, { __index = o })
+  o.load = o.load or function()
+    if not o.before and not o.answer then
+      stages.load_policy(ctx, ctx.method)
+    end
   end
+  local trained = o.trained
+  if trained == nil then
+    trained = not o.before and not o.answer and { ctx.method }
+  end
+  local points = trained and ctx.cfg.eval.curve_answers > 0 and curve(ctx, trained, o) or nil
+  o.load()
   return ctx.run:stage("evaluation", function()
     local cfg, n = ctx.cfg, #ctx.rewards
-    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o.before)
+    local list = measure(ctx, ctx.grid, "evaluation", ctx.source.test_prompts, cfg.eval.answers, true, o)
     local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)
+    figures.curve = points
     figures.shown, figures.unseen = {}, { groups = {} }
     for i, m in ipairs(list) do
       figures.shown[i] = { prompt = m.sample[1].prompt, response = m.sample[1].response }
@@ -692,7 +828,7 @@ function stages.evaluation(ctx, steps, o)
     figures.constant = ctx.sft.constant
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and o.unseen ~= false and n > 1 and preference.unseen_groups(n) or {}) do
-      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o.before)
+      local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o)
       local f = policy.figures(group, unseen, ctx.sft.statistics)
       figures.unseen.groups[g] = { preferences = group, rewards = f.rewards, hypervolume = f.hypervolume,
         kendall_tau = f.kendall_tau }
@@ -713,31 +849,59 @@ local function errors_of(figures, answers)
   return errors
 end
 
---- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
--- left); warning(preferences, rewards, errors) -> text or nil is the method's. Shows the tables.
-function stages.finish(ctx, figures, own, warning)
+-- Ends the run with a result of what all recipes say and of the parts, later ones over earlier ones.
+local function finish(ctx, parts, timing)
   local cfg = ctx.cfg
-  figures.warning = warning(figures.preferences, figures.rewards, errors_of(figures, cfg.eval.answers))
   local result = { recipe = ctx.run.recipe, seed = cfg.seed, device = cfg.device, objectives = cfg.objectives, sft = ctx.sft.figures,
     reward_models = ctx.checks, trade_off = cfg.data == "" and cfg.prompts == "" and cfg.trade_off or nil }
-  for _, part in ipairs { own, figures } do
+  for _, part in ipairs(parts) do
     for k, v in pairs(part) do
       result[k] = k ~= "shown" and v or nil
     end
   end
-  ctx.run:finish(result, { peak_bytes = tensor.memory().peak }, report.PAGES)
+  timing.peak_bytes = tensor.memory().peak
+  ctx.run:finish(result, timing, report.PAGES)
   stages.show(ctx.run)
+end
+
+--- Ends the run with the figures of stages.evaluation and what the recipe adds, a table (method, and kl, c or what else its stage
+-- left); warning(preferences, rewards, errors) -> text or nil is the method's and may be left out. Shows the tables.
+function stages.finish(ctx, figures, own, warning)
+  figures.warning = warning and warning(figures.preferences, figures.rewards, errors_of(figures, ctx.cfg.eval.answers))
+  finish(ctx, { own, figures }, { trained_parameters = ctx.trained and ctx.trained * (own.policies or 1) })
+end
+
+--- Ends a run that prepares models and trains no policy: the SFT model's figures and the statistics that all figures are in units of.
+function stages.finish_models(ctx)
+  finish(ctx, { { preferences = ctx.grid, statistics = ctx.sft.statistics, constant = ctx.sft.constant } }, {})
 end
 
 local function one_line(text) -- an untrained model's bytes need not be text
   return (utf8.len(text) and text or text:gsub("[\x80-\xff]", "?")):gsub("%c", " ")
 end
 
---- What a complete run has to say, on standard output: an answer per preference, the tables, the name of the report.
-function stages.show(run)
-  local shown = run.stages.evaluation.result.shown
-  io.write "\nanswers of the trained policy\n"
-  for i, p in ipairs(run.result.preferences) do
+local silent = 0 -- calls of stages.without_tables that are open
+
+--- stages.without_tables(f, ...) -> what f(...) returns; runs that end meanwhile do not print their tables, which their directories hold.
+function stages.without_tables(f, ...)
+  local _ <close> = setmetatable({}, { __close = function()
+    silent = silent - 1
+  end })
+  silent = silent + 1
+  return f(...)
+end
+
+--- What a complete run has to say, on standard output: its directory and a text, if there is one, an answer per preference, the
+-- tables, the name of the report.
+function stages.show(run, text)
+  if silent > 0 then
+    return
+  end
+  io.write(text and run.out .. text or "")
+  local evaluation = run.stages.evaluation
+  local shown = evaluation and evaluation.result.shown
+  io.write(shown and "\nanswers of the trained policy\n" or "")
+  for i, p in ipairs(shown and run.result.preferences or {}) do
     io.write(("  %s ->%s\n"):format(one_line(preference.relabel(shown[i].prompt, p)), (one_line(shown[i].response))))
   end
   io.write("\n", report.summary(run.result), "\nreport: ", run:path "report.html", "\n")

@@ -23,6 +23,7 @@ local check = require "mocl.failure".check
 local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
+local hooks = require "mocl.method.hooks"
 local metrics = require "mocl.metrics"
 local nn = require "mocl.nn.core"
 local on_error = require "mocl.on_error"
@@ -133,12 +134,12 @@ end
 --- trainer.new(o) -> t, for a `<close>` variable. o: actor; options (those of trainer.OPTIONS and of the actor, by name); seed; total,
 -- the iterations; and optionally run and stage of mocl.run with save_every (without them nothing is kept on disk), label and unit
 -- (what the status line and errors call the training and one of its iterations), purpose ("rollout": of the random stream),
--- lr_name ("lr": what errors call the step size), prompts (a list, dealt by t:prompts), rewards (a list of {name=, f=}), and state,
+-- lr_name ("lr": what errors call the step size), prompts (a list, dealt by t:prompts), rewards (a list of {name=, f=}), rewards_hook (mocl.method.hooks: f(row, prompt, response) -> row), and state,
 -- a table of the recipe's own pieces of state by name: objects with state() and restore(table), or streams of mocl.rng. A
 -- checkpoint of the stage is taken back here, into actor, optimiser and pieces.
 function trainer.new(o)
   options.check("trainer.new", o, { "actor", "options", "seed", "total" }, { "run", "stage", "save_every", "label", "unit", "purpose",
-    "lr_name", "prompts", "rewards", "state" })
+    "lr_name", "prompts", "rewards", "rewards_hook", "state" })
   local c, pieces = trainer.options(o.options, o.actor), {}
   for name, piece in pairs(o.state or {}) do
     check_piece(name, piece)
@@ -150,9 +151,12 @@ function trainer.new(o)
     end
     pieces.prompts = deck.new(rng.new(o.seed, "prompts"), o.prompts)
   end
+  if o.rewards_hook and not o.rewards and c.baseline == "critic" then
+    error("a hook on rewards makes new returns of whole episodes, which baseline=critic does not see: take baseline=group", 0)
+  end
   local linear = c.lr_scheduler_type == "linear"
   local self = setmetatable({ actor = o.actor, options = c, seed = o.seed, total = o.total, purpose = o.purpose or "rollout", run = o.run,
-    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, pieces = pieces, done = 0,
+    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, rewards_hook = o.rewards_hook, pieces = pieces, done = 0,
     lr_name = o.lr_name or "lr", pending = {},
     factor = optim.schedule[linear and "linear" or "constant"] { warmup = c.warmup, total = linear and math.max(o.total, c.warmup) or nil,
       from_zero = false } }, Trainer)
@@ -271,9 +275,14 @@ function Trainer:rollout(inputs, o)
 end
 
 --- Raw rewards, a row per answer and a number per objective: those of the rewards for answers to prompts, or the returns of episodes.
--- batch.raw holds them too.
+-- batch.raw holds them too. What a hook on rewards makes of them takes their place; of episodes that of the returns too, so that it comes
+-- before t:advantages.
 function Trainer:score(batch, prompts)
   batch.raw = self.rewards and reward.table(self.rewards, prompts, batch.responses) or batch.returns
+  if self.rewards_hook then
+    batch.raw = hooks.rewards(self.rewards_hook, batch.raw, prompts, batch.responses)
+    batch.returns = batch.returns and batch.raw
+  end
   return batch.raw
 end
 

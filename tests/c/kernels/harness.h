@@ -69,6 +69,7 @@ void test_indexed_rows(void);
 void test_rope(void);
 void test_swiglu(void);
 void test_attention(void);
+void test_cross_attention(void);
 /* head.c */
 void test_head(void);
 void test_sample(void);

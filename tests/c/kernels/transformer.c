@@ -55,8 +55,8 @@ void test_swiglu(void) {
 }
 
 struct attention_ref {
-    int64_t n_seq, H, G, K, T;
-    const int32_t *offsets;
+    int64_t n_seq, H, G, K, T, S;
+    const int32_t *offsets, *keys; /* of T queries and S keys; the same where causal */
     int causal;
     int64_t window;
     double scale, *lse;
@@ -65,14 +65,14 @@ struct attention_ref {
 /* x = q, k, v one after the other */
 static void attention_reference(void *arg, const double *x, double *y) {
     struct attention_ref *a = arg;
-    const double *q = x, *k = q + a->T * a->H * a->K, *v = k + a->T * a->G * a->K;
+    const double *q = x, *k = q + a->T * a->H * a->K, *v = k + a->S * a->G * a->K;
     for (int64_t s = 0; s < a->n_seq; s++)
         for (int64_t t = a->offsets[s]; t < a->offsets[s + 1]; t++)
             for (int64_t h = 0; h < a->H; h++) {
-                int64_t end = a->causal ? t + 1 : a->offsets[s + 1], g = h / (a->H / a->G);
+                int64_t end = a->causal ? t + 1 : a->keys[s + 1], g = h / (a->H / a->G);
                 double sum = 0, *out = y + (t * a->H + h) * a->K;
                 for (int64_t c = 0; c < a->K; c++) out[c] = 0;
-                int64_t begin = a->window && end - a->window > a->offsets[s] ? end - a->window : a->offsets[s];
+                int64_t begin = a->window && end - a->window > a->keys[s] ? end - a->window : a->keys[s];
                 for (int64_t u = begin; u < end; u++) {
                     double dot = 0, w;
                     for (int64_t c = 0; c < a->K; c++)
@@ -109,15 +109,15 @@ void test_attention(void) {
         mk_real *x = randoms(nq + 2 * nk, -2, 2), *out = empty(nq), *lse = empty(T * H);
         mk_real *dout = randoms(nq, -1, 1), *dx = empty(nq + 2 * nk);
         double *in = doubles(nq + 2 * nk, x), *want = doubles(nq, NULL), *wl = doubles(T * H, NULL);
-        struct attention_ref ref = {6, H, G, k, T, off, causal, cases[s].window, scale, wl};
+        struct attention_ref ref = {6, H, G, k, T, T, off, off, causal, cases[s].window, scale, wl};
         const mk_real *kk = x + nq, *vv = x + nq + nk;
         attention_reference(&ref, in, want);
         ref.lse = NULL;
-        ok(K->attention(E, MK_F32, 6, off, NULL, H, G, k, scale, causal, window, x, kk, vv, out, lse) == MK_OK,
+        ok(K->attention(E, MK_F32, 6, off, NULL, NULL, H, G, k, scale, causal, window, x, kk, vv, out, lse) == MK_OK,
            "attention works");
         near_all("attention", nq, out, want, 3 * TOL);
         near_all("attention lse", T * H, lse, wl, 3 * TOL);
-        K->attention_bwd(E, MK_F32, 6, off, H, G, k, scale, causal, window, x, kk, vv, out, lse, dout, dx, dx + nq,
+        K->attention_bwd(E, MK_F32, 6, off, NULL, H, G, k, scale, causal, window, x, kk, vv, out, lse, dout, dx, dx + nq,
                          dx + nq + nk);
         gradient("attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
         /* a sequence alone gives the same bits */
@@ -125,12 +125,12 @@ void test_attention(void) {
             int32_t alone[2] = {0, off[b + 1] - off[b]};
             int64_t t0 = off[b], n = alone[1];
             mk_real *o1 = empty(n * H * k), *l1 = empty(n * H);
-            K->attention(E, MK_F32, 1, alone, NULL, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, NULL, NULL, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of one sequence", n * H * k, o1, out + t0 * H * k);
             same_bits("lse of one sequence", n * H, l1, lse + t0 * H);
             int32_t from = (int32_t)(n * 2 / 3);
-            K->attention(E, MK_F32, 1, alone, &from, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
+            K->attention(E, MK_F32, 1, alone, NULL, &from, H, G, k, scale, causal, window, x + t0 * H * k, kk + t0 * G * k,
                          vv + t0 * G * k, o1, l1);
             same_bits("attention of the last tokens", (n - from) * H * k, o1 + from * H * k, out + (t0 + from) * H * k);
             for (int64_t i = 0; i < from * H * k; i++)
@@ -155,6 +155,42 @@ void test_attention(void) {
             K->attention_cached(E, MK_F32, 1, H, G, k, scale, window, slot + t, pos + t, slab, x + t * H * k, kc,
                                 vc, o3);
             same_bits("attention_cached of one row", H * k, o3, out + t * H * k);
+        }
+    }
+}
+
+/* keys and values of other tokens than the queries: more of them, fewer, and sequences without a query */
+void test_cross_attention(void) {
+    static const struct { int64_t H, G, K; int32_t off[6], keys[6]; } cases[] = {
+        {1, 1, 4, {0, 1, 1, 4, 9, 10}, {0, 3, 4, 5, 7, 15}},
+        {4, 2, 24, {0, 20, 40, 41, 42, 100}, {0, 1, 130, 131, 300, 317}},
+        {2, 1, 7, {0, 70, 140, 141, 141, 150}, {0, 5, 8, 72, 73, 140}},
+        {4, 4, 16, {0, 64, 128, 200, 201, 202}, {0, 128, 256, 257, 386, 387}}};
+    for (size_t s = 0; s < sizeof cases / sizeof *cases; s++) {
+        int64_t H = cases[s].H, G = cases[s].G, k = cases[s].K, T = cases[s].off[5], S = cases[s].keys[5];
+        int64_t nq = T * H * k, nk = S * G * k;
+        const int32_t *off = cases[s].off, *keys = cases[s].keys;
+        double scale = 1 / sqrt((double)k);
+        mk_real *x = randoms(nq + 2 * nk, -2, 2), *out = empty(nq), *lse = empty(T * H);
+        mk_real *dout = randoms(nq, -1, 1), *dx = empty(nq + 2 * nk);
+        double *in = doubles(nq + 2 * nk, x), *want = doubles(nq, NULL), *wl = doubles(T * H, NULL);
+        struct attention_ref ref = {5, H, G, k, T, S, off, keys, 0, 0, scale, wl};
+        const mk_real *kk = x + nq, *vv = x + nq + nk;
+        attention_reference(&ref, in, want);
+        ref.lse = NULL;
+        ok(K->attention(E, MK_F32, 5, off, keys, NULL, H, G, k, scale, 0, 0, x, kk, vv, out, lse) == MK_OK, "cross attention works");
+        near_all("cross attention", nq, out, want, 3 * TOL);
+        near_all("cross attention lse", T * H, lse, wl, 3 * TOL);
+        K->attention_bwd(E, MK_F32, 5, off, keys, H, G, k, scale, 0, 0, x, kk, vv, out, lse, dout, dx, dx + nq, dx + nq + nk);
+        gradient("cross attention", attention_reference, &ref, nq + 2 * nk, x, nq, dout, dx);
+        for (int b = 0; b < 5; b++) { /* a sequence alone gives the same bits */
+            int32_t alone[2] = {0, off[b + 1] - off[b]}, its[2] = {0, keys[b + 1] - keys[b]}, from = alone[1] / 2;
+            int64_t t0 = off[b] * H * k, k0 = keys[b] * G * k, n = alone[1] * H * k, skip = from * H * k;
+            mk_real *o1 = empty(n), *l1 = empty(alone[1] * H);
+            K->attention(E, MK_F32, 1, alone, its, NULL, H, G, k, scale, 0, 0, x + t0, kk + k0, vv + k0, o1, l1);
+            same_bits("cross attention of one sequence", n, o1, out + t0);
+            K->attention(E, MK_F32, 1, alone, its, &from, H, G, k, scale, 0, 0, x + t0, kk + k0, vv + k0, o1, l1);
+            same_bits("cross attention of the last tokens", n - skip, o1 + skip, out + t0 + skip);
         }
     }
 }

@@ -51,6 +51,7 @@ local bert = {
     BertModel = "encoder",
     BertForSequenceClassification = { pool = "first", layers = { { "pooler.dense", act = "tanh", inside = true }, { "classifier" } } },
   },
+  written = { class = "BertModel", bare = true, keys = { hidden_act = "hidden_act" } },
   prefix = "bert.", names = NAMES, layer = "encoder.layer.%d.", layer_names = LAYER_NAMES,
   left_over = { "%.position_ids$", "^cls%." }, left_over_of_encoder = { "pooler%.dense%." }, old_norms = true,
 }

@@ -26,6 +26,8 @@ local gpt2 = {
     },
   },
   classes = { GPT2LMHeadModel = "lm", GPT2ForSequenceClassification = { pool = "last", layers = { { "score", bias = false } } } },
+  written = { class = "GPT2LMHeadModel", keys = { activation_function = "hidden_act" } },
+  lora_targets = { "c_attn" }, -- what PEFT takes where a configuration names none
   prefix = "transformer.",
   names = {
     ["model.embed_tokens"] = { "wte" }, ["model.embed_positions"] = { "wpe" }, ["model.norm"] = { "ln_f" }, ["lm_head"] = { "lm_head", plain = true },

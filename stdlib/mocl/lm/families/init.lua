@@ -3,16 +3,23 @@
 --
 --   model_type, shape (key of transformer.new -> key of config.json), defaults, keys (lists of mocl.keys)
 --   classes: name -> "lm" (a language-model head), "encoder" (states alone), or a head for classification: pool "last" (the last
---     token that is no pad) or "first", layers a list of {name, act=, bias=, inside=}; inside: its name has the prefix
+--     token that is no pad), "first" or "eos" (the last end), layers a list of {name, act=, bias=, inside=}; inside: its name has the prefix
 --   spec(r, config): sets the other keys of transformer.new; r reads values (families/reader.lua)
 --   prefix, names, layer, layer_names: names of tensors by mocl's; without names they are the same. An entry is {name, transposed=,
 --     part=, parts=, plain=}: the matrix lies the other way round, or is one of several along the outputs; plain: no prefix
---   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; old_norms: gamma and beta are read too
+--   left_over, left_over_of_encoder: patterns of tensors that a file may hold besides; copies: names under which it may hold the
+--     embedding once more; old_norms: gamma and beta are read too
+--   decoder: of an encoder-decoder, whose table describes the encoder: shape, spec, prefix, names, layer, layer_names of the other side
+--   lora_targets: the layers that an adapter of PEFT is on where its configuration names none
+--   written: of a family whose config.json is made from a specification: {class =, keys =, bare =}, the class in it, the keys beside those of
+--     shape, of which a string takes the specification's value of that name, and whether names have no prefix in this class
+--   generates: false: keys of generation and generation_config.json are not looked at
 
 local families = {}
 
 local by_type = {}
-for _, list in ipairs { require "mocl.lm.families.llama", require "mocl.lm.families.gpt2", require "mocl.lm.families.bert" } do
+for _, list in ipairs { require "mocl.lm.families.llama", require "mocl.lm.families.gpt2", require "mocl.lm.families.bert",
+  require "mocl.lm.families.bart" } do
   for _, family in ipairs(list) do
     by_type[family.model_type] = family
   end
@@ -20,6 +27,34 @@ end
 
 --- model_type -> family
 families.by_type = by_type
+
+local ACTS = { gelu_tanh = "gelu_new" } -- where transformers has another name
+
+--- families.describe(family, config) -> a config.json as a table: what the family's files say of a model with this configuration, if it
+-- is one of the family. Whether it is, model_config.check of it tells.
+function families.describe(family, config)
+  local all = { model_type = family.model_type, architectures = { family.written.class } }
+  for key, theirs in pairs(family.shape) do
+    all[theirs] = config[key]
+  end
+  for key, value in pairs(family.written.keys) do
+    local own = type(value) == "string" and config[value]
+    all[key] = type(value) ~= "string" and value or ACTS[own] or own
+    if value == "hidden_act" and own == nil then
+      all[key] = "silu"
+    end
+  end
+  return all
+end
+
+--- families.written(...) -> the families whose config.json describe makes, in the order in which they are tried.
+function families.written()
+  local list = {}
+  for _, name in ipairs { "qwen2", "qwen3", "gpt2", "bert" } do
+    list[#list + 1] = by_type[name]
+  end
+  return list
+end
 
 --- The known values of model_type, in words.
 function families.names()
@@ -67,6 +102,13 @@ local function locate(family, name, bare)
   local entry = layer and family.layer_names[inner] or family.names[base]
   local prefix = (bare or entry.plain) and "" or family.prefix
   return prefix .. (layer and family.layer:format(layer) or "") .. entry[1] .. "." .. kind, entry, kind
+end
+
+--- families.module(family, name, bare) -> name, part, parts: what the family calls the linear layer of a block that mocl calls `name`; parts
+-- above 1: it is so many a part of that one's outputs.
+function families.module(family, name, bare)
+  local theirs, entry = locate(family, name .. ".weight", bare)
+  return theirs:match "^(.*)%.weight$", entry.part or 1, entry.parts or 1
 end
 
 --- families.tensor(family, tensors, name, bare) -> tensor or nil, name in the file: the values of a parameter of mocl's as they lie

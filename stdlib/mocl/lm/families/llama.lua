@@ -173,6 +173,7 @@ local qwen2 = {
     without_effect = { attention_bias = NOT_READ, mlp_bias = NOT_READ },
   },
   classes = { Qwen2ForCausalLM = "lm", Qwen2ForSequenceClassification = CLASSIFIER },
+  written = { class = "Qwen2ForCausalLM", keys = { rope_theta = "rope_theta", hidden_act = "hidden_act", use_sliding_window = false } },
 }
 
 function qwen2.spec(r, config)
@@ -187,6 +188,10 @@ local qwen3 = {
     honoured = { "use_sliding_window", "max_window_layers", "attention_bias" }, without_effect = { mlp_bias = NOT_READ },
   },
   classes = { Qwen3ForCausalLM = "lm", Qwen3ForSequenceClassification = CLASSIFIER },
+  written = {
+    class = "Qwen3ForCausalLM",
+    keys = { rope_theta = "rope_theta", hidden_act = "hidden_act", use_sliding_window = false, attention_bias = false },
+  },
 }
 
 function qwen3.spec(r, config)

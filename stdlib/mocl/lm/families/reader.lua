@@ -59,6 +59,18 @@ function reader:integer(key, low)
   return value
 end
 
+--- An id of the vocabulary; null is none.
+function reader:id(key)
+  local value, vocab = self.all[key], self:value "vocab_size"
+  if value == nil then
+    value = self.defaults[key]
+  end
+  if math.type(value) ~= "integer" or value < 0 or math.type(vocab) ~= "integer" or value >= vocab then
+    self:refuse(key, value, "an id of the vocabulary")
+  end
+  return value
+end
+
 -- transformers' names of activations, and mocl's
 local ACTS = {
   silu = "silu", swish = "silu", gelu = "gelu", relu = "relu", gelu_new = "gelu_tanh", gelu_pytorch_tanh = "gelu_tanh",
