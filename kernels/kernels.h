@@ -177,6 +177,10 @@ typedef struct mk_table {
     ** weights bf16. c_type: MK_F32, or a_type. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
+    /* C = alpha A op(W) + from for f32 weights, with the bits of gemm_weight on a C that held `from`, which has ldc too and may
+    ** be C. A device may do without it. */
+    int (*gemm_weight_onto)(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
+                            const mk_real *from, mk_real *c, int64_t ldc);
 
     /* The parts of w, which is int8, or nf4 with five parts and numbers in f32, become those of src [rows, columns]; part[3] of nf4
     ** is read. part: those of w, to be written */
@@ -266,6 +270,15 @@ typedef struct mk_table {
     int (*attention_cached)(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
+    /* The same on the host's processors for heads that have keys of their own (H of both), of K = 16, 32, 48 or 64, without a
+    ** window, over keys that lie across: turned [slot, H, K, wide], wide a multiple of 16. There a step need not turn all keys anew.
+    ** turn_keys: the keys of positions below pos[r] from a cache with slabs of `slab`, and zeros behind them.
+    ** attention_turned: first k[r] and v[r] become those of position pos[r]; the bits are those of cache_put and attention_cached. */
+    int (*turn_keys)(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const mk_real *kcache, int64_t wide, mk_real *turned);
+    int (*attention_turned)(mk_exec *e, int64_t rows, int64_t H, int64_t K, double scale, const int32_t *slot, const int32_t *pos,
+                            int64_t wide, int64_t slab, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *turned,
+                            mk_real *vcache, mk_real *out);
 
     /* -- the language-model head (kernels/cpu/head.c): one row of logits per token -- */
 
@@ -329,6 +342,14 @@ typedef struct mk_table {
                double momentum, double wd, int first, double grad_scale);
     /* out[0] (host pointer) = sum of the squares of all gradients of the list, in double; waits for the device, once */
     int (*sumsq)(mk_exec *e, int64_t count, const mk_parameter *list, double *out);
+    /* The two of a device that runs behind the program, so that a step need not wait for the norm; others do without them.
+    ** clip_norm: out[4], on the device. The sum of the first three is the Euclidean norm of all gradients of the list, to the
+    ** last bit of a double. The fourth is what they are multiplied by: max_norm / (norm + 1e-6) where max_norm > 0 is passed, else
+    ** 1; and NaN where the norm is no finite f32 or, so multiplied, beyond `most`.
+    ** adamw_by: adamw with *factor as grad_scale, read there; NaN changes nothing. */
+    int (*clip_norm)(mk_exec *e, int64_t count, const mk_parameter *list, double max_norm, double most, mk_real *out);
+    int (*adamw_by)(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                    double wd, int64_t step, const mk_real *factor);
 } mk_table;
 
 /* the tables; NULL where not built */

@@ -488,11 +488,12 @@ static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
 }
 
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, vocab_size=nil, on_token=nil, ragged=false}) -> {tokens={{...}}, finished={...}, total=n}, logp [total]
-** flat over the rows. on_token(row, id) returns true to end the row after this token. ragged: tokens is an object of rows. */
+** suppress_first=0, vocab_size=nil, on_token=nil, ragged=false, stem=0}) -> {tokens={{...}}, finished={...}, total=n}, logp [total]
+** flat over the rows. on_token(row, id) returns true to end the row after this token. ragged: tokens is an object of rows.
+** stem=k: field stem, on the cpu the stream behind k blocks of the prompts with their answers, as pack orders them. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
-                                          "suppress_first", "vocab_size", "on_token", "ragged", NULL};
+                                          "suppress_first", "vocab_size", "on_token", "ragged", "stem", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
     if (!moclL_torows(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
@@ -506,9 +507,11 @@ static int model_generate(lua_State *L) {
         .key = (uint64_t)moclL_optfield_integer(L, 3, "key", 0),
         .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
         .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
+        .stem = moclL_optfield_integer(L, 3, "stem", 0),
     };
     read_eos(L, 3, &o);
     int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
+    if (on_token && o.stem) return luaL_error(L, "generate: stem and on_token do not go together");
     moclL_ragged r = moclL_readragged(L, 2, 0);
     o.adapter = moclL_checkchoice(L, 3, m, r.n);
     mocl_generated *g = lua_newuserdatauv(L, sizeof *g, 0);
@@ -546,6 +549,12 @@ static int model_generate(lua_State *L) {
     for (int64_t b = 0; b < g->rows; b++) {
         memcpy(to, g->logp + b * g->max_new_tokens, (size_t)g->length[b] * sizeof *to);
         to += g->length[b];
+    }
+    if (g->stem) {
+        mocl_tensor **stem = moclL_pushtensor(L);
+        *stem = g->stem;
+        g->stem = NULL;
+        lua_setfield(L, result, "stem");
     }
     mocl_generated_free(g);
     mocl_tensor **logp = moclL_pushtensor(L);

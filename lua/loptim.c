@@ -96,17 +96,32 @@ static int optim_sgd(lua_State *L) {
     return 1;
 }
 
-/* o:step{lr=, max_grad_norm=} -> norm of the gradient before clipping. Both options may be left out;
-** lr holds for this step alone. */
+/* o:step{lr=, max_grad_norm=, ahead=false} -> norm of the gradient before clipping. All options may be left out;
+** lr holds for this step alone. ahead: the norm is a tensor [3], whose sum it is; o:check tells later what the step was. */
 static int optim_step(lua_State *L) {
-    static const char *const options[] = {"lr", "max_grad_norm", NULL};
+    static const char *const options[] = {"lr", "max_grad_norm", "ahead", NULL};
     mocl_optim *o = check_optim(L);
     moclL_checkoptions(L, 2, options);
     double norm, lr = positive(L, "lr", moclL_optfield_number(L, 2, "lr", o->lr), true);
+    if (moclL_optfield_boolean(L, 2, "ahead", false)) {
+        mocl_tensor **out = moclL_pushtensor(L);
+        MOCLL_CALL(L, mocl_optim_step_ahead(o, lr, moclL_optfield_number(L, 2, "max_grad_norm", 0), out));
+        return 1;
+    }
     mocl_status st = mocl_optim_step(o, lr, moclL_optfield_number(L, 2, "max_grad_norm", 0), &norm);
     if (st) return moclL_raise(L, st);
     lua_pushnumber(L, mocl_shown(norm));
     return 1;
+}
+
+/* o:check(norm, {max_grad_norm=}): raises what a step with gradients of this norm does, while they are there */
+static int optim_check(lua_State *L) {
+    static const char *const options[] = {"max_grad_norm", NULL};
+    mocl_optim *o = check_optim(L);
+    double norm = luaL_checknumber(L, 2);
+    moclL_checkoptions(L, 3, options);
+    mocl_status st = mocl_optim_check(o, moclL_optfield_number(L, 3, "max_grad_norm", 0), norm);
+    return st ? moclL_raise(L, st) : 0;
 }
 
 static int optim_zero_grad(lua_State *L) {
@@ -147,7 +162,7 @@ static int optim_state(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"state", optim_state}, {"step", optim_step}, {"steps", optim_steps}, {"zero_grad", optim_zero_grad}, {NULL, NULL},
+    {"check", optim_check}, {"state", optim_state}, {"step", optim_step}, {"steps", optim_steps}, {"zero_grad", optim_zero_grad}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {{"adamw", optim_adamw}, {"sgd", optim_sgd}, {NULL, NULL}};

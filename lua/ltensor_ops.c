@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ltensor.h"
+#include "rng.h"
 
 /* ---- elementwise ---- */
 
@@ -460,6 +461,62 @@ static int softmax(lua_State *L, bool log) {
 static int tensor_softmax(lua_State *L) { return softmax(L, false); }
 static int tensor_log_softmax(lua_State *L) { return softmax(L, true); }
 
+/* ---- order, choice and draws ---- */
+
+static int ordered(lua_State *L, const char *op, mocl_tensor *x, int dim, int64_t k, bool descending) {
+    if (x->ndim == 0) return luaL_error(L, "%s: a tensor with dimensions is needed", op);
+    mocl_tensor **values = moclL_pushtensor(L), **positions = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_sort(values, positions, op, x, dim, k, descending));
+    return 2;
+}
+
+/* x:sort(dim, descending), the last dimension by default -> values, positions from 0 */
+static int tensor_sort(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1);
+    int dim = lua_isnoneornil(L, 2) ? x->ndim - 1 : moclL_checkdim(L, 2, x->ndim);
+    return ordered(L, "sort", x, dim, -1, lua_toboolean(L, 3));
+}
+
+/* x:topk(k, dim, largest = true) -> values, positions from 0 */
+static int tensor_topk(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1);
+    lua_Integer k = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, k >= 0, 2, "a number of entries expected");
+    int dim = lua_isnoneornil(L, 3) ? x->ndim - 1 : moclL_checkdim(L, 3, x->ndim);
+    return ordered(L, "topk", x, dim, k, lua_isnoneornil(L, 4) || lua_toboolean(L, 4));
+}
+
+static int tensor_masked_select(lua_State *L) {
+    mocl_tensor *x = moclL_checktensor(L, 1), *mask = moclL_checktensor(L, 2), **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_masked_select(out, x, mask));
+    return 1;
+}
+
+/* w:multinomial(n, {seed= or key=, stream=0, replacement=false}) -> positions from 0 */
+static int tensor_multinomial(lua_State *L) {
+    static const char *const options[] = {"seed", "key", "stream", "replacement", NULL};
+    static const char purpose[] = "multinomial";
+    mocl_tensor *w = moclL_checktensor(L, 1);
+    lua_Integer n = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, n >= 0 && n < INT32_MAX, 2, "a number of draws expected");
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_settop(L, 3);
+    moclL_checkoptions(L, 3, options);
+    bool has_key = lua_getfield(L, 3, "key") != LUA_TNIL, has_seed = lua_getfield(L, 3, "seed") != LUA_TNIL;
+    if (has_key == has_seed) return luaL_error(L, "multinomial: give seed, or key from mocl.rng.key");
+    if (!lua_isinteger(L, has_key ? -2 : -1)) return luaL_error(L, "multinomial: %s must be an integer", has_key ? "key" : "seed");
+    uint64_t given = (uint64_t)lua_tointeger(L, has_key ? -2 : -1);
+    uint64_t key = has_key ? given : mocl_rng_key(given, purpose, sizeof purpose - 1);
+    lua_getfield(L, 3, "stream");
+    if (!lua_isnil(L, -1) && !lua_isinteger(L, -1)) return luaL_error(L, "multinomial: stream must be an integer");
+    uint64_t stream = (uint64_t)lua_tointeger(L, -1);
+    lua_getfield(L, 3, "replacement");
+    bool replacement = lua_toboolean(L, -1);
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, mocl_multinomial(out, w, n, replacement, key, stream));
+    return 1;
+}
+
 static int tensor_matmul(lua_State *L) {
     mocl_tensor *a = moclL_checktensor(L, 1), *b = moclL_checktensor(L, 2), **out = moclL_pushtensor(L);
     MOCLL_CALL(L, mocl_matmul(out, a, b));
@@ -506,6 +563,7 @@ const luaL_Reg moclL_tensor_ops[] = {
     {"logsigmoid", tensor_logsigmoid},
     {"logsumexp", tensor_logsumexp},
     {"lt", tensor_lt},
+    {"masked_select", tensor_masked_select},
     {"matmul", tensor_matmul},
     {"max", tensor_max},
     {"maximum", tensor_maximum},
@@ -513,6 +571,7 @@ const luaL_Reg moclL_tensor_ops[] = {
     {"min", tensor_min},
     {"minimum", tensor_minimum},
     {"mul", tensor_mul},
+    {"multinomial", tensor_multinomial},
     {"narrow", tensor_narrow},
     {"ne", tensor_ne},
     {"neg", tensor_neg},
@@ -532,6 +591,7 @@ const luaL_Reg moclL_tensor_ops[] = {
     {"sin", tensor_sin},
     {"softmax", tensor_softmax},
     {"softplus", tensor_softplus},
+    {"sort", tensor_sort},
     {"sqrt", tensor_sqrt},
     {"square", tensor_square},
     {"squeeze", tensor_squeeze},
@@ -542,6 +602,7 @@ const luaL_Reg moclL_tensor_ops[] = {
     {"t", tensor_t},
     {"tanh", tensor_tanh},
     {"to", tensor_to},
+    {"topk", tensor_topk},
     {"transpose", tensor_transpose},
     {"unsqueeze", tensor_unsqueeze},
     {"where", tensor_where},

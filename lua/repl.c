@@ -452,6 +452,9 @@ int mocl_repl(lua_State *L) {
     lua_settop(L, 0);
     repl.L = L;
     define_globals(L);
+    lua_pushboolean(L, true);
+    say(L, "open", 1);
+    lua_settop(L, 0);
     if (isatty(0)) {
         open_terminal(moclL_noenv(L));
         say(L, "banner", 0);
@@ -466,6 +469,9 @@ int mocl_repl(lua_State *L) {
             show_error(L);
         moclL_end_interrupt(L);
     }
+    lua_settop(L, 0);
+    lua_pushboolean(L, false);
+    say(L, "open", 1);
     lua_settop(L, 0);
     if (!repl.signal) fputs("\n", stdout);
     fflush(stdout);

@@ -1,7 +1,8 @@
 --- compare_hh: MOC and every other method side by side: the same base model, SFT model, reward models, prompts and training samples,
 -- over any number of seeds; tables 2, 3, 4, 8, 9 and 10 of the paper, the CSV of its listing 1, and report.html.
 --
---   mocl recipes/compare_hh.lua                                     all methods, humor and harmless against helpful, one seed
+--   mocl recipes/compare_hh.lua                                     all methods, humor against helpful, one seed
+--   mocl recipes/compare_hh.lua settings=humor+helpful,harmless+helpful     both pairs of the paper
 --   mocl recipes/compare_hh.lua methods=moc,grpo seeds=0,1,2        some methods, three seeds
 --   mocl recipes/compare_hh.lua seeds=0,1,2,3,4                     more seeds: what is there is kept
 --   mocl recipes/compare_hh.lua settings=harmless+humor+helpful     three objectives; humor+helpful/diminishing: another shape
@@ -24,12 +25,28 @@ local sys = require "mocl.sys"
 
 -- ---- the methods: a row each; mocl.train.compare says what is in it ----
 
+-- Training steps of a method whose recipe takes k of them on 40960 samples, on n.
+local function steps(k, n)
+  return math.max(1, math.floor(k * n / 40960 + 0.5))
+end
+
 local METHODS = {
   { name = "moc", label = "MOC", recipe = "moc_hh", group = "moc" },
-  { name = "linear", label = "Linear, p in the prompt", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
+  { name = "linear", label = "MOC with c = 1", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
   { name = "morlhf", label = "MORLHF", recipe = "morlhf", group = "morlhf", policies = "preference" },
   { name = "rewarded_soups", label = "Rewarded Soups", recipe = "rewarded_soups", group = "soup", policies = "objective" },
+  { name = "bone_soups", label = "Bone Soups", recipe = "rewarded_soups", group = "soup", policies = "objective",
+    words = { "soup.beta=0.7", "soup.kind=products" } },
+  { name = "mod", label = "MOD", recipe = "mod", group = "mod", policies = "objective" },
   { name = "modpo", label = "MODPO", recipe = "modpo", group = "modpo", policies = "preference" },
+  { name = "ric", label = "RiC", recipe = "ric", budget = function(n)
+    return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(2000, n),
+      "ric.online_training_steps=" .. steps(400, n), "ric.num_origin_samples=" .. steps(10000, n) }
+  end },
+  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", budget = function(n)
+    return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(2000, n) }
+  end },
+  { name = "clp", label = "CLP", recipe = "clp", group = "clp" },
   { name = "grpo", label = "GRPO", recipe = "grpo", group = "grpo" },
   { name = "rloo", label = "RLOO", recipe = "grpo", group = "grpo", words = { "grpo.method=rloo" } },
   { name = "gdpo", label = "GDPO", recipe = "grpo", group = "grpo", words = { "grpo.method=gdpo" } },
@@ -42,7 +59,7 @@ local own = {
   { "seed", nil, "not for a comparison: seeds", type = "integer" },
   { "methods", {}, "those that are compared; empty: all", list_of = "string" },
   { "seeds", { 0 }, "seeds; more of them can be added to a comparison later", list_of = "integer" },
-  { "settings", { "humor+helpful", "harmless+helpful" }, "objectives, and behind a / the shape of the trade-off (rising)", list_of = "string" },
+  { "settings", { "humor+helpful" }, "objectives, and behind a / the shape of the trade-off (rising)", list_of = "string" },
   { "iterations", 320, "the budget of a method: iterations of ppo.batch_size answers", min = 1 },
   { "budget", "total", "total: the budget is that of all policies of a method together; policy: of each, so that samples are unequal", choices = { "total", "policy" } },
   { "policies", {}, "preferences of methods with a policy for each, such as 1:0,0.5:0.5,0:1; empty: five", list_of = "string" },

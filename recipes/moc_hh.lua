@@ -4,6 +4,7 @@
 --   mocl recipes/moc_hh.lua objectives=harmless,helpful       or all three
 --   mocl recipes/moc_hh.lua data=../shared/data/prefs/hh-rlhf objectives=harmless,helpful
 --   mocl recipes/moc_hh.lua control.solver=upgrad             another way to join the objectives (docs/solvers.md)
+--   mocl recipes/moc_hh.lua model=DIR reward.helpful=DIR reward.harmless=DIR data=DIR    a model and reward models of your own
 --   mocl recipes/moc_hh.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
@@ -22,28 +23,34 @@ local segments = require "mocl.segments"
 local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
+-- What recipes/moc_reddit.lua, the same loop on other data, calls this with; the arguments of a program are texts.
+local own = ...
+own = type(own) == "table" and own or { recipe = "moc_hh", schema = function(rows) return rows end, presets = {},
+  doc = "Multi-Objective Control of a language model (docs/algorithm.md)" }
+
 -- ---- options: those of the modules, and the method's own ----
 
-local schema = stages.schema({ "baseline", "scale_rewards", "normalize", "entropy" },
+local schema = own.schema(stages.schema({ "baseline", "scale_rewards", "normalize", "entropy" },
   { { "moc.iterations", 320, "PPO iterations", min = 1 },
     { "moc.tag_noise", 0.04, "half of the tags of line 4 differ from p by up to this", min = 0, max = 0.5 },
     { "moc.save_every", 20, "iterations between checkpoints", min = 1 } },
-  config.rows(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 }))
+  config.rows(Control.OPTIONS, "control.", { range = true, phi = 1e-3, floor = 0.25, scale = 3.0, negative = true, interior = 0.0 })))
 
-local presets = stages.presets {
+local presets = stages.presets({
   smoke = { ["moc.iterations"] = 3, ["moc.save_every"] = 2 },
   reading_a = Control.READING_A,
   reading_b = Control.READING_B,
   paper = Control.PAPER,
   hh = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
-}
+  large = { ["ppo.horizon"] = 10000, ["ppo.min_kl_coef"] = 0.0, ["moc.iterations"] = 200, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
+}, nil, schema, own.presets)
 
 local function hooks_of(cfg, grid) -- what does not go together fails before there is a directory
   return Control.check(cfg.control, #cfg.objectives, grid)
 end
 
-local ctx <close> = stages.open { recipe = "moc_hh", doc = "Multi-Objective Control of a language model (docs/algorithm.md)",
+local ctx <close> = stages.open { recipe = own.recipe, doc = own.doc, source = own.source, small = own.small,
   schema = schema, presets = presets, arg = arg, method = "moc", hooks = hooks_of,
   depends = { "rewards", "dtype", "lora", "ppo", "moc", "control" } }
 if ctx.complete then

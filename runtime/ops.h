@@ -46,6 +46,16 @@ mocl_status mocl_argreduce(mocl_tensor **out, mk_reduce op, mocl_tensor *x, int 
 mocl_status mocl_cumsum(mocl_tensor **out, mocl_tensor *x, int dim);
 mocl_status mocl_softmax(mocl_tensor **out, mocl_tensor *x, bool log); /* over the last dimension */
 
+/* ---- order, choice and draws (ops_order.c); positions are i32, 0-based, without history ---- */
+/* The first k entries along dim in order, all for k < 0, and where they stood. Stable; NaN is larger than any number. op:
+** the name in messages */
+mocl_status mocl_sort(mocl_tensor **values, mocl_tensor **positions, const char *op, mocl_tensor *x, int dim, int64_t k, bool descending);
+/* the entries of x where mask, of its shape, is not 0: one dimension, in order */
+mocl_status mocl_masked_select(mocl_tensor **out, mocl_tensor *x, mocl_tensor *mask);
+/* k positions for each row of weights [n] or [rows, n], drawn in proportion; entry j of row r from the host stream of key
+** at stream 2^40 + r k + j */
+mocl_status mocl_multinomial(mocl_tensor **out, mocl_tensor *weights, int64_t k, bool replacement, uint64_t key, uint64_t stream);
+
 /* ---- products (ops_linear.c) ---- */
 /* [..., m, k] x [..., k, n]; batch dimensions equal, or one side has none */
 mocl_status mocl_matmul(mocl_tensor **out, mocl_tensor *a, mocl_tensor *b);

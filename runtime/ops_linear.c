@@ -273,8 +273,8 @@ done:
     return st;
 }
 
-/* out += the part of adapter i, and what backward needs of it */
-static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_tensor *cx, mocl_tensor *out) {
+/* out += the part of adapter i, and what backward needs of it; where `from` is not NULL: out = from + that part */
+static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_tensor *cx, const mocl_tensor *from, mocl_tensor *out) {
     run *r = &l->runs[i];
     mocl_tensor **s = l->saved + SAVED_ADAPTERS + i * LORA_SAVED;
     int64_t rank = ad->a->shape[0], ushape[2], xshape[2];
@@ -299,6 +299,9 @@ static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_t
     mk_weight a = mocl_weight_plain(l->type, rank, l->k, mocl_tensor_data(s[LORA_A]));
     mk_weight b = mocl_weight_plain(l->type, l->n, rank, mocl_tensor_data(s[LORA_B]));
     MOCL_TRY(times(l, 0, r->rows, 1, x, 1, &a, 0, true, mocl_tensor_data(s[LORA_U])));
+    if (from)
+        return MOCL_KERNEL(l->dev, gemm_weight_onto, r->rows, r->scale, mocl_real(s[LORA_U]), rank, 1, &b, mocl_real(from), mocl_real(out),
+                           l->n);
     return times(l, 0, r->rows, r->scale, mocl_tensor_data(s[LORA_U]), 1, &b, 1, true, row_at(out, r->first, l->n));
 }
 
@@ -365,6 +368,7 @@ mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tenso
     linear l = {.ctx = x->ctx, .dev = x->storage->dev, .n = w->rows, .k = w->columns};
     mocl_tensor *cx = NULL;
     int64_t shape[MK_MAX_DIMS], i = 0;
+    bool onto;
     mocl_status st;
     *out = NULL;
     MOCL_TRY(check_linear(op, x, w, bias));
@@ -386,11 +390,13 @@ mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tenso
     shape[x->ndim - 1] = l.n;
     MOCL_GOTO(mocl_tensor_new(out, l.dev, l.type, x->ndim, shape), done);
     if (product) MOCL_GOTO(check_product(&l, x, product), done);
-    if (product) MOCL_GOTO(mocl_tensor_copy(*out, product), done);
+    onto = product && adapter && adapter->first == 0 && (adapter->end < 0 || adapter->end == l.m) && !adapter->next &&
+           l.type == MK_F32 && l.dev->k->gemm_weight_onto;
+    if (product && !onto) MOCL_GOTO(mocl_tensor_copy(*out, product), done);
     if (bias && !product) MOCL_GOTO(put_bias(&l, bias, *out), done);
     if (!product)
         MOCL_GOTO(times(&l, 0, l.m, 1, mocl_tensor_data(cx), 1, &l.w, bias != NULL, true, mocl_tensor_data(*out)), done);
-    for (const mocl_lora *ad = adapter; ad; ad = ad->next) MOCL_GOTO(run_forward(&l, i++, ad, cx, *out), done);
+    for (const mocl_lora *ad = adapter; ad; ad = ad->next) MOCL_GOTO(run_forward(&l, i++, ad, cx, onto ? product : NULL, *out), done);
     if (adapter || mocl_grad_wanted(l.ctx, 1, &l.in[IN_W])) l.saved[SAVED_X] = mocl_tensor_ref(cx);
     st = linear_record(&l, out, op);
 done:

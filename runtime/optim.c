@@ -94,6 +94,7 @@ static mocl_status grad_norm(mocl_optim *o, double *norm) {
     double total = 0, sum = 0;
     for (int at = 0; (dev = next_list(o, &at, &count));) {
         MOCL_TRY(MOCL_KERNEL(dev, sumsq, count, o->list, &sum));
+        dev->waits += dev->cuda != NULL;
         total += sum;
     }
     *norm = sqrt(total);
@@ -116,16 +117,34 @@ static mocl_status refuse_gradient(mocl_optim *o, double norm) {
     return mocl_fail(o->ctx, MOCL_E_ARG, "step: the norm of the gradients is not finite (%g); nothing was changed", mocl_shown(norm));
 }
 
-/* The numbers of a step that weights and moments cannot hold. */
-static mocl_status check_size(mocl_optim *o, double lr, double norm) {
-    bool adam = o->kind == MOCL_OPTIM_ADAMW;
-    double size = adam ? lr / (1 - pow(o->beta1, (double)o->steps + 1)) : lr;
-    if (!(size <= REAL_MAX && lr * o->weight_decay <= REAL_MAX))
-        return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights are not finite after a step of lr = %g; nothing was changed", lr);
-    if (adam && norm > sqrt(REAL_MAX))
+/* a step size that weights cannot hold */
+static mocl_status check_lr(mocl_optim *o, double lr) {
+    double size = o->kind == MOCL_OPTIM_ADAMW ? lr / (1 - pow(o->beta1, (double)o->steps + 1)) : lr;
+    if (size <= REAL_MAX && lr * o->weight_decay <= REAL_MAX) return MOCL_OK;
+    return mocl_fail(o->ctx, MOCL_E_ARG, "step: weights are not finite after a step of lr = %g; nothing was changed", lr);
+}
+
+static double clip_scale(double max_norm, double norm) { return max_norm > 0 && norm > max_norm ? max_norm / (norm + 1e-6) : 1; }
+
+mocl_status mocl_optim_check(mocl_optim *o, double max_norm, double norm) {
+    if (!isfinite(norm)) return refuse_gradient(o, norm);
+    norm *= clip_scale(max_norm, norm);
+    if (o->kind == MOCL_OPTIM_ADAMW && norm > sqrt(REAL_MAX))
         return mocl_fail(o->ctx, MOCL_E_ARG, "step: the square of a gradient of norm %g is not finite as Adam's second moment; "
                          "nothing was changed, max_grad_norm clips it", norm);
     return MOCL_OK;
+}
+
+static mocl_status begin_step(mocl_optim *o) {
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
+    o->steps++;
+    return MOCL_OK;
+}
+
+static void end_step(mocl_optim *o) {
+    for (int i = 0; i < o->n; i++)
+        if (o->param[i]->grad) o->param[i]->storage->version++;
 }
 
 mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *norm) {
@@ -134,11 +153,10 @@ mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *n
     MOCL_TRY(mocl_poll(o->ctx)); /* once: a step is whole or not taken */
     MOCL_TRY(grad_norm(o, norm));
     if (!isfinite(*norm)) return refuse_gradient(o, *norm);
-    double scale = max_norm > 0 && *norm > max_norm ? max_norm / (*norm + 1e-6) : 1;
-    MOCL_TRY(check_size(o, lr, *norm * scale));
-    for (int i = 0; i < o->n; i++)
-        if (o->param[i]->grad) MOCL_TRY(make_state(o, i));
-    o->steps++;
+    MOCL_TRY(check_lr(o, lr));
+    MOCL_TRY(mocl_optim_check(o, max_norm, *norm));
+    double scale = clip_scale(max_norm, *norm);
+    MOCL_TRY(begin_step(o));
     for (int at = 0; (dev = next_list(o, &at, &count));) {
         if (o->kind == MOCL_OPTIM_ADAMW)
             MOCL_TRY(MOCL_KERNEL(dev, adamw, count, o->list, lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps, scale));
@@ -147,9 +165,55 @@ mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *n
             MOCL_TRY(MOCL_KERNEL(dev, sgd, p->n, p->p, p->g, p->m, lr, o->momentum, o->weight_decay, o->steps == 1, scale));
         }
     }
-    for (int i = 0; i < o->n; i++)
-        if (o->param[i]->grad) o->param[i]->storage->version++;
+    end_step(o);
     return MOCL_OK;
+}
+
+/* the device of a step that need not wait for it: it holds all gradients, and has the kernels; else NULL */
+static mocl_device *runs_behind(mocl_optim *o) {
+    int64_t count;
+    int at = 0;
+    mocl_device *dev = next_list(o, &at, &count);
+    if (!dev || !dev->k->clip_norm || o->kind != MOCL_OPTIM_ADAMW) return NULL;
+    return next_list(o, &at, &count) ? NULL : dev;
+}
+
+/* *norm [3]: a number on the host as the device would give it */
+static mocl_status norm_tensor(mocl_tensor **norm, mocl_device *dev, double value) {
+    mk_real part[3] = {0};
+    int64_t n = 3;
+    for (int i = 0; i < 3; i++) {
+        part[i] = (mk_real)value;
+        value -= (double)part[i];
+    }
+    return mocl_tensor_from_host(norm, dev, MK_F32, 1, &n, part);
+}
+
+mocl_status mocl_optim_step_ahead(mocl_optim *o, double lr, double max_norm, mocl_tensor **norm) {
+    mocl_device *dev = runs_behind(o);
+    mocl_tensor *out = NULL;
+    int64_t count, four = 4;
+    int at = 0;
+    double value;
+    mocl_status st;
+    *norm = NULL;
+    if (!dev) {
+        MOCL_TRY(mocl_optim_step(o, lr, max_norm, &value));
+        return norm_tensor(norm, o->param[0]->storage->dev, value);
+    }
+    MOCL_TRY(mocl_poll(o->ctx));
+    MOCL_TRY(check_lr(o, lr));
+    MOCL_TRY(begin_step(o));
+    MOCL_TRY(mocl_tensor_new(&out, dev, MK_F32, 1, &four));
+    next_list(o, &at, &count);
+    MOCL_GOTO(MOCL_KERNEL(dev, clip_norm, count, o->list, max_norm, sqrt(REAL_MAX), mocl_real(out)), done);
+    MOCL_GOTO(MOCL_KERNEL(dev, adamw_by, count, o->list, lr, o->beta1, o->beta2, o->eps, o->weight_decay, o->steps,
+                          mocl_real(out) + 3), done);
+    end_step(o);
+    st = mocl_narrow(norm, out, 0, 0, 3);
+done:
+    mocl_tensor_unref(out);
+    return st;
 }
 
 void mocl_optim_zero_grad(mocl_optim *o) {

@@ -33,6 +33,12 @@ mocl_status mocl_optim_set_name(mocl_optim *o, int i, const char *name);
 ** Fails before anything is changed where a gradient is not finite, or so large, or the step size lr, that the new weights or
 ** moments would not be. */
 mocl_status mocl_optim_step(mocl_optim *o, double lr, double max_norm, double *norm);
+/* The same without waiting for a device that runs behind the program: *norm [3] receives the norm there, as the sum of three
+** numbers. Where a step would fail for its gradient such a device changes nothing, and mocl_optim_check tells it later; others
+** fail at once. */
+mocl_status mocl_optim_step_ahead(mocl_optim *o, double lr, double max_norm, mocl_tensor **norm);
+/* The failure that a step with gradients of this norm was, while they are there. */
+mocl_status mocl_optim_check(mocl_optim *o, double max_norm, double norm);
 void mocl_optim_zero_grad(mocl_optim *o);
 /* makes the missing state tensors (zeros), for loading a checkpoint into them */
 mocl_status mocl_optim_make_state(mocl_optim *o);

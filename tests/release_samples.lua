@@ -41,11 +41,14 @@ end)
 for name, more in pairs {
   argmax = { 1 }, logsumexp = { 1 }, clamp = { 0, 1 }, cumsum = { 1 }, expand = { { 4, 2, 3 } }, fill_ = { 2 }, narrow = { 1, 1, 1 },
   permute = { { 2, 1 } }, pick = { { 0, 2 } }, index_select = { { 2, 1 } }, reshape = { { 3, 2 } }, select = { 1, 2 },
-  softmax = { 1 }, sum = { 2 }, to = { { dtype = "bf16", device = "cpu" } }, transpose = { 1, 2 }, unsqueeze = { 1 },
+  softmax = { 1 }, sort = { 1 }, topk = { 1 }, multinomial = { 1, { seed = 1 } }, sum = { 2 }, to = { { dtype = "bf16", device = "cpu" } }, transpose = { 1, 2 }, unsqueeze = { 1 },
 } do
   S[T .. name] = function(w)
     return { w.t { 2, 3 }, table.unpack(w.copy(more)) }
   end
+end
+S[T .. "masked_select"] = function(w)
+  return { w.t { 2, 3 }, w.t { 2, 3 } }
 end
 S[T .. "matmul"] = function(w)
   return { w.t { 2, 3 }, w.t { 3, 2 } }
@@ -100,7 +103,7 @@ each("mocl.tensor.scope:close mocl.tensor.scope:__close mocl.tensor.scope:__gc",
 end)
 none("it takes numbers, or nothing", [[mocl.tensor.fail_after mocl.tensor.flush mocl.tensor.is_grad_enabled mocl.tensor.memory
   mocl.tensor.memory_cap mocl.tensor.scope]])
-none("it raises whatever it is given", "mocl.tensor:__newindex")
+none("it raises whatever it is given", "mocl.tensor:__newindex mocl.tensor:__lt mocl.tensor:__le")
 
 -- ---- parts of networks ----
 
@@ -425,7 +428,7 @@ none("it takes strings and numbers", [[mocl.gguf.core.dequantize mocl.gguf.core.
   mocl.fs.cwd mocl.fs.dirname mocl.fs.hash_in_passing
   mocl.fs.exists mocl.fs.free_bytes mocl.fs.join mocl.fs.list mocl.fs.lock mocl.fs.mkdir mocl.fs.read mocl.fs.readlink mocl.fs.realpath
   mocl.fs.remove mocl.fs.remove_tree mocl.fs.rename mocl.fs.sha256 mocl.fs.sha256_text mocl.fs.size mocl.fs.symlink_replace mocl.fs.sync
-  mocl.fs.truncate mocl.fs.write mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns
+  mocl.fs.truncate mocl.fs.write mocl.help.core.pages mocl.minnorm.two mocl.rng.key mocl.rng.new mocl.rng.philox mocl.sys.columns
   mocl.sys.cpu_count mocl.sys.env mocl.sys.getpid mocl.sys.interrupted mocl.sys.isatty mocl.sys.now mocl.sys.on_interrupt
   mocl.sys.peak_rss_bytes mocl.sys.rss_bytes mocl.sys.set_threads]])
 

@@ -2,6 +2,7 @@
 
 local T = require "t"
 local classifier = require "mocl.lm.classifier"
+local classifier_files = require "mocl.lm.classifier_files"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local nn = require "mocl.nn.core"
@@ -127,6 +128,16 @@ local function theirs(case, name)
     :gsub("^encoder_attn_layernorm", "encoder_attn_layer_norm"):gsub("^embed_norm", "layernorm_embedding")
   return ("model.%s.%s%s"):format(side, layer and ("layers.%s."):format(layer) or "", inner)
 end
+
+T.test("BART saved again has the tensors that it was read from", function()
+  local dir, out = bart_directory(bart[1]), T.tmpdir() .. "/saved"
+  assert(classifier_files.save(assert(classifier.load(dir)), out))
+  local want, got = assert(safetensors.load(dir .. "/model.safetensors")), assert(safetensors.load(out .. "/model.safetensors"))
+  for name, t in pairs(got) do
+    T.eq(t:totable(), want[name]:totable(), name)
+  end
+  T.eq(assert(classifier.load(out)):scores(bart[1].rows):totable(), assert(classifier.load(dir)):scores(bart[1].rows):totable())
+end)
 
 for _, case in ipairs(bart) do
   T.test("BART, " .. case.name .. ": the scores and gradients of transformers", function()

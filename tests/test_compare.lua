@@ -381,6 +381,22 @@ T.test("a comparison of another configuration is refused, with names, and so is 
   T.ok(said:find("objectives: harmless,helpful there, humor,helpful now", 1, true), said)
 end)
 
+T.test("every method that there is runs, and each has drawn the same training samples", function()
+  local dir = fresh()
+  must(dir, "methods=", "points=1")
+  local data = assert(json.load(dir .. "/comparison.json"))
+  local names = {}
+  for _, m in ipairs(data.settings[1].methods) do
+    names[#names + 1] = m.name
+    T.eq(m.training_samples, 160, m.name)
+    T.ok(type(m.trained_parameters) == "number" and m.trained_parameters > 0, m.name)
+    T.ok(#m.runs[1].rewards >= 3, m.name)
+  end
+  T.eq(names, { "moc", "linear", "morlhf", "rewarded_soups", "bone_soups", "mod", "modpo", "ric", "metaaligner", "clp", "grpo", "rloo", "gdpo",
+    "moc_gdpo" })
+  html_check.check(child.read(dir .. "/report.html"))
+end)
+
 T.test("unequal budgets when told: each policy draws the whole budget, and the costs say so", function()
   local dir = fresh()
   must(dir, "methods=moc,rewarded_soups", "budget=policy", "iterations=3", "points=0")

@@ -293,6 +293,25 @@ T.test("changed and diff", function()
   T.eq(config.diff({ g = {} }, {}), {})
 end)
 
+T.test("a row that stands for keys of any name", function()
+  local schema = { { "reward.steps", 3, "steps" }, { "reward.NAME", nil, "directory", type = "string", named = true } }
+  local cfg, info = config.parse(schema, { "reward.b=x", "reward.steps=4", "reward.a=y", "reward.b=z" })
+  T.eq(cfg, { reward = { steps = 4, a = "y", b = "z" } })
+  T.eq(info.named, { ["reward.NAME"] = { "b", "a" } })
+  T.eq(info.given, { "reward.a", "reward.b", "reward.steps" })
+  T.eq(config.changed(cfg, schema), { { key = "reward.steps", value = 4, default = 3 } })
+  T.eq(info.changed[#info.changed], { key = "reward.a", value = "y" })
+  local file = T.tmpdir() .. "/o.lua"
+  local f = assert(io.open(file, "w"))
+  f:write 'return { reward = { c = "file" } }'
+  f:close()
+  T.eq(config.parse(schema, { "@" .. file, "reward.d=nil" }), { reward = { steps = 3, c = "file" } })
+  T.raises("unknown option 'reward.NAME'", config.parse, schema, { "reward.NAME=x" })
+  T.raises("unknown option 'reward.a.b'", config.parse, schema, { "reward.a.b=x" })
+  T.raises("option reward.a: is empty", config.parse, schema, { "reward.a=" })
+  T.raises("row 1 has no valid key", config.parse, { { "reward.x", nil, "x", type = "string", named = true } }, {})
+end)
+
 T.test("common puts the rows of every recipe in front", function()
   local rows = config.common { { "seed", 7, "own seed" }, { "x", 1, "x" } }
   local cfg = config.parse(rows, {})

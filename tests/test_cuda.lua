@@ -10,6 +10,7 @@ local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local ops = require "fixtures.ops"
 local optim = require "mocl.optim.core"
+local trainer = require "mocl.train.trainer"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -311,6 +312,73 @@ for _, device in ipairs(T.devices) do
       end
       T.near(losses[2], losses[1], 1e-4) -- roundings of 1e-7 grow with each step through Adam's division
       T.ok(losses[1][10] < losses[1][1] - .1, "it learns")
+    end)
+
+    T.test("a step ahead does not wait, is the same step, and changes nothing where a gradient is not finite, on " .. device, function()
+      local function steps(ahead, kind)
+        local list, norm = {}, nil
+        for i = 1, 40 do -- more than one launch takes
+          list[i] = { "p" .. i, tensor.randn({ 30, 7 }, { key = i, device = device }):requires_grad_() }
+        end
+        local opt = optim[kind](list, { lr = .1 })
+        local waited = 0
+        for n = 1, 4 do
+          for i, pair in ipairs(list) do
+            pair[2]:zero_grad()
+            pair[2]:backward(tensor.randn({ 30, 7 }, { key = 100 * n + i, device = device }))
+          end
+          local before = tensor.memory().waits
+          norm = opt:step { max_grad_norm = n < 3 and 2 or 0, ahead = ahead }
+          waited = waited + tensor.memory().waits - before
+        end
+        local values = {}
+        for i, pair in ipairs(list) do
+          values[i] = pair[2]:totable()
+        end
+        return values, norm, waited, opt, list
+      end
+      local want, norm, waited = steps(false, "adamw")
+      local got, parts, none, opt, list = steps(true, "adamw")
+      local a, b, c = table.unpack(parts:totable())
+      T.eq({ got, a + b + c, waited, none }, { want, norm, 4, 0 })
+      T.eq(#steps(true, "sgd"), 40)
+      for _, bad in ipairs { 0 / 0, 1 / 0, 1e25 } do -- the last one's square is no f32
+        local moments = opt:state().second[7]:totable()
+        list[33][2]:zero_grad()
+        list[33][2]:backward(tensor.full({ 30, 7 }, bad, { device = device }))
+        local x, y, z = table.unpack(opt:step({ ahead = true }):totable())
+        for i, pair in ipairs(list) do
+          T.eq(pair[2]:totable(), got[i])
+        end
+        T.eq(opt:state().second[7]:totable(), moments)
+        T.raises(bad == 1e25 and "step: the square of a gradient of norm 1%.4%d*e%+26 is not finite" or
+          "step: the gradient of p33 %(30,7%) is not finite %(%-?%a+ at %[1,1%]%); nothing was changed", opt.check, opt, x + y + z)
+      end
+    end)
+
+    T.test("epochs of the trainer do not wait for the device: metrics are read once an iteration, on " .. device, function()
+      local w = tensor.new({ 1, -1 }, { device = device }):requires_grad_()
+      local x = tensor.new({ { 1, 2 }, { 3, 4 } }, { device = device })
+      local actor = { OPTIONS = {}, has_values = false, words = { value_loss = "none" }, begin = function() end, updated = function() end,
+        named_parameters = function() return { { "w", w } } end,
+        evaluate = function() return { logp = (x * w):sum(2), entropy = w:square():mean() } end }
+      local function waits(epochs, poison)
+        local t <close> = trainer.new { actor = actor, seed = 0, total = 10, label = "policy", options = { ppo_epochs = epochs, warmup = 0 } }
+        for _ in t:iterations(1) do
+          local before = tensor.memory().waits
+          local m = t:update({ n = 2 }, function(e)
+            local loss = e.logp:sum()
+            return poison and e.epoch == 2 and loss * tensor.new({ 0 / 0 }, { device = device }):sum() or loss
+          end)
+          return tensor.memory().waits - before, m
+        end
+      end
+      local one, m = waits(1)
+      local many, m4 = waits(4)
+      T.eq({ many, m["ppo/grad_norm"], m4["ppo/grad_norm"] }, { one, (4 ^ 2 + 6 ^ 2) ^ .5, (4 ^ 2 + 6 ^ 2) ^ .5 })
+      local before = w:totable()
+      T.raises("^policy: iteration 1: step: .*gradient.* not finite.*; lower lr, which is", waits, 2, true)
+      T.ok(w:nonfinite() == nil and before, "the weights stay finite")
     end)
 
     T.test("heads of more than 128 entries are refused by name, on " .. device, function()

@@ -97,12 +97,17 @@ T.test("GGUF: merged in three types, the adapter alone, and the tokenizer of a G
     local path = ("%s/%s.gguf"):format(dir, kind)
     local out, err, status = run("model=" .. dir .. "/base", "adapter=" .. dir .. "/adapter", "out=" .. path, "dtype=" .. kind)
     T.eq(status, 0, err)
-    T.ok(err:find("the file has no tokenizer", 1, true), err)
+    T.eq(err, "")
     T.ok(told(out) < 10 * most)
     T.near(states(assert(transformer.load(path))), want, 10 * most)
     local file = assert(gguf.open(path))
     T.eq({ file:info "blk.0.attn_q.weight".type, file.metadata["tokenizer.ggml.eos_token_id"] }, { kind:upper(), 2 })
+    T.eq({ file.metadata["tokenizer.chat_template"], #file.metadata["tokenizer.ggml.tokens"] }, { "{{ x }}", 257 })
     file:close()
+    local own, made = assert(tokenizer.load(dir .. "/base")), assert(tokenizer.load(path))
+    for _, text in ipairs { "hello  world 12 345", "<s>don't", "日本 \n\n x" } do
+      T.eq(made:encode(text), own:encode(text))
+    end
   end
   local alone = dir .. "/alone.gguf"
   T.ok(told((run("model=" .. dir .. "/base", "adapter=" .. dir .. "/adapter", "out=" .. alone, "merge=false"))) < 1e-5)
@@ -125,7 +130,10 @@ T.test("GGUF: merged in three types, the adapter alone, and the tokenizer of a G
   local file = assert(gguf.open(dir .. "/again.gguf"))
   T.eq({ #file.metadata["tokenizer.ggml.tokens"], file.metadata["tokenizer.ggml.eos_token_id"] }, { 257, 2 })
   file:close()
+  keys[5] = { "tokenizer.ggml.bos_token_id", "u32", 7 }
+  assert(transformer.save_gguf(assert(transformer.load(dir .. "/base")), source, { metadata = keys }))
   assert(export.write { model = source, out = dir .. "/files" })
+  T.eq(assert(json.load(dir .. "/files/config.json")).bos_token_id, 7)
   T.eq(names(dir .. "/files"), { "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json" })
   T.ok(tokenizer.load(dir .. "/files"))
   T.eq(done.unread, nil)
@@ -159,6 +167,50 @@ T.test("an adapter alone as a PEFT directory, of GPT-2 too", function()
     T.ok(merged.difference < 1e-5)
     T.near(states(assert(transformer.load(dir .. "/merged"))), want, 1e-5)
   end
+end)
+
+T.test("tokenizers of directories in GGUF files: the rule that gives their ids, padding, and those that have none", function()
+  local dir, keys = T.tmpdir(), require "mocl.lm.gguf_tokenizer".keys
+  local function of(path, rows)
+    local tok = assert(tokenizer.load(path))
+    local list, why = keys(tok, path, rows or tok:vocab_size())
+    local all = {}
+    for _, key in ipairs(list or {}) do
+      all[key[1]] = key[3]
+    end
+    return list and all, why
+  end
+  local path = dir .. "/tokenizer.json"
+  assert(tokenizer.train({ "hello hello" }, { vocab_size = 260, special_tokens = { "<s>", "</s>" } }):save(path))
+  local all = assert(of(path, 263))
+  local n = #all["tokenizer.ggml.tokens"]
+  T.eq({ n, all["tokenizer.ggml.tokens"][1], all["tokenizer.ggml.token_type"][1], all["tokenizer.ggml.token_type"][263] }, { 263, "<s>", 3, 5 })
+  T.eq(all["tokenizer.ggml.tokens"][263], "[PAD262]")
+  T.eq(select(2, of(path, 200)), "the tokenizer has 260 ids, the model only 200")
+  -- words cut as no rule of llama.cpp's cuts them
+  local text = assert(fs.read(path))
+  local json_of = json.decode(text)
+  json_of.pre_tokenizer.pretokenizers[1].pattern.Regex = "[a-e]+|[^a-e]+"
+  assert(fs.write(path, json.encode(json_of)))
+  local merged = json_of.model.merges
+  T.ok(#merged > 0)
+  T.eq(select(2, of(path)), "no rule that llama.cpp has for cutting words gives its ids")
+  for name, rule in pairs { qwen2 = "qwen2", bart = "gpt-2" } do
+    T.eq(assert(of(fs.dirname(T.shared("tokenizers/" .. name .. "/vocab.json"))))["tokenizer.ggml.pre"], rule)
+  end
+  T.eq(select(2, of(T.shared "tokenizers/bert-base-uncased/tokenizer.json")), "only byte-level BPE is written into a GGUF file")
+end)
+
+T.test("a GGUF file without a tokenizer says so", function()
+  local dir = made()
+  assert(fs.remove(dir .. "/base/tokenizer.json"))
+  assert(fs.write(dir .. "/base/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n"))
+  local out, err, status = run("model=" .. dir .. "/base", "out=" .. dir .. "/x.gguf")
+  T.eq(status, 0, out .. err)
+  T.ok(err:find("the file has no tokenizer (only byte-level BPE is written into a GGUF file); tokenizer=FILE.gguf takes", 1, true), err)
+  local file = assert(gguf.open(dir .. "/x.gguf"))
+  T.eq(file.metadata["tokenizer.ggml.model"], "none")
+  file:close()
 end)
 
 local finished

@@ -44,6 +44,39 @@ for _, device in ipairs(T.devices) do
   end)
 end
 
+T.test("the stem of generation is the stream of the forward pass behind the same blocks, to the bit", function()
+  local stopped = 0
+  for _, o in ipairs { { layers = 2, stem = 1, adapter = true }, { layers = 3, stem = 2, adapter = true }, { layers = 3, stem = 1, adapter = false },
+    { layers = 2, stem = 1, adapter = true, hidden = 64, heads = 4 } } do -- the last with heads of 16, whose keys lie across
+    local model = small.adapter(small.model { config = { num_hidden_layers = o.layers, hidden_size = o.hidden, num_attention_heads = o.heads,
+      num_key_value_heads = o.heads } })
+    local prompts = {}
+    for i = 1, 37 do
+      prompts[i] = PROMPTS[i % #PROMPTS + 1]
+    end
+    local options = { max_new_tokens = 18, temperature = .9, key = 3, eos = { 6, 11 }, adapter = o.adapter, stem = o.stem }
+    local g, logp = model:generate(prompts, options)
+    local batch = transformer.pack(prompts, g.tokens)
+    local want = model:forward(batch, { adapter = o.adapter, stop = o.stem }):totable()
+    local offsets = batch.offsets:totable()
+    for b = 1, #prompts do
+      for d = 1, #want[offsets[b + 1]] do
+        want[offsets[b + 1]][d] = 0 -- the last token of an answer, which no block has seen
+      end
+      stopped = stopped + (#g.tokens[b] < 18 and 1 or 0)
+    end
+    T.eq(g.stem:totable(), want)
+    options.stem = nil
+    local plain, plain_logp = model:generate(prompts, options)
+    T.eq({ plain.tokens, plain_logp:totable(), plain.stem }, { g.tokens, logp:totable(), nil })
+    T.raises(("stem = %d is outside 0 %%.%%. %d"):format(o.layers, o.layers - 1), model.generate, model, prompts, { stem = o.layers })
+    T.raises("stem = %-1 is outside", model.generate, model, prompts, { stem = -1 })
+    T.raises("stem and on_token do not go together", model.generate, model, prompts, { stem = 1, on_token = function() end })
+  end
+  T.ok(stopped > 10, "rows end at different steps")
+  T.eq(small.model({ device = "fake" }):generate(PROMPTS, { max_new_tokens = 4, stem = 1 }).stem, nil)
+end)
+
 T.test("steps over tensors (fake) and on the host (cpu) draw the same tokens with the same bits", function()
   for _, o in ipairs { { temperature = .7, key = 3, eos = 6 }, { temperature = 1, key = 4, top_k = 9, top_p = .8, eos = 6, suppress_first = 12 },
     { temperature = 0 }, { temperature = 1, key = 5, adapter = false } } do

@@ -93,7 +93,7 @@ end)
 
 -- what is not an operation with values to compare, and where it is tested
 local elsewhere = {
-  tensor = "arange full new ones rand randn zeros add_ copy_ fill_ zero_ detach to is_contiguous numel stride gelu nonfinite "
+  tensor = "arange full new ones rand randn zeros add_ copy_ fill_ zero_ detach to is_contiguous numel stride gelu nonfinite multinomial "
     .. "backward is_grad_enabled is_tensor memory memory_cap no_grad scope fail_after flush",
   nn = "dropout lm_reference sample",
 }

@@ -28,6 +28,46 @@ local function near(got, want, what)
   T.ok(#got == #want and d <= TOL, ("%s: entry %d is %.9g, not %.9g"):format(what, at, got[at] or 0, want[at] or 0))
 end
 
+for _, device in ipairs(T.devices) do
+  T.test("a step ahead is the same step, and its norm comes in parts, on " .. device, function()
+    for _, kind in ipairs { "adamw", "sgd" } do
+      for _, clip in ipairs { 0, 1, 100 } do
+        local pair, norms = {}, {}
+        for i = 1, 2 do
+          local p, q = tensor.randn({ 40, 70 }, { key = 1, device = device }):requires_grad_(), tensor.randn({ 5 }, { key = 2, device = device }):requires_grad_()
+          local opt = optim[kind]({ p, q }, { lr = .1 })
+          norms[i] = {}
+          for n = 1, 3 do
+            give(p, tensor.randn({ 40 * 70 }, { key = 10 * n }):totable())
+            give(q, { n, 2, 3, 4, 5 })
+            norms[i][n] = opt:step { max_grad_norm = clip, ahead = i == 2 }
+          end
+          pair[i] = { p:totable(), q:totable(), opt:steps() }
+        end
+        T.eq(pair[1], pair[2])
+        for n = 1, 3 do
+          local a, b, c = table.unpack(norms[2][n]:totable())
+          T.eq({ norms[2][n].shape, norms[2][n].device, a + b + c }, { { 3 }, device, norms[1][n] })
+        end
+      end
+    end
+    local p = tensor.new({ 1, 2 }, { device = device }):requires_grad_()
+    local opt = optim.adamw { { "first", p } }
+    give(p, { 1, 0 / 0 })
+    if device:find "cuda" then -- which learns of it later
+      opt:step { ahead = true }
+      T.eq({ p:totable(), opt:steps(0) }, { { 1, 2 }, 0 })
+    else
+      T.raises("step: the gradient of first %(2%) is not finite %(%-?nan at %[2%]%); nothing was changed", opt.step, opt, { ahead = true })
+    end
+    T.raises("step: the gradient of first %(2%) is not finite %(%-?nan at %[2%]%); nothing was changed", opt.check, opt, 0 / 0)
+    T.raises("the square of a gradient of norm 1e%+20 is not finite", opt.check, opt, 1e20)
+    opt:check(1e20, { max_grad_norm = 1 })
+    opt:check(3)
+    T.eq(opt:steps(), 0)
+  end)
+end
+
 for number, case in ipairs(ops.load("optim")) do
   for _, device in ipairs(T.devices) do
     local label = ("%s %s%s on %s"):format(case.kind, json.encode(case.options),

@@ -295,7 +295,7 @@ end
 -- The stages that load init=, in this process; sft: what a stage of that name trains on.
 local function loaded(dir, init, sft)
   local cfg = { out = dir, resume = "auto", quiet = true, seed = 0, device = "cpu", data = "", prompts = "", init = init, save_every = 0,
-    tokenizer = { path = "" }, sft = { data = "" } }
+    tokenizer = { path = "" }, chat = "auto", sft = { data = "", steps = 1 } }
   local run <close> = Run.open { recipe = "demo", cfg = cfg, main = "moc" }
   local ok, message = pcall(function()
     stages.hash_inputs(run, cfg)

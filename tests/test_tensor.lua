@@ -461,3 +461,57 @@ end)
 T.test("mocl.tensor is reached through mocl", function()
   T.ok(rawequal(mocl.tensor, tensor))
 end)
+
+T.test("multinomial: in proportion, seeded, without repetition, what it refuses", function()
+  for _, device in ipairs(T.devices) do
+    local w = tensor.new({ { 1, 0, 3, 4 }, { 0, 0, 5, 0 } }, { device = device })
+    local ids = w:multinomial(20000, { seed = 3, replacement = true })
+    T.eq({ ids.shape, ids.dtype, ids.device }, { { 2, 20000 }, "i32", device })
+    local rows, count = ids:totable(), { [0] = 0, 0, 0, 0 }
+    for _, id in ipairs(rows[1]) do
+      count[id] = count[id] + 1
+    end
+    T.eq(count[1], 0)
+    for id, share in pairs { [0] = 1 / 8, [2] = 3 / 8, [3] = 4 / 8 } do -- 5 standard deviations
+      T.ok(math.abs(count[id] / 20000 - share) < 5 * math.sqrt(share * (1 - share) / 20000), count[id])
+    end
+    T.eq(rows[2][1], 2)
+    T.eq(w:multinomial(50, { seed = 3, replacement = true })[2]:totable(), tensor.full({ 50 }, 2, { dtype = "i32" }):totable())
+    T.eq(w:multinomial(9, { seed = 4, replacement = true }):totable(), tensor.multinomial(w:to "cpu", 9, { seed = 4, replacement = true }):totable())
+    T.ok(T.show(w:multinomial(9, { seed = 5, replacement = true }):totable()) ~= T.show(w:multinomial(9, { seed = 4, replacement = true }):totable()))
+    T.ok(T.show(w:multinomial(9, { seed = 4, stream = 1, replacement = true }):totable())
+      ~= T.show(w:multinomial(9, { seed = 4, replacement = true }):totable()))
+    -- without repetition the first draw is in proportion, and all positive ones come
+    local first, n = 0, 4000
+    for seed = 1, n do
+      local list = w[1]:multinomial(3, { seed = seed }):totable()
+      first = first + (list[1] == 3 and 1 or 0)
+      table.sort(list)
+      T.eq(list, { 0, 2, 3 })
+    end
+    T.ok(math.abs(first / n - .5) < 5 * math.sqrt(.25 / n), first)
+  end
+  local w = tensor.new { 1, -1 }
+  T.raises("weight 2 of row 1 is %-1; they must be finite", w.multinomial, w, 1, { seed = 1 })
+  T.raises("weight 1 of row 1 is nan", tensor.multinomial, tensor.new { 0 / 0 }, 1, { seed = 1 })
+  T.raises("row 1 has 2 weights above 0, and 3 different ones", tensor.multinomial, tensor.new { 1, 2, 0 }, 3, { seed = 1 })
+  T.raises("row 1 has 0 weights above 0", tensor.multinomial, tensor.zeros { 3 }, 1, { seed = 1, replacement = true })
+  T.raises("give seed, or key", w.multinomial, w, 1, {})
+  T.raises("one or two dimensions", tensor.multinomial, tensor.ones { 1, 1, 1 }, 1, { seed = 1 })
+end)
+
+T.test("sort and topk: NaN is the largest, many entries, what they refuse", function()
+  local nan = 0 / 0
+  local values, at = tensor.new({ 2, nan, 1, 1 / 0 }):sort()
+  T.eq(at:totable(), { 2, 0, 3, 1 })
+  T.ok(values[4]:item() ~= values[4]:item())
+  T.eq(select(2, tensor.new({ 2, nan, 1, nan }):topk(3)):totable(), { 1, 3, 0 })
+  local x = tensor.randn({ 5000 }, { seed = 1 })
+  local list, sorted = x:totable(), x:sort():totable()
+  table.sort(list)
+  T.eq(sorted, list)
+  T.raises("topk: 5001 of 5000 entries", x.topk, x, 5001)
+  T.raises("number of entries expected", x.topk, x, -1)
+  T.raises("sort: a tensor with dimensions", tensor.sort, tensor.new(1))
+  T.raises("masked_select: the mask has shape %(2%), the tensor %(3%)", tensor.masked_select, tensor.ones { 3 }, tensor.ones { 2 })
+end)

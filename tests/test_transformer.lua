@@ -322,7 +322,7 @@ end)
 
 T.test("configurations that mocl does not compute are refused by name", function()
   for _, case in ipairs {
-    { { model_type = "gpt9" }, "config.json: model_type = gpt9 is not supported %(bert, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, smollm3%)" },
+    { { model_type = "gpt9" }, "config.json: model_type = gpt9 is not supported %(bart, bert, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, smollm3%)" },
     { { model_type = "gpt2" }, "config.json: attention_bias = false is not supported %(mocl does not know this key" },
     { { hidden_act = "quick_gelu" }, "hidden_act = quick_gelu is not supported %(silu, swish, gelu" },
     { { attention_bias = true }, "8 of 29 tensors are missing, the first is 'model.layers.0.self_attn.q_proj.bias'" },

@@ -20,9 +20,9 @@ struct attention_job {
     const int32_t *offsets, *keys, *from, *slot, *pos; /* keys: offsets too where they are of the same tokens */
     mk_real scale;
     int causal;
-    int64_t window;
+    int64_t window, wide;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
-    mk_real *out, *lse, *dq, *dk, *dv;
+    mk_real *out, *lse, *dq, *dk, *dv, *turned, *values;
     int32_t *block; /* (sequence, first token within it) of each block of QUERIES tokens */
 };
 
@@ -181,17 +181,19 @@ int mk_cpu_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t
 }
 
 /* One query of each of `heads` heads, which lie side by side, against `total` keys and values of theirs: the sums of
-** attend_rows for each, in its order. Keys of all the heads are packed together, since they lie together in the cache. */
+** attend_rows for each, in its order. Keys of all the heads are packed together, since they lie together in the cache; or they
+** are `turned` already, at a distance of ldt. */
 static void attend_heads(const struct mk_simd *s, int64_t heads, int64_t total, int64_t K, mk_real scale, const mk_real *q,
-                         const mk_real *k, const mk_real *v, int64_t ld, mk_real *out) {
+                         const mk_real *k, const mk_real *turned, int64_t ldt, const mk_real *v, int64_t ld, mk_real *out) {
     _Alignas(64) mk_real pack[KEYS * CHUNK], score[CHUNK * KEYS];
     mk_real top[CHUNK], sum[CHUNK];
     for (int64_t h = 0; h < heads; h++) top[h] = (mk_real)-INFINITY;
     for (int64_t j0 = 0; j0 < total; j0 += KEYS) {
-        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n);
-        s->pack_transposed(heads * K, n, wide, k + j0 * ld, ld, pack, wide);
+        int64_t n = mk_min(KEYS, total - j0), wide = whole_vectors(s, n), ldp = turned ? ldt : wide;
+        const mk_real *keys = turned ? turned + j0 : pack;
+        if (!turned) s->pack_transposed(heads * K, n, wide, k + j0 * ld, ld, pack, wide);
         for (int64_t h = 0; h < heads; h++) {
-            mk_sweep(s, 1, wide, K, q + h * K, K, 1, pack + h * K * wide, wide, score + h * KEYS, KEYS, NULL);
+            mk_sweep(s, 1, wide, K, q + h * K, K, 1, keys + h * K * ldp, ldp, score + h * KEYS, KEYS, NULL);
             s->attend(n, wide, scale, score + h * KEYS, top + h, sum + h, K, out + h * K);
         }
         s->weigh(n, heads, K, score, KEYS, v + j0 * ld, ld, out, j0 > 0);
@@ -214,7 +216,7 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
         struct view view = {(int64_t)j->pos[r] + 1, 0, j->window};
         if (together > 1) {
             int64_t row = (r * G + g) * K;
-            attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, j->v + at, G * K,
+            attend_heads(s, mk_min(together, G - g), view.first, K, j->scale, j->q + row, j->k + at, NULL, 0, j->v + at, G * K,
                          j->out + row);
             continue;
         }
@@ -243,6 +245,57 @@ int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, 
     return MK_OK;
 }
 
+/* items are rows */
+static void turn_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    int64_t width = j->H * j->K;
+    for (int64_t r = first; r < last; r++)
+        mk_simd()->pack_transposed(width, j->pos[r], j->wide, j->k + j->slot[r] * j->slab, width,
+                                   j->turned + j->slot[r] * width * j->wide, j->wide);
+}
+
+int mk_cpu_turn_keys(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const mk_real *kcache, int64_t wide, mk_real *turned) {
+    struct attention_job j = {.H = H, .K = K, .slab = slab, .slot = slot, .pos = pos, .k = kcache, .wide = wide, .turned = turned};
+    if (rows > 0) mk_for(e, rows, 0.3 * (double)(H * K * wide), turn_range, &j);
+    return MK_OK;
+}
+
+/* Asks for the keys and values of row r: those of all rows are more than a core's own cache, and come from far. */
+static void fetch_turned(const struct attention_job *j, int64_t r) {
+    int64_t width = j->H * j->K, total = (int64_t)j->pos[r] + 1, line = 64 / (int64_t)sizeof(mk_real);
+    const mk_real *turned = j->turned + j->slot[r] * width * j->wide, *values = j->values + j->slot[r] * j->slab;
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t at = 0; at < total; at += line) __builtin_prefetch(turned + c * j->wide + at, 0, 2);
+    for (int64_t at = 0; at < total * width; at += line) __builtin_prefetch(values + at, 0, 2);
+}
+
+static void turned_range(void *arg, int64_t first, int64_t last) {
+    struct attention_job *j = arg;
+    const struct mk_simd *s = mk_simd();
+    int64_t width = j->H * j->K, together = mk_max(1, CHUNK / j->K);
+    for (int64_t r = first; r < last; r++) {
+        mk_real *turned = j->turned + j->slot[r] * width * j->wide, *values = j->values + j->slot[r] * j->slab;
+        if (r + 1 < last) fetch_turned(j, r + 1);
+        for (int64_t c = 0; c < width; c++) turned[c * j->wide + j->pos[r]] = j->k[r * width + c];
+        memcpy(values + j->pos[r] * width, j->v + r * width, (size_t)width * sizeof *values);
+        for (int64_t h = 0; h < j->H; h += together) {
+            int64_t at = h * j->K;
+            attend_heads(s, mk_min(together, j->H - h), (int64_t)j->pos[r] + 1, j->K, j->scale, j->q + r * width + at, NULL,
+                         turned + at * j->wide, j->wide, values + at, width, j->out + r * width + at);
+        }
+    }
+}
+
+int mk_cpu_attention_turned(mk_exec *e, int64_t rows, int64_t H, int64_t K, double scale, const int32_t *slot, const int32_t *pos,
+                            int64_t wide, int64_t slab, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *turned,
+                            mk_real *vcache, mk_real *out) {
+    struct attention_job j = {.H = H, .K = K, .slab = slab, .slot = slot, .pos = pos, .scale = (mk_real)scale, .wide = wide, .q = q,
+                              .k = k, .v = v, .turned = turned, .values = vcache, .out = out};
+    if (rows > 0) mk_for(e, rows, 50 + 0.1 * (double)(H * K * wide), turned_range, &j);
+    return MK_OK;
+}
+
 /* ---- gradient ----------------------------------------------------------------------------------- */
 
 struct bwd_block {
@@ -251,13 +304,13 @@ struct bwd_block {
 };
 
 /* One block of queries (rows i < m, distance ldq, seen as `view` relative to the first key) against one
-** block of n keys (distance ld): dq, dk and dv += their shares. With p the probabilities,
+** block of n keys (distance ld): dq, dk and dv += their shares, or where `fresh` dk and dv = them. With p the probabilities,
 ** dv = p^T dout, ds = p (dout v^T - delta) scale, dq = ds k, dk = ds^T q. */
 static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, int64_t n,
                       struct view view, int64_t K, mk_real scale, const mk_real *q,
                       const mk_real *dout, int64_t ldq, const mk_real *lse, const mk_real *delta,
                       int64_t ld_lse, const mk_real *k, const mk_real *v, int64_t ld, mk_real *dq,
-                      mk_real *dk, mk_real *dv, int first) {
+                      mk_real *dk, mk_real *dv, int first, int fresh) {
     int64_t wide = whole_vectors(s, n);
     for (int64_t d = 0; d < K; d += CHUNK) {
         int64_t depth = mk_min(CHUNK, K - d);
@@ -296,9 +349,9 @@ static void bwd_block(const struct mk_simd *s, struct bwd_block *w, int64_t m, i
             for (int64_t j = 0; j < n; j += GROUP) {
                 int64_t i0 = 0; /* the rows before see none of these keys */
                 while (i0 < m && sees(view, i0) <= j) i0++;
-                if (i0 < m)
+                if (i0 < m || fresh) /* no row is no sum: 0 */
                     mk_sweep(s, mk_min(GROUP, n - j), width, m - i0, a + i0 * KEYS_BWD + j, 1,
-                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, &mk_add);
+                             KEYS_BWD, b + i0 * ldr, ldr, to + j * ld + d, ld, fresh ? NULL : &mk_add);
             }
         }
     }
@@ -324,14 +377,18 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
         int64_t seq = item / G, g = item % G, t0 = j->offsets[seq], length = j->offsets[seq + 1] - t0;
         int64_t k0 = j->keys[seq], n_keys = j->keys[seq + 1] - k0;
         mk_real *dk = j->dk + k0 * ld + g * K, *dv = j->dv + k0 * ld + g * K;
-        for (int64_t t = 0; t < n_keys; t++) {
+        /* one block of keys, which one block of queries writes; or sums of several, from 0 */
+        int one = length <= QUERIES && n_keys <= KEYS_BWD && H == G;
+        int64_t zeros = one ? leading_zeros(length, K, j->dout + (t0 * H + g) * K, ldq) : length;
+        int fresh = zeros < length;
+        for (int64_t t = 0; !fresh && t < n_keys; t++) {
             memset(dk + t * ld, 0, (size_t)K * sizeof *dk);
             memset(dv + t * ld, 0, (size_t)K * sizeof *dv);
         }
         for (int64_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (int64_t t = 0; t < length; t += QUERIES) {
                 int64_t m = mk_min(QUERIES, length - t), at = (t0 + t) * H + h;
-                int64_t total = j->causal ? t + m : n_keys, skip = leading_zeros(m, K, j->dout + at * K, ldq);
+                int64_t total = j->causal ? t + m : n_keys, skip = fresh ? zeros : leading_zeros(m, K, j->dout + at * K, ldq);
                 for (int64_t i = 0; i < skip; i++) memset(j->dq + at * K + i * ldq, 0, (size_t)K * sizeof *j->dq);
                 m -= skip;
                 at += skip * H;
@@ -344,7 +401,7 @@ static void attention_bwd_range(void *arg, int64_t first, int64_t last) {
                     bwd_block(s, &work, m, mk_min(KEYS_BWD, total - u), view, K, j->scale,
                               j->q + at * K, j->dout + at * K, ldq, j->lse_in + at, delta, H,
                               j->k + from, j->v + from, ld, j->dq + at * K, dk + u * ld, dv + u * ld,
-                              u == start);
+                              u == start, fresh);
                 }
             }
     }

@@ -327,12 +327,13 @@ static int coded(mk_exec *e, struct gemm_job *g) {
 
 /* ---- the kernel --------------------------------------------------------------------------------- */
 
+/* from: what beta multiplies, where that is not C, with C's distance of rows; k <= KC then */
 static int run(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const mk_real *a, int64_t lda,
-               int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, const mk_weight *w, double beta, mk_real *c,
-               int64_t ldc, int64_t step_c, int64_t batch) {
+               int64_t step_a, const mk_real *b, int64_t ldb, int64_t step_b, const mk_weight *w, double beta, const mk_real *from,
+               mk_real *c, int64_t ldc, int64_t step_c, int64_t batch) {
     const struct mk_simd *s = mk_simd();
     struct gemm_job g = {
-        .s = s, .ta = ta, .tb = tb, .scale = {(mk_real)alpha, (mk_real)beta},
+        .s = s, .ta = ta, .tb = tb, .scale = {(mk_real)alpha, (mk_real)beta, from ? (uintptr_t)from - (uintptr_t)c : 0},
         .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
         .panel = mk_panel(s, MK_FEW_ROWS + 1),
         .step_a = step_a, .step_b = step_b, .step_c = step_c,
@@ -366,7 +367,7 @@ int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch) {
-    return run(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, NULL, beta, c, ldc, step_c, batch);
+    return run(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, NULL, beta, NULL, c, ldc, step_c, batch);
 }
 
 int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
@@ -374,5 +375,13 @@ int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_t
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     int plain = w->format == MK_FORMAT_F32;
     if (a_type != MK_F32 || c_type != MK_F32 || (!plain && !mk_simd()->format[w->format].read)) return MK_UNSUPPORTED;
-    return run(e, ta, tw, m, n, k, alpha, a, lda, 0, plain ? w->part[0] : NULL, w->columns, 0, plain ? NULL : w, beta, c, ldc, 0, 1);
+    return run(e, ta, tw, m, n, k, alpha, a, lda, 0, plain ? w->part[0] : NULL, w->columns, 0, plain ? NULL : w, beta, NULL, c, ldc, 0, 1);
+}
+
+int mk_cpu_gemm_weight_onto(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
+                            const mk_real *from, mk_real *c, int64_t ldc) {
+    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
+    if (w->format != MK_FORMAT_F32) return MK_UNSUPPORTED;
+    for (int64_t i = 0; k > KC && from != c && i < m; i++) memcpy(c + i * ldc, from + i * ldc, (size_t)n * sizeof *c);
+    return run(e, 0, tw, m, n, k, alpha, a, lda, 0, w->part[0], w->columns, 0, NULL, 1, k > KC ? NULL : from, c, ldc, 0, 1);
 }

@@ -18,7 +18,7 @@ struct head_job {
     uint64_t key;
     uint32_t step;
     int32_t *token;
-    unsigned char *scratch; /* sampling: per piece sum[V], p[V] and heap[V] */
+    unsigned char *scratch; /* sampling: sample_bytes per piece */
     int64_t piece_rows;
 };
 
@@ -138,6 +138,25 @@ static int64_t cut(int64_t V, mk_real *p, int32_t *heap, int64_t top_k, double t
     return kept;
 }
 
+#define TOGETHER MK_RUNNING /* rows whose running sums go side by side: each addition waits for the one before */
+#define TOGETHER_MAX 4096  /* tokens up to which they do: the rows of more leave the cache */
+
+/* the first token whose running sum passes the aim; the last possible one where rounding let none */
+static int32_t pick(const struct head_job *j, int64_t r, const mk_real *p, const double *sum, int64_t step) {
+    double u = mk_unit(mk_philox(j->step, (uint32_t)j->row_id[r], 0, 0, j->key).w[0]), aim = u * sum[(j->V - 1) * step];
+    int64_t low = 0, high = j->V;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (sum[middle * step] > aim)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low == j->V)
+        for (low = j->V - 1; low > 0 && !(p[low] > 0);) low--;
+    return (int32_t)low;
+}
+
 /* p, heap and sum have room for V entries each */
 static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *heap, double *sum) {
     int64_t V = j->V;
@@ -146,38 +165,41 @@ static int32_t draw(const struct head_job *j, int64_t r, mk_real *p, int32_t *he
     mk_simd()->weights(V, x, j->inv_temp, p);
     int cutting = (j->top_k > 0 && j->top_k < V) || j->top_p < 1;
     if (cutting) cut(V, p, heap, j->top_k, j->top_p);
-    double mass = 0, u = mk_unit(mk_philox(j->step, (uint32_t)j->row_id[r], 0, 0, j->key).w[0]);
+    double mass = 0;
     for (int64_t i = 0; i < V; i++) {
         if (cutting) p[i] = p[i] < 0 ? -p[i] : 0;
         mass += (double)p[i];
         sum[i] = mass;
     }
-    /* the first token whose running sum passes the aim; the last possible one where rounding let none */
-    double aim = u * mass;
-    int64_t low = 0, high = V;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (sum[middle] > aim)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    if (low == V)
-        for (low = V - 1; low > 0 && !(p[low] > 0);) low--;
-    return (int32_t)low;
+    return pick(j, r, p, sum, 1);
 }
 
-static size_t sample_bytes(int64_t V) {
-    return ((size_t)V * (sizeof(double) + sizeof(mk_real) + sizeof(int32_t)) + 63) / 64 * 64;
+/* the same for TOGETHER rows of which nothing is cut; p and sum have room for V entries of each */
+static void draw_together(const struct head_job *j, int64_t r, mk_real *p, double *sum) {
+    int64_t V = j->V;
+    for (int64_t k = 0; k < TOGETHER; k++) mk_simd()->weights(V, j->logits + (r + k) * V, j->inv_temp, p + k * V);
+    mk_simd()->running_sums(V, p, sum);
+    for (int64_t k = 0; k < TOGETHER; k++) j->token[r + k] = pick(j, r + k, p + k * V, sum + k, TOGETHER);
+}
+
+static int64_t together(const struct head_job *j) {
+    int cutting = (j->top_k > 0 && j->top_k < j->V) || j->top_p < 1;
+    return j->inv_temp > 0 && !cutting && j->V <= TOGETHER_MAX ? TOGETHER : 1;
+}
+
+/* scratch of a piece: the running sums, the weights and the heap of one row, or of some without a heap */
+static size_t sample_bytes(const struct head_job *j) {
+    return ((size_t)(j->V * together(j)) * (sizeof(double) + sizeof(mk_real) + sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 static void sample_piece(void *arg, int64_t i) {
     struct head_job *j = arg;
-    double *sum = (double *)(void *)(j->scratch + (size_t)i * sample_bytes(j->V));
-    mk_real *p = (mk_real *)(void *)(sum + j->V);
+    int64_t n = together(j), r = i * j->piece_rows, last = mk_min(r + j->piece_rows, j->rows);
+    double *sum = (double *)(void *)(j->scratch + (size_t)i * sample_bytes(j));
+    mk_real *p = (mk_real *)(void *)(sum + j->V * n);
     int32_t *heap = (int32_t *)(void *)(p + j->V);
-    for (int64_t r = i * j->piece_rows; r < mk_min((i + 1) * j->piece_rows, j->rows); r++)
-        j->token[r] = draw(j, r, p, heap, sum);
+    for (; n > 1 && r + n <= last; r += n) draw_together(j, r, p, sum);
+    for (; r < last; r++) j->token[r] = draw(j, r, p, heap, sum);
 }
 
 int mk_cpu_sample(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
@@ -188,8 +210,9 @@ int mk_cpu_sample(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, do
                          .row_id = row_id, .token = token};
     if (rows <= 0 || V <= 0) return MK_OK;
     j.piece_rows = mk_max(mk_block(rows, 10.0 * (double)V + 50), mk_ceil_div(rows, 16));
+    j.piece_rows = mk_ceil_div(j.piece_rows, together(&j)) * together(&j);
     int64_t pieces = mk_ceil_div(rows, j.piece_rows);
-    j.scratch = mk_scratch(e, (size_t)pieces * sample_bytes(V));
+    j.scratch = mk_scratch(e, (size_t)pieces * sample_bytes(&j));
     if (!j.scratch) return MK_NOMEM;
     mk_parallel(e, pieces, sample_piece, &j);
     return MK_OK;

@@ -14,11 +14,14 @@
 #define MK_PANEL_MAX 64   /* columns of the widest panel of any instruction set */
 #define MK_TILE_ROWS_MAX 14
 #define MK_KC 256         /* multiply-adds of a chain: an element of a product is the sum of such chains, in order */
+#define MK_RUNNING 4      /* rows of running_sums */
 #define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
-/* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c */
+/* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c. What is read lies `from`
+** bytes behind c: 0, or the distance of another matrix. */
 struct mk_blend {
     mk_real alpha, beta;
+    uintptr_t from;
 };
 
 /* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],
@@ -126,6 +129,8 @@ struct mk_simd {
     void (*adamw)(int64_t n, const struct mk_adamw *s, mk_real *p, const mk_real *g, mk_real *m,
                   mk_real *v);
     double (*sum)(int64_t n, const mk_real *x);
+    /* sums[i MK_RUNNING + r] = x[r n] + .. + x[r n + i], r < MK_RUNNING, added in order */
+    void (*running_sums)(int64_t n, const mk_real *x, double *sums);
     double (*sumsq)(int64_t n, const mk_real *x);
     void (*add_to_double)(int64_t n, const mk_real *x, double *acc); /* acc += x */
 };

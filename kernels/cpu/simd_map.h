@@ -268,6 +268,17 @@ INLINE dvec load_double(const mk_real *x) {
 static double sum(int64_t n, const mk_real *x) { DOUBLE_SUM(v, (double)x[i]); }
 static double sumsq(int64_t n, const mk_real *x) { DOUBLE_SUM(v * v, (double)x[i] * (double)x[i]); }
 
+static void running_sums(int64_t n, const mk_real *x, double *sums) {
+    typedef double four __attribute__((vector_size(4 * sizeof(double))));
+    typedef mk_real four_real __attribute__((vector_size(4 * sizeof(mk_real))));
+    four total = {0};
+    for (int64_t i = 0; i < n; i++) {
+        four_real v = {x[i], x[n + i], x[2 * n + i], x[3 * n + i]};
+        total += __builtin_convertvector(v, four);
+        memcpy(sums + i * MK_RUNNING, &total, sizeof total);
+    }
+}
+
 static void add_to_double(int64_t n, const mk_real *x, double *acc) {
     typedef double dmem __attribute__((vector_size(MK_VECTOR_BYTES), aligned(8), may_alias));
     int64_t i = 0;

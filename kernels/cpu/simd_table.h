@@ -45,6 +45,7 @@ const struct mk_simd MK_SIMD_TABLE = {
     .swiglu_bwd = swiglu_bwd,
     .adamw = adamw,
     .sum = sum,
+    .running_sums = running_sums,
     .sumsq = sumsq,
     .add_to_double = add_to_double,
 };

@@ -22,6 +22,14 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     for (int i = 0; i < rows; i++)
         PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++) acc[i][j] = v_zero();
+    if (vectors > 2 || ldc > 2 * vectors * LANES) { /* what it writes, while it multiplies: a wide C does not fit the caches */
+        PRAGMA(GCC unroll 14)
+        for (int i = 0; i < rows; i++) {
+            PRAGMA(GCC unroll 8)
+            for (int j = 0; j < vectors * LANES; j += 64 / (int)sizeof(mk_real)) __builtin_prefetch(c + i * ldc + j, 1);
+            __builtin_prefetch(c + i * ldc + vectors * LANES - 1, 1);
+        }
+    }
     for (int64_t p = 0; p < kc; p++) {
         vec bv[MK_TILE_VECTORS];
         PRAGMA(GCC unroll 8)
@@ -56,8 +64,9 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
         for (int j = 0; j < vectors; j++, to += LANES) {
             int n = j < vectors - 1 ? LANES : last;
             vec v = acc[i][j];
+            const mk_real *old = (const mk_real *)((uintptr_t)to + blend->from);
             if (reads)
-                v = v_fma(alpha, v, beta * (n == LANES ? v_load(to) : v_load_part(to, n)));
+                v = v_fma(alpha, v, beta * (n == LANES ? v_load(old) : v_load_part(old, n)));
             else
                 v = alpha * v;
             store_last(to, v, n);

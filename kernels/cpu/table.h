@@ -28,6 +28,8 @@ int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch);
+int mk_cpu_gemm_weight_onto(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
+                            const mk_real *from, mk_real *c, int64_t ldc);
 int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a,
                        int64_t lda, int tw, const mk_weight *w, double beta, mk_dtype c_type, void *c,
                        int64_t ldc);
@@ -79,6 +81,11 @@ int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, 
                             int64_t window,
                             const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out);
+int mk_cpu_turn_keys(mk_exec *e, int64_t rows, int64_t H, int64_t K, const int32_t *slot, const int32_t *pos, int64_t slab,
+                     const mk_real *kcache, int64_t wide, mk_real *turned);
+int mk_cpu_attention_turned(mk_exec *e, int64_t rows, int64_t H, int64_t K, double scale, const int32_t *slot, const int32_t *pos,
+                            int64_t wide, int64_t slab, const mk_real *q, const mk_real *k, const mk_real *v, mk_real *turned,
+                            mk_real *vcache, mk_real *out);
 int mk_cpu_logprob(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, double inv_temp,
                    const int32_t *target, mk_real *logp, mk_real *entropy, mk_real *lse);
 int mk_cpu_kl(mk_exec *e, int64_t rows, int64_t V, const mk_real *logits, const mk_real *ref_logits,

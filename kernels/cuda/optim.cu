@@ -38,11 +38,14 @@ struct adamw_step {
     float grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;
 };
 
-static __global__ void adamw_kernel(part_of_list l, adamw_step s) {
+/* factor: takes the place of grad_scale, and NaN that of the step; or NULL */
+static __global__ void adamw_kernel(part_of_list l, adamw_step s, const float *factor) {
+    float scale = factor ? *factor : s.grad_scale;
+    if (factor && scale != scale) return;
     FOR_FLAT(at, l.start[l.count]) {
         int64_t which = owner(l, at), i = at - l.start[which];
         float *p = l.at[which].p, *m = l.at[which].m, *v = l.at[which].v;
-        float d = l.at[which].g[i] * s.grad_scale;
+        float d = l.at[which].g[i] * scale;
         float m1 = s.beta1 * m[i] + s.one_beta1 * d, v1 = s.beta2 * v[i] + s.one_beta2 * (d * d);
         m[i] = m1;
         v[i] = v1;
@@ -50,16 +53,26 @@ static __global__ void adamw_kernel(part_of_list l, adamw_step s) {
     }
 }
 
-int mk_cuda_adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
-                  double wd, int64_t step, double grad_scale) {
+static int adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps, double wd,
+                 int64_t step, double grad_scale, const float *factor) {
     double bc1 = 1 - pow(beta1, (double)step), bc2 = 1 - pow(beta2, (double)step);
     adamw_step s = {(float)grad_scale, (float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2),
                     (float)(1 - lr * wd), (float)(lr / bc1), (float)(1 / sqrt(bc2)), (float)eps};
     for (int64_t first = 0; first < count; first += LIST_MAX) {
         part_of_list l = take(count, list, first, 1);
-        MK_TRY(MK_LAUNCH_FLAT(e, adamw_kernel, l.start[l.count], l, s));
+        MK_TRY(MK_LAUNCH_FLAT(e, adamw_kernel, l.start[l.count], l, s, factor));
     }
     return MK_OK;
+}
+
+int mk_cuda_adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                  double wd, int64_t step, double grad_scale) {
+    return adamw(e, count, list, lr, beta1, beta2, eps, wd, step, grad_scale, nullptr);
+}
+
+int mk_cuda_adamw_by(mk_exec *e, int64_t count, const mk_parameter *list, double lr, double beta1, double beta2, double eps,
+                     double wd, int64_t step, const mk_real *factor) {
+    return adamw(e, count, list, lr, beta1, beta2, eps, wd, step, 1, factor);
 }
 
 static __global__ void squares_kernel(part_of_list l, double *part) {
@@ -82,20 +95,52 @@ static __global__ void total_kernel(int64_t n, const double *part, double *out) 
     if (threadIdx.x == 0) *out = sum;
 }
 
-int mk_cuda_sumsq(mk_exec *e, int64_t count, const mk_parameter *list, double *out) {
-    int64_t blocks = 0, done = 0;
-    *out = 0;
-    for (int64_t i = 0; i < count; i++) blocks += ceil_div(list[i].n, SUM_BLOCK);
-    if (blocks == 0) return MK_OK;
+/* *sum, on the device, receives the sum of the squares of all gradients; it is scratch */
+static int sum_of_squares(mk_exec *e, int64_t count, const mk_parameter *list, int64_t blocks, double **sum) {
     double *part = static_cast<double *>(mk_cuda_scratch(e, (size_t)(blocks + 1) * sizeof(double)));
+    int64_t done = 0;
     if (!part) return MK_NOMEM;
     for (int64_t first = 0; first < count; first += LIST_MAX) {
         part_of_list l = take(count, list, first, SUM_BLOCK);
         MK_TRY(MK_LAUNCH_ROWS(e, squares_kernel, l.start[l.count], SUM_BLOCK, l, part + done));
         done += l.start[l.count];
     }
-    MK_TRY(MK_LAUNCH(e, total_kernel, 1, 256, blocks, part, part + blocks));
-    return mk_cuda_fetch(e, out, part + blocks, sizeof *out);
+    *sum = part + blocks;
+    return MK_LAUNCH(e, total_kernel, 1, 256, blocks, part, *sum);
+}
+
+static int64_t blocks_of(int64_t count, const mk_parameter *list) {
+    int64_t blocks = 0;
+    for (int64_t i = 0; i < count; i++) blocks += ceil_div(list[i].n, SUM_BLOCK);
+    return blocks;
+}
+
+int mk_cuda_sumsq(mk_exec *e, int64_t count, const mk_parameter *list, double *out) {
+    int64_t blocks = blocks_of(count, list);
+    double *sum;
+    *out = 0;
+    if (blocks == 0) return MK_OK;
+    MK_TRY(sum_of_squares(e, count, list, blocks, &sum));
+    return mk_cuda_fetch(e, out, sum, sizeof *out);
+}
+
+static __global__ void clip_kernel(const double *squares, double max_norm, double most, float *out) {
+    if (blockIdx.x || threadIdx.x) return;
+    double norm = sqrt(*squares), rest = norm;
+    double factor = max_norm > 0 && norm > max_norm ? max_norm / (norm + 1e-6) : 1;
+    for (int i = 0; i < 3; i++) {
+        out[i] = (float)rest;
+        rest -= (double)out[i];
+    }
+    bool fits = norm <= 3.4e38; /* no NaN either; infinity less itself would be one */
+    for (int i = 1; i < 3 && !fits; i++) out[i] = 0;
+    out[3] = fits && norm * factor <= most ? (float)factor : nanf("");
+}
+
+int mk_cuda_clip_norm(mk_exec *e, int64_t count, const mk_parameter *list, double max_norm, double most, mk_real *out) {
+    double *sum;
+    MK_TRY(sum_of_squares(e, count, list, blocks_of(count, list), &sum));
+    return MK_LAUNCH(e, clip_kernel, 1, 1, sum, max_norm, most, out);
 }
 
 /* buf may be NULL when there is no momentum */

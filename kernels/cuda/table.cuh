@@ -16,7 +16,7 @@
     X(segment_sum) X(segment_sum_bwd) X(rope) X(swiglu) X(swiglu_bwd) X(attention) \
     X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) \
     X(sample) X(rand_uniform) X(rand_normal) X(dropout) X(gae) X(ppo_clip) X(adamw) X(sgd) \
-    X(sumsq)
+    X(sumsq) X(clip_norm) X(adamw_by)
 
 #define MK_DECLARE(op) std::remove_pointer<decltype(mk_table::op)>::type mk_cuda_##op;
 MK_CUDA_OPS(MK_DECLARE)

@@ -1,8 +1,9 @@
-/* decode.c - one step of generation on the host's processors, without a tensor.
+/* decode.c - steps of generation on the host's processors, without a tensor.
 **
 ** The rows of a small model are cut into pieces, and each piece goes through all blocks, the head and the sampling on
-** one thread: a step has one hand-over to the other threads. The weights of a large one would be read once for each
-** piece, so its rows stay together and the threads share the kernels.
+** one thread, some steps on end: they have one hand-over to the other threads, and what the piece's rows have in the cache
+** stays in the processor's own. Rows that end leave the piece. The weights of a large model would be read once for each
+** piece, so its rows stay together, step by step, and the threads share the kernels.
 **
 ** The kernels and their order are those of the forward pass over tensors (model.c), which walks the same steps (spec.h) and
 ** which other devices take, and kernels are row invariant: the bits are the same. A kernel call costs tens of nanoseconds. Weights are read
@@ -16,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PIECE_ROWS = 16, PIECES_MAX = 16, COPIES_MAX = 256 << 20 /* bytes */ };
+enum { PIECE_ROWS = 16, PIECES_MAX = 16, PIECE_INTS = 6, COPIES_MAX = 256 << 20 /* bytes */ };
 enum { PANEL = 64, PANEL_ONE = 128, NARROW = 256 }; /* columns of a panel, of one for one row; up to NARROW there is one */
 enum { LARGE = 1 << 20 };           /* weights of a model whose rows stay together: beyond a processor's own cache */
 
@@ -46,9 +47,14 @@ struct mocl_decode {
     mocl_step *steps; /* [layers][MOCL_STEPS_MAX] */
     int *n_steps;     /* [layers] */
     bool large, single;     /* single: there is one row */
+    mocl_tensor **turned;   /* [layers] keys that lie across, for attention_turned, once `turns`; or NULL */
+    int64_t wide;
+    bool turns;
     mocl_tensor *work;      /* buffers of piece_most rows for each piece */
     int64_t piece_most;
-    int64_t active, piece;  /* this step: its rows, and those of a piece (the last has fewer) */
+    int32_t *own;           /* [pieces][PIECE_INTS][piece_most] what a piece of several steps knows of its rows */
+    mk_real *score;         /* [pieces][2][piece_most] */
+    int64_t active, piece, group; /* these steps: their rows, those of a piece (the last has fewer), and how many they are */
     uint32_t step;
     mk_exec exec[PIECES_MAX]; /* scratch of the kernels a piece calls; no threads of its own */
     int code[PIECES_MAX];
@@ -166,11 +172,15 @@ void mocl_decode_close(mocl_decode *d) {
         mocl_tensor_unref(d->lora[i].a.t);
         mocl_tensor_unref(d->lora[i].b.t);
     }
+    for (int64_t l = 0; d->turned && l < d->layers; l++) mocl_tensor_unref(d->turned[l]);
+    mocl_free(d->turned);
     mocl_tensor_unref(d->head.t);
     mocl_free(d->adapter);
     mocl_free(d->used);
     mocl_free(d->lora);
     mocl_tensor_unref(d->work);
+    mocl_free(d->own);
+    mocl_free(d->score);
     for (int i = 0; i < PIECES_MAX; i++) mk_exec_close(&d->exec[i]);
     mocl_free(d->linear);
     mocl_free(d->steps);
@@ -216,6 +226,21 @@ static bool is_large(const mocl_model *m) {
     return c->layers * block + c->vocab * c->width >= LARGE;
 }
 
+/* Room for keys that lie across, where a kernel takes them: a step then need not turn those of all tokens again. Those of a large
+** model are much memory beside the cache, and little work beside its products. */
+static mocl_status open_turned(mocl_decode *d) {
+    const mocl_spec *c = &d->m->config;
+    int64_t shape[3] = {d->rows->most, c->kv_heads * c->head_size, (d->rows->positions + 15) / 16 * 16};
+    bool fits = !d->large && c->heads == c->kv_heads && c->head_size % 16 == 0 && c->head_size <= 64;
+    for (int64_t l = 0; l < c->layers; l++) fits = fits && mocl_spec_window(c, l) == 0;
+    if (!fits) return MOCL_OK;
+    d->wide = shape[2];
+    d->turned = mocl_calloc(d->m->ctx, (size_t)c->layers, sizeof *d->turned);
+    if (!d->turned) return mocl_nomem(d->m->ctx, (size_t)c->layers * sizeof *d->turned);
+    for (int64_t l = 0; l < c->layers; l++) MOCL_TRY(mocl_tensor_new(&d->turned[l], d->m->dev, MK_F32, 3, shape));
+    return MOCL_OK;
+}
+
 mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_generate_options *o, const mocl_decode_rows *rows) {
     mocl_ctx *ctx = m->ctx;
     int64_t n_linear = m->config.layers * MOCL_LINEARS, pieces, n;
@@ -252,6 +277,13 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     MOCL_GOTO(open_matrices(d, &head, &m->head, 1, &room), fail);
     /* fewer rows make fewer pieces, of no more than PIECE_ROWS unless there are PIECES_MAX of them */
     d->piece_most = (rows->most + pieces - 1) / pieces > PIECE_ROWS ? (rows->most + pieces - 1) / pieces : PIECE_ROWS;
+    MOCL_GOTO(open_turned(d), fail);
+    d->own = mocl_calloc(ctx, (size_t)(pieces * d->piece_most), PIECE_INTS * sizeof *d->own);
+    d->score = mocl_calloc(ctx, (size_t)(pieces * d->piece_most), 2 * sizeof *d->score);
+    if (!d->own || !d->score) {
+        st = mocl_nomem(ctx, (size_t)(pieces * d->piece_most) * PIECE_INTS * sizeof *d->own);
+        goto fail;
+    }
     n = pieces * d->piece_most * row_elements(d);
     MOCL_GOTO(mocl_tensor_new(&d->work, m->dev, MK_F32, 1, &n), fail);
     *out = d;
@@ -298,7 +330,12 @@ static int add_low_rank(const mk_table *k, mk_exec *e, const low_rank *w, int64_
 typedef struct piece {
     mocl_decode *d;
     mk_exec *e;
-    int64_t first, n;              /* rows of the step */
+    int64_t n;                     /* rows */
+    int64_t at_step;               /* from the first of these steps */
+    uint32_t step;
+    const int32_t *slot, *pos, *last, *row_id; /* of the rows, and what becomes of them: as in mocl_decode_rows */
+    int32_t *target;
+    mk_real *logp, *sum;
     mk_real *at[MOCL_REGISTERS];   /* [n, width of the register] */
     mk_real *u, *logits, *number;  /* [n, rank], [n, V], [n, row_numbers] */
 } piece;
@@ -322,7 +359,7 @@ static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
     const mocl_decode *d = p->d;
     const mocl_tensor *bias = d->m->block[l].bias[s->which];
     const mk_table *k = d->m->dev->k;
-    const int32_t *slot = d->rows->slot + p->first;
+    const int32_t *slot = p->slot;
     int64_t at = l * MOCL_LINEARS + s->which, shape[2], end;
     mk_real *x = p->at[s->from], *y = p->at[s->to];
     DO(product(k, p->e, &d->linear[at], p->n, x, y));
@@ -344,8 +381,14 @@ static int run_attention(const piece *p, int64_t l) {
     const mocl_spec *c = &p->d->m->config;
     const mk_table *k = p->d->m->dev->k;
     int64_t G = c->kv_heads, K = c->head_size, slab = rows->positions * G * K;
-    const int32_t *slot = rows->slot + p->first, *pos = rows->pos + p->first;
+    const int32_t *slot = p->slot, *pos = p->pos;
     mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
+    if (p->d->turned) {
+        mk_real *turned = mocl_real(p->d->turned[l]);
+        if (!p->d->turns && p->at_step == 0) DO(k->turn_keys(p->e, p->n, G, K, slot, pos, slab, kc, p->d->wide, turned));
+        return k->attention_turned(p->e, p->n, G, K, mocl_spec_scale(c, l), slot, pos, p->d->wide, slab, p->at[MOCL_AT_Q],
+                                   p->at[MOCL_AT_K], p->at[MOCL_AT_V], turned, vc, p->at[MOCL_AT_A]);
+    }
     DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
     return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
@@ -365,7 +408,7 @@ static int run_step(const piece *p, int64_t l, const mocl_step *s) {
         case MOCL_STEP_HEAD_NORM:
             return k->rmsnorm(p->e, MK_F32, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, MK_F32, y, p->number);
         case MOCL_STEP_ROPE:
-            return k->rope(p->e, MK_F32, p->n, heads[s->which], K, p->d->rows->pos + p->first, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
+            return k->rope(p->e, MK_F32, p->n, heads[s->which], K, p->pos, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
                            heads[s->which] * K, y, heads[s->which] * K);
         case MOCL_STEP_ATTENTION: return run_attention(p, l);
         case MOCL_STEP_ADD: return k->binary(p->e, MK_F32, MK_ADD, 1, &stream, x, &one, z, &one, y);
@@ -383,36 +426,44 @@ static int run_begin(const piece *p) {
     const mk_table *k = m->dev->k;
     int64_t all = p->n * c->width, one = 1;
     mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
-    DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->d->rows->last + p->first, x));
+    DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->last, x));
     if (c->embed_scale != 1) DO(k->unary(p->e, MK_MUL_SCALAR, all, x, x, c->embed_scale, 0));
     if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
     if (m->positions) {
-        DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->d->rows->pos + p->first, y));
+        DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->pos, y));
         DO(k->binary(p->e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
     }
     return m->embed_norm.w ? norm(p, &m->embed_norm, x, x) : MK_OK;
 }
 
 static int run_sample(const piece *p, const mk_real *states) {
-    mocl_decode *d = p->d;
-    const mocl_decode_rows *rows = d->rows;
+    const mocl_decode *d = p->d;
     const mocl_generate_options *o = d->o;
     const mk_table *k = d->m->dev->k;
-    int64_t n = p->n, first = p->first, V = d->m->config.vocab, drawn = mocl_generate_vocab(o, d->m);
+    int64_t n = p->n, V = d->m->config.vocab, drawn = mocl_generate_vocab(o, d->m);
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     mk_real *logits = p->logits;
     DO(product(k, p->e, &d->head, n, states, logits));
-    DO(k->reduce(p->e, MK_SUM, n, V, 1, logits, rows->sum + first));
-    for (int64_t i = 0; i < n && d->step < o->suppress_first; i++)
+    DO(k->reduce(p->e, MK_SUM, n, V, 1, logits, p->sum));
+    for (int64_t i = 0; i < n && p->step < o->suppress_first; i++)
         for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(p->e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
     if (drawn == V) {
-        DO(k->sample(p->e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first, rows->target + first));
+        DO(k->sample(p->e, n, V, logits, inv_temp, o->top_k, o->top_p, o->key, p->step, p->row_id, p->target));
     } else { /* row by row, since the kernel takes rows that lie one behind the other */
         for (int64_t i = 0; i < n; i++)
-            DO(k->sample(p->e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, d->step, rows->row_id + first + i,
-                         rows->target + first + i));
+            DO(k->sample(p->e, 1, drawn, logits + i * V, inv_temp, o->top_k, o->top_p, o->key, p->step, p->row_id + i, p->target + i));
     }
-    return k->logprob(p->e, n, V, logits, inv_temp > 0 ? inv_temp : 1, rows->target + first, rows->logp + first, NULL, p->number);
+    return k->logprob(p->e, n, V, logits, inv_temp > 0 ? inv_temp : 1, p->target, p->logp, NULL, p->number);
+}
+
+/* the residual stream as it is goes to the places of the tokens */
+static void keep_stem(const piece *p) {
+    const mocl_decode_rows *rows = p->d->rows;
+    int64_t D = p->d->m->config.width;
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t at = p->slot[i] * rows->positions + p->pos[i];
+        memcpy(mocl_real(rows->stem) + at * D, p->at[MOCL_AT_X] + i * D, (size_t)D * sizeof(mk_real));
+    }
 }
 
 /* buffers of piece p, for n rows; what is multiplied by one vector where there is one row lies side by side */
@@ -434,21 +485,79 @@ static void place(piece *t, int64_t p, int64_t n) {
     t->number = t->logits + n * c->vocab;
 }
 
-/* rows first .. first + n - 1 of the step, in piece p's buffers */
-static int run_rows(mocl_decode *d, int64_t p, int64_t first, int64_t n) {
+/* one step of the rows of a piece, in the buffers of piece `which` */
+static int run_once(piece *t, int64_t which) {
+    mocl_decode *d = t->d;
     const mocl_model *m = d->m;
-    piece t = {.d = d, .e = d->large ? &m->dev->exec : &d->exec[p], .first = first, .n = n};
     mk_real *states = NULL;
-    place(&t, p, n);
-    states = t.at[MOCL_AT_X];
-    DO(run_begin(&t));
-    for (int64_t l = 0; l < d->layers; l++)
-        for (int i = 0; i < d->n_steps[l]; i++) DO(run_step(&t, l, &d->steps[l * MOCL_STEPS_MAX + i]));
-    if (m->norm.w) {
-        states = t.at[MOCL_AT_H];
-        DO(norm(&t, &m->norm, t.at[MOCL_AT_X], states));
+    place(t, which, t->n);
+    states = t->at[MOCL_AT_X];
+    DO(run_begin(t));
+    for (int64_t l = 0; l < d->layers; l++) {
+        for (int i = 0; i < d->n_steps[l]; i++) DO(run_step(t, l, &d->steps[l * MOCL_STEPS_MAX + i]));
+        if (d->rows->stem && l + 1 == d->o->stem) keep_stem(t);
     }
-    return run_sample(&t, states);
+    if (m->norm.w) {
+        states = t->at[MOCL_AT_H];
+        DO(norm(t, &m->norm, t->at[MOCL_AT_X], states));
+    }
+    return run_sample(t, states);
+}
+
+/* Several steps of rows first .. first + n - 1, of which those that end are left out of the steps behind. */
+static int run_group(piece *t, int64_t which, int64_t first) {
+    const mocl_decode *d = t->d;
+    const mocl_decode_rows *rows = d->rows;
+    int64_t most = d->piece_most;
+    int32_t *own = d->own + which * PIECE_INTS * most, *slot = own, *pos = slot + most, *last = pos + most, *row_id = last + most,
+            *place_of = row_id + most;
+    for (int64_t i = 0; i < t->n; i++) {
+        slot[i] = rows->slot[first + i];
+        pos[i] = rows->pos[first + i];
+        last[i] = rows->last[first + i];
+        row_id[i] = rows->row_id[first + i];
+        place_of[i] = (int32_t)(first + i);
+    }
+    t->slot = slot;
+    t->pos = pos;
+    t->last = last;
+    t->row_id = row_id;
+    t->target = place_of + most;
+    t->logp = d->score + which * 2 * most;
+    t->sum = t->logp + most;
+    for (int64_t s = 0; s < d->group && t->n; s++, t->step++) {
+        int64_t kept = 0;
+        t->at_step = s;
+        DO(run_once(t, which));
+        for (int64_t i = 0; i < t->n; i++) {
+            int64_t to = s * d->active + place_of[i];
+            rows->target[to] = t->target[i];
+            rows->logp[to] = t->logp[i];
+            rows->sum[to] = t->sum[i];
+            if (mocl_generate_ends(d->o, t->target[i])) continue;
+            slot[kept] = slot[i];
+            pos[kept] = pos[i] + 1;
+            last[kept] = t->target[i];
+            row_id[kept] = row_id[i];
+            place_of[kept++] = place_of[i];
+        }
+        t->n = kept;
+    }
+    return MK_OK;
+}
+
+static int run_rows(mocl_decode *d, int64_t which, int64_t first, int64_t n) {
+    const mocl_decode_rows *r = d->rows;
+    piece t = {.d = d, .e = d->large ? &d->m->dev->exec : &d->exec[which], .n = n, .step = d->step};
+    if (d->group > 1) return run_group(&t, which, first);
+    t.slot = r->slot + first;
+    t.pos = r->pos + first;
+    t.last = r->last + first;
+    t.row_id = r->row_id + first;
+    t.target = r->target + first;
+    t.logp = r->logp + first;
+    t.sum = r->sum + first;
+    return run_once(&t, which);
 }
 
 static void run_piece(void *arg, int64_t p) {
@@ -457,15 +566,19 @@ static void run_piece(void *arg, int64_t p) {
     d->code[p] = left > 0 ? run_rows(d, p, first, left < d->piece ? left : d->piece) : MK_OK;
 }
 
-mocl_status mocl_decode_step(mocl_decode *d, int64_t active, uint32_t step) {
+int64_t mocl_decode_ahead(const mocl_decode *d) { return d->large ? 1 : MOCL_DECODE_AHEAD; }
+
+mocl_status mocl_decode_steps(mocl_decode *d, int64_t active, uint32_t step, int64_t group) {
     mocl_device *dev = d->m->dev;
     int64_t pieces = count_pieces(d, active);
     int code = MK_OK;
     d->active = active;
     d->piece = (active + pieces - 1) / pieces;
     d->step = step;
+    d->group = group;
     mocl_device_enter(dev);
     mk_parallel(&dev->exec, pieces, run_piece, d);
+    d->turns = true;
     for (int64_t p = 0; p < pieces; p++)
         if (!code) code = d->code[p];
     return mocl_kernel_end(dev, "decode", code);

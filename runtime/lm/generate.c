@@ -6,14 +6,15 @@
 **
 ** On a device that runs behind the program the steps go in groups of up to AHEAD: the tokens of one are the
 ** inputs of the next where they lie, and the program waits once for a group. Rows that end within a group run on
-** to its end, and what they make is dropped: rows do not see each other.
+** to its end, and what they make is dropped: rows do not see each other. So do the steps of a small model on the host's
+** processors, where rows that end leave at once.
 */
 #include <math.h>
 #include <string.h>
 
 #include "lm/decode.h"
 
-enum { AHEAD = 8 };
+enum { AHEAD = 8, MOST_AHEAD = MOCL_DECODE_AHEAD };
 
 typedef struct run {
     mocl_model *m;
@@ -29,6 +30,7 @@ typedef struct run {
     int64_t step;
     mocl_decode_rows rows_of;
     mocl_decode *on_host; /* NULL where steps run over tensors */
+    mocl_tensor *stem;    /* the streams that the steps leave, [rows, capacity, D]; or NULL */
 } run;
 
 struct mocl_generation {
@@ -44,6 +46,7 @@ void mocl_generated_free(mocl_generated *g) {
     mocl_free(g->logp);
     mocl_free(g->length);
     mocl_free(g->finished);
+    mocl_tensor_unref(g->stem);
     memset(g, 0, sizeof *g);
 }
 
@@ -55,21 +58,27 @@ static mocl_status open_run(run *r, int64_t capacity) {
     r->pos = mocl_calloc(ctx, n, sizeof *r->pos);
     r->last = mocl_calloc(ctx, n, sizeof *r->last);
     r->row_id = mocl_calloc(ctx, n, sizeof *r->row_id);
-    r->target = mocl_calloc(ctx, n, AHEAD * sizeof *r->target);
-    r->host = mocl_calloc(ctx, n, 2 * AHEAD * sizeof *r->host);
-    if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + AHEAD));
-    r->sum = r->host + n * AHEAD;
+    r->target = mocl_calloc(ctx, n, MOST_AHEAD * sizeof *r->target);
+    r->host = mocl_calloc(ctx, n, 2 * MOST_AHEAD * sizeof *r->host);
+    if (!r->row || !r->pos || !r->last || !r->row_id || !r->target || !r->host) return mocl_nomem(ctx, n * 8 * (2 + MOST_AHEAD));
+    r->sum = r->host + n * MOST_AHEAD;
     MOCL_TRY(mocl_session_open(&r->s, r->m, r->rows, capacity, &r->o->adapter));
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
+    if (r->o->stem) {
+        int64_t shape[3] = {r->rows, capacity, r->m->config.width};
+        MOCL_TRY(mocl_tensor_new(&r->stem, r->m->dev, MK_F32, 3, shape));
+        r->s->keep = r->o->stem;
+    }
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = capacity, .slot = r->row, .pos = r->pos, .last = r->last,
                                     .row_id = r->row_id, .target = r->target, .logp = r->host, .sum = r->sum,
-                                    .kcache = r->s->cache.k, .vcache = r->s->cache.v};
+                                    .kcache = r->s->cache.k, .vcache = r->s->cache.v, .stem = r->stem};
     return mocl_decode_open(&r->on_host, r->m, r->o, &r->rows_of);
 }
 
 static void close_run(run *r) {
     mocl_decode_close(r->on_host);
     mocl_session_close(r->s);
+    mocl_tensor_unref(r->stem);
     mocl_free(r->row);
     mocl_free(r->pos);
     mocl_free(r->last);
@@ -120,12 +129,6 @@ static mocl_status sample(run *r, mocl_tensor *hidden, drawn *d, int64_t at) {
                      logp + r->group * r->active);
 }
 
-static bool ends(const mocl_generate_options *o, int32_t token) {
-    for (int64_t i = 0; i < o->n_eos; i++)
-        if (o->eos[i] == token) return true;
-    return false;
-}
-
 /* stores token `at` of the group of active row i */
 static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) {
     int64_t b = r->row[i], n = r->active;
@@ -133,7 +136,7 @@ static mocl_status take(const run *r, mocl_generated *g, int64_t i, int64_t at) 
     int64_t to = b * g->max_new_tokens + g->length[b]++;
     g->token[to] = r->target[at * n + i];
     g->logp[to] = r->host[at * n + i];
-    g->finished[b] = ends(r->o, g->token[to]);
+    g->finished[b] = mocl_generate_ends(r->o, g->token[to]);
     return MOCL_OK;
 }
 
@@ -179,7 +182,7 @@ done:
 
 /* How many steps go in a group: to the first limit that a row reaches, and one where the caller may end a row. */
 static int64_t group_size(const run *r, const mocl_generated *g) {
-    int64_t most = r->o->by_token ? 1 : AHEAD;
+    int64_t most = r->o->by_token ? 1 : r->on_host ? mocl_decode_ahead(r->on_host) : AHEAD;
     for (int64_t i = 0; i < r->active; i++) {
         int64_t length = g->max_new_tokens - g->length[r->row[i]], room = r->m->config.positions - r->pos[i];
         if (length < most) most = length;
@@ -232,14 +235,33 @@ done:
 
 /* the next tokens of the active rows */
 static mocl_status step(run *r, const mocl_generated *g) {
-    r->group = r->on_host ? 1 : group_size(r, g);
+    r->group = group_size(r, g);
     if (r->on_host) {
         r->sum = r->rows_of.sum; /* drawn_read has set it for the prompt */
-        MOCL_TRY(mocl_decode_step(r->on_host, r->active, (uint32_t)r->step));
+        MOCL_TRY(mocl_decode_steps(r->on_host, r->active, (uint32_t)r->step, r->group));
     } else {
         MOCL_TRY(decode(r, r->group));
     }
     for (int64_t i = 0; i < r->active; i++) r->pos[i] += (int32_t)r->group;
+    return MOCL_OK;
+}
+
+/* g->stem, of what the prompts and the steps have left */
+static mocl_status gather_stem(const run *r, mocl_generated *g, const int32_t *offsets) {
+    int64_t D = r->m->config.width, capacity = r->stem->shape[1], shape[2] = {offsets[r->rows], D};
+    size_t row = (size_t)D * sizeof(mk_real);
+    for (int64_t b = 0; b < r->rows; b++) shape[0] += g->length[b];
+    MOCL_TRY(mocl_tensor_new(&g->stem, r->m->dev, MK_F32, 2, shape));
+    mk_real *to = mocl_real(g->stem);
+    for (int64_t b = 0; b < r->rows; b++) {
+        size_t prompt = (size_t)(offsets[b + 1] - offsets[b]), seen = g->length[b] ? (size_t)g->length[b] - 1 : 0;
+        memcpy(to, mocl_real(r->s->kept) + offsets[b] * D, prompt * row);
+        to += prompt * (size_t)D;
+        memcpy(to, mocl_real(r->stem) + (b * capacity + (int64_t)prompt) * D, seen * row);
+        to += seen * (size_t)D;
+        if (g->length[b]) memset(to, 0, row);
+        to += g->length[b] ? D : 0;
+    }
     return MOCL_OK;
 }
 
@@ -288,6 +310,7 @@ mocl_status mocl_model_generate(mocl_generated *g, mocl_model *m, int64_t rows, 
         MOCL_GOTO(step(&r, g), done);
         MOCL_GOTO(advance(&r, g), done);
     }
+    if (r.stem) MOCL_GOTO(gather_stem(&r, g, offsets), done);
 done:
     ctx->grad_enabled = was;
     close_run(&r);
@@ -305,6 +328,7 @@ mocl_status mocl_generation_open(mocl_generation **out, mocl_generated *g, mocl_
     if (!p) return mocl_nomem(ctx, sizeof *p);
     p->o = *o;
     p->o.by_token = true;
+    p->o.stem = 0;
     p->g = g;
     p->r = (run){.m = m, .o = &p->o, .rows = rows, .active = rows};
     ctx->grad_enabled = false;

@@ -637,7 +637,10 @@ mocl_status mocl_model_forward(mocl_tensor **hidden, mocl_model *m, mocl_tensor 
     if (pass->memory) w.at[MOCL_AT_MEMORY] = mocl_tensor_ref(pass->memory);
     if (pass->hidden) w.at[MOCL_AT_X] = mocl_tensor_ref(pass->hidden);
     else MOCL_GOTO(begin(&w, tokens), done);
-    for (int64_t l = first; l < end; l++) MOCL_GOTO(run_block(&w, l), done);
+    for (int64_t l = first; l < end; l++) {
+        MOCL_GOTO(run_block(&w, l), done);
+        if (pass->kept && l + 1 == pass->keep) *pass->kept = mocl_tensor_ref(w.at[MOCL_AT_X]);
+    }
     if (!pass->stops && !c->final_norm && m->dtype != MK_F32) {
         st = mocl_to_dtype(hidden, w.at[MOCL_AT_X], MK_F32);
     } else if (pass->stops || !c->final_norm) {

@@ -66,6 +66,8 @@ typedef struct mocl_pass {
                            ** among them is computed and put there, without history; what is there is not computed again. Or NULL */
     bool stops;            /* ends behind the first `stop` blocks, start <= stop <= layers: the residual stream there */
     int64_t stop;
+    int64_t keep;          /* with kept, which is NULL or receives the stream [T, D] behind the first `keep` blocks, keep < layers, as a */
+    mocl_tensor **kept;    /* pass that stops there would give it */
     mocl_cache *cache;     /* receives keys and values of each token, in slot `slot` at its position; or NULL */
     mocl_tensor *slot;     /* i32 [T]: rows of the cache */
     bool known;            /* tokens and positions are in range: to look would be to wait */
@@ -124,6 +126,7 @@ typedef struct mocl_generate_options {
     int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
     mocl_choice adapter; /* of the rows */
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
+    int64_t stem;       /* from 1: the stream behind so many blocks is kept, stem < layers; 0: none */
     bool by_token;      /* set by mocl_generation_open */
 } mocl_generate_options;
 
@@ -136,6 +139,9 @@ typedef struct mocl_generated {
     mk_real *logp;
     int64_t *length;
     bool *finished;
+    mocl_tensor *stem; /* [tokens, D]: for each row its prompt and its answer, the residual stream behind the first options->stem
+                       ** blocks, with the bits of mocl_model_forward; 0 for the last token of an answer, which no block has seen.
+                       ** NULL where it was not asked for, and on devices where steps run over tensors */
 } mocl_generated;
 
 /* prompts: host arrays; row b is tokens[offsets[b]] .. tokens[offsets[b + 1] - 1], not empty */

@@ -45,6 +45,7 @@ void mocl_session_close(mocl_session *s) {
     if (!s) return;
     mocl_cache_close(&s->cache);
     mocl_tensor_unref(s->hidden);
+    mocl_tensor_unref(s->kept);
     for (int64_t i = 0; s->adapter && i < s->rows; i++) mocl_adapter_unref(s->adapter[i]);
     mocl_free(s->adapter);
     mocl_free(s->length);
@@ -181,6 +182,10 @@ static mocl_status feed(mocl_session *s, int64_t n, const int32_t *rows, const i
     pass.slot = slot;
     pass.rows = last;
     pass.runs = runs;
+    mocl_tensor_unref(s->kept);
+    s->kept = NULL;
+    pass.keep = s->keep;
+    pass.kept = s->keep ? &s->kept : NULL;
     MOCL_GOTO(mocl_model_forward(&hidden, m, t, pos, off, &pass), done);
     st = keep_hidden(s, n, rows, hidden);
 done:
@@ -340,6 +345,9 @@ mocl_status mocl_generate_check(mocl_ctx *ctx, const mocl_model *m, const mocl_g
     if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
     if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
     if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
+    if (o->stem < 0 || o->stem >= m->config.layers)
+        return mocl_fail(ctx, MOCL_E_ARG, "generate: stem = %lld is outside 0 .. %lld, the blocks in front of the last one",
+                         (long long)o->stem, (long long)m->config.layers - 1);
     return MOCL_OK;
 }
 

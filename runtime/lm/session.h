@@ -20,6 +20,8 @@ typedef struct mocl_session {
     int32_t *token;        /* [rows, max_tokens] */
     bool *fresh;           /* [rows] `hidden` is of the row's last token */
     mocl_tensor *hidden;   /* [rows, D] states of last tokens, or NULL before the first */
+    int64_t keep;          /* where set: `kept` is the stream behind so many blocks of the tokens that were appended last */
+    mocl_tensor *kept;
     uint64_t weights;      /* what the weights were when the first token came in */
 } mocl_session;
 
@@ -49,6 +51,12 @@ mocl_status mocl_session_sample(mocl_session *s, int64_t n, const int32_t *rows,
 /* the ids that may be drawn are those below */
 static inline int64_t mocl_generate_vocab(const mocl_generate_options *o, const mocl_model *m) {
     return o->vocab > 0 && o->vocab < m->config.vocab ? o->vocab : m->config.vocab;
+}
+/* whether the token ends a row */
+static inline bool mocl_generate_ends(const mocl_generate_options *o, int32_t token) {
+    for (int64_t i = 0; i < o->n_eos; i++)
+        if (o->eos[i] == token) return true;
+    return false;
 }
 mocl_status mocl_generate_check(mocl_ctx *ctx, const mocl_model *m, const mocl_generate_options *o);
 /* One token for each row of hidden [n, D], at `step` of the sampling stream, ids [n] being its rows. token, logp and sum (of the

@@ -13,6 +13,9 @@ local function holds_modules(prefix)
   end
 end
 
+-- functions of mocl itself -> the module that has them
+local FUNCTIONS = { load = "mocl.lm.loaded", load_run = "mocl.lm.loaded", compare = "mocl.lm.loaded" }
+
 local function room(t, prefix)
   rooms[t] = prefix
   return setmetatable(t, {
@@ -20,7 +23,9 @@ local function room(t, prefix)
     __index = function(_, name)
       local full = prefix .. name
       local ok, module = true, nil
-      if package.preload[full] then
+      if prefix == "mocl." and FUNCTIONS[name] then
+        module = require(FUNCTIONS[name])[name]
+      elseif package.preload[full] then
         module = require(full)
       elseif holds_modules(full .. ".") then
         module = room({}, full .. ".")

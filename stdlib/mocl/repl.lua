@@ -5,7 +5,14 @@ local help = require "mocl.help"
 local show = require "mocl.show"
 local sys = require "mocl.sys"
 
-local repl = {}
+local repl = {
+  is_open = false, -- while the mode runs: what would end the program at a Ctrl-C ends its statement then
+}
+
+--- The mode begins, or ends.
+function repl.open(on)
+  repl.is_open = on
+end
 
 local function out(text)
   io.stdout:write(text, "\n")

@@ -15,9 +15,12 @@ local data = {
   dpo_json = prefs.dpo_json,
   hh_rlhf = prefs.hh_rlhf,
   humor_csv = prefs.humor_csv,
+  messages = prefs.messages,
   metaaligner_csv = prefs.metaaligner_csv,
   one_of = prefs.one_of,
   prompt_key = prefs.prompt_key,
+  split_dialogue = prefs.split_dialogue,
+  summary_comparisons = prefs.summary_comparisons,
 }
 
 local check_options, open_csv = prefs.check_options, prefs.open_csv

@@ -161,6 +161,9 @@ local function strip(s)
   return rstrip(s:sub(at))
 end
 
+--- strip(text) -> the text without white space at its ends, as Python's str.strip has it.
+prefs.strip = strip
+
 --- prompt_key(text) -> the text that counts when it is asked whether two prompts are the same: without white space at its
 -- ends and behind the marks of the speakers, and with one blank for each run of white space in between.
 function prefs.prompt_key(text)
@@ -202,6 +205,9 @@ local function split_dialogue(text)
   return rstrip(text:sub(1, at - 1)) .. " " .. ASSISTANT, strip(text:sub(at + #ASSISTANT))
 end
 
+--- split_dialogue(text) -> prompt, answer: of a whole dialogue, cut at its last "\n\nAssistant:"; nil without one.
+prefs.split_dialogue = split_dialogue
+
 -- Has a prompt any text besides the marks of the speakers?
 local function says_something(prompt)
   return strip(prompt:gsub(HUMAN, " "):gsub(ASSISTANT, " ")) ~= ""
@@ -226,6 +232,32 @@ function prefs.dialogue(messages)
     error("dialogue: the last message is not the user's", 2)
   end
   return table.concat(out) .. " " .. ASSISTANT
+end
+
+--- messages(prompt) -> list of {role=, content=}: what dialogue made a prompt of. Turns of one speaker that follow
+-- each other are one, and what stands in front of the first mark is the system's. A text that does not end with the
+-- mark of an answer is one message of the user's, as it is.
+function prefs.messages(prompt)
+  local text = rstrip(prompt)
+  if text:sub(-#ASSISTANT) ~= ASSISTANT or not text:find(HUMAN, 1, true) then
+    return { { role = "user", content = prompt } }
+  end
+  local list, at, role = {}, 1, "system"
+  text = text:sub(1, -#ASSISTANT - 1)
+  while at <= #text + 1 do
+    local human, answer = text:find(HUMAN, at, true), text:find(ASSISTANT, at, true)
+    local next_mark = math.min(human or #text + 1, answer or #text + 1)
+    local content = strip(text:sub(at, next_mark - 1))
+    local last = list[#list]
+    if last and last.role == role then
+      last.content = last.content .. "\n\n" .. content
+    elseif content ~= "" then
+      list[#list + 1] = { role = role, content = content }
+    end
+    role = next_mark == human and "user" or "assistant"
+    at = next_mark + (next_mark == human and #HUMAN or #ASSISTANT)
+  end
+  return #list > 0 and list[#list].role == "user" and list or { { role = "user", content = prompt } }
 end
 
 -- ---- HH-RLHF ----
@@ -472,6 +504,100 @@ function prefs.dpo_json(path, opts)
     out[#out + 1] = row or nil
   end
   return out, counts
+end
+
+-- ---- summaries of Reddit's posts ----
+
+local function one_line(text)
+  return strip((text:gsub("\n", " ")))
+end
+
+-- one comparison -> row, or nil, reason, or false, the count to raise
+local function summary_row(row, opts)
+  if type(row) ~= "table" or type(row.info) ~= "table" or type(row.summaries) ~= "table" then
+    return nil, "an object with info, summaries and choice is expected"
+  end
+  local post, choice, texts = row.info.post, row.choice, {}
+  if post ~= nil and post ~= json.null and type(post) ~= "string" then
+    return nil, "info.post is no text"
+  elseif choice ~= 0 and choice ~= 1 then
+    return nil, ("choice is %s; 0 or 1 is expected"):format(tostring(choice))
+  end
+  for i = 1, 2 do
+    local s = row.summaries[i]
+    if type(s) ~= "table" or type(s.text) ~= "string" then
+      return nil, ("summary %d has no text"):format(i)
+    end
+    texts[i] = one_line(s.text)
+  end
+  local n = type(post) == "string" and (utf8.len(post) or #post)
+  if not n or n <= opts.min_chars or n >= opts.max_chars then
+    return false, "other_posts"
+  end
+  local chosen, rejected = texts[choice + 1], texts[2 - choice]
+  local reason = no_preference(chosen, rejected)
+  if reason then
+    return false, reason
+  end
+  return { post = one_line(post), chosen = chosen, rejected = rejected }
+end
+
+-- The files of a path, sorted.
+local function comparison_files(path)
+  local kind, message, code = fs.exists(path)
+  if kind == "file" then
+    return { path }
+  elseif not kind then
+    return nil, message or path .. ": No such file or directory", code or "IO"
+  end
+  local names
+  names, message, code = fs.list(path)
+  local files = {}
+  for _, name in ipairs(names or {}) do
+    files[#files + 1] = name:gsub("%.gz$", ""):find "%.jsonl?$" and fs.join(path, name) or nil
+  end
+  if names and #files == 0 then
+    return nil, path .. ": holds no .json or .jsonl file of comparisons", "FORMAT"
+  end
+  return names and files, message, code
+end
+
+--- summary_comparisons(path, {min_chars=100, max_chars=1200, limit=}) -> list of {post=, chosen=, rejected=}, counts
+-- | fail: OpenAI's summarize_from_feedback, comparisons: a file, or the .json and .jsonl files of a directory, one
+-- object a line: info.post, summaries[1..2].text, choice 0 or 1. Line ends become blanks. Posts that are null, as
+-- those of CNN/DM, or not of more than min_chars and fewer than max_chars characters are left out, and so are pairs
+-- with an empty or the same summary: counts = {rows, kept, other_posts, identical, empty_answers}.
+function prefs.summary_comparisons(path, opts)
+  prefs.check_options("summary_comparisons", opts, { limit = "integer", min_chars = "integer", max_chars = "integer" })
+  local limits = { min_chars = opts and opts.min_chars or 100, max_chars = opts and opts.max_chars or 1200 }
+  local files, message, code = comparison_files(path)
+  if not files then
+    return nil, message, code
+  end
+  local list, counts = {}, { rows = 0, kept = 0, other_posts = 0, identical = 0, empty_answers = 0 }
+  for _, file in ipairs(files) do
+    local reader, step, kind = prefs.open_jsonl(file)
+    if not reader then
+      return nil, step, kind
+    end
+    local close <close> = reader
+    while not (opts and opts.limit) or counts.kept < opts.limit do
+      local value, line, why = step()
+      if value == nil and line then
+        return nil, line, why
+      elseif value == nil then
+        break
+      end
+      local row, reason = summary_row(value, limits)
+      if row == nil then
+        return nil, ("%s:%d: %s"):format(file, line, reason), "FORMAT"
+      end
+      counts.rows = counts.rows + 1
+      counts[row and "kept" or reason] = counts[row and "kept" or reason] + 1
+      list[#list + 1] = row or nil
+    end
+  end
+  return list, counts
 end
 
 return prefs

@@ -104,6 +104,8 @@ local function characters(text)
   return utf8.len(text) or #text
 end
 
+-- ---- pairs of answers from files ----
+
 -- HH-RLHF's rows by objective, shuffled; sets source.counts.
 local function hh_rows(source, o)
   local rows = {}
@@ -133,7 +135,7 @@ local function held_out(rows, known, share)
   local held = {}
   for _, objective in ipairs(known) do
     local keys, seen, missing = {}, {}, 0
-    for _, row in ipairs(rows[objective]) do
+    for _, row in ipairs(rows[objective] or {}) do
       if not seen[row.key] then
         seen[row.key] = true
         keys[#keys + 1] = row.key
@@ -151,13 +153,10 @@ local function held_out(rows, known, share)
   return held
 end
 
---- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
--- prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
--- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files).
-function sources.hh_rlhf(o)
-  local known = { "harmless", "helpful" }
-  local source = { known = known, counts = {} }
-  local rows = hh_rows(source, o)
+-- A source of pairs: rows by objective, {prompt, chosen, rejected, key}, shuffled. o: path, objectives, held_out,
+-- fits(prompt), whether a prompt is answered, and limit, what fits means in words.
+local function of_pairs(source, rows, o)
+  local known = source.known
   local held = held_out(rows, known, o.held_out)
   local train, test, seen = {}, {}, {}
   function source.is_held_out(prompt)
@@ -166,18 +165,18 @@ function sources.hh_rlhf(o)
   source.train_prompts, source.test_prompts = {}, {}
   for _, objective in ipairs(known) do
     train[objective], test[objective] = {}, {}
-    for _, row in ipairs(rows[objective]) do
+    for _, row in ipairs(rows[objective] or {}) do
       local out = held[row.key]
       table.insert((out and test or train)[objective], row)
-      if not seen[row.key] and characters(row.prompt) <= o.prompt_chars then
+      if not seen[row.key] and o.fits(row.prompt) then
         seen[row.key] = true -- a prompt is answered alike often however many pairs it has
         table.insert(out and source.test_prompts or source.train_prompts, row.prompt)
       end
     end
   end
   if #source.train_prompts < 50 or #source.test_prompts < 5 then
-    error(("data=%s: only %d prompts to train on and %d to evaluate have at most hh.prompt_chars=%d characters; "
-      .. "at least 50 and 5 different ones are needed"):format(o.path, #source.train_prompts, #source.test_prompts, o.prompt_chars), 0)
+    error(("data=%s: only %d prompts to train on and %d to evaluate %s; "
+      .. "at least 50 and 5 different ones are needed"):format(o.path, #source.train_prompts, #source.test_prompts, o.limit), 0)
   end
   -- rows to train on, in a fixed order
   local function each(f)
@@ -199,15 +198,15 @@ function sources.hh_rlhf(o)
   function source.sft(r)
     local list = {}
     each(function(row)
-      if characters(row.prompt) <= o.prompt_chars then
+      if o.fits(row.prompt) then
         list[#list + 1] = { prompt = preference.relabel(row.prompt, preference.random(r, #o.objectives, preference.EDGE)), response = row.chosen }
       end
     end)
     return list
   end
   function source.check(objective)
-    if not train[objective] then
-      error(("objective '%s' has no pairs in %s; known there: harmless, helpful"):format(objective, o.path), 0)
+    if not train[objective] or not rows[objective] then
+      error(("objective '%s' has no pairs in %s; known there: %s"):format(objective, o.path, table.concat(source.with_pairs or known, ", ")), 0)
     elseif #train[objective] < 10 or #test[objective] < 1 then
       error(("data=%s: objective '%s' has only %d pairs to train a reward model on and %d to test it with; "
         .. "at least 10 and 1 are needed"):format(o.path, objective, #train[objective], #test[objective]), 0)
@@ -220,6 +219,66 @@ function sources.hh_rlhf(o)
   function source.audit() end
   function source.rule_correlation() end
   return source
+end
+
+--- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
+-- prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
+-- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files).
+function sources.hh_rlhf(o)
+  local source = { known = { "harmless", "helpful" }, counts = {} }
+  return of_pairs(source, hh_rows(source, o), { path = o.path, objectives = o.objectives, held_out = o.held_out,
+    fits = function(prompt) return characters(prompt) <= o.prompt_chars end,
+    limit = ("have at most hh.prompt_chars=%d characters"):format(o.prompt_chars) })
+end
+
+-- ---- posts of Reddit with summaries ----
+
+--- The prompt of a post, as Rewards-in-Context has it; its summary follows behind a blank.
+function sources.summary_prompt(post)
+  return ("### Instruction: Generate a one-sentence summary of this post. ### Input: %s ### Response:"):format(post)
+end
+
+-- Options of the embedded task and of HH-RLHF, which have no meaning for posts.
+local NOT_OF_POSTS = { "data", "objectives", "trade_off", "documents", "hh.prompt_chars", "reward.prompts", "reward.answers",
+  "reward.min_correlation", "sft.examples" }
+
+local POSTS = {
+  { "data", "", "file or directory of comparisons of summaries, .json, .jsonl, either may be gzip'd" },
+  { "objectives", { "summary", "faithful" }, "names of the rewards, in the order of the weights" },
+  { "reddit.min_chars", 100, "posts of so many characters or fewer are left out", min = 0 },
+  { "reddit.max_chars", 1200, "posts of so many characters or more are left out", min = 20 },
+}
+
+--- The rows of a schema for a run on posts in place of HH-RLHF and the embedded task.
+function sources.posts_schema(rows)
+  local list, out = table.move(POSTS, 1, #POSTS, 1, {}), {}
+  for _, key in ipairs(NOT_OF_POSTS) do
+    out[key] = true
+  end
+  for _, row in ipairs(rows) do
+    list[#list + 1] = not out[row[1]] and row or nil
+  end
+  return list
+end
+
+--- Posts of Reddit with pairs of summaries (mocl.data.summary_comparisons). o: path, seed, objectives, min_chars,
+-- max_chars, held_out. The pairs are of the objective summary.
+function sources.posts(o)
+  if o.path == "" then
+    error("data= names the comparisons of summaries, a file or a directory (docs/recipes.md); prompts=FILE with model= gives prompts alone", 0)
+  end
+  local list, counts = digest.in_passing(data.summary_comparisons, o.path, { min_chars = o.min_chars, max_chars = o.max_chars })
+  if not list then
+    error("data=" .. counts, 0)
+  end
+  for _, row in ipairs(list) do
+    row.prompt = sources.summary_prompt(row.post)
+    row.chosen, row.rejected, row.key = " " .. row.chosen, " " .. row.rejected, data.prompt_key(row.prompt)
+  end
+  rng.new(o.seed, "split summary"):shuffle(list)
+  local source = { known = { "summary", "faithful" }, with_pairs = { "summary" }, counts = { summary = counts } }
+  return of_pairs(source, { summary = list }, { path = o.path, objectives = o.objectives, held_out = o.held_out,
+    fits = function() return true end, limit = "are of posts of the length that reddit.min_chars and reddit.max_chars allow" })
 end
 
 return sources

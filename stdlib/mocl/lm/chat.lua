@@ -250,23 +250,34 @@ local function of_gguf(path)
   return by_name, path, tokens
 end
 
+-- The texts of a directory or GGUF file by name, where they are, and the tokens.
+local function texts_of(path)
+  local kind = fs.exists(path)
+  if not kind then
+    return nil, path .. ": no such file or directory", "IO"
+  elseif kind == "directory" then
+    return of_directory(path)
+  elseif gguf.is(path) then
+    return of_gguf(path)
+  end
+  return nil, path .. ": neither a directory nor a GGUF file; chat templates are read from these", "FORMAT"
+end
+
+--- chat.has(path) -> boolean | fail. Whether a model's directory or GGUF file holds a chat template, known or not.
+function chat.has(path)
+  local by_name, message, code = texts_of(path)
+  if not by_name then
+    return nil, message, code
+  end
+  return next(by_name) ~= nil
+end
+
 --- chat.of(path, opts) -> template, name | fail. The template of a model's directory or GGUF file. opts.name
 -- ("default"): which one, where there are several.
 function chat.of(path, opts)
   opts = options.check("chat.of", opts or {}, {}, { "name" })
   ensure(type(path) == "string", 2, "chat.of: the path of a directory or of a GGUF file expected, got a %s", type(path))
-  local kind = fs.exists(path)
-  if not kind then
-    return nil, path .. ": no such file or directory", "IO"
-  end
-  local by_name, where, tokens
-  if kind == "directory" then
-    by_name, where, tokens = of_directory(path)
-  elseif gguf.is(path) then
-    by_name, where, tokens = of_gguf(path)
-  else
-    return nil, path .. ": neither a directory nor a GGUF file; chat templates are read from these", "FORMAT"
-  end
+  local by_name, where, tokens = texts_of(path)
   if not by_name then
     return nil, where, tokens
   end

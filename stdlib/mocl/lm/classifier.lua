@@ -18,8 +18,9 @@ local classifier = {}
 local Classifier = {}
 Classifier.__index = Classifier
 
--- Names of the head's tensors in a file, by layer: {weight =, bias =}.
-local function head_names(read, bare)
+--- classifier.head_names(read, bare) -> names of the head's tensors in a file, by layer: {weight =, bias =}. read: as
+-- model_config.read gives it.
+function classifier.head_names(read, bare)
   local list = {}
   for i, layer in ipairs(read.class.layers) do
     local base = (layer.inside and not bare and read.family.prefix or "") .. layer[1]
@@ -31,7 +32,7 @@ end
 -- The tensors of the head as layers, or nil, message, code where they do not follow each other.
 local function head_of(read, tensors, bare, dir)
   local width, layers = read.config.hidden_size, {}
-  for i, names in ipairs(head_names(read, bare)) do
+  for i, names in ipairs(classifier.head_names(read, bare)) do
     local w, b = tensors[names.weight], names.bias and tensors[names.bias]
     local missing = not w and names.weight or names.bias and not b and names.bias
     if missing then
@@ -74,7 +75,7 @@ function classifier.load(dir, opts)
   local model, read, tensors = transformer.from_files(dir, { device = opts and opts.device }, { classifier = true },
     function(found, all, bare)
       local mine = {}
-      for _, names in ipairs(head_names(found, bare)) do
+      for _, names in ipairs(classifier.head_names(found, bare)) do
         mine[names.weight] = true
         mine[names.bias or names.weight] = true
       end
@@ -83,7 +84,8 @@ function classifier.load(dir, opts)
   if not model then
     return nil, read, tensors
   end
-  local layers, labels, code = head_of(read, tensors, families.is_bare(read.family, tensors), dir)
+  local bare = families.is_bare(read.family, tensors)
+  local layers, labels, code = head_of(read, tensors, bare, dir)
   if not layers then
     return nil, labels, code
   end
@@ -95,26 +97,12 @@ function classifier.load(dir, opts)
   return setmetatable({
     model = model, layers = layers, labels = labels, pool = read.class.pool, pad_id = model_config.value(read, "pad_token_id"),
     eos_id = read.class.pool == "eos" and model_config.value(read, "eos_token_id") or nil,
-    pads_have_no_position = not read.decoder and read.config.position_offset ~= nil,
+    pads_have_no_position = not read.decoder and read.config.position_offset ~= nil, read = read, bare = bare,
   }, Classifier)
 end
 
---- classifier.pooled(ids, pool, pad_id, eos_id) -> place, from 1, or nil: the token of a row from whose state the scores come. "first"; or "last": the
--- last id that is not pad_id, the first token where all are pads, and the last token where pad_id is nil or negative. Where the pad is
--- the end of the answer too, that end is passed over: "answer" and "answer end" score alike. Or "eos": the last eos_id, nil where there is none.
-function classifier.pooled(ids, pool, pad_id, eos_id)
-  if pool == "eos" then
-    for i = #ids, 1, -1 do
-      if ids[i] == eos_id then
-        return i
-      end
-    end
-    return nil
-  elseif pool == "first" or #ids == 0 then
-    return 1
-  elseif not pad_id or pad_id < 0 then
-    return #ids
-  end
+-- The place of the last token that is no pad.
+local function last_token(ids, pad_id)
   for i = #ids, 1, -1 do
     if ids[i] ~= pad_id then
       return i
@@ -123,12 +111,60 @@ function classifier.pooled(ids, pool, pad_id, eos_id)
   return 1
 end
 
+-- The place in front of the first pad; the last one where there is none, or in front of it nothing.
+local function before_pad(ids, pad_id)
+  for i, id in ipairs(ids) do
+    if id == pad_id then
+      return i > 1 and i - 1 or #ids
+    end
+  end
+  return #ids
+end
+
+-- The place whose number is that of the tokens which are no pads; the last one where all are.
+local function counted(ids, pad_id)
+  local n = 0
+  for _, id in ipairs(ids) do
+    n = n + (id ~= pad_id and 1 or 0)
+  end
+  return n > 0 and n or #ids
+end
+
+-- The place of the last end, or nil.
+local function last_end(ids, eos_id)
+  for i = #ids, 1, -1 do
+    if ids[i] == eos_id then
+      return i
+    end
+  end
+end
+
+local BY_PAD = { last = last_token, before_pad = before_pad, counted = counted }
+
+--- classifier.pooled(ids, pool, pad_id, eos_id) -> place, from 1, or nil: the token of a row from whose state the scores come. "first"; or "last": the
+-- last id that is not pad_id, the first token where all are pads, and the last token where pad_id is nil or negative. Where the pad is
+-- the end of the answer too, that end is passed over: "answer" and "answer end" score alike. Or "eos": the last
+-- eos_id, nil where there is none. Two rules of older versions of transformers, which differ where a pad stands
+-- inside the text: "before_pad" (4.35 to 4.45), the token in front of the first pad, and "counted" (up to 4.34), the
+-- one whose place is the number of tokens that are no pads; the last token without pads, or without pad_id.
+function classifier.pooled(ids, pool, pad_id, eos_id)
+  if pool == "eos" then
+    return last_end(ids, eos_id)
+  elseif pool == "first" or #ids == 0 then
+    return 1
+  elseif not pad_id or pad_id < 0 then
+    return #ids
+  end
+  return BY_PAD[pool](ids, pad_id)
+end
+
 local ACTS = { tanh = tensor.tanh, relu = tensor.relu }
 
---- c:scores(rows, {types=, adapter=true}) -> tensor [n, labels]: of rows of ids, which hold no padding that is not to be read. types:
--- lists of the tokens' types, for models that have them; all 0 without. Differentiable.
+--- c:scores(rows, {types=, adapter=true, pool=}) -> tensor [n, labels]: of rows of ids, which hold no padding that is
+-- not to be read. types: lists of the tokens' types, for models that have them; all 0 without. pool: a rule of
+-- classifier.pooled in place of c.pool. Differentiable.
 function Classifier:scores(rows, opts)
-  opts = options.check("scores", opts or {}, {}, { "types", "adapter" })
+  opts = options.check("scores", opts or {}, {}, { "types", "adapter", "pool" })
   local device = self.model:device()
   local batch, at, places, types = transformer.batch(rows, { device = device }), 0, {}, nil
   for i, ids in ipairs(rows) do
@@ -140,7 +176,7 @@ function Classifier:scores(rows, opts)
         error(("scores: row %d holds the pad id %d, which has no position in this family; leave pads out"):format(i, id), 2)
       end
     end
-    local place = classifier.pooled(ids, self.pool, self.pad_id, self.eos_id)
+    local place = classifier.pooled(ids, opts.pool or self.pool, self.pad_id, self.eos_id)
     if not place then
       error(("scores: row %d holds no end (id %d), from whose state this family scores; encode with special tokens"):format(i, self.eos_id), 2)
     end

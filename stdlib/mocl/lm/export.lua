@@ -4,6 +4,7 @@
 
 local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
+local gguf_tokenizer_of = require "mocl.lm.gguf_tokenizer"
 local keys = require "mocl.keys"
 local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
@@ -195,19 +196,29 @@ local function load_model(path, device)
   return model
 end
 
--- The keys of a tokenizer in a GGUF file, as gguf.save takes them; an empty list where there is no such file. Ends of answers are the
--- model's, where it has any.
-local function gguf_tokenizer(path, model)
+-- The keys of the tokenizer at a path, as gguf.save takes them: those of a GGUF file as they are, or made; an empty list and why where
+-- there are none. Ends of answers are the model's, where it has any.
+local function tokenizer_keys(path, tok, model)
   local list = {}
+  local function takes(key)
+    return not (transformer.eos_ids(model) and key:find "^tokenizer%.ggml%.eo[stm]_token_id$")
+  end
   if not path or not gguf.is(path) then
-    return list
+    local made, why = nil, "there is none"
+    if tok then
+      made, why = gguf_tokenizer_of.keys(tok, path, model:config().vocab_size)
+    end
+    for _, key in ipairs(made or {}) do
+      list[#list + 1] = takes(key[1]) and key or nil
+    end
+    return list, why
   end
   local file, message, code = gguf.open(path)
   if not file then
     return nil, message, code
   end
   for _, key in ipairs(file.keys) do
-    if key:find "^tokenizer%." and not (transformer.eos_ids(model) and key:find "^tokenizer%.ggml%.eo[stm]_token_id$") then
+    if key:find "^tokenizer%." and takes(key) then
       list[#list + 1] = { key, file:type(key), file.metadata[key] }
     end
   end
@@ -238,8 +249,8 @@ local function write_tokenizer(path, dir)
   return true
 end
 
--- Writes what o asks for to `new`.
-local function write(model, new, o, is_gguf, tok_path)
+-- Writes what o asks for to `new`. note: gets why a GGUF file has no tokenizer.
+local function write(model, new, o, is_gguf, tok_path, tok, note)
   local kind = export.TYPES[o.dtype]
   if not o.merge then
     if is_gguf then
@@ -248,10 +259,11 @@ local function write(model, new, o, is_gguf, tok_path)
     return lora.save(model, new, { base_model_name_or_path = fs.realpath(o.model) or o.model })
   end
   if is_gguf then
-    local own, message, code = gguf_tokenizer(tok_path, model)
+    local own, message, code = tokenizer_keys(tok_path, tok, model)
     if not own then
       return nil, message, code
     end
+    note.without = not own[1] and message or nil
     return transformer.save_gguf(model, new, { type = kind, metadata = own })
   end
   local ok, message, code = transformer.save(model, new, nil, { dtype = o.dtype })
@@ -273,9 +285,9 @@ local function read_again(new, o)
   return model
 end
 
---- export.write(o) -> {difference =, rows =, what =, tokenizer =, unread =} | fail: writes o.out and reads it again. difference: the largest between the
+--- export.write(o) -> {difference =, rows =, what =, tokenizer =, unread =, without =} | fail: writes o.out and reads it again. difference: the largest between the
 -- logits (of an encoder the states) of the model with its adapter and of what was written, on o.texts, or without a tokenizer on ids that
--- are drawn; tokenizer: whether what was written has one; unread: why mocl does not read it. o: model, out, and optionally adapter, tokenizer (path; the model's own), dtype ("f32"), merge (true; false: the
+-- are drawn; tokenizer: whether what was written has one; unread: why mocl does not read it; without: why a GGUF file has none. o: model, out, and optionally adapter, tokenizer (path; the model's own), dtype ("f32"), merge (true; false: the
 -- adapter alone), texts, device.
 function export.write(o)
   options.check("export.write", o, { "model", "out" }, { "adapter", "tokenizer", "dtype", "merge", "texts", "device" })
@@ -317,7 +329,8 @@ function export.write(o)
   end
   local new = ("%s.new-%d%s"):format(o.out:gsub("/+$", ""), sys.getpid(), is_gguf and ".gguf" or "")
   local guard <close> = setmetatable({}, { __close = function() remove(new) end })
-  ok, message, code = write(model, new, o, is_gguf, tok_path)
+  local note = {}
+  ok, message, code = write(model, new, o, is_gguf, tok_path, tok, note)
   local again = nil
   if ok then
     again, message, code = read_again(new, o)
@@ -334,8 +347,8 @@ function export.write(o)
   if not ok then
     return nil, message, code
   end
-  local kept = tok_path ~= nil and o.merge and (not is_gguf or gguf.is(tok_path))
-  return { difference = difference, rows = rows, tokenizer = kept, unread = not tok and unread or nil, what = model:config().head == "none" and "states" or "logits" }
+  local kept = tok_path ~= nil and o.merge and not note.without
+  return { difference = difference, rows = rows, tokenizer = kept, unread = not tok and unread or nil, without = note.without, what = model:config().head == "none" and "states" or "logits" }
 end
 
 --- Texts that two models are compared on.

@@ -26,6 +26,8 @@ local transformer = { check = core.check, new = core.new, batch = core.batch, pa
 local ends = setmetatable({}, { __mode = "k" })
 -- model -> {family =, all =, bare =} of the files that it was loaded from
 local sources = setmetatable({}, { __mode = "k" })
+-- model -> the id that texts begin with, of a GGUF file that names it
+local begins = setmetatable({}, { __mode = "k" })
 
 local ANY = { lm = true, encoder = true, classifier = true }
 local LOADS = { lm = true, encoder = true }
@@ -270,7 +272,8 @@ function transformer.load(dir, opts)
     if not model then
       return nil, found, code
     end
-    ends[model] = found.eos
+    local begin = found.all.bos_token_id
+    ends[model], begins[model] = found.eos, math.type(begin) == "integer" and begin or nil
     return model, found.all
   end
   local model, read, code = transformer.from_files(dir, opts, LOADS)
@@ -367,6 +370,9 @@ local function config_text(model, path, extra, dtype)
     config.dtype, config.quantization_config = nil, nil
   end
   config.torch_dtype = ({ f16 = "float16", bf16 = "bfloat16" })[dtype or model:dtype()] or "float32"
+  if config.bos_token_id == nil then
+    config.bos_token_id = begins[model]
+  end
   if ends[model] then
     local list = ends[model]
     config.eos_token_id = #list == 1 and list[1] or #list > 1 and list or json.null
@@ -516,7 +522,7 @@ function transformer.clone(model)
     from[pair[1]] = pair[2]
   end
   assert(parameters.copy(split(copy), from, "clone"))
-  ends[copy], sources[copy] = ends[model], sources[model]
+  ends[copy], sources[copy], begins[copy] = ends[model], sources[model], begins[model]
   return copy
 end
 

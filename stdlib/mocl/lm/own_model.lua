@@ -1,8 +1,10 @@
---- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: init=DIR tokenizer=PATH
--- prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base model that a run
--- trains itself; what the run would have asked of that one (model.*, base.*) comes from it. Nothing is added to a
--- prompt: a chat template must be in it.
+--- mocl.lm.own_model: a model, a tokenizer and prompts of one's own in a language-model run: model=DIR (or init=DIR)
+-- tokenizer=PATH prompts=FILE. The model is a Hugging Face directory or a GGUF file and takes the place of the base
+-- model that a run trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The
+-- prompts of an instruct model are chats by its own template.
 
+local chat = require "mocl.lm.chat"
+local chat_templates = require "mocl.lm.chat_templates"
 local data = require "mocl.data"
 local digest = require "mocl.run.digest"
 local fs = require "mocl.fs"
@@ -18,8 +20,10 @@ local own_model = {}
 
 --- Rows for a recipe's schema.
 own_model.OPTIONS = {
-  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained" },
+  { "init", "", "Hugging Face directory or GGUF file of a model in place of the base model that is trained; also model=", alias = "model" },
   { "tokenizer.path", "", "with init: its tokenizer, a file or directory; empty: the model's own", alias = "tokenizer" },
+  { "chat", "auto", "with init: prompts as chats by the template of the model's files, where they have one (auto), as they are (none), or by a "
+    .. "template's name" },
   { "prompts", "", "with init and rewards: file of prompts, one a line, or objects with a \"prompt\" in a .jsonl" },
   { "sft.data", "", "a .jsonl file of {prompt, response} to train the SFT model on; with prompts and without it none is trained" },
 }
@@ -32,6 +36,35 @@ end
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
 
+local function has_directories(cfg)
+  for _, value in pairs(cfg.reward or {}) do
+    if type(value) == "string" then
+      return true
+    end
+  end
+  return false
+end
+
+local function check_given(given)
+  for _, key in ipairs(given) do
+    if covers(OF_BASE, key) then
+      fail("%s: with init= there is no base model to train; leave it out", key)
+    end
+  end
+end
+
+-- What the options say of the model that is trained here, as the model c is.
+local function set_shape(cfg, c, given)
+  local m = cfg.model
+  m.hidden_size, m.layers, m.heads, m.intermediate_size = c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size
+  if not covers(given, "model.positions") then
+    m.positions = c.max_position_embeddings
+  elseif m.positions > c.max_position_embeddings then
+    fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
+  end
+  cfg.tokenizer.vocab_size = c.vocab_size
+end
+
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
 -- options that the user set. Raises in words.
@@ -40,37 +73,54 @@ function own_model.fill(cfg, given)
     fail("prompts=%s data=%s: both say where prompts come from; leave one out", cfg.prompts, cfg.data)
   elseif cfg.prompts ~= "" and cfg.init == "" then
     fail "prompts= needs init=: prompts alone are no text to train a base model on"
-  elseif cfg.prompts ~= "" and cfg.rewards == "" then
-    fail "prompts= needs rewards=FILE.lua: there are no pairs of answers to train reward models on"
+  elseif cfg.prompts ~= "" and cfg.rewards == "" and not has_directories(cfg) then
+    fail "prompts= needs rewards=FILE.lua or reward.NAME=DIR: there are no pairs of answers to train reward models on"
+  elseif cfg.chat ~= "auto" and cfg.init == "" then
+    fail "chat= needs model=: a model that is trained here knows no chats"
   elseif cfg.tokenizer.path ~= "" and cfg.init == "" then
     fail "tokenizer= needs init=: the tokenizer of a model that is trained here is trained here too"
   end
   if cfg.init == "" then
     return
   end
-  for _, key in ipairs(given) do
-    if covers(OF_BASE, key) then
-      fail("%s: with init= there is no base model to train; leave it out", key)
-    end
-  end
+  check_given(given)
   local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
     fail("init=%s", message)
   end
-  local c, m = read.config, cfg.model
-  m.hidden_size, m.layers, m.heads, m.intermediate_size = c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size
-  if not covers(given, "model.positions") then
-    m.positions = c.max_position_embeddings
-  elseif m.positions > c.max_position_embeddings then
-    fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
-  end
-  cfg.tokenizer.vocab_size = c.vocab_size
+  local c = read.config
+  set_shape(cfg, c, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > c.vocab_size then
     fail("the tokenizer has %d ids, the model of init= only %d: they do not belong together", tok:vocab_size(), c.vocab_size)
   elseif not tok:eos_id() then
     fail("%s: this tokenizer has no EOS token, with which an answer ends", own_model.tokenizer_path(cfg))
+  end
+  own_model.chat(cfg, tok)
+  tok:release()
+end
+
+local ANY = { lm = true, encoder = true, classifier = true }
+
+--- The same for a model of any class that mocl loads, as a reward model is trained from: a Hugging Face directory.
+function own_model.fill_any(cfg, given)
+  if cfg.init == "" then
+    return cfg.tokenizer.path == "" or fail "tokenizer= needs model=: the tokenizer of a model that is made here is trained here too"
+  elseif gguf_model.names(cfg.init) then
+    fail("model=%s: a GGUF file; the directory of a model is expected", cfg.init)
+  end
+  local read, message = model_config.read(cfg.init, ANY)
+  check_given(given)
+  if not read then
+    fail("model=%s", message)
+  elseif read.decoder then
+    fail("model=%s: an encoder with a decoder is not trained; take a language model or an encoder", cfg.init)
+  end
+  set_shape(cfg, read.config, given)
+  local tok = own_model.tokenizer(cfg)
+  if tok:vocab_size() > read.config.vocab_size then
+    fail("the tokenizer has %d ids, the model of model= only %d: they do not belong together", tok:vocab_size(), read.config.vocab_size)
   end
   tok:release()
 end
@@ -89,9 +139,47 @@ function own_model.tokenizer(cfg)
   return tok or fail("option init: %s; tokenizer= names one that lies elsewhere", message)
 end
 
+-- The day that templates hold which write one: what a run does must not depend on the day it is started.
+local DATE = "26 Jul 2024"
+
+--- The template in which the prompts of init= are written as chats, a function of mocl.lm.chat, or nil: the one that
+-- chat= says. tok is the tokenizer. Raises in words.
+function own_model.chat(cfg, tok)
+  local word, template, name = cfg.chat or "none", nil, nil
+  if cfg.init == "" or word == "none" then
+    return nil
+  elseif word == "auto" then
+    local path = cfg.tokenizer.path ~= "" and (fs.exists(cfg.tokenizer.path) == "directory" or gguf.is(cfg.tokenizer.path))
+      and cfg.tokenizer.path or cfg.init
+    local has, message = chat.has(path)
+    if has then
+      template, name = chat.of(path)
+      message = name
+    end
+    if has and not template or message and not has then
+      fail("chat=auto: %s; chat=none writes no chats, chat=NAME by one of %s", message, table.concat(chat.names(), ", "))
+    elseif not has then
+      return nil
+    end
+  else
+    local function text(id)
+      return id and tok:id_to_token(id)
+    end
+    local ok
+    ok, template = pcall(chat.template, word, { bos_token = text(tok:bos_id()), eos_token = text(tok:eos_id()) })
+    name = ok and (chat_templates.ALIAS[word] or word) or fail("option chat: %s", tostring(template))
+  end
+  local dated = table.concat(chat_templates.TAKES[name] or {}, " "):find "date"
+  local function written(messages, opts)
+    return template(messages, dated and { add_generation_prompt = opts.add_generation_prompt, date = DATE } or opts)
+  end
+  local fits, why = pcall(chat.encode, tok, written({ { role = "user", content = "a" } }, { add_generation_prompt = true }))
+  return fits and written or fail("chat=%s: %s", word, (tostring(why):gsub("^[^\n:]+%.lua:%d+: ", "")))
+end
+
 -- Files that a tokenizer may consist of, and those that are read beside any but a .bin.
-local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt" }
-local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json" }
+local FILES = { "tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.json", "merges.txt", "vocab.txt" }
+local BESIDE = { "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja" }
 
 --- Where the files lie, if they are there, that belong to a tokenizer= which is one file; none for a directory.
 function own_model.beside(path)
@@ -164,7 +252,7 @@ local function rows_of(option, path)
 end
 
 local function no_pairs(objective)
-  fail("objective '%s' needs a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
+  fail("objective '%s' needs reward.NAME=DIR or a function in rewards=: prompts= brings no pairs of answers to train a reward model on", objective)
 end
 
 --- A source (mocl.data.sources) of the prompts in a file: one a line, or the "prompt" of each object of a .jsonl file
@@ -191,6 +279,11 @@ function own_model.prompts(o)
   }
 end
 
+--- The answer as it follows its prompt in a text: where neither has white space at the seam a space comes between.
+function own_model.seam(prompt, response)
+  return ((prompt:find "%s$" or response:find "^%s") and "" or " ") .. response
+end
+
 --- A function such as the `sft` of a source: the rows {prompt, response} of a .jsonl file, with tags of random
 -- preferences for n objectives in front of the prompts. Where neither has white space at the seam a space comes
 -- between. Rows of held-out prompts are left out: those of which is_held_out(prompt).
@@ -201,8 +294,7 @@ function own_model.answers(path, n, is_held_out)
     if type(response) ~= "string" then
       fail("sft.data=%s:%d: an object with the texts \"prompt\" and \"response\" expected", path, entry.line)
     elseif not is_held_out(prompt) then
-      local seam = prompt:find "%s$" or response:find "^%s"
-      rows[#rows + 1] = { prompt = prompt, response = (seam and "" or " ") .. response }
+      rows[#rows + 1] = { prompt = prompt, response = own_model.seam(prompt, response) }
     end
   end
   if #rows == 0 then

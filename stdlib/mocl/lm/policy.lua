@@ -61,13 +61,13 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
---- policy:answer(texts, {key=, adapter=true, mixture=nil}) -> responses (texts), ids, logp (flat tensor). mixture, in place of adapter:
--- {adapters=, weights=} of mocl.lm.mixture. ids.rows.prompts and ids.rows.tokens
+--- policy:answer(texts, {key=, adapter=true, mixture=nil, stem=0}) -> responses (texts), ids, logp (flat tensor). mixture, in place of
+-- adapter: {adapters=, weights=} of mocl.lm.mixture. ids.rows.prompts and ids.rows.tokens
 -- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
--- answers came to their end.
+-- answers came to their end. ids.stem is what generate gives for stem, or nil.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
-  options.check("answer", o, { "key" }, { "adapter", "mixture" })
+  options.check("answer", o, { "key" }, { "adapter", "mixture", "stem" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
@@ -79,10 +79,10 @@ function Policy:answer(texts, o)
     how.adapters, how.weights = o.mixture.adapters, o.mixture.weights
     g, logp = mixture.generate(self.model, prompts, how)
   else
-    how.adapter, how.ragged = o.adapter, true
+    how.adapter, how.ragged, how.stem = o.adapter, true, o.stem
     g, logp = self.model:generate(prompts, how)
   end
-  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished }, IDS)
+  local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished, stem = g.stem }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp
 end
 

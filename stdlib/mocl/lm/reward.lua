@@ -49,7 +49,7 @@ function Model:encode(prompts, responses)
   end
   local p, r = {}, {}
   for i = 1, #prompts do
-    local response = self.tokenizer:encode(responses[i], { eos = true })
+    local response = self.tokenizer:encode(lm.answer(self.tokenizer, responses[i]), { eos = true })
     local prompt = lm.prompt(self.tokenizer, prompts[i])
     local room = self.max_tokens - #response
     if #prompt > math.max(1, room) then
@@ -85,7 +85,7 @@ local function encode_rows(self, prompts, responses)
   options.texts("reward model, responses", responses)
   if #prompts == #responses then
     local p = lm.prompts(self.tokenizer, prompts)
-    local r = self.tokenizer:encode_batch(responses, { eos = true, ragged = true })
+    local r = self.tokenizer:encode_batch(lm.answers(self.tokenizer, responses), { eos = true, ragged = true })
     local lengths, fits = r:lengths(), true
     for i, n in ipairs(p:lengths()) do
       fits = fits and n + lengths[i] <= self.max_tokens

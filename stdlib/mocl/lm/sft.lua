@@ -1,9 +1,12 @@
 --- mocl.lm.sft: training a language model on text: pretraining and supervised fine-tuning.
 -- The loss is the mean of -log p over the response tokens of a batch; a document is a response to BOS.
 
+local chat = require "mocl.lm.chat"
 local finite = require "mocl.finite"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
+local preference = require "mocl.preference"
+local prefs = require "mocl.data.prefs"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
 local trainer = require "mocl.lm.supervised"
@@ -11,8 +14,30 @@ local transformer = require "mocl.lm.model"
 
 local lm = {}
 
---- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS.
+-- tokenizer -> the chat template in which its prompts are written
+local chats = setmetatable({}, { __mode = "k" })
+
+--- lm.write_as_chat(tok, template): from now on prompts of this tokenizer are chats of a template of mocl.lm.chat: a
+-- dialogue's turns are its messages (mocl.data.messages), another text is one of the user's, and tags stand in front
+-- of the user's first. Answers lose the blank that they begin with elsewhere. nil: prompts as they are.
+function lm.write_as_chat(tok, template)
+  chats[tok] = template
+end
+
+local function chat_ids(tok, text)
+  local plain = preference.strip(text)
+  local messages, tags = prefs.messages(plain), text:sub(1, #text - #plain)
+  local first = messages[1].role == "system" and 2 or 1
+  messages[first].content = tags .. messages[first].content
+  return chat.encode(tok, chat.apply(chats[tok], messages, { add_generation_prompt = true }))
+end
+
+--- Token ids of a prompt: with what the tokenizer's files put around a text, or where that is nothing at all, BOS; a
+-- chat where the tokenizer's prompts are chats.
 function lm.prompt(tok, text)
+  if chats[tok] then
+    return chat_ids(tok, text)
+  end
   local ids = tok:encode(text, { add_special_tokens = true })
   if #ids == 0 then
     ids[1] = tok:bos_id() or error("the prompt is empty and this tokenizer has no BOS token to begin with", 0)
@@ -22,6 +47,13 @@ end
 
 --- The same of a list of texts, as one object of rows (transformer.rows).
 function lm.prompts(tok, texts)
+  if chats[tok] then
+    local list = {}
+    for i, text in ipairs(texts) do
+      list[i] = chat_ids(tok, text)
+    end
+    return transformer.rows(list)
+  end
   local rows = tok:encode_batch(texts, { add_special_tokens = true, ragged = true })
   for i, n in ipairs(rows:lengths()) do
     if n == 0 then
@@ -35,6 +67,23 @@ function lm.prompts(tok, texts)
   return rows
 end
 
+--- The text of an answer as it follows its prompt.
+function lm.answer(tok, text)
+  return chats[tok] and text:gsub("^ ", "") or text
+end
+
+--- The same of a list of texts.
+function lm.answers(tok, texts)
+  local list = texts
+  if chats[tok] then
+    list = {}
+    for i, text in ipairs(texts) do
+      list[i] = lm.answer(tok, text)
+    end
+  end
+  return list
+end
+
 --- Token ids of {prompt=, response=} rows: prompts as lm.prompt gives them, responses with EOS behind.
 function lm.encode(tok, rows)
   local prompts, responses = {}, {}
@@ -43,7 +92,7 @@ function lm.encode(tok, rows)
       error(("lm.encode: row %d is not {prompt =, response =} with texts"):format(i), 2)
     end
     prompts[i] = lm.prompt(tok, row.prompt or "")
-    responses[i] = tok:encode(row.response, { eos = true })
+    responses[i] = tok:encode(lm.answer(tok, row.response), { eos = true })
   end
   return prompts, responses
 end
@@ -58,6 +107,43 @@ function lm.loss(model, prompts, responses, opts)
   local hidden = model:forward(batch, with)
   local logp = nn.lm_head(hidden, model:head(), batch.targets, { entropy = false })
   return -logp:mean(), batch.response_total
+end
+
+--- lm.losses(model, prompts, responses, batch_size) -> list of {sum, n}: -log p of each response's tokens in all, and
+-- their number, with the adapter, without gradients. Raises where one is not finite.
+function lm.losses(model, prompts, responses, batch_size)
+  local out = {}
+  for first = 1, #prompts, batch_size do
+    local scope <close> = tensor.scope()
+    local last = math.min(#prompts, first + batch_size - 1)
+    local some = table.move(responses, first, last, 1, {})
+    local means = tensor.no_grad(function()
+      local batch = transformer.pack(table.move(prompts, first, last, 1, {}), some, { device = model:device() })
+      local hidden = model:forward(batch, { rows = batch.rows, adapter = true })
+      return nn.segment_mean(nn.lm_head(hidden, model:head(), batch.targets, { entropy = false }):unsqueeze(2), batch.response_offsets)
+    end)
+    for i, mean in ipairs(means:flatten():totable()) do
+      out[#out + 1] = { finite.number(-mean * #some[i], ("lm.losses: the loss of row %d"):format(#out + 1)), #some[i] }
+    end
+  end
+  return out
+end
+
+--- lm.perplexity(losses) -> {perplexity, low, high, rows, tokens} of lm.losses' list: exp of the mean loss of a
+-- token, and of the ends of its 95 % interval. The interval is that of a ratio of sums over rows (Cochran, Sampling
+-- Techniques, section 2.11), since the tokens of one answer are not independent; of one row it is not known, and low
+-- and high are nan.
+function lm.perplexity(losses)
+  local sum, tokens, squares = 0, 0, 0
+  for _, row in ipairs(losses) do
+    sum, tokens = sum + row[1], tokens + row[2]
+  end
+  local mean, n = sum / tokens, #losses
+  for _, row in ipairs(losses) do
+    squares = squares + (row[1] - mean * row[2]) ^ 2
+  end
+  local half = 1.959963984540054 * math.sqrt(n / (n - 1) * squares) / tokens
+  return { perplexity = math.exp(mean), low = math.exp(mean - half), high = math.exp(mean + half), rows = n, tokens = tokens }
 end
 
 --- Mean -log p per token over a whole set, without gradients. Raises where it is not finite.

@@ -184,7 +184,7 @@ end
 -- One schema row to an option {key, default, doc, kind, list_of, optional, min, max, choices, alias}.
 local function compile_row(row, index)
   local key, default = row[1], row[2]
-  if type(key) ~= "string" or ("." .. key):gsub("%.[%a_][%w_]*", "") ~= "" then
+  if type(key) ~= "string" or ("." .. key):gsub("%.[%a_][%w_]*", "") ~= "" or row.named and not key:find "%.NAME$" then
     fail("config schema: row %d has no valid key", index)
   end
   if type(row[3]) ~= "string" then
@@ -194,7 +194,7 @@ local function compile_row(row, index)
     fail("config schema: the key 'preset' is reserved")
   end
   local option = { key = key, doc = row[3], min = row.min, max = row.max, choices = row.choices, alias = row.alias,
-    optional = default == nil }
+    named = row.named, optional = default == nil }
   local kind = row.type
   if row.list_of or type(default) == "table" then
     kind = "list"
@@ -243,9 +243,21 @@ local function compile(schema)
   return options, by_key, names
 end
 
+-- An option that a row with named= stands for: reward.helpful of reward.NAME. It comes to be when it is set.
+local function named_option(state, key)
+  for _, row in ipairs(state.options) do
+    local group = row.named and row.key:match "^(.*%.)NAME$"
+    if group and key:sub(1, #group) == group and key:find("^[%a_][%w_]*$", #group + 1) and key ~= row.key then
+      local option = setmetatable({ key = key, named = false, row = row.key }, { __index = row })
+      state.options[#state.options + 1], state.by_key[key] = option, option
+      return option
+    end
+  end
+end
+
 local function find(state, key)
-  local option = state.by_key[key]
-  if not option then
+  local option = state.by_key[key] or named_option(state, key)
+  if not option or option.named then
     fail("unknown option '%s'%s", key, hint(key, state.names, " (--help lists the options)"))
   end
   return option
@@ -428,6 +440,18 @@ local function help_text(state, meta, arg)
   return table.concat(out, "\n")
 end
 
+-- The names that options of rows with named= were set for: row -> list, in the order in which they were first set.
+local function names_of(state)
+  local list = {}
+  for _, option in ipairs(state.options) do
+    if option.row and state.values[option.key] ~= nil then
+      list[option.row] = list[option.row] or {}
+      table.insert(list[option.row], option.key:match "[^.]+$")
+    end
+  end
+  return list
+end
+
 local function changed_from(options, value_of)
   local list = {}
   for _, option in ipairs(options) do
@@ -497,6 +521,7 @@ function config.parse(schema, arg, meta)
     preset = preset,
     arg = table.move(arg or {}, 1, #(arg or {}), 1, {}),
     given = sorted_keys(state.given),
+    named = names_of(state),
     changed = changed_from(options, function(key)
       return state.values[key]
     end),
@@ -519,7 +544,7 @@ function config.rows(rows, prefix, defaults, left_out)
       default = row[2]
     end
     list[#list + 1] = not hidden[row[1]] and { prefix .. row[1], default, row[3], min = row.min, max = row.max, choices = row.choices,
-      type = row.type, alias = row.alias } or nil
+      type = row.type, alias = row.alias, named = row.named } or nil
   end
   for key in pairs(defaults) do
     if not known[key] then

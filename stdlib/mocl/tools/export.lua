@@ -55,6 +55,6 @@ if done.unread then
   io.stderr:write(("mocl export: the tokenizer is handed on unread, and the logits are compared on drawn ids: %s\n"):format(done.unread))
 end
 if cfg.merge and not done.tokenizer then
-  io.stderr:write(cfg.out:find "%.gguf$" and "mocl export: the file has no tokenizer: it would have to come from a GGUF file (tokenizer=FILE.gguf)\n"
-    or "mocl export: the directory has no tokenizer: the model has none; tokenizer= names one\n")
+  io.stderr:write(cfg.out:find "%.gguf$" and ("mocl export: the file has no tokenizer (%s); tokenizer=FILE.gguf takes that of another file\n")
+    :format(done.without) or "mocl export: the directory has no tokenizer: the model has none; tokenizer= names one\n")
 end

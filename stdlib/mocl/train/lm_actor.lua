@@ -54,9 +54,9 @@ end
 --- Answers to texts, packed as a batch: the fields of transformer.pack, responses (texts), ids (of the answers, an object of rows:
 -- transformer.rows), old, the log-probabilities [T] of the tokens when they were drawn, and metrics.
 function Actor:rollout(texts, o)
-  local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose), adapter = o.adapter })
+  local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose), adapter = o.adapter, stem = self.stop })
   local batch = transformer.pack(ids.rows.prompts, ids.rows.tokens, { device = self.model:device() })
-  batch.responses, batch.ids, batch.old = responses, ids.rows.tokens, old
+  batch.responses, batch.ids, batch.old, batch.stem = responses, ids.rows.tokens, old, ids.stem
   batch.metrics = { ["tokens/responses_len_mean"] = batch.response_total / #texts }
   return batch
 end
@@ -72,7 +72,7 @@ end
 -- reference's states, and the policy's states, with which values and the first epoch begin.
 function Actor:begin(batch)
   if not batch.reference then
-    batch.stem = tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
+    batch.stem = batch.stem or tensor.no_grad(self.model.forward, self.model, batch, { stop = self.stop })
     batch.products = {}
     batch.reference = nn.lm_reference(tensor.no_grad(states, self, batch, false), self.model:head(), batch.targets,
       { temperature = self.policy.temperature })

@@ -10,6 +10,7 @@
 --   t:finish()
 
 local progress = require "mocl.run.progress"
+local repl = require "mocl.repl"
 local sys = require "mocl.sys"
 
 local loop = {}
@@ -42,6 +43,10 @@ end
 local function stop_here(self, signal, n)
   self.run:close()
   io.stderr:write(("\n%s after %s %d; continue with resume=auto\n"):format(signal, self.unit, n))
+  if repl.is_open and signal == "SIGINT" then -- the session goes on
+    sys.on_interrupt "raise"
+    error("interrupted!", 0)
+  end
   os.exit(signal == "SIGTERM" and 143 or 130, true)
 end
 

@@ -23,7 +23,9 @@ local policy = require "mocl.lm.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
+local nearest = require "mocl.options".nearest
 local reward = require "mocl.lm.reward"
+local reward_directory = require "mocl.lm.reward_directory"
 local rng = require "mocl.rng"
 local Run = require "mocl.run"
 local run_options = require "mocl.run.options"
@@ -41,6 +43,8 @@ local stages = {}
 stages.OPTIONS = {
   { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
   { "rewards", "", "Lua file that returns {name = function(prompts, responses) -> numbers}, used in place of models" },
+  { "template", {}, "how the models of reward.NAME read prompt and answer: a template's name, or NAME:TEMPLATE for one of them; empty: as the "
+    .. "objective's name says", list_of = "string" },
   { "save_every", 200, "steps between checkpoints of the base, SFT and reward models", min = 1 },
   { "tokenizer.vocab_size", 900, "entries of the byte-level BPE", min = 300 },
   { "model.hidden_size", 64, "width D", min = 8 },
@@ -51,6 +55,9 @@ stages.OPTIONS = {
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
+  { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
+    type = "string", named = true },
+  { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
   { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
@@ -59,7 +66,7 @@ stages.OPTIONS = {
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
   { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
-  { "sft.steps", 1000, "steps", min = 1 },
+  { "sft.steps", 1000, "steps; 0: the model as it is", min = 0 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
@@ -93,7 +100,8 @@ function stages.models_only(own, ...)
   return stages.schema(stages.NO_TRAINING, ...), stages.presets(own, stages.NO_TRAINING)
 end
 
--- What the presets of all recipes have in common: a run of seconds, and one on files of HH-RLHF.
+-- What the presets of all recipes have in common: a run of seconds, one on files of HH-RLHF, and one with a model of
+-- one's own on them.
 local PRESETS = {
   smoke = { documents = 300, ["tokenizer.vocab_size"] = 400, ["model.hidden_size"] = 16, ["model.heads"] = 2,
     ["model.intermediate_size"] = 32, ["model.positions"] = 256, save_every = 2, ["base.steps"] = 4, ["reward.prompts"] = 30, ["reward.steps"] = 4,
@@ -104,35 +112,50 @@ local PRESETS = {
     ["base.lr"] = 3e-3, ["reward.steps"] = 200, ["reward.batch_size"] = 16, ["reward.lr"] = 3e-4,
     ["reward.min_accuracy"] = 0.55, ["sft.steps"] = 300, ["sft.batch_size"] = 16, ["sft.lr"] = 1e-3,
     ["ppo.batch_size"] = 64, ["ppo.max_new_tokens"] = 40, ["ppo.lr"] = 1e-3, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+  -- what the paper's table 7 says of models of 7 billion parameters, and Rewards-in-Context, whose data and reward
+  -- models it takes
+  large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
+    ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
 }
 
---- A recipe's presets, with what those named smoke and hh have in all recipes but for the options ppo.NAME of the list `without`.
-function stages.presets(own, without)
+--- stages.presets(own, without, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all
+-- recipes but for the options ppo.NAME of the list `without`. schema, more: nil; or the schema of a recipe on other data,
+-- whose presets get no option that it lacks, and what it has beside or in place of these: name -> options, false for none.
+function stages.presets(own, without, schema, more)
+  local known, left_out, presets = schema and {}, {}, own
+  for _, row in ipairs(schema or {}) do
+    known[row[1]] = true
+  end
+  for _, option in ipairs(without or {}) do
+    left_out["ppo." .. option] = true
+  end
   for name, common in pairs(PRESETS) do
     local all = {}
-    for k, v in pairs(common) do
-      all[k] = v
+    for i, part in ipairs { common, own[name] or {}, more and more[name] or {} } do
+      for k, v in pairs(part) do
+        if (not known or known[k]) and not (i == 1 and left_out[k]) then
+          all[k] = v
+        end
+      end
     end
-    for _, option in ipairs(without or {}) do
-      all["ppo." .. option] = nil
-    end
-    for k, v in pairs(own[name] or {}) do
-      all[k] = v
-    end
-    own[name] = all
+    presets[name] = all
   end
-  return own
+  for name, options in pairs(more or {}) do
+    presets[name] = options and (presets[name] or options) or nil
+  end
+  return presets
 end
 
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
 local DEPENDS = {
-  tokenizer = { "seed", "data", "init", "prompts", "trade_off", "objectives", "hh", "documents", "tokenizer" },
+  tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
-  ["reward-*"] = { "reward" },
-  ["sft-answers"] = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  curve = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
-  evaluation = { "preferences", "rewards", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
+    "reward.min_correlation" },
+  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  curve = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
+  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
 --- What the stages here and those of `more` depend on, for Run.open.
@@ -147,15 +170,16 @@ function stages.depends(more)
 end
 
 --- stages.arguments(schema, args, meta) -> args as config.parse takes them: files of HH-RLHF (data=, also in an @file) come with
--- a model of their own size, so that preset=hh goes in front where no preset is named.
-function stages.arguments(schema, args, meta)
+-- a model of their own size, so that preset=hh goes in front where no preset is named; with a model of one's own
+-- preset=large. small: the name in place of hh, where the recipe has another.
+function stages.arguments(schema, args, meta, small)
   local list, plain = table.move(args, 0, #args, 0, {}), { [0] = args[0] }
   for _, a in ipairs(args) do
     plain[#plain + 1] = a ~= "--help" and a ~= "--print-config" and a or nil
   end
   local ok, cfg, info = pcall(config.parse, schema, plain, meta) -- what is wrong is told by the caller's own parse
   if ok and cfg.data ~= "" and not info.preset then
-    table.insert(list, 1, "preset=hh")
+    table.insert(list, 1, "preset=" .. (cfg.init ~= "" and "large" or small or "hh"))
   end
   return list
 end
@@ -179,12 +203,22 @@ function stages.from_run(recipe, cfg, info, functions, depends)
     beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
+-- The directory of reward.NAME, or nil.
+local function reward_path(cfg, name)
+  local value = cfg.reward and cfg.reward[name]
+  return type(value) == "string" and value or nil
+end
+
 --- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
   local function later(path)
     return not run.stages.sft and path:find "%.safetensors$" ~= nil
   end
-  for _, path in ipairs { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data } do
+  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data }
+  for _, name in ipairs(cfg.objectives or {}) do
+    paths[#paths + 1] = reward_path(cfg, name)
+  end
+  for _, path in ipairs(paths) do
     if path ~= "" then
       run:hash_input(path, nil, path == cfg.init and later or nil)
     end
@@ -214,10 +248,64 @@ local function reward_functions(path)
   return functions or error("rewards: " .. message, 0)
 end
 
+-- template= as a table: objective -> template, and that of all others as [1].
+local function templates_of(cfg)
+  local by_name = {}
+  for _, word in ipairs(cfg.template) do
+    local name, template = word:match "^([^:]*):(.*)$"
+    if name and not reward_path(cfg, name) then
+      error(("template=%s: there is no reward.%s=DIR"):format(word, name), 0)
+    elseif by_name[name or 1] then
+      error(("template=%s: two for %s"):format(table.concat(cfg.template, ","), name or "all reward models"), 0)
+    end
+    by_name[name or 1] = template or word
+  end
+  return by_name
+end
+
+-- Without objectives= the names of the rewards that have a directory are the objectives.
+local function rewarded_objectives(cfg, info)
+  local names = info.named["reward.NAME"] or {}
+  if #names > 0 and not run_options.covers(info.given, "objectives") then
+    cfg.objectives = table.move(names, 1, #names, 1, {})
+  end
+end
+
+-- The directories of reward.NAME beside the functions of a rewards file; raises in words, with the option's name in
+-- front.
+local function reward_directories(cfg, info, functions)
+  local names = info.named["reward.NAME"] or {}
+  local templates, known = templates_of(cfg), {}
+  for _, name in ipairs(cfg.objectives) do
+    known[name] = true
+  end
+  for _, name in ipairs(names) do
+    if not known[name] then
+      local all = table.move(cfg.objectives, 1, #cfg.objectives, 1, {})
+      for key in pairs(cfg.reward) do
+        all[#all + 1] = key ~= name and key or nil
+      end
+      table.sort(all)
+      local near = nearest(name, all)
+      error(("reward.%s=%s: there is no objective '%s'%s; objectives=%s"):format(name, cfg.reward[name], name,
+        near and (" (did you mean 'reward.%s'?)"):format(near) or "", table.concat(cfg.objectives, ",")), 0)
+    elseif functions[name] then
+      error(("reward.%s=%s: rewards=%s has a function '%s' too; leave one out"):format(name, cfg.reward[name], cfg.rewards, name), 0)
+    end
+  end
+  for _, name in ipairs(names) do
+    local decimals = cfg.reward.decimals
+    local f, message = reward_directory.load(cfg.reward[name], { device = cfg.device, objective = name,
+      template = templates[name] or templates[1], decimals = decimals >= 0 and decimals or nil })
+    functions[name] = f or error(("reward.%s=%s"):format(name, message), 0)
+  end
+end
+
 -- Where prompts, answers and pairs come from, by the options.
-local function source_of(cfg, functions)
+local function source_of(cfg, functions, make)
   local embedded = cfg.data == "" and cfg.prompts == ""
-  local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = cfg.seed, held_out = 0.1 } or embedded
+  local source = cfg.prompts ~= "" and own_model.prompts { path = cfg.prompts, seed = cfg.seed, held_out = 0.1 }
+    or make and make(cfg) or embedded
     and data_sources.assistant { seed = cfg.seed, trade_off = cfg.trade_off, objectives = cfg.objectives, documents = cfg.documents,
       sft = cfg.sft.examples, comparisons = cfg.reward.prompts, answers = cfg.reward.answers,
       test_pairs = math.max(50, cfg.reward.prompts // 5) }
@@ -238,7 +326,11 @@ end
 --- stages.check_data(cfg): raises where there are no prompts, pairs or functions for the objectives, as stages.open does before it has a
 -- directory.
 function stages.check_data(cfg)
-  source_of(cfg, reward_functions(cfg.rewards))
+  local functions = reward_functions(cfg.rewards)
+  for _, name in ipairs(cfg.objectives) do
+    functions[name] = functions[name] or reward_path(cfg, name)
+  end
+  source_of(cfg, functions)
 end
 
 -- A context is closed as its run is.
@@ -249,8 +341,9 @@ end }
 --- stages.options(o) -> cfg, info of config.parse, for what a recipe gives stages.open; raises where options do not go together.
 function stages.options(o)
   local meta, schema = { recipe = o.recipe, doc = o.doc, presets = o.presets }, config.common(o.schema)
-  local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta), meta)
+  local cfg, info = config.parse(schema, stages.arguments(schema, o.arg, meta, o.small), meta)
   own_model.fill(cfg, info.given)
+  rewarded_objectives(cfg, info)
   stages.check(cfg)
   if o.check then
     o.check(cfg)
@@ -259,7 +352,8 @@ function stages.options(o)
 end
 
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
--- schema, presets, arg (the program's), method (the name of its stage, nil where it has none), depends (the options that this stage
+-- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task)
+-- and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage
 -- depends on), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
 -- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
 -- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
@@ -268,14 +362,15 @@ function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
   local functions = reward_functions(cfg.rewards)
-  local source = source_of(cfg, functions)
+  reward_directories(cfg, info, functions)
+  local source = source_of(cfg, functions, o.source)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
   local hooks = o.hooks and o.hooks(cfg, grid) or {}
   reward.try(functions, cfg.objectives, source.train_prompts)
   local depends = stages.depends(o.method and { [o.method] = o.depends } or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
-    volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and fs.join("runs", o.recipe, "hh-rlhf") or nil }
+    volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
     grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
   if run.complete then
@@ -332,19 +427,41 @@ local function shape(cfg, vocab_size)
   }
 end
 
+local function fail(fmt, ...)
+  error(fmt:format(...), 0)
+end
+
+-- The shape of a model that is made here.
+local function check_heads(cfg)
+  local m = cfg.model
+  if cfg.init ~= "" then -- its shape is what it is
+    return
+  elseif m.hidden_size % m.heads ~= 0 then
+    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
+  elseif m.hidden_size // m.heads % 2 ~= 0 then
+    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
+      m.hidden_size // m.heads)
+  end
+end
+
+local function check_size(cfg)
+  local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
+  if cfg.init == "" and not ok then
+    error(message, 0)
+  end
+end
+
+--- Fails now where the model that the options describe cannot be made.
+function stages.check_model(cfg)
+  check_heads(cfg)
+  check_size(cfg)
+end
+
 --- Fails now, before there is a run directory, where options cannot go together.
 function stages.check(cfg)
   local m = cfg.model
-  local function fail(fmt, ...)
-    error(fmt:format(...), 0)
-  end
-  local own = cfg.init ~= "" -- its shape is what it is
-  if not own and m.hidden_size % m.heads ~= 0 then
-    fail("model.heads=%d does not divide model.hidden_size=%d", m.heads, m.hidden_size)
-  elseif not own and m.hidden_size // m.heads % 2 ~= 0 then
-    fail("model.hidden_size=%d / model.heads=%d = %d must be even, for the rotary embedding", m.hidden_size, m.heads,
-      m.hidden_size // m.heads)
-  elseif cfg.ppo.max_new_tokens + 2 > m.positions then
+  check_heads(cfg)
+  if cfg.ppo.max_new_tokens + 2 > m.positions then
     fail("ppo.max_new_tokens=%d answer tokens leave no room for a prompt in model.positions=%d", cfg.ppo.max_new_tokens, m.positions)
   end
   if cfg.lora.layers > m.layers then
@@ -357,12 +474,7 @@ function stages.check(cfg)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
-  if not own then
-    local ok, message = pcall(transformer.check, shape(cfg, cfg.tokenizer.vocab_size))
-    if not ok then
-      error(message, 0)
-    end
-  end
+  check_size(cfg)
 end
 
 --- Trains (or reads) the tokenizer: tokenizer.json. Options: tokenizer.vocab_size. Of a model of one's own (init=) the files of its
@@ -374,6 +486,7 @@ function stages.tokenizer(ctx)
       stage:output "tokenizer"
     end)
     ctx.tok = assert(tokenizer.load(ctx.run:path "tokenizer"))
+    lm.write_as_chat(ctx.tok, own_model.chat(ctx.cfg, ctx.tok))
     return
   end
   local path = ctx.run:path "tokenizer.json"
@@ -443,10 +556,10 @@ local function ids_of(ctx)
   return ctx.cfg.init == "" and { bos_token_id = ctx.tok:bos_id(), eos_token_id = ctx.tok:eos_id() } or {}
 end
 
--- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
+--- The steps of a mocl.lm.supervised as those of a stage of its name, with a checkpoint every cfg.save_every of them and at an
 -- interruption; row(...) are the metrics, text(...) the status line of what a step gives; actor, if given, is saved beside it. Returns
 -- the mean of the last losses.
-local function train(ctx, stage, label, trainer, row, text, actor)
+function stages.steps(ctx, stage, label, trainer, row, text, actor)
   local t <close> = loop.new {
     run = ctx.run, stage = stage, label = label, unit = "step", total = trainer.steps, save_every = ctx.cfg.save_every,
     save = function(dir)
@@ -469,25 +582,49 @@ local function train(ctx, stage, label, trainer, row, text, actor)
   return mean
 end
 
+--- A model of the configured size with random weights; dir: a directory that it is saved in, or nil.
+function stages.new_model(ctx, dir)
+  local cfg = ctx.cfg
+  local model = transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+  if dir then
+    save(transformer.save, model, dir, ids_of(ctx))
+  end
+  return model
+end
+
 --- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
--- weights of the configured size; options {steps, batch_size, lr}; rows() gives {prompt, response}.
-function stages.language_model(ctx, name, from, options, rows)
-  local cfg, run = ctx.cfg, ctx.run
+-- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o:
+-- adapter, {r =, alpha =}, where an adapter is trained in place of all weights, saved as directory name-adapter
+-- (PEFT) and merged into what is saved as `name`; and beside(dir), which puts further files into that directory.
+function stages.language_model(ctx, name, from, options, rows, o)
+  local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
-    local model = from and load(ctx, from) or transformer.new(shape(cfg, ctx.tok:vocab_size()), { device = cfg.device, key = rng.key(cfg.seed, "model") })
+    local model = from and load(ctx, from) or stages.new_model(ctx)
     local prompts, responses = lm.encode(ctx.tok, rows())
-    transformer.train_base(model)
+    if adapter then
+      model:add_lora { r = adapter.r, alpha = adapter.alpha, key = rng.key(cfg.seed, name .. " lora") }
+    else
+      transformer.train_base(model)
+    end
     local trainer <close> = lm.trainer {
-      model = model, parameters = model:named_parameters(), prompts = prompts, responses = responses, seed = cfg.seed,
+      model = model, parameters = model:named_parameters(adapter and true or nil), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      lr_name = name .. ".lr",
+      weight_decay = options.weight_decay, lr_name = name .. ".lr",
     }
-    local loss = train(ctx, stage, name, trainer, function(value)
+    local loss = stages.steps(ctx, stage, name, trainer, function(value)
       return { ["loss/" .. name] = value }
     end, function(value)
       return ("loss %.3f"):format(value)
     end)
+    if adapter then
+      save(lora.save, model, run:path(name .. "-adapter"), { base_model_name_or_path = from })
+      stage:output(name .. "-adapter")
+      model:merge_lora()
+    end
     save(transformer.save, model, run:path(name), ids_of(ctx))
+    if o and o.beside then
+      o.beside(run:path(name))
+    end
     stage:clear()
     stage:output(name)
     return { loss = loss }
@@ -509,7 +646,7 @@ function stages.base_and_sft(ctx)
       return rows
     end)
   end
-  if source.sft then
+  if source.sft and cfg.sft.steps > 0 then
     stages.language_model(ctx, "sft", from, cfg.sft, function()
       return source.sft(rng.new(cfg.seed, "sft"))
     end)
@@ -540,7 +677,7 @@ local function train_reward_model(ctx, name)
       say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
         .. "their two answers are the same once they are cut to model.positions=%d tokens"):format(name, trainer.left_out, ties, model.max_tokens))
     end
-    train(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
+    stages.steps(ctx, stage, "reward " .. name, trainer, function(loss, accuracy)
       return { ["loss/reward_" .. name] = loss, ["accuracy/" .. name] = accuracy }
     end, function(loss, accuracy)
       return ("loss %.3f accuracy %.2f"):format(loss, accuracy)
@@ -759,7 +896,7 @@ function stages.adapt(ctx, name, from, options, rows)
     local trainer <close> = lm.trainer { model = model, parameters = model:named_parameters(true), prompts = prompts, responses = responses,
       seed = ctx.cfg.seed, purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr,
       lr_name = options.lr_name, lr_scheduler_type = options.lr_scheduler_type, max_tokens = ctx.cfg.model.positions }
-    return { loss = train(ctx, stage, name, trainer, function(value)
+    return { loss = stages.steps(ctx, stage, name, trainer, function(value)
       return { ["loss/" .. name] = value }
     end, function(value)
       return ("loss %.3f"):format(value)

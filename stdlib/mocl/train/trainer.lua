@@ -401,19 +401,28 @@ function Trainer:watch(what, scalar, key)
   self.pending[#self.pending + 1] = { what = what, scalar = scalar, key = key }
 end
 
--- Reads the scalars of the iteration at once: a table by key, the last one of a key. The first that is not finite raises.
+-- Reads the scalars of the iteration at once: a table by key, the last one of a key. The first that is not finite raises. A norm
+-- of gradients comes in three parts (opt:step), whose sum is exact.
 function Trainer:read()
-  local scalars, m = {}, {}
-  for i, p in ipairs(self.pending) do
-    scalars[i] = p.scalar
+  local parts, m, at = {}, {}, 0
+  for _, p in ipairs(self.pending) do
+    parts[#parts + 1] = p.scalar:flatten()
   end
-  local numbers = #scalars > 0 and tensor.no_grad(tensor.stack, scalars):totable() or {}
-  for i, p in ipairs(self.pending) do
+  local numbers = #parts > 0 and tensor.no_grad(tensor.cat, parts):totable() or {}
+  for _, p in ipairs(self.pending) do
+    local n = p.scalar:numel()
+    local value = numbers[at + 1]
+    for k = 2, n do
+      value = value + numbers[at + k]
+    end
+    at = at + n
     if p.what then
-      finite.number(numbers[i], p.what)
+      finite.number(value, p.what)
+    elseif p.norm then
+      self.optimizer:check(value, { max_grad_norm = self.options.max_grad_norm })
     end
     if p.key then
-      m[p.key] = numbers[i]
+      m[p.key] = value
     end
   end
   self.pending = {}
@@ -483,7 +492,7 @@ function Trainer:update(batch, loss_of)
     error("t:update: a function (epoch) -> loss expected as second argument: a method needs a loss", 2)
   end
   local o = self.options
-  local lr, norm = o.lr * self.factor(self.iteration - 1), nil
+  local lr = o.lr * self.factor(self.iteration - 1)
   self.actor:begin(batch)
   for epoch = 1, o.ppo_epochs do
     local scope <close> = tensor.scope()
@@ -495,11 +504,12 @@ function Trainer:update(batch, loss_of)
     self.optimizer:zero_grad()
     loss:backward()
     watch_epoch(self, scope, e, shown or {}, epoch == o.ppo_epochs)
-    norm = self.optimizer:step { lr = lr, max_grad_norm = o.max_grad_norm }
+    local norm = scope:keep(self.optimizer:step { lr = lr, max_grad_norm = o.max_grad_norm, ahead = true })
+    self.pending[#self.pending + 1] = { scalar = norm, key = "ppo/grad_norm", norm = true }
   end
   self.actor:updated(o)
   local m = self:read()
-  m.step, m["ppo/learning_rate"], m["ppo/grad_norm"] = self.iteration, lr, norm
+  m.step, m["ppo/learning_rate"] = self.iteration, lr
   if m["objective/kl"] then
     m["objective/kl"], m["ppo/policy/approxkl"] = m["objective/kl"] / batch.n, m["ppo/policy/approxkl"] / 2
   end

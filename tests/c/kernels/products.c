@@ -33,6 +33,22 @@ static void gemm_case(int ta, int tb, int64_t m, int64_t n, int64_t k, double al
             }
 }
 
+/* C = alpha A op(W) + from: the bits of a product added to a copy of `from`, which stays as it is */
+static void onto_case(int tw, int64_t m, int64_t n, int64_t k) {
+    mk_real *a = randoms(m * k, -1, 1), *w = randoms(n * k, -1, 1), *from = randoms(m * n, -1, 1), *before = empty(m * n);
+    mk_real *want = empty(m * n), *got = constant(m * n, NAN);
+    mk_weight weight = {.format = MK_FORMAT_F32, .rows = tw ? n : k, .columns = tw ? k : n, .part = {w}};
+    memcpy(want, from, (size_t)(m * n) * sizeof *want);
+    memcpy(before, from, (size_t)(m * n) * sizeof *before);
+    ok(K->gemm_weight(E, 0, m, 0.7, MK_F32, a, k, tw, &weight, 1, MK_F32, want, n) == MK_OK, "gemm_weight works");
+    ok(K->gemm_weight_onto(E, m, 0.7, a, k, tw, &weight, from, got, n) == MK_OK, "gemm_weight_onto works");
+    same_bits("gemm_weight_onto", m * n, got, want);
+    same_bits("what gemm_weight_onto adds to", m * n, from, before);
+    ok(K->gemm_weight_onto(E, m, 0.7, a, k, tw, &weight, from, from, n) == MK_OK, "gemm_weight_onto works in place");
+    same_bits("gemm_weight_onto in place", m * n, from, want);
+    buffers_free();
+}
+
 void test_gemm(void) {
     static const int64_t sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 97};
     for (int t = 0; t < 4; t++) {
@@ -53,6 +69,12 @@ void test_gemm(void) {
         gemm_case(t >> 1, t & 1, 1100, 1000, 8, 1, 0, 0, 1, 0);    /* a C that only panels share out */
         gemm_case(t >> 1, t & 1, 300, 130, 20, 1, 1, 3, 3, 1);     /* several products */
         buffers_free();
+    }
+    for (int tw = 0; tw < 2; tw++) {
+        onto_case(tw, 1, 5, 3);
+        onto_case(tw, 203, 64, 16);
+        onto_case(tw, 1100, 176, 16);
+        onto_case(tw, 40, 70, 300);
     }
     ok(K->gemm(E, 0, 1, 0, 5, 5, 1, NULL, 5, 0, NULL, 5, 0, 0, NULL, 5, 0, 1) == MK_OK, "no rows");
 }

@@ -85,6 +85,24 @@ static void attention_reference(void *arg, const double *x, double *y) {
             }
 }
 
+/* Steps over keys that lie across, from a cache that holds the first two thirds of each sequence on: the bits of `out`. */
+static void attention_over_turned_keys(const int32_t *off, int64_t T, int64_t H, int64_t k, double scale, const int32_t *slot,
+                                       const int32_t *pos, int64_t slab, const mk_real *x, const mk_real *kc, const mk_real *out) {
+    int64_t n = H * k, wide = (slab / n + 15) / 16 * 16;
+    const mk_real *kk = x + T * n, *vv = kk + T * n;
+    mk_real *turned = constant(7 * n * wide, NAN), *unused = constant(7 * slab, NAN), *values = constant(7 * slab, NAN), *got = empty(n);
+    for (int b = 0; b < 6; b++) {
+        int64_t from = off[b] + (off[b + 1] - off[b]) * 2 / 3;
+        if (from == off[b + 1]) continue;
+        K->cache_put(E, MK_F32, from - off[b], H, k, slot + off[b], pos + off[b], slab, kk + off[b] * n, vv + off[b] * n, unused, values);
+        ok(K->turn_keys(E, 1, H, k, slot + from, pos + from, slab, kc, wide, turned) == MK_OK, "turn_keys works");
+        for (int64_t t = from; t < off[b + 1]; t++) {
+            K->attention_turned(E, 1, H, k, scale, slot + t, pos + t, wide, slab, x + t * n, kk + t * n, vv + t * n, turned, values, got);
+            same_bits("attention_turned", n, got, out + t * n);
+        }
+    }
+}
+
 void test_attention(void) {
     static const struct { int64_t H, G, K; int causal; int32_t off[7]; int64_t window; } cases[] = {
         {1, 1, 4, 1, {0, 1, 1, 4, 9, 9, 10}, 0},
@@ -156,6 +174,7 @@ void test_attention(void) {
                                 vc, o3);
             same_bits("attention_cached of one row", H * k, o3, out + t * H * k);
         }
+        if (H == G && k % 16 == 0 && k <= 64 && !window) attention_over_turned_keys(off, T, H, k, scale, slot, pos, slab, x, kc, out);
     }
 }
 

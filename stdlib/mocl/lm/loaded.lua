@@ -1,0 +1,367 @@
+--- mocl.lm.loaded: a model to talk to: a Hugging Face directory, a GGUF file or the directory of a finished run, with its
+-- tokenizer, its chat template and, of a run, its adapter, objectives and reward models. mocl.load, mocl.load_run and
+-- mocl.compare are functions of this module.
+
+local chat = require "mocl.lm.chat"
+local config = require "mocl.run.config"
+local fs = require "mocl.fs"
+local lm = require "mocl.lm.sft"
+local lora = require "mocl.lm.lora"
+local options = require "mocl.options"
+local preference = require "mocl.preference"
+local reward = require "mocl.lm.reward"
+local rng = require "mocl.rng"
+local tensor = require "mocl.tensor"
+local tokenizer = require "mocl.tokenizer"
+local transformer = require "mocl.lm.model"
+
+local loaded = {}
+
+local Loaded = {}
+Loaded.__index = Loaded
+
+local MAX_NEW_TOKENS = 200
+local LOAD = { "device", "dtype", "adapter", "tokenizer" }
+
+-- ---- loading ----
+
+local function new(o)
+  o.temperature, o.top_p, o.seed, o.turns = 1, 1, 0, 0
+  return setmetatable(o, Loaded)
+end
+
+--- loaded.load_run(dir, opts) -> m | fail. The policy of a run's directory: the supervised model with the last adapter.
+function loaded.load_run(dir, opts)
+  opts = options.check("load_run", opts or {}, {}, LOAD)
+  local cfg, message = config.load(fs.join(dir, "config.lua"))
+  if not cfg then
+    return nil, ("%s is no directory of a run: %s"):format(dir, message), "IO"
+  end
+  local adapter = opts.adapter or fs.join(dir, "last")
+  if not fs.exists(fs.join(dir, "sft")) or not fs.exists(adapter) then
+    return nil, ("%s: the run has no %s yet: run its recipe to the end (resume=auto)"):format(dir,
+      fs.exists(fs.join(dir, "sft")) and "policy (last/)" or "supervised model (sft/)"), "IO"
+  end
+  local path = opts.tokenizer or fs.join(dir, fs.exists(fs.join(dir, "tokenizer")) and "tokenizer" or "tokenizer.json")
+  local tok, bad, code = tokenizer.load(path)
+  if not tok then
+    return nil, bad, code
+  end
+  local model
+  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype })
+  if not model then
+    return nil, bad, code
+  end
+  local ok
+  ok, bad, code = lora.load(model, adapter)
+  if not ok then
+    return nil, bad, code
+  end
+  local names, rewards = cfg.objectives or {}, {}
+  for _, name in ipairs(names) do
+    local place = fs.join(dir, "reward-" .. name)
+    if fs.exists(place) then
+      local r
+      r, bad, code = reward.load(place, tok, { device = opts.device })
+      if not r then
+        return nil, bad, code
+      end
+      rewards[#rewards + 1] = { name = name, model = r }
+    end
+  end
+  return new { path = dir, model = model, tokenizer = tok, objectives = #names > 0 and names or nil, rewards = rewards,
+    max_new_tokens = cfg.ppo and cfg.ppo.max_new_tokens or MAX_NEW_TOKENS }
+end
+
+--- loaded.load(path, opts) -> m | fail. path: a Hugging Face directory, a GGUF file or a run's directory. opts: device,
+-- dtype; adapter (a PEFT directory or a LoRA GGUF); tokenizer (a path, the model's own if unset).
+function loaded.load(path, opts)
+  opts = options.check("load", opts or {}, {}, LOAD)
+  if type(path) ~= "string" then
+    error(("load: the path of a directory or of a GGUF file expected, got a %s"):format(type(path)), 2)
+  elseif fs.exists(fs.join(path, "config.lua")) then
+    return loaded.load_run(path, opts)
+  elseif not fs.exists(path) then
+    return nil, path .. ": no such file or directory", "IO"
+  end
+  local tok, message, code = tokenizer.load(opts.tokenizer or path)
+  if not tok then
+    return nil, message, code
+  end
+  local model
+  model, message, code = transformer.load(path, { device = opts.device, dtype = opts.dtype })
+  if not model then
+    return nil, message, code
+  end
+  if opts.adapter then
+    local ok, bad, kind = lora.load(model, opts.adapter)
+    if not ok then
+      return nil, bad, kind
+    end
+  end
+  return new { path = path, model = model, tokenizer = tok, template = chat.of(opts.tokenizer or path) or nil, rewards = {},
+    max_new_tokens = MAX_NEW_TOKENS }
+end
+
+-- ---- preferences ----
+
+--- m:preference(p) -> list. p: a list of weights, or a table from names of objectives to weights; what is left to 1 goes
+-- to the others in equal parts. nil: equal parts. Raises for a model without objectives, unless p is nil: then nil.
+function Loaded:preference(p)
+  local names = self.objectives
+  if not names then
+    if p ~= nil then
+      error(("%s has no objectives that a preference could weigh: only the policy of a run has"):format(self.path), 0)
+    end
+    return nil
+  end
+  local list, left, open = {}, 1, {}
+  if p ~= nil and type(p) ~= "table" then
+    error(("a preference such as { %s = .7 } or a list of %d weights expected, got a %s"):format(names[1], #names, type(p)), 0)
+  elseif p and #p > 0 then
+    if #p ~= #names then
+      error(("a preference over %s has %d weights, got %d"):format(table.concat(names, ", "), #names, #p), 0)
+    end
+    return preference.check(p, 2)
+  end
+  for key in pairs(p or {}) do
+    local known = false
+    for _, name in ipairs(names) do
+      known = known or name == key
+    end
+    if not known then
+      local near = type(key) == "string" and options.nearest(key, names)
+      error(("no objective '%s'%s (there are %s)"):format(tostring(key), near and (", did you mean '%s'?"):format(near) or "",
+        table.concat(names, ", ")), 0)
+    end
+  end
+  for j, name in ipairs(names) do
+    list[j] = p and p[name]
+    if list[j] == nil then
+      open[#open + 1] = j
+    elseif type(list[j]) ~= "number" or not (list[j] >= 0 and list[j] <= 1) then
+      error(("the weight of %s is to be in 0 .. 1, got %s"):format(name, tostring(list[j])), 0)
+    else
+      left = left - list[j]
+    end
+  end
+  if left < -1e-9 or #open == 0 and left > 1e-9 then
+    error(("the weights sum to %.6g, not 1"):format(1 - left), 0)
+  end
+  for _, j in ipairs(open) do
+    list[j] = math.max(0, left) / #open
+  end
+  return preference.check(list, 2)
+end
+
+-- ---- answers ----
+
+local function ends(m)
+  local list, eos = {}, m.tokenizer:eos_id()
+  for _, id in ipairs(transformer.eos_ids(m.model) or {}) do
+    list[#list + 1] = id
+    eos = eos ~= id and eos or nil
+  end
+  list[#list + 1] = eos
+  return list
+end
+
+--- m:ids(text, p, messages) -> token ids of a prompt: of a run's with the tags of the preference; of a chat model's as a
+-- user's turn behind `messages`; of any other the text alone.
+function Loaded:ids(text, p, messages)
+  if self.objectives then
+    return lm.prompt(self.tokenizer, preference.relabel(text, self:preference(p)))
+  end
+  self:preference(p)
+  if not self.template then
+    return lm.prompt(self.tokenizer, text)
+  end
+  local list = { table.unpack(messages or {}) }
+  list[#list + 1] = { role = "user", content = text }
+  return chat.encode(self.tokenizer, chat.apply(self.template, list, { add_generation_prompt = true }))
+end
+
+local ANSWER = { "seed", "temperature", "top_p", "top_k", "max_new_tokens", "on_text", "messages" }
+
+-- The settings of a call apart from the weights in it: those are its other keys.
+local function split(o)
+  local settings, p = {}, nil
+  for key, value in pairs(o or {}) do
+    local setting = false
+    for _, name in ipairs(ANSWER) do
+      setting = setting or name == key
+    end
+    if setting then
+      settings[key] = value
+    elseif key == "p" then
+      p = value
+    else
+      p = p or {}
+      p[key] = value
+    end
+  end
+  return settings, p
+end
+
+--- m:ask(text, o) -> answer. o: weights by objective ({humor = .9}), or p, a list of them; and seed, temperature, top_p,
+-- top_k, max_new_tokens, on_text (called with each piece of the answer as it comes), messages (of a chat before it).
+function Loaded:ask(text, o)
+  if type(text) ~= "string" then
+    error(("ask: a text expected, got a %s"):format(type(text)), 2)
+  end
+  local settings, p = split(o)
+  local prompt = self:ids(text, p, settings.messages)
+  local stream, parts = self.tokenizer:decode_stream { skip_special = true }, {}
+  local eos = {}
+  for _, id in ipairs(ends(self)) do
+    eos[id] = true
+  end
+  local function say(piece)
+    parts[#parts + 1] = piece
+    if settings.on_text and piece ~= "" then
+      settings.on_text(piece)
+    end
+  end
+  self.model:generate({ prompt }, {
+    max_new_tokens = settings.max_new_tokens or self.max_new_tokens, temperature = settings.temperature or self.temperature,
+    top_p = settings.top_p or self.top_p, top_k = settings.top_k, eos = ends(self), key = rng.key(settings.seed or self.seed, "ask"),
+    vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size),
+    on_token = function(_, id)
+      if not eos[id] then
+        say(stream:push(id))
+      end
+    end,
+  })
+  say(stream:flush())
+  return table.concat(parts)
+end
+
+Loaded.__call = Loaded.ask
+
+--- m:score(prompt, answer) -> {objective = reward}, by the reward models of the run; empty without them.
+function Loaded:score(prompt, answer)
+  local values = {}
+  for _, r in ipairs(self.rewards) do
+    values[r.name] = r.model:score({ prompt }, { answer })[1]
+  end
+  return values
+end
+
+-- ---- looking inside ----
+
+--- m:top(text, n=10, p) -> list of {id=, token=, p=}: the likeliest next tokens behind a prompt, at temperature 1.
+function Loaded:top(text, n, p)
+  local scope <close> = tensor.scope()
+  local ids = self:ids(text, p)
+  local s <close> = self.model:session { rows = 1, max_tokens = #ids }
+  s:append({ ids }, { 1 })
+  local logp = s:logits():log_softmax()[1]
+  local best, at = logp:topk(math.min(n or 10, logp:numel()))
+  local list, places = {}, at:totable()
+  for i, value in ipairs(best:totable()) do
+    list[i] = { id = places[i], token = self.tokenizer:decode { places[i] }, p = math.exp(value) }
+  end
+  return list
+end
+
+--- m:norms() -> list of {layer=, norm=}: the Frobenius norm of what the active adapter adds to each layer, scale B A,
+-- largest first.
+function Loaded:norms()
+  local scope <close> = tensor.scope()
+  local pairs_of, order, list = {}, {}, {}
+  for _, named in ipairs(self.model:named_parameters(true)) do
+    local layer, part = named[1]:match "^(.*)%.lora_([AB])"
+    if layer then
+      if not pairs_of[layer] then
+        pairs_of[layer], order[#order + 1] = {}, layer
+      end
+      pairs_of[layer][part] = named[2]:detach()
+    end
+  end
+  local how = self.model:lora() or {}
+  for _, layer in ipairs(order) do
+    local ab = pairs_of[layer]
+    if ab.A and ab.B then
+      local product, r = ab.B:matmul(ab.A), ab.A.shape[1]
+      local alpha = how.modules and how.modules[layer] and how.modules[layer].alpha or how.alpha or r
+      local scale = how.use_rslora and alpha / math.sqrt(r) or alpha / r
+      list[#list + 1] = { layer = layer, norm = scale * math.sqrt((product * product):sum():item()) }
+    end
+  end
+  table.sort(list, function(a, b)
+    return a.norm > b.norm
+  end)
+  return list
+end
+
+--- m:hidden(text, where, p) -> tensor [T, D]: states of a prompt's tokens. where: "embedding", "layers.K" (behind block
+-- K, from 1), or "final" (after the last norm, the default).
+function Loaded:hidden(text, where, p)
+  local batch = transformer.batch({ self:ids(text, p) }, { device = self.model:device() })
+  local layers = self.model:config().num_hidden_layers
+  where = where or "final"
+  local k = where == "embedding" and 0 or tonumber(where:match "^layers%.(%d+)$")
+  if where ~= "final" and not (k and k <= layers) then
+    error(("hidden: '%s' is none of embedding, layers.1 .. layers.%d, final"):format(where, layers), 2)
+  end
+  return tensor.no_grad(function()
+    return self.model:forward(batch, where ~= "final" and { stop = math.tointeger(k) } or nil)
+  end)
+end
+
+-- ---- side by side ----
+
+-- "humor .90, helpful .10"
+function Loaded:preference_text(p)
+  local parts = {}
+  for j, name in ipairs(self.objectives) do
+    parts[j] = ("%s %.2f"):format(name, p[j])
+  end
+  return table.concat(parts, ", ")
+end
+
+--- m:compare(prompt, list, o) -> list of {p=, answer=, rewards=}: one prompt under several preferences, with the same seed.
+-- list: of preferences; nil is the grid that the recipes evaluate.
+function Loaded:compare(prompt, list, o)
+  if not self.objectives then
+    self:preference {}
+  end
+  local found = {}
+  local settings = split(o)
+  for i, p in ipairs(list or preference.grid(#self.objectives)) do
+    settings.p = self:preference(p)
+    local answer = self:ask(prompt, settings)
+    found[i] = { p = settings.p, answer = answer, rewards = self:score(prompt, answer) }
+  end
+  return setmetatable(found, { __tostring = function(rows)
+    local lines = {}
+    for _, row in ipairs(rows) do
+      local values = {}
+      for _, r in ipairs(self.rewards) do
+        values[#values + 1] = ("%s %.3f"):format(r.name, row.rewards[r.name])
+      end
+      lines[#lines + 1] = ("[%s]%s\n%s"):format(self:preference_text(row.p), #values > 0 and "  rewards: " .. table.concat(values, ", ")
+        or "", row.answer)
+    end
+    return table.concat(lines, "\n\n")
+  end })
+end
+
+--- loaded.compare(m, prompt, list, o) -> m:compare(prompt, list, o)
+function loaded.compare(m, prompt, list, o)
+  return m:compare(prompt, list, o)
+end
+
+--- m:chat(o) -> nothing: a conversation on the terminal (mocl.lm.talk).
+function Loaded:chat(o)
+  return require "mocl.lm.talk".run(self, o)
+end
+
+function Loaded:__tostring()
+  local c = self.model:config()
+  return ("%s: %d layers, hidden %d, %s%s%s; m \"text\", m:ask(text, o), m:compare(text), m:top(text), m:chat()"):format(self.path,
+    c.num_hidden_layers, c.hidden_size, self.model:device(), self.template and ", a chat model" or "",
+    self.objectives and ", objectives " .. table.concat(self.objectives, " ") or "")
+end
+
+return loaded
