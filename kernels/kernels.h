@@ -48,18 +48,27 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 /* How the numbers of a weight are kept. */
-typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_COUNT } mk_format;
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_NF4, MK_FORMAT_FP4, MK_FORMAT_COUNT } mk_format;
 
-#define MK_WEIGHT_PARTS 4
+#define MK_WEIGHT_PARTS 5
 
-/* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row:
+/* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row (quantized.h says what codes stand for):
 **   f32, bf16   the numbers themselves
-**   int8        i8 codes; part[1] F32 [rows]: the largest absolute value of each row (quantized.h) */
+**   int8        i8 codes; part[1] F32 [rows]: the largest absolute value of each row
+**   nf4, fp4    u8 [n / 2] for n = rows columns: two codes of four bits, the first in the upper half. The rows lie one behind the
+**               other, also where they share a block of `block` numbers. part[1]: the largest absolute value of each block, F32; or,
+**               where there is a part[2], a u8 code: the number of part[3] at it times that of part[2] plus part[4].
+**               part[2] F32: one for each MK_NESTED_BLOCK blocks; part[3] F32 [256]; part[4] F32 [1].
+**               Each number is rounded to `rounded`: F32, BF16 or F16 */
 typedef struct mk_weight {
     mk_format format;
     int64_t rows, columns;
     const void *part[MK_WEIGHT_PARTS];
+    int64_t block;
+    mk_dtype rounded;
 } mk_weight;
+
+#define MK_NESTED_BLOCK 256
 
 /* ---- what a kernel runs with (kernels/cpu/pool.c) ---------------------------------------------- */
 
@@ -173,7 +182,8 @@ typedef struct mk_table {
     int (*gemm_weight_onto)(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
                             const mk_real *from, mk_real *c, int64_t ldc);
 
-    /* The parts of w, which is not f32 or bf16, become those of src [rows, columns]. part: those of w, to be written */
+    /* The parts of w, which is int8, or nf4 with five parts and numbers in f32, become those of src [rows, columns]; part[3] of nf4
+    ** is read. part: those of w, to be written */
     int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
     /* dst [rows, columns] = the numbers that w stands for */
     int (*dequantize)(mk_exec *e, const mk_weight *w, mk_real *dst);

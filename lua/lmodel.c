@@ -37,8 +37,9 @@ static int transformer_new(lua_State *L) {
     bool draw = moclL_optfield_boolean(L, 2, "init", true);
     mk_format format = dtype == MK_BF16 ? MK_FORMAT_BF16 : MK_FORMAT_F32;
     const char *quantization = moclL_optfield_string(L, 2, "quantization", NULL);
-    if (quantization && (!mocl_format_parse(&format, quantization) || format == MK_FORMAT_F32 || format == MK_FORMAT_BF16))
-        return luaL_error(L, "unknown quantization '%s' (int8)", quantization);
+    if (quantization && (!mocl_format_parse(&format, quantization) || format == MK_FORMAT_F32 || format == MK_FORMAT_BF16 ||
+                         (format == MK_FORMAT_FP4 && draw)))
+        return luaL_error(L, "unknown quantization '%s' (int8 or nf4)", quantization);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
     MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, format, key, draw));
     return 1;
@@ -106,7 +107,7 @@ static int model_dtype(lua_State *L) {
     return 1;
 }
 
-/* m:quantization() -> "int8", or nil where the linear layers are in the model's dtype */
+/* m:quantization() -> "int8", "nf4", "fp4", or nil where the linear layers are in the model's dtype */
 static int model_quantization(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) return 0;
@@ -121,20 +122,101 @@ static int model_dequantize(lua_State *L) {
     return 0;
 }
 
-/* m:set_weight(name, t): the linear layer of that name ("model.layers.0.mlp.up_proj") becomes t [out, in], in its own format */
-static int model_set_weight(lua_State *L) {
-    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_weight: the model");
+/* The linear layer of the name at index 2 ("model.layers.0.mlp.up_proj"): its number among those of all blocks. */
+static int64_t check_linear(lua_State *L, const mocl_model *m, const char *caller) {
     const char *name = luaL_checkstring(L, 2);
-    mocl_tensor *t = moclL_checktensor(L, 3);
     for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
         char one[64];
         int which = (int)(i % MOCL_ALL_LINEARS);
         snprintf(one, sizeof one, "model.layers.%lld.%s", (long long)(i / MOCL_ALL_LINEARS), mocl_model_linear_name(which));
-        if (!mocl_spec_has_linear(&m->config, which) || strcmp(one, name) != 0) continue;
-        MOCLL_CALL(L, mocl_model_set(m, i / MOCL_ALL_LINEARS, which, t));
-        return 0;
+        if (mocl_spec_has_linear(&m->config, which) && strcmp(one, name) == 0) return i;
     }
-    return luaL_error(L, "set_weight: the model has no linear layer '%s'", name);
+    return luaL_error(L, "%s: the model has no linear layer '%s'", caller, name);
+}
+
+/* m:linear_shape(name) -> {out, in} of the linear layer of that name */
+static int model_linear_shape(lua_State *L) {
+    mocl_model *m = check_model(L, 1);
+    int64_t shape[2];
+    mocl_spec_linear_shape(&m->config, (int)(check_linear(L, m, "linear_shape") % MOCL_ALL_LINEARS), shape);
+    lua_createtable(L, 2, 0);
+    for (int i = 0; i < 2; i++) {
+        lua_pushinteger(L, shape[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* m:set_weight(name, t): the linear layer of that name becomes t [out, in], in its own format */
+static int model_set_weight(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_weight: the model");
+    int64_t i = check_linear(L, m, "set_weight");
+    MOCLL_CALL(L, mocl_model_set(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), moclL_checktensor(L, 3)));
+    return 0;
+}
+
+/* The weight whose parts are in the table at index at, by the last word of their names ("weight", "SCB", "absmax"), with the options
+** behind it; the parts stay on the stack. */
+static mocl_weight check_parts(lua_State *L, const char *caller, const char *format, int64_t rows, int64_t columns, int at) {
+    static const char *const options[] = {"blocksize", "dtype", NULL};
+    mocl_weight like = {.rows = rows, .columns = columns};
+    luaL_checktype(L, at, LUA_TTABLE);
+    moclL_checkoptions(L, at + 1, options);
+    like.block = moclL_optfield_integer(L, at + 1, "blocksize", MOCL_WEIGHT_BLOCK);
+    const char *dtype = moclL_optfield_string(L, at + 1, "dtype", "f32");
+    if (!mocl_format_parse(&like.format, format)) luaL_error(L, "%s: unknown format '%s'", caller, format);
+    if (!mocl_dtype_parse(&like.rounded, dtype) || like.rounded > MK_F16)
+        luaL_error(L, "%s: unknown dtype '%s' (f32, bf16 or f16)", caller, dtype);
+    luaL_checkstack(L, MK_WEIGHT_PARTS, NULL);
+    for (int p = 0; p < MK_WEIGHT_PARTS && mocl_weight_part_name(&like, p); p++) {
+        const char *name = strrchr(mocl_weight_part_name(&like, p), '.') + 1;
+        if (lua_getfield(L, at, name) == LUA_TNIL) continue; /* the value stays on the stack */
+        like.part[p] = moclL_totensor(L, -1);
+        if (!like.part[p]) luaL_error(L, "%s: part '%s' %s", caller, name, moclL_notensor(L, -1));
+    }
+    return like;
+}
+
+/* m:set_parts(name, format, parts, {blocksize=64, dtype="f32"}): the linear layer of that name becomes a weight of copies of these
+** parts */
+static int model_set_parts(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "set_parts: the model");
+    int64_t i = check_linear(L, m, "set_parts"), shape[2];
+    const char *format = luaL_checkstring(L, 3);
+    lua_settop(L, 5);
+    mocl_spec_linear_shape(&m->config, (int)(i % MOCL_ALL_LINEARS), shape);
+    mocl_weight like = check_parts(L, "set_parts", format, shape[0], shape[1], 4);
+    MOCLL_CALL(L, mocl_model_set_parts(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), &like));
+    return 0;
+}
+
+static mocl_status dequantize_parts(mocl_tensor **out, const mocl_weight *like) {
+    mocl_weight w;
+    MOCL_TRY(mocl_weight_of_parts(&w, like->part[0]->storage->dev, like));
+    mocl_status st = mocl_weight_numbers(out, &w, MK_F32);
+    mocl_weight_free(&w);
+    return st;
+}
+
+/* dequantize(format, rows, columns, parts, {blocksize=64, dtype="f32"}) -> f32 [rows, columns] on the device of the first part */
+static int transformer_dequantize(lua_State *L) {
+    const char *format = luaL_checkstring(L, 1);
+    int64_t rows = luaL_checkinteger(L, 2), columns = luaL_checkinteger(L, 3);
+    lua_settop(L, 5);
+    luaL_argcheck(L, rows > 0 && rows <= 1 << 30, 2, "rows");
+    luaL_argcheck(L, columns > 0 && columns <= 1 << 30, 3, "columns");
+    mocl_weight like = check_parts(L, "dequantize", format, rows, columns, 4);
+    if (!like.part[0]) return luaL_error(L, "dequantize: part 'weight' is missing");
+    mocl_tensor **out = moclL_pushtensor(L);
+    MOCLL_CALL(L, dequantize_parts(out, &like));
+    return 1;
+}
+
+/* m:copy_linear(other): the linear layers become copies of those of a model of the same sizes, in their formats */
+static int model_copy_linear(lua_State *L) {
+    mocl_model *m = moclL_checkidle(L, 1, MOCL_MODEL_CLASS, "copy_linear: the model"), *other = check_model(L, 2);
+    MOCLL_CALL(L, mocl_model_copy_linear(m, other));
+    return 0;
 }
 
 /* m:share_embedding(other): the embedding of m becomes that of other, one tensor of both */
@@ -488,6 +570,7 @@ static const luaL_Reg methods[] = {
     {"add_adapter", moclL_model_add_adapter},
     {"add_lora", moclL_model_add_lora},
     {"config", model_config},
+    {"copy_linear", model_copy_linear},
     {"delete_adapter", moclL_model_delete_adapter},
     {"dequantize", model_dequantize},
     {"device", model_device},
@@ -497,19 +580,22 @@ static const luaL_Reg methods[] = {
     {"generate", model_generate},
     {"hash", model_hash},
     {"head", model_head},
+    {"linear_shape", model_linear_shape},
     {"lora", moclL_model_lora},
     {"merge_lora", moclL_model_merge_lora},
     {"named_parameters", model_named_parameters},
     {"quantization", model_quantization},
     {"session", moclL_model_session},
     {"set_adapter", moclL_model_set_adapter},
+    {"set_parts", model_set_parts},
     {"set_weight", model_set_weight},
     {"share_embedding", model_share_embedding},
     {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
-    {"batch", transformer_batch}, {"check", transformer_check}, {"new", transformer_new},
+    {"batch", transformer_batch}, {"check", transformer_check},
+    {"dequantize", transformer_dequantize}, {"new", transformer_new},
     {"pack", transformer_pack}, {"rows", transformer_rows}, {NULL, NULL}};
 
 int moclL_open_transformer_core(lua_State *L) {

@@ -193,7 +193,8 @@ static linear linear_of(const mocl_node *node) {
     l.m = node->integer[1];
     l.n = node->integer[2];
     l.k = node->integer[3];
-    mocl_weight w = {.format = (mk_format)node->integer[4], .rows = l.n, .columns = l.k};
+    mocl_weight w = {.format = (mk_format)node->integer[4], .rows = l.n, .columns = l.k, .block = node->integer[5],
+                     .rounded = (mk_dtype)node->integer[6]};
     memcpy(w.part, node->saved + SAVED_W, sizeof w.part);
     l.w = mocl_weight_kernel(&w);
     return l;
@@ -330,12 +331,12 @@ static mocl_status linear_room(linear *l) {
 }
 
 /* the node of an output, with what linear_of takes from it */
-static mocl_status linear_record(const linear *l, mocl_tensor **out, const char *op, mk_format format) {
+static mocl_status linear_record(const linear *l, mocl_tensor **out, const char *op) {
     mocl_node *node = NULL;
     MOCL_TRY(mocl_record(out, &node, op, linear_backward, (int)(IN_ADAPTERS + 2 * l->n_runs), l->in,
                          (int)(SAVED_ADAPTERS + LORA_SAVED * l->n_runs), l->saved));
     if (!node) return MOCL_OK;
-    const int64_t numbers[5] = {l->type, l->m, l->n, l->k, format};
+    const int64_t numbers[] = {l->type, l->m, l->n, l->k, l->w.format, l->w.block, l->w.rounded};
     memcpy(node->integer, numbers, sizeof numbers);
     if (!l->n_runs) return MOCL_OK;
     size_t bytes = (size_t)l->n_runs * sizeof(run);
@@ -397,7 +398,7 @@ mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tenso
         MOCL_GOTO(times(&l, 0, l.m, 1, mocl_tensor_data(cx), 1, &l.w, bias != NULL, true, mocl_tensor_data(*out)), done);
     for (const mocl_lora *ad = adapter; ad; ad = ad->next) MOCL_GOTO(run_forward(&l, i++, ad, cx, onto ? product : NULL, *out), done);
     if (adapter || mocl_grad_wanted(l.ctx, 1, &l.in[IN_W])) l.saved[SAVED_X] = mocl_tensor_ref(cx);
-    st = linear_record(&l, out, op, w->format);
+    st = linear_record(&l, out, op);
 done:
     mocl_drop_on(st, out);
     mocl_tensor_unref(cx);

@@ -12,14 +12,21 @@ typedef struct mocl_weight {
     mk_format format;
     int64_t rows, columns;              /* [out, in] */
     mocl_tensor *part[MK_WEIGHT_PARTS]; /* owned; what each holds: mk_weight */
+    int64_t block;                      /* of nf4 and fp4: as of mk_weight */
+    mk_dtype rounded;
 } mocl_weight;
+
+enum { MOCL_WEIGHT_BLOCK = 64 };
 
 /* The numbers of t as a weight, which borrows them. Of a tensor that is no f32 or bf16 matrix it is one too, for mocl_linear
 ** to refuse. */
 mocl_weight mocl_weight_of(mocl_tensor *t);
-/* Parts for the numbers of a format, which are not set yet. */
+/* Parts for the numbers of a format, which are not set yet: of nf4 and fp4 blocks of MOCL_WEIGHT_BLOCK numbers with nested absmax. */
 mocl_status mocl_weight_new(mocl_weight *out, mocl_device *dev, mk_format format, int64_t rows, int64_t columns);
-/* "f32", "bf16", "int8" */
+/* *out becomes `like` with copies of its parts on dev, which it borrows and which are checked: their dtypes and shapes are those of the
+** format, f32 may be made of f16 and bf16, nf4 and fp4 may lack parts 2 to 4. */
+mocl_status mocl_weight_of_parts(mocl_weight *out, mocl_device *dev, const mocl_weight *like);
+/* "f32", "bf16", "int8", "nf4", "fp4" */
 const char *mocl_format_name(mk_format format);
 bool mocl_format_parse(mk_format *out, const char *name);
 /* what part i is called behind the name of the layer (".weight"), or NULL where there is none */

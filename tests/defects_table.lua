@@ -24,6 +24,10 @@ local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
+local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
+local BNB_DIR = "test_bnb: a directory of transformers, %s: numbers to the bit, logits of the dequantised model"
+local BNB_REFUSED = "test_bnb: what is no such directory is refused with the tensor or the key"
+
 return {
   -- ---- another solver in algorithm 2's place ----
   { "the solver's step with the opposite sign", ROWS, "return { advantage = (A * w):sum(2), w = w, c = c }, answers",
@@ -778,4 +782,28 @@ return {
     "test_talk: compare: the answers of ask, with the rewards of the run's models" },
   { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
     "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
+
+  -- ---- quantised weights ----
+  { "a skipped module known by its whole name alone", BNB, 'or module:sub(-#key) == key then', 'then', BNB_DIR:format "nf4 double bf16" },
+  { "the dtype of quant_state ignored", BNB, "dtype = DTYPES[state.dtype] }, parts", 'dtype = "f32" }, parts',
+    BNB_DIR:format "nf4 double bf16" },
+  { "the offset of the nested absmax left out", BNB, "nested and tensor.new { state.nested_offset } or nil",
+    "nested and tensor.new { 0 } or nil", BNB_DIR:format "fp4 double" },
+  { "the block size of quant_state ignored", BNB, "options = { blocksize = state.blocksize, dtype", "options = { blocksize = 128, dtype",
+    BNB_DIR:format "nf4" },
+  { "absmax in bf16 passed on, as bitsandbytes spoils it", BNB,
+    'elseif absmax.dtype ~= (nested and "u8" or "f32") or absmax.ndim ~= 1 or absmax.shape[1] ~= blocks then', "elseif false then",
+    BNB_REFUSED },
+  { "another table of values passed over", BNB, "beside.quant_map and not same(", "false and not same(", BNB_REFUSED },
+  { "codes of another number than the shape says passed on", BNB, "weight.shape[1] ~= (n + 1) // 2 or", "", BNB_REFUSED },
+  { "a layer in f32 that no list names taken as it is", MODEL, "elseif skipped == false then", "elseif skipped == 0 then", BNB_REFUSED },
+  { "another format than the directory's asked for, and passed over", MODEL, "if format and format ~= read.quantized.format then",
+    "if false then", BNB_REFUSED },
+  { "a quantised head doubled", MODEL, "group.shape[2], group.parts, group.options)\n    end\n    if not t then",
+    "group.shape[2], group.parts, group.options) * 2\n    end\n    if not t then", BNB_DIR:format "nf4 head" },
+  { "a clone with empty linear layers", MODEL, "copy:copy_linear(model)", "", "test_quantized: nf4: merging gives f32, and rounds nothing again" },
+  { "int8 planned as f32", PLAN, "return numbers + rows * F32", "return numbers * F32 + rows * F32",
+    "test_memory_plan: sums of a plan, counted by hand" },
+  { "the blocks' absmax left out of the plan of nf4", PLAN, "numbers / 2 + numbers / 64 +", "numbers / 2 +",
+    "test_memory_plan: the weights of quantised models are as large as the plan has them" },
 }

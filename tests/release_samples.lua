@@ -173,6 +173,19 @@ end)
 S[M .. "set_weight"] = function(w)
   return { w.model(), "model.layers.0.mlp.up_proj", w.t { 8, 8 } }
 end
+local UP = "model.layers.0.mlp.up_proj"
+S[M .. "linear_shape"] = function(w)
+  return { w.model(), UP }
+end
+S[M .. "copy_linear"] = function(w)
+  return { w.model(), w.model() }
+end
+S[M .. "set_parts"] = function(w)
+  return { w.model(), UP, "int8", { weight = w.t({ 8, 8 }):to "i8", SCB = w.t { 8 } }, { blocksize = 64, dtype = "f32" } }
+end
+S["mocl.transformer.core.dequantize"] = function(w)
+  return { "int8", 8, 8, { weight = w.t({ 8, 8 }):to "i8", SCB = w.t { 8 } }, { blocksize = 64, dtype = "f32" } }
+end
 S[M .. "share_embedding"] = function(w)
   local headless = { head = "none" }
   for key, value in pairs(config) do

@@ -16,6 +16,13 @@ T.test("sums of a plan, counted by hand", function()
   T.eq(list[4][2], 4 * (10 * (16 + 8 + 8 + 2 + 18 + 7 + 12) + 2 * 2 * 16))
   T.eq(list[5][2], 4 * 3 * 4 * 10)
   T.eq(total, list[1][2] + list[2][2] + list[4][2] + list[5][2])
+  -- seven matrices of 136 numbers and 8 + 2 * 4 + 4 + 6 + 6 + 4 rows
+  local function quantized(format)
+    return plan.of { config = { vocab_size = 10, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 6,
+      tie_word_embeddings = true }, quantization = format, trained = 0, rows = 1, prompt = 1, answer = 1 }[1][2]
+  end
+  T.eq(quantized "int8", 4 * (40 + 8 + 4) + 4 * 16 + 3 * 24 + 4 * (4 + 2 * 4 + 4 + 6 + 6 + 4))
+  T.eq(quantized "nf4", 4 * (40 + 8 + 4) + 136 / 2 + 136 / 64 + 136 / 64 / 256 * 4 + 7 * 257 * 4)
   -- too many logits to wait for backward: 256 rows of each kind at a time
   list = plan.of { config = { vocab_size = 1e5, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 6 },
     trained = 0, rows = 512, prompt = 1, answer = 1 }
@@ -72,6 +79,20 @@ end
 T.test("the plan and the peak of an iteration agree", function()
   for _, rows in ipairs { 2, 16, 64 } do
     compare(rows, "cpu", "f32")
+  end
+end)
+
+T.test("the weights of quantised models are as large as the plan has them", function()
+  local transformer = require "mocl.lm.model"
+  local config = { vocab_size = 64, hidden_size = 256, num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2,
+    intermediate_size = 640 }
+  for _, format in ipairs { "int8", "nf4" } do
+    local model, bytes = transformer.new(config, { quantization = format }), 0
+    for _, p in ipairs(transformer.parameters(model)) do
+      bytes = bytes + p:numel() * (p.dtype == "f32" and 4 or 1)
+    end
+    local planned = plan.of { config = model:config(), quantization = model:quantization(), trained = 0, rows = 1, prompt = 1, answer = 1 }[1][2]
+    T.near(planned / bytes, 1, 1e-3, format)
   end
 end)
 

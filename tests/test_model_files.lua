@@ -223,7 +223,7 @@ T.test("no key of config.json is passed over: others are refused by name", funct
   local dir = saved()
   local before = assert(fs.read(dir .. "/config.json"))
   for key, value in pairs {
-    partial_rotary_factor = .5, sliding_window = 4, quantization_config = { quant_method = "bitsandbytes" }, attention_multiplier = .0625,
+    partial_rotary_factor = .5, sliding_window = 4, quantization_config = "gptq", attention_multiplier = .0625,
     embedding_multiplier = 12.0, logits_scaling = 4, residual_multiplier = .5, no_rope_layers = { 1, 0 }, attention_bias = 1, layer_types = { "sliding_attention" },
     attn_logit_softcapping = 50.0, final_logit_softcapping = 30, clip_qkv = 8, qk_layernorm = true, alibi = true, rotary_pct = .25,
     a_new_key = "x", another = false, mlp_bias = "yes", num_local_experts = 8, repetition_penalty = 1.1,

@@ -2,6 +2,8 @@
 -- adapters on top, loading layer by layer
 
 local T = require "t"
+local child = require "child"
+local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
@@ -37,12 +39,14 @@ end
 
 local DOWN = "model.layers.0.mlp.down_proj" -- [hidden_size, intermediate_size]
 
+local fixture = assert(json.load(dir .. "/fixtures/quantized.json"))
+
 for _, device in ipairs(T.devices or { "cpu", "fake" }) do
   T.test("int8: codes, scales and numbers of bitsandbytes, to the bit, on " .. device, function()
     if is_double then
       return T.skip "f32 alone"
     end
-    for _, case in ipairs(assert(json.load(dir .. "/fixtures/quantized.json"))) do
+    for _, case in ipairs(fixture.cases) do
       local model = model_of(case.rows, case.columns, "int8", device)
       local w = tensor.new(floats(case.weight)):reshape(case.rows, case.columns)
       model:set_weight(DOWN, w:to(device))
@@ -51,6 +55,83 @@ for _, device in ipairs(T.devices or { "cpu", "fake" }) do
       model:dequantize()
       T.eq(small.flat(parameter(model, DOWN .. ".weight")), floats(case.int8.numbers))
       T.eq(model:quantization(), nil)
+    end
+  end)
+
+  T.test("nf4: codes, absmax in one byte and numbers of bitsandbytes, to the bit, on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.cases) do
+      local model = model_of(case.rows, case.columns, "nf4", device)
+      local w = tensor.new(floats(case.weight)):reshape(case.rows, case.columns)
+      model:set_weight(DOWN, w:to(device))
+      local function part(name)
+        return small.flat(parameter(model, DOWN .. name))
+      end
+      T.eq(part ".weight", case.nf4.codes)
+      T.eq(part ".weight.absmax", case.nf4.absmax)
+      T.eq(part ".weight.nested_absmax", floats(case.nf4.nested_absmax))
+      T.eq(part ".weight.nested_offset", floats(case.nf4.nested_offset))
+      T.eq(part ".weight.nested_quant_map", floats(fixture.map))
+      model:dequantize()
+      T.eq(part ".weight", floats(case.nf4.numbers))
+    end
+  end)
+
+  T.test("nf4: thousands of blocks, whose mean is PyTorch's and whose codes have the hashes of bitsandbytes', on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.many) do
+      local model = model_of(case.rows, case.columns, "nf4", device)
+      local v = small.weight(case.name, case.rows * case.columns)
+      for i = 1, #v do
+        v[i] = v[i] * (1 + (i - 1) // 64 % 37 / 16)
+      end
+      model:set_weight(DOWN, tensor.new(v):reshape(case.rows, case.columns):to(device))
+      local function hash(name, format)
+        local list = small.flat(parameter(model, DOWN .. name))
+        for i, x in ipairs(list) do
+          list[i] = format:pack(x)
+        end
+        return fs.sha256_text(table.concat(list))
+      end
+      T.eq(small.flat(parameter(model, DOWN .. ".weight.nested_offset")), floats(case.nested_offset))
+      T.eq(small.flat(parameter(model, DOWN .. ".weight.nested_absmax")), floats(case.nested_absmax))
+      T.eq(hash(".weight.absmax", "B"), case.absmax)
+      T.eq(hash(".weight", "B"), case.codes)
+      model:dequantize()
+      T.eq(hash(".weight", "<f"), case.numbers)
+    end
+  end)
+
+  T.test("nf4 and fp4 as files have them: blocks of other sizes, absmax in f32, numbers in bf16 and f16, on " .. device, function()
+    if is_double then
+      return T.skip "f32 alone"
+    end
+    for _, case in ipairs(fixture.files) do
+      local model = model_of(case.rows, case.columns, "int8", device)
+      local nested = case.nested_absmax ~= nil
+      model:set_parts(DOWN, case.kind, {
+        weight = tensor.new(case.codes, { dtype = "u8" }):reshape(-1, 1),
+        absmax = nested and tensor.new(case.absmax, { dtype = "u8" }) or tensor.new(floats(case.absmax)),
+        nested_absmax = nested and tensor.new(floats(case.nested_absmax)) or nil,
+        nested_quant_map = nested and tensor.new(floats(fixture.map)) or nil,
+        nested_offset = nested and tensor.new(floats(case.nested_offset)) or nil,
+      }, { blocksize = case.block, dtype = ({ float32 = "f32", bfloat16 = "bf16", float16 = "f16" })[case.dtype] })
+      T.raises("numbers are not made " .. case.kind, function()
+        model:set_weight(DOWN, tensor.ones { case.rows, case.columns }:to(device))
+        error(("numbers are not made %s: %s has its absmax nested, in f32"):format(case.kind, case.kind)) -- which can be made
+      end)
+      if not (case.kind == "nf4" and nested and case.dtype == "float32") then
+        local copy = transformer.clone(model)
+        T.ok(copy:hash() == model:hash() and copy:hash() ~= model_of(case.rows, case.columns, "int8", device):hash())
+        model:dequantize()
+        T.eq(small.flat(parameter(model, DOWN .. ".weight")), floats(case.numbers))
+        copy:dequantize()
+        T.eq(small.flat(parameter(copy, DOWN .. ".weight")), floats(case.numbers))
+      end
     end
   end)
 end
@@ -65,7 +146,7 @@ local function both(format, config, device)
   return q, plain
 end
 
-for _, format in ipairs { "int8" } do
+for _, format in ipairs { "int8", "nf4" } do
   for _, device in ipairs(T.devices or { "cpu", "fake" }) do
     T.test(format .. ": forward, gradients and generation have the bits of the dequantised model, on " .. device, function()
       for _, config in ipairs { {}, { hidden_size = 288, intermediate_size = 1040, head_dim = 48 } } do
@@ -95,6 +176,28 @@ for _, format in ipairs { "int8" } do
     end)
   end
 
+  T.test(format .. ": a row has the bits of the dequantised model whatever the others are, in widths that fill no vector", function()
+    for _, config in ipairs { { hidden_size = 53, intermediate_size = 275, head_dim = 18 }, { hidden_size = 16, intermediate_size = 513 } } do
+      config.num_hidden_layers = 1
+      local q, plain = small.model { config = config, quantization = format }, nil
+      for _, pair in ipairs(q:named_parameters()) do
+        if pair[1]:find "%.SCB$" then -- absmax of a file, too small for products with a power of two
+          local some = pair[2]:narrow(1, 2, 3)
+          tensor.no_grad(some.copy_, some, some * 1e-33)
+        end
+      end
+      plain = transformer.clone(q)
+      plain:dequantize()
+      local whole = plain:forward(transformer.batch { { 1, 5, 9, 28, 3, 2 } }):totable()
+      for n = 1, 6 do
+        local some = q:forward(transformer.batch { table.move({ 1, 5, 9, 28, 3, 2 }, 1, n, 1, {}) }):totable()
+        for i = 1, n do
+          T.eq(some[i], whole[i])
+        end
+      end
+    end
+  end)
+
   T.test(format .. ": merging gives f32, and rounds nothing again", function()
     local q, plain = both(format)
     for _, model in ipairs { q, plain } do
@@ -104,7 +207,8 @@ for _, format in ipairs { "int8" } do
     local batch = transformer.batch(ROWS)
     T.eq(q:forward(batch):totable(), plain:forward(batch):totable())
     T.eq(parameter(q, "model.layers.0.self_attn.q_proj.weight").dtype, "f32")
-    T.eq(parameter(q, "model.layers.0.mlp.up_proj.weight").dtype, "i8")
+    T.eq(parameter(q, "model.layers.0.mlp.up_proj.weight").dtype, format == "int8" and "i8" or "u8")
+    T.eq(transformer.clone(q):forward(batch):totable(), plain:forward(batch):totable())
   end)
 
   T.test(format .. ": loaded layer by layer, the same as quantised in memory; what cannot be is said", function()
@@ -116,6 +220,7 @@ for _, format in ipairs { "int8" } do
     T.eq(loaded:hash(), want:hash())
     T.eq(loaded:forward(batch):totable(), want:forward(batch):totable())
     T.eq(transformer.clone(loaded):hash(), want:hash())
+    T.eq(assert(transformer.load(path, { quantization = format, device = "fake" })):hash(), want:hash())
     T.raises("transformer.save: the linear layers are " .. format .. "; model:dequantize%(%) makes f32", transformer.save, loaded, path)
     T.raises("train_base: the linear layers are", transformer.train_base, loaded)
     T.raises("unknown quantization 'int7'", transformer.load, path, { quantization = "int7" })
@@ -133,6 +238,39 @@ for _, format in ipairs { "int8" } do
     T.ok(lora.parameters(loaded)[2].grad)
   end)
 end
+
+T.test("the model in f32 never stands in memory while it is quantised", function()
+  if arg[-1]:find "asan" or arg[-1]:find "tsan" or not fs.exists "/proc/self/status" then
+    return T.skip "the peak of a process's memory means something without a sanitizer, on Linux"
+  end
+  local path, matrix = T.tmpdir() .. "/model", 512 * 2048 * 4
+  assert(transformer.save(small.model { config = { vocab_size = 500, hidden_size = 512, intermediate_size = 2048, num_hidden_layers = 6,
+    head_dim = 128 } }, path))
+  collectgarbage()
+  for _, format in ipairs { "int8", "nf4" } do
+    local out, err = child.lua(([[
+      local transformer = require "mocl.lm.model"
+      local function status(key)
+        for line in io.lines "/proc/self/status" do
+          if line:find("^" .. key) then
+            return tonumber(line:match "%%d+") * 1024
+          end
+        end
+      end
+      collectgarbage()
+      local before, bytes = status "VmRSS", 0
+      local model = assert(transformer.load(%q, { quantization = %q }))
+      for _, p in ipairs(transformer.parameters(model)) do
+        bytes = bytes + p:numel() * (p.dtype == "f32" and 4 or 1)
+      end
+      print(bytes, status "VmHWM" - before)
+    ]]):format(path, format))
+    local bytes, peak = out:match "^(%d+)\t(%d+)"
+    T.ok(bytes, err)
+    T.ok(peak - bytes < 2 * matrix, ("%s: the peak is %d bytes above the weights' %d; a matrix has %d"):format(format, peak - bytes, bytes,
+      matrix))
+  end
+end)
 
 T.test("int8 is near f32: what is lost is the rounding to 255 steps", function()
   local path = T.tmpdir() .. "/model"

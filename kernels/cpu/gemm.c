@@ -13,7 +13,7 @@
 
 #include "table.h"
 
-#define KC 256
+#define KC MK_KC
 #define MC 192
 #define WIDE_ROWS 96       /* up to here always wide; the least rows of a part, or packing would take too long */
 #define LARGE_B (256 * 256) /* n k from which strips have up to MC rows, below two thirds of them */
@@ -30,6 +30,7 @@
 #define READ_ROWS 16       /* rows of a quantised B^T that are read at a time */
 #define NS_PER_MAC 0.02    /* about: for sharing out work, not for results */
 #define NS_PER_PACK 0.15
+#define NS_PER_CODE 0.1    /* of a weight that becomes a number in registers */
 
 struct gemm_job {
     const struct mk_simd *s;
@@ -302,6 +303,28 @@ static int deep(mk_exec *e, struct gemm_job *g) {
     return MK_OK;
 }
 
+/* ---- few rows and a quantised B^T ---------------------------------------------------------------- */
+
+/* items are groups of columns of C, which are rows of W */
+static void coded_range(void *arg, int64_t first, int64_t last) {
+    const struct gemm_job *g = arg;
+    const struct mk_quantized *f = &g->s->format[g->w->format];
+    _Alignas(64) mk_real sums[MK_CODED_ROWS * MK_GROUP_MAX];
+    for (int64_t at = first; at < last; at++) {
+        int64_t j = at * f->group, n = mk_min(f->group, g->n - j);
+        f->few(g->w, j, n, g->m, g->a, g->lda, sums);
+        for (int64_t i = 0; i < g->m && !g->blend; i++)
+            memcpy(g->c + i * g->ldc + j, sums + i * MK_GROUP_MAX, (size_t)n * sizeof *sums);
+        if (g->blend) finish(g, g->m, n, sums, MK_GROUP_MAX, g->c + j);
+    }
+}
+
+static int coded(mk_exec *e, struct gemm_job *g) {
+    int64_t group = g->s->format[g->w->format].group;
+    mk_for(e, mk_ceil_div(g->n, group), NS_PER_CODE * (double)(group * g->k), coded_range, g);
+    return MK_OK;
+}
+
 /* ---- the kernel --------------------------------------------------------------------------------- */
 
 /* from: what beta multiplies, where that is not C, with C's distance of rows; k <= KC then */
@@ -326,6 +349,7 @@ static int run(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
         }
         return MK_OK;
     }
+    if (w && tb && !ta && m <= MK_CODED_ROWS && s->format[w->format].few) return coded(e, &g);
     g.panels = mk_ceil_div(n, g.panel);
     /* deep when the sums of the blocks of k are less to move than A and B */
     if (batch == 1 && k >= 4 * KC && m * n <= KC * (m + n) &&

@@ -13,6 +13,7 @@
 #define MK_TILE_VECTORS 8 /* widest tile: this many vectors of columns */
 #define MK_PANEL_MAX 64   /* columns of the widest panel of any instruction set */
 #define MK_TILE_ROWS_MAX 14
+#define MK_KC 256         /* multiply-adds of a chain: an element of a product is the sum of such chains, in order */
 #define MK_RUNNING 4      /* rows of running_sums */
 #define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
@@ -30,11 +31,18 @@ typedef void (*mk_tile)(int64_t kc, const mk_real *a, int64_t rs, int64_t cs, co
                         int64_t ldb, mk_real *c, int64_t ldc, int last,
                         const struct mk_blend *blend);
 
-/* A quantised format (simd_NAME.h). read: to[i] = W[row, column + i], i < n. quantize: rows first .. last - 1 of part from src. */
+/* A quantised format (simd_NAME.h). read: to[i] = W[row, column + i], i < n. quantize: as of mk_table; NULL: numbers are not made it. */
 struct mk_quantized {
     void (*read)(const mk_weight *w, int64_t row, int64_t column, int64_t n, mk_real *to);
-    void (*quantize)(const mk_weight *w, const mk_real *src, void *const *part, int64_t first, int64_t last);
+    int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
+    /* sums[i * MK_GROUP_MAX + j] = sum over k of A[i lda + k] W[row + j, k], i < m <= MK_CODED_ROWS, j < n <= group, in chains of MK_KC
+    ** as the tiles have them: codes become numbers in registers. NULL: there is no such loop */
+    void (*few)(const mk_weight *w, int64_t row, int64_t n, int64_t m, const mk_real *a, int64_t lda, mk_real *sums);
+    int64_t group;
 };
+
+#define MK_CODED_ROWS 4 /* up to here codes are not unpacked into memory */
+#define MK_GROUP_MAX 32
 
 struct mk_adamw {
     mk_real grad_scale, beta1, beta2, one_beta1, one_beta2, decay, step_size, inv_sqrt_bc2, eps;

@@ -7,6 +7,7 @@
 #include "simd_rows.h"
 #include "simd_map.h"
 #include "simd_int8.h"
+#include "simd_nf4.h"
 
 const struct mk_simd MK_SIMD_TABLE = {
     .name = MK_SIMD_NAME,
@@ -14,7 +15,9 @@ const struct mk_simd MK_SIMD_TABLE = {
     .panel_vectors = PANEL_VECTORS,
     .tile_rows = TILE_ROWS,
     .tile = TILE_TABLE,
-    .format = {[MK_FORMAT_INT8] = {read_int8, quantize_int8}},
+    .format = {[MK_FORMAT_INT8] = {read_int8, quantize_int8, few_int8, INT8_ROWS},
+               [MK_FORMAT_NF4] = {read_nf4, quantize_nf4, NULL, 0},
+               [MK_FORMAT_FP4] = {read_fp4, NULL, NULL, 0}},
     .pack_transposed = pack_transposed,
     .argmax = row_argmax,
     .softmax = softmax,

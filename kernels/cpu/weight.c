@@ -5,15 +5,8 @@
 struct weight_job {
     const mk_weight *w;
     const struct mk_quantized *format;
-    const mk_real *src;
-    void *const *part;
     mk_real *dst;
 };
-
-static void quantize_range(void *arg, int64_t first, int64_t last) {
-    struct weight_job *j = arg;
-    j->format->quantize(j->w, j->src, j->part, first, last);
-}
 
 static void dequantize_range(void *arg, int64_t first, int64_t last) {
     struct weight_job *j = arg;
@@ -21,10 +14,8 @@ static void dequantize_range(void *arg, int64_t first, int64_t last) {
 }
 
 int mk_cpu_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
-    struct weight_job j = {.w = w, .format = &mk_simd()->format[w->format], .src = src, .part = part};
-    if (!j.format->quantize) return MK_UNSUPPORTED;
-    mk_for(e, w->rows, 10 * (double)w->columns, quantize_range, &j);
-    return MK_OK;
+    const struct mk_quantized *format = &mk_simd()->format[w->format];
+    return format->quantize ? format->quantize(e, w, src, part) : MK_UNSUPPORTED;
 }
 
 int mk_cpu_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {

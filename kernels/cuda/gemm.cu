@@ -8,6 +8,7 @@
 #include "cublaslt.cuh"
 #include "formats.cuh"
 #include "int8.cuh"
+#include "nf4.cuh"
 #include "table.cuh"
 
 #define KC 256       /* elements of k in one chain */
@@ -223,6 +224,7 @@ int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_
     const coded g = {ta, tw, m, n, k, lda, ldc, alpha, beta, a_type, c_type, a, c};
     switch (w->format) {
     case MK_FORMAT_INT8: return gemm_coded(e, g, int8_numbers(w));
+    case MK_FORMAT_NF4: case MK_FORMAT_FP4: return gemm_coded(e, g, nf4_numbers(w));
     default: return MK_UNSUPPORTED;
     }
 }
@@ -235,6 +237,8 @@ int mk_cuda_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
     switch (w->format) {
     case MK_FORMAT_INT8:
         return MK_LAUNCH_FLAT(e, dequantize_kernel<int8_numbers>, w->rows * w->columns, int8_numbers(w), w->rows, w->columns, dst);
+    case MK_FORMAT_NF4: case MK_FORMAT_FP4:
+        return MK_LAUNCH_FLAT(e, dequantize_kernel<nf4_numbers>, w->rows * w->columns, nf4_numbers(w), w->rows, w->columns, dst);
     default: return MK_UNSUPPORTED;
     }
 }
@@ -242,6 +246,7 @@ int mk_cuda_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
 int mk_cuda_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
     switch (w->format) {
     case MK_FORMAT_INT8: return quantize_int8(e, w, src, part);
+    case MK_FORMAT_NF4: return quantize_nf4(e, w, src, part);
     default: return MK_UNSUPPORTED;
     }
 }

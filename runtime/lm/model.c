@@ -166,6 +166,25 @@ mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t) 
     return mocl_weight_set(&m->block[l].linear[which], t);
 }
 
+mocl_status mocl_model_set_parts(mocl_model *m, int64_t l, int which, const mocl_weight *parts) {
+    mocl_weight *w = &m->block[l].linear[which], made;
+    MOCL_TRY(mocl_weight_of_parts(&made, m->dev, parts));
+    mocl_weight_free(w);
+    *w = made;
+    m->changes++;
+    m->hash[0] = '\0';
+    return MOCL_OK;
+}
+
+mocl_status mocl_model_copy_linear(mocl_model *m, const mocl_model *from) {
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
+        const mocl_weight *w = &from->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
+        if (w->part[0]) MOCL_TRY(mocl_model_set_parts(m, i / MOCL_ALL_LINEARS, (int)(i % MOCL_ALL_LINEARS), w));
+    }
+    m->format = from->format;
+    return MOCL_OK;
+}
+
 mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other) {
     if (m->head || m->dev != other->dev || m->dtype != other->dtype || !mocl_tensor_same_shape(m->embed, other->embed))
         return mocl_fail(m->ctx, MOCL_E_ARG, "share_embedding: the models must have embeddings of one shape and dtype on one device, and the "

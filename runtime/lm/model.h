@@ -81,6 +81,10 @@ mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *
                            bool draw);
 /* linear layer `which` of block l becomes the numbers of t [out, in], in the layer's format */
 mocl_status mocl_model_set(mocl_model *m, int64_t l, int which, mocl_tensor *t);
+/* linear layer `which` of block l becomes a weight of copies of these parts, which mocl_weight_of_parts checks */
+mocl_status mocl_model_set_parts(mocl_model *m, int64_t l, int which, const mocl_weight *parts);
+/* The linear layers of m become copies of those of a model of the same sizes, in their formats. Where that fails halfway some are. */
+mocl_status mocl_model_copy_linear(mocl_model *m, const mocl_model *from);
 /* The embedding of m, a model without a head, becomes that of `other`: one tensor of both. */
 mocl_status mocl_model_share_embedding(mocl_model *m, const mocl_model *other);
 /* Quantised linear layers become f32 or bf16, the model's dtype. Where that fails halfway a second call goes on. */

@@ -31,6 +31,18 @@ static mocl_status hash_tensor(void *arg, const char *name, mocl_tensor *t) {
     return st;
 }
 
+/* What the parts of a weight do not say: where it is not what mocl_weight_new makes. */
+static void hash_layouts(const mocl_model *m, mocl_sha256 *h) {
+    for (int64_t i = 0; i < m->config.layers * MOCL_ALL_LINEARS; i++) {
+        const mocl_weight *w = &m->block[i / MOCL_ALL_LINEARS].linear[i % MOCL_ALL_LINEARS];
+        char line[96];
+        if (w->format < MK_FORMAT_NF4 || (w->format == MK_FORMAT_NF4 && w->block == MOCL_WEIGHT_BLOCK && w->rounded == MK_F32)) continue;
+        int n = snprintf(line, sizeof line, "%lld %s %lld %s\n", (long long)i, mocl_format_name(w->format), (long long)w->block,
+                         mocl_dtype_name(w->rounded));
+        mocl_sha256_add(h, line, (size_t)n);
+    }
+}
+
 /* Counts of writes only grow, so their sum changes with any of them. */
 static mocl_status add_version(void *arg, const char *name, mocl_tensor *t) {
     (void)name;
@@ -47,6 +59,7 @@ mocl_status mocl_model_hash(mocl_model *m, const char **hex) {
         if (!s.piece) return mocl_nomem(m->ctx, PIECE);
         mocl_sha256_begin(&s.h);
         m->hash[0] = '\0';
+        hash_layouts(m, &s.h);
         mocl_status st = mocl_model_visit(m, NULL, hash_tensor, &s);
         mocl_free(s.piece);
         if (st) return st;

@@ -15,6 +15,7 @@ places.undocumented = {
   ["mocl.data.prefs"] = "parts of mocl.data, which exports them",
   ["mocl.failure"] = "how functions of the library raise",
   ["mocl.run.digest"] = "hashes inside run directories; run.md says where they are",
+  ["mocl.lm.bnb"] = "parts of mocl.lm.model; transformer.md and compatibility.md say what they read",
   ["mocl.lm.model_config"] = "parts of mocl.lm.model; compatibility.md says what they read",
   ["mocl.lm.model_files"] = "parts of mocl.lm.model; compatibility.md says what they read",
   ["mocl.lm.families"] = "data of mocl.lm.model; compatibility.md has them as a table",

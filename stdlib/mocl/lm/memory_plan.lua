@@ -10,8 +10,16 @@ local plan = {}
 local F32, BF16 = 4, 2
 local HEAD_ROWS, KEPT = 256, 32 << 20 -- rows of logits made at a time, and logits that wait for backward (runtime/ops_lm.c)
 
---- memory_plan.of{config=, dtype="f32", trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
--- config as model:config() gives it; trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
+-- Bytes of a block's linear layers in a quantised format: numbers of the matrices and their rows (docs/transformer.md).
+local function quantized_bytes(format, numbers, rows, matrices)
+  if format == "int8" then
+    return numbers + rows * F32
+  end
+  return numbers / 2 + numbers / 64 + numbers / (64 * 256) * F32 + matrices * (256 + 1) * F32
+end
+
+--- memory_plan.of{config=, dtype="f32", quantization=nil, trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
+-- config as model:config() gives it, quantization as model:quantization(); trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
 -- answer: answers of a batch and the most tokens of each part.
 function plan.of(o)
   local c = o.config
@@ -20,8 +28,11 @@ function plan.of(o)
   local K = c.head_dim or D // H
   local T = o.rows * (o.prompt + o.answer)
   local block = D * H * K * 2 + D * G * K * 2 + (c.mlp == "plain" and 2 or 3) * D * F
-  local base, norms = V * D * (c.tie_word_embeddings and 1 or 2) + L * block, (2 * L + 1) * D
+  local matrices = c.mlp == "plain" and 6 or 7
+  local ends, norms = V * D * (c.tie_word_embeddings and 1 or 2), (2 * L + 1) * D
   local size = o.dtype == "bf16" and BF16 or F32 -- of a weight or an activation
+  local linear = o.quantization and quantized_bytes(o.quantization, block, (H + 2 * G) * K + 2 * D + (matrices - 5) * F, matrices)
+    or block * size
   -- of a block: its input and the sum after attention with their norms, q, k, v, the attention and its sums,
   -- gate, up and their product, seven products with the adapter's A
   local kept = 4 * D + 2 * H * K + 2 * G * K + 3 * F + 7 * (o.rank or 0)
@@ -30,7 +41,7 @@ function plan.of(o)
   -- of the policy and of the reference, and gradients
   local head = 2 * (answers * V <= KEPT and answers or made) + made
   local list = {
-    { "weights of the model", base * size + norms * F32 },
+    { "weights of the model", ends * size + L * linear + norms * F32 },
     { "adapter and value heads, gradients, moments", 4 * o.trained * F32 },
     { "cache of the rollout", 2 * L * o.rows * (o.prompt + o.answer) * G * K * size },
     -- gradients are f32 always; a bf16 model rounds copies of the adapter and of a gradient for its products

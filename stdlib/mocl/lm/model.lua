@@ -6,6 +6,7 @@
 --   local m = assert(transformer.load("path/to/llama"))
 --   local hidden = m:forward(transformer.batch { { 1, 403, 407 } })   -- [T, D]
 
+local bnb = require "mocl.lm.bnb"
 local core = require "mocl.transformer.core"
 local encoder_decoder = require "mocl.lm.encoder_decoder"
 local families = require "mocl.lm.families"
@@ -38,7 +39,7 @@ end
 
 -- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
 -- memory than the files can fill.
-local function check_sizes(config, family, tensors, dir, bare)
+local function check_sizes(config, family, tensors, dir, bare, groups)
   local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
   local wanted = {
     { "model.embed_tokens.weight", config.vocab_size, config.hidden_size },
@@ -51,10 +52,11 @@ local function check_sizes(config, family, tensors, dir, bare)
   end
   for _, w in ipairs(wanted) do
     local t, name = families.tensor(family, tensors, w[1], bare)
+    t = groups[name] or t
     if not t then
       return nil, ("%s: tensor '%s' is missing"):format(dir, name), "FORMAT"
     elseif t.ndim ~= 2 or t.shape[1] ~= w[2] or t.shape[2] ~= w[3] then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(tensors[name]),
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(groups[name] or tensors[name]),
         families.shape(family, w[1], { w[2], w[3] })), "FORMAT"
     end
   end
@@ -84,38 +86,81 @@ local function may_be_left(read, tensors, bare, name, t)
   return false
 end
 
--- What a model's parameters get of a family's tensors: {named =, from =}, as parameters.copy takes them, or fail. Layers of the format int8
--- are filled at once. used: gets the names in the file.
-local function assign(model, family, tensors, dir, bare, used)
-  local from, missing, named, quantised = {}, {}, {}, {}
-  for _, pair in ipairs(model:named_parameters()) do
-    if pair[2].dtype == "i8" then
-      quantised[#quantised + 1] = pair
-    elseif not (pair[1]:find "%.SCB$" and model:quantization()) then
-      named[#named + 1] = pair
+-- The parameters of a model that are no part of a quantised layer, and the names of those layers.
+local function split(model)
+  local plain, layers, quantized = {}, {}, {}
+  local named = model:named_parameters()
+  for _, pair in ipairs(named) do
+    local layer = pair[1]:match "^(.*)%.weight$"
+    if layer and (pair[2].dtype == "i8" or pair[2].dtype == "u8") then
+      layers[#layers + 1], quantized[layer] = layer, true
     end
   end
-  for _, pair in ipairs(quantised) do
-    local t, theirs = families.tensor(family, tensors, pair[1], bare)
+  for _, pair in ipairs(named) do
+    local layer, part = pair[1]:match "^(.*)%.(weight)%..*$"
+    layer = layer or pair[1]:match "^(.*)%.[^.]*$"
+    if not quantized[layer] or not part and pair[1]:find "%.bias$" then
+      plain[#plain + 1] = pair
+    end
+  end
+  return plain, layers
+end
+
+-- Puts one tensor of a file, or one of its quantised weights, into a quantised layer. true, or false and why not.
+local function fill_layer(model, layer, t, group, skipped)
+  if group then
+    return pcall(model.set_parts, model, layer, group.format, group.parts, group.options)
+  elseif skipped then
+    return pcall(model.set_parts, model, layer, model:dtype(), { weight = t })
+  elseif skipped == false then
+    return false, ("it is %s; quantization_config asks for %s, unless llm_int8_skip_modules names the layer"):format(t.dtype,
+      model:quantization())
+  end
+  return pcall(model.set_weight, model, layer, t)
+end
+
+-- What a model's parameters get of a family's tensors: {named =, from =}, as parameters.copy takes them, or fail. Quantised layers are
+-- filled at once. file: {config, groups, tensors, bare}, what bnb.config says, quantised weights by name, and the others; used: gets the
+-- names in the file.
+local function assign(model, family, file, dir, used)
+  local tensors, groups, bare = file.tensors, file.groups, file.bare
+  local from, missing = {}, {}
+  local named, layers = split(model)
+  for _, layer in ipairs(layers) do
+    local t, theirs = families.tensor(family, tensors, layer .. ".weight", bare)
+    local group, skipped = groups[theirs], nil
+    if file.config and not group then
+      skipped = bnb.is_skipped(file.config, (theirs:gsub("%.weight$", "")))
+    end
     used[theirs] = true
     if not t then
       return nil, ("%s: tensor '%s' is missing"):format(dir, theirs), "FORMAT"
+    elseif group and (group.shape[1] .. "," .. group.shape[2]) ~= table.concat(model:linear_shape(layer), ",") then
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, table.concat(group.shape, ","),
+        table.concat(model:linear_shape(layer), ",")), "FORMAT"
+    elseif group and not families.is_plain(family, layer .. ".weight") then
+      return nil, ("%s: tensor '%s' is quantised as this family's files have it, transposed or with others as one, which is not read; "
+        .. "save the model dequantised"):format(dir, theirs), "FORMAT"
     end
-    local set, why = pcall(model.set_weight, model, (pair[1]:gsub("%.weight$", "")), t)
+    local set, why = fill_layer(model, layer, t, group, skipped)
     if not set then
       return nil, ("%s: tensor '%s': %s"):format(dir, theirs, why), "FORMAT"
     end
-    if t == tensors[theirs] then
-      t:release() -- its bytes are not needed any more
+    for _, part in pairs(group and group.parts or { t == tensors[theirs] and t or nil }) do
+      part:release() -- its bytes are not needed any more
     end
   end
   for _, pair in ipairs(named) do
     local t, theirs = families.tensor(family, tensors, pair[1], bare)
     used[theirs] = true
+    if groups[theirs] then -- a head, say, which is kept in the model's dtype
+      local group = groups[theirs]
+      t = core.dequantize(group.format, group.shape[1], group.shape[2], group.parts, group.options)
+    end
     if not t then
       missing[#missing + 1] = theirs
     elseif shape_text(t) ~= shape_text(pair[2]) then
-      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(tensors[theirs]),
+      return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, theirs, shape_text(groups[theirs] or tensors[theirs]),
         families.shape(family, pair[1], pair[2].shape)), "FORMAT"
     end
     from[pair[1]] = t
@@ -126,11 +171,12 @@ local function assign(model, family, tensors, dir, bare, used)
   return { named = named, from = from }
 end
 
--- Copies the tensors of a file into models, a list of {model, family} pairs. others: names of further tensors that somebody else takes.
-local function fill(models, read, tensors, dir, bare, others)
-  local used, lists = {}, {}
+-- Copies the tensors of a file, as assign takes it, into models, a list of {model, family} pairs. others: names of further tensors that
+-- somebody else takes.
+local function fill(models, read, file, dir, others)
+  local used, lists, tensors, bare = {}, {}, file.tensors, file.bare
   for i, pair in ipairs(models) do
-    local list, message, code = assign(pair[1], pair[2], tensors, dir, bare, used)
+    local list, message, code = assign(pair[1], pair[2], file, dir, used)
     if not list then
       return nil, message, code
     end
@@ -173,24 +219,36 @@ function transformer.from_files(dir, opts, wanted, others)
     return nil, message, code
   end
   local tensors
-  tensors, message, code = model_files.load(dir, { device = opts.device })
+  local groups, format = {}, quantization_of(opts)
+  -- what is made of codes, or of which codes are made, goes to the device tensor by tensor
+  tensors, message, code = model_files.load(dir, { device = not (format or read.quantized) and opts.device or nil })
   if not tensors then
     return nil, message, code
   end
   tensors = families.rename(read.family, tensors)
+  if read.quantized then
+    if format and format ~= read.quantized.format then
+      return nil, ("%s: its weights are %s; leave out quantization = '%s'"):format(dir, read.quantized.format, format), "FORMAT"
+    end
+    format, groups, tensors = read.quantized.format, bnb.collect(read.quantized, tensors, dir)
+    if not groups then
+      return nil, tensors, "FORMAT"
+    end
+  end
   local bare = families.is_bare(read.family, tensors)
   local models, ok = { { read.config, read.family }, read.decoder and { read.decoder, read.family.decoder } }, nil
   for _, side in ipairs(models) do
-    ok, message, code = check_sizes(side[1], side[2], tensors, dir, bare)
+    ok, message, code = check_sizes(side[1], side[2], tensors, dir, bare, groups)
     if not ok then
       return nil, message, code
     end
   end
   for i, side in ipairs(models) do
-    local model = core.new(side[1], { device = opts.device, dtype = opts.dtype, init = false, quantization = quantization_of(opts) })
+    local model = core.new(side[1], { device = opts.device, dtype = opts.dtype, init = false, quantization = format })
     models[i] = { model, side[2] }
   end
-  ok, message, code = fill(models, read, tensors, dir, bare, others and others(read, tensors, bare) or {})
+  ok, message, code = fill(models, read, { config = read.quantized, groups = groups, tensors = tensors, bare = bare }, dir,
+    others and others(read, tensors, bare) or {})
   if not ok then
     return nil, message, code
   end
@@ -309,7 +367,7 @@ local function config_text(model, path, extra, dtype)
     for key, value in pairs(source.all) do
       config[key] = value
     end
-    config.dtype = nil
+    config.dtype, config.quantization_config = nil, nil
   end
   config.torch_dtype = ({ f16 = "float16", bf16 = "bfloat16" })[dtype or model:dtype()] or "float32"
   if config.bos_token_id == nil then
@@ -458,11 +516,12 @@ function transformer.clone(model)
   local copy = core.new(model:config(), {
     device = model:device(), dtype = model:dtype(), init = false, quantization = model:quantization(),
   })
+  copy:copy_linear(model)
   local from = {}
-  for _, pair in ipairs(model:named_parameters()) do
+  for _, pair in ipairs(split(model)) do
     from[pair[1]] = pair[2]
   end
-  assert(parameters.copy(copy:named_parameters(), from, "clone"))
+  assert(parameters.copy(split(copy), from, "clone"))
   ends[copy], sources[copy], begins[copy] = ends[model], sources[model], begins[model]
   return copy
 end

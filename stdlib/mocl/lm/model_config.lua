@@ -1,6 +1,7 @@
 --- mocl.lm.model_config: config.json and generation_config.json of a model's directory. What would ask for another model
 -- than mocl computes is refused by name, and so is what two living versions of transformers read as two models.
 
+local bnb = require "mocl.lm.bnb"
 local core = require "mocl.transformer.core"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -142,19 +143,26 @@ local function check(path, all, wanted)
   if not ok then
     r.fail(nil, message, code)
   end
+  local quantized
+  quantized, message, code = bnb.config(path, all)
+  if quantized == nil then
+    r.fail(nil, message, code)
+  end
   local config = spec_of(r, family)
   local class, name = class_of(r, family, wanted)
   if type(class) == "table" then
     config.head, config.tie_word_embeddings = "none", nil
   end
   local decoder = family.decoder and normal_of(r, spec_of(r, family.decoder))
-  return { config = normal_of(r, config), decoder = decoder, all = all, family = family, class = class, class_name = name }
+  return { config = normal_of(r, config), decoder = decoder, all = all, family = family, class = class, class_name = name,
+    quantized = quantized }
 end
 
 --- model_config.check(path, all, wanted) -> {config =, all =, eos =, family =, class =, class_name =, decoder =} | fail: what config.json at
 -- `path`, decoded as `all`, asks for. config: the keys of transformer.new, as model:config() gives them; eos: list of the ids that
--- end an answer, or nil where it does not say; decoder: the keys of an encoder-decoder's other side; class: "lm", "encoder" or a head (mocl.lm.families). wanted: {lm=, encoder=,
--- classifier=}, the kinds of classes that are not refused; nil: lm alone.
+-- end an answer, or nil where it does not say; decoder: the keys of an encoder-decoder's other side; class: "lm", "encoder" or a head
+-- (mocl.lm.families); quantized: of bnb.config. wanted: {lm=, encoder=, classifier=}, the kinds of classes that are not refused; nil: lm
+-- alone.
 function model_config.check(path, all, wanted)
   local read, message, code = reader.try(check, path, all, wanted or LM)
   if not read then

@@ -63,7 +63,7 @@ local CONFIG_NEUTRAL = merged(GENERATION_NEUTRAL, {
   add_cross_attention = { false }, cross_attention_hidden_size = {}, alibi = { false }, attention_multiplier = {}, compression_config = {},
   embedding_multiplier = { 1 }, is_encoder_decoder = { false }, logit_scale = { 1 },
   logits_scaling = { 1 }, no_rope_layers = { EMPTY }, num_experts = { 0 }, num_local_experts = { 0 }, partial_rotary_factor = { 1 },
-  pruned_heads = { EMPTY }, qk_layernorm = { false }, quantization_config = {}, residual_multiplier = { 1 },
+  pruned_heads = { EMPTY }, qk_layernorm = { false }, residual_multiplier = { 1 },
   rotary_pct = { 1 }, tie_encoder_decoder = { false }, use_qk_norm = { false },
 })
 
@@ -85,7 +85,7 @@ local CONFIG_WITHOUT_EFFECT = merged(GENERATION_WITHOUT_EFFECT, {
 })
 
 -- what the reader of config.json looks at itself, whatever the family
-local HONOURED = { "architectures", "eos_token_id", "hidden_act", "id2label", "model_type", "num_labels" }
+local HONOURED = { "architectures", "eos_token_id", "hidden_act", "id2label", "model_type", "num_labels", "quantization_config" }
 
 --- model_keys.lists{honoured=, neutral=, without_effect=} -> the lists of a family: those of every family with its own
 -- in place of theirs.

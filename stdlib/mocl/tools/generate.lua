@@ -39,6 +39,7 @@ local cfg = config.parse({
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
   { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
+  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits", choices = { "int8", "nf4" }, type = "string" },
   { "quiet", false, "no speed on stderr" },
 }, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 
@@ -48,7 +49,9 @@ for _, text in ipairs(cfg.stop) do
 end
 check(cfg.chat or not (cfg.system or cfg.date), ("option %s needs chat="):format(cfg.system and "system" or "date"))
 local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
-local model = config.checked("model", transformer.load(cfg.model, { device = cfg.device, dtype = cfg.dtype }))
+local model = config.checked("model", transformer.load(cfg.model, {
+  device = cfg.device, dtype = cfg.dtype, quantization = cfg.quantization,
+}))
 if cfg.adapter then
   config.checked("adapter", lora.load(model, cfg.adapter))
 end

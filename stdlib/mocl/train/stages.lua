@@ -512,8 +512,8 @@ function stages.memory_plan(ctx, model, heads, rows)
     ctx.trained = ctx.trained + p:numel()
   end
   if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(), trained = ctx.trained, rank = o.lora.r,
-      rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
+      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
   end
 end
 

@@ -126,6 +126,12 @@ function families.tensor(family, tensors, name, bare)
   return t, theirs
 end
 
+--- families.is_plain(family, name) -> whether the file has this parameter of mocl's as it is: not transposed, nor as a part of another.
+function families.is_plain(family, name)
+  local _, entry = locate(family, name)
+  return not (entry.transposed or entry.parts)
+end
+
 --- families.shape(family, name, shape) -> text: what the file's tensor of a parameter has to be, in words.
 function families.shape(family, name, shape)
   local _, entry, kind = locate(family, name)
