@@ -252,6 +252,27 @@ T.test("a finished run is exported with its base, its last adapter and its token
   T.ok(not fs.exists(out .. "2"))
 end)
 
+T.test("a run whose out= is relative is exported from anywhere, after a move too", function()
+  local at = T.tmpdir()
+  assert(os.execute(("cp -a '%s' '%s/run'"):format(finished_run(), at)))
+  for _, base in ipairs { "runs/a/b/sft", "sft" } do
+    local config = assert(json.load(at .. "/run/last/adapter_config.json"))
+    config.base_model_name_or_path = base
+    assert(fs.write(at .. "/run/last/adapter_config.json", json.encode(config)))
+    local text, err, status = run(at .. "/run", "out=" .. at .. "/out")
+    T.eq({ status, err }, { 0, "" })
+    T.ok(told(text) < 1e-5, text)
+  end
+end)
+
+T.test("Q8_0 names the tool's own option where rows are no blocks", function()
+  local dir = made { intermediate_size = 48 }
+  local out, err, status = run("model=" .. dir .. "/base", "out=" .. dir .. "/x.gguf", "dtype=q8_0")
+  T.eq({ status, out }, { 1, "" })
+  T.ok(err:find("has rows of 48 values, and Q8_0 needs a multiple of 32; use dtype=f16\n", 1, true), err)
+  T.ok(not fs.exists(dir .. "/x.gguf"))
+end)
+
 -- ---- what is there before ----
 
 local function sharded(dir)
@@ -311,9 +332,21 @@ T.test("a directory with other files, and names that do not fit, are refused bef
   refused("option dtype: the adapter of a PEFT directory is f32", model, "adapter=" .. dir .. "/adapter", "out=" .. dir .. "/out", "merge=false", "dtype=f16")
   refused("option dtype: expected one of f32, f16, bf16, q8_0, got 'int4'", model, "out=" .. dir .. "/out", "dtype=int4")
   refused("option model: " .. dir .. "/nowhere/config.json: No such file or directory", "model=" .. dir .. "/nowhere", "out=" .. dir .. "/out")
-  refused("option model: " .. dir .. "/nowhere/adapter_config.json", model, "adapter=" .. dir .. "/nowhere", "out=" .. dir .. "/out")
-  refused("option model: " .. dir .. "/nowhere", model, "tokenizer=" .. dir .. "/nowhere", "out=" .. dir .. "/out")
+  refused("option adapter: " .. dir .. "/nowhere/adapter_config.json", model, "adapter=" .. dir .. "/nowhere", "out=" .. dir .. "/out")
+  refused("option tokenizer: " .. dir .. "/nowhere: No such file or directory", model, "tokenizer=" .. dir .. "/nowhere", "out=" .. dir .. "/out")
+  refused("option out: /dev/null/x.gguf: Not a directory", model, "out=/dev/null/x.gguf")
+  refused("unknown device 'x' (cpu, cuda or cuda:N)", model, "out=" .. dir .. "/out", "device=x")
   T.eq(names(dir), { "adapter", "base", "x.gguf" })
+end)
+
+T.test("what belongs to a run is not written over", function()
+  local dir, at = made(), finished_run()
+  for _, model in ipairs { at, at .. "/sft", dir .. "/base" } do
+    local out, err, status = run(model, "out=" .. at .. "/sft/")
+    T.eq({ status, out }, { 1, "" })
+    T.ok(err:find(("option out: %s/sft/: belongs to the run in %s, which reads it; choose another place"):format(at, fs.realpath(at)), 1, true), err)
+  end
+  T.fails("belongs to the run", export.write, { model = dir .. "/base", out = at .. "/base" })
 end)
 
 -- the hashes of the files of a directory, or of a file

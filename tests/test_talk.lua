@@ -226,6 +226,18 @@ T.test("a conversation with a model that has no objectives", function()
   T.raises("has no objectives", talk.new, m, { p = { humor = 1 } })
 end)
 
+T.test("a text that the context does not hold is refused, and the conversation goes on", function()
+  local m = assert(mocl.load(run()))
+  local t, say = conversation(m)
+  local long = ("knit "):rep(2000)
+  for _, line in ipairs { long, "/sweep " .. long } do
+    local answer, ended = say(line)
+    T.ok(answer:find("^generate: prompt 1 has %d+ tokens, the context holds %d+; shorten it\n$"), answer)
+    T.eq({ ended, #t.messages }, { false, 0 })
+  end
+  T.eq(say "how?", m:ask "how?" .. "\n")
+end)
+
 T.test("a chat model sees the turns before", function()
   local m = assert(mocl.load(hub()))
   local seen = {}
@@ -248,11 +260,19 @@ T.test("mocl chat in a pipe, and what it refuses", function()
   T.eq(out, m:ask("how?", { humor = .75, temperature = 0 }) .. "\nhumor 0.75, helpful 0.25\n")
   T.eq({ err, status }, { "", 0 })
   for command, words in pairs { ["chat"] = "name a model: mocl chat DIR|FILE.gguf|RUN", ["chat nowhere"] = "nowhere: no such file",
+    [("chat %s tokenizer=nowhere"):format(run())] = "option tokenizer: nowhere: No such file or directory",
+    [("chat %s adapter=nowhere"):format(run())] = "option adapter: nowhere/adapter_config.json",
+    [("chat %s device=x"):format(run())] = "mocl: unknown device 'x' (cpu, cuda or cuda:N)\n",
     [("chat %s preference=humor"):format(run())] = "'humor' is no weight", [("chat %s preference=humr=1"):format(run())] = "no objective 'humr'" } do
     out, err, status = child.shell('"$MOCL" ' .. command .. " </dev/null")
     T.ok(err:find(words, 1, true), command .. ": " .. err)
     T.eq({ out, status }, { "", 1 }, command)
   end
+end)
+
+T.test("mocl chat says that nobody can read what it writes", function()
+  local out, err, status = child.shell(([[printf 'how?\n' | "$MOCL" chat %s >/dev/full]]):format(run()))
+  T.eq({ out, err:match ": (standard output: .*)", status }, { "", "standard output: No space left on device\n", 1 })
 end)
 
 T.test("on a terminal: Ctrl-C stops an answer, and the conversation goes on", function()

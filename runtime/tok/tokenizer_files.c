@@ -95,6 +95,8 @@ static mocl_status load_pair_in(mocl_ctx *ctx, mocl_tokenizer **out, const char 
         st = mocl_tokenizer_load_pair(ctx, out, vocab, merges);
     else if (!st && exists(words))
         st = load_file(ctx, out, words);
+    else if (!st && !exists(directory))
+        st = mocl_fail(ctx, MOCL_E_IO, "%s: No such file or directory", directory);
     else if (!st)
         st = mocl_fail(ctx, MOCL_E_IO,
                        "%s: holds no tokenizer.json, tokenizer.model, tokenizer.bin, vocab.json with merges.txt or "

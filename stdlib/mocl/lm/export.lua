@@ -51,9 +51,13 @@ function export.run(dir)
   if type(base) ~= "string" then
     return nil, dir .. ": its last checkpoint has no adapter of a language model; give the model and the adapter by their own paths"
   end
-  local model = base:sub(1, 1) == "/" and base or fs.join(last, base)
-  if not fs.exists(model) then
-    return nil, ("%s: the base of its adapter is not there (%s)"):format(dir, model)
+  -- A run with a relative out= has the base as a path from where it was started; the run's own sft/ is that base wherever the run lies.
+  local places, model = base:sub(1, 1) == "/" and { base } or { fs.join(last, base), fs.join(dir, "sft"), base }, nil
+  for _, place in ipairs(places) do
+    model = model or fs.exists(place) == "directory" and place or nil
+  end
+  if not model then
+    return nil, ("%s: the base of its adapter is not there (%s)"):format(dir, places[1])
   end
   local tok = nil
   for _, name in ipairs { "tokenizer.json", "tokenizer" } do
@@ -108,20 +112,23 @@ local function stranger_in(dir)
 end
 
 --- export.check(out) -> true | fail: whether something may be written there: nothing, a file for a .gguf, a directory with the files of a
--- model and no others.
+-- model and no others. Nothing of a run's directory, which the run and all that begins from it read.
 function export.check(out)
   local kind = fs.exists(out)
   if out:find "%.gguf$" then
     if kind == "directory" then
       return nil, out .. ": is a directory; a name that ends with .gguf is a file's", "IO"
     end
-    return true
   elseif kind == "file" then
     return nil, out .. ": is a file; a model goes into a directory, or into a file whose name ends with .gguf", "IO"
   end
   local stranger = kind == "directory" and stranger_in(out)
   if stranger then
     return nil, ("%s: holds '%s', which is no file of a model, and all in the directory is replaced; choose another one"):format(out, stranger), "IO"
+  end
+  local around = kind == "directory" and fs.dirname(fs.realpath(out))
+  if around and fs.exists(fs.join(around, "stages.json")) == "file" then
+    return nil, ("%s: belongs to the run in %s, which reads it; choose another place"):format(out, around), "IO"
   end
   return true
 end
@@ -337,7 +344,9 @@ function export.write(o)
     ok = again
   end
   if not ok then
-    return nil, message and (message:gsub(new:gsub("%p", "%%%0"), (o.out:gsub("%%", "%%%%")))), code
+    message = message and message:gsub(new:gsub("%p", "%%%0"), (o.out:gsub("%%", "%%%%")))
+    message = message and message:gsub('use type = "(%w+)"', function(kind) return "use dtype=" .. kind:lower() end)
+    return nil, message, code
   end
   local difference = largest(want, outputs(again, rows))
   if difference ~= difference then

@@ -38,7 +38,7 @@ function loaded.load_run(dir, opts)
     return nil, ("%s is no directory of a run: %s"):format(dir, message), "IO"
   end
   local adapter = opts.adapter or fs.join(dir, "last")
-  if not fs.exists(fs.join(dir, "sft")) or not fs.exists(adapter) then
+  if not fs.exists(fs.join(dir, "sft")) or not opts.adapter and not fs.exists(adapter) then
     return nil, ("%s: the run has no %s yet: run its recipe to the end (resume=auto)"):format(dir,
       fs.exists(fs.join(dir, "sft")) and "policy (last/)" or "supervised model (sft/)"), "IO"
   end

@@ -25,8 +25,13 @@ local HELP = [[
 function talk.new(m, o)
   o = options.check("talk.new", o or {}, {}, { "write", "p", "seed", "temperature" })
   local function write(text)
-    io.stdout:write(text)
-    io.stdout:flush()
+    local ok, message = io.stdout:write(text)
+    if ok then
+      ok, message = io.stdout:flush()
+    end
+    if not ok then
+      error("standard output: " .. message, 0)
+    end
   end
   local t = setmetatable({ m = m, write = o.write or write, messages = {}, seed = o.seed or m.seed, temperature = o.temperature or m.temperature },
     Talk)
@@ -149,34 +154,36 @@ function COMMANDS.quit()
   return true
 end
 
+local function message(t, text)
+  local settings = t:settings()
+  settings.on_text = t.write
+  local answer = t.m:ask(text, settings)
+  t.write "\n"
+  table.insert(t.messages, { role = "user", content = text })
+  table.insert(t.messages, { role = "assistant", content = answer })
+  return false
+end
+
 --- t:line(text) -> true where the conversation is to end. A message, which is answered as the tokens come, or a command.
--- What a command refuses is said, and the conversation goes on.
+-- What is refused, such as a text that the context does not hold, is said, and the conversation goes on.
 function Talk:line(text)
   text = text:gsub("%s+$", "")
   if text == "" then
     return false
   end
   local name, rest = text:match "^/(%S*)%s*(.*)$"
-  if not name then
-    local settings = self:settings()
-    settings.on_text = self.write
-    local answer = self.m:ask(text, settings)
-    self.write "\n"
-    table.insert(self.messages, { role = "user", content = text })
-    table.insert(self.messages, { role = "assistant", content = answer })
-    return false
-  elseif not COMMANDS[name] then
+  if name and not COMMANDS[name] then
     local known = { "pref", "compare", "undo", "save", "seed", "temp", "sweep", "top", "help", "quit" }
     local near = options.nearest(name, known)
     self:line_out(("there is no /%s%s; /help lists the commands"):format(name, near and (", did you mean /%s?"):format(near) or ""))
     return false
   end
-  local ok, result = pcall(COMMANDS[name], self, rest)
+  local ok, result = pcall(name and COMMANDS[name] or message, self, name and rest or text)
   if not ok then
-    if type(result) ~= "string" or result:find "interrupted!" then
+    if type(result) ~= "string" or result:find("interrupted!", 1, true) or result:find("^standard output: ") then
       error(result, 0)
     end
-    self:line_out(result)
+    self:line_out((result:gsub("^[^\n:]+%.lua:%d+: ", ""))) -- the place in the library says nothing to a reader
     return false
   end
   return result == true

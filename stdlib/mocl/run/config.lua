@@ -468,6 +468,20 @@ function config.checked(key, value, message)
   return value or fail("option %s: %s", key, message)
 end
 
+--- The same for a function that reads several paths: the option is the one whose path the message begins with, the longest of them,
+-- or else `key`. paths: option -> path.
+function config.checked_path(key, paths, value, message)
+  if not value and type(message) == "string" then
+    local length = -1
+    for name, path in pairs(paths) do
+      if #path > length and message:sub(1, #path) == path then
+        key, length = name, #path
+      end
+    end
+  end
+  return config.checked(key, value, message)
+end
+
 --- The options of a run from a schema and the arguments; see docs/config.md.
 -- meta (optional): recipe, doc, script, presets, exit and print (for tests).
 function config.parse(schema, arg, meta)

@@ -10,6 +10,7 @@ require("mocl.sys").on_interrupt "message"
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
 local loaded = require "mocl.lm.loaded"
+local open_device = require "mocl.run.device".open
 
 local path
 if arg[1] and not arg[1]:find "=" and arg[1]:sub(1, 1) ~= "-" then
@@ -31,7 +32,8 @@ local cfg = config.parse({
 
 path = path or cfg.model
 check(path, "name a model: mocl chat DIR|FILE.gguf|RUN (--help lists the options)")
-local m = config.checked("model", loaded.load(path, { device = cfg.device, dtype = cfg.dtype, adapter = cfg.adapter, tokenizer = cfg.tokenizer }))
+open_device { device = cfg.device }
+local m = config.checked_path("model", { model = path, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(path, { device = cfg.device, dtype = cfg.dtype, adapter = cfg.adapter, tokenizer = cfg.tokenizer }))
 m.temperature, m.top_p, m.seed = cfg.temperature, cfg.top_p, cfg.seed
 if cfg.max_new_tokens > 0 then
   m.max_new_tokens = cfg.max_new_tokens

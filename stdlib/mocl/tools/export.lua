@@ -13,6 +13,7 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
 local export = require "mocl.lm.export"
+local open_device = require "mocl.run.device".open
 
 if arg[1] and not arg[1]:find "=" and not arg[1]:find "^%-" then
   arg[1] = "model=" .. arg[1]
@@ -44,8 +45,9 @@ check(cfg.merge or adapter, "option merge: false writes the adapter alone, and t
 check(cfg.dtype ~= "q8_0" or cfg.out:find "%.gguf$", "option dtype: q8_0 is for GGUF files; a directory has f32, f16 or bf16")
 check(cfg.merge or cfg.dtype == "f32" or cfg.out:find "%.gguf$", "option dtype: the adapter of a PEFT directory is f32")
 
+open_device { device = cfg.device }
 config.checked("out", export.check(cfg.out))
-local done = config.checked("model", export.write {
+local done = config.checked_path("model", { model = model, adapter = adapter, out = cfg.out, tokenizer = tok }, export.write {
   model = model, adapter = adapter, out = cfg.out, tokenizer = tok, dtype = cfg.dtype, merge = cfg.merge, texts = cfg.prompts, device = cfg.device,
 })
 

@@ -17,6 +17,7 @@ local check = require "mocl.failure".check
 local config = require "mocl.run.config"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
+local open_device = require "mocl.run.device".open
 local rng = require "mocl.rng"
 local sys = require "mocl.sys"
 local tokenizer = require "mocl.tokenizer"
@@ -48,6 +49,7 @@ for _, text in ipairs(cfg.stop) do
   check(text ~= "", "option stop: a stop text is empty")
 end
 check(cfg.chat or not (cfg.system or cfg.date), ("option %s needs chat="):format(cfg.system and "system" or "date"))
+open_device { device = cfg.device }
 local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
 local model = config.checked("model", transformer.load(cfg.model, {
   device = cfg.device, dtype = cfg.dtype, quantization = cfg.quantization,
