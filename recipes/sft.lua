@@ -21,10 +21,16 @@ local schema = parts.schema({
     .. "template's name" },
 }, "sft", { steps = 1000, batch_size = 16, lr = 2e-4 })
 
+-- A figure of a result; one that was not finite is null there.
+local function figure(x)
+  return type(x) == "number" and ("%.4g"):format(x) or "infinite"
+end
+
 local function show(run)
   local p = run.result.perplexity
-  io.write(("held-out perplexity %.4g (95%%: %.4g to %.4g, %d rows, %d tokens)%s\nmodel: %s\n"):format(p.perplexity, p.low, p.high, p.rows,
-    p.tokens, run.result.before and (", before %.4g"):format(run.result.before.perplexity) or "", run:path "sft"))
+  io.write(("held-out perplexity %s (%s, %d rows, %d tokens)%s\nmodel: %s\n"):format(figure(p.perplexity), p.rows > 1
+    and ("95%%: %s to %s"):format(figure(p.low), figure(p.high)) or "no interval of a single row", p.rows,
+    p.tokens, run.result.before and ", before " .. figure(run.result.before.perplexity) or "", run:path "sft"))
 end
 
 local ctx <close> = parts.open { recipe = "sft", doc = "supervised fine-tuning of a language model", schema = schema,

@@ -64,6 +64,7 @@ T.test("rows that are wrong are named by their line", function()
   bad("a.jsonl:1: 'text' is a number, not a text", "a.jsonl", '{"text": 3, "label": 1}', "labels")
   bad("a.jsonl:1: no column 'label'", "a.jsonl", '{"text": "a"}', "labels")
   bad("a.jsonl:1: an object expected", "a.jsonl", "3", "labels")
+  bad("a.jsonl:1: an object expected", "a.jsonl", '["a", "b"]', "labels")
   bad("a.csv:2: 'text' is not UTF%-8", "a.csv", "text,label\na\xff,1\n", "labels")
   bad("a.jsonl:1: there is no column 'prompt', and 'chosen' is no dialogue", "a.jsonl", '{"chosen": "a", "rejected": "b"}', "pairs")
   bad("a.txt: the name of a file of rows ends in .jsonl or .csv", "a.txt", "x", "pairs")
@@ -89,6 +90,8 @@ T.test("perplexity: of a model that gives all tokens alike it is their number, a
   p = lm.perplexity { { 3, 2 }, { 7, 3 } }
   local half = 1.959963984540054 * 2 / 5
   T.near({ p.perplexity, p.low, p.high }, { math.exp(2), math.exp(2 - half), math.exp(2 + half) }, 1e-12)
+  p = lm.perplexity { { 3, 2 } }
+  T.eq(p, { perplexity = math.exp(1.5), rows = 1, tokens = 2 }, "one row has no interval")
 end)
 
 -- ---- runs ----
@@ -238,6 +241,15 @@ T.test("sft: the perplexity falls, with an adapter and without, from a directory
   T.eq({ result.rows.train, result.rows.held_out, result.rows.left_out }, { 72, 8, 0 })
 end)
 
+T.test("sft: a single row that is held out has a perplexity and no interval", function()
+  local dir = fresh()
+  local out, result = must("sft", dir, "data=" .. rows_file("five.jsonl", function(i)
+    return { prompt = "question " .. i, response = "answer " .. i }
+  end, 5))
+  T.ok(out:find("^held%-out perplexity %S+ %(no interval of a single row, 1 rows, %d+ tokens%)\n"), out)
+  T.eq({ result.perplexity.low, result.perplexity.rows }, { nil, 1 })
+end)
+
 T.test("a run that was interrupted and continued has the bytes of one that was not", function()
   for recipe, words in pairs { sft = { "data=" .. pairs_of(), "model=" .. model() }, reward_model = { "data=" .. humor_of(), "template=humor",
     "columns.label=humor", "min_accuracy=0" } } do
@@ -278,6 +290,10 @@ T.test("what cannot be is refused before there is a directory", function()
   refused("reward_model", "no column 'label'", "data=" .. humor_of(), "template=humor")
   refused("reward_model", "the label 'chosen' is a good answer 1; 0 or 1", "data=" .. pairs_of(), "template=faithful", "columns.label=chosen")
   refused("reward_model", "option template: expected one of", "data=" .. pairs_of(), "template=x")
+  refused("reward_model", "all 5 rows to train on have the label 1; a model learns nothing from one label alone", "template=humor",
+    "data=" .. rows_file("one.jsonl", function(i) return { text = "t" .. i, label = 1 } end, 6))
+  refused("sft", "0 rows are left to train on and 80 to test with (test=" .. pairs_of() .. ")", "data=" .. pairs_of(), "test=" .. pairs_of(),
+    "columns.response=chosen")
   refused("reward_model", "a GGUF file; the directory of a model is expected", "data=" .. pairs_of(), "model=/x.gguf")
   refused("reward_model", "1 rows are left to train on and 1 to test with", "data=" .. rows_file("few.jsonl", function(i)
     return { prompt = "p" .. i, chosen = "a", rejected = "b" }

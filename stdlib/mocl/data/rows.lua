@@ -111,7 +111,7 @@ function rows.read(path, kind, columns)
   local list, left_out, make = {}, 0, MAKE[kind]
   digest.in_passing(function()
     for row, line in open(path) do
-      if type(row) ~= "table" then
+      if type(row) ~= "table" or row[1] ~= nil then -- an array is no row
         fail("%s:%d: an object expected", path, line)
       end
       local made = make(row, columns, path, line)

@@ -143,7 +143,11 @@ function lm.perplexity(losses)
     squares = squares + (row[1] - mean * row[2]) ^ 2
   end
   local half = 1.959963984540054 * math.sqrt(n / (n - 1) * squares) / tokens
-  return { perplexity = math.exp(mean), low = math.exp(mean - half), high = math.exp(mean + half), rows = n, tokens = tokens }
+  local p = { perplexity = math.exp(mean), rows = n, tokens = tokens }
+  if n > 1 then
+    p.low, p.high = math.exp(mean - half), math.exp(mean + half)
+  end
+  return p
 end
 
 --- Mean -log p per token over a whole set, without gradients. Raises where it is not finite.

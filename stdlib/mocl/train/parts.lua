@@ -91,7 +91,15 @@ local function split(cfg, kind)
     left_out = same
   end
   if #train < 2 or #held < 1 then
-    fail("data=%s: %d rows are left to train on and %d to test with; at least 2 and 1 are needed", cfg.data, #train, #held)
+    fail("data=%s: %d rows are left to train on and %d to test with%s; at least 2 and 1 are needed", cfg.data, #train, #held,
+      cfg.test ~= "" and (" (test=%s)"):format(cfg.test) or "")
+  end
+  local seen = {}
+  for _, row in ipairs(train) do
+    seen[row.label or "none"] = true
+  end
+  if not seen.none and not (seen[0] and seen[1]) then
+    fail("data=%s: all %d rows to train on have the label %d; a model learns nothing from one label alone", cfg.data, #train, seen[1] and 1 or 0)
   end
   return { train = train, held_out = held, left_out = left_out }
 end
