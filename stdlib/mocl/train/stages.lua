@@ -239,22 +239,38 @@ function stages.say_changed(run)
   end
 end
 
--- The rewards file as a table of functions; empty without one.
-local function reward_functions(path)
-  if path == "" then
+-- The rewards file as a table of functions; empty without one. Raises where none of them is a reward of the run, which would train on
+-- others.
+local function reward_functions(cfg)
+  if cfg.rewards == "" then
     return {}
   end
-  local functions, message = reward.functions(path)
-  return functions or error("rewards: " .. message, 0)
+  local functions, message = reward.functions(cfg.rewards)
+  local used = not functions and error("rewards: " .. message, 0)
+  for _, name in ipairs(cfg.objectives) do
+    used = used or functions[name]
+  end
+  if used then
+    return functions
+  end
+  local names = {}
+  for name in pairs(functions) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return error(("rewards=%s: has no function for %s (it has %s); objectives= names the rewards of a run"):format(cfg.rewards,
+    table.concat(cfg.objectives, ", "), #names > 0 and table.concat(names, ", ") or "none"), 0)
 end
 
 -- template= as a table: objective -> template, and that of all others as [1].
-local function templates_of(cfg)
+local function templates_of(cfg, names)
   local by_name = {}
   for _, word in ipairs(cfg.template) do
     local name, template = word:match "^([^:]*):(.*)$"
     if name and not reward_path(cfg, name) then
       error(("template=%s: there is no reward.%s=DIR"):format(word, name), 0)
+    elseif #names == 0 then
+      error(("template=%s: there is no reward.NAME=DIR that it could be for; leave it out"):format(word), 0)
     elseif by_name[name or 1] then
       error(("template=%s: two for %s"):format(table.concat(cfg.template, ","), name or "all reward models"), 0)
     end
@@ -275,7 +291,7 @@ end
 -- front.
 local function reward_directories(cfg, info, functions)
   local names = info.named["reward.NAME"] or {}
-  local templates, known = templates_of(cfg), {}
+  local templates, known = templates_of(cfg, names), {}
   for _, name in ipairs(cfg.objectives) do
     known[name] = true
   end
@@ -326,7 +342,7 @@ end
 --- stages.check_data(cfg): raises where there are no prompts, pairs or functions for the objectives, as stages.open does before it has a
 -- directory.
 function stages.check_data(cfg)
-  local functions = reward_functions(cfg.rewards)
+  local functions = reward_functions(cfg)
   for _, name in ipairs(cfg.objectives) do
     functions[name] = functions[name] or reward_path(cfg, name)
   end
@@ -361,7 +377,7 @@ end
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
-  local functions = reward_functions(cfg.rewards)
+  local functions = reward_functions(cfg)
   reward_directories(cfg, info, functions)
   local source = source_of(cfg, functions, o.source)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
