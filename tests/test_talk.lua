@@ -165,6 +165,22 @@ T.test("what cannot be loaded says why", function()
   T.fails("early2", loaded.load, at .. "2")
 end)
 
+T.test("a finished run without one policy says what it has, and that of metaaligner that it takes no prompts", function()
+  local at = T.tmpdir() .. "/done"
+  assert(os.execute(("cp -a '%s' '%s'; cd '%s' && mkdir mod-humor && cp -a last/. mod-humor/last && cp -a last/. sft-adapter && rm last"):format(run(),
+    at, at)))
+  local _, message = loaded.load(at)
+  T.eq(message, ("%s: a finished run without one policy for all preferences; its supervised model is %s/sft, with tokenizer=%s/tokenizer.json, "
+    .. "and adapter= may be checkpoint-000002, mod-humor/last in the run's directory"):format(at, at, at))
+  assert(fs.remove_tree(at .. "/sft"))
+  T.fails("done: a finished run without a policy of a language model$", loaded.load, at)
+  local editor = T.tmpdir() .. "/editor"
+  assert(os.execute(("cp -a '%s' '%s'"):format(run(), editor)))
+  local config = assert(io.open(editor .. "/config.lua")):read "a"
+  assert(fs.write(editor .. "/config.lua", (config:gsub("return {", "return { metaaligner = {},", 1))))
+  T.fails("the policy of this run edits the answers of another model", loaded.load, editor)
+end)
+
 -- ---- conversations ----
 
 local function conversation(m, o)

@@ -30,6 +30,26 @@ local function new(o)
   return setmetatable(o, Loaded)
 end
 
+-- Why a run's directory has no policy that answers under a preference.
+local function without_policy(dir)
+  local has_sft = fs.exists(fs.join(dir, "sft"))
+  if not fs.exists(fs.join(dir, "result.json")) then
+    return ("%s: the run has no %s yet: run its recipe to the end (resume=auto)"):format(dir, has_sft and "policy (last/)" or "supervised model (sft/)")
+  elseif not has_sft then
+    return dir .. ": a finished run without a policy of a language model"
+  end
+  local adapters, tokenizer_path = {}, fs.join(dir, "tokenizer.json")
+  for _, name in ipairs(fs.list(dir) or {}) do
+    for _, place in ipairs { name, fs.join(name, "last") } do
+      adapters[#adapters + 1] = not name:find "%-adapter$" and fs.exists(fs.join(dir, place, "adapter_config.json")) and place or nil -- NAME-adapter is merged into NAME
+    end
+  end
+  table.sort(adapters)
+  return ("%s: a finished run without one policy for all preferences; its supervised model is %s%s%s"):format(dir, fs.join(dir, "sft"),
+    fs.exists(tokenizer_path) and ", with tokenizer=" .. tokenizer_path or "", #adapters > 0 and ", and adapter= may be " .. table.concat(adapters, ", ")
+    .. " in the run's directory" or "")
+end
+
 --- loaded.load_run(dir, opts) -> m | fail. The policy of a run's directory: the supervised model with the last adapter.
 function loaded.load_run(dir, opts)
   opts = options.check("load_run", opts or {}, {}, LOAD)
@@ -39,8 +59,9 @@ function loaded.load_run(dir, opts)
   end
   local adapter = opts.adapter or fs.join(dir, "last")
   if not fs.exists(fs.join(dir, "sft")) or not opts.adapter and not fs.exists(adapter) then
-    return nil, ("%s: the run has no %s yet: run its recipe to the end (resume=auto)"):format(dir,
-      fs.exists(fs.join(dir, "sft")) and "policy (last/)" or "supervised model (sft/)"), "IO"
+    return nil, without_policy(dir), "IO"
+  elseif cfg.metaaligner and not opts.adapter then
+    return nil, dir .. ": the policy of this run edits the answers of another model, and takes no prompt of a user's", "IO"
   end
   local path = opts.tokenizer or fs.join(dir, fs.exists(fs.join(dir, "tokenizer")) and "tokenizer" or "tokenizer.json")
   local tok, bad, code = tokenizer.load(path)
