@@ -26,6 +26,17 @@ T.test("help: by name, by value, by object", function()
   T.ok(help.text():find("docs/cli.md", 1, true))
 end)
 
+T.test("help: the functions of mocl itself are those of their module, not Lua's load", function()
+  local mocl = require "mocl"
+  for name, f in pairs { load = mocl.load, load_run = mocl.load_run, compare = mocl.compare } do
+    for _, what in ipairs { f, "mocl." .. name } do
+      local text = help.text(what)
+      T.ok(text:find("^loaded%." .. name .. "%(") and text:find("docs/talk.md", 1, true), text)
+    end
+  end
+  T.ok(help.text(load):find("load is of Lua's own library", 1, true))
+end)
+
 T.test("help: a class in Lua", function()
   local kl = require "mocl.method.kl_controller"
   local c = kl.adaptive { target = 6 }

@@ -73,6 +73,19 @@ T.test("preferences: names, lists, the rest in equal parts, what is refused", fu
   T.raises("has 2 weights, got 3", m.preference, m, { .2, .3, .5 })
   T.raises("such as { humor = .7 } or a list of 2 weights expected, got a number", m.preference, m, .5)
   T.raises("ask: a text expected", m.ask, m, 5)
+  local p = { .5, .5 }
+  T.raises("ask: p has the weights, and 'humor' is one more", m.ask, m, "x", { p = p, humor = .3 })
+  T.eq(p, { .5, .5 })
+  T.raises("ask: a table of weights and settings expected, got a number", m.ask, m, "x", 3)
+  T.raises("ask: on_text is a number, not a function", m.ask, m, "x", { on_text = 3 })
+  T.raises("ask: messages is a number, not a list", m.ask, m, "x", { messages = 3 })
+  T.raises("compare: 'humor' is no setting of answers", m.compare, m, "x", { {} }, { humor = .3 })
+  T.raises("compare: a list of preferences expected, got a number", m.compare, m, "x", 3)
+  for _, n in ipairs { 0, 1.5, "x" } do
+    T.raises("top: a number of tokens of at least 1 expected, got " .. n, m.top, m, "x", n)
+  end
+  T.raises("hidden: the text has %d+ tokens, the context holds %d+; shorten it", m.hidden, m, ("knit "):rep(2000))
+  T.raises("hidden: '3' is none of embedding", m.hidden, m, "x", 3)
   local plain = assert(mocl.load(hub()))
   T.eq(plain:preference(), nil)
   T.raises("has no objectives", plain.ask, plain, "x", { humor = 1 })
@@ -156,6 +169,8 @@ end)
 T.test("what cannot be loaded says why", function()
   T.fails("nowhere: no such file", loaded.load, "nowhere")
   T.raises("path of a directory", loaded.load, 5)
+  T.raises("load_run: the path of a directory", loaded.load_run)
+  T.raises("load: adapter is a number, not a path", loaded.load, "x", { adapter = 3 })
   T.raises("unknown option 'devise'", loaded.load, "nowhere", { devise = "cpu" })
   T.fails("nowhere is no directory of a run", loaded.load_run, "nowhere")
   local at = T.tmpdir() .. "/early"

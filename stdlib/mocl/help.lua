@@ -139,6 +139,10 @@ end
 --- help.entry(module, name) -> entry | nil. The entry of a function of a module or of a method of a class ("mocl.tensor", "matmul"):
 -- a table with `signature`, `text`, `section` and `page`.
 function help.entry(module, name)
+  if module == "mocl" then -- its own functions are those of a module
+    local meta = debug.getmetatable(package.loaded.mocl)
+    module = meta and meta.functions and meta.functions[name] or module
+  end
   local best, best_rank
   local pages = pages_of(module)
   for place, page in ipairs(pages) do
@@ -328,6 +332,8 @@ local function function_text(f)
   local e = module and help.entry(module, name)
   if e then
     return entry_text(e)
+  elseif module then
+    return ("%s.%s has no entry in the documentation"):format(module, name)
   elseif name then
     return ("%s is of Lua's own library: https://www.lua.org/manual/5.4/manual.html#pdf-%s"):format(name, name)
   end

@@ -20,6 +20,7 @@ local function room(t, prefix)
   rooms[t] = prefix
   return setmetatable(t, {
     rooms = rooms,
+    functions = prefix == "mocl." and FUNCTIONS or nil, -- mocl.help reads it
     __index = function(_, name)
       local full = prefix .. name
       local ok, module = true, nil

@@ -30,6 +30,18 @@ local function new(o)
   return setmetatable(o, Loaded)
 end
 
+-- Raises at the caller of `what` where a path is none.
+local function check_paths(what, path, opts)
+  if type(path) ~= "string" then
+    error(("%s: the path of a directory or of a GGUF file expected, got a %s"):format(what, type(path)), 3)
+  end
+  for _, name in ipairs { "adapter", "tokenizer" } do
+    if opts[name] ~= nil and type(opts[name]) ~= "string" then
+      error(("%s: %s is a %s, not a path"):format(what, name, type(opts[name])), 3)
+    end
+  end
+end
+
 -- Why a run's directory has no policy that answers under a preference.
 local function without_policy(dir)
   local has_sft = fs.exists(fs.join(dir, "sft"))
@@ -53,6 +65,7 @@ end
 --- loaded.load_run(dir, opts) -> m | fail. The policy of a run's directory: the supervised model with the last adapter.
 function loaded.load_run(dir, opts)
   opts = options.check("load_run", opts or {}, {}, LOAD)
+  check_paths("load_run", dir, opts)
   local cfg, message = config.load(fs.join(dir, "config.lua"))
   if not cfg then
     return nil, ("%s is no directory of a run: %s"):format(dir, message), "IO"
@@ -98,9 +111,8 @@ end
 -- dtype; adapter (a PEFT directory or a LoRA GGUF); tokenizer (a path, the model's own if unset).
 function loaded.load(path, opts)
   opts = options.check("load", opts or {}, {}, LOAD)
-  if type(path) ~= "string" then
-    error(("load: the path of a directory or of a GGUF file expected, got a %s"):format(type(path)), 2)
-  elseif fs.exists(fs.join(path, "config.lua")) then
+  check_paths("load", path, opts)
+  if fs.exists(fs.join(path, "config.lua")) then
     return loaded.load_run(path, opts)
   elseif not fs.exists(path) then
     return nil, path .. ": no such file or directory", "IO"
@@ -205,8 +217,11 @@ end
 local ANSWER = { "seed", "temperature", "top_p", "top_k", "max_new_tokens", "on_text", "messages" }
 
 -- The settings of a call apart from the weights in it: those are its other keys.
-local function split(o)
-  local settings, p = {}, nil
+local function split(what, o)
+  if o ~= nil and type(o) ~= "table" then
+    error(("%s: a table of weights and settings expected, got a %s"):format(what, type(o)), 3)
+  end
+  local settings, p, by_name = {}, nil, nil
   for key, value in pairs(o or {}) do
     local setting = false
     for _, name in ipairs(ANSWER) do
@@ -217,11 +232,18 @@ local function split(o)
     elseif key == "p" then
       p = value
     else
-      p = p or {}
-      p[key] = value
+      by_name = by_name or {}
+      by_name[key] = value
     end
   end
-  return settings, p
+  if p ~= nil and by_name then
+    error(("%s: p has the weights, and '%s' is one more; leave one of the two out"):format(what, tostring(next(by_name))), 3)
+  elseif settings.on_text ~= nil and type(settings.on_text) ~= "function" then
+    error(("%s: on_text is a %s, not a function"):format(what, type(settings.on_text)), 3)
+  elseif settings.messages ~= nil and type(settings.messages) ~= "table" then
+    error(("%s: messages is a %s, not a list"):format(what, type(settings.messages)), 3)
+  end
+  return settings, p or by_name
 end
 
 --- m:ask(text, o) -> answer. o: weights by objective ({humor = .9}), or p, a list of them; and seed, temperature, top_p,
@@ -230,7 +252,7 @@ function Loaded:ask(text, o)
   if type(text) ~= "string" then
     error(("ask: a text expected, got a %s"):format(type(text)), 2)
   end
-  local settings, p = split(o)
+  local settings, p = split("ask", o)
   local prompt = self:ids(text, p, settings.messages)
   local stream, parts = self.tokenizer:decode_stream { skip_special = true }, {}
   local eos = {}
@@ -272,6 +294,9 @@ end
 
 --- m:top(text, n=10, p) -> list of {id=, token=, p=}: the likeliest next tokens behind a prompt, at temperature 1.
 function Loaded:top(text, n, p)
+  if n ~= nil and not (math.type(n) == "integer" and n >= 1) then
+    error(("top: a number of tokens of at least 1 expected, got %s"):format(tostring(n)), 2)
+  end
   local scope <close> = tensor.scope()
   local ids = self:ids(text, p)
   local s <close> = self.model:session { rows = 1, max_tokens = #ids }
@@ -318,9 +343,13 @@ end
 --- m:hidden(text, where, p) -> tensor [T, D]: states of a prompt's tokens. where: "embedding", "layers.K" (behind block
 -- K, from 1), or "final" (after the last norm, the default).
 function Loaded:hidden(text, where, p)
-  local batch = transformer.batch({ self:ids(text, p) }, { device = self.model:device() })
-  local layers = self.model:config().num_hidden_layers
-  where = where or "final"
+  local ids, config_of = self:ids(text, p), self.model:config()
+  local layers, context = config_of.num_hidden_layers, config_of.max_position_embeddings
+  if #ids > context then
+    error(("hidden: the text has %d tokens, the context holds %d; shorten it"):format(#ids, context), 2)
+  end
+  local batch = transformer.batch({ ids }, { device = self.model:device() })
+  where = tostring(where or "final")
   local k = where == "embedding" and 0 or tonumber(where:match "^layers%.(%d+)$")
   if where ~= "final" and not (k and k <= layers) then
     error(("hidden: '%s' is none of embedding, layers.1 .. layers.%d, final"):format(where, layers), 2)
@@ -348,7 +377,12 @@ function Loaded:compare(prompt, list, o)
     self:preference {}
   end
   local found = {}
-  local settings = split(o)
+  local settings, weights = split("compare", o)
+  if weights then
+    error(("compare: '%s' is no setting of answers; the list has the preferences"):format(tostring(type(weights) == "table" and next(weights) or "p")), 2)
+  elseif list ~= nil and type(list) ~= "table" then
+    error(("compare: a list of preferences expected, got a %s"):format(type(list)), 2)
+  end
   for i, p in ipairs(list or preference.grid(#self.objectives)) do
     settings.p = self:preference(p)
     local answer = self:ask(prompt, settings)
