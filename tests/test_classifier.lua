@@ -354,6 +354,7 @@ T.test("BART: what is not understood is refused by name", function()
   refused("encoder_window", { encoder_window = 3 })
   refused("architectures = %[\"BartForConditionalGeneration\"%] is not supported %(BartForSequenceClassification%)",
     { architectures = { "BartForConditionalGeneration" } })
+  refused("architectures = null is not supported %(BartForSequenceClassification%)", { architectures = null })
   T.fails("architectures = %[\"BartForSequenceClassification\"%] is not supported", transformer.load, directory("bart-cls", "5.24"))
   -- the embedding once more, as old files have it, must be the same; keys of generation change no score
   local embedding = assert(safetensors.load(directory("bart-cls", "5.24") .. "/model.safetensors"))["model.shared.weight"]

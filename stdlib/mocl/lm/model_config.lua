@@ -20,8 +20,9 @@ local given, refuse = keys.given, keys.refuse
 -- What the class in `architectures` is, of those that are wanted: "lm" where none is named.
 local function class_of(r, family, wanted)
   local list = r.all.architectures
-  if not given(list) then
-    return wanted.lm and "lm" or wanted.encoder and "encoder" or nil, family.classes
+  local unnamed = not given(list) and (wanted.lm and "lm" or wanted.encoder and "encoder")
+  if unnamed then
+    return unnamed, family.classes
   end
   local names, kind, name = {}, nil, nil
   for known, what in pairs(family.classes) do
