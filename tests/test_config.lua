@@ -345,3 +345,25 @@ T.test("mistakes in a schema", function()
   bad("option a: 0 is below the minimum 1", { "a", 0, "x", min = 1 })
   bad("option a: expected a number, got nan", { "a", 0 / 0, "x" })
 end)
+
+T.test("the first argument of a tool may stand without its name", function()
+  local function named(...)
+    return config.named_first("model", { [0] = "chat", ... })
+  end
+  T.eq(named("dir", "seed=1"), { [0] = "chat", "model=dir", "seed=1" })
+  for _, word in ipairs { "model=dir", "--help", "@file.lua" } do
+    T.eq(named(word, "x"), { [0] = "chat", word, "x" })
+  end
+  T.eq(named(), { [0] = "chat" })
+  local given = { "dir" }
+  config.named_first("model", given)
+  T.eq(given, { "dir" }, "the arguments stay as they are")
+end)
+
+T.test("checked_path: the option is the one whose path a message begins with", function()
+  local paths = { model = "/a", adapter = "/a/last" }
+  T.eq(config.checked_path("model", paths, 5, nil), 5)
+  T.raises("^option adapter: /a/last/x: gone$", config.checked_path, "model", paths, nil, "/a/last/x: gone")
+  T.raises("^option model: /a/x: gone$", config.checked_path, "adapter", paths, nil, "/a/x: gone")
+  T.raises("^option model: all is gone$", config.checked_path, "model", paths, nil, "all is gone")
+end)

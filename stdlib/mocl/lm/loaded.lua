@@ -119,7 +119,7 @@ function loaded.load(path, opts)
   end
   local tok, message, code = tokenizer.load(opts.tokenizer or path)
   if not tok then
-    return nil, message, code
+    return nil, opts.tokenizer and message or message .. "; tokenizer= names one that lies elsewhere", code
   end
   local model
   model, message, code = transformer.load(path, { device = opts.device, dtype = opts.dtype })

@@ -482,6 +482,15 @@ function config.checked_path(key, paths, value, message)
   return config.checked(key, value, message)
 end
 
+--- The arguments of a tool whose first one may stand without its name: key=FIRST in place of a word without "=".
+function config.named_first(key, arguments)
+  local list, first = table.move(arguments, 0, #arguments, 0, {}), arguments[1]
+  if first and not first:find("=", 1, true) and not first:find "^[-@]" then
+    list[1] = key .. "=" .. first
+  end
+  return list
+end
+
 --- The options of a run from a schema and the arguments; see docs/config.md.
 -- meta (optional): recipe, doc, script, presets, exit and print (for tests).
 function config.parse(schema, arg, meta)

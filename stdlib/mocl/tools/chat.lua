@@ -12,11 +12,6 @@ local config = require "mocl.run.config"
 local loaded = require "mocl.lm.loaded"
 local open_device = require "mocl.run.device".open
 
-local path
-if arg[1] and not arg[1]:find "=" and arg[1]:sub(1, 1) ~= "-" then
-  path = table.remove(arg, 1)
-end
-
 local cfg = config.parse({
   { "model", nil, "required: a directory, a GGUF file or a run; may stand first without model=", type = "string" },
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
@@ -28,12 +23,11 @@ local cfg = config.parse({
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
   { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
-}, arg, { recipe = "chat", doc = "talk to a model" })
+}, config.named_first("model", arg), { recipe = "chat", doc = "talk to a model" })
 
-path = path or cfg.model
-check(path, "name a model: mocl chat DIR|FILE.gguf|RUN (--help lists the options)")
+check(cfg.model, "name a model: mocl chat DIR|FILE.gguf|RUN (--help lists the options)")
 open_device { device = cfg.device }
-local m = config.checked_path("model", { model = path, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(path, { device = cfg.device, dtype = cfg.dtype, adapter = cfg.adapter, tokenizer = cfg.tokenizer }))
+local m = config.checked_path("model", { model = cfg.model, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(cfg.model, { device = cfg.device, dtype = cfg.dtype, adapter = cfg.adapter, tokenizer = cfg.tokenizer }))
 m.temperature, m.top_p, m.seed = cfg.temperature, cfg.top_p, cfg.seed
 if cfg.max_new_tokens > 0 then
   m.max_new_tokens = cfg.max_new_tokens

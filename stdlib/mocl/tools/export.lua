@@ -15,10 +15,6 @@ local config = require "mocl.run.config"
 local export = require "mocl.lm.export"
 local open_device = require "mocl.run.device".open
 
-if arg[1] and not arg[1]:find "=" and not arg[1]:find "^%-" then
-  arg[1] = "model=" .. arg[1]
-end
-
 local cfg = config.parse({
   { "model", nil, "required: directory of a model, a GGUF file, or the directory of a finished run; may stand first without its name", type = "string" },
   { "adapter", nil, "PEFT directory or LoRA GGUF; of a run its last one if unset", type = "string" },
@@ -28,7 +24,7 @@ local cfg = config.parse({
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "prompts", export.TEXTS, "texts that the logits are compared on", list_of = "string" },
   { "device", "cpu", "where tensors live" },
-}, arg, { recipe = "export", doc = "write a model, with an adapter merged into it, for other programs" })
+}, config.named_first("model", arg), { recipe = "export", doc = "write a model, with an adapter merged into it, for other programs" })
 
 for _, key in ipairs { "model", "out" } do
   check(cfg[key] and cfg[key] ~= "", ("option %s is missing (--help lists the options)"):format(key))

@@ -24,7 +24,7 @@ local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"
 
 local cfg = config.parse({
-  { "model", nil, "required: directory of the model, or a GGUF file", type = "string" },
+  { "model", nil, "required: directory of the model, or a GGUF file; may stand first without its name", type = "string" },
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "adapter", nil, "directory of a PEFT adapter", type = "string" },
   { "prompt", "", "text to go on from; empty is BOS alone" },
@@ -42,7 +42,7 @@ local cfg = config.parse({
   { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
   { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits", choices = { "int8", "nf4" }, type = "string" },
   { "quiet", false, "no speed on stderr" },
-}, arg, { recipe = "generate", doc = "print a prompt and what a model makes of it" })
+}, config.named_first("model", arg), { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 
 check(cfg.model, "option model is missing (--help lists the options)")
 for _, text in ipairs(cfg.stop) do
@@ -50,7 +50,9 @@ for _, text in ipairs(cfg.stop) do
 end
 check(cfg.chat or not (cfg.system or cfg.date), ("option %s needs chat="):format(cfg.system and "system" or "date"))
 open_device { device = cfg.device }
-local tok = config.checked(cfg.tokenizer and "tokenizer" or "model", tokenizer.load(cfg.tokenizer or cfg.model))
+local tok, reason = tokenizer.load(cfg.tokenizer or cfg.model)
+config.checked(cfg.tokenizer and "tokenizer" or "model", tok, reason and not cfg.tokenizer and reason .. "; tokenizer= names one that lies elsewhere"
+  or reason)
 local model = config.checked("model", transformer.load(cfg.model, {
   device = cfg.device, dtype = cfg.dtype, quantization = cfg.quantization,
 }))

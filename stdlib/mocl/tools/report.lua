@@ -14,9 +14,9 @@ local fs = require "mocl.fs"
 local report = require "mocl.report"
 
 local cfg = config.parse({
-  { "run", nil, "required: directory of a run", type = "string" },
+  { "run", nil, "required: directory of a run; may stand first without its name", type = "string" },
   { "front", nil, "write the picture of the front to this file too", type = "string" },
-}, arg, { recipe = "report", doc = "make the report of a run again (docs/report.md)" })
+}, config.named_first("run", arg), { recipe = "report", doc = "make the report of a run again (docs/report.md)" })
 
 local dir = check(cfg.run, "option run is missing (--help lists the options)")
 local front = cfg.front and config.checked("run", report.front(dir)) -- before anything is written
