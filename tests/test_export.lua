@@ -265,6 +265,19 @@ T.test("a run whose out= is relative is exported from anywhere, after a move too
   end
 end)
 
+T.test("a directory of bitsandbytes is exported as the weights that its codes stand for", function()
+  local dir = T.tmpdir()
+  local from = T.shared "gguf/bnb/nf4"
+  for _, out in ipairs { dir .. "/out", dir .. "/out.gguf" } do
+    local text, err, status = run(from, "out=" .. out)
+    T.eq({ status, told(text) }, { 0, 0 }, err)
+    local again, quantised = assert(transformer.load(out)), assert(transformer.load(from))
+    T.eq({ again:quantization(), quantised:quantization() }, { nil, "nf4" })
+    quantised:dequantize()
+    T.eq(states(again), states(quantised))
+  end
+end)
+
 T.test("Q8_0 names the tool's own option where rows are no blocks", function()
   local dir = made { intermediate_size = 48 }
   local out, err, status = run("model=" .. dir .. "/base", "out=" .. dir .. "/x.gguf", "dtype=q8_0")

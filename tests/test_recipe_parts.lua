@@ -300,6 +300,20 @@ T.test("what cannot be is refused before there is a directory", function()
   end, 2), "held_out=0.5")
 end)
 
+T.test("weights that are not finite are named, without a traceback", function()
+  local dir, name = T.tmpdir() .. "/nan", "model.norm.weight"
+  assert(os.execute(("cp -a '%s' '%s'"):format(model(), dir)))
+  local tensors = assert(safetensors.load(dir .. "/model.safetensors"))
+  for key, t in pairs(tensors) do
+    tensors[key] = t:clone()
+  end
+  tensors[name] = tensors[name] * (0 / 0)
+  assert(safetensors.save(dir .. "/model.safetensors", tensors))
+  local out, err, status = run("sft", fresh(), "data=" .. pairs_of(), "columns.response=chosen", "model=" .. dir)
+  T.eq({ out, status }, { "", 1 })
+  T.ok(err:find(("init=%s/model.safetensors: tensor '%s' is not finite"):format(dir, name), 1, true) and not err:find "traceback", err)
+end)
+
 T.test("classifier_files: a head that is drawn, and what is left of a language model", function()
   local dir, init = T.tmpdir() .. "/c", model()
   assert(classifier_files.convert(init, dir, { labels = 2, key = 7, pad_id = 1 }))

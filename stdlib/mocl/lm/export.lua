@@ -315,6 +315,9 @@ function export.write(o)
     model, message, code = load_model(o.model, o.device)
     ok = model
   end
+  if ok and model:quantization() then -- what other programs read is the weights that the codes stand for
+    model:dequantize()
+  end
   if ok and o.adapter then
     ok, message, code = lora.load(model, o.adapter)
   end

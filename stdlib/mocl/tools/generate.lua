@@ -142,10 +142,13 @@ if cfg.n == 1 then
   out(printed[1].text)
 end
 local started = sys.now()
-local made = model:generate(prompts, {
+local ok, made = pcall(model.generate, model, prompts, {
   max_new_tokens = cfg.max_new_tokens, temperature = cfg.temperature, top_k = cfg.top_k, top_p = cfg.top_p, eos = eos,
   vocab_size = tok:vocab_size(), key = rng.key(cfg.seed, "generate"), on_token = on_token,
 })
+if not ok then -- such as logits that are not finite; the place in the library says nothing to a reader
+  error(type(made) == "string" and made:gsub("^[^\n:]+%.lua:%d+: ", "") or made, 0)
+end
 local seconds = sys.now() - started
 for row = 1, cfg.n do
   print_piece(row, printed[row].stream:flush())

@@ -412,7 +412,10 @@ local function load(ctx, dir)
   if dir ~= ctx.cfg.init then
     return assert(transformer.load(dir, options))
   end
-  local model = assert(digest.in_passing(transformer.load, dir, options))
+  local model, message = digest.in_passing(transformer.load, dir, options)
+  if not model then -- such as weights that are not finite, which only the reading of all of them shows
+    error("init=" .. message, 0)
+  end
   ctx.run:hash_input(dir)
   return model
 end
