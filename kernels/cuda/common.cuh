@@ -61,8 +61,8 @@ int mk_cuda_multiprocessors(mk_exec *e);
     } while (0)
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static __host__ __device__ inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static __host__ __device__ inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Blocks of a grid that loops: enough to fill any device, few enough for any size. */
 static inline unsigned mk_grid(int64_t items) { return (unsigned)min64(max64(items, 1), 1 << 16); }
