@@ -11,6 +11,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local gguf_model = require "mocl.lm.gguf_model"
 local model_config = require "mocl.lm.model_config"
+local model_files = require "mocl.lm.model_files"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
@@ -65,6 +66,15 @@ local function set_shape(cfg, c, given)
   cfg.tokenizer.vocab_size = c.vocab_size
 end
 
+-- A model whose files hold codes keeps them: quantised again its numbers would be others.
+local function check_format(cfg, format)
+  if format and cfg.quantization and format ~= cfg.quantization then
+    fail("init=%s: its weights are %s already, %s", cfg.init, format, (format == "int8" or format == "nf4")
+      and ("and quantization=%s asks for others; take quantization=%s"):format(cfg.quantization, format)
+      or "a format without quantization=; take the directory with floats that it was made from")
+  end
+end
+
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
 -- cfg.tokenizer.vocab_size) to what it is; model.positions may be smaller than its context. given: the names of the
 -- options that the user set. Raises in words.
@@ -90,6 +100,7 @@ function own_model.fill(cfg, given)
     fail("init=%s", message)
   end
   local c = read.config
+  check_format(cfg, read.quantized and read.quantized.format)
   set_shape(cfg, c, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > c.vocab_size then
@@ -99,6 +110,29 @@ function own_model.fill(cfg, given)
   end
   own_model.chat(cfg, tok)
   tok:release()
+end
+
+--- Whether the model of init= is a directory, whose files can be copied.
+function own_model.has_files(cfg)
+  return cfg.init ~= "" and not gguf_model.names(cfg.init)
+end
+
+--- Raises where weights are to be trained that init= has as codes of bitsandbytes: those of the SFT model (trains_sft), or of a reward
+-- model, which starts from it, of an objective that the table `functions` does not have.
+function own_model.check_trains(cfg, trains_sft, functions)
+  local read = own_model.has_files(cfg) and model_config.read(cfg.init)
+  if not read or not read.quantized then
+    return
+  elseif trains_sft then
+    fail("init=%s: its weights are %s, and an SFT model is trained from floats; take sft.steps=0, or a directory with floats", cfg.init,
+      read.quantized.format)
+  end
+  for _, name in ipairs(cfg.objectives) do
+    if not functions[name] then
+      fail("init=%s: its weights are %s, and the reward model of '%s' is trained from floats; give reward.%s=DIR or a function in rewards=",
+        cfg.init, read.quantized.format, name, name)
+    end
+  end
 end
 
 local ANY = { lm = true, encoder = true, classifier = true }
@@ -193,6 +227,20 @@ end
 local function copy(from, to)
   if fs.exists(from) == "file" then
     assert(fs.copy(from, to))
+  end
+end
+
+--- Copies the files of the model of init=, a directory (own_model.has_files), into another, which then is the model.
+function own_model.copy_model(cfg, dir)
+  local names = assert(model_files.names(cfg.init))
+  table.move({ "config.json", "generation_config.json" }, 1, 2, #names + 1, names)
+  if fs.exists(dir) then
+    assert(fs.remove_tree(dir)) -- what a run that was stopped left
+  end
+  for _, name in ipairs(names) do
+    local to = fs.join(dir, name)
+    assert(fs.mkdir(fs.dirname(to)))
+    copy(fs.join(cfg.init, name), to)
   end
 end
 

@@ -153,9 +153,9 @@ local DEPENDS = {
   sft = { "model", "sft" },
   ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  curve = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
-  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  curve = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
+  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
 --- What the stages here and those of `more` depend on, for Run.open.
@@ -320,6 +320,7 @@ local function source_of(cfg, functions, make)
       source.check(name)
     end
   end
+  own_model.check_trains(cfg, source.sft ~= nil and cfg.sft.steps > 0, functions)
   return source
 end
 
@@ -653,7 +654,12 @@ function stages.base_and_sft(ctx)
     return
   end
   ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
-    save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
+    if cfg.quantization ~= "none" and own_model.has_files(cfg) then -- loaded it would be as large as its floats
+      own_model.copy_model(cfg, ctx.run:path "sft")
+      ctx.run:hash_input(cfg.init)
+    else
+      save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
+    end
     stage:output "sft"
   end)
 end
@@ -737,13 +743,15 @@ function stages.models(ctx)
   stages.rewards(ctx, ctx.functions)
 end
 
---- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
+--- The policy as an actor of mocl.train.trainer: the SFT model, in the format of quantization=, with a fresh adapter, and a value head
+-- per objective. Says on stderr what
 -- its training will take of the device at most (mocl.lm.memory_plan). o: heads, the number of value heads in place of one per
 -- objective; 0: no critic; rows, of a step, in place of ppo.batch_size. Sets ctx.policy.
 function stages.actor(ctx, o)
   local cfg = ctx.cfg
   local n = o and o.heads or #cfg.objectives
-  local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype }))
+  local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype,
+    quantization = cfg.quantization ~= "none" and cfg.quantization or nil }))
   model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
     key = rng.key(cfg.seed, "lora") }
   local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
