@@ -38,8 +38,8 @@ local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_siz
   "model.intermediate_size" }
 
 local function has_directories(cfg)
-  for _, value in pairs(cfg.reward or {}) do
-    if type(value) == "string" then
+  for name, value in pairs(cfg.reward or {}) do
+    if type(value) == "string" and name ~= "quantization" then
       return true
     end
   end
@@ -117,6 +117,25 @@ function own_model.has_files(cfg)
   return cfg.init ~= "" and not gguf_model.names(cfg.init)
 end
 
+--- The format that quantization= asks for, as transformer.load has it; nil: none.
+function own_model.format(cfg)
+  return cfg.quantization ~= "none" and cfg.quantization or nil
+end
+
+--- Raises where quantization= asks for a format, and what it is to be the format of is trained or no directory.
+function own_model.check_frozen(cfg)
+  local format = own_model.format(cfg)
+  if not format then
+    return
+  elseif cfg.init == "" then
+    fail("quantization=%s needs model=: all weights of a model that is made here are trained", format)
+  elseif cfg.lora.r == 0 then
+    fail("quantization=%s with lora.r=0: all weights are trained, and codes cannot be; leave one of them out", format)
+  elseif not own_model.has_files(cfg) then
+    fail("quantization=%s: model=%s is a GGUF file, whose numbers have their own types; take a directory", format, cfg.init)
+  end
+end
+
 --- Raises where weights are to be trained that init= has as codes of bitsandbytes: those of the SFT model (trains_sft), or of a reward
 -- model, which starts from it, of an objective that the table `functions` does not have.
 function own_model.check_trains(cfg, trains_sft, functions)
@@ -151,6 +170,7 @@ function own_model.fill_any(cfg, given)
   elseif read.decoder then
     fail("model=%s: an encoder with a decoder is not trained; take a language model or an encoder", cfg.init)
   end
+  check_format(cfg, read.quantized and read.quantized.format)
   set_shape(cfg, read.config, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > read.config.vocab_size then
