@@ -301,6 +301,10 @@ S["mocl.optim:step"] = function(w)
   local o, p, q = optimiser(w)
   return { o, { lr = .2, max_grad_norm = 1 }, p, q } -- the function takes no parameters: they are there to be released
 end
+S["mocl.optim:check"] = function(w)
+  local o, p, q = optimiser(w)
+  return { o, .5, { max_grad_norm = 1 }, p, q }
+end
 S["mocl.optim:steps"] = function(w)
   return { optimiser(w), 3 }
 end

@@ -134,9 +134,9 @@ end)
 -- Rows of a CSV without quotes inside cells.
 local function read_csv(text)
   local rows, head = {}, nil
-  for line in text:gmatch "[^\n]+" do
+  for whole_line in text:gmatch "[^\n]+" do
     local cells, row = {}, {}
-    line = line:gsub('"([^"]*)"', function(s) return (s:gsub(",", ";")) end)
+    local line = whole_line:gsub('"([^"]*)"', function(s) return (s:gsub(",", ";")) end)
     for cell in (line .. ","):gmatch "([^,]*)," do
       cells[#cells + 1] = cell
     end

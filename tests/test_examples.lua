@@ -50,8 +50,8 @@ end
 
 run["07_goals.lua"] = function(out)
   local got = {}
-  for name, x, y in out:gmatch("([%w%- ]-) +preference [%d.]+ [%d.]+ +fish +([%d.]+) logs +([%d.]+)") do
-    name = name:gsub("^%s+", "")
+  for words, x, y in out:gmatch("([%w%- ]-) +preference [%d.]+ [%d.]+ +fish +([%d.]+) logs +([%d.]+)") do
+    local name = words:gsub("^%s+", "")
     got[name] = got[name] or {}
     table.insert(got[name], { tonumber(x), tonumber(y) })
   end

@@ -179,7 +179,7 @@ T.test("a recipe with hooks: other weights, other rewards, a file that changed",
   local bad = file "return { weights = function() return { 2, 3 } end }"
   local out = T.tmpdir() .. "/none"
   for _, recipe in ipairs { "moc_hh", "grpo", "fishwood" } do
-    _, err, status = child.mocl { "recipes/" .. recipe .. ".lua", "preset=smoke", "control.hooks=" .. bad, "out=" .. out }
+    local _, err, status = child.mocl { "recipes/" .. recipe .. ".lua", "preset=smoke", "control.hooks=" .. bad, "out=" .. out }
     T.ok(status == 1 and err:find("which sums to 5, not 1", 1, true), err)
     T.eq(fs.exists(out), nil)
   end

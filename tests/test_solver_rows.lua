@@ -526,9 +526,9 @@ T.test("fruit_tree with five methods: the table has them, and a run that was sto
       metrics(self, row)
       if self.stage_name == "pcgrad-0" and row.step == 1 then io.popen("kill -KILL $PPID"):close() end
     end]]
-  _, err, status = child.mocl { "-e", hook, "recipes/fruit_tree.lua", "out=" .. dir, table.unpack(words) }
+  out, err, status = child.mocl { "-e", hook, "recipes/fruit_tree.lua", "out=" .. dir, table.unpack(words) }
   T.eq(status, 137, err)
-  _, err, status = child.mocl { "recipes/fruit_tree.lua", "out=" .. dir, "resume=auto", table.unpack(words) }
+  out, err, status = child.mocl { "recipes/fruit_tree.lua", "out=" .. dir, "resume=auto", table.unpack(words) }
   T.eq(status, 0, err)
   T.eq(child.read(dir .. "/result.json"), child.read(whole .. "/result.json"))
 end)
