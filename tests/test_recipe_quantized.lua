@@ -239,6 +239,43 @@ for _, format in ipairs(FORMATS) do
   end)
 end
 
+local METHODS = { "grpo", "clp", "morlhf", "rewarded_soups", "mod", "modpo", "ric", "metaaligner" }
+
+T.test("every method stands on the quantised base: its adapters belong to it, and no other", function()
+  local base = assert(transformer.load(floats(), { quantization = "nf4" })):hash()
+  for _, recipe in ipairs(METHODS) do
+    local dir, found = fresh(), 0
+    must(recipe, dir, "model=" .. floats(), "prompts=" .. words() .. "/prompts.txt", "rewards=" .. words() .. "/rewards.lua", "objectives=a,b",
+      "eval.answers=2", "eval.unseen_answers=0", "ppo.max_new_tokens=3", "quantization=nf4", "quiet=true")
+    local pipe = assert(io.popen("find " .. child.quote(dir) .. " -name adapter_model.safetensors"))
+    for path in pipe:lines() do
+      local _, meta = assert(safetensors.load(path))
+      found = found + 1
+      T.eq(meta.base_sha256, base, path)
+    end
+    pipe:close()
+    T.ok(found > 0, recipe)
+  end
+end)
+
+T.test("on a GPU's emulator, in f32 and bf16, the first ratio is 1 too", function()
+  local emulator = T.emulator()
+  for format, dtype in pairs { int8 = "bf16", nf4 = "f32" } do
+    local dir, list = fresh(), { policy_of(floats(), "quantization=" .. format, "dtype=" .. dtype, "device=cuda", "quiet=true") }
+    for _, word in ipairs { "out=" .. dir, "preset=smoke", "recipes/moc_hh.lua" } do
+      table.insert(list, 1, word)
+    end
+    for _, word in ipairs { "lora.layers=1", "moc.iterations=1", "ppo.batch_size=2", "ppo.max_new_tokens=2", "eval.answers=1" } do
+      list[#list + 1] = word
+    end
+    local out, err, status = child.mocl(list, "env MOCL_CUDA=" .. child.quote(emulator))
+    T.eq(status, 0, out .. err)
+    for line in io.lines(dir .. "/metrics.jsonl") do
+      T.eq(assert(json.decode(line))["ppo/first_ratio_error"], 0.0, format .. " " .. dtype)
+    end
+  end
+end)
+
 T.test("the memory plan of a run has the weights in their format", function()
   local err = must("moc_hh", fresh(), policy_of(floats(), "quantization=int8"))
   local model = assert(transformer.load(floats(), { quantization = "int8" }))
