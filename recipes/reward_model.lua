@@ -66,7 +66,7 @@ end
 -- ---- training ----
 
 local function judge_of(dir)
-  local c = assert(classifier.load(dir, { device = cfg.device }))
+  local c = assert(classifier.load(dir, { device = cfg.device, quantization = own_model.format(cfg) }))
   local judge, message = reward_directory.judge(c, ctx.tok, cfg.template, { dir = cfg.init ~= "" and run:path "tokenizer" or dir })
   return judge or error(message, 0)
 end
@@ -86,6 +86,9 @@ run:stage("reward_model", function(stage)
     return ("loss %.3f accuracy %.2f"):format(value, accuracy)
   end)
   model:merge_lora()
+  if model:quantization() then
+    model:dequantize() -- what the adapter was not on, if anything
+  end
   assert(classifier_files.save(judge.classifier, dir))
   parts.save_tokenizer(ctx, dir)
   assert(reward_directory.note(dir, cfg.template))

@@ -64,10 +64,10 @@ ctx.rows.train, ctx.rows.held_out = train, held_out
 
 -- ---- training ----
 
-local base = cfg.init ~= "" and cfg.init or nil
+local base, format = cfg.init ~= "" and cfg.init or nil, own_model.format(cfg)
 stages.language_model(ctx, "sft", base, cfg.sft, function()
   return train
-end, { adapter = parts.adapter(cfg), beside = function(dir)
+end, { adapter = parts.adapter(cfg), quantization = format, beside = function(dir)
   parts.save_tokenizer(ctx, dir)
 end })
 
@@ -83,9 +83,8 @@ local function perplexity(model)
 end
 
 local figures = ctx.run:stage("evaluation", function()
-  local options = { device = cfg.device }
-  local before = base and perplexity(assert(transformer.load(base, options))) or nil
-  return { perplexity = perplexity(assert(transformer.load(ctx.run:path "sft", options))), before = before }
+  local before = base and perplexity(assert(transformer.load(base, { device = cfg.device, quantization = format }))) or nil
+  return { perplexity = perplexity(assert(transformer.load(ctx.run:path "sft", { device = cfg.device }))), before = before }
 end)
 
 parts.finish(ctx, { perplexity = figures.perplexity, before = figures.before, loss = ctx.run.stages.sft.result.loss }, show)

@@ -25,6 +25,7 @@ local LOADED = "stdlib/mocl/lm/loaded.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
+local QUANTIZED = "test_recipe_quantized: %s"
 local BNB_DIR = "test_bnb: a directory of transformers, %s: numbers to the bit, logits of the dequantised model"
 local BNB_REFUSED = "test_bnb: what is no such directory is refused with the tensor or the key"
 
@@ -806,4 +807,24 @@ return {
     "test_memory_plan: sums of a plan, counted by hand" },
   { "the blocks' absmax left out of the plan of nf4", PLAN, "numbers / 2 + numbers / 64 +", "numbers / 2 +",
     "test_memory_plan: the weights of quantised models are as large as the plan has them" },
+  -- ---- a quantised base under what is trained ----
+  { "the policy of a run loaded as floats", STAGES, "dtype = cfg.dtype,\n    quantization = own_model.format(cfg) }))", "dtype = cfg.dtype }))",
+    QUANTIZED:format "the memory plan of a run has the weights in their format" },
+  { "int8 whatever the option says", "stdlib/mocl/lm/own_model.lua", [[return cfg.quantization ~= "none" and cfg.quantization or nil]],
+    [[return cfg.quantization ~= "none" and "int8" or nil]],
+    QUANTIZED:format "nf4: a run is, to the bit, that on the numbers the codes stand for, and its first ratio is 1" },
+  { "the SFT adapter trained on the floats", STAGES, "from and load(ctx, from, o and o.quantization)", "from and load(ctx, from)",
+    QUANTIZED:format "sft: an adapter on codes, merged into the numbers that they stand for" },
+  { "another format than a directory's codes passed over", "stdlib/mocl/lm/own_model.lua", "format and cfg.quantization and format ~= cfg.quantization",
+    "format and false", QUANTIZED:format "what cannot be quantised is refused before there is a directory" },
+  { "the shards of a model left behind", "stdlib/mocl/lm/model_files.lua", "return table.move(list, 1, #list, 2, { INDEX })", "return { INDEX }",
+    QUANTIZED:format "without an SFT stage the files of the model are the base, as they are: shards, and codes of bitsandbytes" },
+  { "reward models loaded as floats", STAGES, "quantization = own_model.format(cfg.reward) })", "})",
+    QUANTIZED:format "reward.quantization: the rewards are those of the directories in that format" },
+  { "the format of a run's base forgotten by export", "stdlib/mocl/lm/export.lua",
+    [[quantization = cfg.quantization ~= "none" and cfg.quantization or nil }]], "}",
+    QUANTIZED:format "int8: mocl.load_run and mocl export take the base that the adapter was trained on" },
+  { "the base of a run in another format", LOADED, [[opts.quantization or cfg.quantization ~= "none" and cfg.quantization or nil]],
+    [[opts.quantization or cfg.quantization ~= "none" and "int8" or nil]],
+    QUANTIZED:format "nf4: mocl.load_run and mocl export take the base that the adapter was trained on" },
 }

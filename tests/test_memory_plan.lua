@@ -37,7 +37,7 @@ local lora, nn, ppo = require "mocl.lm.lora", require "mocl.nn.core", require "m
 local value_heads = require "mocl.train.value_heads"
 local optim, tensor, transformer = require "mocl.optim.core", require "mocl.tensor", require "mocl.lm.model"
 local json = require "mocl.json"
-local model = transformer.new(json.decode %q, { key = 1, device = DEVICE, dtype = DTYPE })
+local model = transformer.new(json.decode %q, { key = 1, device = DEVICE, dtype = DTYPE, quantization = QUANTIZATION })
 model:add_lora { r = 8, alpha = 8, key = 2 }
 local heads = value_heads.new(2, 64, { key = 3, device = DEVICE })
 local parameters = lora.parameters(model)
@@ -65,20 +65,27 @@ end
 print(trained, tensor.memory().peak)
 ]]
 
-local function compare(rows, device, dtype, prefix)
-  local source = ("DEVICE, DTYPE = %q, %q\n"):format(device, dtype) .. ITERATION:format(require "mocl.json".encode(CONFIG), rows)
+local function compare(rows, device, dtype, prefix, quantization)
+  local source = ("DEVICE, DTYPE, QUANTIZATION = %q, %q, %s\n"):format(device, dtype, quantization and "'" .. quantization .. "'") .. ITERATION:format(require "mocl.json".encode(CONFIG), rows)
   local out, err = child.lua(source, prefix)
   local trained, peak = out:match("^(%d+)\t(%d+)")
   T.ok(trained, err)
-  local _, total = plan.of { config = CONFIG, dtype = dtype, trained = tonumber(trained), rank = 8, rows = rows, prompt = 24,
+  local _, total = plan.of { config = CONFIG, dtype = dtype, quantization = quantization, trained = tonumber(trained), rank = 8, rows = rows, prompt = 24,
     answer = 16 }
   -- blocks are rounded up to a class, by a fifth at most, and backward has a few buffers more
-  T.ok(peak / total > .75 and peak / total < 1.3, ("%d rows in %s: planned %d, taken %d"):format(rows, dtype, total, peak))
+  T.ok(peak / total > .75 and peak / total < 1.3, ("%d rows in %s: planned %.0f, taken %d"):format(rows, quantization or dtype, total, peak))
 end
 
 T.test("the plan and the peak of an iteration agree", function()
   for _, rows in ipairs { 2, 16, 64 } do
     compare(rows, "cpu", "f32")
+  end
+end)
+
+T.test("the plan and the peak of an iteration agree on a quantised base", function()
+  for _, format in ipairs { "int8", "nf4" } do
+    compare(2, "cpu", "f32", nil, format)
+    compare(16, "cpu", "f32", nil, format)
   end
 end)
 

@@ -67,12 +67,13 @@ local function check_labels(read, labels, path)
   return true
 end
 
---- classifier.load(dir, {device="cpu"}) -> c | fail: a directory of a class with a head for classification (mocl.lm.families lists
+--- classifier.load(dir, {device="cpu", quantization=nil}) -> c | fail: a directory of a class with a head for classification (mocl.lm.families lists
 -- them). c.model is the model without the head, c.labels how many scores there are, c.pad_id the id of pads or nil, c.pool "last",
--- "first" or "eos", c.eos_id with that the id of the end. Everything is held in f32.
+-- "first" or "eos", c.eos_id with that the id of the end. Everything is held in f32, but for
+-- the linear layers of blocks where there is a quantization (transformer.load).
 function classifier.load(dir, opts)
-  options.check("classifier.load", opts or {}, {}, { "device" })
-  local model, read, tensors = transformer.from_files(dir, { device = opts and opts.device }, { classifier = true },
+  options.check("classifier.load", opts or {}, {}, { "device", "quantization" })
+  local model, read, tensors = transformer.from_files(dir, opts or {}, { classifier = true },
     function(found, all, bare)
       local mine = {}
       for _, names in ipairs(classifier.head_names(found, bare)) do

@@ -101,6 +101,8 @@ end
 function classifier_files.save(c, dir)
   if #c.model:adapters() > 0 then
     error("classifier_files.save: the model has an adapter; merge it first", 2)
+  elseif not c.read.decoder and c.model:quantization() then
+    error(("classifier_files.save: the linear layers are %s; model:dequantize() makes f32 of them"):format(c.model:quantization()), 2)
   end
   local tensors = {}
   local sides = c.read.decoder and { { c.model.encoder, c.read.family }, { c.model.decoder, c.read.family.decoder } } or { { c.model, c.read.family } }
@@ -125,6 +127,7 @@ function classifier_files.save(c, dir)
     for key, value in pairs(c.read.all) do
       all[key] = value
     end
+    all.quantization_config = nil
     all.dtype, all.torch_dtype = all.dtype and "float32" or nil, all.torch_dtype and "float32" or nil
     ok, message, code = write_config(dir, all)
   end

@@ -10,6 +10,7 @@ local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
 local rng = require "mocl.rng"
+local run_config = require "mocl.run.config"
 local sys = require "mocl.sys"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
@@ -37,8 +38,8 @@ end
 
 -- ---- where things lie ----
 
---- export.run(dir) -> {model =, adapter =, tokenizer =} | nil, reason: the base, the last adapter and the tokenizer of a run that has ended;
--- nil alone where dir is no directory of a run.
+--- export.run(dir) -> {model =, adapter =, tokenizer =, quantization =} | nil, reason: the base, the last adapter and the tokenizer of a run
+-- that has ended, and the format of the base that the adapter was trained on, nil of floats; nil alone where dir is no directory of a run.
 function export.run(dir)
   if fs.exists(fs.join(dir, "stages.json")) ~= "file" then
     return nil
@@ -63,7 +64,12 @@ function export.run(dir)
   for _, name in ipairs { "tokenizer.json", "tokenizer" } do
     tok = tok or fs.exists(fs.join(dir, name)) and fs.join(dir, name)
   end
-  return { model = fs.realpath(model) or model, adapter = last, tokenizer = tok or nil }
+  local cfg, message = run_config.load(fs.join(dir, "config.lua"))
+  if not cfg then
+    return nil, message
+  end
+  return { model = fs.realpath(model) or model, adapter = last, tokenizer = tok or nil,
+    quantization = cfg.quantization ~= "none" and cfg.quantization or nil }
 end
 
 -- The files of a tokenizer at a path: list of {from, name}, or of a GGUF file its path alone.
@@ -195,8 +201,8 @@ end
 
 -- ---- writing ----
 
-local function load_model(path, device)
-  local model, message, code = transformer.load(path, { device = device })
+local function load_model(path, device, quantization)
+  local model, message, code = transformer.load(path, { device = device, quantization = quantization })
   if not model then
     return nil, message, code
   end
@@ -281,7 +287,7 @@ local function write(model, new, o, is_gguf, tok_path, tok, note)
 end
 
 local function read_again(new, o)
-  local model, message, code = load_model(o.merge and new or o.model, o.device)
+  local model, message, code = load_model(o.merge and new or o.model, o.device, not o.merge and o.quantization or nil)
   local ok = model
   if ok and not o.merge then
     ok, message, code = lora.load(model, new)
@@ -295,9 +301,10 @@ end
 --- export.write(o) -> {difference =, rows =, what =, tokenizer =, unread =, without =} | fail: writes o.out and reads it again. difference: the largest between the
 -- logits (of an encoder the states) of the model with its adapter and of what was written, on o.texts, or without a tokenizer on ids that
 -- are drawn; tokenizer: whether what was written has one; unread: why mocl does not read it; without: why a GGUF file has none. o: model, out, and optionally adapter, tokenizer (path; the model's own), dtype ("f32"), merge (true; false: the
--- adapter alone), texts, device.
+-- adapter alone), texts, device, quantization (of transformer.load: what the adapter was trained on; merged it is the numbers that the
+-- codes stand for).
 function export.write(o)
-  options.check("export.write", o, { "model", "out" }, { "adapter", "tokenizer", "dtype", "merge", "texts", "device" })
+  options.check("export.write", o, { "model", "out" }, { "adapter", "tokenizer", "dtype", "merge", "texts", "device", "quantization" })
   o = setmetatable({ dtype = o.dtype or "f32", merge = o.merge ~= false, texts = o.texts or export.TEXTS }, { __index = o })
   local is_gguf = o.out:find "%.gguf$" ~= nil
   if not export.TYPES[o.dtype] then
@@ -312,11 +319,8 @@ function export.write(o)
   local ok, message, code = export.check(o.out)
   local model = nil
   if ok then
-    model, message, code = load_model(o.model, o.device)
+    model, message, code = load_model(o.model, o.device, o.quantization)
     ok = model
-  end
-  if ok and model:quantization() then -- what other programs read is the weights that the codes stand for
-    model:dequantize()
   end
   if ok and o.adapter then
     ok, message, code = lora.load(model, o.adapter)
@@ -336,6 +340,9 @@ function export.write(o)
   if o.merge and o.adapter then
     model:merge_lora()
     model:drop_lora()
+  end
+  if o.merge and model:quantization() then
+    model:dequantize() -- what the adapter was not on
   end
   local new = ("%s.new-%d%s"):format(o.out:gsub("/+$", ""), sys.getpid(), is_gguf and ".gguf" or "")
   local guard <close> = setmetatable({}, { __close = function() remove(new) end })

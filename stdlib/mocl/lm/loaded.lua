@@ -21,7 +21,7 @@ local Loaded = {}
 Loaded.__index = Loaded
 
 local MAX_NEW_TOKENS = 200
-local LOAD = { "device", "dtype", "adapter", "tokenizer" }
+local LOAD = { "device", "dtype", "adapter", "tokenizer", "quantization" }
 
 -- ---- loading ----
 
@@ -62,7 +62,8 @@ local function without_policy(dir)
     .. " in the run's directory" or "")
 end
 
---- loaded.load_run(dir, opts) -> m | fail. The policy of a run's directory: the supervised model with the last adapter.
+--- loaded.load_run(dir, opts) -> m | fail. The policy of a run's directory: the supervised model, in the format that the
+-- adapter was trained on, with the last adapter.
 function loaded.load_run(dir, opts)
   opts = options.check("load_run", opts or {}, {}, LOAD)
   check_paths("load_run", dir, opts)
@@ -82,7 +83,8 @@ function loaded.load_run(dir, opts)
     return nil, bad, code
   end
   local model
-  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype })
+  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype,
+    quantization = opts.quantization or cfg.quantization ~= "none" and cfg.quantization or nil })
   if not model then
     return nil, bad, code
   end
@@ -108,7 +110,7 @@ function loaded.load_run(dir, opts)
 end
 
 --- loaded.load(path, opts) -> m | fail. path: a Hugging Face directory, a GGUF file or a run's directory. opts: device,
--- dtype; adapter (a PEFT directory or a LoRA GGUF); tokenizer (a path, the model's own if unset).
+-- dtype, quantization as transformer.load has them; adapter (a PEFT directory or a LoRA GGUF); tokenizer (a path, the model's own if unset).
 function loaded.load(path, opts)
   opts = options.check("load", opts or {}, {}, LOAD)
   check_paths("load", path, opts)
@@ -122,7 +124,7 @@ function loaded.load(path, opts)
     return nil, opts.tokenizer and message or message .. "; tokenizer= names one that lies elsewhere", code
   end
   local model
-  model, message, code = transformer.load(path, { device = opts.device, dtype = opts.dtype })
+  model, message, code = transformer.load(path, { device = opts.device, dtype = opts.dtype, quantization = opts.quantization })
   if not model then
     return nil, message, code
   end

@@ -100,6 +100,18 @@ function model_files.load(dir, opts)
   return tensors
 end
 
+--- model_files.names(dir) -> list | fail: the files of weights that load reads, an index first.
+function model_files.names(dir)
+  if fs.exists(fs.join(dir, SINGLE)) or fs.exists(fs.join(dir, INDEX)) ~= "file" then
+    return { SINGLE }
+  end
+  local map, list, code = read_index(fs.join(dir, INDEX))
+  if not map then
+    return nil, list, code
+  end
+  return table.move(list, 1, #list, 2, { INDEX })
+end
+
 -- An index and its shards, which load does not read any more once model.safetensors is there.
 local function remove_shards(dir)
   local index = fs.join(dir, INDEX)

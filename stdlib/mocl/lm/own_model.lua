@@ -11,6 +11,7 @@ local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local gguf_model = require "mocl.lm.gguf_model"
 local model_config = require "mocl.lm.model_config"
+local model_files = require "mocl.lm.model_files"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
@@ -37,8 +38,8 @@ local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_siz
   "model.intermediate_size" }
 
 local function has_directories(cfg)
-  for _, value in pairs(cfg.reward or {}) do
-    if type(value) == "string" then
+  for name, value in pairs(cfg.reward or {}) do
+    if type(value) == "string" and name ~= "quantization" then
       return true
     end
   end
@@ -63,6 +64,15 @@ local function set_shape(cfg, c, given)
     fail("model.positions=%d: the model of init= has a context of %d", m.positions, c.max_position_embeddings)
   end
   cfg.tokenizer.vocab_size = c.vocab_size
+end
+
+-- A model whose files hold codes keeps them: quantised again its numbers would be others.
+local function check_format(cfg, format)
+  if format and cfg.quantization and format ~= cfg.quantization then
+    fail("init=%s: its weights are %s already, %s", cfg.init, format, (format == "int8" or format == "nf4")
+      and ("and quantization=%s asks for others; take quantization=%s"):format(cfg.quantization, format)
+      or "a format without quantization=; take the directory with floats that it was made from")
+  end
 end
 
 --- Checks the options of a model of one's own, and sets those of the trained one (cfg.model,
@@ -90,6 +100,7 @@ function own_model.fill(cfg, given)
     fail("init=%s", message)
   end
   local c = read.config
+  check_format(cfg, read.quantized and read.quantized.format)
   set_shape(cfg, c, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > c.vocab_size then
@@ -99,6 +110,48 @@ function own_model.fill(cfg, given)
   end
   own_model.chat(cfg, tok)
   tok:release()
+end
+
+--- Whether the model of init= is a directory, whose files can be copied.
+function own_model.has_files(cfg)
+  return cfg.init ~= "" and not gguf_model.names(cfg.init)
+end
+
+--- The format that quantization= asks for, as transformer.load has it; nil: none.
+function own_model.format(cfg)
+  return cfg.quantization ~= "none" and cfg.quantization or nil
+end
+
+--- Raises where quantization= asks for a format, and what it is to be the format of is trained or no directory.
+function own_model.check_frozen(cfg)
+  local format = own_model.format(cfg)
+  if not format then
+    return
+  elseif cfg.init == "" then
+    fail("quantization=%s needs model=: all weights of a model that is made here are trained", format)
+  elseif cfg.lora.r == 0 then
+    fail("quantization=%s with lora.r=0: all weights are trained, and codes cannot be; leave one of them out", format)
+  elseif not own_model.has_files(cfg) then
+    fail("quantization=%s: model=%s is a GGUF file, whose numbers have their own types; take a directory", format, cfg.init)
+  end
+end
+
+--- Raises where weights are to be trained that init= has as codes of bitsandbytes: those of the SFT model (trains_sft), or of a reward
+-- model, which starts from it, of an objective that the table `functions` does not have.
+function own_model.check_trains(cfg, trains_sft, functions)
+  local read = own_model.has_files(cfg) and model_config.read(cfg.init)
+  if not read or not read.quantized then
+    return
+  elseif trains_sft then
+    fail("init=%s: its weights are %s, and an SFT model is trained from floats; take sft.steps=0, or a directory with floats", cfg.init,
+      read.quantized.format)
+  end
+  for _, name in ipairs(cfg.objectives) do
+    if not functions[name] then
+      fail("init=%s: its weights are %s, and the reward model of '%s' is trained from floats; give reward.%s=DIR or a function in rewards=",
+        cfg.init, read.quantized.format, name, name)
+    end
+  end
 end
 
 local ANY = { lm = true, encoder = true, classifier = true }
@@ -117,6 +170,7 @@ function own_model.fill_any(cfg, given)
   elseif read.decoder then
     fail("model=%s: an encoder with a decoder is not trained; take a language model or an encoder", cfg.init)
   end
+  check_format(cfg, read.quantized and read.quantized.format)
   set_shape(cfg, read.config, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > read.config.vocab_size then
@@ -193,6 +247,20 @@ end
 local function copy(from, to)
   if fs.exists(from) == "file" then
     assert(fs.copy(from, to))
+  end
+end
+
+--- Copies the files of the model of init=, a directory (own_model.has_files), into another, which then is the model.
+function own_model.copy_model(cfg, dir)
+  local names = assert(model_files.names(cfg.init))
+  table.move({ "config.json", "generation_config.json" }, 1, 2, #names + 1, names)
+  if fs.exists(dir) then
+    assert(fs.remove_tree(dir)) -- what a run that was stopped left
+  end
+  for _, name in ipairs(names) do
+    local to = fs.join(dir, name)
+    assert(fs.mkdir(fs.dirname(to)))
+    copy(fs.join(cfg.init, name), to)
   end
 end
 

@@ -111,11 +111,12 @@ function reward_directory.judge(c, tok, name, opts)
     types = types and types > 1, bos = template.bos and tok:id_to_token(tok:bos_id()), decimals = opts.decimals }, Judge)
 end
 
---- reward_directory.load(dir, {device="cpu", template=, objective=, decimals=}) -> reward | fail. The template is
+--- reward_directory.load(dir, {device="cpu", template=, objective=, decimals=, quantization=}) -> reward | fail. The template is
 -- `template`, or what mocl_reward.json in the directory says, or `objective` where that is the name of one. The
 -- weights are hashed as they are read.
 function reward_directory.load(dir, opts)
-  opts = options.check("reward_directory.load", opts or {}, {}, { "device", "template", "objective", "decimals" })
+  opts = options.check("reward_directory.load", opts or {}, {}, { "device", "template", "objective", "decimals", "quantization" })
+  local how = { device = opts.device, quantization = opts.quantization }
   local without = headless(dir)
   if without then
     return nil, without, "FORMAT"
@@ -123,14 +124,14 @@ function reward_directory.load(dir, opts)
     if opts.template then
       return nil, ("%s: an encoder of sentences compares answer and prompt; it has no template"):format(dir), "FORMAT"
     end
-    return digest.in_passing(sentence.load, dir, { device = opts.device })
+    return digest.in_passing(sentence.load, dir, how)
   end
   local name, message, code = template_of(dir, opts.template, opts.objective)
   if not name then
     return nil, message, code
   end
   local c
-  c, message, code = digest.in_passing(classifier.load, dir, { device = opts.device })
+  c, message, code = digest.in_passing(classifier.load, dir, how)
   local tok = c
   if c then
     tok, message, code = load_tokenizer(dir, shape_of(c).vocab_size)

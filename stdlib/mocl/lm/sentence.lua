@@ -170,10 +170,10 @@ function sentence.is(dir)
   return type(list) == "table" and type(list[1]) == "string" and list[1]:find "Model$" ~= nil and not list[1]:find "LMHeadModel$"
 end
 
---- sentence.load(dir, {device="cpu"}) -> encoder | fail. encoder.pool "mean" or "cls", encoder.normalize,
+--- sentence.load(dir, {device="cpu", quantization=nil}) -> encoder | fail. encoder.pool "mean" or "cls", encoder.normalize,
 -- encoder.limit (tokens).
 function sentence.load(dir, opts)
-  opts = options.check("sentence.load", opts or {}, {}, { "device" })
+  opts = options.check("sentence.load", opts or {}, {}, { "device", "quantization" })
   local modules, ok, message, code = { dir = dir, pool = "mean", normalize = false, limit = false }, nil, nil, nil
   if fs.exists(fs.join(dir, "modules.json")) then
     modules, message, code = read_modules(dir)
@@ -186,7 +186,7 @@ function sentence.load(dir, opts)
     end
   end
   local model
-  model, message, code = transformer.load(modules.dir, { device = opts.device })
+  model, message, code = transformer.load(modules.dir, { device = opts.device, quantization = opts.quantization })
   if not model then
     return nil, message, code
   end

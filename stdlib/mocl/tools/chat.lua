@@ -23,11 +23,14 @@ local cfg = config.parse({
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
   { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
+  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "nf4" }, type = "string" },
 }, config.named_first("model", arg), { recipe = "chat", doc = "talk to a model" })
 
 check(cfg.model, "name a model: mocl chat DIR|FILE.gguf|RUN (--help lists the options)")
 open_device { device = cfg.device }
-local m = config.checked_path("model", { model = cfg.model, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(cfg.model, { device = cfg.device, dtype = cfg.dtype, adapter = cfg.adapter, tokenizer = cfg.tokenizer }))
+local m = config.checked_path("model", { model = cfg.model, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(cfg.model, {
+  device = cfg.device, dtype = cfg.dtype, quantization = cfg.quantization, adapter = cfg.adapter, tokenizer = cfg.tokenizer,
+}))
 m.temperature, m.top_p, m.seed = cfg.temperature, cfg.top_p, cfg.seed
 if cfg.max_new_tokens > 0 then
   m.max_new_tokens = cfg.max_new_tokens

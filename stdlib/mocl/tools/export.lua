@@ -13,6 +13,7 @@ require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a 
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
 local export = require "mocl.lm.export"
+local fs = require "mocl.fs"
 local open_device = require "mocl.run.device".open
 
 local cfg = config.parse({
@@ -23,6 +24,8 @@ local cfg = config.parse({
   { "merge", true, "false: write the adapter alone" },
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "prompts", export.TEXTS, "texts that the logits are compared on", list_of = "string" },
+  { "quantization", nil, "format of the linear layers that the adapter was trained on; of a run its own", choices = { "int8", "nf4" },
+    type = "string" },
   { "device", "cpu", "where tensors live" },
 }, config.named_first("model", arg), { recipe = "export", doc = "write a model, with an adapter merged into it, for other programs" })
 
@@ -31,11 +34,13 @@ for _, key in ipairs { "model", "out" } do
 end
 check(#cfg.prompts > 0, "option prompts: is empty; give at least one text")
 
-local model, adapter, tok = cfg.model, cfg.adapter, cfg.tokenizer
+local model, adapter, tok, quantization = cfg.model, cfg.adapter, cfg.tokenizer, cfg.quantization
+check(not quantization or fs.exists(model) ~= "file", "option quantization: is for directories; the numbers of a GGUF file have their own types")
 local run, reason = export.run(cfg.model)
 check(run or not reason, reason and "option model: " .. reason)
 if run then
   model, adapter, tok = run.model, adapter or run.adapter, tok or run.tokenizer
+  quantization = quantization or run.quantization
 end
 check(cfg.merge or adapter, "option merge: false writes the adapter alone, and there is none; name one with adapter=")
 check(cfg.dtype ~= "q8_0" or cfg.out:find "%.gguf$", "option dtype: q8_0 is for GGUF files; a directory has f32, f16 or bf16")
@@ -45,6 +50,7 @@ open_device { device = cfg.device }
 config.checked("out", export.check(cfg.out))
 local done = config.checked_path("model", { model = model, adapter = adapter, out = cfg.out, tokenizer = tok }, export.write {
   model = model, adapter = adapter, out = cfg.out, tokenizer = tok, dtype = cfg.dtype, merge = cfg.merge, texts = cfg.prompts, device = cfg.device,
+  quantization = quantization,
 })
 
 print(("%s: read again, its %s differ by at most %.2g on %d prompts%s"):format(cfg.out, done.what, done.difference, #done.rows,

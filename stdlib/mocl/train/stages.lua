@@ -58,6 +58,7 @@ stages.OPTIONS = {
   { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
+  { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "nf4" } },
   { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
@@ -153,9 +154,9 @@ local DEPENDS = {
   sft = { "model", "sft" },
   ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  curve = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
-  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
+  curve = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
+  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval" },
 }
 
 --- What the stages here and those of `more` depend on, for Run.open.
@@ -206,7 +207,7 @@ end
 -- The directory of reward.NAME, or nil.
 local function reward_path(cfg, name)
   local value = cfg.reward and cfg.reward[name]
-  return type(value) == "string" and value or nil
+  return type(value) == "string" and name ~= "quantization" and value or nil
 end
 
 --- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
@@ -312,7 +313,8 @@ local function reward_directories(cfg, info, functions)
   for _, name in ipairs(names) do
     local decimals = cfg.reward.decimals
     local f, message = reward_directory.load(cfg.reward[name], { device = cfg.device, objective = name,
-      template = templates[name] or templates[1], decimals = decimals >= 0 and decimals or nil })
+      template = templates[name] or templates[1], decimals = decimals >= 0 and decimals or nil,
+      quantization = own_model.format(cfg.reward) })
     functions[name] = f or error(("reward.%s=%s"):format(name, message), 0)
   end
 end
@@ -336,6 +338,7 @@ local function source_of(cfg, functions, make)
       source.check(name)
     end
   end
+  own_model.check_trains(cfg, source.sft ~= nil and cfg.sft.steps > 0, functions)
   return source
 end
 
@@ -407,8 +410,8 @@ function stages.open(o)
 end
 
 -- The model of a directory that this run made, or, as it was when this run began, that of init=.
-local function load(ctx, dir)
-  local options = { device = ctx.cfg.device }
+local function load(ctx, dir, quantization)
+  local options = { device = ctx.cfg.device, quantization = quantization }
   if dir ~= ctx.cfg.init then
     return assert(transformer.load(dir, options))
   end
@@ -614,11 +617,11 @@ end
 --- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o:
 -- adapter, {r =, alpha =}, where an adapter is trained in place of all weights, saved as directory name-adapter
--- (PEFT) and merged into what is saved as `name`; and beside(dir), which puts further files into that directory.
+-- (PEFT) and merged into what is saved as `name`; quantization, of the frozen base below it; and beside(dir), which puts further files into that directory.
 function stages.language_model(ctx, name, from, options, rows, o)
   local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
-    local model = from and load(ctx, from) or stages.new_model(ctx)
+    local model = from and load(ctx, from, o and o.quantization) or stages.new_model(ctx)
     local prompts, responses = lm.encode(ctx.tok, rows())
     if adapter then
       model:add_lora { r = adapter.r, alpha = adapter.alpha, key = rng.key(cfg.seed, name .. " lora") }
@@ -639,6 +642,9 @@ function stages.language_model(ctx, name, from, options, rows, o)
       save(lora.save, model, run:path(name .. "-adapter"), { base_model_name_or_path = from })
       stage:output(name .. "-adapter")
       model:merge_lora()
+      if model:quantization() then
+        model:dequantize() -- what the adapter was not on, if anything
+      end
     end
     save(transformer.save, model, run:path(name), ids_of(ctx))
     if o and o.beside then
@@ -672,7 +678,12 @@ function stages.base_and_sft(ctx)
     return
   end
   ctx.run:stage("sft", function(stage) -- nothing to train on: the model as it is
-    save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
+    if own_model.format(cfg) and own_model.has_files(cfg) then -- loaded it would be as large as its floats
+      own_model.copy_model(cfg, ctx.run:path "sft")
+      ctx.run:hash_input(cfg.init)
+    else
+      save(transformer.save, load(ctx, from), ctx.run:path "sft", ids_of(ctx))
+    end
     stage:output "sft"
   end)
 end
@@ -756,13 +767,15 @@ function stages.models(ctx)
   stages.rewards(ctx, ctx.functions)
 end
 
---- The policy as an actor of mocl.train.trainer: the SFT model with a fresh adapter, and a value head per objective. Says on stderr what
+--- The policy as an actor of mocl.train.trainer: the SFT model, in the format of quantization=, with a fresh adapter, and a value head
+-- per objective. Says on stderr what
 -- its training will take of the device at most (mocl.lm.memory_plan). o: heads, the number of value heads in place of one per
 -- objective; 0: no critic; rows, of a step, in place of ppo.batch_size. Sets ctx.policy.
 function stages.actor(ctx, o)
   local cfg = ctx.cfg
   local n = o and o.heads or #cfg.objectives
-  local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype }))
+  local model = assert(transformer.load(ctx.run:path "sft", { device = cfg.device, dtype = cfg.dtype,
+    quantization = own_model.format(cfg) }))
   model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, layers_to_transform = lora.last_layers(model, cfg.lora.layers),
     key = rng.key(cfg.seed, "lora") }
   local heads = n > 0 and value_heads.new(n, model:config().hidden_size, { key = rng.key(cfg.seed, "value heads"), device = cfg.device }) or nil
