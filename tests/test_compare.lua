@@ -81,6 +81,12 @@ local function table_called(data, start)
   error("no table " .. start)
 end
 
+T.test("tables: equal figures deviate by 0.00, whatever the rounding of their mean", function()
+  local data = data_of()
+  data.settings[1].methods[1].runs = { run(3, 53 / 55, 3.0, 0.5, 10), run(4, 53 / 55, 4.0, 0.7, 20), run(5, 53 / 55, 4.0, 0.7, 20) }
+  T.eq(table_called(data, "Table 2").rows[1], { "MOC", "0.96 ± 0.00 (2.5e-01)" })
+end)
+
 T.test("tables: mean and deviation over the seeds, what MOC is not above is marked, and on how many seeds it is", function()
   local data = data_of()
   T.eq(table_called(data, "Table 2").rows, { { "MOC", "0.90 ± 0.14 (2.5e-01)" }, { "Other, R&D_1", "0.95 ± 0.07 (2.5e-01) †" } })

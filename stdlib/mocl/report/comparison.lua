@@ -102,6 +102,9 @@ local function spread(list, digits)
     return ""
   end
   local mean, std = metrics.over_seeds(list)
+  if std and std < 1e-12 * math.abs(mean) then
+    std = 0.0 -- the rounding of a mean of equal numbers
+  end
   return text_table.cell(mean + 0.0, digits) .. (std and " ± " .. text_table.cell(std, digits) or "")
 end
 
