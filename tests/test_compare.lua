@@ -83,7 +83,9 @@ end
 
 T.test("tables: equal figures deviate by 0.00, whatever the rounding of their mean", function()
   local data = data_of()
-  data.settings[1].methods[1].runs = { run(3, 53 / 55, 3.0, 0.5, 10), run(4, 53 / 55, 4.0, 0.7, 20), run(5, 53 / 55, 4.0, 0.7, 20) }
+  for _, method in ipairs(data.settings[1].methods) do
+    method.runs = { run(3, 53 / 55, 3.0, 0.5, 10), run(4, 53 / 55, 4.0, 0.7, 20), run(5, 53 / 55, 4.0, 0.7, 20) }
+  end
   T.eq(table_called(data, "Table 2").rows[1], { "MOC", "0.96 ± 0.00 (2.5e-01)" })
 end)
 
