@@ -4,8 +4,9 @@
 #
 # quantize_4bit cuts a matrix, row after row, into blocks of 64 numbers, each with its own absmax. With 80 columns a
 # block goes on from one row into the next. The codes and absmax that it gives are right: their product by the formula
-# in the documentation is as near to the weights as 4 bits allow. dequantize_4bit, which is what a 4-bit layer multiplies
-# with, gives other numbers. 72 and 100 columns are right, and so is a matrix of one row. No warning is given.
+# in the documentation is as near to the weights as 4 bits allow. dequantize_4bit, which is what a 4-bit layer
+# multiplies with, gives other numbers. 72 and 100 columns are right, and so is a matrix of one row. No warning is
+# given.
 #
 # One would expect dequantize_4bit to be the inverse of quantize_4bit but for rounding, whatever the shape.
 #
