@@ -10,7 +10,7 @@ local stages, trainer = require "mocl.train.stages", require "mocl.train.trainer
 local CRITIC = { "vf_coef", "gamma", "lam", "baseline", "scale_rewards", "normalize", "entropy", "kl_in_reward" }
 local schema = stages.schema(CRITIC, { { "mine.iterations", 200, "iterations", min = 1 }, { "mine.beta", 0.1, "weight of the KL", min = 0 } })
 local ctx <close> = stages.open { recipe = "mine", doc = "the method of docs/guide/write-a-method.md", schema = schema, arg = arg,
-  presets = stages.presets { smoke = { ["mine.iterations"] = 3 } }, method = "mine", depends = { "rewards", "dtype", "lora", "ppo", "mine" } }
+  presets = stages.presets { smoke = { ["mine.iterations"] = 3 } }, method = "mine", depends = { "mine" } }
 if ctx.complete then
   return
 end

@@ -22,7 +22,7 @@ local presets = stages.presets {
 }
 
 local ctx <close> = stages.open { recipe = "clp", doc = "One policy, linear scalarisation by the preference in the prompt (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "clp", depends = { "preferences", "rewards", "dtype", "quantization", "lora", "ppo", "clp" } }
+  schema = schema, presets = presets, arg = arg, method = "clp", depends = { "preferences", "clp" } }
 if ctx.complete then
   return
 end

@@ -53,7 +53,7 @@ end
 
 local ctx <close> = stages.open { recipe = "grpo", doc = "GRPO, RLOO and GDPO with weights per prompt (docs/baselines.md)",
   schema = schema, presets = presets, arg = arg, method = "grpo", check = groups_of, hooks = hooks_of,
-  depends = { "preferences", "rewards", "dtype", "quantization", "lora", "ppo", "grpo", "control" } }
+  depends = { "preferences", "grpo", "control" } }
 if ctx.complete then
   return
 end

@@ -37,7 +37,7 @@ local own, aspects, max_new_tokens -- options, and what the prompt calls the obj
 
 local ctx <close> = stages.open { recipe = "metaaligner", doc = "The SFT model's answers, edited towards objectives (docs/baselines.md)",
   schema = schema, presets = presets, arg = arg, method = "metaaligner",
-  depends = { "rewards", "dtype", "quantization", "lora", "ppo", "metaaligner" }, grid = metaaligner.subsets,
+  depends = { "metaaligner" }, grid = metaaligner.subsets,
   check = function(cfg)
     own, aspects = cfg.metaaligner, #cfg.metaaligner.aspects > 0 and cfg.metaaligner.aspects or cfg.objectives
     max_new_tokens = cfg.ppo.max_new_tokens

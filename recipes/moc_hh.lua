@@ -52,7 +52,7 @@ end
 
 local ctx <close> = stages.open { recipe = own.recipe, doc = own.doc, source = own.source, small = own.small,
   schema = schema, presets = presets, arg = arg, method = "moc", hooks = hooks_of,
-  depends = { "rewards", "dtype", "quantization", "lora", "ppo", "moc", "control" } }
+  depends = { "moc", "control" } }
 if ctx.complete then
   return
 end

@@ -32,7 +32,7 @@ local presets = stages.presets {
 }
 
 local ctx <close> = stages.open { recipe = "modpo", doc = "One policy for each preference from pairs of answers (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "modpo-*", depends = { "preferences", "rewards", "dtype", "quantization", "lora", "ppo", "modpo" },
+  schema = schema, presets = presets, arg = arg, method = "modpo-*", depends = { "preferences", "modpo" },
   check = function(cfg)
     if cfg.ppo.batch_size % 2 ~= 0 then
       error(("ppo.batch_size=%d: answers come in pairs; take an even number"):format(cfg.ppo.batch_size), 0)

@@ -41,7 +41,7 @@ local presets = stages.presets({
 
 local ctx <close> = stages.open { recipe = "ric", doc = "Rewards-in-Context: supervised training on prompts with scores (docs/baselines.md)",
   schema = schema, presets = presets, arg = arg, method = "ric-*",
-  depends = { "preferences", "rewards", "dtype", "quantization", "lora", "ppo", "ric" },
+  depends = { "preferences", "ric" },
   longest = function(prompt, n)
     return ric.tagged(prompt, { -9.9, n > 1 and -9.9 or nil, n > 2 and -9.9 or nil }), 0
   end }

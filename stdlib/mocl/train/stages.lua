@@ -148,16 +148,20 @@ function stages.presets(own, without, schema, more)
 end
 
 -- What each stage depends on (mocl.run.options). What comes before a stage is not repeated: it is finished by then.
+local function answers(...) -- of a stage that measures a policy's answers
+  return { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", ... }
+end
 local DEPENDS = {
   tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
   ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.answers" },
-  curve = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval.curve_answers" },
-  evaluation = { "preferences", "rewards", "reward", "template", "dtype", "quantization", "ppo.max_new_tokens", "ppo.temperature", "eval" },
+  ["sft-answers"] = answers "eval.answers",
+  curve = answers "eval.curve_answers",
+  evaluation = answers "eval",
 }
+local TRAINS = { "rewards", "dtype", "quantization", "lora", "ppo" } -- of a stage that trains a policy, beside the method's own
 
 --- What the stages here and those of `more` depend on, for Run.open.
 function stages.depends(more)
@@ -373,7 +377,7 @@ end
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task)
 -- and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage
--- depends on), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
+-- depends on beside those of every policy), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
 -- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
 -- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
 -- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
@@ -386,7 +390,8 @@ function stages.open(o)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
   local hooks = o.hooks and o.hooks(cfg, grid) or {}
   reward.try(functions, cfg.objectives, source.train_prompts)
-  local depends = stages.depends(o.method and { [o.method] = o.depends } or {})
+  local depends = stages.depends(o.method and { [o.method] = table.move(o.depends, 1, #o.depends, #TRAINS + 1, { table.unpack(TRAINS) }) }
+    or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
