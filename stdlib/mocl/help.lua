@@ -448,12 +448,7 @@ function help.text(what)
   if text then
     return text
   end
-  local known = {}
-  for key in pairs(read().by_key) do
-    known[#known + 1] = key
-  end
-  table.sort(known)
-  local near = options.nearest(name, known)
+  local near = options.nearest(name, options.sorted_keys(read().by_key))
   return nil, ("the documentation has no entry '%s'%s; apropos \"%s\" looks for the word"):format(name,
     near and (" (did you mean '%s'?)"):format(near) or "", name)
 end

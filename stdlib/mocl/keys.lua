@@ -73,6 +73,20 @@ local function sorted(all)
   return list
 end
 
+--- keys.read(path, lists) -> the object in the file, its keys checked | fail: keys.load and keys.check.
+function keys.read(path, lists)
+  local all, message, code = keys.load(path)
+  if not all then
+    return nil, message, code
+  end
+  local ok
+  ok, message, code = keys.check(path, all, lists)
+  if not ok then
+    return nil, message, code
+  end
+  return all
+end
+
 --- keys.check(path, all, lists, prefix) -> true | fail. lists: honoured, a list of names the reader looks at itself;
 -- neutral, name -> list of the values that ask for nothing, which may be empty; without_effect, name -> the reason.
 -- null asks for nothing, whatever the key. prefix stands before the key in messages: "rope_scaling." for an object

@@ -3,6 +3,7 @@
 
 local data = require "mocl.data"
 local digest = require "mocl.run.digest"
+local sorted_keys = require "mocl.options".sorted_keys
 
 local rows = {}
 
@@ -33,11 +34,7 @@ end
 
 -- The names of a row's columns, in words.
 local function has(row)
-  local names = {}
-  for name in pairs(row) do
-    names[#names + 1] = tostring(name)
-  end
-  table.sort(names)
+  local names = sorted_keys(row)
   return #names > 0 and table.concat(names, ", ") or "none"
 end
 

@@ -4,6 +4,7 @@
 local core = require "mocl.transformer.core"
 local json = require "mocl.json"
 local keys = require "mocl.keys"
+local sorted_keys = require "mocl.options".sorted_keys
 local tensor = require "mocl.tensor"
 
 local bnb = {}
@@ -177,12 +178,7 @@ function bnb.collect(config, tensors, where)
       rest[name] = t
     end
   end
-  local names = {}
-  for name in pairs(beside) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(sorted_keys(beside)) do
     local parts, group, message, code = beside[name], nil, nil, nil
     local known = config.format == "int8" and { SCB = true, weight_format = true }
       or { absmax = true, quant_map = true, nested_absmax = true, nested_quant_map = true, ["quant_state.bitsandbytes__" .. config.format] = true }

@@ -135,18 +135,14 @@ end
 -- The tensors of an adapter's file under the names of the model, each of which must be one that the adapter has. whole(module) -> the
 -- module's name in the file, part, parts.
 local function adapter_tensors(file, tensors, model, adapter, whole)
-  local wanted, plain, names = {}, {}, {}
+  local wanted, plain = {}, {}
   for _, pair in ipairs(model:named_parameters(adapter)) do
     local module, which = pair[1]:match "^(.*)(%.lora_[AB]%.weight)$"
     local name, part, parts = whole(module)
     wanted[name .. which] = wanted[name .. which] or {}
     table.insert(wanted[name .. which], { pair[1], part, which:find "B" and parts or 1 })
   end
-  for name in pairs(tensors) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(options.sorted_keys(tensors)) do
     if name:sub(1, #PREFIX) ~= PREFIX then
       return nil, ("%s: tensor '%s' does not begin with '%s'"):format(file, name, PREFIX), "FORMAT"
     elseif not wanted[name:sub(#PREFIX + 1)] then

@@ -194,12 +194,8 @@ function model_config.generation(dir, vocab)
   if fs.exists(path) ~= "file" then
     return false
   end
-  local all, message, code = keys.load(path)
-  local ok = all
-  if ok then
-    ok, message, code = keys.check(path, all, model_keys.GENERATION)
-  end
-  if not ok then
+  local all, message, code = keys.read(path, model_keys.GENERATION)
+  if not all then
     return nil, message, code
   end
   local eos

@@ -27,13 +27,8 @@ local INDEX_KEYS = { honoured = { "weight_map" }, without_effect = { metadata = 
 
 -- name -> file of an index, and the sorted list of its files.
 local function read_index(path)
-  local index, message, code = keys.load(path)
+  local index, message, code = keys.read(path, INDEX_KEYS)
   if not index then
-    return nil, message, code
-  end
-  local ok
-  ok, message, code = keys.check(path, index, INDEX_KEYS)
-  if not ok then
     return nil, message, code
   end
   local map = index.weight_map

@@ -53,11 +53,7 @@ templates.BY_NAME = {
   faithful = { parts = answer_first, labels = 2, limit = LIMIT, doc = "the answer and the post as a pair, the second of two labels" },
 }
 
-local names = {}
-for name in pairs(templates.BY_NAME) do
-  names[#names + 1] = name
-end
-table.sort(names)
+local names = require "mocl.options".sorted_keys(templates.BY_NAME)
 
 --- templates.names() -> the known names, sorted, in words.
 function templates.names()

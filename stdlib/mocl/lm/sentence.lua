@@ -39,12 +39,8 @@ local POOLING_KEYS = {
 
 -- The pooling of a file, a word of POOLS, or fail.
 local function read_pooling(path, width)
-  local all, message, code = keys.load(path)
-  local ok = all
-  if ok then
-    ok, message, code = keys.check(path, all, POOLING_KEYS)
-  end
-  if not ok then
+  local all, message, code = keys.read(path, POOLING_KEYS)
+  if not all then
     return nil, message, code
   end
   for _, key in ipairs { "word_embedding_dimension", "embedding_dimension" } do
@@ -87,12 +83,8 @@ local function read_transformer(dir)
   if not fs.exists(path) then
     return false
   end
-  local all, message, code = keys.load(path)
-  local ok = all
-  if ok then
-    ok, message, code = keys.check(path, all, TRANSFORMER_KEYS)
-  end
-  if not ok then
+  local all, message, code = keys.read(path, TRANSFORMER_KEYS)
+  if not all then
     return nil, message, code
   end
   local n = keys.given(all.max_seq_length) and all.max_seq_length

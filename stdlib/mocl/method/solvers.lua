@@ -5,8 +5,9 @@
 local check_options = require "mocl.options".check
 local linear = require "mocl.method.solvers_linear"
 local minnorm = require "mocl.minnorm"
-local nearest = require "mocl.options".nearest
 local given = require "mocl.method.solvers_problem"
+local nearest = require "mocl.options".nearest
+local sorted_keys = require "mocl.options".sorted_keys
 
 local solvers = {}
 
@@ -523,12 +524,7 @@ end
 
 --- The names of the solvers, sorted.
 function solvers.list()
-  local list = {}
-  for name in pairs(methods) do
-    list[#list + 1] = name
-  end
-  table.sort(list)
-  return list
+  return sorted_keys(methods)
 end
 
 -- f(...) with its refusals raised at the caller of the public function

@@ -2,6 +2,7 @@
 
 local check = require "mocl.failure".check
 local fs = require "mocl.fs"
+local sorted_keys = require "mocl.options".sorted_keys
 
 local digest = {}
 
@@ -61,12 +62,7 @@ end
 --- Raises unless the files of `hashes` are below path as they were: "FILE: is not WHAT (sha256 A, was B)". Files that
 -- are not in `hashes` do not matter.
 function digest.verify(path, hashes, what)
-  local names = {}
-  for name in pairs(hashes) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(sorted_keys(hashes)) do
     local file = name == "" and path or fs.join(path, name)
     local now = check(fs.sha256(file))
     if now ~= hashes[name] then

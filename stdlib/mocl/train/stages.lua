@@ -24,6 +24,7 @@ local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
 local nearest = require "mocl.options".nearest
+local sorted_keys = require "mocl.options".sorted_keys
 local reward = require "mocl.lm.reward"
 local reward_directory = require "mocl.lm.reward_directory"
 local rng = require "mocl.rng"
@@ -258,11 +259,7 @@ local function reward_functions(cfg)
   if used then
     return functions
   end
-  local names = {}
-  for name in pairs(functions) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
+  local names = sorted_keys(functions)
   return error(("rewards=%s: has no function for %s (it has %s); objectives= names the rewards of a run"):format(cfg.rewards,
     table.concat(cfg.objectives, ", "), #names > 0 and table.concat(names, ", ") or "none"), 0)
 end
