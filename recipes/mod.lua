@@ -33,10 +33,7 @@ stages.actor(ctx, { heads = 1 })
 stages.sft_answers(ctx)
 
 -- The tags of all prompts, here and below, are those of equal weights: they say nothing.
-local equal, kl, trained = {}, 0, {}
-for j = 1, #names do
-  equal[j] = 1 / #names
-end
+local equal, kl, trained = scalar.equal(#names), 0, {}
 for j, name in ipairs(names) do
   trained[j] = "mod-" .. name
   kl = kl + scalar.train(ctx, { stage = trained[j], weights = scalar.only(j, #names), tag = equal, options = cfg.mod }).kl / #names

@@ -43,10 +43,7 @@ stages.actor(ctx, { heads = 1 })
 stages.sft_answers(ctx)
 
 -- The tags of all prompts, here and below, are those of equal weights: they say nothing.
-local equal, kl, beta = {}, 0, cfg.soup.beta
-for j = 1, #names do
-  equal[j] = 1 / #names
-end
+local equal, kl, beta = scalar.equal(#names), 0, cfg.soup.beta
 for j, name in ipairs(names) do
   kl = kl + scalar.train(ctx, { stage = "soup-" .. name, weights = soup.backbone(#names, beta)[j], tag = equal, options = cfg.soup }).kl / #names
 end

@@ -37,17 +37,6 @@ local function points_of(method, judge)
   return list
 end
 
-local function front_line(list, a, b, series)
-  local line = { series = series }
-  for _, m in ipairs(list) do
-    line[#line + 1] = m.free and { m.r[a], m.r[b] } or nil
-  end
-  table.sort(line, function(p, q)
-    return p[1] < q[1] or p[1] == q[1] and p[2] > q[2]
-  end)
-  return line
-end
-
 local function title_of(m, point)
   local values = {}
   for j, v in ipairs(point.r) do
@@ -76,7 +65,7 @@ local function fronts(setting, judge, shown, a, b, o)
       end
     end
     if n == 2 and #list > 0 then
-      lines[#lines + 1] = front_line(list, a, b, series)
+      lines[#lines + 1] = front.line(list, a, b, series)
     end
     legend[#legend + 1] = #list > 0 and { text = legend_text(m), series = series, shape = shape, kind = n == 2 and "front" or nil } or nil
   end

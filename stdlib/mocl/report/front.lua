@@ -82,10 +82,11 @@ local function mark_free(list)
   end
 end
 
-local function front_line(list, series)
+-- report_front.line(list, a, b, series) -> the marked ones in the objectives a and b, sorted, for svg_front.draw.
+function report_front.line(list, a, b, series)
   local line = { series = series }
   for _, m in ipairs(list) do
-    line[#line + 1] = m.free and { m.r[1], m.r[2] } or nil
+    line[#line + 1] = m.free and { m.r[a], m.r[b] } or nil
   end
   table.sort(line, function(p, q)
     return p[1] < q[1] or p[1] == q[1] and p[2] > q[2]
@@ -168,7 +169,7 @@ local function front_chart(result, all, a, b, opts)
       hollow = hollow or not point.free
     end
     if n == 2 and #m.list > 0 then
-      fronts[#fronts + 1] = front_line(m.list, m.series)
+      fronts[#fronts + 1] = report_front.line(m.list, 1, 2, m.series)
     end
     legend[#legend + 1] = { text = m.name, series = m.series, shape = m.shape,
       kind = n == 2 and "front" or nil }

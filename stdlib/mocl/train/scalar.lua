@@ -32,6 +32,15 @@ function scalar.only(j, n)
   return weights
 end
 
+--- scalar.equal(n) -> n weights of 1 / n: tags with them say nothing.
+function scalar.equal(n)
+  local weights = {}
+  for j = 1, n do
+    weights[j] = 1 / n
+  end
+  return weights
+end
+
 --- scalar.sums(rows, weights) -> list of {sum_j w_j r_j}, one per answer; weights of all answers, or a list of those of
 -- each.
 function scalar.sums(rows, weights)
