@@ -9,6 +9,7 @@ local keys = require "mocl.keys"
 local lora = require "mocl.lm.lora"
 local nn = require "mocl.nn.core"
 local options = require "mocl.options"
+local own_model = require "mocl.lm.own_model"
 local rng = require "mocl.rng"
 local run_config = require "mocl.run.config"
 local sys = require "mocl.sys"
@@ -60,16 +61,11 @@ function export.run(dir)
   if not model then
     return nil, ("%s: the base of its adapter is not there (%s)"):format(dir, places[1])
   end
-  local tok = nil
-  for _, name in ipairs { "tokenizer.json", "tokenizer" } do
-    tok = tok or fs.exists(fs.join(dir, name)) and fs.join(dir, name)
-  end
   local cfg, message = run_config.load(fs.join(dir, "config.lua"))
   if not cfg then
     return nil, message
   end
-  return { model = fs.realpath(model) or model, adapter = last, tokenizer = tok or nil,
-    quantization = cfg.quantization ~= "none" and cfg.quantization or nil }
+  return { model = fs.realpath(model) or model, adapter = last, tokenizer = own_model.tokenizer_of(dir), quantization = own_model.format(cfg) }
 end
 
 -- The files of a tokenizer at a path: list of {from, name}, or of a GGUF file its path alone.

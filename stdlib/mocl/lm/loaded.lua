@@ -8,6 +8,7 @@ local fs = require "mocl.fs"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
 local options = require "mocl.options"
+local own_model = require "mocl.lm.own_model"
 local preference = require "mocl.preference"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
@@ -50,7 +51,7 @@ local function without_policy(dir)
   elseif not has_sft then
     return dir .. ": a finished run without a policy of a language model"
   end
-  local adapters, tokenizer_path = {}, fs.join(dir, "tokenizer.json")
+  local adapters, tokenizer_path = {}, own_model.tokenizer_of(dir)
   for _, name in ipairs(fs.list(dir) or {}) do
     for _, place in ipairs { name, fs.join(name, "last") } do
       adapters[#adapters + 1] = not name:find "%-adapter$" and fs.exists(fs.join(dir, place, "adapter_config.json")) and place or nil -- NAME-adapter is merged into NAME
@@ -58,7 +59,7 @@ local function without_policy(dir)
   end
   table.sort(adapters)
   return ("%s: a finished run without one policy for all preferences; its supervised model is %s%s%s"):format(dir, fs.join(dir, "sft"),
-    fs.exists(tokenizer_path) and ", with tokenizer=" .. tokenizer_path or "", #adapters > 0 and ", and adapter= may be " .. table.concat(adapters, ", ")
+    tokenizer_path and ", with tokenizer=" .. tokenizer_path or "", #adapters > 0 and ", and adapter= may be " .. table.concat(adapters, ", ")
     .. " in the run's directory" or "")
 end
 
@@ -77,14 +78,13 @@ function loaded.load_run(dir, opts)
   elseif cfg.metaaligner and not opts.adapter then
     return nil, dir .. ": the policy of this run edits the answers of another model, and takes no prompt of a user's", "IO"
   end
-  local path = opts.tokenizer or fs.join(dir, fs.exists(fs.join(dir, "tokenizer")) and "tokenizer" or "tokenizer.json")
-  local tok, bad, code = tokenizer.load(path)
+  local tok, bad, code = tokenizer.load(opts.tokenizer or own_model.tokenizer_of(dir) or fs.join(dir, "tokenizer.json"))
   if not tok then
     return nil, bad, code
   end
   local model
   model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype,
-    quantization = opts.quantization or cfg.quantization ~= "none" and cfg.quantization or nil })
+    quantization = opts.quantization or own_model.format(cfg) })
   if not model then
     return nil, bad, code
   end

@@ -122,6 +122,16 @@ function own_model.format(cfg)
   return cfg.quantization ~= "none" and cfg.quantization or nil
 end
 
+--- own_model.tokenizer_of(dir) -> the path of the tokenizer in a run's directory, a file, or of a model of one's own a directory;
+-- nil where there is none yet.
+function own_model.tokenizer_of(dir)
+  for _, name in ipairs { "tokenizer.json", "tokenizer" } do
+    if fs.exists(fs.join(dir, name)) then
+      return fs.join(dir, name)
+    end
+  end
+end
+
 --- Raises where quantization= asks for a format, and what it is to be the format of is trained or no directory.
 function own_model.check_frozen(cfg)
   local format = own_model.format(cfg)
