@@ -128,6 +128,11 @@ end)
 
 local LINES = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##b\n##a\nthe\n##日\n日\n"
 
+T.test("a vocabulary whose only token is empty", function() -- under UBSan: no pointer is made from NULL
+  local tok = assert(load { ["vocab.txt"] = "\n" })
+  T.eq(tok:decode { 0 }, "")
+end)
+
 T.test("words, their continuations, and what is unknown", function()
   local tok = assert(load { ["vocab.txt"] = LINES })
   T.eq(tok:encode "The aba, b", { 9, 5, 7, 8, 1, 6 })

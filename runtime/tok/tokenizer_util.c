@@ -19,9 +19,10 @@ mocl_status mocl_tok_grow(mocl_ctx *ctx, void **p, size_t *cap, size_t n, size_t
 }
 
 mocl_status mocl_tok_bytes_room(mocl_ctx *ctx, tok_bytes *b, size_t n) {
-    if (b->cap - b->n >= n) return MOCL_OK;
+    if (b->p && b->cap - b->n >= n) return MOCL_OK;
     void *q = b->p;
-    mocl_status st = mocl_tok_grow(ctx, &q, &b->cap, b->n, n, 1);
+    /* memory even for no bytes: callers make pointers into b->p, and NULL + 0 is undefined in C */
+    mocl_status st = mocl_tok_grow(ctx, &q, &b->cap, b->n, n ? n : 1, 1);
     b->p = q;
     return st;
 }
