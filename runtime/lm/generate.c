@@ -168,7 +168,8 @@ static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens
     drawn d = {0};
     mocl_status st;
     for (int64_t b = 0; b < r->rows; b++) {
-        r->row[b] = r->row_id[b] = (int32_t)b;
+        r->row[b] = (int32_t)b;
+        r->row_id[b] = (int32_t)(r->o->first_row + b);
         r->pos[b] = offsets[b + 1] - offsets[b];
     }
     MOCL_TRY(mocl_session_append(r->s, r->rows, NULL, offsets, tokens));

@@ -3,6 +3,7 @@
 -- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
 -- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
 
+local comm = require "mocl.comm"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local functions = require "mocl.functions"
@@ -420,6 +421,18 @@ function reward.call(f, name, prompts, responses)
   return checked(named(f, name, copy(prompts), copy(responses)), name, responses)
 end
 
+-- Scores of a reward that each rank gives its own answers: those of models, whose rows do not see each other.
+local function spread(prompts, responses, score)
+  local first, last = comm.range(#responses)
+  local scores = last >= first and score(table.move(prompts, first, last, 1, {}), table.move(responses, first, last, 1, {})) or {}
+  return comm.numbers("rewards", scores)
+end
+
+-- Scores of a function of the user's, which may look at all answers at once, and do anything else: rank 0 calls it, alone.
+local function asked(f, name, prompts, responses)
+  return comm.numbers("rewards", comm.rank() == 0 and comm.alone(reward.call, f, name, prompts, responses) or {})
+end
+
 --- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i. Reward
 -- models with one tokenizer read texts that are encoded and packed once.
 function reward.table(rewards, prompts, responses)
@@ -429,8 +442,9 @@ function reward.table(rewards, prompts, responses)
   end
   local shared = {}
   for j, r in ipairs(rewards) do
-    local scores = getmetatable(r.f) == Model and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
-      or reward.call(r.f, r.name, prompts, responses)
+    local scores = getmetatable(r.f) ~= Model and asked(r.f, r.name, prompts, responses) or spread(prompts, responses, function(some, of)
+      return checked(named(score_shared, r.name, r.f, some, of, shared), r.name, of)
+    end)
     for i, score in ipairs(scores) do
       raw[i][j] = score
     end

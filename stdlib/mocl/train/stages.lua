@@ -883,7 +883,7 @@ function stages.sft_answers(ctx)
         hypervolume = f.rule.hypervolume }
     end
     return { statistics = stats, constant = constant, start = start, figures = figures, histograms = histograms(all, stats) }
-  end)
+  end, "spread")
 end
 
 local BATCH = 256 -- answers generated at a time
@@ -959,7 +959,7 @@ local function curve(ctx, trained, o)
     end
     ctx.at = nil
     return { points = points }
-  end).points
+  end, "spread").points
 end
 
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
@@ -1005,7 +1005,7 @@ function stages.evaluation(ctx, steps, o)
         kendall_tau = f.kendall_tau }
     end
     return figures
-  end)
+  end, "spread")
 end
 
 -- standard errors of the mean rewards

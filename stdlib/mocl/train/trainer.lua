@@ -20,6 +20,7 @@
 -- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
+local comm = require "mocl.comm"
 local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
@@ -251,6 +252,7 @@ function Trainer:iterations(n)
       step(self)
     end
     if self.done < last then
+      comm.place(("%s: %s %d"):format(self.label, self.unit, self.done + 1))
       self.iteration, self.scope, self.updated, self.pending, self.row, self.text = self.done + 1, tensor.scope(), false, {}, nil, nil
       return self.iteration
     elseif self.done >= self.total then
@@ -482,6 +484,19 @@ local function watch_epoch(self, scope, e, shown, last)
   end
 end
 
+-- All ranks have computed the same update; a processor or library that makes other bits of it would part them.
+local function agree(self, m)
+  if comm.size() == 1 then
+    return
+  end
+  local words = {}
+  for _, key in ipairs(options.sorted_keys(m)) do
+    words[#words + 1] = ("%s=%a"):format(key, m[key])
+  end
+  comm.agree(("figures of %s %d"):format(self.unit, self.iteration), table.concat(words, " "),
+    "their processors or builds differ: run on machines of one kind")
+end
+
 --- The epochs over a batch: loss_of(e) -> loss, {name = scalar} is called in each, with e.logp [T], e.entropy (its mean), e.kl [T]
 -- (exact, to the reference; nil where there is none), e.kl_penalty [T] (e.kl, or the estimate that the option kl_penalty asks for), e.values [T, N], e.value_error (mean squared, a scalar; 0 without a critic), e.ratio [T]
 -- (without gradient; nil in the first epoch, where it is 1), e.epoch and e.left (the share of the iterations that is left). The loss is a
@@ -516,6 +531,7 @@ function Trainer:update(batch, loss_of)
   for key, v in pairs(batch.metrics or {}) do
     m[key] = v
   end
+  agree(self, m)
   self.updated, self.row, self.text = true, m, ""
   return m
 end
