@@ -199,30 +199,28 @@ end
 --- comm.sum(what, pieces, part) -> the sum of part(1) .. part(pieces), flat tensors of one length, as one binary tree over the 2^k pieces,
 -- left operand first. Each rank is asked for its own pieces, from the first on. The bits are the same with any number of ranks.
 function comm.sum(what, pieces, part)
-  return tensor.no_grad(function()
-    local scope <close> = tensor.scope()
-    local first, last = comm.pieces(pieces)
-    local rows = {}
-    for k, block in ipairs(blocks(first, last)) do
-      rows[k] = fold(function(i, n)
-        return n == 1 and part(i) or nil
-      end, block[1], block[2])
+  local scope <close> = tensor.scope()
+  local first, last = comm.pieces(pieces)
+  local rows = {}
+  for k, block in ipairs(blocks(first, last)) do
+    rows[k] = fold(function(i, n)
+      return n == 1 and part(i) or nil
+    end, block[1], block[2])
+  end
+  if comm.size() == 1 then
+    return scope:keep(rows[1])
+  end
+  local all, place, at = comm.gather(what, tensor.stack(rows)), {}, 0
+  for r = 0, comm.size() - 1 do
+    for _, block in ipairs(blocks(comm.pieces(pieces, r))) do
+      at = at + 1
+      place[block[1] .. " " .. block[2]] = at
     end
-    if comm.size() == 1 then
-      return scope:keep(rows[1])
-    end
-    local all, place, at = comm.gather(what, tensor.stack(rows)), {}, 0
-    for r = 0, comm.size() - 1 do
-      for _, block in ipairs(blocks(comm.pieces(pieces, r))) do
-        at = at + 1
-        place[block[1] .. " " .. block[2]] = at
-      end
-    end
-    return scope:keep(fold(function(i, n)
-      local row = place[i .. " " .. n]
-      return row and all:select(1, row)
-    end, 1, pieces))
-  end)
+  end
+  return scope:keep(fold(function(i, n)
+    local row = place[i .. " " .. n]
+    return row and all:select(1, row)
+  end, 1, pieces))
 end
 
 --- comm.signal(name) -> the signal of the first rank that has one, nil where none has: so all end at the same place.

@@ -58,9 +58,21 @@ end
 function Actor:rollout(texts, o)
   local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose), adapter = o.adapter, stem = self.stop })
   local batch = transformer.pack(ids.rows.prompts, ids.rows.tokens, { device = self.model:device() })
-  batch.responses, batch.ids, batch.old, batch.stem = responses, ids.rows.tokens, old, ids.stem
+  batch.responses, batch.ids, batch.prompts, batch.old, batch.stem = responses, ids.rows.tokens, ids.rows.prompts, old, ids.stem
   batch.metrics = { ["tokens/responses_len_mean"] = batch.response_total / #texts }
   return batch
+end
+
+-- Rows first .. last of an object of rows.
+local function some(rows, first, last)
+  return transformer.rows(table.move(rows:totable(), first, last, 1, {}))
+end
+
+--- The batch of some rows of a batch, as the epochs need it; tokens_before of it are the response tokens of the rows in front of them.
+function Actor:part(batch, first, last)
+  local part = transformer.pack(some(batch.prompts, first, last), some(batch.ids, first, last), { device = self.model:device() })
+  part.tokens_before = batch.response_offsets:narrow(1, first, 1):totable()[1]
+  return part
 end
 
 -- Hidden states of the batch's response tokens, with the adapter or without, from the blocks in front of it on.
@@ -102,7 +114,7 @@ function Actor:evaluate(batch, epoch)
   local hidden = epoch == 1 and batch.first or states(self, batch, true)
   local logp, entropy, kl = nn.lm_head(hidden, self.model:head(), batch.targets,
     { temperature = self.policy.temperature, reference = batch.reference })
-  return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads and self.heads:forward(hidden) }
+  return { logp = logp, entropy = entropy:mean(), entropies = entropy, kl = kl, values = self.heads and self.heads:forward(hidden) }
 end
 
 --- Called behind the epochs of an iteration; nothing is left to do.

@@ -31,6 +31,7 @@ local on_error = require "mocl.on_error"
 local optim = require "mocl.optim"
 local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
+local pieces = require "mocl.train.pieces"
 local ppo = require "mocl.method.ppo"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
@@ -62,6 +63,8 @@ trainer.OPTIONS = {
   { "kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
   { "kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "max_grad_norm", 1.0, "clip of the gradient norm; 0: none", min = 0 },
+  { "pieces", 1, "a power of 2: gradients are sums over so many pieces of the batch, which ranks share out under mpirun (docs/guide/many-machines.md); 1: "
+    .. "every rank makes the whole update", min = 1, max = 1024 },
 }
 
 local Trainer = {}
@@ -82,6 +85,8 @@ function trainer.options(given, actor)
     o.baseline = "none" -- the recipe has advantages of its own
   elseif o.baseline == "critic" and not actor.has_values then
     error("trainer.options: baseline=critic needs an actor with a critic", 2)
+  elseif o.pieces & (o.pieces - 1) ~= 0 then
+    error(("pieces=%d is no power of 2"):format(o.pieces), 2)
   elseif o.baseline == "group" and (o.episodes or 1) < 2 then
     error("trainer.options: baseline=group needs at least 2 episodes for each preference", 2)
   end
@@ -141,23 +146,23 @@ end
 function trainer.new(o)
   options.check("trainer.new", o, { "actor", "options", "seed", "total" }, { "run", "stage", "save_every", "label", "unit", "purpose",
     "lr_name", "prompts", "rewards", "rewards_hook", "state" })
-  local c, pieces = trainer.options(o.options, o.actor), {}
+  local c, state = trainer.options(o.options, o.actor), {}
   for name, piece in pairs(o.state or {}) do
     check_piece(name, piece)
-    pieces[name] = piece
+    state[name] = piece
   end
   if o.prompts then
-    if pieces.prompts then
+    if state.prompts then
       error("trainer.new: 'prompts' is the trainer's own piece of state; give yours another name", 2)
     end
-    pieces.prompts = deck.new(rng.new(o.seed, "prompts"), o.prompts)
+    state.prompts = deck.new(rng.new(o.seed, "prompts"), o.prompts)
   end
   if o.rewards_hook and not o.rewards and c.baseline == "critic" then
     error("a hook on rewards makes new returns of whole episodes, which baseline=critic does not see: take baseline=group", 0)
   end
   local linear = c.lr_scheduler_type == "linear"
-  local self = setmetatable({ actor = o.actor, options = c, seed = o.seed, total = o.total, purpose = o.purpose or "rollout", run = o.run,
-    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, rewards_hook = o.rewards_hook, pieces = pieces, done = 0,
+  local self = setmetatable({ actor = pieces.actor(o.actor, c.pieces), options = c, seed = o.seed, total = o.total, purpose = o.purpose or "rollout", run = o.run,
+    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, rewards_hook = o.rewards_hook, pieces = state, done = 0,
     lr_name = o.lr_name or "lr", pending = {},
     factor = optim.schedule[linear and "linear" or "constant"] { warmup = c.warmup, total = linear and math.max(o.total, c.warmup) or nil,
       from_zero = false } }, Trainer)
@@ -342,13 +347,20 @@ end
 
 -- ---- gradients ----
 
+-- Leaves the gradients of a loss of evaluate's e at the parameters, in place of those that were there.
+local function backward(self, loss, e)
+  self.optimizer:zero_grad()
+  loss:backward()
+  if e.backward then
+    e.backward()
+  end
+end
+
 -- Copies of the gradients of the surrogate's mean for an advantage per token, at the parameters as they are.
 local function gradients_of(self, batch, advantage)
   local e = self.actor:evaluate(batch, 2) -- not the first epoch's graph, which is still to be used
   local old = batch.old or e.logp:detach()
-  self.optimizer:zero_grad()
-  local loss = ppo.clip(e.logp, old, advantage, self.options.cliprange):mean()
-  loss:backward()
+  backward(self, ppo.clip(e.logp, old, advantage, self.options.cliprange):mean(), e)
   local list = {}
   for i, pair in ipairs(self.actor:named_parameters()) do
     list[i] = pair[2].grad and pair[2].grad:clone() or false
@@ -516,8 +528,7 @@ function Trainer:update(batch, loss_of)
     batch.old = batch.old or scope:keep(e.logp:detach())
     local loss, shown = loss_of(setmetatable(e, EPOCH))
     check_loss(loss)
-    self.optimizer:zero_grad()
-    loss:backward()
+    backward(self, loss, e)
     watch_epoch(self, scope, e, shown or {}, epoch == o.ppo_epochs)
     local norm = scope:keep(self.optimizer:step { lr = lr, max_grad_norm = o.max_grad_norm, ahead = true })
     self.pending[#self.pending + 1] = { scalar = norm, key = "ppo/grad_norm", norm = true }
