@@ -404,9 +404,11 @@ static bool load(const mocl_comm_family *f, char *why, size_t bytes) {
         if (!lib) error = dlerror();
     }
     const char *lacks = lib ? f->load(lib) : NULL;
-    if (lib && !lacks) return true;
+    bool other = lib && !dlsym(lib, "ompi_mpi_comm_world") != (f != &mocl_comm_openmpi); /* its calls would take our handles for its own */
+    if (lib && !lacks && !other) return true;
     snprintf(why, bytes, "this is a job of %s, whose library cannot be loaded: %s%s; install the one of this mpirun (Debian: %s), or name its file in MOCL_MPI",
-             f->name, lib ? "it lacks " : "", lib ? lacks : error ? error : "no name", f == &mocl_comm_openmpi ? "libopenmpi3" : "libmpich12");
+             f->name, other ? "what was found is of another family" : lib ? "it lacks " : "", other ? "" : lib ? lacks : error ? error : "no name",
+             f == &mocl_comm_openmpi ? "libopenmpi3" : "libmpich12");
     return false;
 }
 

@@ -18,15 +18,26 @@ Actor.__index = Actor
 -- what evaluate gives for each token
 local OUTPUTS = { "logp", "entropies", "kl", "values" }
 
+--- pieces.check(n, rows): raises where a batch of so many rows cannot be cut into n pieces, or there are too many ranks for them.
+function pieces.check(n, rows)
+  if n & (n - 1) ~= 0 then
+    error(("ppo.pieces=%d is no power of 2"):format(n), 0)
+  elseif rows and rows < n then
+    error(("ppo.pieces=%d: a batch of %d answers has less; every piece needs one"):format(n, rows), 0)
+  elseif n > 1 then
+    comm.pieces(n)
+  end
+end
+
 --- pieces.actor(actor, n) -> an actor of mocl.train.trainer whose update goes by n pieces; the actor itself where n is 1. It must have
 -- part(batch, first, last), the batch of some of its rows, and evaluate must give entropies [T] too.
 function pieces.actor(actor, n)
+  pieces.check(n)
   if n == 1 then
     return actor
   elseif not actor.part then
     error(("pieces=%d: the batch of this policy cannot be cut; leave it at 1"):format(n), 0)
   end
-  comm.pieces(n) -- raises where there are more ranks
   return setmetatable({ actor = actor, pieces = n, OPTIONS = actor.OPTIONS, has_values = actor.has_values, words = actor.words }, Actor)
 end
 
@@ -40,9 +51,8 @@ end
 function Actor:begin(batch)
   if batch.parts then
     return
-  elseif batch.n < self.pieces then
-    error(("ppo.pieces=%d: the batch has %d answers; every piece needs one"):format(self.pieces, batch.n), 0)
   end
+  pieces.check(self.pieces, batch.n)
   batch.parts = {}
   local first, last = comm.pieces(self.pieces)
   for i = first, last do

@@ -19,6 +19,7 @@ local memory_plan = require "mocl.lm.memory_plan"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
+local pieces = require "mocl.train.pieces"
 local policy = require "mocl.lm.policy"
 local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
@@ -494,6 +495,9 @@ function stages.check(cfg)
   if #cfg.objectives > 3 then
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
+  end
+  if cfg.ppo.pieces then
+    pieces.check(cfg.ppo.pieces, cfg.ppo.batch_size)
   end
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)

@@ -85,8 +85,6 @@ function trainer.options(given, actor)
     o.baseline = "none" -- the recipe has advantages of its own
   elseif o.baseline == "critic" and not actor.has_values then
     error("trainer.options: baseline=critic needs an actor with a critic", 2)
-  elseif o.pieces & (o.pieces - 1) ~= 0 then
-    error(("pieces=%d is no power of 2"):format(o.pieces), 2)
   elseif o.baseline == "group" and (o.episodes or 1) < 2 then
     error("trainer.options: baseline=group needs at least 2 episodes for each preference", 2)
   end
