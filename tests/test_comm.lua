@@ -159,6 +159,9 @@ both("%s: what the ranks exchange", function(library)
     assert(a == "one" and b == nil and c[1] == 0)
     assert(comm.signal(r == 2 and "SIGTERM" or nil) == "SIGTERM")
     assert(comm.numbers("n", { r == 1 and 0/0 or r })[2] ~= comm.numbers("n", { r })[2])
+    local before = comm.counts().bytes
+    comm.exchange("bytes", ("x"):rep(100 * r))
+    assert(comm.counts().bytes - before == 2 * (100 * r + 56)) -- to each of the two others: the bytes, and the head in front of them
     local big = comm.gather("big", tensor.full({ 300000 }, r))
     assert(big:sum():item() == 900000 and big:numel() == 900000)
     local from, to = comm.range(10)

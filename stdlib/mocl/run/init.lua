@@ -600,7 +600,7 @@ end
 -- continued run that has it does not call fn. The result is what JSON makes of it, both times. Of several ranks (mocl.comm) the
 -- first one calls fn; with a third argument "spread" all do, which share out the work.
 -- Write metrics and samples inside stages: code between them runs again when a run is continued.
-function Run:stage(name, fn)
+function Run:stage(name, fn, _)
   if type(name) ~= "string" or not name:match("^[%w_-]+$") or name == "last"
     or checkpoint.step_of(name) then
     error(("stage: bad name '%s', want letters, digits, _ and -"):format(tostring(name)), 2)

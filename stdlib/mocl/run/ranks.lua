@@ -14,7 +14,7 @@ local ranks = {}
 
 local STATE = { "stages", "env", "complete", "resumed", "result" } -- of a run, as all ranks know it
 -- what rank 0 does alone while the others wait
-local LED = { "adopt", "changed_input", "checkpoint", "clear", "finish", "hash_input", "latest", "note", "rewind", "steps" }
+local LED = { "adopt", "changed_input", "checkpoint", "clear", "hash_input", "latest", "note", "rewind", "steps" }
 
 local function share(run, what)
   local state = {}
@@ -92,6 +92,31 @@ function ranks.open(Run, run, opts, enter, follow)
     end
   end
 
+  -- what a spread stage took this rank, and how much of it went by in exchanges: the rank that waits least is the slowest
+  local phases = {}
+  local function timed(name, f, ...)
+    local began, before = sys.now(), comm.counts()
+    local result = f(...)
+    local after = comm.counts()
+    phases[name] = { seconds = sys.now() - began, waiting = after.seconds - before.seconds, bytes = after.bytes - before.bytes }
+    return result
+  end
+
+  function own:finish(result, timing, pages)
+    if comm.size() == 1 then
+      return Run.finish(self, result, timing, pages)
+    end
+    local job, all, of = comm.job(), {}, json.array()
+    for r, text in ipairs(comm.exchange("times", json.encode { host = job.host, phases = next(phases) and phases or nil })) do
+      of[r] = json.decode(text)
+    end
+    for key, v in pairs(timing or {}) do
+      all[key] = v
+    end
+    all.ranks = of
+    led(self, "finish", result, all, pages)
+  end
+
   function own:stage(name, f, how)
     if comm.size() == 1 then
       return Run.stage(self, name, f)
@@ -100,9 +125,9 @@ function ranks.open(Run, run, opts, enter, follow)
     end
     local result
     if comm.rank() == 0 then
-      result = Run.stage(self, name, f)
+      result = timed(name, Run.stage, self, name, f)
     else
-      follow(self, name, f)
+      timed(name, follow, self, name, f)
     end
     share(self, "stage " .. name)
     return result or self.stages[name].result or {}
