@@ -345,6 +345,21 @@ T.test("conversions between f32 and bf16 keep history", function()
   T.eq(x.grad:totable(), { 1, 2, 3 })
 end)
 
+T.test("MOCL_CUBLASLT_LOG says which algorithm each size got, once", function()
+  local log = T.tmpdir() .. "/products"
+  local _, err, status = child.lua([[
+local nn, tensor = require "mocl.nn.core", require "mocl.tensor"
+local w = tensor.zeros({ 16, 32 }, { dtype = "bf16", device = "cuda" })
+for rows = 1, 3 do
+  nn.linear(tensor.zeros({ rows, 32 }, { dtype = "bf16", device = "cuda" }), w)
+end
+nn.linear(tensor.zeros({ 1, 32 }, { dtype = "bf16", device = "cuda" }), tensor.zeros({ 24, 32 }, { dtype = "bf16", device = "cuda" }))
+]], ("env MOCL_CUDA=%s MOCL_CUBLASLT_LOG=%s"):format(child.quote(T.emulator()), child.quote(log)))
+  T.eq(status, 0, err)
+  T.eq(fs.read(log), "rows x 16 x 32, ta=0 tb=1, bf16: algorithm 3, tile 0, stages 0, offer 2 of 2\n"
+    .. "rows x 24 x 32, ta=0 tb=1, bf16: algorithm 3, tile 0, stages 0, offer 2 of 2\n")
+end)
+
 -- the same numbers whoever computes the products: the library's sums are in another order, so near and not equal
 T.test("products by our own kernels, and where the library is not there", function()
   local SOURCE = [[
