@@ -316,6 +316,28 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
+    T.test("an adapter is rounded once, and again after a write into it, on " .. device, function()
+      local function draw(dims, key)
+        return tensor.randn(dims, { key = key, device = device })
+      end
+      local x, w, A, B = draw({ 3, 32 }, 1):to "bf16", draw({ 16, 32 }, 2):to "bf16", draw({ 4, 32 }, 3), draw({ 16, 4 }, 4)
+      local function product()
+        local before = tensor.memory().launches
+        local y = nn.lora_linear(x, w, A, B)
+        return y:to("f32"):totable(), tensor.memory().launches - before
+      end
+      local first, made = product()
+      local again, kept = product()
+      T.eq(again, first)
+      T.eq(made - kept, 2, "one cast each of A and B")
+      B:copy_(draw({ 16, 4 }, 5))
+      local changed, one = product()
+      T.eq(one - kept, 1, "B's alone")
+      T.eq(changed, nn.lora_linear(x, w, A:clone(), B:clone()):to("f32"):totable())
+      T.eq(nn.lora_linear(x, w, A:narrow(1, 1, 2), B:narrow(2, 1, 2)):to("f32"):totable(),
+        nn.lora_linear(x, w, A:narrow(1, 1, 2):clone(), B:narrow(2, 1, 2):clone()):to("f32"):totable(), "parts of a tensor")
+    end)
+
     T.test("what bf16 does not do is said, on " .. device, function()
       local x = tensor.ones({ 2, 3 }, { device = device }):to "bf16"
       T.raises("mul: expected an f32 tensor, got bf16", function() return x * x end)
