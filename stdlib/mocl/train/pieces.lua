@@ -49,16 +49,16 @@ end
 
 --- The pieces of this rank, ready for their epochs.
 function Actor:begin(batch)
-  if batch.parts then
+  if batch.pieces then
     return
   end
   pieces.check(self.pieces, batch.n)
-  batch.parts = {}
+  batch.pieces = {}
   local first, last = comm.pieces(self.pieces)
   for i = first, last do
     local part = self.actor:part(batch, comm.piece(batch.n, self.pieces, i))
     self.actor:begin(part)
-    batch.parts[i] = part
+    batch.pieces[i] = part
   end
 end
 
@@ -67,7 +67,7 @@ local function all(self, batch, what, f)
   local list = {}
   local first, last = comm.pieces(self.pieces)
   for i = first, last do
-    list[#list + 1] = f(batch.parts[i], i)
+    list[#list + 1] = f(batch.pieces[i], i)
   end
   return comm.gather(what, tensor.no_grad(tensor.cat, list))
 end
@@ -90,21 +90,23 @@ end
 
 -- The gradients of the parameters by piece i, as one flat tensor, from the gradients at its tokens.
 local function gradient(self, batch, i, outputs, leaves)
-  local part, before = batch.parts[i], batch.parts[i].tokens_before
-  local list, seeds = {}, {}
+  local part, before = batch.pieces[i], batch.pieces[i].tokens_before
+  local loss
   for _, name in ipairs(OUTPUTS) do
     local leaf = leaves[name]
-    if leaf and leaf.grad then
-      list[#list + 1] = outputs[name]:flatten()
-      seeds[#seeds + 1] = leaf.grad:narrow(1, before + 1, part.response_total):flatten()
+    if leaf and leaf.grad then -- the gradient of a product with it is it, to the bit
+      local term = (outputs[name] * leaf.grad:narrow(1, before + 1, part.response_total)):sum()
+      loss = loss and loss + term or term
     end
   end
   local named, flat = self:named_parameters(), {}
   for _, pair in ipairs(named) do
     pair[2]:zero_grad()
   end
-  if #list > 0 then
-    tensor.cat(list):backward(tensor.cat(seeds))
+  if loss and self.actor.backward then
+    self.actor:backward(part, outputs, loss)
+  elseif loss then
+    loss:backward()
   end
   for k, pair in ipairs(named) do
     local p = pair[2]
@@ -124,12 +126,12 @@ local function leave(self, sum)
   end
 end
 
---- What the trainer's epochs see, for the whole batch; e.backward() follows the loss's own.
+--- What the trainer's epochs see, for the whole batch.
 function Actor:evaluate(batch, epoch)
   self:begin(batch)
   local outputs, leaves = {}, {}
-  for i, part in pairs(batch.parts) do
-    outputs[i] = self.actor:evaluate(part, epoch)
+  for i, piece in pairs(batch.pieces) do
+    outputs[i] = self.actor:evaluate(piece, epoch)
   end
   for _, name in ipairs(OUTPUTS) do
     if outputs[comm.pieces(self.pieces)][name] then
@@ -138,11 +140,18 @@ function Actor:evaluate(batch, epoch)
       end):detach():requires_grad_()
     end
   end
-  return { logp = leaves.logp, entropy = leaves.entropies:mean(), kl = leaves.kl, values = leaves.values, backward = function()
-    leave(self, comm.sum("gradients", self.pieces, function(i)
-      return gradient(self, batch, i, outputs[i], leaves)
-    end))
-  end }
+  return { logp = leaves.logp, entropy = leaves.entropies:mean(), kl = leaves.kl, values = leaves.values, outputs = outputs, leaves = leaves }
+end
+
+--- The gradients of a loss of evaluate's e at the parameters.
+function Actor:backward(batch, e, loss)
+  loss:backward()
+  leave(self, comm.sum("gradients", self.pieces, function(i)
+    return gradient(self, batch, i, e.outputs[i], e.leaves)
+  end))
+  for _, leaf in pairs(e.leaves) do
+    leaf:requires_grad_(false) -- a scope does not free what requires grad
+  end
 end
 
 return pieces
