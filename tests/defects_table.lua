@@ -24,6 +24,7 @@ local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
+local COMM, PIECES = "stdlib/mocl/comm.lua", "stdlib/mocl/train/pieces.lua"
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
 local QUANTIZED = "test_recipe_quantized: %s"
 local BNB_DIR = "test_bnb: a directory of transformers, %s: numbers to the bit, logits of the dequantised model"
@@ -827,4 +828,17 @@ return {
   { "the base of a run in another format", LOADED, "opts.quantization or own_model.format(cfg)",
     [[opts.quantization or cfg.quantization ~= "none" and "int8" or nil]],
     QUANTIZED:format "nf4: mocl.load_run and mocl export take the base that the adapter was trained on" },
+
+  -- ---- several ranks ----
+  { "a half of the pieces summed twice", COMM, "return left + fold(node, first + n // 2, n // 2)", "return left + fold(node, first, n // 2)",
+    "test_comm: a sum over pieces is one binary tree, left operand first" },
+  { "pieces summed in their order", COMM, "local left = fold(node, first, n // 2)\n  return left + fold(node, first + n // 2, n // 2)",
+    "local sum = fold(node, first, 1)\n  for i = first + 1, first + n - 1 do\n    sum = sum + fold(node, i, 1)\n  end\n  return sum",
+    "test_comm: a sum over pieces is one binary tree, left operand first" },
+  { "the last row of a piece left out", COMM, "return (i - 1) * n // pieces + 1, i * n // pieces", "return (i - 1) * n // pieces + 1, (i * n - 1) // pieces",
+    "test_comm: every row has one piece, and every piece one rank" },
+  { "every piece with the gradients of the first one's tokens", PIECES, "leaf.grad:narrow(1, before + 1, part.response_total)",
+    "leaf.grad:narrow(1, 1, part.response_total)", "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
+  { "the values of an update in pieces without a gradient", PIECES, "if leaf and leaf.grad then", [[if leaf and leaf.grad and name ~= "values" then]],
+    "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
 }
