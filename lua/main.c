@@ -18,6 +18,7 @@
 #include "lsys.h"
 #include "mocl.h"
 #include "modules.h"
+#include "ranks.h"
 #include "repl.h"
 #include "signals.h"
 
@@ -329,11 +330,11 @@ int main(int argc, char **argv) {
         return EXIT_SUCCESS;
     }
     char reason[512] = "";
-    if (!mocl_comm_join(reason, sizeof reason)) {
+    if (!mocl_join_ranks(reason, sizeof reason)) {
         mocl_complain(reason, true);
         return EXIT_FAILURE;
     }
-    mocl_options o = {.size = sizeof o, .n_threads = mocl_comm_threads(), .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
+    mocl_options o = {.size = sizeof o, .n_threads = mocl_rank_threads(), .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
     mocl_ctx *ctx = mocl_open(&o);
     if (!ctx) {
         mocl_complain(reason, true);

@@ -6,13 +6,15 @@
 **
 ** The only communication is an exchange of bytes in which every rank takes part: sums are made by whoever receives the
 ** parts, in an order that depends on nothing but the parts. No operation of MPI works on numbers.
+**
+** Joining and leaving are the program's (lua/ranks.c), which owns the environment, the standard streams and the exit status.
 */
 #ifndef MOCL_COMM_H
 #define MOCL_COMM_H
 
 #include "base.h"
 
-enum { MOCL_COMM_MOST = 1024 }; /* ranks */
+enum { MOCL_COMM_MOST = 1024, MOCL_COMM_TEXT = 1024 }; /* ranks; bytes of the message of a failure */
 
 typedef struct mocl_comm_job {
     int rank, size;             /* 0 and 1 without a job */
@@ -22,15 +24,6 @@ typedef struct mocl_comm_job {
 } mocl_comm_job;
 
 const mocl_comm_job *mocl_comm(void);
-
-/* Joins the job that the environment tells of. False, with the reason in `why`, where there is one that cannot be joined: a
-** program that went on would be one of several that all take themselves for the only one. From here on the process ends
-** through mocl_comm_end, which exit calls; the launcher's variables are gone, so that a child is no rank; of other ranks than
-** the first, standard input is empty, standard output goes nowhere, and standard error is kept for the message of a failure. */
-bool mocl_comm_join(char *why, size_t bytes);
-
-/* The CPU threads of a rank where nothing binds it to some cores: those of the machine, shared out. 0 without a job. */
-int mocl_comm_threads(void);
 
 /* What every rank gave, in the order of the ranks: that of rank r is data[offset[r]] .. data[offset[r + 1] - 1]. */
 typedef struct mocl_comm_parts {
@@ -43,15 +36,39 @@ typedef struct mocl_comm_parts {
 ** mocl_free. Without a job the part is the own one. */
 mocl_status mocl_comm_exchange(mocl_ctx *ctx, const char *what, const void *bytes, size_t n, mocl_comm_parts *out);
 
-void mocl_comm_limit(double seconds);    /* of waiting for the others */
+void mocl_comm_limit(double seconds);    /* of waiting for the others; 600 at first */
 void mocl_comm_place(const char *text);  /* what messages call the place of the program: "moc: iteration 5" */
 void mocl_comm_alive(void);              /* tells those who wait for this rank that it is at work; at most once a second */
-void mocl_comm_failed(const char *text); /* the message of a rank that will end with a failure */
 
 typedef struct mocl_comm_counts {
     uint64_t exchanges, bytes; /* bytes: sent by this rank, counted once for each that receives them */
     double seconds;            /* spent in exchanges, with waiting */
 } mocl_comm_counts;
 mocl_comm_counts mocl_comm_counted(void);
+
+/* ---- for the program: joining and leaving ---- */
+
+typedef struct mocl_comm_family mocl_comm_family;
+extern const mocl_comm_family mocl_comm_openmpi, mocl_comm_mpich;
+
+/* Loads the library of a family (`named`: its file; NULL: by its usual names) and joins the job as the rank that the launcher says.
+** False with the reason in `why`: a program that went on would be one of several that all take themselves for the only one. */
+bool mocl_comm_join(const mocl_comm_family *f, const char *named, const mocl_comm_job *as, char *why, size_t bytes);
+
+/* The last exchange, which tells the others that this rank ends with success and waits for them to say so too. */
+bool mocl_comm_part(char *why, size_t bytes);
+
+/* Tells all other ranks, which get it as the failure of the exchange that they are in or come to next, unless this rank fails since
+** another has told it. */
+void mocl_comm_tell(const char *failure);
+/* Lets what was sent go out, for so many seconds. */
+void mocl_comm_drain(double seconds);
+/* How long the first rank has to end the job after a failure was told. */
+double mocl_comm_patience(void);
+/* What messages call the place of the program, "" before it says so. */
+const char *mocl_comm_place_text(void);
+/* Ends all ranks, if the library is there and can. */
+void mocl_comm_end(int status);
+bool mocl_comm_has_job(void);
 
 #endif

@@ -8,21 +8,19 @@
 typedef uintptr_t mocl_comm_request; /* a pointer or an int, as the family has it */
 
 /* All but load return a code of MPI, 0 = ok; none of them blocks but start and finish. */
-typedef struct mocl_comm_family {
-    const char *name;
-    const char *libraries[3];               /* by name, in the order they are tried */
-    const char *(*load)(void *library);     /* NULL, or the name of what the library lacks */
+struct mocl_comm_family {
+    const char *name, *package;         /* Debian's, with the library */
+    const char *libraries[3];           /* by name, in the order they are tried */
+    const char *(*load)(void *library); /* NULL, or the name of what the library lacks */
     int (*start)(int *rank, int *size);
     int (*finish)(void);
-    int (*abort)(int status);
+    int (*end)(int status); /* MPI_Abort */
     int (*send)(const void *bytes, int n, int to, int tag, mocl_comm_request *r);
     int (*receive)(void *bytes, int n, int from, int tag, mocl_comm_request *r);
     int (*gather)(const void *bytes, int n, void *all, const int *counts, const int *places, mocl_comm_request *r);
     int (*test)(mocl_comm_request *r, bool *done);
     int (*look)(int tag, bool *there, int *from); /* is there a message of that tag, of whom? */
     int (*text)(int code, char text[512]);
-} mocl_comm_family;
-
-extern const mocl_comm_family mocl_comm_openmpi, mocl_comm_mpich;
+};
 
 #endif

@@ -1,6 +1,7 @@
 /* comm_openmpi.c - Open MPI's binary interface: handles are addresses of objects in the library. */
 #define FAMILY mocl_comm_openmpi
 #define NAME "Open MPI"
+#define PACKAGE "libopenmpi3"
 #define LIBRARIES {"libmpi.so.40", NULL}
 
 typedef void *Comm;
@@ -8,15 +9,11 @@ typedef void *Datatype;
 typedef void *Request;
 typedef void *Errhandler;
 
-static Comm world;
-static Datatype byte;
-static Errhandler errors_return;
+#define WORLD mpi.object[0]
+#define BYTE mpi.object[1]
+#define RETURN_ERRORS mpi.object[2]
+#define FIND {"ompi_mpi_comm_world", &WORLD}, {"ompi_mpi_byte", &BYTE}, {"ompi_mpi_errors_return", &RETURN_ERRORS}
 
-#define WORLD world
-#define BYTE byte
-#define RETURN_ERRORS errors_return
-#define FIND {"ompi_mpi_comm_world", &world}, {"ompi_mpi_byte", &byte}, {"ompi_mpi_errors_return", &errors_return}
+enum { IS_OPENMPI = 1, ANY_SOURCE = -1, FUNNELED = 1, SOURCE = 0 };
 
-enum { ANY_SOURCE = -1, FUNNELED = 1, SOURCE = 0 };
-
-#include "comm_calls.h"
+#include "comm_calls.inc"
