@@ -837,8 +837,10 @@ return {
     "test_comm: a sum over pieces is one binary tree, left operand first" },
   { "the last row of a piece left out", COMM, "return (i - 1) * n // pieces + 1, i * n // pieces", "return (i - 1) * n // pieces + 1, (i * n - 1) // pieces",
     "test_comm: every row has one piece, and every piece one rank" },
-  { "every piece with the gradients of the first one's tokens", PIECES, "leaf.grad:narrow(1, before + 1, part.response_total)",
-    "leaf.grad:narrow(1, 1, part.response_total)", "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
+  { "every piece with the gradients of the first one's tokens", PIECES, "leaf.grad:narrow(1, piece.tokens_before + 1, piece.response_total)",
+    "leaf.grad:narrow(1, 1, piece.response_total)", "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
   { "the values of an update in pieces without a gradient", PIECES, "if leaf and leaf.grad then", [[if leaf and leaf.grad and name ~= "values" then]],
     "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
+  { "supervised steps in pieces with the gradients of the first one's rows", SUPERVISED, "leaf.grad:narrow(1, before[i] + 1, of(i).shape[1])",
+    "leaf.grad:narrow(1, 1, of(i).shape[1])", "test_comm: all training in pieces is the training, up to the order of sums" },
 }

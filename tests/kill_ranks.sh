@@ -3,7 +3,7 @@
 # SIGINT or SIGKILL; Open MPI and MPICH take turns, and so do 1 to 4 ranks. Each goes on with resume=auto. A run that ends must
 # have the bytes of one without mpirun, and no process and no file in /dev/shm may be left. Prints "N passed, N failed".
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 mocl=${MOCL:-./mocl}
 kills=${1:-50}
 dir=$(mktemp -d)

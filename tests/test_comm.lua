@@ -217,26 +217,35 @@ local function same(a, b, what)
   end
 end
 
-local function first_update(files)
+local WHOLE, UPDATE = "", " ppo.pieces=4"
+local ALL = " base.pieces=4 sft.pieces=8 reward.pieces=2 ppo.pieces=4"
+local plain = {} -- by options
+
+local function plain_run(options)
+  plain[options] = plain[options] or run_of(T.tmpdir() .. "/plain", function(args)
+    return alone(args .. options)
+  end)
+  return plain[options]
+end
+
+local function rows_of(files)
+  local list = {}
   for line in files["metrics.jsonl"]:gmatch "[^\n]+" do
-    local row = json.decode(line)
+    list[#list + 1] = json.decode(line)
+  end
+  return list
+end
+
+local function first_update(files)
+  for _, row in ipairs(rows_of(files)) do
     if row["ppo/grad_norm"] then
       return row
     end
   end
 end
 
-local plain = {} -- by the option ppo.pieces
-
-local function plain_run(pieces)
-  plain[pieces] = plain[pieces] or run_of(T.tmpdir() .. "/plain", function(args)
-    return alone(args .. " ppo.pieces=" .. pieces)
-  end)
-  return plain[pieces]
-end
-
 T.test("an update in pieces is the update: losses to the bit, gradients up to the order of their sums", function()
-  local one, four = first_update(plain_run(1)), first_update(plain_run(4))
+  local one, four = first_update(plain_run(WHOLE)), first_update(plain_run(UPDATE))
   T.eq(four["ppo/loss/policy"], one["ppo/loss/policy"])
   T.eq(four["ppo/loss/value"], one["ppo/loss/value"])
   T.eq(four["ppo/first_ratio_error"], 0.0)
@@ -244,12 +253,28 @@ T.test("an update in pieces is the update: losses to the bit, gradients up to th
   T.ok(math.abs(a - b) <= 1e-6 * a, ("gradient norms %.9g and %.9g"):format(a, b))
 end)
 
+T.test("all training in pieces is the training, up to the order of sums", function()
+  local one, all = rows_of(plain_run(WHOLE)), rows_of(plain_run(ALL))
+  T.eq(#all, #one)
+  T.eq(all[1]["loss/base"], one[1]["loss/base"])
+  local differ = false
+  for i, row in ipairs(one) do
+    for key, v in pairs(row) do
+      local other = all[i][key]
+      differ = differ or v ~= other
+      T.ok(type(v) ~= "number" and v == other or math.abs(v - other) <= 1e-4 * math.max(1, math.abs(v)), -- 1e-4: as tests/same_run.lua
+        ("line %d: %s is %s and %s"):format(i, key, v, other))
+    end
+  end
+  T.ok(differ, "the pieces change nothing")
+end)
+
 both("%s: a run has the bytes of a run without mpirun", function(library)
-  for _, pieces in ipairs(SLOW and { 1, 4 } or { library == "mpich" and 4 or 1 }) do
-    for _, n in ipairs(SLOW and { 1, 2, 3, 4 } or { library == "mpich" and 3 or 2 }) do
-      same(plain_run(pieces), run_of(T.tmpdir() .. "/ranks", function(args)
-        return mpirun(library, n, args .. " ppo.pieces=" .. pieces)
-      end), ("%d ranks, ppo.pieces=%d"):format(n, pieces))
+  for _, options in ipairs(SLOW and { WHOLE, UPDATE, ALL } or { library == "mpich" and ALL or WHOLE }) do
+    for _, n in ipairs(SLOW and options == ALL and { 2 } or SLOW and { 1, 2, 3, 4 } or { 2 }) do
+      same(plain_run(options), run_of(T.tmpdir() .. "/ranks", function(args)
+        return mpirun(library, n, args .. options)
+      end), ("%d ranks,%s"):format(n, options))
     end
   end
 end)
@@ -316,6 +341,6 @@ end)
 T.test("the library of the other family is refused by name", function()
   need "openmpi"
   need "mpich"
-  fails("mpich", 2, "-e 'print(1)'", "another family", "MOCL_MPI=libmpi.so.40")
-  fails("openmpi", 2, "-e 'print(1)'", "another family", "MOCL_MPI=libmpich.so.12")
+  fails("mpich", 2, "-e 'print(1)'", "lacks this family's handles", "MOCL_MPI=libmpi.so.40")
+  fails("openmpi", 2, "-e 'print(1)'", "lacks ompi_mpi_comm_world", "MOCL_MPI=libmpich.so.12")
 end)

@@ -176,8 +176,7 @@ end
 function comm.pieces(pieces, rank)
   local size, r = comm.size(), rank or comm.rank()
   if size > pieces then
-    error(("%d ranks, but the batch is cut into %d pieces: start at most %d ranks, or say ppo.pieces=%d, with which the bytes are others"):format(size, pieces,
-      pieces, 1 << math.ceil(math.log(size, 2))), 0)
+    error(("comm.pieces: %d ranks, but %d pieces: every rank needs one"):format(size, pieces), 2)
   end
   return r * pieces // size + 1, (r + 1) * pieces // size
 end

@@ -7,6 +7,7 @@ places.undocumented = {
   ["mocl.comm.core"] = "the C side of mocl.comm",
   ["mocl.help.core"] = "the C side of mocl.help",
   ["mocl.run.ranks"] = "parts of mocl.run; guide/many-machines.md says what they do",
+  ["mocl.piecewise"] = "parts of the trainers; guide/many-machines.md says what they do",
   ["mocl.train.pieces"] = "parts of mocl.train.trainer; guide/many-machines.md says what they do",
   ["mocl.help_places"] = "data of mocl.help",
   ["mocl.module_names"] = "what require says of a module that is not there",

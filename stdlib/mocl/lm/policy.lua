@@ -77,7 +77,7 @@ local function generate_all(model, prompts, how)
     end
     own.first_row, own.stem = first, nil
     local g
-    g, logp = model:generate(transformer.rows(table.move(prompts:totable(), first, last, 1, {})), own)
+    g, logp = model:generate(prompts:slice(first, last), own)
     for i, row in ipairs(g.tokens:totable()) do
       table.move(row, 1, #row, #mine + 1, mine)
       lengths[i], finished[i] = #row, g.finished[i] and 1 or 0

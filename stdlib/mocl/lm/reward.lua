@@ -168,9 +168,9 @@ function Model:collate(rows, cache)
 end
 
 --- The Bradley-Terry loss of a collated batch, a mean over its comparisons, and their margins [C]. An answer is
--- computed once however often it is compared.
-function Model:loss(batch)
-  local scores = self:forward(batch.prompts, batch.responses)
+-- computed once however often it is compared. scores: those of its answers, where they are known.
+function Model:loss(batch, scores)
+  scores = scores or self:forward(batch.prompts, batch.responses)
   local margin = scores:index_select(batch.chosen) - scores:index_select(batch.rejected)
   return -margin:logsigmoid():mean(), margin
 end
@@ -209,11 +209,11 @@ end
 local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
 --- A mocl.lm.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
--- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
+-- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay, pieces and lr_name, which errors call the step size.
 -- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
 -- their number.
 function Model:trainer(o)
-  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
+  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name", "pieces" })
   local cache = {}
   local rows, left_out = self:comparable(o.pairs, cache)
   if #rows == 0 then
@@ -228,6 +228,15 @@ function Model:trainer(o)
     purpose = o.purpose, weight_decay = o.weight_decay, lr_name = o.lr_name,
     loss = function(batch)
       local loss, margin = self:loss(self:collate(batch, cache))
+      return loss, margin:gt(0):mean()
+    end,
+    pieces = o.pieces,
+    outputs = function(some)
+      local batch = self:collate(some, cache)
+      return self:forward(batch.prompts, batch.responses)
+    end,
+    loss_of = function(scores, some)
+      local loss, margin = self:loss(self:collate(some, cache), scores)
       return loss, margin:gt(0):mean()
     end,
   }

@@ -63,14 +63,9 @@ function Actor:rollout(texts, o)
   return batch
 end
 
--- Rows first .. last of an object of rows.
-local function some(rows, first, last)
-  return transformer.rows(table.move(rows:totable(), first, last, 1, {}))
-end
-
 --- The batch of some rows of a batch, as the epochs need it; tokens_before of it are the response tokens of the rows in front of them.
 function Actor:part(batch, first, last)
-  local part = transformer.pack(some(batch.prompts, first, last), some(batch.ids, first, last), { device = self.model:device() })
+  local part = transformer.pack(batch.prompts:slice(first, last), batch.ids:slice(first, last), { device = self.model:device() })
   part.tokens_before = batch.response_offsets:narrow(1, first, 1):totable()[1]
   return part
 end
