@@ -49,6 +49,8 @@ LIB_O     := $(LIB_C:%.c=$(B)/%.o) $(B)/embed.o
 PROGRAM_O := $(PROGRAM_C:%.c=$(B)/%.o)
 KERNELS_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/c/kernels/*.c))
 PROGRAMS  := $(PROGRAM_C:%.c=$(B)/%)
+# the C++ example, where there is a C++ compiler
+PROGRAM_CPP := $(if $(shell command -v $(CXX)),$(patsubst %.cpp,$(B)/%_cpp,$(wildcard examples/*.cpp)))
 VERSION   := $(shell sed -n 's/^.define MOCL_VERSION "\(.*\)"/\1/p' runtime/mocl.h)
 
 all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so   ## build the program, the library and the Lua module
@@ -128,7 +130,12 @@ ifneq ($(filter asan tsan,$(VARIANT)),)
 $(B)/tests/c/test_failures: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
 endif
 
-programs: $(PROGRAMS)
+$(B)/%_cpp: %.cpp $(O)libmocl.a runtime/mocl.h $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$@)
+	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Iruntime $(CFLAGS) $(FLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
+
+programs: $(PROGRAMS) $(PROGRAM_CPP)
 
 # the fuzz targets: tests/fuzz/NAME.c, and what they share
 FUZZ_SHARED := fuzz use_tokenizer

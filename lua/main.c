@@ -324,6 +324,7 @@ int main(int argc, char **argv) {
     }
     moclL_host *h = ctx->host;
     lua_State *L = h->L;
+    h->is_program = true;
     mocl_catch_signals(h);
     lua_pushcfunction(L, run_command);
     lua_pushlightuserdata(L, &c);
