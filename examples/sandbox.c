@@ -27,7 +27,7 @@ static void run(mocl_ctx *ctx, const char *title, const char *code) { show(ctx, 
 
 int main(int argc, char **argv) {
     mocl_options o = {.size = sizeof o, .n_threads = 1, .ignore_env = 1, .libraries = MOCL_SANDBOX, .log = print_to_host};
-    mocl_limits limits = {.size = sizeof limits, .seconds = 2, .instructions = 10 * 1000 * 1000, .bytes = 64 << 20};
+    mocl_limits limits = {.size = sizeof limits, .seconds = 60, .instructions = 10 * 1000 * 1000, .bytes = 64 << 20};
     mocl_ctx *ctx = mocl_open(&o);
     if (!ctx || mocl_limit(ctx, &limits) != MOCL_DONE) return 1;
 

@@ -183,7 +183,7 @@ static int end_call(moclL_host *h, lua_State *L, int status, int top) {
         if (copy)
             memcpy(copy, text, bytes), h->error = copy;
         else
-            snprintf(h->short_error, sizeof h->short_error, "%s", text);
+            snprintf(h->short_error, sizeof h->short_error, "%.*s", (int)sizeof h->short_error - 1, text);
         result = stop ? result_of(stop) : h->interrupted ? MOCL_INTERRUPTED : MOCL_FAILED;
     }
     lua_settop(L, top);
