@@ -363,7 +363,7 @@ const mk_table *mk_cpu_table(void);
 void mk_blas_describe(mk_blas blas, char *text, size_t bytes);
 
 /* What computes products of bf16 on the cpu, in words: "AMX tiles", or other instructions that give the same bits, and why there is no
-** AMX. 0, and why, where nothing does. Asks the system for AMX, once (kernels/cpu/bf16.h). */
+** AMX. 0, and why, where nothing does. text may be NULL. Asks the system for AMX, once (kernels/cpu/bf16.h). */
 int mk_bf16_describe(char *text, size_t bytes);
 
 #endif

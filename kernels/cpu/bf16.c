@@ -84,6 +84,7 @@ const mk_bf16_path *mk_bf16_chosen(const char **why) {
 int mk_bf16_describe(char *text, size_t bytes) {
     const char *why;
     const mk_bf16_path *path = mk_bf16_chosen(&why);
+    if (!text) return path != NULL;
     if (!path) snprintf(text, bytes, "off: MOCL_ISA=amx asks for AMX, and %s; leave it out for the same bits by other instructions", why);
     else snprintf(text, bytes, "%s%s%s", path->name, why ? "; no AMX: " : "", why ? why : "");
     return path != NULL;
@@ -251,7 +252,7 @@ int mk_bf16_gemm(mk_exec *e, const mk_bf16_path *path, int ta, int64_t m, int64_
 #else
 
 int mk_bf16_describe(char *text, size_t bytes) {
-    snprintf(text, bytes, "off: the build in double precision has none");
+    if (text) snprintf(text, bytes, "off: the build in double precision has none");
     return 0;
 }
 
