@@ -369,7 +369,7 @@ local lm, lora, optim = require "mocl.lm.sft", require "mocl.lm.lora", require "
 local transformer, tensor, sys = require "mocl.lm.model", require "mocl.tensor", require "mocl.sys"
 if arg[1] then sys.set_threads(math.tointeger(arg[1])) end
 local m = transformer.new({ vocab_size = 203, hidden_size = 72, num_hidden_layers = 2, num_attention_heads = 6, num_key_value_heads = 2,
-  intermediate_size = 150, attention_bias = true, max_position_embeddings = 64 }, { dtype = "bf16", key = 3 })
+  intermediate_size = 150, biases = { "q_proj", "k_proj", "v_proj" }, max_position_embeddings = 64 }, { dtype = "bf16", key = 3 })
 m:add_lora { r = 5, alpha = 10, key = 4 }
 for i, p in ipairs(lora.parameters(m)) do tensor.no_grad(p.copy_, p, tensor.randn(p.shape, { key = i, std = .05 })) end
 local opt = optim.adamw(lora.parameters(m), { lr = 1e-2 })

@@ -10,7 +10,7 @@
 ** in f32, rounded to nearest even; subnormal numbers that go in count as zero, and those that come out become zero, of their sign.
 ** So an element depends on its own row of A and column of B alone. Every NaN that leaves a product is 7fc00000.
 **
-** A way to compute it (struct mk_bf16_path) fills sums of a few rows and MK_BF16_COLUMNS columns; packing and the rest are bf16.c's.
+** A way to compute it (struct mk_bf16_path) fills sums of a few rows and MK_BF16_COLUMNS columns; packing and the rest are gemm_bf16.c's.
 */
 #ifndef MK_CPU_BF16_H
 #define MK_CPU_BF16_H
