@@ -38,8 +38,6 @@ if [ -f "$emulator" ]; then # the CUDA kernels on the host, threads in both orde
     done
     part "device cuda, emulated" env MOCL_CUDA="$emulator" \
         timeout --foreground 1800 "$mocl" tests/run.lua --device cuda:0 -k test_cuda
-    part "bf16 on device cuda, emulated" env MOCL_CUDA="$emulator" \
-        timeout --foreground 1800 "$mocl" tests/run.lua --device cuda:0 -k test_bf16
 else
     echo "skip: the CUDA kernels on the emulator, which was not built: no $emulator"
     skipped=$((skipped + 1))
