@@ -495,9 +495,6 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
-  if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
-    fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
-  end
   check_size(cfg)
 end
 
