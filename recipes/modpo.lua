@@ -20,10 +20,12 @@ local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
 local OF_PPO = { "cliprange", "vf_coef", "gamma", "lam", "baseline", "scale_rewards", "normalize", "entropy", "init_kl_coef", "target",
-  "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
+  "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward", "lr" }
 
 local schema = stages.schema(OF_PPO, stages.PREFERENCES,
-  config.rows(scalar.OPTIONS, "modpo.", {}), { { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } })
+  config.rows(scalar.OPTIONS, "modpo.", {}), {
+    { "ppo.lr", 2e-3, "Adam step size", min = 0 }, -- half of the others': the pairs are the SFT model's, and nothing holds answers far from them
+    { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } })
 
 local presets = stages.presets {
   smoke = { ["modpo.iterations"] = 2, ["modpo.save_every"] = 2,

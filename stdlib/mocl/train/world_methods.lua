@@ -16,11 +16,8 @@ world_methods.OPTIONS = {
     choices = { "linear_ppo", "moc_grpo", table.unpack(solvers.list()) } },
 }
 
-local LABELS = { moc = "MOC", linear_ppo = "Linear PPO", moc_grpo = "MOC on groups", mean = "Mean", mgda = "MGDA", upgrad = "UPGrad",
-  dualproj = "DualProj", pcgrad = "PCGrad", cagrad = "CAGrad", nashmtl = "Nash-MTL", imtlg = "IMTL-G", config = "ConFIG",
-  alignedmtl = "Aligned-MTL", stch = "STCH", pama = "PAMA" }
+local LABELS = { moc = "MOC", linear_ppo = "Linear PPO", moc_grpo = "MOC on groups" } -- solvers have their own
 
--- what a method's control differs in
 local function changes(name)
   if name == "linear_ppo" then
     return { c = "one", gradients = "advantages" }
@@ -34,7 +31,7 @@ local Method = {}
 Method.__index = Method
 
 local function new(name, cfg, limit)
-  local self = setmetatable({ name = name, label = LABELS[name], ppo = cfg.ppo, control = cfg.control, preferences = cfg.ppo.preferences,
+  local self = setmetatable({ name = name, label = LABELS[name] or solvers.label(name), ppo = cfg.ppo, control = cfg.control, preferences = cfg.ppo.preferences,
     hooks = {} }, Method)
   if name == "moc_grpo" then -- as many episodes an update as the others have
     self.group = group.options(cfg.grpo)
