@@ -80,6 +80,19 @@ function world_methods.others(cfg)
   return (#cfg.methods ~= 1 or cfg.methods[1] ~= "linear_ppo") and cfg.methods or nil
 end
 
+--- world_methods.add(result, methods, figures): what result.json has of the methods beside MOC, by their names; figures[name] are those of
+-- a method. Those that are not Linear PPO have a label, what reports call them.
+function world_methods.add(result, methods, figures)
+  for i = 2, #methods do
+    local m, part = methods[i], {}
+    for key, v in pairs(figures[m.name]) do
+      part[key] = v
+    end
+    part.label = m.name ~= "linear_ppo" and m.label or nil
+    result[m.name] = part
+  end
+end
+
 --- world_methods.samples(methods) -> environment steps of all of them with one seed.
 function world_methods.samples(methods)
   local sum = 0
