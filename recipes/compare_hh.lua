@@ -48,7 +48,8 @@ local METHODS = {
     return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(4000, n),
       "ric.online_training_steps=" .. steps(1000, n), "ric.num_origin_samples=" .. steps(10000, n) }
   end },
-  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", knobs = { "metaaligner.learning_rate" }, budget = function(n)
+  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", knobs = { "metaaligner.learning_rate" },
+    words = { "lora.layers=0" }, budget = function(n) -- the editor reads more than a policy does
     return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(4000, n) }
   end },
   { name = "clp", label = "CLP", recipe = "clp", group = "clp" },

@@ -20,7 +20,7 @@ local stages = require "mocl.train.stages"
 local trainer = require "mocl.train.trainer"
 
 local OF_PPO = { "cliprange", "vf_coef", "gamma", "lam", "baseline", "scale_rewards", "normalize", "entropy", "init_kl_coef", "target",
-  "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward", "lr" }
+  "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
 local schema = stages.schema(OF_PPO, stages.PREFERENCES,
   config.rows(scalar.OPTIONS, "modpo.", {}), {

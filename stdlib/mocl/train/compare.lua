@@ -135,11 +135,14 @@ end
 local OWN = { out = true, resume = true, redo = true, seed = true, keep = true, from = true, objectives = true, trade_off = true,
   preferences = true }
 
--- The words, and those that give the recipe the comparison's values of the options that both have.
-local function shared(r, words, cfg)
-  local theirs, flat, keys = config.flatten((r:options(words))), config.flatten(cfg), {}
+-- The words that give the recipe the comparison's values of the options that both have, but for those that the method's row sets.
+local function shared(r, words, cfg, row)
+  local theirs, flat, keys, set = config.flatten((r:options(words))), config.flatten(cfg), {}, {}
+  for _, word in ipairs(row and row.words or {}) do
+    set[word:match "^([^=]*)="] = true
+  end
   for key, value in pairs(flat) do
-    if not OWN[key] and theirs[key] ~= nil and config.text(theirs[key]) ~= config.text(value) then
+    if not OWN[key] and not set[key] and theirs[key] ~= nil and config.text(theirs[key]) ~= config.text(value) then
       keys[#keys + 1] = key
     end
   end
@@ -212,11 +215,11 @@ function compare.plan(rows, settings, cfg, given)
     recipes[name] = recipes[name] or recipe.open(fs.join(given.recipes, name .. ".lua"))
     return recipes[name]
   end
-  local function job(name, setting, seed, dir, words)
+  local function job(name, setting, seed, dir, words, row)
     local r = recipe_of(name)
     local first = { given.preset and r.said.presets[given.preset] and "preset=" .. given.preset or nil }
     words = joined(first, { "objectives=" .. table.concat(setting.objectives, ","), "trade_off=" .. setting.trade_off, "seed=" .. seed }, words)
-    words = joined(words, shared(r, words, cfg))
+    words = joined(words, shared(r, words, cfg, row))
     r:options(words)
     return { recipe = r, dir = dir, words = joined(words, { "out=" .. dir, "resume=auto" }) }
   end
@@ -245,7 +248,7 @@ function compare.plan(rows, settings, cfg, given)
         local words = joined(set, row.words or {}, own)
         local ok, j = pcall(function()
           words = joined(words, knobs_of(recipe_of(row.recipe), words, row))
-          return job(row.recipe, setting, seed, fs.join(dir, row.name), words)
+          return job(row.recipe, setting, seed, fs.join(dir, row.name), words, row)
         end)
         if not ok then
           fail("%s: %s", row.name, tostring(j))
