@@ -98,6 +98,8 @@ T.test("tables: mean and deviation over the seeds, what MOC is not above is mark
   T.eq({ t.header, tostring(t.note), t.title }, { { "method", "humor+helpful" }, "nil", "Table 3: hypervolume, by the reward models" })
   t = table_called(data, "Table 4")
   T.eq({ t.rows[2][2], t.note }, { "0.700 ± 0.141 †", "† MOC's mean is not above it." })
+  -- 0 and -.1 in tau, 1 and -.5 in hypervolume, -.1 twice in distance; of two seeds the interval goes from one to the other
+  T.eq(table_called(data, "MOC less").rows, { { "humor+helpful", "Other, R&D_1", "-0.05 [-0.10, 0.00]", "0.250 [-0.500, 1.000]", "-0.100 [-0.100, -0.100]" } })
   T.eq(table_called(data, "MOC above").rows, { { "humor+helpful", "Other, R&D_1", "0 / 1 / 1", "1 / 0 / 1", "0 / 0 / 2" } })
   -- two settings have an average, which is that of each seed
   data.settings[2] = data_of().settings[1]

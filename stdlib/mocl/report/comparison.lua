@@ -223,6 +223,39 @@ local function wins_table(data, judge_row)
     note = "The number of seeds on which MOC's figure is above, equal to and below the method's." }
 end
 
+-- MOC's figure less that of each method on the same seed: the mean, and its bootstrap interval over the seeds. Nothing of one seed.
+local function differences_table(data, judge_row)
+  local header, rows = { "setting", "method" }, {}
+  for _, f in ipairs(comparison.FIGURES) do
+    header[#header + 1] = f[2]
+  end
+  for _, s in ipairs(#data.seeds > 1 and data.settings or {}) do
+    local moc = moc_of(s)
+    for _, m in ipairs(moc and s.methods or {}) do
+      local row, any = { s.name, m.label }, false
+      for _, f in ipairs(comparison.FIGURES) do
+        local a, b = comparison.of(moc, judge_row[1], f[1]), comparison.of(m, judge_row[1], f[1])
+        local list = {}
+        for k = 1, a and b and #a or 0 do
+          list[k] = a[k] - b[k]
+        end
+        local cell = ""
+        if #list > 0 then
+          local low, high, info = metrics.bootstrap(list)
+          local function text(v)
+            return text_table.cell(v + 0.0, f[3])
+          end
+          cell, any = ("%s [%s, %s]"):format(text(info.estimate), text(low), text(high)), true
+        end
+        row[#row + 1] = cell
+      end
+      rows[#rows + 1] = m ~= moc and any and row or nil
+    end
+  end
+  return { title = ("MOC less each method, by the %s"):format(judge_row[2]), header = header, rows = rows,
+    note = "The mean over the seeds of the difference on the same models, and its 95 % percentile bootstrap interval over the seeds." }
+end
+
 -- The largest p-value of tau over the seeds, in brackets.
 local function p_value(m, judge_name)
   local worst
@@ -320,7 +353,7 @@ function comparison.trials(data)
 end
 
 --- comparison.tables(data) -> list of {title, header, rows, note}: the paper's tables with a row for each method, by the reward models and
--- by the hidden rule, and on how many seeds MOC is above each. Means and sample deviations over the seeds.
+-- by the hidden rule, on how many seeds MOC is above each, and by how much. Means and sample deviations over the seeds.
 function comparison.tables(data)
   local list, harmless = {}, nil
   for _, s in ipairs(data.settings) do
@@ -353,6 +386,9 @@ function comparison.tables(data)
   end
   each_judge(function(j)
     return wins_table(data, j)
+  end)
+  each_judge(function(j)
+    return differences_table(data, j)
   end)
   return list
 end
