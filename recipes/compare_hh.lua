@@ -116,8 +116,10 @@ local plan = compare.plan(rows, settings, cfg, { preset = info.preset, recipes =
 -- ---- the runs: a stage for each, so that a comparison that is stopped goes on where it was ----
 
 local depends = { ["models-*"] = {} }
-for _, row in ipairs(rows) do
-  depends[row.name .. "-*"] = { "options." .. (row.base or row.name), row.policies == "preference" and "policies" or nil }
+for _, row in ipairs(METHODS) do
+  for _, stage in ipairs(compare.stages(row)) do
+    depends[stage] = { "options." .. row.name, row.policies == "preference" and "policies" or nil }
+  end
 end
 local had = fs.exists(fs.join(out, "comparison.json"))
 local run <close> = Run.open { recipe = "compare_hh", cfg = cfg, info = info, out = out, resume = cfg.resume or had and "auto" or nil,

@@ -151,7 +151,7 @@ T.test("entries: a method with a solver, and the trials of methods", function()
   for i, row in ipairs(trials) do
     names[i] = row.name
   end
-  T.eq(names, { "moc_x0_5", "moc_x2", "moc_upgrad_x0_5", "moc_upgrad_x2" })
+  T.eq(names, { "trial-moc-0_5", "trial-moc-2", "trial-moc_upgrad-0_5", "trial-moc_upgrad-2" })
   T.eq({ trials[3].base, trials[3].of, trials[3].factor, trials[3].words }, { "moc", "moc_upgrad", 0.5, { "control.solver=upgrad", "a=b" } })
 end)
 
@@ -392,7 +392,7 @@ T.test("bad input ends before anything is written", function()
   refused("methods: 'moc:upgrad' stands there twice", "methods=moc:upgrad,moc:upgrad")
   refused("tune: 0 is no factor of a step size; take numbers above 0", "tune=1,0")
   refused("tune: 2 stands there twice", "tune=2,2")
-  refused("moc_x2: option control.floor: 3 is above the maximum 1", "methods=moc", "tune=2", "options.moc=control.floor=3")
+  refused("trial-moc-2: option control.floor: 3 is above the maximum 1", "methods=moc", "tune=2", "options.moc=control.floor=3")
   refused("seeds: the list is empty", "seeds=")
   refused("seeds: 1 stands there twice", "seeds=0,1,1")
   refused("seeds: -1 is negative", "seeds=-1")
@@ -461,15 +461,20 @@ T.test("other solvers, and trials of step sizes: runs with these options, the tr
     local line = child.read(("%s/humor_helpful/seed-0/%s/cmdline.txt"):format(dir, name))
     T.ok(line:find(text, 1, true), name .. ": " .. line)
   end
-  wants("moc_upgrad_x0_5", "control.solver=upgrad control.solver_scale=mean ppo.lr=0.01 ppo.lr=0.005")
-  wants("moc_upgrad_x2", "ppo.lr=0.02")
-  wants("ric_x2", "ric.offline_learning_rate=0.01 ric.learning_rate=0.004")
-  T.eq(assert(json.load(dir .. "/humor_helpful/seed-0/moc_upgrad_x2/result.json")).method, "upgrad")
+  wants("trial-moc_upgrad-0_5", "control.solver=upgrad control.solver_scale=mean ppo.lr=0.01 ppo.lr=0.005")
+  wants("trial-moc_upgrad-2", "ppo.lr=0.02")
+  wants("trial-ric-2", "ric.offline_learning_rate=0.01 ric.learning_rate=0.004")
+  T.eq(assert(json.load(dir .. "/humor_helpful/seed-0/trial-moc_upgrad-2/result.json")).method, "upgrad")
   local data = assert(json.load(dir .. "/comparison.json"))
   T.eq({ data.settings[1].methods[2].of, data.settings[1].methods[2].factor }, { "moc_upgrad", 2.0 })
   T.eq(select(2, said:gsub("chosen\n", "")), 2)
   T.ok(child.read(dir .. "/tables.md"):find("## Tuning: each method's step size times a factor", 1, true))
   html_check.check(child.read(dir .. "/report.html"))
+  -- an option that no trial has used may change, and one of trials may not
+  must(dir, "methods=gdpo", "points=0", "options.moc=ppo.lr=0.01", "options.gdpo=ppo.lr=0.001", "resume=auto")
+  local refusal, status = start(dir, "methods=gdpo", "points=0", "options.moc=ppo.lr=0.02", "options.gdpo=ppo.lr=0.001", "resume=auto")
+  T.eq(status, 1)
+  T.ok(refusal:find("(stage 'trial-moc_upgrad-0_5-humor_helpful-0' is finished with it)", 1, true), refusal)
 end)
 
 T.test("unequal budgets when told: each policy draws the whole budget, and the costs say so", function()

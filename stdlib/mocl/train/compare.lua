@@ -50,6 +50,19 @@ local function with_solver(entry, row, solver)
     .. table.concat(known, ", "))
 end
 
+--- compare.stages(row) -> patterns (Run.open's depends) of the stages that runs of a method may have: its own, with each solver, and trials.
+function compare.stages(row)
+  local names, list = { row.name }, {}
+  for i, solver in ipairs(row.solvers and solvers.list() or {}) do
+    names[i + 1] = row.name .. "_" .. solver
+  end
+  for _, name in ipairs(names) do
+    list[#list + 1] = name .. "-*"
+    list[#list + 1] = "trial-" .. name .. "-*"
+  end
+  return list
+end
+
 --- compare.chosen(methods, names) -> the rows of these names, in their order; of an empty list all. A name may have a solver behind it,
 -- moc:upgrad, whose row is named moc_upgrad. Raises for an unknown name or solver, for a method that has none, and for a name that
 -- stands there twice.
@@ -84,7 +97,7 @@ function compare.trials(rows, factors)
   end
   for _, row in ipairs(#factors > 0 and rows or {}) do
     for _, factor in ipairs(factors) do
-      list[#list + 1] = variant(row, { name = ("%s_x%g"):format(row.name, factor):gsub("[^%w_]", "_"), label = ("%s, steps x %g"):format(row.label, factor),
+      list[#list + 1] = variant(row, { name = ("trial-%s-%g"):format(row.name, factor):gsub("[^%w_-]", "_"), label = ("%s, steps x %g"):format(row.label, factor),
         factor = factor, of = row.name })
     end
   end
