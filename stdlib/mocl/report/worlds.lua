@@ -139,8 +139,8 @@ end
 -- then stands in a legend alone.
 local function others(result)
   local list = {}
-  for i, m in ipairs(results.methods(result)) do
-    if i > 1 then
+  for _, m in ipairs(results.methods(result)) do
+    if m.part ~= result then
       list[#list + 1] = { m.part, type(m.part.label) == "string" and m.part.label or m.name == "linear_ppo" and "Linear PPO" or m.name }
     end
   end
