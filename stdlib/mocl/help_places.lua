@@ -170,6 +170,7 @@ places.hidden_classes = {
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.comm.parts"] = "held while bytes of other ranks become a value",
   ["mocl.fs.bytes"] = "held while a file is read",
+  ["mocl.fs.malloced"] = "held while a path is asked for",
   ["mocl.json.bytes"] = "held while a text is encoded",
   ["mocl.lora.regex"] = "held while names are looked for",
   ["mocl.lora.match"] = "held while names are looked for",
