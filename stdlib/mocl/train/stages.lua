@@ -191,7 +191,7 @@ function stages.arguments(schema, args, meta, small)
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
-stages.VOLATILE = { "from", "save_every" }
+stages.VOLATILE = { "from", "save_every", "ppo.microbatch", "ppo.gradient_checkpointing" }
 
 local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
@@ -786,7 +786,8 @@ function stages.actor(ctx, o)
     stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
-  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
+  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft", microbatch = cfg.ppo.microbatch,
+    gradient_checkpointing = cfg.ppo.gradient_checkpointing }
 end
 
 -- answers of the policy under each preference
