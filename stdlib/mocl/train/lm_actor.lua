@@ -16,6 +16,10 @@ local lm_actor = {}
 lm_actor.OPTIONS = {
   { "max_new_tokens", 26, "tokens of an answer", min = 1 },
   { "temperature", 1.0, "sampling temperature, also that of the log-probabilities", min = 1e-3 },
+}
+
+--- Rows beside those, for a recipe that trains in epochs over a batch: less memory, the same bytes.
+lm_actor.MEMORY_OPTIONS = {
   { "microbatch", 0, "answers whose activations exist at a time, for less memory and the same bytes; 0: all", min = 0 },
   { "gradient_checkpointing", false, "activations inside blocks are made again for backward, for less memory and the same bytes" },
 }
@@ -29,6 +33,9 @@ lm_actor.MODEL_OPTIONS = {
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
   { "lora.layers", 1, "the last blocks, this many, get the adapter; 0: all", min = 0 },
 }
+
+local ALL_OPTIONS = table.move(lm_actor.MEMORY_OPTIONS, 1, #lm_actor.MEMORY_OPTIONS, #lm_actor.OPTIONS + 1,
+  table.move(lm_actor.OPTIONS, 1, #lm_actor.OPTIONS, 1, {}))
 
 local Actor = {}
 Actor.__index = Actor
@@ -67,7 +74,7 @@ function lm_actor.new(o)
   lm_actor.check(model:dtype(), o.microbatch)
   return setmetatable({ policy = o.policy, model = model, heads = o.heads, base = o.base, stop = blocks_in_front(model), layers = model:config().num_hidden_layers,
     microbatch = o.microbatch or 0, checkpointing = o.gradient_checkpointing or false,
-    OPTIONS = lm_actor.OPTIONS, has_values = o.heads ~= nil,
+    OPTIONS = ALL_OPTIONS, has_values = o.heads ~= nil,
     words = { value_loss = "the loss of the value heads" } }, Actor)
 end
 

@@ -85,15 +85,18 @@ stages.PREFERENCES = {
 -- the policy and, as ppo.NAME, of the trainer but for the names in the list `without`; then the rows of the recipe's own lists.
 function stages.schema(without, ...)
   return config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+    config.rows(lm_actor.MEMORY_OPTIONS, "ppo.", {}, without), ... }
 end
 
---- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
--- number of answers: for one that trains no policy itself.
+--- Names in trainer.OPTIONS and lm_actor.MEMORY_OPTIONS, all of them: for a recipe that trains by supervised steps alone.
+-- stages.NO_TRAINING are those without the number of answers: for one that trains no policy itself.
 stages.NO_POLICY_GRADIENT, stages.NO_TRAINING = {}, {}
-for i, row in ipairs(POLICY_GRADIENT) do
-  stages.NO_POLICY_GRADIENT[i] = row[1]
-  stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+for _, rows in ipairs { POLICY_GRADIENT, lm_actor.MEMORY_OPTIONS } do
+  for _, row in ipairs(rows) do
+    table.insert(stages.NO_POLICY_GRADIENT, row[1])
+    stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+  end
 end
 
 --- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
@@ -495,6 +498,7 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  lm_actor.check(cfg.dtype, cfg.ppo.microbatch)
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
@@ -537,7 +541,8 @@ function stages.memory_plan(ctx, model, heads, rows)
   end
   if not ctx.run.quiet then
     io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
-      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens,
+      microbatch = o.ppo.microbatch, gradient_checkpointing = o.ppo.gradient_checkpointing }), "\n")
   end
 end
 
