@@ -49,6 +49,7 @@ typedef struct mocl_ctx {
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
     bool grad_enabled;                /* autograd records nodes while true */
+    bool more_rows;                   /* during a backward pass that others of the same batch follow (autograd.h) */
     uint64_t node_seq;                /* number of the next autograd node */
     struct mocl_node *dying;          /* autograd nodes waiting to be freed, see autograd.c */
     bool reaping;                     /* they are being freed */

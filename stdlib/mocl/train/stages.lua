@@ -96,15 +96,18 @@ end
 -- one with the key of an earlier row takes its place.
 function stages.schema(without, ...)
   return replaced(config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... })
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+    config.rows(lm_actor.MEMORY_OPTIONS, "ppo.", {}, without), ... })
 end
 
---- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
--- number of answers: for one that trains no policy itself.
+--- Names in trainer.OPTIONS and lm_actor.MEMORY_OPTIONS, all of them: for a recipe that trains by supervised steps alone.
+-- stages.NO_TRAINING are those without the number of answers: for one that trains no policy itself.
 stages.NO_POLICY_GRADIENT, stages.NO_TRAINING = {}, {}
-for i, row in ipairs(POLICY_GRADIENT) do
-  stages.NO_POLICY_GRADIENT[i] = row[1]
-  stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+for _, rows in ipairs { POLICY_GRADIENT, lm_actor.MEMORY_OPTIONS } do
+  for _, row in ipairs(rows) do
+    table.insert(stages.NO_POLICY_GRADIENT, row[1])
+    stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+  end
 end
 
 --- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
@@ -202,7 +205,7 @@ function stages.arguments(schema, args, meta, small)
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
-stages.VOLATILE = { "from", "save_every" }
+stages.VOLATILE = { "from", "save_every", "ppo.microbatch", "ppo.gradient_checkpointing" }
 
 local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
@@ -506,6 +509,7 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  lm_actor.check(cfg.dtype, cfg.ppo.microbatch)
   check_size(cfg)
 end
 
@@ -545,7 +549,8 @@ function stages.memory_plan(ctx, model, heads, rows)
   end
   if not ctx.run.quiet then
     io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
-      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
+      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens,
+      microbatch = o.ppo.microbatch, gradient_checkpointing = o.ppo.gradient_checkpointing }), "\n")
   end
 end
 
@@ -794,7 +799,8 @@ function stages.actor(ctx, o)
     stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
-  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
+  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft", microbatch = cfg.ppo.microbatch,
+    gradient_checkpointing = cfg.ppo.gradient_checkpointing }
 end
 
 -- answers of the policy under each preference
