@@ -18,6 +18,7 @@ typedef struct mocl_block {
 } mocl_block;
 
 enum { ALIGNMENT = 64, GUARD_BYTES = 64, GUARD_VALUE = 0xA5 };
+#define HUGE_PAGE ((size_t)2 << 20) /* the size of a huge page of x86-64 and of most others */
 #define ARENA_BYTES ((size_t)64 << 30) /* reserved addresses, not memory */
 
 /* class of a request and the bytes a block of that class has */
@@ -129,8 +130,19 @@ void mocl_device_flush(mocl_device *dev) {
     if (dev->kind != MOCL_DEVICE_FAKE) free_cached(dev); /* its blocks are not given back one by one */
 }
 
-static void *os_alloc(mocl_device *dev, size_t bytes) {
-    if (dev->kind == MOCL_DEVICE_CPU) return aligned_alloc(ALIGNMENT, bytes);
+/* A large block of the cpu's lies in huge pages where the system gives them: weights that are read from end to end for each token come
+** through them up to 1.7 times as fast (docs/benchmarks/quantised.md). No page reaches behind the bytes that were asked for. */
+static void *host_alloc(size_t bytes, size_t asked) {
+    void *p = aligned_alloc(asked < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE, bytes);
+#ifdef MADV_HUGEPAGE
+    if (p && asked >= HUGE_PAGE) madvise(p, asked / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
+#endif
+    return p;
+}
+
+/* asked: of bytes, those that will be used */
+static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
+    if (dev->kind == MOCL_DEVICE_CPU) return host_alloc(bytes, asked);
     if (dev->cuda) return dev->cuda->alloc(&dev->exec, bytes);
     if (dev->arena_size - dev->arena_used < bytes) return NULL;
     void *p = dev->arena + dev->arena_used;
@@ -191,10 +203,10 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
         *out = b->p;
         free(b);
     } else {
-        *out = os_alloc(dev, rounded);
+        *out = os_alloc(dev, rounded, bytes);
         if (!*out) {
             mocl_device_flush(dev);
-            *out = os_alloc(dev, rounded);
+            *out = os_alloc(dev, rounded, bytes);
         }
         if (!*out) goto nomem;
     }

@@ -374,6 +374,7 @@ int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_t
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     int plain = w->format == MK_FORMAT_F32;
+    if (w->format == MK_FORMAT_W8A8 && tw && !ta && a_type == MK_F32 && c_type == MK_F32) return mk_gemm_w8a8(e, m, alpha, a, lda, w, beta, c, ldc);
     if (a_type != MK_F32 || c_type != MK_F32 || (!plain && !mk_simd()->format[w->format].read)) return MK_UNSUPPORTED;
     return run(e, ta, tw, m, n, k, alpha, a, lda, 0, plain ? w->part[0] : NULL, w->columns, 0, plain ? NULL : w, beta, NULL, c, ldc, 0, 1);
 }
