@@ -88,6 +88,7 @@ typedef struct mk_exec {
     size_t scratch_bytes;
     size_t refused;       /* bytes of the last mk_scratch that found no memory */
     void *device;         /* what a device other than the cpu keeps (kernels/cuda/device.cu) */
+    int64_t launches;     /* cuda: kernels that were started, those of cuBLASLt too */
 } mk_exec;
 
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */
@@ -130,7 +131,7 @@ typedef struct mk_parameter {
 } mk_parameter;
 
 typedef struct mk_table {
-    int bf16; /* 1: entries take MK_BF16 for `type`; 0: it is storage alone, as on the cpu */
+    int bf16; /* 1: entries take MK_BF16 for `type`; 0: it is storage alone, as in the build in double precision */
 
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
@@ -179,8 +180,8 @@ typedef struct mk_table {
     ** the rounding to f16, it is the sum of the products of codes, an integer, times both absmax / 127^2 (Dettmers et al. 2022).
     ** Other products of w8a8, those of backward, are int8's: the rounding of A counts as none (straight through). At most
     ** MK_W8A8_COLUMNS columns, else MK_UNSUPPORTED. A row of A with a number that is not finite gives NaN.
-    ** a_type: MK_F32, or MK_BF16 where the device computes with it (never the cpu); f32 weights need f32, bf16
-    ** weights bf16. c_type: MK_F32, or a_type. */
+    ** a_type: MK_F32, or MK_BF16 where the device computes with it; f32 weights need f32, bf16
+    ** weights bf16. c_type: MK_F32, or a_type. On the cpu products of bf16 have the arithmetic of kernels/cpu/bf16.h. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
     /* C = alpha A op(W) + from for f32 weights, with the bits of gemm_weight on a C that held `from`, which has ldc too and may
@@ -367,5 +368,9 @@ const mk_table *mk_cpu_table(void);
 ** else", or "built-in kernels (avx512): " and why there is no other. Loads OpenBLAS unless blas is
 ** MK_BLAS_NONE. */
 void mk_blas_describe(mk_blas blas, char *text, size_t bytes);
+
+/* What computes products of bf16 on the cpu, in words: "AMX tiles", or other instructions that give the same bits, and why there is no
+** AMX. 0, and why, where nothing does. text may be NULL. Asks the system for AMX, once (kernels/cpu/bf16.h). */
+int mk_bf16_describe(char *text, size_t bytes);
 
 #endif

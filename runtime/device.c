@@ -55,6 +55,16 @@ static mocl_status open_cpu(mocl_device *dev) {
     return MOCL_OK;
 }
 
+mocl_status mocl_device_bf16(mocl_device *dev, const char *what) {
+    char text[512];
+    if (!dev->k->bf16)
+        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: bf16 is storage alone on %s in this build; convert with :to('f32'), or use dtype=f32",
+                         what, dev->name);
+    if (dev->k != mk_cpu_table() || mk_bf16_describe(NULL, 0)) return MOCL_OK;
+    mk_bf16_describe(text, sizeof text);
+    return mocl_fail(dev->ctx, MOCL_E_DEVICE, "%s: bf16 on %s is %s", what, dev->name, text);
+}
+
 static mocl_status open_cuda(mocl_device *dev, int index) {
     MOCL_TRY(mocl_cuda_open(dev->ctx, index, &dev->exec, &dev->cuda));
     dev->k = dev->cuda->table;

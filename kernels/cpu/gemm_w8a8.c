@@ -1,5 +1,6 @@
 /* gemm_w8a8.c - products with weights of the format w8a8: rows of A become codes of 8 bits, and sums of products are integers, which
 ** no order of adding changes. A row's bits depend on that row and on W alone. */
+#include "formats.h"
 #include "quantized.h"
 #include "simd.h"
 #include "table.h"
@@ -15,19 +16,39 @@ struct codes_job {
     void (*dots)(int64_t k, int64_t m, int64_t n, const int8_t *a, int64_t lda, const int32_t *sum, const int8_t *w, int64_t ldw, int32_t *to,
                  int64_t ldt);
     const mk_weight *w;
-    const mk_real *a;
-    mk_real *c, alpha, beta;
+    mk_dtype a_type, c_type; /* f32 or bf16 */
+    const void *a;
+    void *c;
+    mk_real alpha, beta;
     int64_t m, lda, ldc;
     int8_t *code;    /* [m, columns] */
     int32_t *sum;    /* [m] */
     mk_real *absmax; /* [m] */
+    mk_real *wide;   /* [m, columns] room for rows of bf16 */
 };
 
 /* items are rows of A */
 static void round_range(void *arg, int64_t first, int64_t last) {
     struct codes_job *g = arg;
-    for (int64_t i = first; i < last; i++)
-        g->absmax[i] = g->s->round_codes(g->w->columns, g->a + i * g->lda, g->code + i * g->w->columns, &g->sum[i]);
+    int64_t k = g->w->columns;
+    for (int64_t i = first; i < last; i++) {
+        const mk_real *x = (const mk_real *)g->a + i * g->lda;
+        if (g->a_type == MK_BF16) {
+            for (int64_t p = 0; p < k; p++) g->wide[i * k + p] = mk_from_bf16(((const mk_bf16 *)g->a)[i * g->lda + p]);
+            x = g->wide + i * k;
+        }
+        g->absmax[i] = g->s->round_codes(k, x, g->code + i * k, &g->sum[i]);
+    }
+}
+
+static inline void put_value(const struct codes_job *g, int64_t at, mk_real v) {
+    if (g->c_type == MK_F32) {
+        mk_real *c = (mk_real *)g->c + at;
+        *c = g->beta == 0 ? v : v + g->beta * *c;
+    } else {
+        mk_bf16 *c = (mk_bf16 *)g->c + at;
+        *c = mk_to_bf16((float)(g->beta == 0 ? v : v + g->beta * mk_from_bf16(*c)));
+    }
 }
 
 /* items are groups of columns of C, which are rows of W */
@@ -41,13 +62,9 @@ static void dot_range(void *arg, int64_t first, int64_t last) {
         for (int64_t i = 0; i < g->m; i += ROWS) {
             int64_t m = mk_min(ROWS, g->m - i);
             g->dots(k, m, n, g->code + i * k, k, g->sum + i, (const int8_t *)w->part[0] + j * k, k, dot, GROUP);
-            for (int64_t r = 0; r < m; r++) {
-                mk_real *c = g->c + (i + r) * g->ldc + j;
-                for (int64_t l = 0; l < n; l++) {
-                    mk_real v = g->alpha * mk_w8a8_value(dot[r * GROUP + l], g->absmax[i + r], absmax[l]);
-                    c[l] = g->beta == 0 ? v : v + g->beta * c[l];
-                }
-            }
+            for (int64_t r = 0; r < m; r++)
+                for (int64_t l = 0; l < n; l++)
+                    put_value(g, (i + r) * g->ldc + j + l, g->alpha * mk_w8a8_value(dot[r * GROUP + l], g->absmax[i + r], absmax[l]));
         }
     }
 }
@@ -61,15 +78,18 @@ static int has_vnni(void) {
 #endif
 }
 
-int mk_gemm_w8a8(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, const mk_weight *w, double beta, mk_real *c, int64_t ldc) {
+int mk_gemm_w8a8(mk_exec *e, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, const mk_weight *w, double beta,
+                 mk_dtype c_type, void *c, int64_t ldc) {
     const struct mk_simd *s = mk_simd();
     int64_t n = w->rows, k = w->columns;
-    struct codes_job g = {.s = s, .dots = s->dot_codes_vnni && has_vnni() ? s->dot_codes_vnni : s->dot_codes, .w = w, .a = a, .c = c,
-                          .alpha = (mk_real)alpha, .beta = (mk_real)beta, .m = m, .lda = lda, .ldc = ldc};
+    struct codes_job g = {.s = s, .dots = s->dot_codes_vnni && has_vnni() ? s->dot_codes_vnni : s->dot_codes, .w = w, .a_type = a_type,
+                          .c_type = c_type, .a = a, .c = c, .alpha = (mk_real)alpha, .beta = (mk_real)beta, .m = m, .lda = lda, .ldc = ldc};
     if (k > MK_W8A8_COLUMNS) return MK_UNSUPPORTED;
     if (m <= 0 || n <= 0) return MK_OK;
-    g.absmax = mk_scratch(e, (size_t)m * (sizeof *g.absmax + sizeof *g.sum + (size_t)k));
-    if (!g.absmax) return MK_NOMEM;
+    size_t wide = a_type == MK_BF16 ? (size_t)k * sizeof *g.wide : 0;
+    g.wide = mk_scratch(e, (size_t)m * (wide + sizeof *g.absmax + sizeof *g.sum + (size_t)k));
+    if (!g.wide) return MK_NOMEM;
+    g.absmax = wide ? g.wide + m * k : g.wide;
     g.sum = (int32_t *)(g.absmax + m);
     g.code = (int8_t *)(g.sum + m);
     mk_for(e, m, NS_PER_ROUND * (double)k, round_range, &g);
