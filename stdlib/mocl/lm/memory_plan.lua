@@ -12,7 +12,7 @@ local HEAD_ROWS, KEPT = 256, 32 << 20 -- rows of logits made at a time, and logi
 
 -- Bytes of a block's linear layers in a quantised format: numbers of the matrices and their rows (docs/transformer.md).
 local function quantized_bytes(format, numbers, rows, matrices)
-  if format == "int8" then
+  if format == "int8" or format == "w8a8" then
     return numbers + rows * F32
   end
   return numbers / 2 + numbers / 64 + numbers / (64 * 256) * F32 + matrices * (256 + 1) * F32

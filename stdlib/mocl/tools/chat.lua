@@ -23,7 +23,7 @@ local cfg = config.parse({
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
   { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
-  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "nf4" }, type = "string" },
+  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "w8a8", "nf4" }, type = "string" },
 }, config.named_first("model", arg), { recipe = "chat", doc = "talk to a model" })
 
 check(cfg.model, "name a model: mocl chat DIR|FILE.gguf|RUN (--help lists the options)")

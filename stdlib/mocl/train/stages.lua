@@ -59,7 +59,7 @@ stages.OPTIONS = {
   { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
-  { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "nf4" } },
+  { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "w8a8", "nf4" } },
   { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
