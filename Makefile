@@ -155,6 +155,13 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# optional: mocl serve. The header is asked for here, and the library is loaded when a server is opened.
+HTTPD_FLAGS := $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo -DMOCL_HAVE_MICROHTTPD $$(pkg-config --cflags libmicrohttpd))
+$(B)/runtime/io/httpd.o: CPPFLAGS_ALL += $(HTTPD_FLAGS)
+$(B)/runtime/io/httpd.o: $(B)/httpd_flags
+$(B)/httpd_flags: FORCE
+	@$(call replace,$(HTTPD_FLAGS))
+
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<

@@ -27,7 +27,7 @@ enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128 };
 
 static const char usage[] =
     "usage: %s [options] [script [args]]\n"
-    "The tools chat, generate, tokenize, export and report stand in place of a script.\n"
+    "The tools chat, serve, generate, tokenize, export and report stand in place of a script.\n"
     "Available options are:\n"
     "  -e stat    execute string 'stat'\n"
     "  -i         enter interactive mode after executing 'script'\n"

@@ -22,6 +22,7 @@ local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/s
 local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
 local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
+local SERVE, ANSWER = "stdlib/mocl/lm/serve.lua", "stdlib/mocl/lm/answer.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
@@ -783,6 +784,30 @@ return {
     "test_talk: compare: the answers of ask, with the rewards of the run's models" },
   { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
     "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
+
+  -- ---- a model behind a port ----
+  { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
+    "test_serve: a client that hangs up in mid-stream stops its answer, and the next request is served" },
+  { "one answer after the other", SERVE, "while #self.running < self.parallel and", "while #self.running < 1 and",
+    "test_serve: no answer waits for another's end, and a request above the bound is sent away" },
+  { "the role in each delta", SERVE, "chunk(self, e, i, { content = event.text }", 'chunk(self, e, i, { role = "assistant", content = event.text }',
+    "test_serve: an answer is that of m:ask, whole and streamed, by field, header and name" },
+  { "no finish_reason in a stream", SERVE, "emit(self, e, chunk(self, e, i, {}, event.finish))", "emit(self, e, chunk(self, e, i, {}))",
+    "test_serve: an answer is that of m:ask, whole and streamed, by field, header and name" },
+  { "a comment with an empty line behind it counts as an event", SERVE, [[": ok\n" or]], [["ok\n" or]],
+    "test_serve: who waits gets comments in a stream and blanks before JSON" },
+  { "an answer that cannot be had is asked for three times", SERVE, '{ ["x-should-retry"] = "false" }', "{}",
+    "test_serve: an answer that fails says so once: 500 that is not asked again, an error in the stream" },
+  { "a page of another site may ask", SERVE, "or r.headers.origin and not (origin and is_loopback(origin))", "",
+    "test_serve: a page of another site may not ask, one of this machine may" },
+  { "a stop text is shown where it comes in two tokens", ANSWER, "return c.held:sub(1, #c.held - keep), false", "return c.held, false",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "tokens of a cut are counted among the answer's", ANSWER, "p.from < #text or finish and not stopped", "true",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "all answers with the numbers of the first", ANSWER, "all[i]:narrow(1, id + 1, 1)", "all[1]:narrow(1, id + 1, 1)",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "two preferences in one request", "stdlib/mocl/lm/chat_request.lua", "if #found > 1 then", "if false then",
+    "test_serve: what is wrong is refused before anything is computed, with the field's name" },
 
   -- ---- quantised weights ----
   { "a skipped module known by its whole name alone", BNB, 'or module:sub(-#key) == key then', 'then', BNB_DIR:format "nf4 double bf16" },

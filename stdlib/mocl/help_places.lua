@@ -74,6 +74,9 @@ places.pages = {
   ["mocl.help"] = "cli",
   ["mocl.lm.loaded"] = "talk",
   ["mocl.lm.talk"] = "talk",
+  ["mocl.httpd"] = "serve",
+  ["mocl.lm.answer"] = "serve",
+  ["mocl.lm.chat_request"] = "serve",
   ["mocl.show"] = "cli",
   ["mocl"] = "../README",
   ["mocl.world"] = "world",
@@ -156,6 +159,7 @@ places.classes = {
   ["mocl.rows"] = "transformer",
   ["mocl.session"] = "session",
   ["mocl.fs.lock"] = "data",
+  ["mocl.httpd.server"] = "serve",
   ["mocl.rows"] = "transformer",
   ["mocl.transformer"] = { "transformer", "lora", "session" },
 }
