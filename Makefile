@@ -137,7 +137,7 @@ ifneq ($(filter asan tsan,$(VARIANT)),)
 $(B)/tests/c/test_failures: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
 endif
 
-programs: $(PROGRAMS)
+programs: $(PROGRAMS) build/tests/http/client
 
 # the fuzz targets: tests/fuzz/NAME.c, and what they share
 FUZZ_SHARED := fuzz use_tokenizer
@@ -274,7 +274,8 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
 	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
 
-build/tests/bench/peak: tests/bench/peak.c
+# programs that tests start, plain ones whatever is tested
+build/tests/bench/peak build/tests/http/client: build/%: %.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<

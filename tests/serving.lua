@@ -1,4 +1,4 @@
---- serving: a server in this process and a client of raw sockets (tests/c/client.c) in another one, for the tests of what answers
+--- serving: a server in this process and a client of raw sockets (tests/http/client.c) in another one, for the tests of what answers
 -- over HTTP.
 
 local T = require "t"
@@ -10,14 +10,11 @@ local sys = require "mocl.sys"
 
 local serving = {}
 
---- The program of tests/c/client.c; skips where it is not built, or where there is no libmicrohttpd.
+--- The program of tests/http/client.c; skips where it is not built, or where there is no libmicrohttpd.
 function serving.client()
-  local dir, path = arg[-1]:match("^(.*)/[^/]*$") or ".", nil
-  for _, place in ipairs { dir .. "/tests/c/client", dir .. "/build/tests/c/client" } do
-    path = path or fs.exists(place) and place
-  end
-  if not path then
-    T.skip "no build/tests/c/client: make programs builds it"
+  local path = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../build/tests/http/client"
+  if not fs.exists(path) then
+    T.skip "no build/tests/http/client: make programs builds it"
   end
   local s, message = httpd.open { port = 0 }
   if not s then
