@@ -22,6 +22,7 @@ local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/s
 local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
 local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
+local WATCHDOG = "stdlib/mocl/train/watchdog.lua"
 local SERVE, ANSWER = "stdlib/mocl/lm/serve.lua", "stdlib/mocl/lm/answer.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
@@ -784,6 +785,26 @@ return {
     "test_talk: compare: the answers of ask, with the rewards of the run's models" },
   { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
     "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
+
+  -- ---- the watchdog ----
+  { "a negative KL taken for rounding", WATCHDOG, "elseif kl < B.kl_negative then", "elseif kl < -1 then",
+    "test_watchdog: the KL: negative, exploding, or free where beta is 0" },
+  { "one row above the bound is enough", WATCHDOG, 'streak(w, "kl", kl > limit) >= B.row', 'streak(w, "kl", kl > limit) >= 1',
+    "test_watchdog: the KL: negative, exploding, or free where beta is 0" },
+  { "a ratio off 1 downwards alone", WATCHDOG, "off and off > B.ratio", "off and off < -B.ratio",
+    "test_watchdog: a ratio that is not 1 at first" },
+  { "a policy that is sure at its end is called collapsed", WATCHDOG, "early and entropy < share * first", "entropy < share * first",
+    "test_watchdog: entropy that collapses, of a language model and of a world" },
+  { "rewards that return to a value called constant", WATCHDOG, "w.last[key] = v\n", "w.last[key] = w.last[key] or v\n",
+    "test_watchdog: a reward that is the same whatever is answered, by objective or alone" },
+  { "heads dead before their first step", WATCHDOG, "w.n > B.value_after and variance", "variance",
+    "test_watchdog: a value head that is dead" },
+  { "c stuck where nothing is violated", WATCHDOG, 'streak(w, "c", same and on > 0)', 'streak(w, "c", same)',
+    "test_watchdog: c in one place, a constraint that is never or always on" },
+  { "linear scalarisation called stuck", WATCHDOG, "if not w.o.solves_c or not c or not on then", "if not c or not on then",
+    "test_watchdog: c in one place, a constraint that is never or always on" },
+  { "the spread of one head for all", TRAINER, "spread:select(1, j), SPREAD .. j", "spread:select(1, 1), SPREAD .. j",
+    "test_watchdog: in a trainer: the values of each head are looked at" },
 
   -- ---- a model behind a port ----
   { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
