@@ -1,5 +1,5 @@
---- serving: a server in this process and a client of raw sockets (tests/http/client.c) in another one, for the tests of what answers
--- over HTTP.
+--- serving: a server in this process and a client of raw sockets (tests/http/client.c) in another one, for the tests
+-- of what answers over HTTP.
 
 local T = require "t"
 local child = require "child"
@@ -24,8 +24,8 @@ function serving.client()
   return path
 end
 
---- Starts it with a script, the lines of client.c, beside this process. Returns a function that says whether it is still there, and one that
--- waits for its end and returns what it has read: a list of {connection, bytes}.
+--- Starts it with a script, the lines of client.c, beside this process. Returns a function that says whether it is
+-- still there, and one that waits for its end and returns what it has read: a list of {connection, bytes}.
 function serving.start(port, script)
   local dir = T.tmpdir()
   assert(fs.write(dir .. "/script", script))
@@ -87,8 +87,8 @@ function serving.chat(fields, headers, how)
   return serving.request("POST", "/v1/chat/completions", json.encode(t), headers, how)
 end
 
---- The first response in a text: {status=, headers=, body=, chunks=, whole=}, and what is behind it. A body in chunks is taken apart, strictly;
--- whole is false where it was cut off.
+--- The first response in a text: {status=, headers=, body=, chunks=, whole=}, and what is behind it. A body in chunks
+-- is taken apart, strictly; whole is false where it was cut off.
 function serving.response(text)
   local head, rest = text:match "^(.-\r\n)\r\n(.*)$"
   T.ok(head, "no response: " .. text)

@@ -37,8 +37,8 @@ typedef struct buffer {
     size_t n, room;
 } buffer;
 
-/* READING: its body comes in. WHOLE: waits to be handed out, or for an answer. ANSWERED: a response is queued, or is to be
-** when the library asks again. */
+/* READING: its body comes in. WHOLE: waits to be handed out, or for an answer. ANSWERED: a response is queued, or is
+** to be when the library asks again. */
 typedef enum progress { READING, WHOLE, ANSWERED } progress;
 
 typedef struct request {
@@ -137,7 +137,7 @@ static request *new_request(mocl_httpd *h, struct MHD_Connection *c, const char 
     return r;
 }
 
-/* The library asks: for a new request, for each piece of a body, at its end, and when the connection goes on after that. */
+/* The library asks: for a new request, for each piece of a body, at its end, and when the connection goes on. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method, const char *version,
                                   const char *upload, size_t *n, void **own) {
     mocl_httpd *h = cls;

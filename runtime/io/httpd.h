@@ -1,9 +1,9 @@
-/* httpd.h - an HTTP/1.1 server on loopback, by libmicrohttpd, without a thread: whoever owns it calls mocl_httpd_run again and
-** again, between other work, and gets whole requests. libmicrohttpd is loaded on request, as OpenBLAS is, so that no other
-** use of mocl needs it.
+/* httpd.h - an HTTP/1.1 server on loopback, by libmicrohttpd, without a thread: whoever owns it calls mocl_httpd_run
+** again and again, between other work, and gets whole requests. libmicrohttpd is loaded on request, as OpenBLAS is, so
+** that no other use of mocl needs it.
 **
-** A request is known by its number. What is said to one that is gone is dropped without an error: whether it is still there
-** is asked with mocl_httpd_gone.
+** A request is known by its number. What is said to one that is gone is dropped without an error: whether it is still
+** there is asked with mocl_httpd_gone.
 */
 #ifndef MOCL_HTTPD_H
 #define MOCL_HTTPD_H
@@ -21,7 +21,7 @@ typedef struct mocl_httpd_options {
 
 typedef struct mocl_httpd_request {
     int64_t id;
-    const char *method, *path; /* path without the query, percent signs decoded; both in UTF-8 or whatever the client sent */
+    const char *method, *path; /* path without the query, decoded; the bytes that the client sent */
     const char *headers;       /* name, NUL, value, NUL, ...; an empty name ends them */
     const char *body;          /* n bytes */
     size_t n;
@@ -40,7 +40,7 @@ bool mocl_httpd_next(mocl_httpd *h, mocl_httpd_request *out);
 
 /* headers: as above. A whole answer: */
 mocl_status mocl_httpd_respond(mocl_httpd *h, int64_t id, int status, const char *headers, const char *body, size_t n);
-/* One in pieces (chunked): begin, write any number of times, then finish, or drop to cut it off so that the client notices. */
+/* One in pieces (chunked): begin, write any number of times, then finish; drop cuts it off so that the client notices. */
 mocl_status mocl_httpd_begin(mocl_httpd *h, int64_t id, int status, const char *headers);
 mocl_status mocl_httpd_write(mocl_httpd *h, int64_t id, const char *text, size_t n);
 void mocl_httpd_finish(mocl_httpd *h, int64_t id);

@@ -1,7 +1,7 @@
-/* client.c PORT - a client of raw sockets on loopback, for tests of mocl.httpd and mocl serve. It does what the lines of its
-** standard input say:
+/* client.c PORT - a client of raw sockets on loopback, for tests of mocl.httpd and mocl serve. It does what the lines of
+** its standard input say:
 **
-**   open N           a connection, from then on known by its number (0 to 7), in use until another one is
+**   open N           a connection, known by its number (0 to 7) from then on, in use until another one is
 **   use N
 **   send N           the N bytes behind this line
 **   until TEXT       reads until the text has come
@@ -11,7 +11,7 @@
 **   reset            hangs up so that the server gets a reset
 **   slow N           sends the N bytes behind this line in ten pieces, some milliseconds apart
 **
-** and writes what it has read: "N BYTES\n" and the bytes, for each until and rest. It fails where nothing comes for 20 s.
+** and writes what it has read: "N BYTES\n" and the bytes, for each until and rest. It fails after 20 s of nothing.
 */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,5 +1,5 @@
---- mocl.lm.answer: an answer that is computed token by token, whenever its owner wants the next one: for a server that has
--- others to look after between two tokens. What it says is what m:ask says with the same settings.
+--- mocl.lm.answer: an answer that is computed token by token, whenever its owner wants the next one: for a server
+-- that has others to look after between two tokens. What it says is what m:ask says with the same settings.
 
 local options = require "mocl.options"
 local tensor = require "mocl.tensor"
@@ -11,9 +11,10 @@ Answer.__index = Answer
 
 local PIECE = 256 -- tokens of a prompt that are read in one step
 
---- answer.new(m, ids, o) -> a. m: a loaded model; ids: those of the prompt; o: max_new_tokens, seed, temperature, top_p, top_k as
--- for m:ask; n (1): answers to the prompt; stop: a list of texts that end an answer and are not part of it; logprobs (false):
--- whether the events have log-probabilities, with the top_logprobs (0) likeliest tokens of each place.
+--- answer.new(m, ids, o) -> a. m: a loaded model; ids: those of the prompt; o: max_new_tokens, seed, temperature,
+-- top_p, top_k as for m:ask; n (1): answers to the prompt; stop: a list of texts that end an answer and are not part
+-- of it; logprobs (false): whether the events have log-probabilities, with the top_logprobs (0) likeliest tokens of
+-- each place.
 function answer.new(m, ids, o)
   options.check("answer.new", o, { "max_new_tokens", "seed" }, { "temperature", "top_p", "top_k", "n", "stop", "logprobs", "top_logprobs" })
   local n, context = o.n or 1, m.model:config().max_position_embeddings
@@ -35,8 +36,8 @@ end
 
 -- ---- texts ----
 
--- The part of what is held that can be said: all of it at the end; else all but what may be the beginning of a stop text.
--- Second, whether a stop text was found.
+-- The part of what is held that can be said: all of it at the end; else all but what may be the beginning of a stop
+-- text. Second, whether a stop text was found.
 local function release(c, stops, last)
   local at
   for _, s in ipairs(stops) do
@@ -85,7 +86,8 @@ end
 
 -- ---- steps ----
 
--- One more token of choice i: an event, or nil where there is nothing to say yet. finish: "stop" at an end token, "length".
+-- One more token of choice i: an event, or nil where there is nothing to say yet. finish: "stop" at an end token,
+-- "length".
 local function push(a, i, id, finish, place)
   local c = a.choices[i]
   if finish ~= "stop" then
@@ -120,9 +122,9 @@ local function push(a, i, id, finish, place)
   return { choice = i, text = text, finish = finish, logprobs = a.o.logprobs and now or nil }
 end
 
---- a:step() -> list of events. Reads a piece of the prompt, or draws one token for each answer that goes on. An event has choice
--- (from 1), text (whole characters), finish (nil, "stop" or "length"), and logprobs where they are wanted: a list of {id=,
--- bytes=, logprob=, top=}. a.done is true behind the last one.
+--- a:step() -> list of events. Reads a piece of the prompt, or draws one token for each answer that goes on. An event
+-- has choice (from 1), text (whole characters), finish (nil, "stop" or "length"), and logprobs where they are wanted:
+-- a list of {id=, bytes=, logprob=, top=}. a.done is true behind the last one.
 function Answer:step()
   local s, o = self.session, self.o
   if self.read < #self.ids then

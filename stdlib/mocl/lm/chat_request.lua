@@ -1,6 +1,6 @@
---- mocl.lm.chat_request: what a client of mocl serve asks for, read from the JSON of an OpenAI-style chat completion and checked
--- before anything is computed. Fields that nobody here knows are passed over; those that would change the answer and cannot
--- be honoured are refused.
+--- mocl.lm.chat_request: what a client of mocl serve asks for, read from the JSON of an OpenAI-style chat completion
+-- and checked before anything is computed. Fields that nobody here knows are passed over; those that would change the
+-- answer and cannot be honoured are refused.
 
 local json = require "mocl.json"
 
@@ -263,9 +263,9 @@ local function read(body, headers, m, name)
   return q
 end
 
---- chat_request.read(body, headers, m, name) -> q | nil, e. body: the JSON; headers: names in lower case; m: a loaded model; name:
--- what it is called here. q has requested (the name as asked), text, ids, p, and stream, include_usage, temperature, top_p, top_k, seed, n,
--- max_tokens, stop, logprobs, top_logprobs, rewards.
+--- chat_request.read(body, headers, m, name) -> q | nil, e. body: the JSON; headers: names in lower case; m: a loaded
+-- model; name: what it is called here. q has requested (the name as asked), text, ids, p, and stream, include_usage,
+-- temperature, top_p, top_k, seed, n, max_tokens, stop, logprobs, top_logprobs, rewards.
 function chat_request.read(body, headers, m, name)
   local ok, q = pcall(read, body, headers, m, name)
   if ok then

@@ -1,6 +1,7 @@
---- mocl.lm.serve: OpenAI-style chat completions over HTTP on loopback, with a preference. One process and one thread: between two
--- tokens it looks at the sockets (mocl.httpd), so that a client that has left is noticed, and each answer under way gets one
--- token in turn (mocl.lm.answer), so that none waits for another one's end. docs/serve.md has the protocol.
+--- mocl.lm.serve: OpenAI-style chat completions over HTTP on loopback, with a preference. One process and one thread:
+-- between two tokens it looks at the sockets (mocl.httpd), so that a client that has left is noticed, and each answer
+-- under way gets one token in turn (mocl.lm.answer), so that none waits for another one's end. docs/serve.md has the
+-- protocol.
 
 local answer = require "mocl.lm.answer"
 local chat_request = require "mocl.lm.chat_request"
@@ -20,9 +21,10 @@ local OPTIONS = { "port", "parallel", "waiting", "keep_alive", "log" }
 local EVENTS = { ["content-type"] = "text/event-stream; charset=utf-8", ["cache-control"] = "no-cache" }
 local JSON = { ["content-type"] = "application/json" }
 
---- serve.new(m, o) -> s | fail. m: a loaded model. o: port (8080; 0 is any that is free), parallel (4): answers that are
--- computed at once, waiting (32): requests that wait for one to end before others are sent away with 503, keep_alive (15): seconds
--- of silence before a client gets a comment or a blank, log (nothing): a function that gets a line on each answer.
+--- serve.new(m, o) -> s | fail. m: a loaded model. o: port (8080; 0 is any that is free), parallel (4): answers that
+-- are computed at once, waiting (32): requests that wait for one to end before others are sent away with 503,
+-- keep_alive (15): seconds of silence before a client gets a comment or a blank, log (nothing): a function that gets
+-- a line on each answer.
 function serve.new(m, o)
   o = options.check("serve.new", o or {}, {}, OPTIONS)
   local http, message, code = httpd.open { port = o.port or 8080 }
@@ -45,7 +47,8 @@ local function is_loopback(host)
   return name == "localhost" or name:find "%.localhost$" or name:find "^127%.[%d.]+$" or name == "[::1]"
 end
 
--- The headers of an answer: for a page that another program on this machine shows, those that let the browser hand it on.
+-- The headers of an answer: for a page that another program on this machine shows, those that let the browser hand it
+-- on.
 local function with_origin(base, r)
   local h = {}
   for name, value in pairs(base) do
@@ -74,7 +77,8 @@ local function refuse(self, r, e, more)
   self.log(("%s %s: %d %s"):format(r.method, r.path, e.status, e.message))
 end
 
--- The model as a list of models: its name, and with each preference of the grid, so that the list of a chat program is a slider.
+-- The model as a list of models: its name, and with each preference of the grid, so that the list of a chat program
+-- is a slider.
 local function models_of(self)
   local list, names = { NAME }, self.m.objectives
   for _, p in ipairs(names and #names <= 3 and preference.grid(#names) or {}) do
@@ -336,8 +340,8 @@ local function still(list, f)
   return rest
 end
 
---- s:round(seconds) -> boolean: takes what clients have sent, and gives each answer under way one token. With none under way it
--- waits so long (0) for a request. Whether an answer is under way.
+--- s:round(seconds) -> boolean: takes what clients have sent, and gives each answer under way one token. With none
+-- under way it waits so long (0) for a request. Whether an answer is under way.
 function Server:round(seconds)
   for _, r in ipairs(self.http:run(#self.running == 0 and seconds or 0)) do
     handle(self, r)
@@ -373,7 +377,8 @@ function Server:round(seconds)
   return #self.running > 0
 end
 
---- s:run() -> nothing. Answers until the process is interrupted; with sys.on_interrupt "flag" it then tells those who wait.
+--- s:run() -> nothing. Answers until the process is interrupted; with sys.on_interrupt "flag" it then tells those who
+-- wait.
 function Server:run()
   while not sys.interrupted() do
     self:round(.5)

@@ -330,10 +330,22 @@ local function enter(run, opts, resume, home)
   return run
 end
 
+-- --check: everything that can be said before a run begins has been said by here.
+local function only_check(opts, out)
+  local there = fs.exists(fs.join(out, "config.lua"))
+  print(("%s: the options go together%s"):format(opts.recipe, there and ("; %s holds a run already, which resume=auto continues"):format(out)
+    or ("; the run would be in %s"):format(out)))
+  if opts.estimate then
+    print(opts.estimate())
+  end
+  os.exit(0, true)
+end
+
 --- Opens or creates the directory of a run; see docs/run.md.
 -- opts: recipe, cfg, and optionally info (second result of config.parse), out, resume, quiet, keep,
 -- volatile_keys, platform (a table of facts for env.json), main (the stage whose checkpoints lie in
--- the run's own directory), depends (the options that each stage depends on: mocl.run.options).
+-- the run's own directory), depends (the options that each stage depends on: mocl.run.options), estimate (a function that
+-- returns what --check says of memory and time).
 function Run.open(opts)
   local cfg, resume = opts.cfg, opts.resume or opts.cfg.resume
   local home = fs.join("runs", opts.recipe)
@@ -348,6 +360,9 @@ function Run.open(opts)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
+  if opts.info and opts.info.check then
+    only_check(opts, out)
+  end
   local quiet, keep = opts.quiet, opts.keep or cfg.keep or 2
   if quiet == nil then
     quiet = cfg.quiet or false

@@ -1,6 +1,6 @@
---- mocl.train.watchdog: what is known to go wrong in PPO and in MOC, read from the rows of metrics while a policy trains, and said
--- in words with what to try. It changes nothing and keeps nothing on disk. The bounds are far outside of what healthy runs of
--- the recipes show; docs/watchdog.md has them.
+--- mocl.train.watchdog: what is known to go wrong in PPO and in MOC, read from the rows of metrics while a policy
+-- trains, and said in words with what to try. It changes nothing and keeps nothing on disk. The bounds are far
+-- outside of what healthy runs of the recipes show; docs/watchdog.md has them.
 
 local options = require "mocl.options"
 
@@ -26,8 +26,9 @@ watchdog.BOUNDS = {
 }
 local B = watchdog.BOUNDS
 
---- watchdog.new(o) -> w. o: total, the iterations; options, of the trainer; label ("training") and unit ("iteration") of messages; prefix ("") of
--- the options' names; solves_c (false): c is solved for, so that it may be stuck; say (nothing): a function that gets each message.
+--- watchdog.new(o) -> w. o: total, the iterations; options, of the trainer; label ("training") and unit ("iteration")
+-- of messages; prefix ("") of the options' names; solves_c (false): c is solved for, so that it may be stuck; say
+-- (nothing): a function that gets each message.
 function watchdog.new(o)
   options.check("watchdog.new", o, { "total", "options" }, { "label", "unit", "prefix", "solves_c", "say" })
   return setmetatable({ o = o, n = 0, streak = {}, last = {}, said = {}, found = {}, entropy = {} }, Watchdog)
@@ -156,8 +157,9 @@ local function look_at_control(w, row)
   end
 end
 
---- w:see(row, spread) -> list of what this row added: {kind=, step=, text=}. row: the metrics of an iteration, which is row.step;
--- spread: variances of the values over the batch, one for each head, or nil. Each kind is said once; w.found has them all.
+--- w:see(row, spread) -> list of what this row added: {kind=, step=, text=}. row: the metrics of an iteration, which
+-- is row.step; spread: variances of the values over the batch, one for each head, or nil. Each kind is said once;
+-- w.found has them all.
 function Watchdog:see(row, spread)
   local before = #self.found
   self.n = row.step or self.n + 1
