@@ -22,6 +22,7 @@ local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/s
 local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
 local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
+local EVENTS, LOGS, RUN = "stdlib/mocl/run/tensorboard.lua", "stdlib/mocl/run/logs.lua", "stdlib/mocl/run/init.lua"
 local WATCHDOG = "stdlib/mocl/train/watchdog.lua"
 local SERVE, ANSWER = "stdlib/mocl/lm/serve.lua", "stdlib/mocl/lm/answer.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
@@ -785,6 +786,22 @@ return {
     "test_talk: compare: the answers of ask, with the rewards of the run's models" },
   { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
     "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
+
+  -- ---- what other programs read ----
+  { "the CRC of a record is not masked", EVENTS, "((c >> 15 | c << 17) + 0xA282EAD8) & 0xFFFFFFFF", "c",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "a CRC-32 in place of CRC-32C", EVENTS, "0x82F63B78", "0xEDB88320",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "large steps cut to seven bits", EVENTS, "low | 0x80 or low", "low or low",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "a session begins at step 0", EVENTS, "tensorboard.start(time, step)\n    files", "tensorboard.start(time, 0)\n    files",
+    "test_tensorboard: a stage has files of its own; one that goes on begins a new one at its next step, and no file is changed" },
+  { "all stages in one directory", EVENTS, "local place = fs.join(dir, stage)", "local place = fs.join(dir, 'all')",
+    "test_tensorboard: a stage has files of its own; one that goes on begins a new one at its next step, and no file is changed" },
+  { "rows behind the checkpoint stay in the table of a stage", LOGS, "  split(run)\nend", "end",
+    "test_tensorboard: metrics of a stage are a table: all keys in each row, one type, and no row that is written again" },
+  { "whole numbers among the floats", RUN, 'math.type(v) == "integer" and k ~= "step" and v + 0.0 or v', "v",
+    "test_tensorboard: metrics of a stage are a table: all keys in each row, one type, and no row that is written again" },
 
   -- ---- the watchdog ----
   { "a negative KL taken for rounding", WATCHDOG, "elseif kl < B.kl_negative then", "elseif kl < -1 then",

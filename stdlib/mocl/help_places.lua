@@ -130,6 +130,7 @@ places.pages = {
   ["mocl.lm.encoder_decoder"] = "transformer",
   ["mocl.lm.policy"] = "ppo",
   ["mocl.run.progress"] = "run",
+  ["mocl.run.tensorboard"] = "run",
   ["mocl.report.worlds"] = "world",
   ["mocl.world.rollout"] = "world",
   ["mocl.safetensors"] = "transformer",

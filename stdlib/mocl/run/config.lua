@@ -602,6 +602,7 @@ function config.common(schema)
     { "memory_cap", 0.0, "GiB of the device's memory that may be used, 0 = all", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },
+    { "tensorboard", false, "metrics also as TensorBoard's event files, in tensorboard/STAGE of the run" },
   }
   local all, own = {}, {}
   for _, row in ipairs(schema) do
