@@ -22,6 +22,9 @@ local FRAMING, SENTENCE, PREFS = "stdlib/mocl/lm/framing.lua", "stdlib/mocl/lm/s
 local COMPARE, COMPARISON, BOOTSTRAP = "stdlib/mocl/train/compare.lua", "stdlib/mocl/report/comparison.lua", "stdlib/mocl/metrics/bootstrap.lua"
 local FROM_RUN = "stdlib/mocl/run/from_run.lua"
 local LOADED = "stdlib/mocl/lm/loaded.lua"
+local EVENTS, LOGS, RUN = "stdlib/mocl/run/tensorboard.lua", "stdlib/mocl/run/logs.lua", "stdlib/mocl/run/init.lua"
+local WATCHDOG = "stdlib/mocl/train/watchdog.lua"
+local SERVE, ANSWER = "stdlib/mocl/lm/serve.lua", "stdlib/mocl/lm/answer.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
@@ -816,6 +819,66 @@ return {
     "test_talk: compare: the answers of ask, with the rewards of the run's models" },
   { "an undone exchange is still seen", "stdlib/mocl/lm/talk.lua", "t.messages[#t.messages], t.messages[#t.messages - 1] = nil, nil",
     "t.messages[#t.messages] = nil", "test_talk: a chat model sees the turns before" },
+
+  -- ---- what other programs read ----
+  { "the CRC of a record is not masked", EVENTS, "((c >> 15 | c << 17) + 0xA282EAD8) & 0xFFFFFFFF", "c",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "a CRC-32 in place of CRC-32C", EVENTS, "0x82F63B78", "0xEDB88320",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "large steps cut to seven bits", EVENTS, "low | 0x80 or low", "low or low",
+    "test_tensorboard: CRC-32C, records and messages have the bytes that they are known by" },
+  { "a session begins at step 0", EVENTS, "tensorboard.start(time, step)\n    files", "tensorboard.start(time, 0)\n    files",
+    "test_tensorboard: a stage has files of its own; one that goes on begins a new one at its next step, and no file is changed" },
+  { "all stages in one directory", EVENTS, "local place = fs.join(dir, stage)", "local place = fs.join(dir, 'all')",
+    "test_tensorboard: a stage has files of its own; one that goes on begins a new one at its next step, and no file is changed" },
+  { "rows behind the checkpoint stay in the table of a stage", LOGS, "  split(run)\nend", "end",
+    "test_tensorboard: metrics of a stage are a table: all keys in each row, one type, and no row that is written again" },
+  { "whole numbers among the floats", RUN, 'math.type(v) == "integer" and k ~= "step" and v + 0.0 or v', "v",
+    "test_tensorboard: metrics of a stage are a table: all keys in each row, one type, and no row that is written again" },
+
+  -- ---- the watchdog ----
+  { "a negative KL taken for rounding", WATCHDOG, "elseif kl < B.kl_negative then", "elseif kl < -1 then",
+    "test_watchdog: the KL: negative, exploding, or free where beta is 0" },
+  { "one row above the bound is enough", WATCHDOG, 'streak(w, "kl", kl > limit) >= B.row', 'streak(w, "kl", kl > limit) >= 1',
+    "test_watchdog: the KL: negative, exploding, or free where beta is 0" },
+  { "a ratio off 1 downwards alone", WATCHDOG, "off and off > B.ratio", "off and off < -B.ratio",
+    "test_watchdog: a ratio that is not 1 at first" },
+  { "a policy that is sure at its end is called collapsed", WATCHDOG, "early and entropy < share * first", "entropy < share * first",
+    "test_watchdog: entropy that collapses, of a language model and of a world" },
+  { "rewards that return to a value called constant", WATCHDOG, "w.last[key] = v\n", "w.last[key] = w.last[key] or v\n",
+    "test_watchdog: a reward that is the same whatever is answered, by objective or alone" },
+  { "heads dead before their first step", WATCHDOG, "w.n > B.value_after and variance", "variance",
+    "test_watchdog: a value head that is dead" },
+  { "c stuck where nothing is violated", WATCHDOG, 'streak(w, "c", same and on > 0)', 'streak(w, "c", same)',
+    "test_watchdog: c in one place, a constraint that is never or always on" },
+  { "linear scalarisation called stuck", WATCHDOG, "if not w.o.solves_c or not c or not on then", "if not c or not on then",
+    "test_watchdog: c in one place, a constraint that is never or always on" },
+  { "the spread of one head for all", TRAINER, "spread:select(1, j), SPREAD .. j", "spread:select(1, 1), SPREAD .. j",
+    "test_watchdog: in a trainer: the values of each head are looked at" },
+
+  -- ---- a model behind a port ----
+  { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
+    "test_serve: a client that hangs up in mid-stream stops its answer, and the next request is served" },
+  { "one answer after the other", SERVE, "while #self.running < self.parallel and", "while #self.running < 1 and",
+    "test_serve: no answer waits for another's end, and a request above the bound is sent away" },
+  { "the role in each delta", SERVE, "chunk(self, e, i, { content = event.text }", 'chunk(self, e, i, { role = "assistant", content = event.text }',
+    "test_serve: an answer is that of m:ask, whole and streamed, by field, header and name" },
+  { "no finish_reason in a stream", SERVE, "emit(self, e, chunk(self, e, i, {}, event.finish))", "emit(self, e, chunk(self, e, i, {}))",
+    "test_serve: an answer is that of m:ask, whole and streamed, by field, header and name" },
+  { "a comment with an empty line behind it counts as an event", SERVE, [[": ok\n" or]], [["ok\n" or]],
+    "test_serve: who waits gets comments in a stream and blanks before JSON" },
+  { "an answer that cannot be had is asked for three times", SERVE, '{ ["x-should-retry"] = "false" }', "{}",
+    "test_serve: an answer that fails says so once: 500 that is not asked again, an error in the stream" },
+  { "a page of another site may ask", SERVE, "or r.headers.origin and not (origin and is_loopback(origin))", "",
+    "test_serve: a page of another site may not ask, one of this machine may" },
+  { "a stop text is shown where it comes in two tokens", ANSWER, "return c.held:sub(1, #c.held - keep), false", "return c.held, false",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "tokens of a cut are counted among the answer's", ANSWER, "p.from < #text or finish and not stopped", "true",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "all answers with the numbers of the first", ANSWER, "all[i]:narrow(1, id + 1, 1)", "all[1]:narrow(1, id + 1, 1)",
+    "test_serve: several answers, their log-probabilities, and texts that end them" },
+  { "two preferences in one request", "stdlib/mocl/lm/chat_request.lua", "if #found > 1 then", "if false then",
+    "test_serve: what is wrong is refused before anything is computed, with the field's name" },
 
   -- ---- quantised weights ----
   { "a skipped module known by its whole name alone", BNB, 'or module:sub(-#key) == key then', 'then', BNB_DIR:format "nf4 double bf16" },

@@ -9,6 +9,7 @@ local config = require "mocl.run.config"
 local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
+local estimate = require "mocl.train.estimate"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -385,13 +386,44 @@ function stages.options(o)
   return cfg, info
 end
 
+-- the shape of the model, for mocl.lm.model
+local function shape(cfg, vocab_size)
+  return {
+    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+  }
+end
+
+-- What --check says of memory and time.
+local function estimated(o, cfg, source, functions, given, grid)
+  local vocab, N, models, longest = cfg.tokenizer.vocab_size, #cfg.objectives, {}, 0
+  for _, name in ipairs(cfg.objectives) do
+    models[#models + 1] = not functions[name] and not reward_path(cfg, name) and not given and name or nil
+  end
+  for _, prompt in ipairs(source.train_prompts) do
+    longest = math.max(longest, #prompt)
+  end
+  local s, D = shape(cfg, vocab), cfg.model.hidden_size
+  local layers = cfg.lora.layers == 0 and cfg.model.layers or math.min(cfg.lora.layers, cfg.model.layers)
+  -- the adapter on seven matrices of a block, and a head of two layers for each objective
+  local trained = layers * cfg.lora.r * (4 * 2 * D + 3 * (D + cfg.model.intermediate_size)) + N * (D * D + 2 * D)
+  local rows, total = memory_plan.of { config = s, dtype = cfg.dtype, quantization = cfg.quantization ~= "none" and cfg.quantization or nil,
+    trained = trained, rank = cfg.lora.r, rows = cfg.ppo.batch_size, prompt = math.min(longest, cfg.model.positions - cfg.ppo.max_new_tokens),
+    answer = cfg.ppo.max_new_tokens }
+  local own = o.method and cfg[o.method:gsub("%-%*$", "")]
+  local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
+    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1 })
+  return estimate.text(list, { rows, total })
+end
+
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task)
 -- and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage
 -- depends on beside those of every policy), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
 -- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
--- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
--- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+-- behind it; grid(N) -> the preferences where the user names none and they are not the grid's; policies: "preference" or "objective" where there is
+-- one for each. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
@@ -405,6 +437,7 @@ function stages.open(o)
     or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
+    estimate = function() return estimated(o, cfg, source, functions, given, grid) end,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
     grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
@@ -454,15 +487,6 @@ local function say(ctx, text)
   if not ctx.run.quiet then
     io.stderr:write(text, "\n")
   end
-end
-
--- the shape of the model, for mocl.lm.model
-local function shape(cfg, vocab_size)
-  return {
-    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
-    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
-    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
-  }
 end
 
 local function fail(fmt, ...)
