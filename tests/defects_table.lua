@@ -370,7 +370,7 @@ return {
 
   -- ---- training on texts, reward models ----
   { "the loss of texts with the opposite sign", LM,
-    "return -logp:mean(), batch.response_total", "return logp:mean(), batch.response_total",
+    "return -logp:mean(), n", "return logp:mean(), n",
     "test_transformer: grouped queries, tied head on cpu: as transformers' Llama" },
   { "texts without their end token", LM,
     "responses[i] = tok:encode(lm.answer(tok, row.response), { eos = true })", "responses[i] = tok:encode(lm.answer(tok, row.response))",
