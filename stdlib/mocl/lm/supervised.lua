@@ -73,7 +73,6 @@ local function by_pieces(self, rows, step)
     before[i], at = at, at + n
   end
   local loss, beside = o.loss_of(leaf, rows)
-  self.optimizer:zero_grad()
   loss:backward()
   piecewise.backward("gradients", o.pieces, self.named, function(i)
     of(i):backward(leaf.grad:narrow(1, before[i] + 1, of(i).shape[1]):contiguous())
