@@ -228,6 +228,8 @@ defects: deps   ## put one defect at a time into the Lua files and the CUDA kern
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	./mocl tests/defects.lua
 	@sh tests/mutations.sh
+	@$(MAKE) -s -j$(JOBS) programs
+	@sh tests/mutations_cpu.sh
 
 slow: deps   ## the long tests: runs that are killed, out of memory or out of disk; collections all the time; broken files
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
