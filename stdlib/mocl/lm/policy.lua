@@ -1,6 +1,7 @@
 --- mocl.lm.policy: a model with its tokenizer, answering texts, and the measurement of such answers under a grid
 -- of preferences.
 
+local fluency = require "mocl.lm.fluency"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
@@ -95,13 +96,14 @@ local BATCH = 256 -- rows generated at a time while measuring
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
 -- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit, answer (function(prompts, p, key) -> responses, ids
 -- of a method that answers in its own way: policy:answer's, of prompts with the tags of p). Returns {raw = means per objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
--- malformed =, sample = first answers}.
+-- malformed =, sample = first answers}, and with fluency=true {perplexity=, distinct_2=} of mocl.lm.fluency as fluency.
 function Policy:measure(o)
-  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer" })
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency" })
   local answer = o.answer or function(prompts, p, key)
     return self:answer(preference.tagged(prompts, p), { key = key, adapter = o.adapter })
   end
   local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
+  local losses, texts = {}, {}
   for first = 1, o.n, BATCH do
     local scope <close> = tensor.scope()
     local plain = {}
@@ -110,6 +112,11 @@ function Policy:measure(o)
     end
     local responses, ids = answer(plain, o.p, rng.key(o.seed, o.purpose .. " " .. first))
     local raw, lengths = reward.table(o.rewards, plain, responses), ids.rows.tokens:lengths()
+    if o.fluency then
+      local list = fluency.losses(self, plain, ids.rows.tokens)
+      table.move(list, 1, #list, #losses + 1, losses)
+      table.move(responses, 1, #responses, #texts + 1, texts)
+    end
     for i, response in ipairs(responses) do
       local row = raw[i]
       rows[#rows + 1] = row
@@ -129,7 +136,7 @@ function Policy:measure(o)
       end
     end
   end
-  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows }
+  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows, fluency = o.fluency and fluency.of(losses, texts) }
   for j = 1, #o.rewards do
     out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
   end
@@ -147,7 +154,8 @@ end
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
-  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "before", "on_step" })
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "before",
+    "on_step" })
   local list = {}
   for i, p in ipairs(preferences) do
     list[i] = self:measure(setmetatable({ p = o.before and o.before(p, i) or p }, { __index = o }))

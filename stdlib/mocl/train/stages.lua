@@ -9,6 +9,7 @@ local config = require "mocl.run.config"
 local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
+local fluency = require "mocl.lm.fluency"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -20,6 +21,8 @@ local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
+local probe = require "mocl.lm.probe"
+local probe_stage = require "mocl.train.probe_stage"
 local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
@@ -60,7 +63,11 @@ stages.OPTIONS = {
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
   { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "nf4" } },
-  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
+  { "reward.trunk", "trained", "a reward model of a run's own is trained with all its weights, or is a linear head on the states of the frozen "
+    .. "model, which all rewards share", choices = { "trained", "frozen" } },
+  { "reward.tokens", 64, "frozen trunk: so many of a prompt's last tokens, and of an answer's first, are read", min = 1 },
+  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task); frozen trunk: pairs to train on, at most, "
+    .. "and three times those to test with", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
   { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
@@ -71,8 +78,11 @@ stages.OPTIONS = {
   { "sft.steps", 1000, "steps; 0: the model as it is", min = 0 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
+  { "eval.statistics", 512, "answers of the SFT model that the running statistics of rewards start from", min = 2 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
+  { "eval.fluency", false, "how likely the answers are to the model that the policy starts from, without tags, and how many of their pairs of "
+    .. "words are different ones" },
   { "eval.curve_answers", 0, "answers per preference to each checkpoint that keep= left, for figures over samples; 0: none", min = 0 },
 }
 
@@ -118,6 +128,11 @@ local PRESETS = {
   -- models it takes
   large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
     ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+  -- a real instruct model on two cores within hours (docs/guide/real-model.md)
+  smollm2 = { init = own_model.REAL, ["hh.prompt_chars"] = 120, ["model.positions"] = 512, ["sft.steps"] = 0,
+    ["reward.trunk"] = "frozen", ["reward.prompts"] = 1800, ["reward.min_accuracy"] = 0.6, ["lora.r"] = 16, ["lora.alpha"] = 32, ["lora.layers"] = 0,
+    ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 48, ["ppo.ppo_epochs"] = 2, ["ppo.lr"] = 3e-4, ["ppo.lr_scheduler_type"] = "constant",
+    ["eval.statistics"] = 128, ["eval.answers"] = 64, ["eval.unseen_answers"] = 32, ["eval.fluency"] = true },
 }
 
 --- stages.presets(own, without, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all
@@ -156,9 +171,9 @@ local DEPENDS = {
   tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
-  ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
+  ["reward-*"] = { "reward.trunk", "reward.tokens", "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = answers "eval.answers",
+  ["sft-answers"] = answers("eval.statistics", "eval.answers", "eval.fluency"),
   curve = answers "eval.curve_answers",
   evaluation = answers "eval",
 }
@@ -495,6 +510,9 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  if cfg.reward.trunk == "frozen" and cfg.data == "" and cfg.prompts == "" then
+    fail "reward.trunk=frozen needs data=DIR: the embedded task's answers are compared many times each, by models of all weights"
+  end
   if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
     fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
@@ -690,6 +708,12 @@ function stages.base_and_sft(ctx)
   end)
 end
 
+-- A line on stderr about a reward model's held-out accuracy.
+local function say_accuracy(ctx, name, held)
+  say(ctx, ("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(name, held.accuracy, held.low,
+    held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+end
+
 local function train_reward_model(ctx, name)
   local cfg, run = ctx.cfg, ctx.run
   return run:stage("reward-" .. name, function(stage)
@@ -717,10 +741,31 @@ local function train_reward_model(ctx, name)
     model:freeze()
     local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    if not run.quiet then
-      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
-        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
-    end
+    say_accuracy(ctx, name, held)
+    save(model.save, model, run:path("reward-" .. name))
+    stage:clear()
+    stage:output("reward-" .. name)
+    return held
+  end)
+end
+
+-- The frozen model that all heads share: what the policy starts from.
+local function trunk_of(ctx)
+  ctx.trunk = ctx.trunk or assert(transformer.load(ctx.run:path "sft", { device = ctx.cfg.device }))
+  return ctx.trunk
+end
+
+-- A head on the frozen model, of which the stage leaves the head alone.
+local function fit_probe(ctx, name)
+  local cfg, run = ctx.cfg, ctx.run
+  return run:stage("reward-" .. name, function(stage)
+    local pairs_train, pairs_test = ctx.source.pairs(name)
+    pairs_train = table.move(pairs_train, 1, math.min(#pairs_train, cfg.reward.prompts), 1, {})
+    pairs_test = table.move(pairs_test, 1, math.min(#pairs_test, math.max(10, cfg.reward.prompts // 3)), 1, {})
+    local model = probe.new { trunk = trunk_of(ctx), tokenizer = ctx.tok, tokens = cfg.reward.tokens }
+    local held = probe_stage.train(run, stage, name, model, pairs_train, pairs_test)
+    held.rule_correlation = ctx.source.rule_correlation(name, model)
+    say_accuracy(ctx, name, held)
     save(model.save, model, run:path("reward-" .. name))
     stage:clear()
     stage:output("reward-" .. name)
@@ -745,6 +790,14 @@ local function check_reward_model(ctx, name, held)
   end
 end
 
+local function load_probe(ctx, dir)
+  return probe.load(dir, { trunk = trunk_of(ctx), tokenizer = ctx.tok })
+end
+
+local function load_reward_model(ctx, dir)
+  return reward.load(dir, ctx.tok, { device = ctx.cfg.device })
+end
+
 --- One reward per objective: a function of the table `functions`, or a reward model started from the SFT model.
 -- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models, and whether it is what was asked (passed).
 -- Options: reward.min_accuracy, reward.min_correlation.
@@ -753,9 +806,10 @@ function stages.rewards(ctx, functions)
   for j, name in ipairs(ctx.cfg.objectives) do
     local f = functions[name]
     if not f then
-      ctx.checks[name] = train_reward_model(ctx, name)
+      local dir, frozen = ctx.run:path("reward-" .. name), ctx.cfg.reward.trunk == "frozen"
+      ctx.checks[name] = (frozen and fit_probe or train_reward_model)(ctx, name)
       check_reward_model(ctx, name, ctx.checks[name])
-      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
+      f = assert((frozen and load_probe or load_reward_model)(ctx, dir))
     end
     ctx.rewards[j] = { name = name, f = f }
   end
@@ -789,12 +843,15 @@ function stages.actor(ctx, o)
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
 end
 
+local FLUENT = { ["sft evaluation"] = true, evaluation = true } -- purposes of measure that eval.fluency is about
+
 -- answers of the policy under each preference
 local function measure(ctx, preferences, purpose, prompts, n, adapter, o)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, on_step = function(i)
+    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, fluency = FLUENT[purpose] and ctx.cfg.eval.fluency,
+    on_step = function(i)
       line:update(i)
     end,
   })
@@ -824,6 +881,15 @@ local function histograms(rows, statistics)
     out[j] = metrics.histogram(metrics.column(normalized, j), middle - half, middle + half, 120)
   end
   return out
+end
+
+-- What eval.fluency says of answers under each preference, their mean; nil without it.
+local function fluency_of(list)
+  local all = {}
+  for i, m in ipairs(list) do
+    all[i] = m.fluency or nil
+  end
+  return #all > 0 and fluency.mean(all) or nil
 end
 
 -- Means over the preferences, null where the rule does not know the objective.
@@ -860,7 +926,7 @@ end
 function stages.sft_answers(ctx)
   ctx.sft = ctx.run:stage("sft-answers", function()
     local start, all, stats = {}, {}, { mean = {}, std = {} }
-    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(512 / #ctx.grid), false)) do
+    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(ctx.cfg.eval.statistics / #ctx.grid), false)) do
       table.move(m.rows, 1, #m.rows, #start + 1, start)
     end
     local list = measure(ctx, ctx.grid, "sft evaluation", ctx.source.test_prompts, ctx.cfg.eval.answers, false)
@@ -877,6 +943,7 @@ function stages.sft_answers(ctx)
     local figures = {
       rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
       mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
+      fluency = fluency_of(list),
     }
     if f.rule then
       figures.rule = { rewards = f.rule.rewards and rule_means(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
@@ -996,7 +1063,10 @@ function stages.evaluation(ctx, steps, o)
     for _, m in ipairs(list) do
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
     end
-    figures.constant = ctx.sft.constant
+    figures.constant, figures.fluency = ctx.sft.constant, fluency_of(list)
+    if figures.fluency then
+      figures.fluency.sft_perplexity, figures.fluency.sft_distinct_2 = ctx.sft.figures.fluency.perplexity, ctx.sft.figures.fluency.distinct_2
+    end
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and o.unseen ~= false and n > 1 and preference.unseen_groups(n) or {}) do
       local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o)
@@ -1020,6 +1090,17 @@ local function errors_of(figures, answers)
   return errors
 end
 
+-- One line: the seconds of each stage in the order they ran, and the most that tensors took.
+local function times(run, peak)
+  local names, parts, all = sorted_keys(run.stages), {}, 0
+  table.sort(names, function(a, b) return run.stages[a].order < run.stages[b].order end)
+  for i, name in ipairs(names) do
+    parts[i] = ("%s %.0f s"):format(name, run.stages[name].seconds)
+    all = all + run.stages[name].seconds
+  end
+  return ("time: %.0f s (%s); tensors took %.2f GiB at most"):format(all, table.concat(parts, ", "), peak / 2 ^ 30)
+end
+
 -- Ends the run with a result of what all recipes say and of the parts, later ones over earlier ones.
 local function finish(ctx, parts, timing)
   local cfg = ctx.cfg
@@ -1032,6 +1113,7 @@ local function finish(ctx, parts, timing)
   end
   timing.peak_bytes = tensor.memory().peak
   ctx.run:finish(result, timing, report.PAGES)
+  say(ctx, times(ctx.run, timing.peak_bytes))
   stages.show(ctx.run)
 end
 
