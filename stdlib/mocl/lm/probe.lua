@@ -70,7 +70,7 @@ local function states(self, batch)
   for i, depth in ipairs(self.depths) do
     local stop = i < #self.depths and depth or nil
     hidden = self.trunk:forward(batch, { adapter = false, hidden = hidden, start = start, stop = stop, rows = not stop and batch.token_rows or nil })
-    local x = stop and hidden:index_select(batch.token_rows) or hidden
+    local x = stop and nn.rows(hidden, batch.token_rows) or hidden
     parts[i], start = nn.segment_mean(x:to "f32", batch.response_offsets), stop
   end
   return tensor.cat(parts, 2):to "cpu"

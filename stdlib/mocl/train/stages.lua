@@ -542,8 +542,14 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
---- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan); rows of a step are ppo.batch_size
--- unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
+-- The bytes that a run on the cpu may take in all: what is free now beside what it holds; nil where that is not known.
+local function room_of(cfg)
+  local free = cfg.device == "cpu" and memory_plan.available()
+  return free and free + tensor.memory().live or nil
+end
+
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan), and refuses what there is no room
+-- for; rows of a step are ppo.batch_size unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
 function stages.memory_plan(ctx, model, heads, rows)
   local o = ctx.cfg
   ctx.trained = 0
@@ -553,10 +559,10 @@ function stages.memory_plan(ctx, model, heads, rows)
   for _, p in ipairs(transformer.parameters(model, true)) do
     ctx.trained = ctx.trained + p:numel()
   end
-  if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
-      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
-  end
+  local list, total = memory_plan.of { config = model:config(), dtype = model:dtype(), quantization = model:quantization(),
+    trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }
+  memory_plan.refuse(list, total, room_of(o))
+  say(ctx, memory_plan.text(list, total))
 end
 
 --- Leaves out prompts that, with tags and an answer of full length, do not fit the context; says how many.
