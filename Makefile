@@ -92,6 +92,15 @@ build/kernels/cuda/%.o: kernels/cuda/%.cu build/cuda_flags
 build/cuda_flags: FORCE
 	@$(call replace,$(NVCC) $(NVCC_FLAGS))
 
+# What a machine with a GPU but without packages runs: a program that needs the C library alone, the CUDA part for one
+# architecture, the tests and the scripts. There: tar xzf mocl-gpu-bundle.tar.gz && mocl-gpu-bundle/tests/gpu/run.sh
+BUNDLE    := build/mocl-gpu-bundle
+BUNDLE_SM := $(firstword $(CUDA_SM))
+gpu-bundle: deps   ## for a machine with a GPU and no packages: build/mocl-gpu-bundle.tar.gz for CUDA_SM (needs nvcc)
+	@$(MAKE) -s -j$(JOBS) cuda CUDA_SM=$(BUNDLE_SM)
+	@sh tests/gpu/bundle.sh $(BUNDLE) '$(CC) $(CFLAGS_ALL) $(LDFLAGS)' '$(NVCC) -gencode arch=compute_$(BUNDLE_SM),code=sm_$(BUNDLE_SM)' \
+	    '$(EXE_O) libmocl.a' '$(CU_O)'
+
 # The same kernels for the host emulator (kernels/cuda/emu/emu.h): an object that MOCL_CUDA names.
 EMU_O      := $(CU:kernels/%.cu=$(B)/emu/%.o) $(EMU_CPP:kernels/%.cpp=$(B)/emu/%.o)
 EMU_FLAGS  := -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Ikernels -Ikernels/cuda -O2 -g $(FLAGS_$(VARIANT))
@@ -299,7 +308,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench check install uninstall clean help FORCE
+.PHONY: all cuda gpu-bundle programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench check install uninstall clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

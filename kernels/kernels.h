@@ -86,6 +86,7 @@ typedef struct mk_exec {
     size_t scratch_bytes;
     size_t refused;       /* bytes of the last mk_scratch that found no memory */
     void *device;         /* what a device other than the cpu keeps (kernels/cuda/device.cu) */
+    int64_t launches;     /* cuda: kernels that were started, those of cuBLASLt too */
 } mk_exec;
 
 /* n_threads >= 1 including the caller. MK_NOMEM if threads cannot be started. */

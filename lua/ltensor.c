@@ -488,11 +488,11 @@ static int tensor_is_grad_enabled(lua_State *L) {
     return 1;
 }
 
-/* memory() -> {live, peak, cached, limit (bytes), tensors, broken_guards, waits} over all open devices */
+/* memory() -> {live, peak, cached, limit (bytes), tensors, broken_guards, waits, launches} over all open devices */
 static int tensor_memory(lua_State *L) {
     mocl_ctx *ctx = moclL_ctx(L);
     size_t live = 0, peak = 0, cached = 0;
-    int64_t broken = 0, waits = 0;
+    int64_t broken = 0, waits = 0, launches = 0;
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++) {
         if (!ctx->device[i]) continue;
         live += ctx->device[i]->live;
@@ -500,8 +500,9 @@ static int tensor_memory(lua_State *L) {
         cached += ctx->device[i]->cached;
         broken += ctx->device[i]->broken_guards;
         waits += ctx->device[i]->waits;
+        launches += ctx->device[i]->exec.launches;
     }
-    lua_createtable(L, 0, 7);
+    lua_createtable(L, 0, 8);
     lua_pushinteger(L, (lua_Integer)live);
     lua_setfield(L, -2, "live");
     lua_pushinteger(L, (lua_Integer)peak);
@@ -516,6 +517,8 @@ static int tensor_memory(lua_State *L) {
     lua_setfield(L, -2, "broken_guards");
     lua_pushinteger(L, waits);
     lua_setfield(L, -2, "waits");
+    lua_pushinteger(L, launches);
+    lua_setfield(L, -2, "launches");
     return 1;
 }
 

@@ -130,13 +130,6 @@ static int64_t leading(const mocl_tensor *x) { /* rows: the product of all dimen
     return rows;
 }
 
-/* contiguous, of this dtype, without history */
-static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
-    if (x->dtype == dtype) return mocl_tensor_contiguous(c, x);
-    MOCL_TRY(mocl_tensor_new(c, x->storage->dev, dtype, x->ndim, x->shape));
-    return mocl_drop_on(mocl_tensor_copy(*c, x), c);
-}
-
 /* row i of the contiguous matrix t with n columns */
 static void *row_at(const mocl_tensor *t, int64_t i, int64_t n) {
     return (char *)mocl_tensor_data(t) + (size_t)(i * n) * mocl_dtype_size(t->dtype);
@@ -248,7 +241,7 @@ static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_ten
     mocl_tensor *g = NULL, *dx = NULL;
     int64_t shape[MK_MAX_DIMS], at = 0, sizes[2] = {l.n, l.k};
     mocl_status st;
-    MOCL_GOTO(as_dtype(&g, dout[0], l.type), done);
+    MOCL_GOTO(mocl_tensor_as(&g, dout[0], l.type), done);
     if (mocl_node_wants(node, IN_X)) {
         memcpy(shape, g->shape, sizeof shape);
         shape[g->ndim - 1] = l.k;
@@ -285,8 +278,8 @@ static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_t
     ushape[0] = xshape[0] = r->rows;
     ushape[1] = rank;
     xshape[1] = l->k;
-    MOCL_TRY(as_dtype(&s[LORA_A], ad->a, l->type));
-    MOCL_TRY(as_dtype(&s[LORA_B], ad->b, l->type));
+    MOCL_TRY(mocl_tensor_rounded(&s[LORA_A], ad->a, l->type));
+    MOCL_TRY(mocl_tensor_rounded(&s[LORA_B], ad->b, l->type));
     const void *x = row_at(cx, r->first, l->k);
     if (r->dropout > 0) {
         MOCL_TRY(mocl_tensor_new(&s[LORA_X], l->dev, l->type, 2, xshape));
@@ -309,7 +302,7 @@ static mocl_status run_forward(linear *l, int64_t i, const mocl_lora *ad, mocl_t
 static mocl_status put_bias(const linear *l, mocl_tensor *bias, mocl_tensor *out) {
     int64_t shape[2] = {l->m, l->n}, from[2] = {0, 1}, to[2] = {l->n, 1};
     mocl_tensor *c = NULL;
-    MOCL_TRY(as_dtype(&c, bias, l->type));
+    MOCL_TRY(mocl_tensor_as(&c, bias, l->type));
     mocl_status st = MOCL_KERNEL(l->dev, copy, l->type, 2, shape, mocl_tensor_data(c), from, mocl_tensor_data(out), to);
     mocl_tensor_unref(c);
     return st;
@@ -379,7 +372,7 @@ mocl_status mocl_linear_from(mocl_tensor **out, mocl_tensor *product, mocl_tenso
     l.in[IN_X] = x;
     l.in[IN_W] = mocl_weight_is_plain(w) ? w->part[0] : NULL;
     l.in[IN_BIAS] = bias;
-    MOCL_GOTO(as_dtype(&cx, x, l.type), done);
+    MOCL_GOTO(mocl_tensor_as(&cx, x, l.type), done);
     mocl_weight laid = *w;
     for (int p = 0; p < MK_WEIGHT_PARTS && w->part[p]; p++) {
         MOCL_GOTO(mocl_tensor_contiguous(&l.saved[SAVED_W + p], w->part[p]), done);

@@ -76,6 +76,7 @@ void mocl_mapping_unref(mocl_mapping *m) {
 
 static void storage_unref(mocl_storage *s) {
     if (!s || --s->refs > 0) return;
+    mocl_tensor_unref(s->rounded);
     if (s->mapping) mocl_mapping_unref(s->mapping);
     else mocl_device_free(s->dev, s->data, s->bytes);
     mocl_free(s);
@@ -260,6 +261,30 @@ mocl_status mocl_tensor_contiguous(mocl_tensor **out, mocl_tensor *t) {
     return st;
 }
 
+mocl_status mocl_tensor_as(mocl_tensor **out, mocl_tensor *t, mk_dtype dtype) {
+    if (t->dtype == dtype) return mocl_tensor_contiguous(out, t);
+    MOCL_TRY(mocl_tensor_new(out, t->storage->dev, dtype, t->ndim, t->shape));
+    mocl_status st = mocl_tensor_copy(*out, t);
+    if (!st) return MOCL_OK;
+    mocl_tensor_unref(*out);
+    *out = NULL;
+    return st;
+}
+
+mocl_status mocl_tensor_rounded(mocl_tensor **out, mocl_tensor *t, mk_dtype dtype) {
+    mocl_storage *s = t->storage;
+    bool whole = mocl_tensor_is_contiguous(t) && (size_t)mocl_tensor_numel(t) * mocl_dtype_size(t->dtype) == s->bytes;
+    if (t->dtype == dtype || !whole) return mocl_tensor_as(out, t, dtype);
+    if (!s->rounded || s->rounded_version != s->version || s->rounded->dtype != dtype || !mocl_tensor_same_shape(s->rounded, t)) {
+        mocl_tensor_unref(s->rounded);
+        s->rounded = NULL;
+        MOCL_TRY(mocl_tensor_as(&s->rounded, t, dtype));
+        s->rounded_version = s->version;
+    }
+    *out = mocl_tensor_ref(s->rounded);
+    return MOCL_OK;
+}
+
 /* contiguous src into contiguous memory of another device, through the host */
 static mocl_status cross_device(mocl_tensor **out, mocl_tensor *src, mocl_device *dev) {
     size_t bytes = (size_t)mocl_tensor_numel(src) * mocl_dtype_size(src->dtype);
@@ -296,18 +321,20 @@ mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src) {
     }
     if (here->dtype != dst->dtype) {
         mocl_tensor *c = NULL;
+        bool straight = mocl_tensor_is_contiguous(dst);
         MOCL_GOTO(mocl_tensor_contiguous(&c, here), done);
-        st = mocl_tensor_new(&cast, dev, dst->dtype, dst->ndim, dst->shape);
+        st = straight ? MOCL_OK : mocl_tensor_new(&cast, dev, dst->dtype, dst->ndim, dst->shape);
         if (!st)
             st = MOCL_KERNEL(dev, cast, mocl_tensor_numel(c), c->dtype, mocl_tensor_data(c), dst->dtype,
-                             mocl_tensor_data(cast));
+                             mocl_tensor_data(straight ? dst : cast));
         mocl_tensor_unref(c);
         if (st) goto done;
         mocl_tensor_unref(here);
-        here = mocl_tensor_ref(cast);
+        here = mocl_tensor_ref(straight ? dst : cast);
     }
-    st = MOCL_KERNEL(dev, copy, dst->dtype, dst->ndim, dst->shape, mocl_tensor_data(here), here->stride,
-                     mocl_tensor_data(dst), dst->stride);
+    if (here != dst)
+        st = MOCL_KERNEL(dev, copy, dst->dtype, dst->ndim, dst->shape, mocl_tensor_data(here), here->stride,
+                         mocl_tensor_data(dst), dst->stride);
     dst->storage->version++;
     mocl_tensor_forget(src);
 done:

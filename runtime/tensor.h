@@ -19,6 +19,8 @@ typedef struct mocl_storage {
     void *data;
     size_t bytes;
     struct mocl_mapping *mapping; /* NULL: the memory is the device's */
+    struct mocl_tensor *rounded;  /* owned, or NULL: mocl_tensor_rounded's copy of all of it */
+    uint32_t rounded_version;     /* `version` when that was made */
 } mocl_storage;
 
 /* A file in memory that tensors point into. It goes with the last of them. Its pages are private: what is written into such a
@@ -115,6 +117,11 @@ mocl_status mocl_tensor_alias(mocl_tensor **out, mocl_tensor *t, int ndim, const
 mocl_status mocl_tensor_detach(mocl_tensor **out, mocl_tensor *t);
 /* same values, contiguous; a new reference to t itself where it already is. No history. */
 mocl_status mocl_tensor_contiguous(mocl_tensor **out, mocl_tensor *t);
+/* the same in another dtype: a contiguous tensor of its own, or mocl_tensor_contiguous where t has this dtype. No history. */
+mocl_status mocl_tensor_as(mocl_tensor **out, mocl_tensor *t, mk_dtype dtype);
+/* As mocl_tensor_as, for a parameter that every product of a step reads: the copy stays with the storage until that is written
+** to or freed. Not to be written to. */
+mocl_status mocl_tensor_rounded(mocl_tensor **out, mocl_tensor *t, mk_dtype dtype);
 /* dst := src (same shape, converting dtype and device); counts as a write in place */
 mocl_status mocl_tensor_copy(mocl_tensor *dst, mocl_tensor *src);
 

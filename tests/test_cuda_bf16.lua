@@ -316,6 +316,28 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
+    T.test("an adapter is rounded once, and again after a write into it, on " .. device, function()
+      local function draw(dims, key)
+        return tensor.randn(dims, { key = key, device = device })
+      end
+      local x, w, A, B = draw({ 3, 32 }, 1):to "bf16", draw({ 16, 32 }, 2):to "bf16", draw({ 4, 32 }, 3), draw({ 16, 4 }, 4)
+      local function product()
+        local before = tensor.memory().launches
+        local y = nn.lora_linear(x, w, A, B)
+        return y:to("f32"):totable(), tensor.memory().launches - before
+      end
+      local first, made = product()
+      local again, kept = product()
+      T.eq(again, first)
+      T.eq(made - kept, 2, "one cast each of A and B")
+      B:copy_(draw({ 16, 4 }, 5))
+      local changed, one = product()
+      T.eq(one - kept, 1, "B's alone")
+      T.eq(changed, nn.lora_linear(x, w, A:clone(), B:clone()):to("f32"):totable())
+      T.eq(nn.lora_linear(x, w, A:narrow(1, 1, 2), B:narrow(2, 1, 2)):to("f32"):totable(),
+        nn.lora_linear(x, w, A:narrow(1, 1, 2):clone(), B:narrow(2, 1, 2):clone()):to("f32"):totable(), "parts of a tensor")
+    end)
+
     T.test("what bf16 does not do is said, on " .. device, function()
       local x = tensor.ones({ 2, 3 }, { device = device }):to "bf16"
       T.raises("mul: expected an f32 tensor, got bf16", function() return x * x end)
@@ -343,6 +365,21 @@ T.test("conversions between f32 and bf16 keep history", function()
   local y = x:to("bf16"):to("f32") * tensor.new { 1, 2, 3 }
   y:sum():backward()
   T.eq(x.grad:totable(), { 1, 2, 3 })
+end)
+
+T.test("MOCL_CUBLASLT_LOG says which algorithm each size got, once", function()
+  local log = T.tmpdir() .. "/products"
+  local _, err, status = child.lua([[
+local nn, tensor = require "mocl.nn.core", require "mocl.tensor"
+local w = tensor.zeros({ 16, 32 }, { dtype = "bf16", device = "cuda" })
+for rows = 1, 3 do
+  nn.linear(tensor.zeros({ rows, 32 }, { dtype = "bf16", device = "cuda" }), w)
+end
+nn.linear(tensor.zeros({ 1, 32 }, { dtype = "bf16", device = "cuda" }), tensor.zeros({ 24, 32 }, { dtype = "bf16", device = "cuda" }))
+]], ("env MOCL_CUDA=%s MOCL_CUBLASLT_LOG=%s"):format(child.quote(T.emulator()), child.quote(log)))
+  T.eq(status, 0, err)
+  T.eq(fs.read(log), "rows x 16 x 32, ta=0 tb=1, bf16: algorithm 3, tile 0, stages 0, offer 2 of 2\n"
+    .. "rows x 24 x 32, ta=0 tb=1, bf16: algorithm 3, tile 0, stages 0, offer 2 of 2\n")
 end)
 
 -- the same numbers whoever computes the products: the library's sums are in another order, so near and not equal

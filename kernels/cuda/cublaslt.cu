@@ -132,6 +132,7 @@ private:
 #define CANDIDATES 16
 #define REFERENCE_ROWS 128 /* what the library is asked for where the number of rows is free; not measured yet */
 #define CHOICES 256
+#define PROBES 16
 
 struct choice {
     shape key; /* with 0 for the size that is free */
@@ -143,7 +144,7 @@ struct mk_cublaslt {
     library lib;
     bool there;
     cublasLtHandle_t handle;
-    choice made[CHOICES]; /* by hash: a choice that is overwritten is made again, and is the same */
+    choice made[CHOICES]; /* by hash, see chosen(): a choice that is overwritten is made again, and is the same */
 };
 
 static shape with_rows(const shape &key, int64_t rows) {
@@ -175,13 +176,43 @@ static bool keeps_contract(mk_cublaslt *lt, const shape &key, const cublasLtMatm
     return true;
 }
 
+/* One line for a choice into the file that MOCL_CUBLASLT_LOG names: what a figure of speed was measured with, and where our own
+** kernel stands in. A file that cannot be written is not worth a run. */
+static void log_choice(const mk_cublaslt *lt, const choice *c, int offered, int taken) {
+    const char *path = getenv("MOCL_CUBLASLT_LOG");
+    FILE *f = path && *path ? fopen(path, "a") : nullptr;
+    if (!f) return;
+    const shape &s = c->key;
+    char size[3][24];
+    const int64_t sizes[] = {s.m, s.n, s.k};
+    for (int i = 0; i < 3; i++) snprintf(size[i], sizeof size[i], sizes[i] ? "%lld" : "rows", (long long)sizes[i]);
+    fprintf(f, "%s x %s x %s, ta=%d tb=%d, %s: ", size[0], size[1], size[2], s.ta, s.tb, s.c_type == MK_F32 ? "f32" : "bf16");
+    if (c->usable) {
+        static const struct {
+            cublasLtMatmulAlgoConfigAttributes_t what;
+            const char *name;
+        } said[] = {{CUBLASLT_ALGO_CONFIG_ID, "algorithm"}, {CUBLASLT_ALGO_CONFIG_TILE_ID, "tile"},
+                    {CUBLASLT_ALGO_CONFIG_STAGES_ID, "stages"}};
+        for (const auto &a : said) {
+            int32_t value = -1;
+            size_t written;
+            lt->lib.cublasLtMatmulAlgoConfigGetAttribute(&c->algo, a.what, &value, sizeof value, &written);
+            fprintf(f, "%s %d, ", a.name, (int)value);
+        }
+        fprintf(f, "offer %d of %d\n", taken + 1, offered);
+    } else {
+        fprintf(f, "own kernel, none of %d offers keeps a row's bits\n", offered);
+    }
+    fclose(f);
+}
+
 static void choose(mk_cublaslt *lt, choice *to, const shape &key) {
     descriptors d(&lt->lib);
     cublasLtMatmulPreference_t p = nullptr;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE, alignment = ALIGNMENT;
     size_t workspace = 0;
-    int n = 0;
+    int n = 0, taken = -1;
     to->key = key;
     to->made = true;
     to->usable = false;
@@ -204,15 +235,22 @@ static void choose(mk_cublaslt *lt, choice *to, const shape &key) {
         if (found[i].state || !keeps_contract(lt, key, &found[i].algo)) continue;
         to->algo = found[i].algo;
         to->usable = true;
+        taken = i;
     }
     if (p) lt->lib.cublasLtMatmulPreferenceDestroy(p);
+    log_choice(lt, to, n, taken);
 }
 
 static const choice *chosen(mk_cublaslt *lt, const shape &key) {
     uint64_t h = (uint64_t)key.m * 31 + (uint64_t)key.n;
     h = (h * 1000003 + (uint64_t)key.k) * 8 + (uint64_t)(key.ta * 4 + key.tb * 2 + (key.c_type == MK_F32));
     h = (h * 1000003 + (uint64_t)key.lda) * 1000003 + (uint64_t)key.ldc * 31 + (uint64_t)key.ldb;
-    choice *c = &lt->made[(h ^ h >> 17) % CHOICES];
+    h ^= h >> 17;
+    choice *c = nullptr;
+    for (uint64_t i = 0; i < PROBES; i++) { /* sizes whose hashes meet lie side by side; beyond that the last is made again */
+        c = &lt->made[(h + i) % CHOICES];
+        if (!c->made || same(c->key, key)) break;
+    }
     if (!c->made || !same(c->key, key)) choose(lt, c, key);
     return c;
 }

@@ -62,6 +62,7 @@ int mk_cuda_multiprocessors(mk_exec *e) { return state(e)->multiprocessors; }
 
 int mk_cuda_launched(mk_exec *e, const char *kernel) {
     mk_cuda_state *s = state(e);
+    e->launches++;
     MK_TRY(check(s, cudaGetLastError(), kernel));
     return s->sync ? check(s, cudaStreamSynchronize(s->stream), kernel) : (int)MK_OK;
 }

@@ -20,18 +20,19 @@ for line in (read "steps" or ""):gmatch("[^\n]+") do
   all.steps[#all.steps + 1] = { name = name, status = status, seconds = tonumber(s), last = last }
 end
 all.machine = read "machine.log"
-local shapes = { "tiny", "1b", "7b" }
+local shapes = { "tiny", "7b", "smollm2", "1b" }
 for _, shape in ipairs(shapes) do
-  for _, dtype in ipairs { "f32", "bf16" } do
-    local text = read(("mocl-%s-%s.json"):format(shape, dtype))
-    if text then
-      all.mocl[shape] = all.mocl[shape] or {}
-      all.mocl[shape][dtype] = json.decode(text)
+  for _, side in ipairs { "mocl", "torch" } do
+    for _, dtype in ipairs { "f32", "bf16" } do
+      local text = read(("%s-%s-%s.json"):format(side, shape, dtype))
+      if text then
+        all[side][shape] = all[side][shape] or {}
+        all[side][shape][dtype] = json.decode(text)
+      end
     end
   end
-  local text = read("torch-" .. shape .. ".json")
-  all.torch[shape] = text and json.decode(text) or nil
 end
+all.products = read "products.all"
 
 local out = {}
 local function line(fmt, ...)
@@ -68,19 +69,46 @@ for _, shape in ipairs(shapes) do
     for i, d in ipairs(any.decode or {}) do
       row(("decode, batch %d"):format(d.batch), 1, "tokens/s", "decode", i, "tokens_per_second")
     end
-    row("log-probability pass", 1, "tokens/s", "logprob", "tokens_per_second")
-    row("LoRA update", 1, "tokens/s", "lora_update", "tokens_per_second")
+    for i, u in ipairs(any.lora_update or {}) do
+      row(("LoRA update, %d tokens in sequences of %d"):format(u.tokens, u.sequence), 1, "tokens/s", "lora_update", i, "tokens_per_second")
+    end
+    for i, u in ipairs(any.logprob or {}) do
+      row(("log-probability pass, sequences of %d"):format(u.sequence), 1, "tokens/s", "logprob", i, "tokens_per_second")
+    end
+    for i, a in ipairs(any.attention or {}) do
+      row(("attention, sequences of %d"):format(a.sequence), 1e12, "TFLOP/s", "attention", i, "forward_flops")
+      row(("its backward pass, sequences of %d"):format(a.sequence), 1e12, "TFLOP/s", "attention", i, "backward_flops")
+    end
     row("one MOC iteration", 1, "s", "moc", "seconds")
     for _, dtype in ipairs { "bf16", "f32" } do
-      local r, shares = m[dtype] or {}, {}
-      for i, d in ipairs(r.decode or {}) do
-        shares[i] = ("%.3g at batch %d"):format(d.share_of_copy, d.batch)
+      local r = m[dtype]
+      local function shares(key, what, label)
+        local list = {}
+        for i, d in ipairs(r[key] or {}) do
+          list[i] = ("%.3g (%s)"):format(d[what], label(d))
+        end
+        return #list > 0 and table.concat(list, ", ") or "-"
       end
-      line("\nmocl in %s against its own limits: decode reads %s of the copy rate; the log-probability pass has %s and the "
-        .. "update %s of the matrix rate.", dtype, table.concat(shares, ", "), show(figure(r, "logprob", "share_of_matrix"), 1),
-        show(figure(r, "lora_update", "share_of_matrix"), 1))
+      if r then
+        line("\nmocl in %s against its own limits. Of the copy's rate: decode %s; kernels %s. Of the matrix's rate: update %s; "
+          .. "log-probabilities %s.", dtype, shares("decode", "share_of_copy", function(d) return "batch " .. d.batch end),
+          shares("kernels", "share_of_copy", function(d) return d.name end),
+          shares("lora_update", "share_of_matrix", function(d) return "S = " .. d.sequence end),
+          shares("logprob", "share_of_matrix", function(d) return "S = " .. d.sequence end))
+        local phases = {}
+        for name, s in pairs(r.moc and r.moc.phases or {}) do
+          phases[#phases + 1] = ("%s %.3g s"):format(name, s)
+        end
+        table.sort(phases)
+        if #phases > 0 then
+          line("The iteration of %d answers: %s.", r.moc.answers, table.concat(phases, ", "))
+        end
+      end
     end
   end
+end
+if all.products then
+  line("\n## Algorithms of the products in bf16\n\n```\n%s```", all.products)
 end
 
 local function write(name, text)

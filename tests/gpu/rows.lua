@@ -8,13 +8,13 @@ local tensor = require "mocl.tensor"
 
 local o = dofile((arg[0]:gsub("[^/]*$", "arguments.lua"))) { device = "cuda:0", shape = "tiny" }
 
--- outputs x inputs of the linear layers; vocabulary x width of the head; most rows
+-- outputs x inputs of the linear layers; vocabulary x width of the head; most rows; rank of the adapters
 local SHAPES = {
-  tiny = { linear = { { 32, 32 }, { 48, 32 }, { 32, 48 }, { 24, 304 } }, head = { 96, 32 }, rows = 300 },
+  tiny = { linear = { { 32, 32 }, { 48, 32 }, { 32, 48 }, { 24, 304 } }, head = { 96, 32 }, rows = 300, rank = 8 },
   ["1b"] = { linear = { { 2048, 2048 }, { 256, 2048 }, { 5632, 2048 }, { 2048, 5632 }, { 64, 2048 }, { 2048, 64 }, { 64, 5632 } },
-    head = { 32000, 2048 }, rows = 4096 },
+    head = { 32000, 2048 }, rows = 4096, rank = 64 },
   ["7b"] = { linear = { { 4096, 4096 }, { 11008, 4096 }, { 4096, 11008 }, { 64, 4096 }, { 4096, 64 }, { 64, 11008 } },
-    head = { 32000, 4096 }, rows = 4096 },
+    head = { 32000, 4096 }, rows = 4096, rank = 64 },
 }
 local shape = assert(SHAPES[o.shape], "shape: tiny, 1b or 7b")
 local COUNTS = { 1, 2, 3, 7, 8, 16, 17, 31, 64, 65, 100, 128, 129, 255, 256, 1000, 2048, 4095 }
@@ -48,6 +48,22 @@ for i, s in ipairs(shape.linear) do
   check(("%d x %d"):format(s[1], s[2]), function(first, n)
     return nn.linear(x:narrow(1, first, n), w):to "f32"
   end)
+end
+-- an adapter's product is added to the layer's (beta = 1), and [W; A] as one weight has other sizes than W
+for i, s in ipairs(shape.linear) do
+  if s[1] > shape.rank and s[2] > shape.rank then
+    local scope <close> = tensor.scope()
+    local x, w = draw(shape.rows, s[2], 200 + 4 * i), draw(s[1], s[2], 201 + 4 * i)
+    local A = draw(shape.rank, s[2], 202 + 4 * i):to "f32"
+    local B = draw(s[1], shape.rank, 203 + 4 * i):to "f32"
+    check(("%d x %d with an adapter of rank %d"):format(s[1], s[2], shape.rank), function(first, n)
+      return nn.lora_linear(x:narrow(1, first, n), w, A, B, { scale = 2 }):to "f32"
+    end)
+    local stacked = draw(s[1] + shape.rank, s[2], 300 + i)
+    check(("%d + %d x %d"):format(s[1], shape.rank, s[2]), function(first, n)
+      return nn.linear(x:narrow(1, first, n), stacked):to "f32"
+    end)
+  end
 end
 do
   local scope <close> = tensor.scope()

@@ -113,8 +113,11 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t d,
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t what,
                                                     void *v, size_t size, size_t *written) {
     bool split = algo->data[0] == SPLIT;
-    int32_t value = what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1 + split : split ? CUBLASLT_REDUCTION_SCHEME_INPLACE : 0;
+    int32_t value = 0; /* tile and stages: there are none here */
     if (size != sizeof value) return CUBLAS_STATUS_INVALID_VALUE;
+    if (what == CUBLASLT_ALGO_CONFIG_ID) value = (int32_t)algo->data[0];
+    if (what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM) value = 1 + split;
+    if (what == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME && split) value = CUBLASLT_REDUCTION_SCHEME_INPLACE;
     memcpy(v, &value, size);
     *written = size;
     return CUBLAS_STATUS_SUCCESS;
