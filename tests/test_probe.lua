@@ -235,11 +235,11 @@ local function rows(n, word)
 end
 
 T.test("the stage: held-out pairs are not fitted, and one that is stopped goes on to the same head", function()
-  local function whole(dir, stop)
+  local function whole(dir, stop, n_test)
     local model = stub(stop)
     local run <close> = Run.open { recipe = "demo", cfg = { out = dir, resume = "auto", quiet = true, seed = 0 }, main = "reward" }
     local ok, held = pcall(run.stage, run, "reward", function(stage)
-      return probe_stage.train(run, stage, "x", model, rows(420, "a"), rows(30, "b"))
+      return probe_stage.train(run, stage, "x", model, rows(420, "a"), rows(n_test or 30, "b"))
     end)
     return held, ok and model.head:totable(), ok and model.bias
   end
@@ -252,6 +252,8 @@ T.test("the stage: held-out pairs are not fitted, and one that is stopped goes o
   local again, same, b = whole(T.tmpdir() .. "/run")
   T.eq({ held.accuracy, head, bias }, { again.accuracy, same, b })
   T.ok(held.accuracy > .7, held.accuracy)
+  local fewer, unseen = whole(T.tmpdir() .. "/run", nil, 7)
+  T.eq({ fewer.n, unseen }, { 7, head }, "the head does not know the pairs that test it")
 end)
 
 -- ---- fluency ----
