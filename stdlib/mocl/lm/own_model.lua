@@ -37,9 +37,17 @@ end
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
 
+local NO_OBJECTIVE = { quantization = true, trunk = true } -- options reward.NAME whose values are words
+
+--- The directory of reward.NAME, or nil.
+function own_model.reward_path(cfg, name)
+  local value = cfg.reward and cfg.reward[name]
+  return type(value) == "string" and not NO_OBJECTIVE[name] and value or nil
+end
+
 local function has_directories(cfg)
-  for name, value in pairs(cfg.reward or {}) do
-    if type(value) == "string" and name ~= "quantization" then
+  for name in pairs(cfg.reward or {}) do
+    if own_model.reward_path(cfg, name) then
       return true
     end
   end

@@ -224,11 +224,7 @@ function stages.from_run(recipe, cfg, info, functions, depends)
     beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
--- The directory of reward.NAME, or nil.
-local function reward_path(cfg, name)
-  local value = cfg.reward and cfg.reward[name]
-  return type(value) == "string" and name ~= "quantization" and value or nil
-end
+local reward_path = own_model.reward_path
 
 --- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
