@@ -849,6 +849,8 @@ return {
     "test_probe: fluency: different pairs of words among all, and the likelihood under the model without its adapter" },
   { "labels of humour behind prompts of the other side", "stdlib/mocl/data/sources.lua", "held and source.test_prompts or source.train_prompts",
     "source.train_prompts", "test_recipe_real: labels of humour: both kinds in each pair, no text on both sides, prompts of the same side" },
+  { "a blind check of the last answer alone", POLICY, "blind = blind + score / o.n", "blind = score / o.n",
+    "test_recipe_real: preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen groups, fluency, times" },
   { "a plan twice as large as what is free", PLAN, "if room and total > room then", "if room and total > 2 * room then",
     "test_memory_plan: a plan that needs more than is free is refused with the plan; what is free is what Linux says" },
 }

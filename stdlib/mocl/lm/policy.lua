@@ -96,14 +96,15 @@ local BATCH = 256 -- rows generated at a time while measuring
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
 -- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit, answer (function(prompts, p, key) -> responses, ids
 -- of a method that answers in its own way: policy:answer's, of prompts with the tags of p). Returns {raw = means per objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
--- malformed =, sample = first answers}, and with fluency=true {perplexity=, distinct_2=} of mocl.lm.fluency as fluency.
+-- malformed =, sample = first answers}, and with fluency=true {perplexity=, distinct_2=} of mocl.lm.fluency as fluency. blind: a reward that
+-- nothing was trained on; the table has the mean of its scores as blind.
 function Policy:measure(o)
-  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency" })
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "blind" })
   local answer = o.answer or function(prompts, p, key)
     return self:answer(preference.tagged(prompts, p), { key = key, adapter = o.adapter })
   end
   local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
-  local losses, texts = {}, {}
+  local losses, texts, blind = {}, {}, 0
   for first = 1, o.n, BATCH do
     local scope <close> = tensor.scope()
     local plain = {}
@@ -116,6 +117,9 @@ function Policy:measure(o)
       local list = fluency.losses(self, plain, ids.rows.tokens)
       table.move(list, 1, #list, #losses + 1, losses)
       table.move(responses, 1, #responses, #texts + 1, texts)
+    end
+    for _, score in ipairs(o.blind and reward.call(o.blind, "eval.blind", plain, responses) or {}) do
+      blind = blind + score / o.n
     end
     for i, response in ipairs(responses) do
       local row = raw[i]
@@ -136,7 +140,8 @@ function Policy:measure(o)
       end
     end
   end
-  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows, fluency = o.fluency and fluency.of(losses, texts) }
+  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows, fluency = o.fluency and fluency.of(losses, texts),
+    blind = o.blind and blind or nil }
   for j = 1, #o.rewards do
     out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
   end
@@ -154,7 +159,7 @@ end
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
 function Policy:measure_all(preferences, o)
-  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "before",
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "blind", "before",
     "on_step" })
   local list = {}
   for i, p in ipairs(preferences) do

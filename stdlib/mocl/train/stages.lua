@@ -83,6 +83,8 @@ stages.OPTIONS = {
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
   { "eval.fluency", false, "how likely the answers are to the model that the policy starts from, without tags, and how many of their pairs of "
     .. "words are different ones" },
+  { "eval.blind", "", "directory of an encoder of sentences, or of a model that recipes/reward_model.lua trained: its mean score of the answers is "
+    .. "reported, and nothing is trained on it" },
   { "eval.curve_answers", 0, "answers per preference to each checkpoint that keep= left, for figures over samples; 0: none", min = 0 },
 }
 
@@ -173,7 +175,7 @@ local DEPENDS = {
   sft = { "model", "sft" },
   ["reward-*"] = { "reward.trunk", "reward.tokens", "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = answers("eval.statistics", "eval.answers", "eval.fluency"),
+  ["sft-answers"] = answers("eval.statistics", "eval.answers", "eval.fluency", "eval.blind"),
   curve = answers "eval.curve_answers",
   evaluation = answers "eval",
 }
@@ -231,7 +233,7 @@ function stages.hash_inputs(run, cfg)
   local function later(path)
     return not run.stages.sft and path:find "%.safetensors$" ~= nil
   end
-  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data }
+  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data, cfg.eval and cfg.eval.blind or "" }
   for _, name in ipairs(cfg.objectives or {}) do
     paths[#paths + 1] = reward_path(cfg, name)
   end
@@ -331,6 +333,15 @@ local function reward_directories(cfg, info, functions)
   end
 end
 
+-- The model of eval.blind; nil without it.
+local function blind_judge(cfg)
+  if cfg.eval.blind == "" then
+    return nil
+  end
+  local f, message = reward_directory.load(cfg.eval.blind, { device = cfg.device })
+  return f or error("eval.blind=" .. message, 0)
+end
+
 -- Where prompts, answers and pairs come from, by the options.
 local function source_of(cfg, functions, make)
   local embedded = cfg.data == "" and cfg.prompts == ""
@@ -394,6 +405,7 @@ function stages.open(o)
   open_device(cfg)
   local functions = reward_functions(cfg)
   reward_directories(cfg, info, functions)
+  local blind = blind_judge(cfg)
   local source = source_of(cfg, functions, o.source)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
   local hooks = o.hooks and o.hooks(cfg, grid) or {}
@@ -404,7 +416,7 @@ function stages.open(o)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
+    grid = grid, hooks = hooks, longest = o.longest, blind = blind, complete = run.complete }, Context)
   if run.complete then
     stages.say_changed(run)
     stages.show(run, " holds this run, complete:\n")
@@ -845,14 +857,15 @@ function stages.actor(ctx, o)
   return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
 end
 
-local FLUENT = { ["sft evaluation"] = true, evaluation = true } -- purposes of measure that eval.fluency is about
+local JUDGED = { ["sft evaluation"] = true, evaluation = true } -- purposes of measure that eval.fluency and eval.blind are about
 
 -- answers of the policy under each preference
 local function measure(ctx, preferences, purpose, prompts, n, adapter, o)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, fluency = FLUENT[purpose] and ctx.cfg.eval.fluency,
+    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, fluency = JUDGED[purpose] and ctx.cfg.eval.fluency,
+    blind = JUDGED[purpose] and ctx.blind or nil,
     on_step = function(i)
       line:update(i)
     end,
@@ -892,6 +905,15 @@ local function fluency_of(list)
     all[i] = m.fluency or nil
   end
   return #all > 0 and fluency.mean(all) or nil
+end
+
+-- The mean over the preferences of what eval.blind says; nil without it.
+local function blind_of(list)
+  local sum = list[1].blind and 0
+  for _, m in ipairs(sum and list or {}) do
+    sum = sum + m.blind / #list
+  end
+  return sum or nil
 end
 
 -- Means over the preferences, null where the rule does not know the objective.
@@ -945,7 +967,7 @@ function stages.sft_answers(ctx)
     local figures = {
       rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
       mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
-      fluency = fluency_of(list),
+      fluency = fluency_of(list), blind = blind_of(list),
     }
     if f.rule then
       figures.rule = { rewards = f.rule.rewards and rule_means(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
@@ -1066,6 +1088,7 @@ function stages.evaluation(ctx, steps, o)
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
     end
     figures.constant, figures.fluency = ctx.sft.constant, fluency_of(list)
+    figures.blind, figures.sft_blind = blind_of(list), ctx.sft.figures.blind
     if figures.fluency then
       figures.fluency.sft_perplexity, figures.fluency.sft_distinct_2 = ctx.sft.figures.fluency.perplexity, ctx.sft.figures.fluency.distinct_2
     end
