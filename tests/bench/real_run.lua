@@ -54,7 +54,8 @@ end
 
 model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, key = 1 }
 local heads = value_heads.new(N, model:config().hidden_size, { key = 2, device = cfg.device })
-local actor = lm_actor.new { policy = policy.new { model = model, tokenizer = tok, max_new_tokens = cfg.ppo.max_new_tokens }, heads = heads }
+local actor = lm_actor.new { policy = policy.new { model = model, tokenizer = tok, max_new_tokens = cfg.ppo.max_new_tokens,
+  temperature = cfg.ppo.temperature }, heads = heads }
 local plain = table.move(source.train_prompts, 1, rows, 1, {})
 local iterations, grid = cfg.moc.iterations, preference.grid(N)
 local unseen = cfg.eval.unseen_answers > 0 and 20 or 0
