@@ -52,6 +52,9 @@ for _, name in ipairs(cfg.objectives) do
   end)
 end
 
+if cfg.dtype ~= "f32" then -- the trunk of the rewards stays f32
+  model = assert(transformer.load(cfg.init, { device = cfg.device, dtype = cfg.dtype }))
+end
 model:add_lora { r = cfg.lora.r, alpha = cfg.lora.alpha, key = 1 }
 local heads = value_heads.new(N, model:config().hidden_size, { key = 2, device = cfg.device })
 local actor = lm_actor.new { policy = policy.new { model = model, tokenizer = tok, max_new_tokens = cfg.ppo.max_new_tokens,

@@ -142,7 +142,7 @@ local PRESETS = {
   large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
     ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
   -- a real instruct model on two cores within hours (docs/guide/real-model.md)
-  smollm2 = { init = own_model.REAL, ["hh.prompt_chars"] = 120, ["model.positions"] = 512, ["sft.steps"] = 0,
+  smollm2 = { init = own_model.REAL, ["hh.prompt_chars"] = 120, ["sft.steps"] = 0,
     ["reward.trunk"] = "frozen", ["reward.prompts"] = 1800, ["reward.min_accuracy"] = 0.6, ["lora.r"] = 16, ["lora.alpha"] = 32, ["lora.layers"] = 0,
     ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 48, ["ppo.temperature"] = 0.7, ["ppo.ppo_epochs"] = 2, ["ppo.lr"] = 3e-4, ["ppo.lr_scheduler_type"] = "constant",
     ["eval.statistics"] = 128, ["eval.answers"] = 64, ["eval.unseen_answers"] = 32, ["eval.fluency"] = true },
