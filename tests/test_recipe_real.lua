@@ -67,7 +67,8 @@ end
 T.test("preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen groups, fluency, times", function()
   local dir = T.tmpdir() .. "/run"
   local encoder = rewards.directory(rewards.load(), "encoder", T.tmpdir() .. "/encoder")
-  local out, err, status = run(dir, "model=" .. model(), "data=" .. data_directory(80), "objectives=humor,helpful", "eval.blind=" .. encoder)
+  local words = { "model=" .. model(), "data=" .. data_directory(80), "objectives=humor,helpful", "eval.blind=" .. encoder }
+  local out, err, status = run(dir, table.unpack(words))
   T.eq(status, 0, out .. err)
   local cfg, result = assert(config.load(dir .. "/config.lua")), assert(json.load(dir .. "/result.json"))
   T.eq({ cfg.lora.layers, cfg.sft.steps, cfg.reward.trunk }, { 0, 0, "frozen" })
@@ -94,6 +95,13 @@ T.test("preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen grou
   T.near(result.sft.blind, sums.sft / 22, 1e-5)
   T.eq(result.sft_blind, result.sft.blind)
   T.ok(out:find "\nblind check +%-?%d", out)
+  -- another run takes the heads, and ends with the same bytes
+  local other = T.tmpdir() .. "/run"
+  table.insert(words, "from=" .. dir)
+  local _, said, code = run(other, table.unpack(words))
+  T.eq(code, 0, said)
+  T.ok(not said:find("held-out accuracy", 1, true), said)
+  T.eq(fs.sha256(other .. "/result.json"), fs.sha256(dir .. "/result.json"))
   -- the run is a model with rewards for mocl chat
   local m = assert(loaded.load(dir))
   T.eq({ m.rewards[1].name, m.rewards[2].name }, { "humor", "helpful" })
