@@ -22,7 +22,7 @@ typedef struct run {
     int64_t rows;
     mocl_session *s;        /* holds the cache; its own tokens are those of the prompts */
     int64_t active;         /* unfinished rows, the first of the arrays below */
-    int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
+    int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token, row of the random stream; per active row */
     int64_t group;          /* steps of the last group */
     int32_t *target;        /* [group][active] tokens, their log-probabilities, and the sums of the logits they are from, which
                             ** are finite where the logits are */
@@ -89,7 +89,7 @@ static void close_run(run *r) {
 
 /* What a group of steps leaves on the device. */
 typedef struct drawn {
-    mocl_tensor *ids;   /* [active] numbers of the rows */
+    mocl_tensor *ids;   /* [active] rows of the random stream */
     mocl_tensor *token; /* [group, active] */
     mocl_tensor *score; /* [2, group, active]: log-probabilities, sums of the logits; one tensor, so that one read gives both */
 } drawn;
@@ -168,7 +168,8 @@ static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens
     drawn d = {0};
     mocl_status st;
     for (int64_t b = 0; b < r->rows; b++) {
-        r->row[b] = r->row_id[b] = (int32_t)b;
+        r->row[b] = (int32_t)b;
+        r->row_id[b] = (int32_t)(r->o->period ? b % r->o->period : b);
         r->pos[b] = offsets[b + 1] - offsets[b];
     }
     MOCL_TRY(mocl_session_append(r->s, r->rows, NULL, offsets, tokens));
