@@ -152,7 +152,7 @@ $(B)/%_cpp: %.cpp $(O)libmocl.a runtime/mocl.h $(B)/flags
 	$(call say,CXX,$@)
 	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Iruntime $(CFLAGS) $(FLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
 
-programs: $(PROGRAMS) $(PROGRAM_CPP)
+programs: $(PROGRAMS) $(PROGRAM_CPP) build/tests/http/client
 
 # the fuzz targets: tests/fuzz/NAME.c, and what they share
 FUZZ_SHARED := fuzz use_tokenizer
@@ -178,6 +178,13 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# optional: mocl serve. The header is asked for here, and the library is loaded when a server is opened.
+HTTPD_FLAGS := $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo -DMOCL_HAVE_MICROHTTPD $$(pkg-config --cflags libmicrohttpd))
+$(B)/runtime/io/httpd.o: CPPFLAGS_ALL += $(HTTPD_FLAGS)
+$(B)/runtime/io/httpd.o: $(B)/httpd_flags
+$(B)/httpd_flags: FORCE
+	@$(call replace,$(HTTPD_FLAGS))
 
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
@@ -282,7 +289,8 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
 	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
 
-build/tests/bench/peak: tests/bench/peak.c
+# programs that tests start, plain ones whatever is tested
+build/tests/bench/peak build/tests/http/client: build/%: %.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<

@@ -25,6 +25,7 @@ T.test("sums of a plan, counted by hand", function()
       tie_word_embeddings = true }, quantization = format, trained = 0, rows = 1, prompt = 1, answer = 1 }[1][2]
   end
   T.eq(quantized "int8", 4 * (40 + 8 + 4) + 4 * 16 + 3 * 24 + 4 * (4 + 2 * 4 + 4 + 6 + 6 + 4))
+  T.eq(quantized "w8a8", quantized "int8")
   T.eq(quantized "nf4", 4 * (40 + 8 + 4) + 136 / 2 + 136 / 64 + 136 / 64 / 256 * 4 + 7 * 257 * 4)
   -- too many logits to wait for backward: 256 rows of each kind at a time
   list = plan.of { config = { vocab_size = 1e5, hidden_size = 4, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 6 },

@@ -3,6 +3,7 @@
 -- model that a run trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The
 -- prompts of an instruct model are chats by its own template.
 
+local bnb = require "mocl.lm.bnb"
 local chat = require "mocl.lm.chat"
 local chat_templates = require "mocl.lm.chat_templates"
 local data = require "mocl.data"
@@ -76,7 +77,7 @@ end
 
 -- A model whose files hold codes keeps them: quantised again its numbers would be others.
 local function check_format(cfg, format)
-  if format and cfg.quantization and format ~= cfg.quantization then
+  if format and cfg.quantization and not bnb.is_format(format, cfg.quantization) then
     fail("init=%s: its weights are %s already, %s", cfg.init, format, (format == "int8" or format == "nf4")
       and ("and quantization=%s asks for others; take quantization=%s"):format(cfg.quantization, format)
       or "a format without quantization=; take the directory with floats that it was made from")

@@ -9,6 +9,7 @@ local config = require "mocl.run.config"
 local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
+local estimate = require "mocl.train.estimate"
 local fluency = require "mocl.lm.fluency"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
@@ -62,7 +63,7 @@ stages.OPTIONS = {
   { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
-  { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "nf4" } },
+  { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "w8a8", "nf4" } },
   { "reward.trunk", "trained", "a reward model of a run's own is trained with all its weights, or is a linear head on the states of the frozen "
     .. "model, which all rewards share", choices = { "trained", "frozen" } },
   { "reward.tokens", 64, "frozen trunk: so many of a prompt's last tokens, and of an answer's first, are read", min = 1 },
@@ -108,15 +109,18 @@ end
 -- one with the key of an earlier row takes its place.
 function stages.schema(without, ...)
   return replaced(config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... })
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+    config.rows(lm_actor.MEMORY_OPTIONS, "ppo.", {}, without), ... })
 end
 
---- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
--- number of answers: for one that trains no policy itself.
+--- Names in trainer.OPTIONS and lm_actor.MEMORY_OPTIONS, all of them: for a recipe that trains by supervised steps alone.
+-- stages.NO_TRAINING are those without the number of answers: for one that trains no policy itself.
 stages.NO_POLICY_GRADIENT, stages.NO_TRAINING = {}, {}
-for i, row in ipairs(POLICY_GRADIENT) do
-  stages.NO_POLICY_GRADIENT[i] = row[1]
-  stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+for _, rows in ipairs { POLICY_GRADIENT, lm_actor.MEMORY_OPTIONS } do
+  for _, row in ipairs(rows) do
+    table.insert(stages.NO_POLICY_GRADIENT, row[1])
+    stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+  end
 end
 
 --- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
@@ -219,7 +223,7 @@ function stages.arguments(schema, args, meta, small)
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
-stages.VOLATILE = { "from", "save_every" }
+stages.VOLATILE = { "from", "save_every", "ppo.microbatch", "ppo.gradient_checkpointing" }
 
 local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
@@ -404,13 +408,46 @@ function stages.options(o)
   return cfg, info
 end
 
+-- the shape of the model, for mocl.lm.model
+local function shape(cfg, vocab_size)
+  return {
+    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+  }
+end
+
+-- What --check says of memory and time.
+local function estimated(o, cfg, source, functions, given, grid)
+  local vocab, N, models, longest = cfg.tokenizer.vocab_size, #cfg.objectives, {}, 0
+  for _, name in ipairs(cfg.objectives) do
+    models[#models + 1] = not functions[name] and not reward_path(cfg, name) and not given and name or nil
+  end
+  for _, prompt in ipairs(source.train_prompts) do
+    longest = math.max(longest, #prompt)
+  end
+  local s, D = shape(cfg, vocab), cfg.model.hidden_size
+  local layers = cfg.lora.layers == 0 and cfg.model.layers or math.min(cfg.lora.layers, cfg.model.layers)
+  -- the adapter on seven matrices of a block, and a head of two layers for each objective
+  local trained = layers * cfg.lora.r * (4 * 2 * D + 3 * (D + cfg.model.intermediate_size)) + N * (D * D + 2 * D)
+  local rows, total = memory_plan.of { config = s, dtype = cfg.dtype, quantization = cfg.quantization ~= "none" and cfg.quantization or nil,
+    trained = trained, rank = cfg.lora.r, rows = cfg.ppo.batch_size, prompt = math.min(longest, cfg.model.positions - cfg.ppo.max_new_tokens),
+    answer = cfg.ppo.max_new_tokens }
+  local own = o.method and cfg[o.method:gsub("%-%*$", "")]
+  local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
+    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1,
+    -- the context of a model of one's own is far longer than prompts are
+    row = cfg.init ~= "" and math.min(longest + cfg.ppo.max_new_tokens, cfg.model.positions) or nil })
+  return estimate.text(list, { rows, total })
+end
+
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task)
 -- and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage
 -- depends on beside those of every policy), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
 -- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
--- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
--- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+-- behind it; grid(N) -> the preferences where the user names none and they are not the grid's; policies: "preference" or "objective" where there is
+-- one for each. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
@@ -425,6 +462,7 @@ function stages.open(o)
     or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
+    estimate = function() return estimated(o, cfg, source, functions, given, grid) end,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
     grid = grid, hooks = hooks, longest = o.longest, blind = blind, complete = run.complete }, Context)
@@ -476,15 +514,6 @@ local function say(ctx, text)
   end
 end
 
--- the shape of the model, for mocl.lm.model
-local function shape(cfg, vocab_size)
-  return {
-    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
-    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
-    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
-  }
-end
-
 local function fail(fmt, ...)
   error(fmt:format(...), 0)
 end
@@ -529,6 +558,7 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  lm_actor.check(cfg.dtype, cfg.ppo.microbatch)
   if cfg.reward.trunk == "frozen" and cfg.data == "" and cfg.prompts == "" then
     fail "reward.trunk=frozen needs data=DIR: the embedded task's answers are compared many times each, by models of all weights"
   end
@@ -576,7 +606,8 @@ function stages.memory_plan(ctx, model, heads, rows)
     ctx.trained = ctx.trained + p:numel()
   end
   local list, total = memory_plan.of { config = model:config(), dtype = model:dtype(), quantization = model:quantization(),
-    trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }
+    trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens,
+    microbatch = o.ppo.microbatch, gradient_checkpointing = o.ppo.gradient_checkpointing }
   memory_plan.refuse(list, total, room_of(o))
   say(ctx, memory_plan.text(list, total))
 end
@@ -862,7 +893,8 @@ function stages.actor(ctx, o)
     stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
-  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
+  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft", microbatch = cfg.ppo.microbatch,
+    gradient_checkpointing = cfg.ppo.gradient_checkpointing }
 end
 
 local JUDGED = { ["sft evaluation"] = true, evaluation = true } -- purposes of measure that eval.fluency and eval.blind are about
