@@ -435,7 +435,9 @@ local function estimated(o, cfg, source, functions, given, grid)
     answer = cfg.ppo.max_new_tokens }
   local own = o.method and cfg[o.method:gsub("%-%*$", "")]
   local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
-    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1 })
+    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1,
+    -- the context of a model of one's own is far longer than prompts are
+    row = cfg.init ~= "" and math.min(longest + cfg.ppo.max_new_tokens, cfg.model.positions) or nil })
   return estimate.text(list, { rows, total })
 end
 
