@@ -129,7 +129,7 @@ typedef struct mk_parameter {
 } mk_parameter;
 
 typedef struct mk_table {
-    int bf16; /* 1: entries take MK_BF16 for `type`; 0: it is storage alone, as on the cpu */
+    int bf16; /* 1: entries take MK_BF16 for `type`; 0: it is storage alone, as in the build in double precision */
 
     /* -- memory and elements (kernels/cpu/elementwise.c) -- */
 
@@ -174,8 +174,8 @@ typedef struct mk_table {
     /* C[m,n] = alpha op(A) op(W) + beta C for a weight in any format; op(W) is W, or its transpose where tw, so that
     ** n and k are W's sizes. As gemm it is row invariant in m and does not read C where beta is 0. The numbers of W are
     ** taken as f32, and the sums are f32's: with another format the bits are those of gemm on what `dequantize` gives.
-    ** a_type: MK_F32, or MK_BF16 where the device computes with it (never the cpu); f32 weights need f32, bf16
-    ** weights bf16. c_type: MK_F32, or a_type. */
+    ** a_type: MK_F32, or MK_BF16 where the device computes with it; f32 weights need f32, bf16
+    ** weights bf16. c_type: MK_F32, or a_type. On the cpu products of bf16 have the arithmetic of kernels/cpu/bf16.h. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc);
     /* C = alpha A op(W) + from for f32 weights, with the bits of gemm_weight on a C that held `from`, which has ldc too and may
@@ -362,5 +362,9 @@ const mk_table *mk_cpu_table(void);
 ** else", or "built-in kernels (avx512): " and why there is no other. Loads OpenBLAS unless blas is
 ** MK_BLAS_NONE. */
 void mk_blas_describe(mk_blas blas, char *text, size_t bytes);
+
+/* What computes products of bf16 on the cpu, in words: "AMX tiles", or other instructions that give the same bits, and why there is no
+** AMX. 0, and why, where nothing does. text may be NULL. Asks the system for AMX, once (kernels/cpu/bf16.h). */
+int mk_bf16_describe(char *text, size_t bytes);
 
 #endif

@@ -220,6 +220,8 @@ static int sys_env(lua_State *L) {
     else
         lua_pushstring(L, blas);
     lua_setfield(L, -2, "blas");
+    mk_bf16_describe(blas, sizeof blas);
+    set_string(L, "bf16", blas);
     char cuda[512] = "";
     bool have_cuda = mocl_cuda_describe(ctx, 0, cuda, sizeof cuda) == MOCL_OK;
     set_string(L, "devices", have_cuda ? "cpu cuda" : "cpu");

@@ -59,7 +59,7 @@ static void print_version(void) {
 /* the table of mocl.sys.env, one line per fact */
 static void print_env(lua_State *L) {
     static const char *const keys[] = {"mocl", "lua",  "compiler", "real",   "os",     "cpu",
-                                       "cpu_features", "threads", "blas", "devices", "cuda",
+                                       "cpu_features", "threads", "blas", "bf16", "devices", "cuda",
                                        "stdlib", "recipes", NULL};
     lua_getglobal(L, "require");
     lua_pushliteral(L, "mocl.sys");
@@ -337,6 +337,7 @@ int main(int argc, char **argv) {
     }
     moclL_host *h = ctx->host;
     lua_State *L = h->L;
+    h->is_program = true;
     mocl_catch_signals(h);
     lua_pushcfunction(L, run_command);
     lua_pushlightuserdata(L, &c);

@@ -4,7 +4,9 @@
 --   mocl recipes/compare_hh.lua                                     all methods, humor against helpful, one seed
 --   mocl recipes/compare_hh.lua settings=humor+helpful,harmless+helpful     both pairs of the paper
 --   mocl recipes/compare_hh.lua methods=moc,grpo seeds=0,1,2        some methods, three seeds
+--   mocl recipes/compare_hh.lua methods=moc,moc:upgrad,moc_gdpo:pcgrad      other solvers (docs/solvers.md) in algorithm 2's place
 --   mocl recipes/compare_hh.lua seeds=0,1,2,3,4                     more seeds: what is there is kept
+--   mocl recipes/compare_hh.lua tune=0.25,0.5,1,2 seeds=70,71       each method with its step size times these: which is best
 --   mocl recipes/compare_hh.lua settings=harmless+humor+helpful     three objectives; humor+helpful/diminishing: another shape
 --   mocl recipes/compare_hh.lua preset=quick                        a quarter of the samples, smaller models of the rewards
 --   mocl recipes/compare_hh.lua preset=smoke out=/tmp/x             every method, tiny, in a minute
@@ -30,8 +32,11 @@ local function steps(k, n)
   return math.max(1, math.floor(k * n / 40960 + 0.5))
 end
 
+-- Steps have the length of v, so that solvers differ in directions alone.
+local SOLVERS = { "control.solver=%s", "control.solver_scale=mean" }
+
 local METHODS = {
-  { name = "moc", label = "MOC", recipe = "moc_hh", group = "moc" },
+  { name = "moc", label = "MOC", recipe = "moc_hh", group = "moc", solvers = SOLVERS },
   { name = "linear", label = "MOC with c = 1", recipe = "moc_hh", group = "moc", words = { "control.c=one" } },
   { name = "morlhf", label = "MORLHF", recipe = "morlhf", group = "morlhf", policies = "preference" },
   { name = "rewarded_soups", label = "Rewarded Soups", recipe = "rewarded_soups", group = "soup", policies = "objective" },
@@ -39,25 +44,28 @@ local METHODS = {
     words = { "soup.beta=0.7", "soup.kind=products" } },
   { name = "mod", label = "MOD", recipe = "mod", group = "mod", policies = "objective" },
   { name = "modpo", label = "MODPO", recipe = "modpo", group = "modpo", policies = "preference" },
-  { name = "ric", label = "RiC", recipe = "ric", budget = function(n)
+  { name = "ric", label = "RiC", recipe = "ric", knobs = { "ric.offline_learning_rate", "ric.learning_rate" }, budget = function(n)
     return { "ric.num_samples=" .. n - n // 2, "ric.num_generation_samples=" .. n // 2, "ric.training_steps=" .. steps(4000, n),
       "ric.online_training_steps=" .. steps(1000, n), "ric.num_origin_samples=" .. steps(10000, n) }
   end },
-  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", budget = function(n)
+  { name = "metaaligner", label = "MetaAligner", recipe = "metaaligner", knobs = { "metaaligner.learning_rate" },
+    words = { "lora.layers=0" }, budget = function(n) -- the editor reads more than a policy does
     return { "metaaligner.num_samples=" .. n, "metaaligner.training_steps=" .. steps(4000, n) }
   end },
   { name = "clp", label = "CLP", recipe = "clp", group = "clp" },
   { name = "grpo", label = "GRPO", recipe = "grpo", group = "grpo" },
   { name = "rloo", label = "RLOO", recipe = "grpo", group = "grpo", words = { "grpo.method=rloo" } },
   { name = "gdpo", label = "GDPO", recipe = "grpo", group = "grpo", words = { "grpo.method=gdpo" } },
-  { name = "moc_gdpo", label = "MOC on GDPO's groups", recipe = "grpo", group = "grpo", words = { "grpo.method=gdpo", "control.c=minnorm" } },
+  { name = "moc_gdpo", label = "MOC on GDPO's groups", recipe = "grpo", group = "grpo", solvers = SOLVERS,
+    words = { "grpo.method=gdpo", "control.c=minnorm" } },
 }
 
 -- ---- options: the comparison's own, those of the models, and further ones of each method ----
 
 local own = {
   { "seed", nil, "not for a comparison: seeds", type = "integer" },
-  { "methods", {}, "those that are compared; empty: all", list_of = "string" },
+  { "methods", {}, "those that are compared, such as moc,grpo,moc:upgrad, with a solver behind the colon; empty: all", list_of = "string" },
+  { "tune", {}, "each method is trained with its step sizes times each of these, and what is best by the reward models is named", list_of = "number" },
   { "seeds", { 0 }, "seeds; more of them can be added to a comparison later", list_of = "integer" },
   { "settings", { "humor+helpful" }, "objectives, and behind a / the shape of the trade-off (rising)", list_of = "string" },
   { "iterations", 320, "the budget of a method: iterations of ppo.batch_size answers", min = 1 },
@@ -90,7 +98,7 @@ local cfg, info = config.parse(schema, stages.arguments(schema, arg, meta), meta
 if cfg.seed then
   error(("seed=%d: a comparison has a list, seeds=%d"):format(cfg.seed, cfg.seed), 0)
 end
-local rows, settings, seen = compare.chosen(METHODS, cfg.methods), {}, {}
+local rows, settings, seen = compare.trials(compare.chosen(METHODS, cfg.methods), cfg.tune), {}, {}
 compare.seeds(cfg.seeds)
 for i, text in ipairs(cfg.settings) do
   settings[i] = compare.setting(text)
@@ -109,11 +117,13 @@ local plan = compare.plan(rows, settings, cfg, { preset = info.preset, recipes =
 
 local depends = { ["models-*"] = {} }
 for _, row in ipairs(METHODS) do
-  depends[row.name .. "-*"] = { "options." .. row.name, row.policies == "preference" and "policies" or nil }
+  for _, stage in ipairs(compare.stages(row)) do
+    depends[stage] = { "options." .. row.name, row.policies == "preference" and "policies" or nil }
+  end
 end
 local had = fs.exists(fs.join(out, "comparison.json"))
 local run <close> = Run.open { recipe = "compare_hh", cfg = cfg, info = info, out = out, resume = cfg.resume or had and "auto" or nil,
-  platform = sys.env(), depends = depends, volatile_keys = { "methods", "seeds", "settings", "save_every" } }
+  platform = sys.env(), depends = depends, volatile_keys = { "methods", "seeds", "settings", "save_every", "tune" } }
 if cfg.redo then
   compare.forget(plan, run)
 end

@@ -192,11 +192,12 @@ for i = 1, cfg.seeds do
 end
 
 local result = { recipe = "fishwood", method = Control.name(cfg.control), seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
-  training_samples = methods[1].updates * methods[1].samples, methods = world_methods.others(cfg), linear_ppo = all[1].linear_ppo, seeds = all,
+  training_samples = methods[1].updates * methods[1].samples, methods = world_methods.others(cfg), seeds = all,
   true_front = fishwood.front(cfg) }
 for key, v in pairs(all[1].moc) do
   result[key] = v
 end
+world_methods.add(result, methods, all[1])
 local trained = 0.0
 for name, stage in pairs(run.stages) do
   trained = trained + (name:find "^evaluation" and 0 or stage.seconds)

@@ -250,10 +250,11 @@ end
 
 local result = { recipe = "fruit_tree", method = Control.name(cfg.control), seed = cfg.seed, device = cfg.device, objectives = environment.objectives,
   training_samples = methods[1].updates * methods[1].samples, methods = world_methods.others(cfg), front_hypervolume = metrics.hypervolume(leaves, ZERO, STRICT),
-  reference_point = ZERO, true_front = leaves, linear_ppo = all[1].linear_ppo, seeds = {} }
+  reference_point = ZERO, true_front = leaves, seeds = {} }
 for key, v in pairs(all[1].moc) do
   result[key] = v
 end
+world_methods.add(result, methods, all[1])
 for i, s in ipairs(all) do -- without the points
   result.seeds[i] = { seed = s.seed }
   for _, m in ipairs(methods) do

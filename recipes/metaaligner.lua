@@ -18,6 +18,7 @@ local stages = require "mocl.train.stages"
 local transformer = require "mocl.lm.model"
 
 local schema = stages.schema(stages.NO_POLICY_GRADIENT, stages.PREFERENCES, {
+  { "lora.layers", 0, "the last blocks, this many, get the adapter, which has an answer to read beside the prompt; 0: all", min = 0 },
   { "metaaligner.num_samples", 40960, "answers of the SFT model to train on, two to each prompt", min = 2 },
   { "metaaligner.training_steps", 4000, "steps", min = 1 },
   { "metaaligner.learning_rate", 5e-3, "peak step size, which falls to 0", min = 0 },

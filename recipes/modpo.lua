@@ -23,7 +23,9 @@ local OF_PPO = { "cliprange", "vf_coef", "gamma", "lam", "baseline", "scale_rewa
   "horizon", "min_kl_coef", "kl_penalty", "kl_in_reward" }
 
 local schema = stages.schema(OF_PPO, stages.PREFERENCES,
-  config.rows(scalar.OPTIONS, "modpo.", {}), { { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } })
+  config.rows(scalar.OPTIONS, "modpo.", {}), {
+    { "ppo.lr", 2e-3, "Adam step size", min = 0 }, -- half of the others': the pairs are the SFT model's, and nothing holds answers far from them
+    { "modpo.beta", 0.1, "beta: how close the policy stays to the SFT model", min = 1e-6 } })
 
 local presets = stages.presets {
   smoke = { ["modpo.iterations"] = 2, ["modpo.save_every"] = 2,

@@ -39,6 +39,9 @@ mocl_status mocl_device_get(mocl_device **out, mocl_ctx *ctx, int kind);
 ** opens one CUDA device. Devices are closed with their context. */
 mocl_status mocl_device_parse(mocl_device **out, mocl_ctx *ctx, const char *name);
 
+/* Whether kernels of the device compute on bf16; if not, the error begins with `what`. */
+mocl_status mocl_device_bf16(mocl_device *dev, const char *what);
+
 /* Device memory, 64-byte aligned, uninitialised. Freed blocks are cached for the next allocation of
 ** their size class; mocl_device_flush gives them back. */
 mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes);

@@ -9,9 +9,7 @@ mocl_status mocl_need_real(const char *op, mocl_tensor *x) {
 
 mocl_status mocl_need_computed(const char *op, mocl_tensor *x) {
     if (x->dtype != MK_BF16) return mocl_need_real(op, x);
-    if (x->storage->dev->k->bf16) return MOCL_OK;
-    return mocl_fail(x->ctx, MOCL_E_ARG, "%s: bf16 is storage alone on %s; convert with :to('f32'), or use device=cuda", op,
-                     x->storage->dev->name);
+    return mocl_device_bf16(x->storage->dev, op);
 }
 
 mocl_status mocl_grad_like(mocl_tensor **out, const mocl_tensor *x) {

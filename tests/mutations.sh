@@ -37,18 +37,26 @@ cublaslt.cu|s/none = CUBLASLT_REDUCTION_SCHEME_NONE/none = 7/; s/if \(split > 1[
 cublaslt.cu|s/1000, 4096, 65536\}/};/; s/;;/;/|cuBLASLt: an algorithm that does not run with many rows
 cublaslt.cu|s/s\.tb \? CUBLAS_OP_T : CUBLAS_OP_N/s.tb ? CUBLAS_OP_N : CUBLAS_OP_T/|cuBLASLt: a transpose the wrong way round
 cublaslt.cu|s/aligned\(b, ldb, 2\)/true/|cuBLASLt: sizes that it does not take
-elementwise.cu|s/widen\(a\[i\]\) \+ widen\(b\[i\]\)/widen(a[i]) - widen(b[i])/|add in bf16: a sign
-formats.cuh attention.cu elementwise.cu gemm.cu norms.cu rows.cu transformer.cu|s/\*to = to_bf16\(v\)/*to = (mk_bf16)(float_bits(v) >> 16)/|bf16 outputs: cut off where they should be rounded
+elementwise.cu|s/case MK_ADD: return a \+ b/case MK_ADD: return a - b/|add: a sign
+formats.cuh attention.cu elementwise.cu gemm.cu norms.cu rows.cu transformer.cu|s/\*to = mk_to_bf16\(v\)/*to = (mk_bf16)(mk_to_bf16(v) - 1)/|bf16 outputs: the number before
 norms.cu|s/c1 = \(float\)\(block_sum\(product\)/c1 = (float)(sizeof(T) == 2 ? 0 : block_sum(product)/|RMSNorm's gradient in bf16: a term left out
 random.cu|s/put\(y \+ g \* 4 \+ c, mk_unit\(w\.w\[c\]\) < p/put(y + g * 4 + c, mk_unit(w.w[sizeof(T) == 2 ? 3 - c : c]) < p/|dropout in bf16: another mask than its gradient's
-norms.cu|s/- c0 - \(widen/- (widen/|LayerNorm: the mean of the gradient left out
+norms.cu|s/g\[k\] - c0 - /g[k] - /|LayerNorm: the mean of the gradient left out
 norms.cu|s/r < end && r < j\.rows/r + 1 < end && r < j.rows/|norms: a row of each block missing in dw
 rows.cu|s/top = op_max::join\(top, x\[i\]\)/top = x[i]/|softmax: not the largest entry subtracted
 rows.cu|s/j0 \+ lane < i && idx/j0 + lane <= i && idx/|scatter: a row takes itself for an earlier one
 rows.cu|s/for \(int64_t j0 = i; j0 < n; j0 \+= WARP\)/for (int64_t j0 = i; j0 < i + WARP; j0 += WARP)/|scatter: later rows of the same index left out
 rows.cu|s/t < t1; t\+\+\) sum/t <= t1; t++) sum/|segments: one row too many
-transformer.cu|s/half \+ i, b \* c \+ a \* s/half + i, b * c - a * s/|rope: a sign
-transformer.cu|s/t = at \/ half \/ H/t = at \/ half \/ H; if (h == H - 1 \&\& t > 0) t--/|rope: the last head of the row before
+transformer.cu|s/b\[k\] \* c \+ a\[k\] \* s/b[k] * c - a[k] * s/|rope: a sign
+transformer.cu|s/x \+ t \* ldx \+ place/x + (t > 0 \&\& h == H - 1 ? t - 1 : t) * ldx + place/|rope: the last head of the row before
+transformer.cu|s/(sine\[i\] = sign[^;]*;\s+\})\s+__syncthreads\(\);/$1/|rope: the barrier before reading the angles missing
+transformer.cu|s/(yb\);\s+\})\s+__syncthreads\(\);/$1/|rope: the barrier before the next token's angles missing
+transformer.cu|s/freq\[first \+ i\]/freq[i]/|rope: the angles of the first pairs for all
+wide.cuh transformer.cu elementwise.cu norms.cu optim.cu|s/k < n \? widen\(p\[k\]\) : 0/k <= n ? widen(p[k]) : 0/|wide loads: an element behind the end
+wide.cuh transformer.cu elementwise.cu norms.cu optim.cu|s/if \(k < n\) put/if (k < n - 1) put/|wide stores: the last element left out
+wide.cuh transformer.cu elementwise.cu norms.cu optim.cu|s/put16\(p \+ 4, b\)/put16(p + 4, a)/|wide stores: the first half twice
+wide.cuh transformer.cu elementwise.cu norms.cu optim.cu|s/all \|= one/all = one/|wide: the last array alone decides
+optim.cu|s/list, first, EIGHT\)/list, first, 2 * EIGHT)/|AdamW: every other eight left out
 transformer.cu|s/fma_\(g, 1 - s, 1\)/fma_(g, s, 1)/|SwiGLU: a slope
 attention.cu|s/(ps\[warp \* KEYS \+ lane\] = p;)\s+__syncwarp\(\);/$1/|attention: the warp barrier before reading probabilities missing
 attention.cu|s/(v\[\(j0 \+ t \/ K\) \* ld \+ t % K\]\);\s+)__syncthreads\(\);/$1/|attention: the barrier after loading keys missing

@@ -4,6 +4,7 @@
 local T = require "t"
 local browser = require "browser"
 local child = require "child"
+local compare = require "mocl.train.compare"
 local comparison = require "mocl.report.comparison"
 local fs = require "mocl.fs"
 local html_check = require "html_check"
@@ -97,6 +98,8 @@ T.test("tables: mean and deviation over the seeds, what MOC is not above is mark
   T.eq({ t.header, tostring(t.note), t.title }, { { "method", "humor+helpful" }, "nil", "Table 3: hypervolume, by the reward models" })
   t = table_called(data, "Table 4")
   T.eq({ t.rows[2][2], t.note }, { "0.700 ± 0.141 †", "† MOC's mean is not above it." })
+  -- 0 and -.1 in tau, 1 and -.5 in hypervolume, -.1 twice in distance; of two seeds the interval goes from one to the other
+  T.eq(table_called(data, "MOC less").rows, { { "humor+helpful", "Other, R&D_1", "-0.05 [-0.10, 0.00]", "0.250 [-0.500, 1.000]", "-0.100 [-0.100, -0.100]" } })
   T.eq(table_called(data, "MOC above").rows, { { "humor+helpful", "Other, R&D_1", "0 / 1 / 1", "1 / 0 / 1", "0 / 0 / 2" } })
   -- two settings have an average, which is that of each seed
   data.settings[2] = data_of().settings[1]
@@ -110,6 +113,46 @@ T.test("tables: mean and deviation over the seeds, what MOC is not above is mark
   T.eq(t.header, { "method", "humor+helpful", "harmless+helpful", "average" })
   T.eq(t.rows[1], { "MOC", "3.500 ± 0.707", "-1.500 ± 0.707", "1.000 ± 0.000" })
   T.eq(#table_called(data, "Table 10").rows, 2)
+end)
+
+T.test("trials: the one with the least mean rank over the figures and seeds is chosen, by the reward models", function()
+  local function trial(of, factor, ...)
+    local runs = {}
+    for k, f in ipairs { ... } do
+      runs[k] = run(k, f[1], f[2], f[3], 0)
+      runs[k].rule = { kendall_tau = -f[1], hypervolume = -f[2], mean_pairwise_distance = -f[3] } -- wants the opposite, and is not asked
+    end
+    return { name = ("%s_x%g"):format(of, factor), label = of, of = of, factor = factor, models = 1, training_samples = 160, runs = runs }
+  end
+  local data = { budget = 160, seeds = { 1, 2 }, settings = { { name = "humor+helpful", objectives = { "humor", "helpful" }, methods = {
+    trial("a", 0.5, { 1.0, 2.0, 0.5 }, { 0.9, 4.0, 0.6 }), -- ranks 1.5 2 1, 2 1 2 of two
+    trial("a", 1, { 1.0, 3.0, 0.4 }, { 1.0, 3.0, 0.9 }), -- 1.5 1 2, 1 2 1
+    trial("b", 0.5, { 0.5, 1.0, 0.1 }, { 0.5, 1.0, 0.1 }), -- equal in all: the greater hypervolume, of equal ones the first
+    trial("b", 1, { 0.5, 1.0, 0.1 }, { 0.5, 1.0, 0.1 }) } } } }
+  T.eq(comparison.trials(data).rows, {
+    { "humor+helpful", "a", "0.5", "0.95 ± 0.07", "3.000 ± 1.414", "0.550 ± 0.071", "1.58", "" },
+    { "humor+helpful", "a", "1", "1.00 ± 0.00", "3.000 ± 0.000", "0.650 ± 0.354", "1.42", "chosen" },
+    { "humor+helpful", "b", "0.5", "0.50 ± 0.00", "1.000 ± 0.000", "0.100 ± 0.000", "1.50", "chosen" },
+    { "humor+helpful", "b", "1", "0.50 ± 0.00", "1.000 ± 0.000", "0.100 ± 0.000", "1.50", "" } })
+  data.settings[1].methods[3].runs[1].reward.hypervolume, data.settings[1].methods[4].runs[2].reward.hypervolume = 3.0, 5.0
+  T.eq(comparison.trials(data).rows[4][8], "chosen", "1.5 each, and 3 above 2 in hypervolume")
+  T.eq(comparison.trials(data_of()).rows, {})
+end)
+
+T.test("entries: a method with a solver, and the trials of methods", function()
+  local methods = { { name = "moc", label = "MOC", recipe = "moc_hh", solvers = { "control.solver=%s", "a=b" } },
+    { name = "moc_gdpo", label = "MOC on GDPO's groups", solvers = { "control.solver=%s" }, words = { "grpo.method=gdpo" } }, { name = "clp" } }
+  local rows = compare.chosen(methods, { "moc", "moc:upgrad", "moc_gdpo:pcgrad" })
+  T.eq({ rows[2].name, rows[2].label, rows[2].base, rows[2].recipe, rows[2].words }, { "moc_upgrad", "UPGrad", "moc", "moc_hh", { "control.solver=upgrad", "a=b" } })
+  T.eq({ rows[3].name, rows[3].label, rows[3].words }, { "moc_gdpo_pcgrad", "PCGrad on GDPO's groups", { "grpo.method=gdpo", "control.solver=pcgrad" } })
+  T.eq(methods[2].words, { "grpo.method=gdpo" })
+  T.eq(compare.trials(rows, {}), rows)
+  local trials, names = compare.trials({ rows[1], rows[2] }, { 0.5, 2 }), {}
+  for i, row in ipairs(trials) do
+    names[i] = row.name
+  end
+  T.eq(names, { "trial-moc-0_5", "trial-moc-2", "trial-moc_upgrad-0_5", "trial-moc_upgrad-2" })
+  T.eq({ trials[3].base, trials[3].of, trials[3].factor, trials[3].words }, { "moc", "moc_upgrad", 0.5, { "control.solver=upgrad", "a=b" } })
 end)
 
 T.test("costs: samples, wall time, trained parameters and number of models of each method", function()
@@ -344,6 +387,12 @@ end
 T.test("bad input ends before anything is written", function()
   refused("methods: unknown method 'moch' (did you mean 'moc'?)", "methods=moch")
   refused("methods: 'moc' stands there twice", "methods=moc,moc")
+  refused("methods: 'moc:upgrid': unknown solver 'upgrid' (did you mean 'upgrad'?)", "methods=moc:upgrid")
+  refused("methods: 'clp:upgrad': clp joins no gradients that a solver could weigh", "methods=clp:upgrad")
+  refused("methods: 'moc:upgrad' stands there twice", "methods=moc:upgrad,moc:upgrad")
+  refused("tune: 0 is no factor of a step size; take numbers above 0", "tune=1,0")
+  refused("tune: 2 stands there twice", "tune=2,2")
+  refused("trial-moc-2: option control.floor: 3 is above the maximum 1", "methods=moc", "tune=2", "options.moc=control.floor=3")
   refused("seeds: the list is empty", "seeds=")
   refused("seeds: 1 stands there twice", "seeds=0,1,1")
   refused("seeds: -1 is negative", "seeds=-1")
@@ -403,6 +452,29 @@ T.test("every method that there is runs, and each has drawn the same training sa
   T.eq(names, { "moc", "linear", "morlhf", "rewarded_soups", "bone_soups", "mod", "modpo", "ric", "metaaligner", "clp", "grpo", "rloo", "gdpo",
     "moc_gdpo" })
   html_check.check(child.read(dir .. "/report.html"))
+end)
+
+T.test("other solvers, and trials of step sizes: runs with these options, the trials in the tables, the chosen one named", function()
+  local dir = fresh()
+  local said = must(dir, "methods=moc:upgrad,ric", "tune=0.5,2", "points=0", "options.moc=ppo.lr=0.01")
+  local function wants(name, text)
+    local line = child.read(("%s/humor_helpful/seed-0/%s/cmdline.txt"):format(dir, name))
+    T.ok(line:find(text, 1, true), name .. ": " .. line)
+  end
+  wants("trial-moc_upgrad-0_5", "control.solver=upgrad control.solver_scale=mean ppo.lr=0.01 ppo.lr=0.005")
+  wants("trial-moc_upgrad-2", "ppo.lr=0.02")
+  wants("trial-ric-2", "ric.offline_learning_rate=0.01 ric.learning_rate=0.004")
+  T.eq(assert(json.load(dir .. "/humor_helpful/seed-0/trial-moc_upgrad-2/result.json")).method, "upgrad")
+  local data = assert(json.load(dir .. "/comparison.json"))
+  T.eq({ data.settings[1].methods[2].of, data.settings[1].methods[2].factor }, { "moc_upgrad", 2.0 })
+  T.eq(select(2, said:gsub("chosen\n", "")), 2)
+  T.ok(child.read(dir .. "/tables.md"):find("## Tuning: each method's step size times a factor", 1, true))
+  html_check.check(child.read(dir .. "/report.html"))
+  -- an option that no trial has used may change, and one of trials may not
+  must(dir, "methods=gdpo", "points=0", "options.moc=ppo.lr=0.01", "options.gdpo=ppo.lr=0.001", "resume=auto")
+  local refusal, status = start(dir, "methods=gdpo", "points=0", "options.moc=ppo.lr=0.02", "options.gdpo=ppo.lr=0.001", "resume=auto")
+  T.eq(status, 1)
+  T.ok(refusal:find("(stage 'trial-moc_upgrad-0_5-humor_helpful-0' is finished with it)", 1, true), refusal)
 end)
 
 T.test("unequal budgets when told: each policy draws the whole budget, and the costs say so", function()

@@ -181,6 +181,21 @@ end
 
 for _, device in ipairs(T.devices) do
   if device:find "^cuda" then
+    T.test("rotary embedding of heads that are wider than a block's angles, on " .. device, function()
+      local x = tensor.randn({ 5, 3, 300 }, { key = 1 })
+      local function turned(d)
+        local t = x:to(d):requires_grad_()
+        local y = nn.rope(t, tensor.new({ 0, 9, 2, 70, 5 }, { dtype = "i32", device = d }), 10000)
+        local squares = y * y
+        squares:sum():backward()
+        return y:flatten():totable(), t.grad:flatten():totable()
+      end
+      local want, slope = turned "cpu"
+      local got, got_slope = turned(device)
+      T.near(got, want, 1e-6)
+      T.near(got_slope, slope, 1e-5)
+    end)
+
     T.test("every operation agrees with the cpu, on " .. device, function()
       local worst, order = {}, {}
       for _, name in ipairs(ops.files) do

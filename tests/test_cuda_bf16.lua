@@ -1,4 +1,4 @@
--- dtype bf16 on cuda: each operation against the cpu's f32 within the bound that its roundings give, row invariance, models,
+-- dtype bf16 on cuda and on the cpu: each operation against the cpu's f32 within the bound that its roundings give, row invariance, models,
 -- generation, training.
 --
 -- Inputs are numbers that bf16 holds, so that cpu and device begin with the same ones. U is the most that rounding to
@@ -171,7 +171,8 @@ local function share(got, want, explained, tol)
 end
 
 for _, device in ipairs(T.devices) do
-  if device:find "^cuda" then
+  if device ~= "fake" then -- where protecting memory takes most of a step
+    local on_cuda = device:find "^cuda" and T.test or function() end
     T.test("operations in bf16 stay within their roundings of the cpu's f32, on " .. device, function()
       local worst = {}
       for _, c in ipairs(CASES) do
@@ -302,7 +303,7 @@ for _, device in ipairs(T.devices) do
       T.near(m:forward(batch):flatten():totable(), before, 1e-1)
     end)
 
-    T.test("generation waits for the device once for a group of steps, on " .. device, function()
+    on_cuda("generation waits for the device once for a group of steps, on " .. device, function()
       for _, dtype in ipairs { "f32", "bf16" } do
         local m = model_of(dtype)
         local function waits(n, f)
@@ -316,7 +317,7 @@ for _, device in ipairs(T.devices) do
       end
     end)
 
-    T.test("an adapter is rounded once, and again after a write into it, on " .. device, function()
+    on_cuda("an adapter is rounded once, and again after a write into it, on " .. device, function()
       local function draw(dims, key)
         return tensor.randn(dims, { key = key, device = device })
       end
@@ -348,15 +349,9 @@ for _, device in ipairs(T.devices) do
   end
 end
 
-T.test("bf16 on the cpu is storage, and that is said", function()
-  local x = tensor.ones({ 2, 3 }):to "bf16"
-  T.raises("rmsnorm: bf16 is storage alone on cpu; convert with :to%('f32'%), or use device=cuda", nn.rms_norm, x)
-  T.raises("cpu does not compute in bf16; use dtype=f32 there", transformer.new,
-    { vocab_size = 8, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 1, intermediate_size = 8 }, { dtype = "bf16" })
+T.test("a dtype that is none is refused", function()
   T.raises("unknown dtype 'half'", transformer.new,
     { vocab_size = 8, hidden_size = 8, num_hidden_layers = 1, num_attention_heads = 1, intermediate_size = 8 }, { dtype = "half" })
-  local out, _, status = child.mocl { "recipes/moc_hh.lua", "preset=smoke", "dtype=bf16", "out=/nowhere" }
-  T.ok(status ~= 0, out)
 end)
 
 -- the gradient of a conversion

@@ -77,6 +77,34 @@ T.test("the stem of generation is the stream of the forward pass behind the same
   T.eq(small.model({ device = "fake" }):generate(PROMPTS, { max_new_tokens = 4, stem = 1 }).stem, nil)
 end)
 
+T.test("period: a batch of two texts to each prompt has the answers of two batches, token by token and bit by bit", function()
+  for _, device in ipairs { "cpu", "fake" } do
+    local model = small.adapter(small.model { device = device })
+    local first, second, both = {}, {}, {}
+    for k = 1, 21 do
+      first[k], second[k] = PROMPTS[k % #PROMPTS + 1], PROMPTS[(k + 1) % #PROMPTS + 1]
+      both[k], both[21 + k] = first[k], second[k]
+    end
+    local o = { max_new_tokens = 12, temperature = 1, key = 9, eos = 6 }
+    local a, a_logp = model:generate(first, o)
+    local b, b_logp = model:generate(second, o)
+    o.period = 21
+    local g, logp = model:generate(both, o)
+    T.eq(table.move(g.tokens, 1, 21, 1, {}), a.tokens)
+    T.eq(table.move(g.tokens, 22, 42, 1, {}), b.tokens)
+    local flat = a_logp:totable()
+    T.eq(logp:totable(), table.move(b_logp:totable(), 1, b.total, #flat + 1, flat))
+    o.period = nil
+    local own, equal = model:generate(both, o).tokens, 0
+    for k = 22, 42 do
+      equal = equal + (table.concat(own[k], " ") == table.concat(g.tokens[k], " ") and 1 or 0)
+    end
+    T.ok(equal < 10, "without it each row has numbers of its own")
+    o.period = -1
+    T.raises("period = %-1 must be 0 %(none%) or more", model.generate, model, both, o)
+  end
+end)
+
 T.test("steps over tensors (fake) and on the host (cpu) draw the same tokens with the same bits", function()
   for _, o in ipairs { { temperature = .7, key = 3, eos = 6 }, { temperature = 1, key = 4, top_k = 9, top_p = .8, eos = 6, suppress_first = 12 },
     { temperature = 0 }, { temperature = 1, key = 5, adapter = false } } do

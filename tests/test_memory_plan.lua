@@ -103,6 +103,11 @@ T.test("the weights of quantised models are as large as the plan has them", func
   end
 end)
 
+T.test("the plan and the peak agree in bf16 on the cpu", function()
+  compare(2, "cpu", "bf16")
+  compare(16, "cpu", "bf16")
+end)
+
 T.test("the plan and the peak agree in bf16", function()
   compare(16, "cuda", "bf16", "env MOCL_CUDA=" .. child.quote(T.emulator()))
 end)

@@ -156,3 +156,41 @@ T.test("an answer with the adapter off is the base's, its log-probabilities too"
   model:release()
   tok:release()
 end)
+
+T.test("several preferences are measured as one batch, with the samples of each alone", function()
+  local a, model, tok = actor()
+  local prompts, calls = {}, {}
+  for i = 1, 30 do
+    prompts[i] = "text " .. i
+  end
+  local o = { prompts = prompts, n = 100, seed = 5, purpose = "test", rewards = { { name = "long", f = function(texts, responses)
+    local list = {}
+    for i, response in ipairs(responses) do
+      T.ok(texts[i]:find "^text %d+$", "without tags")
+      list[i] = #response + #texts[i] / 10
+    end
+    calls[#calls + 1] = #texts
+    return list
+  end } }, audit = function(_, response) return { long = #response % 7 }, #response % 3 end }
+  local steps = {}
+  o.on_step = function(i, n)
+    steps[#steps + 1] = { i, n }
+  end
+  local list = a:measure_all({ { 1, 0 }, { 0.5, 0.5 }, { 0.2, 0.8 }, { 0, 1 }, { 0.7, 0.3 } }, o)
+  T.eq(calls, { 200, 200, 100 }, "as many preferences as fit 256 answers")
+  T.eq(steps, { { 2, 5 }, { 4, 5 }, { 5, 5 } })
+  o.on_step = nil
+  for i, p in ipairs { { 1, 0 }, { 0.5, 0.5 }, { 0.2, 0.8 }, { 0, 1 }, { 0.7, 0.3 } } do
+    T.eq(list[i], a:measure(setmetatable({ p = p }, { __index = o })), "preference " .. i)
+  end
+  T.ok(list[1].raw[1] ~= list[4].raw[1], "which differ")
+  -- more answers than a batch, and policies that change between preferences, go one by one
+  calls, o.n = {}, 300
+  a:measure_all({ { 1, 0 }, { 0, 1 } }, o)
+  T.eq(calls, { 256, 44, 256, 44 })
+  calls, o.n, o.before = {}, 100, function(p, i) return i == 2 and p or nil end
+  T.eq(a:measure_all({ { 1, 0 }, { 0.5, 0.5 } }, o), { list[1], list[2] })
+  T.eq(calls, { 100, 100 })
+  model:release()
+  tok:release()
+end)

@@ -258,22 +258,32 @@ T.test("every method stands on the quantised base: its adapters belong to it, an
   end
 end)
 
-T.test("on a GPU's emulator, in f32 and bf16, the first ratio is 1 too", function()
-  local emulator = T.emulator()
-  for format, dtype in pairs { int8 = "bf16", nf4 = "f32" } do
-    local dir, list = fresh(), { policy_of(floats(), "quantization=" .. format, "dtype=" .. dtype, "device=cuda", "quiet=true") }
+local function first_ratio(device, before)
+  for format, dtype in pairs { int8 = "bf16", nf4 = device == "cpu" and "bf16" or "f32" } do
+    local dir, list = fresh(), { policy_of(floats(), "quantization=" .. format, "dtype=" .. dtype, "device=" .. device, "quiet=true") }
     for _, word in ipairs { "out=" .. dir, "preset=smoke", "recipes/moc_hh.lua" } do
       table.insert(list, 1, word)
     end
     for _, word in ipairs { "lora.layers=1", "moc.iterations=1", "ppo.batch_size=2", "ppo.max_new_tokens=2", "eval.answers=1" } do
       list[#list + 1] = word
     end
-    local out, err, status = child.mocl(list, "env MOCL_CUDA=" .. child.quote(emulator))
+    local out, err, status = child.mocl(list, before)
     T.eq(status, 0, out .. err)
+    local seen = false
     for line in io.lines(dir .. "/metrics.jsonl") do
       T.eq(assert(json.decode(line))["ppo/first_ratio_error"], 0.0, format .. " " .. dtype)
+      seen = true
     end
+    T.ok(seen)
   end
+end
+
+T.test("in bf16 on the cpu the first ratio is 1 too", function()
+  first_ratio "cpu"
+end)
+
+T.test("on a GPU's emulator, in f32 and bf16, the first ratio is 1 too", function()
+  first_ratio("cuda", "env MOCL_CUDA=" .. child.quote(T.emulator()))
 end)
 
 T.test("the memory plan of a run has the weights in their format", function()
@@ -315,7 +325,6 @@ T.test("what cannot be quantised is refused before there is a directory", functi
   refused("moc_hh", "its weights are int8, and an SFT model is trained from floats; take sft.steps=0",
     policy_of(codes(), "quantization=int8", "sft.data=" .. words() .. "/rows.jsonl"))
   refused("moc_hh", "option quantization: expected one of none, int8, nf4", policy_of(floats(), "quantization=int7"))
-  refused("moc_hh", "dtype=bf16 needs device=cuda", policy_of(floats(), "quantization=int8", "dtype=bf16"))
   refused("moc_hh", "lora.r", policy_of(floats(), "quantization=int8", "lora.r=0"))
   -- of files in the format of HH-RLHF there are pairs, and reward models would be trained
   local hh = T.tmpdir()

@@ -190,8 +190,8 @@ T.test("a corrected file of rewards goes on from the stages in which it was not 
   local file = rewards_file { brief = right }
   local fresh = T.tmpdir() .. "/run"
   must(fresh, "rewards=" .. file, "objectives=brief,humor")
-  -- calls: one before the training, 11 + 11 for the SFT model's answers, one an iteration, 11 at the end
-  for calls, dropped in pairs { [5] = false, [23] = "sft-answers", [24] = "sft-answers, moc", [27] = "sft-answers, moc" } do
+  -- calls: one before the training, 3 + 1 batches of the SFT model's answers, one an iteration, one at the end
+  for calls, dropped in pairs { [3] = false, [5] = "sft-answers", [6] = "sft-answers, moc", [7] = "sft-answers, moc" } do
     local dir = T.tmpdir() .. "/run"
     rewards_file({ brief = breaks_after(calls, "s[i] = 0 / 0") }, file)
     local out, err, status = start(dir, "rewards=" .. file, "objectives=brief,humor")

@@ -521,6 +521,12 @@ T.test("fruit_tree with five methods: the table has them, and a run that was sto
   T.eq(result.methods, { "linear_ppo", "moc_grpo", "pcgrad", "cagrad", "upgrad" })
   T.eq(result.seeds[1].upgrad.c.conflict, 0.0)
   T.ok(result.seeds[1].pcgrad.c.conflict >= 0)
+  local html = child.read(whole .. "/report.html")
+  T.eq(select(2, html:gsub('aria%-label="%a+ and %a+"', "")), 15, "three pictures of each method beside MOC")
+  for _, label in ipairs { "Linear PPO", "MOC on groups", "PCGrad", "CAGrad", "UPGrad" } do
+    T.eq(select(2, html:gsub('y="16">' .. label .. "</text>", "")), 3, label)
+  end
+  T.ok(T.show(result.pcgrad.points) ~= T.show(result.points) and #result.pcgrad.points == #result.points)
   local hook = [[local Run = require "mocl.run"; local metrics = Run.metrics
     function Run:metrics(row)
       metrics(self, row)
@@ -539,6 +545,10 @@ T.test("fishwood: MOC on groups has no critic and as many episodes", function()
   T.eq(status, 0, err)
   local result = assert(json.load(dir .. "/result.json"))
   T.eq(result.linear_ppo, nil)
+  T.eq({ result.upgrad.rewards, result.moc_grpo.label, result.upgrad.label }, { result.seeds[1].upgrad.rewards, "MOC on groups", "UPGrad" })
+  local html, first = child.read(dir .. "/report.html"), result.upgrad.rewards[1]
+  T.ok(html:find(("<title>UPGrad (0.1, 0.9): %.2f, %.2f</title>"):format(first[1], first[2]), 1, true) and html:find("MOC on groups (squares)", 1, true))
+  T.ok(not html:find("Linear PPO", 1, true))
   T.ok(result.seeds[1].moc_grpo.share_error.max > 0 and out:find("MOC on groups 0.", 1, true), out)
   T.ok(not child.read(dir .. "/metrics.jsonl"):find('"stage":"moc_grpo%-0"[^\n]*loss/value'), "no critic")
   T.ok(child.read(dir .. "/metrics.jsonl"):find("frac_reward_zero_std", 1, true))

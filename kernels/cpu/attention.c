@@ -23,6 +23,9 @@ struct attention_job {
     int64_t window, wide;
     const mk_real *q, *k, *v, *out_in, *lse_in, *dout;
     mk_real *out, *lse, *dq, *dk, *dv, *turned, *values;
+    mk_dtype type;
+    mk_real *room; /* of bf16: queries and results of a block of items, which are room_items */
+    int64_t room_items;
     int32_t *block; /* (sequence, first token within it) of each block of QUERIES tokens */
 };
 
@@ -43,6 +46,15 @@ static const mk_real *readable(const struct mk_simd *s, int64_t rows, int64_t n,
     return copy;
 }
 
+/* Rows of `n` numbers of bf16 as f32, CHUNK apart and readable in whole vectors. */
+static const mk_real *widened(const struct mk_simd *s, int64_t rows, int64_t n, const mk_bf16 *src, int64_t ld, mk_real *to) {
+    for (int64_t r = 0; r < rows; r++) {
+        s->from_bf16(n, src + r * ld, to + r * CHUNK);
+        for (int64_t i = n; i < whole_vectors(s, n); i++) to[r * CHUNK + i] = 0;
+    }
+    return to;
+}
+
 /* The keys that row i sees: those before first + i step, step 0 or 1, and of them the last `window` where that is not 0. */
 struct view {
     int64_t first, step, window;
@@ -61,13 +73,13 @@ static int look(struct view w, int64_t i, int64_t j0, int64_t n, int64_t wide, m
 
 /* ---- forward ------------------------------------------------------------------------------------ */
 
-/* Query rows i < rows <= QUERIES (distance ldq) against one head's keys and values (distance ld). lse
+/* Query rows i < rows <= QUERIES (distance ldq) against one head's keys and values (distance ld), which are of `type`. lse
 ** (distance ld_lse) may be NULL. */
 static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view, int64_t K,
-                        mk_real scale, const mk_real *q, int64_t ldq, const mk_real *k,
-                        const mk_real *v, int64_t ld, mk_real *out, int64_t ldo, mk_real *lse,
+                        mk_real scale, const mk_real *q, int64_t ldq, mk_dtype type, const void *k,
+                        const void *v, int64_t ld, mk_real *out, int64_t ldo, mk_real *lse,
                         int64_t ld_lse) {
-    _Alignas(64) mk_real pack[KEYS * CHUNK], score[QUERIES * KEYS];
+    _Alignas(64) mk_real pack[KEYS * CHUNK], score[QUERIES * KEYS], wide_rows[KEYS * CHUNK];
     mk_real top[QUERIES], sum[QUERIES];
     int64_t total = sees(view, rows - 1), start = lowest(view, 0) / KEYS * KEYS;
     for (int64_t i = 0; i < rows; i++) top[i] = (mk_real)-INFINITY;
@@ -76,15 +88,16 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
         int64_t i0 = 0; /* the rows before see none of this block */
         while (sees(view, i0) <= j0) i0++;
         for (int64_t d = 0; d < K; d += CHUNK) {
-            int64_t depth = mk_min(CHUNK, K - d);
+            int64_t depth = mk_min(CHUNK, K - d), at = j0 * ld + d, ldk = type == MK_F32 ? ld : CHUNK;
+            const mk_real *keys = type == MK_F32 ? (const mk_real *)k + at : widened(s, n, depth, (const mk_bf16 *)k + at, ld, wide_rows);
             if (rows == 1) { /* the keys times one column, the query: the same chains, and nothing to pack */
                 memcpy(pack, q + d, (size_t)depth * sizeof *pack);
                 /* a tile reads whole vectors: what else they hold must not be subnormal, which is slow */
                 memset(pack + depth, 0, (size_t)s->lanes * sizeof *pack);
-                mk_sweep(s, n, 1, depth, k + j0 * ld + d, ld, 1, pack, 1, score, 1, d > 0 ? &mk_add : NULL);
+                mk_sweep(s, n, 1, depth, keys, ldk, 1, pack, 1, score, 1, d > 0 ? &mk_add : NULL);
                 continue;
             }
-            s->pack_transposed(depth, n, wide, k + j0 * ld + d, ld, pack, KEYS);
+            s->pack_transposed(depth, n, wide, keys, ldk, pack, KEYS);
             for (int64_t i = i0; i < rows; i += GROUP) {
                 int64_t m = mk_min(GROUP, rows - i);
                 int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
@@ -97,8 +110,9 @@ static void attend_rows(const struct mk_simd *s, int64_t rows, struct view view,
                 s->attend(mk_min(n, sees(view, i) - j0), wide, scale, score + i * KEYS, top + i, sum + i,
                       K, out + i * ldo);
         for (int64_t d = 0; d < K; d += CHUNK) {
-            int64_t width = mk_min(CHUNK, K - d), ldv = ld;
-            const mk_real *vals = readable(s, n, width, v + j0 * ld + d, &ldv, pack);
+            int64_t width = mk_min(CHUNK, K - d), ldv = type == MK_F32 ? ld : CHUNK, at = j0 * ld + d;
+            const mk_real *vals = type == MK_F32 ? readable(s, n, width, (const mk_real *)v + at, &ldv, pack)
+                                                 : widened(s, n, width, (const mk_bf16 *)v + at, ld, wide_rows);
             for (int64_t i = i0; i < rows; i += GROUP) {
                 int64_t m = mk_min(GROUP, rows - i);
                 int64_t seen = mk_min(n, sees(view, i + m - 1) - j0);
@@ -128,7 +142,7 @@ static void attention_range(void *arg, int64_t first, int64_t last) {
         }
         if (skip == rows) continue;
         struct view view = {j->causal ? t + skip + 1 : j->keys[block[0] + 1] - k0, j->causal ? 1 : 0, j->window};
-        attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K,
+        attend_rows(mk_simd(), rows - skip, view, K, j->scale, j->q + at * K, H * K, MK_F32,
                     j->k + k0 * ld + g * K, j->v + k0 * ld + g * K, ld, j->out + at * K, H * K,
                     j->lse + at, H);
     }
@@ -143,17 +157,31 @@ static double head_ns(int64_t n_seq, const int32_t *offsets, const int32_t *keys
     return sum * (0.15 + 0.03 * (double)K) + 20.0 * (double)offsets[n_seq];
 }
 
+/* *x = the n numbers of bf16 as f32, in `to` */
+static void widen_all(mk_exec *e, int64_t n, const void *from, mk_real *to, const mk_real **x) {
+    mk_cpu_cast(e, n, MK_BF16, from, MK_F32, to);
+    *x = to;
+}
+
 int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *offsets, const int32_t *keys, const int32_t *from,
                      int64_t H, int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                      const void *v, void *out, mk_real *lse) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .keys = keys ? keys : offsets, .from = from, .scale = (mk_real)scale,
                               .causal = causal, .window = window, .q = q, .k = k, .v = v, .out = out, .lse = lse};
     int64_t blocks = 0;
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
     for (int64_t s = 0; s < n_seq; s++) blocks += mk_ceil_div(offsets[s + 1] - offsets[s], QUERIES);
-    j.block = mk_scratch(e, (size_t)(2 * blocks) * sizeof *j.block);
-    if (!j.block) return MK_NOMEM;
+    int64_t n_q = offsets[n_seq] * H * K, n_k = j.keys[n_seq] * G * K;
+    mk_real *wide = mk_scratch(e, (size_t)(type == MK_F32 ? 0 : 2 * n_q + 2 * n_k) * sizeof *wide + (size_t)(2 * blocks) * sizeof *j.block);
+    if (!wide) return MK_NOMEM;
+    j.block = (int32_t *)(void *)wide;
+    if (type != MK_F32) { /* all of them as f32, and what comes out rounded behind */
+        j.block = (int32_t *)(void *)(wide + 2 * n_q + 2 * n_k);
+        j.out = wide;
+        widen_all(e, n_q, q, wide + n_q, &j.q);
+        widen_all(e, n_k, k, wide + 2 * n_q, &j.k);
+        widen_all(e, n_k, v, wide + 2 * n_q + n_k, &j.v);
+    }
     int32_t *to = j.block;
     for (int64_t s = 0; s < n_seq; s++)
         for (int32_t t = 0; t < offsets[s + 1] - offsets[s]; t += QUERIES) {
@@ -161,7 +189,7 @@ int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *of
             *to++ = t;
         }
     mk_for(e, blocks * H, head_ns(n_seq, j.offsets, j.keys, K, causal) / (double)blocks, attention_range, &j);
-    return MK_OK;
+    return type == MK_F32 ? MK_OK : mk_cpu_cast(e, n_q, MK_F32, wide, type, out);
 }
 
 /* ---- the cache ---------------------------------------------------------------------------------- */
@@ -169,13 +197,12 @@ int mk_cpu_attention(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t *of
 int mk_cpu_cache_put(mk_exec *e, mk_dtype type, int64_t rows, int64_t G, int64_t K, const int32_t *slot,
                      const int32_t *pos, int64_t slab, const void *k, const void *v,
                      void *kcache, void *vcache) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     (void)e;
-    size_t bytes = (size_t)(G * K) * sizeof(mk_real);
+    size_t size = mk_dtype_bytes(type), bytes = (size_t)(G * K) * size;
     for (int64_t r = 0; r < rows; r++) {
-        int64_t at = slot[r] * slab + pos[r] * G * K;
-        memcpy((mk_real *)kcache + at, (const mk_real *)k + r * G * K, bytes);
-        memcpy((mk_real *)vcache + at, (const mk_real *)v + r * G * K, bytes);
+        size_t at = (size_t)(slot[r] * slab + pos[r] * G * K) * size;
+        memcpy((char *)kcache + at, (const char *)k + (size_t)r * bytes, bytes);
+        memcpy((char *)vcache + at, (const char *)v + (size_t)r * bytes, bytes);
     }
     return MK_OK;
 }
@@ -206,11 +233,34 @@ static int64_t heads_together(const struct mk_simd *s, int64_t H, int64_t G, int
     return H == G && !window && K % s->lanes == 0 ? mk_min(G, mk_max(1, CHUNK / K)) : 1;
 }
 
+/* Items are (row, key head). Queries become f32 in the block's room, and what comes out is rounded behind it; attend_rows takes keys
+** and values as they are. */
+static void cached_bf16(const struct attention_job *j, int64_t first, int64_t last) {
+    const struct mk_simd *s = mk_simd();
+    int64_t G = j->G, K = j->K, group = j->H / G, most = mk_min(QUERIES, group) * K;
+    mk_real *q = j->room + first / j->room_items * 2 * most, *out = q + most;
+    for (int64_t item = first; item < last; item++) {
+        int64_t r = item / G, g = item % G, at = j->slot[r] * j->slab + g * K;
+        struct view view = {(int64_t)j->pos[r] + 1, 0, j->window};
+        for (int64_t h = 0; h < group; h += QUERIES) {
+            int64_t heads = mk_min(QUERIES, group - h), row = (r * j->H + g * group + h) * K;
+            s->from_bf16(heads * K, (const mk_bf16 *)(const void *)j->q + row, q);
+            attend_rows(s, heads, view, K, j->scale, q, K, MK_BF16, (const mk_bf16 *)(const void *)j->k + at,
+                        (const mk_bf16 *)(const void *)j->v + at, G * K, out, K, NULL, 0);
+            s->to_bf16(heads * K, out, (mk_bf16 *)(void *)j->out + row);
+        }
+    }
+}
+
 /* items are (row, group of key heads): the query heads of a key head are the rows of attend_rows */
 static void cached_range(void *arg, int64_t first, int64_t last) {
     struct attention_job *j = arg;
     const struct mk_simd *s = mk_simd();
     int64_t G = j->G, K = j->K, group = j->H / G, together = heads_together(s, j->H, G, K, j->window), items = mk_ceil_div(G, together);
+    if (j->type == MK_BF16) {
+        cached_bf16(j, first, last);
+        return;
+    }
     for (int64_t item = first; item < last; item++) {
         int64_t r = item / items, g = item % items * together, at = j->slot[r] * j->slab + g * K;
         struct view view = {(int64_t)j->pos[r] + 1, 0, j->window};
@@ -222,7 +272,7 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
         }
         for (int64_t h = 0; h < group; h += QUERIES) {
             int64_t row = (r * j->H + g * group + h) * K;
-            attend_rows(s, mk_min(QUERIES, group - h), view, K, j->scale, j->q + row, K, j->k + at, j->v + at, G * K,
+            attend_rows(s, mk_min(QUERIES, group - h), view, K, j->scale, j->q + row, K, MK_F32, j->k + at, j->v + at, G * K,
                         j->out + row, K, NULL, 0);
         }
     }
@@ -231,16 +281,16 @@ static void cached_range(void *arg, int64_t first, int64_t last) {
 int mk_cpu_attention_cached(mk_exec *e, mk_dtype type, int64_t rows, int64_t H, int64_t G, int64_t K, double scale,
                             int64_t window, const int32_t *slot, const int32_t *pos, int64_t slab, const void *q,
                             const void *kcache, const void *vcache, void *out) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
-    struct attention_job j = {.H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos, .window = window,
+    struct attention_job j = {.type = type, .H = H, .G = G, .K = K, .slab = slab, .slot = slot, .pos = pos, .window = window,
                               .scale = (mk_real)scale, .q = q, .k = kcache, .v = vcache,
                               .out = out};
     double keys = 0;
     if (rows <= 0) return MK_OK;
     for (int64_t r = 0; r < rows; r++) keys += pos[r] + 1;
     keys /= (double)rows;
-    int64_t together = heads_together(mk_simd(), H, G, K, window);
+    int64_t together = type == MK_F32 ? heads_together(mk_simd(), H, G, K, window) : 1;
     double ns = 50 + keys * (double)(together * K) * (0.15 + 0.05 * (double)(H / G));
+    if (type != MK_F32 && !(j.room = mk_rooms(e, rows * G, ns, 2 * mk_min(QUERIES, H / G) * K, 0, &j.room_items))) return MK_NOMEM;
     mk_for(e, rows * mk_ceil_div(G, together), ns, cached_range, &j);
     return MK_OK;
 }
@@ -411,11 +461,19 @@ int mk_cpu_attention_bwd(mk_exec *e, mk_dtype type, int64_t n_seq, const int32_t
                          int64_t G, int64_t K, double scale, int causal, int64_t window, const void *q, const void *k,
                          const void *v, const void *out, const mk_real *lse,
                          const mk_real *dout, mk_real *dq, mk_real *dk, mk_real *dv) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct attention_job j = {.H = H, .G = G, .K = K, .offsets = offsets, .keys = keys ? keys : offsets, .scale = (mk_real)scale,
                               .causal = causal, .window = window, .q = q, .k = k, .v = v, .out_in = out,
                               .lse_in = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
     if (n_seq <= 0 || offsets[n_seq] <= 0) return MK_OK;
+    if (type != MK_F32) { /* gradients are f32 */
+        int64_t n_q = offsets[n_seq] * H * K, n_k = j.keys[n_seq] * G * K;
+        mk_real *wide = mk_scratch(e, (size_t)(2 * n_q + 2 * n_k) * sizeof *wide);
+        if (!wide) return MK_NOMEM;
+        widen_all(e, n_q, q, wide, &j.q);
+        widen_all(e, n_q, out, wide + n_q, &j.out_in);
+        widen_all(e, n_k, k, wide + 2 * n_q, &j.k);
+        widen_all(e, n_k, v, wide + 2 * n_q + n_k, &j.v);
+    }
     double ns = 3 * head_ns(n_seq, j.offsets, j.keys, K, causal) * (double)(H / G) / (double)n_seq;
     mk_for(e, n_seq * G, ns, attention_bwd_range, &j);
     return MK_OK;

@@ -32,7 +32,14 @@ void mk_for(mk_exec *e, int64_t n, double ns, mk_range fn, void *arg);
 /* How many items one block of mk_for holds. */
 int64_t mk_block(int64_t n, double ns);
 
+/* What each of these blocks works in: `size` elements of scratch, and `other` behind the last; NULL without memory. The room of the
+** block that begins with item `first` is the one at first / block. */
+mk_real *mk_rooms(mk_exec *e, int64_t n, double ns, int64_t size, int64_t other, int64_t *block);
+
 size_t mk_dtype_bytes(mk_dtype dtype);
+
+/* Numbers of bf16 become mk_real, and are rounded back, this many at a time: on the stack, and in the cache. */
+#define MK_BF16_CHUNK 1024
 
 /* Sums of long vectors: blocks of this many elements, added in order. */
 #define MK_SUM_BLOCK 4096

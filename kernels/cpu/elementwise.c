@@ -211,7 +211,11 @@ struct cast_job {
 static void cast_range(void *arg, int64_t first, int64_t last) {
     struct cast_job *j = arg;
     mk_dtype from = j->from, to = j->to;
-    if (is_integer(from) && is_integer(to)) {
+    if (from == MK_BF16 && to == MK_F32) {
+        mk_simd()->from_bf16(last - first, (const mk_bf16 *)j->src + first, (mk_real *)j->dst + first);
+    } else if (from == MK_F32 && to == MK_BF16) {
+        mk_simd()->to_bf16(last - first, (const mk_real *)j->src + first, (mk_bf16 *)j->dst + first);
+    } else if (is_integer(from) && is_integer(to)) {
         for (int64_t i = first; i < last; i++) {
             int64_t v = load_int(from, j->src, i);
             v = v < int_lo[to] ? int_lo[to] : v > int_hi[to] ? int_hi[to] : v;
@@ -318,11 +322,31 @@ static void binary_flat(void *arg, int64_t first, int64_t last) {
                       j->b + first * j->b_stride[0], j->b_stride[0], j->y + first);
 }
 
+/* of two arrays of bf16 that lie alike: in f32, rounded once */
+static void binary_bf16(void *arg, int64_t first, int64_t last) {
+    struct binary_job *j = arg;
+    const struct mk_simd *s = mk_simd();
+    mk_real a[MK_BF16_CHUNK], b[MK_BF16_CHUNK];
+    for (int64_t at = first; at < last; at += MK_BF16_CHUNK) {
+        int64_t n = mk_min(MK_BF16_CHUNK, last - at);
+        s->from_bf16(n, (const mk_bf16 *)(const void *)j->a + at, a);
+        s->from_bf16(n, (const mk_bf16 *)(const void *)j->b + at, b);
+        s->binary(j->op, n, a, 1, b, 1, a);
+        s->to_bf16(n, a, (mk_bf16 *)(void *)j->y + at);
+    }
+}
+
 int mk_cpu_binary(mk_exec *e, mk_dtype type, mk_binary op, int ndim, const int64_t *shape, const void *a,
                   const int64_t *a_stride, const void *b, const int64_t *b_stride, void *y) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct binary_job j = {.op = op, .a = a, .b = b, .y = y};
     int64_t lines = 1;
+    if (type == MK_BF16) {
+        for (int d = ndim - 1; d >= 0; lines *= shape[d], d--)
+            if (shape[d] != 1 && (a_stride[d] != lines || b_stride[d] != lines)) return MK_UNSUPPORTED;
+        mk_for(e, lines, 0.5, binary_bf16, &j);
+        return MK_OK;
+    }
+    if (type != MK_F32) return MK_UNSUPPORTED;
     for (int d = 0; d < ndim; d++) {
         if (shape[d] == 0) return MK_OK;
         if (shape[d] == 1) continue;

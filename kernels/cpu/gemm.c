@@ -9,6 +9,8 @@
 **   tall   B is packed once, or read where it lies, then pieces are blocks of rows, copied out of a transposed A
 **   deep   pieces are blocks of k, whose results are added up in order (gradients of weights)
 */
+#include <stdlib.h>
+
 #include "simd.h"
 
 #include "table.h"
@@ -370,10 +372,37 @@ int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
     return run(e, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, NULL, beta, NULL, c, ldc, step_c, batch);
 }
 
+#ifndef MK_REAL_DOUBLE
+/* Of bf16: with weights of bf16 by products of their own; numbers that codes stand for are f32, and so is the product then. */
+static int rounded(mk_exec *e, int ta, int64_t m, double alpha, const mk_bf16 *a, int64_t lda, int tw, const mk_weight *w, double beta,
+                   mk_dtype c_type, void *c, int64_t ldc) {
+    const mk_bf16_path *path = mk_bf16_chosen(NULL);
+    int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows, rows = ta ? k : m, columns = ta ? m : k;
+    if (w->format == MK_FORMAT_F32 || !path) return MK_UNSUPPORTED;
+    if (w->format == MK_FORMAT_BF16)
+        return mk_bf16_gemm(e, path, ta, m, n, k, alpha, a, lda, tw, w->part[0], w->columns, beta, c_type, c, ldc);
+    if (!mk_simd()->format[w->format].read) return MK_UNSUPPORTED;
+    mk_real *wide = malloc(mk_max(1, rows * columns + (c_type == MK_F32 ? 0 : m * n)) * sizeof *wide), *sums = wide + rows * columns;
+    if (!wide) return MK_NOMEM;
+    if (c_type == MK_F32) sums = c;
+    for (int64_t i = 0; i < rows; i++) mk_cpu_cast(e, columns, MK_BF16, a + i * lda, MK_F32, wide + i * columns);
+    for (int64_t i = 0; c_type != MK_F32 && beta != 0 && i < m; i++)
+        mk_cpu_cast(e, n, MK_BF16, (mk_bf16 *)c + i * ldc, MK_F32, sums + i * n);
+    int code = run(e, ta, tw, m, n, k, alpha, wide, columns, 0, NULL, w->columns, 0, w, beta, NULL, sums, c_type == MK_F32 ? ldc : n, 0, 1);
+    for (int64_t i = 0; !code && c_type != MK_F32 && i < m; i++)
+        mk_cpu_cast(e, n, MK_F32, sums + i * n, MK_BF16, (mk_bf16 *)c + i * ldc);
+    free(wide);
+    return code;
+}
+#endif
+
 int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     int plain = w->format == MK_FORMAT_F32;
+#ifndef MK_REAL_DOUBLE
+    if (a_type == MK_BF16) return rounded(e, ta, m, alpha, a, lda, tw, w, beta, c_type, c, ldc);
+#endif
     if (a_type != MK_F32 || c_type != MK_F32 || (!plain && !mk_simd()->format[w->format].read)) return MK_UNSUPPORTED;
     return run(e, ta, tw, m, n, k, alpha, a, lda, 0, plain ? w->part[0] : NULL, w->columns, 0, plain ? NULL : w, beta, NULL, c, ldc, 0, 1);
 }

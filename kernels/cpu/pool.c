@@ -287,3 +287,8 @@ void mk_for(mk_exec *e, int64_t n, double ns, mk_range fn, void *arg) {
     struct range_job j = {fn, arg, n, mk_block(n, ns)};
     mk_parallel(e, mk_ceil_div(n, j.block), range_piece, &j);
 }
+
+mk_real *mk_rooms(mk_exec *e, int64_t n, double ns, int64_t size, int64_t other, int64_t *block) {
+    *block = mk_block(n, ns);
+    return mk_scratch(e, (size_t)(mk_ceil_div(n, *block) * size + other) * sizeof(mk_real));
+}

@@ -3,6 +3,7 @@
 ** Element i comes from word i % 4 of counter {i / 4 low, i / 4 high, stream low, stream high}, so any
 ** part of a stream can be made by any thread.
 */
+#include "formats.h"
 #include "philox.h"
 #include "table.h"
 
@@ -65,6 +66,17 @@ int mk_cpu_rand_normal(mk_exec *e, int64_t n, uint64_t key, uint64_t stream, dou
     return MK_OK;
 }
 
+static void dropout_bf16(void *arg, int64_t first, int64_t last) {
+    struct random_job *j = arg;
+    const mk_bf16 *x = (const mk_bf16 *)(const void *)j->x;
+    mk_bf16 *y = (mk_bf16 *)(void *)j->y;
+    for (int64_t g = first; g < last; g++) {
+        mk_philox4 w = words(j, g);
+        for (int64_t c = 0, at = g * 4; c < 4 && at < j->n; c++, at++)
+            y[at] = mk_unit(w.w[c]) < j->a ? 0 : mk_to_bf16(mk_from_bf16(x[at]) * (float)j->b);
+    }
+}
+
 static void dropout_range(void *arg, int64_t first, int64_t last) {
     struct random_job *j = arg;
     for (int64_t g = first; g < last; g++) {
@@ -76,8 +88,7 @@ static void dropout_range(void *arg, int64_t first, int64_t last) {
 
 int mk_cpu_dropout(mk_exec *e, mk_dtype type, int64_t n, double p, uint64_t key, uint64_t stream, const void *x,
                    void *y) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct random_job j = {key, stream, p, p < 1 ? 1 / (1 - p) : 0, x, y, n};
-    mk_for(e, mk_ceil_div(n, 4), 20, dropout_range, &j);
+    mk_for(e, mk_ceil_div(n, 4), 20, type == MK_BF16 ? dropout_bf16 : dropout_range, &j);
     return MK_OK;
 }

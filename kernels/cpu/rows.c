@@ -12,6 +12,10 @@ struct rows_job {
     const mk_real *mean_in, *rstd_in;
     const int32_t *idx;
     double eps;
+    mk_dtype type, y_type; /* of x, and of what comes out */
+    mk_real *room;         /* of bf16: a row for each block of items */
+    int64_t block;
+    size_t bytes; /* of a row */
     mk_real *part;
     int flag;
 };
@@ -47,18 +51,33 @@ int mk_cpu_softmax_bwd(mk_exec *e, int log, int64_t rows, int64_t n, const mk_re
 
 /* ---- norms -------------------------------------------------------------------------------------- */
 
+/* Rows of bf16 as f32, in the room of the block that begins with item `first`. */
+static mk_real *widened(const struct rows_job *j, int64_t first, int64_t r) {
+    mk_real *room = j->room + first / j->block * j->n;
+    mk_simd()->from_bf16(j->n, (const mk_bf16 *)(const void *)j->x + r * j->n, room);
+    return room;
+}
+
 static void rmsnorm_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
     const struct mk_simd *simd = mk_simd();
+    for (int64_t r = first; j->type == MK_BF16 && r < last; r++) {
+        mk_real *x = widened(j, first, r);
+        j->rstd[r] = simd->rmsnorm(j->n, x, j->w, j->eps, j->y_type == MK_BF16 ? x : j->out + r * j->n);
+        if (j->y_type == MK_BF16) simd->to_bf16(j->n, x, (mk_bf16 *)(void *)j->out + r * j->n);
+    }
+    if (j->type == MK_BF16) return;
     for (int64_t r = first; r < last; r++)
         j->rstd[r] = simd->rmsnorm(j->n, j->x + r * j->n, j->w, j->eps, j->out + r * j->n);
 }
 
 int mk_cpu_rmsnorm(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                    double eps, mk_dtype y_type, void *y, mk_real *rstd) {
-    if (type != MK_F32 || y_type != MK_F32) return MK_UNSUPPORTED;
-    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .out = y, .rstd = rstd, .eps = eps};
-    mk_for(e, rows, 0.3 * (double)n + 15, rmsnorm_range, &j);
+    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .out = y, .rstd = rstd, .eps = eps, .type = type, .y_type = y_type};
+    double ns = 0.3 * (double)n + 15;
+    if (y_type != MK_F32 && y_type != type) return MK_UNSUPPORTED;
+    if (type != MK_F32 && rows > 0 && !(j.room = mk_rooms(e, rows, ns, n, 0, &j.block))) return MK_NOMEM;
+    mk_for(e, rows, ns, rmsnorm_range, &j);
     return MK_OK;
 }
 
@@ -88,7 +107,7 @@ static void norm_bwd_range(void *arg, int64_t first, int64_t last) {
         mk_real *dw = j->part ? j->part + p * 2 * n : NULL, *db = dw ? dw + n : NULL;
         if (dw) memset(dw, 0, (size_t)(2 * n) * sizeof *dw);
         for (int64_t r = p * WEIGHT_ROWS; r < mk_min((p + 1) * WEIGHT_ROWS, j->rows); r++) {
-            const mk_real *x = j->x + r * n, *dy = j->dy + r * n;
+            const mk_real *x = j->type == MK_BF16 ? widened(j, p, r) : j->x + r * n, *dy = j->dy + r * n;
             if (j->mean_in)
                 simd->layernorm_bwd(n, x, j->w, j->mean_in[r], j->rstd_in[r], dy, j->out + r * n, dw,
                                     db);
@@ -101,9 +120,12 @@ static void norm_bwd_range(void *arg, int64_t first, int64_t last) {
 static int norm_bwd(mk_exec *e, struct rows_job *j, mk_real *dw, mk_real *db) {
     int64_t items = mk_ceil_div(j->rows, WEIGHT_ROWS), n = j->n;
     if (j->rows <= 0 || n <= 0) return MK_OK;
-    if (dw || db) {
-        j->part = mk_scratch(e, (size_t)(items * 2 * n) * sizeof *j->part);
+    if (dw || db || j->type == MK_BF16) { /* parts, then a row for each item */
+        j->part = mk_scratch(e, (size_t)(items * 3 * n) * sizeof *j->part);
         if (!j->part) return MK_NOMEM;
+        j->room = j->part + items * 2 * n;
+        j->block = 1;
+        if (!dw && !db) j->part = NULL;
     }
     mk_for(e, items, (0.6 * (double)n + 20) * (double)mk_min(WEIGHT_ROWS, j->rows), norm_bwd_range, j);
     for (int side = 0; side < 2; side++) {
@@ -119,8 +141,7 @@ static int norm_bwd(mk_exec *e, struct rows_job *j, mk_real *dw, mk_real *db) {
 
 int mk_cpu_rmsnorm_bwd(mk_exec *e, mk_dtype type, int64_t rows, int64_t n, const void *x, const mk_real *w,
                        const mk_real *rstd, const mk_real *dy, mk_real *dx, mk_real *dw) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
-    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx, .rstd_in = rstd};
+    struct rows_job j = {.rows = rows, .n = n, .x = x, .w = w, .dy = dy, .out = dx, .rstd_in = rstd, .type = type};
     return norm_bwd(e, &j, dw, NULL);
 }
 
@@ -136,15 +157,13 @@ int mk_cpu_layernorm_bwd(mk_exec *e, int64_t rows, int64_t n, const mk_real *x, 
 
 static void gather_range(void *arg, int64_t first, int64_t last) {
     struct rows_job *j = arg;
-    size_t bytes = (size_t)j->n * sizeof(mk_real);
     for (int64_t i = first; i < last; i++)
-        memcpy(j->out + i * j->n, j->x + (int64_t)j->idx[i] * j->n, bytes);
+        memcpy((char *)j->out + (size_t)i * j->bytes, (const char *)j->x + (size_t)j->idx[i] * j->bytes, j->bytes);
 }
 
 int mk_cpu_gather_rows(mk_exec *e, mk_dtype type, int64_t n, int64_t d, const void *src, const int32_t *idx,
                        void *dst) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
-    struct rows_job j = {.n = d, .x = src, .idx = idx, .out = dst};
+    struct rows_job j = {.n = d, .x = src, .idx = idx, .out = dst, .bytes = (size_t)d * mk_dtype_bytes(type)};
     if (d > 0) mk_for(e, n, 0.3 * (double)d + 5, gather_range, &j);
     return MK_OK;
 }

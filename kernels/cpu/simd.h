@@ -8,6 +8,7 @@
 #ifndef MK_SIMD_H
 #define MK_SIMD_H
 
+#include "bf16.h"
 #include "cpu.h"
 
 #define MK_TILE_VECTORS 8 /* widest tile: this many vectors of columns */
@@ -133,9 +134,18 @@ struct mk_simd {
     void (*running_sums)(int64_t n, const mk_real *x, double *sums);
     double (*sumsq)(int64_t n, const mk_real *x);
     void (*add_to_double)(int64_t n, const mk_real *x, double *acc); /* acc += x */
+
+    /* -- bf16 -- */
+    void (*from_bf16)(int64_t n, const mk_bf16 *x, mk_real *y);
+    void (*to_bf16)(int64_t n, const mk_real *x, mk_bf16 *y); /* as mk_to_bf16 */
+    void (*bf16_pairs)(int64_t n, const mk_bf16 *low, const mk_bf16 *high, uint32_t *to); /* to[i] = low[i], high[i] in its upper half */
+    /* the end of a product (bf16.h): c = alpha sums + beta c, c of `type`; sums are readable up to whole vectors */
+    void (*bf16_finish)(int64_t n, const struct mk_blend *blend, const float *sums, mk_dtype type, void *c);
+    const mk_bf16_path *bf16; /* NULL without multiply-adds that round once */
 };
 
-/* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. */
+/* The best set this CPU has; the environment variable MOCL_ISA (base, avx2, avx512) lowers it. What else it may say is of products of
+** bf16 (mk_bf16_chosen). */
 const struct mk_simd *mk_simd(void);
 const char *mk_simd_name(void); /* "base", "avx2" or "avx512" */
 

@@ -1,4 +1,5 @@
 /* simd_table.h - puts the bodies together into one struct mk_simd; included by the simd_*.c files. */
+#include "formats.h"
 #include "quantized.h"
 #include "simd.h"
 
@@ -8,6 +9,7 @@
 #include "simd_map.h"
 #include "simd_int8.h"
 #include "simd_nf4.h"
+#include "simd_bf16.h"
 
 const struct mk_simd MK_SIMD_TABLE = {
     .name = MK_SIMD_NAME,
@@ -48,4 +50,9 @@ const struct mk_simd MK_SIMD_TABLE = {
     .running_sums = running_sums,
     .sumsq = sumsq,
     .add_to_double = add_to_double,
+    .from_bf16 = from_bf16,
+    .to_bf16 = to_bf16,
+    .bf16_pairs = bf16_pairs,
+    .bf16_finish = BF16_FINISH,
+    .bf16 = BF16_PATH,
 };

@@ -2,6 +2,7 @@
 #include "table.h"
 
 static const mk_table cpu_table = {
+    .bf16 = sizeof(mk_real) == 4,
     .fill = mk_cpu_fill,
     .copy = mk_cpu_copy,
     .cast = mk_cpu_cast,

@@ -14,6 +14,7 @@ struct rope_job {
     const double *freq; /* [K / 2] */
     double factor;
     mk_real *table; /* rows of cos [K / 2] and sin [K / 2] */
+    mk_dtype type;
     const mk_real *x;
     mk_real *y;
 };
@@ -31,20 +32,34 @@ static void table_range(void *arg, int64_t first, int64_t last) {
     }
 }
 
+/* some heads of a row at a time, in f32 */
+static void rotate_bf16(const struct rope_job *j, int64_t t, const mk_real *cs) {
+    const struct mk_simd *simd = mk_simd();
+    mk_real room[MK_BF16_CHUNK];
+    int64_t some = MK_BF16_CHUNK / j->K;
+    for (int64_t h = 0; h < j->H; h += some) {
+        int64_t heads = mk_min(some, j->H - h), at = h * j->K;
+        simd->from_bf16(heads * j->K, (const mk_bf16 *)(const void *)j->x + t * j->ldx + at, room);
+        simd->rotate(heads, j->K / 2, room, cs, cs + j->K / 2, room);
+        simd->to_bf16(heads * j->K, room, (mk_bf16 *)(void *)j->y + t * j->ldy + at);
+    }
+}
+
 static void rope_range(void *arg, int64_t first, int64_t last) {
     struct rope_job *j = arg;
     const struct mk_simd *simd = mk_simd();
     for (int64_t t = first; t < last; t++) {
         int64_t row = j->by_position ? j->pos[t] - j->first_pos : t;
         const mk_real *cs = j->table + row * j->K;
-        simd->rotate(j->H, j->K / 2, j->x + t * j->ldx, cs, cs + j->K / 2, j->y + t * j->ldy);
+        if (j->type == MK_BF16) rotate_bf16(j, t, cs);
+        else simd->rotate(j->H, j->K / 2, j->x + t * j->ldx, cs, cs + j->K / 2, j->y + t * j->ldy);
     }
 }
 
 int mk_cpu_rope(mk_exec *e, mk_dtype type, int64_t T, int64_t H, int64_t K, const int32_t *pos, const double *freq,
                 double factor, int sign, const void *x, int64_t ldx, void *y, int64_t ldy) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
-    struct rope_job j = {.H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos, .freq = freq,
+    if (type != MK_F32 && K > MK_BF16_CHUNK) return MK_UNSUPPORTED;
+    struct rope_job j = {.type = type, .H = H, .K = K, .ldx = ldx, .ldy = ldy, .pos = pos, .freq = freq,
                          .factor = factor, .sign = sign < 0 ? -1 : 1, .x = x, .y = y};
     int32_t lo, hi;
     int64_t rows = T, half = K / 2;
@@ -73,15 +88,32 @@ struct swiglu_job {
     mk_real *y, *dgate, *dup;
 };
 
+/* MK_BF16_CHUNK numbers at a time, in f32: `dy` where it is the gradient */
+static void swiglu_bf16(void *arg, int64_t first, int64_t last) {
+    struct swiglu_job *j = arg;
+    const struct mk_simd *s = mk_simd();
+    mk_real gate[MK_BF16_CHUNK], up[MK_BF16_CHUNK];
+    for (int64_t at = first; at < last; at += MK_BF16_CHUNK) {
+        int64_t n = mk_min(MK_BF16_CHUNK, last - at);
+        s->from_bf16(n, (const mk_bf16 *)(const void *)j->gate + at, gate);
+        s->from_bf16(n, (const mk_bf16 *)(const void *)j->up + at, up);
+        if (j->dy) {
+            s->swiglu_bwd(n, gate, up, j->dy + at, j->dgate + at, j->dup + at);
+        } else {
+            s->swiglu(n, gate, up, gate);
+            s->to_bf16(n, gate, (mk_bf16 *)(void *)j->y + at);
+        }
+    }
+}
+
 static void swiglu_range(void *arg, int64_t first, int64_t last) {
     struct swiglu_job *j = arg;
     mk_simd()->swiglu(last - first, j->gate + first, j->up + first, j->y + first);
 }
 
 int mk_cpu_swiglu(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up, void *y) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .y = y};
-    mk_for(e, n, 1, swiglu_range, &j);
+    mk_for(e, n, 1, type == MK_BF16 ? swiglu_bf16 : swiglu_range, &j);
     return MK_OK;
 }
 
@@ -93,8 +125,7 @@ static void swiglu_bwd_range(void *arg, int64_t first, int64_t last) {
 
 int mk_cpu_swiglu_bwd(mk_exec *e, mk_dtype type, int64_t n, const void *gate, const void *up,
                       const mk_real *dy, mk_real *dgate, mk_real *dup) {
-    if (type != MK_F32) return MK_UNSUPPORTED;
     struct swiglu_job j = {.gate = gate, .up = up, .dy = dy, .dgate = dgate, .dup = dup};
-    mk_for(e, n, 1.5, swiglu_bwd_range, &j);
+    mk_for(e, n, 1.5, type == MK_BF16 ? swiglu_bf16 : swiglu_bwd_range, &j);
     return MK_OK;
 }

@@ -2,6 +2,7 @@
 #include "common.cuh"
 #include "formats.cuh"
 #include "table.cuh"
+#include "wide.cuh"
 
 /* ---- fill, copy, cast --------------------------------------------------------------------------- */
 
@@ -116,9 +117,25 @@ static __global__ void cast_kernel(int64_t n, mk_dtype from, const void *src, mk
     }
 }
 
+/* between f32 and bf16: what each step of training in bf16 does */
+template <class From, class To> static __global__ void round_kernel(int64_t n, bool wide, const From *src, To *dst) {
+    FOR_EIGHTS(i, n) {
+        float v[EIGHT];
+        load_some(src + i, wide, n - i, v);
+        store_some(dst + i, wide, n - i, v);
+    }
+}
+
+template <class From, class To> static int round(mk_exec *e, int64_t n, const void *src, void *dst) {
+    auto *round_one = round_kernel<From, To>;
+    return MK_LAUNCH_EIGHTS(e, round_one, n, n, lie_wide(src, dst), static_cast<const From *>(src), static_cast<To *>(dst));
+}
+
 int mk_cuda_cast(mk_exec *e, int64_t n, mk_dtype from, const void *src, mk_dtype to, void *dst) {
     if (n <= 0) return MK_OK;
     if (from == to) return mk_cuda_copy_bytes(e, dst, src, (size_t)n * dtype_bytes(from));
+    if (from == MK_F32 && to == MK_BF16) return round<float, mk_bf16>(e, n, src, dst);
+    if (from == MK_BF16 && to == MK_F32) return round<mk_bf16, float>(e, n, src, dst);
     return MK_LAUNCH_FLAT(e, cast_kernel, n, n, from, src, to, dst);
 }
 
@@ -249,8 +266,23 @@ static __global__ void binary_kernel(mk_binary op, int64_t n, walk w, const T *a
     }
 }
 
+/* of two arrays that lie as y does */
+template <class T> static __global__ void binary_alike_kernel(mk_binary op, int64_t n, bool wide, const T *a, const T *b, T *y) {
+    FOR_EIGHTS(i, n) {
+        float va[EIGHT], vb[EIGHT];
+        load_some(a + i, wide, n - i, va);
+        load_some(b + i, wide, n - i, vb);
+        UNROLL
+        for (int k = 0; k < EIGHT; k++) va[k] = binary_one(op, va[k], vb[k]);
+        store_some(y + i, wide, n - i, va);
+    }
+}
+
 template <class T> static int binary(mk_exec *e, mk_binary op, const walk &w, const void *a, const void *b, void *y) {
     int64_t n = walk_size(w);
+    if (w.ndim == 0 || (w.ndim == 1 && w.a[0] == 1 && w.b[0] == 1))
+        return MK_LAUNCH_EIGHTS(e, binary_alike_kernel<T>, n, op, n, lie_wide(a, b, y), static_cast<const T *>(a),
+                                static_cast<const T *>(b), static_cast<T *>(y));
     return MK_LAUNCH_FLAT(e, binary_kernel<T>, n, op, n, w, static_cast<const T *>(a), static_cast<const T *>(b),
                           static_cast<T *>(y));
 }
@@ -270,10 +302,17 @@ int mk_cuda_where(mk_exec *e, int64_t n, const mk_real *c, const mk_real *a, con
     return MK_LAUNCH_FLAT(e, where_kernel, n, n, c, a, b, y);
 }
 
-static __global__ void axpy_kernel(int64_t n, float alpha, const float *x, float *y) {
-    FOR_FLAT(i, n) y[i] = fma_(alpha, x[i], y[i]);
+static __global__ void axpy_kernel(int64_t n, bool wide, float alpha, const float *x, float *y) {
+    FOR_EIGHTS(i, n) {
+        float vx[EIGHT], vy[EIGHT];
+        load_some(x + i, wide, n - i, vx);
+        load_some(y + i, wide, n - i, vy);
+        UNROLL
+        for (int k = 0; k < EIGHT; k++) vy[k] = fma_(alpha, vx[k], vy[k]);
+        store_some(y + i, wide, n - i, vy);
+    }
 }
 
 int mk_cuda_axpy(mk_exec *e, int64_t n, double alpha, const mk_real *x, mk_real *y) {
-    return MK_LAUNCH_FLAT(e, axpy_kernel, n, n, (float)alpha, x, y);
+    return MK_LAUNCH_EIGHTS(e, axpy_kernel, n, n, lie_wide(x, y), (float)alpha, x, y);
 }

@@ -6,12 +6,14 @@
 #include "common.cuh"
 #include "quantized.h"
 
+/* in global memory, of which a warp reads one line: an array of the function's own would be built on each thread's stack */
+static __device__ const float nf4_values[16] = MK_NF4_VALUES, fp4_values[16] = MK_FP4_VALUES;
+
 struct nf4_numbers {
     mk_weight w;
 
     explicit nf4_numbers(const mk_weight *from) : w(*from) {}
     __device__ __forceinline__ float at(int64_t row, int64_t column, int64_t ld) const {
-        const float nf4[16] = MK_NF4_VALUES, fp4[16] = MK_FP4_VALUES;
         int64_t i = row * ld + column, block = i / w.block;
         uint8_t two = static_cast<const uint8_t *>(w.part[0])[i / 2];
         int code = i % 2 ? two & 15 : two >> 4;
@@ -19,7 +21,7 @@ struct nf4_numbers {
                                                    static_cast<const float *>(w.part[2])[block / MK_NESTED_BLOCK],
                                                    static_cast<const float *>(w.part[3]), *static_cast<const float *>(w.part[4]))
                                  : static_cast<const float *>(w.part[1])[block];
-        return mk_rounded_to((w.format == MK_FORMAT_NF4 ? nf4[code] : fp4[code]) * absmax, w.rounded);
+        return mk_rounded_to((w.format == MK_FORMAT_NF4 ? nf4_values[code] : fp4_values[code]) * absmax, w.rounded);
     }
     __host__ __device__ __forceinline__ void move(int64_t) {}
 };

@@ -2,6 +2,7 @@
 #include "common.cuh"
 #include "formats.cuh"
 #include "table.cuh"
+#include "wide.cuh"
 
 #define WEIGHT_ROWS 64 /* rows whose weight gradients make one partial sum */
 
@@ -13,13 +14,23 @@ static __global__ void rmsnorm_kernel(int64_t rows, int64_t n, const In *x_all, 
     FOR_ROWS(r, rows) {
         const In *x = x_all + r * n;
         Out *y = y_all + r * n;
+        bool wide = lie_wide(x, y, w);
         double sum = 0;
-        FOR_COLUMNS(i, n) {
-            float v = widen(x[i]);
-            sum += (double)(v * v);
+        FOR_EIGHT_COLUMNS(i, n) {
+            float v[EIGHT];
+            load_some(x + i, wide, n - i, v);
+            UNROLL
+            for (int k = 0; k < EIGHT; k++) sum += (double)(v[k] * v[k]);
         }
         float s = (float)(1 / sqrt(block_sum(sum) / (double)n + eps));
-        FOR_COLUMNS(i, n) put(y + i, times(widen(x[i]) * s, w, i));
+        FOR_EIGHT_COLUMNS(i, n) {
+            float v[EIGHT], by[EIGHT];
+            load_some(x + i, wide, n - i, v);
+            if (w) load_some(w + i, wide, n - i, by);
+            UNROLL
+            for (int k = 0; k < EIGHT; k++) v[k] = w ? v[k] * s * by[k] : v[k] * s;
+            store_some(y + i, wide, n - i, v);
+        }
         if (threadIdx.x == 0) rstd[r] = s;
     }
 }
@@ -77,21 +88,45 @@ template <class T> struct norm_job {
     float *dx;
 };
 
+/* g = w dy of columns i .. i + EIGHT - 1 of a row */
+template <class T>
+static __device__ __forceinline__ void slopes(const norm_job<T> &j, const float *dy, int64_t i, bool wide, float g[EIGHT]) {
+    float by[EIGHT];
+    load_some(dy + i, wide, j.n - i, g);
+    if (!j.w) return;
+    load_some(j.w + i, wide, j.n - i, by);
+    UNROLL
+    for (int k = 0; k < EIGHT; k++) g[k] *= by[k];
+}
+
 /* With g = w dy and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)); without mean(g) for RMS. */
 template <class T> static __global__ void norm_bwd_kernel(norm_job<T> j) {
     FOR_ROWS(r, j.rows) {
         const T *x = j.x + r * j.n;
         const float *dy = j.dy + r * j.n;
         float *dx = j.dx + r * j.n, s = j.rstd[r], m = j.mean ? j.mean[r] : 0;
+        bool wide = lie_wide(x, dy, dx, j.w);
         double sum = 0, product = 0;
-        FOR_COLUMNS(i, j.n) {
-            float g = times(dy[i], j.w, i);
-            sum += (double)g;
-            product += (double)(g * ((widen(x[i]) - m) * s));
+        FOR_EIGHT_COLUMNS(i, j.n) {
+            float v[EIGHT], g[EIGHT];
+            load_some(x + i, wide, j.n - i, v);
+            slopes(j, dy, i, wide, g);
+            UNROLL
+            for (int k = 0; k < EIGHT; k++) {
+                sum += (double)g[k]; /* g is 0 behind the row's end */
+                product += (double)(g[k] * ((v[k] - m) * s));
+            }
         }
         float c0 = j.mean ? (float)(block_sum(sum) / (double)j.n) : 0;
         float c1 = (float)(block_sum(product) / (double)j.n);
-        FOR_COLUMNS(i, j.n) dx[i] = s * (times(dy[i], j.w, i) - c0 - (widen(x[i]) - m) * s * c1);
+        FOR_EIGHT_COLUMNS(i, j.n) {
+            float v[EIGHT], g[EIGHT];
+            load_some(x + i, wide, j.n - i, v);
+            slopes(j, dy, i, wide, g);
+            UNROLL
+            for (int k = 0; k < EIGHT; k++) g[k] = s * (g[k] - c0 - (v[k] - m) * s * c1);
+            store_some(dx + i, wide, j.n - i, g);
+        }
     }
 }
 

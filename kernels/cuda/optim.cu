@@ -3,6 +3,7 @@
 */
 #include "common.cuh"
 #include "table.cuh"
+#include "wide.cuh"
 
 #define LIST_MAX 32     /* parameters of a launch: 1.5 of the 4 KB that its arguments may have */
 #define SUM_BLOCK 4096  /* entries of a gradient that one block adds up */
@@ -42,14 +43,26 @@ struct adamw_step {
 static __global__ void adamw_kernel(part_of_list l, adamw_step s, const float *factor) {
     float scale = factor ? *factor : s.grad_scale;
     if (factor && scale != scale) return;
-    FOR_FLAT(at, l.start[l.count]) {
-        int64_t which = owner(l, at), i = at - l.start[which];
-        float *p = l.at[which].p, *m = l.at[which].m, *v = l.at[which].v;
-        float d = l.at[which].g[i] * scale;
-        float m1 = s.beta1 * m[i] + s.one_beta1 * d, v1 = s.beta2 * v[i] + s.one_beta2 * (d * d);
-        m[i] = m1;
-        v[i] = v1;
-        p[i] = p[i] * s.decay - s.step_size * m1 / (sqrtf(v1) * s.inv_sqrt_bc2 + s.eps);
+    FOR_FLAT(at, l.start[l.count]) { /* of EIGHT entries */
+        int64_t which = owner(l, at), i = (at - l.start[which]) * EIGHT, n = l.at[which].n - i;
+        float *at_p = l.at[which].p + i, *at_m = l.at[which].m + i, *at_v = l.at[which].v + i;
+        const float *at_g = l.at[which].g + i;
+        bool wide = lie_wide(at_p, at_m, at_v, at_g);
+        float p[EIGHT], m[EIGHT], v[EIGHT], g[EIGHT];
+        load_some(at_p, wide, n, p);
+        load_some(at_m, wide, n, m);
+        load_some(at_v, wide, n, v);
+        load_some(at_g, wide, n, g);
+        UNROLL
+        for (int k = 0; k < EIGHT; k++) {
+            float d = g[k] * scale;
+            m[k] = s.beta1 * m[k] + s.one_beta1 * d;
+            v[k] = s.beta2 * v[k] + s.one_beta2 * (d * d);
+            p[k] = p[k] * s.decay - s.step_size * m[k] / (sqrtf(v[k]) * s.inv_sqrt_bc2 + s.eps);
+        }
+        store_some(at_m, wide, n, m);
+        store_some(at_v, wide, n, v);
+        store_some(at_p, wide, n, p);
     }
 }
 
@@ -59,7 +72,7 @@ static int adamw(mk_exec *e, int64_t count, const mk_parameter *list, double lr,
     adamw_step s = {(float)grad_scale, (float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2),
                     (float)(1 - lr * wd), (float)(lr / bc1), (float)(1 / sqrt(bc2)), (float)eps};
     for (int64_t first = 0; first < count; first += LIST_MAX) {
-        part_of_list l = take(count, list, first, 1);
+        part_of_list l = take(count, list, first, EIGHT);
         MK_TRY(MK_LAUNCH_FLAT(e, adamw_kernel, l.start[l.count], l, s, factor));
     }
     return MK_OK;

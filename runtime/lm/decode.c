@@ -10,7 +10,8 @@
 ** transposed, [in, out], and where that is wide in panels of some columns, one after the other: the form in which a
 ** product of few rows reads them where they lie. Where there is one row only, matrices that are multiplied by the same
 ** vector lie side by side, and so do their results: one product. The copies last as long as the call to generate and
-** have a bound.
+** have a bound. Of a model in bf16 nothing is copied: its products lay weights out as they read them, and buffers hold bf16 where the
+** forward pass has it.
 */
 #include "lm/decode.h"
 
@@ -46,6 +47,7 @@ struct mocl_decode {
     int32_t *used;          /* [slot] number of the row's adapter, or -1 */
     mocl_step *steps; /* [layers][MOCL_STEPS_MAX] */
     int *n_steps;     /* [layers] */
+    mk_dtype type;          /* of weights, of what lies between layers and of the cache: the model's */
     bool large, single;     /* single: there is one row */
     mocl_tensor **turned;   /* [layers] keys that lie across, for attention_turned, once `turns`; or NULL */
     int64_t wide;
@@ -99,6 +101,15 @@ done:
 static mocl_status open_matrices(const mocl_decode *d, matrix **m, mocl_tensor *const *w, int n, size_t *room) {
     int64_t in = w[0]->shape[1], out = 0, size;
     size_t bytes;
+    for (int i = 0; d->type != MK_F32 && i < n; i++) {
+        mocl_tensor *t = NULL; /* an adapter is rounded */
+        *m[i] = (matrix){.in = in, .out = w[i]->shape[0]};
+        if (w[i]->dtype != d->type) MOCL_TRY(mocl_to_dtype(&t, w[i], d->type));
+        mocl_status st = mocl_tensor_contiguous(&m[i]->t, t ? t : w[i]);
+        mocl_tensor_unref(t);
+        if (st) return st;
+    }
+    if (d->type != MK_F32) return MOCL_OK;
     for (int i = 0; i < n; i++) out += w[i]->shape[0];
     size = in * out;
     bytes = (size_t)size * sizeof(mk_real);
@@ -208,7 +219,7 @@ static void open_steps(mocl_decode *d) {
 /* what norms leave of a row: a mean and a deviation, or one deviation for each head */
 static int64_t row_numbers(const mocl_spec *c) { return c->heads > 2 ? c->heads : 2; }
 
-/* elements of a row's buffers: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [largest rank]; logits
+/* elements of a row's buffers, of which those of bf16 take less: x, h, y [D]; q, attention [H K]; k, v [G K]; gate, up [F]; u [largest rank]; logits
 ** [V]; numbers */
 static int64_t row_elements(const mocl_decode *d) {
     const mocl_spec *c = &d->m->config;
@@ -231,7 +242,7 @@ static bool is_large(const mocl_model *m) {
 static mocl_status open_turned(mocl_decode *d) {
     const mocl_spec *c = &d->m->config;
     int64_t shape[3] = {d->rows->most, c->kv_heads * c->head_size, (d->rows->positions + 15) / 16 * 16};
-    bool fits = !d->large && c->heads == c->kv_heads && c->head_size % 16 == 0 && c->head_size <= 64;
+    bool fits = d->type == MK_F32 && !d->large && c->heads == c->kv_heads && c->head_size % 16 == 0 && c->head_size <= 64;
     for (int64_t l = 0; l < c->layers; l++) fits = fits && mocl_spec_window(c, l) == 0;
     if (!fits) return MOCL_OK;
     d->wide = shape[2];
@@ -254,6 +265,7 @@ mocl_status mocl_decode_open(mocl_decode **out, mocl_model *m, const mocl_genera
     d->layers = m->config.layers;
     d->o = o;
     d->rows = rows;
+    d->type = m->dtype;
     d->large = is_large(m);
     d->single = rows->most == 1;
     pieces = count_pieces(d, rows->most);
@@ -293,13 +305,13 @@ fail:
     return st;
 }
 
-/* y [n, out] = alpha x [n, in] op(W) + beta y */
-static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
-                 mk_real *y) {
+/* y [n, out] = alpha x [n, in] op(W) + beta y; y is of `to` where the model is bf16 */
+static int times(const mk_table *k, mk_exec *e, mk_dtype type, const matrix *w, int64_t n, double alpha, const mk_real *x, double beta,
+                 mk_dtype to, mk_real *y) {
     int64_t in = w->in, out = w->out, first = w->copy ? in_panels(w) : 0, rest = out - first;
     if (!w->copy) {
-        mk_weight whole = w->quantized ? mocl_weight_kernel(w->quantized) : mocl_weight_plain(MK_F32, out, in, mocl_real(w->t));
-        return k->gemm_weight(e, 0, n, alpha, MK_F32, x, in, 1, &whole, beta, MK_F32, y, out);
+        mk_weight whole = w->quantized ? mocl_weight_kernel(w->quantized) : mocl_weight_plain(type, out, in, mocl_tensor_data(w->t));
+        return k->gemm_weight(e, 0, n, alpha, type, x, in, 1, &whole, beta, to, y, out);
     }
     int64_t panel = w->panel;
     int code = first ? k->gemm(e, 0, 0, n, panel, in, alpha, x, in, 0, mocl_real(w->t), panel, panel * in, beta, y, out, panel,
@@ -308,16 +320,23 @@ static int times(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, doub
     return k->gemm(e, 0, 0, n, rest, in, alpha, x, in, 0, mocl_real(w->t) + first * in, rest, 0, beta, y + first, out, 0, 1);
 }
 
-/* y [n, out] of x [n, in]. Matrices side by side: of the first one, into all their results. */
-static int product(const mk_table *k, mk_exec *e, const matrix *w, int64_t n, const mk_real *x, mk_real *y) {
-    return w->t || w->quantized ? times(k, e, w, n, 1, x, 0, y) : MK_OK;
+/* y [n, out] of x [n, in], added to what is there times beta. Matrices side by side: of the first one, into all their results. */
+static int product(const mk_table *k, mk_exec *e, mk_dtype type, const matrix *w, int64_t n, const mk_real *x, double beta, mk_dtype to,
+                   mk_real *y) {
+    return w->t || w->quantized ? times(k, e, type, w, n, 1, x, beta, to, y) : MK_OK;
+}
+
+/* element i of a buffer */
+static mk_real *element(mk_dtype type, mk_real *x, int64_t i) {
+    return (mk_real *)(void *)((char *)x + (size_t)i * mocl_dtype_size(type));
 }
 
 /* y += what the adapter adds; u is room for [n, rank] */
-static int add_low_rank(const mk_table *k, mk_exec *e, const low_rank *w, int64_t n, const mk_real *x, mk_real *u, mk_real *y) {
+static int add_low_rank(const mk_table *k, mk_exec *e, mk_dtype type, const low_rank *w, int64_t n, const mk_real *x, mk_real *u,
+                        mk_real *y) {
     if (!w->a.t) return MK_OK;
-    int code = times(k, e, &w->a, n, 1, x, 0, u);
-    return code ? code : times(k, e, &w->b, n, w->scale, u, 1, y);
+    int code = times(k, e, type, &w->a, n, 1, x, 0, type, u);
+    return code ? code : times(k, e, type, &w->b, n, w->scale, u, 1, type, y);
 }
 
 #define DO(call)          \
@@ -336,7 +355,7 @@ typedef struct piece {
     const int32_t *slot, *pos, *last, *row_id; /* of the rows, and what becomes of them: as in mocl_decode_rows */
     int32_t *target;
     mk_real *logp, *sum;
-    mk_real *at[MOCL_REGISTERS];   /* [n, width of the register] */
+    mk_real *at[MOCL_REGISTERS];   /* [n, width of the register], of the model's type, as u is */
     mk_real *u, *logits, *number;  /* [n, rank], [n, V], [n, row_numbers] */
 } piece;
 
@@ -346,13 +365,21 @@ static int norm(const piece *p, const mocl_norm *w, const mk_real *x, mk_real *y
     const mocl_spec *c = &m->config;
     if (c->norm == MOCL_NORM_LAYER)
         return k->layernorm(p->e, p->n, c->width, x, mocl_real(w->w), mocl_real(w->b), c->norm_eps, y, p->number, p->number + p->n);
-    return k->rmsnorm(p->e, MK_F32, p->n, c->width, x, mocl_real(w->w), c->norm_eps, MK_F32, y, p->number);
+    return k->rmsnorm(p->e, p->d->type, p->n, c->width, x, mocl_real(w->w), c->norm_eps, p->d->type, y, p->number);
 }
 
 /* y [n, columns] += one row that is the same for all */
 static int add_row(const piece *p, int64_t columns, const mk_real *row, mk_real *y) {
     int64_t shape[2] = {p->n, columns}, full[2] = {columns, 1}, same[2] = {0, 1};
     return p->d->m->dev->k->binary(p->e, MK_F32, MK_ADD, 2, shape, y, full, row, same, y);
+}
+
+/* every row of y becomes the bias, rounded: what a product is added to, as the forward pass does it */
+static int put_bias(const piece *p, const mocl_tensor *bias, mk_real *y) {
+    const mk_table *k = p->d->m->dev->k;
+    int64_t n = bias->shape[0];
+    for (int64_t i = 0; i < p->n; i++) DO(k->cast(p->e, n, MK_F32, mocl_real(bias), p->d->type, element(p->d->type, y, i * n)));
+    return MK_OK;
 }
 
 static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
@@ -362,16 +389,18 @@ static int run_linear(const piece *p, int64_t l, const mocl_step *s) {
     const int32_t *slot = p->slot;
     int64_t at = l * MOCL_LINEARS + s->which, shape[2], end;
     mk_real *x = p->at[s->from], *y = p->at[s->to];
-    DO(product(k, p->e, &d->linear[at], p->n, x, y));
-    if (bias) DO(add_row(p, bias->shape[0], mocl_real(bias), y));
+    bool rounds = d->type != MK_F32;
+    if (bias && rounds) DO(put_bias(p, bias, y));
+    DO(product(k, p->e, d->type, &d->linear[at], p->n, x, bias && rounds, d->type, y));
+    if (bias && !rounds) DO(add_row(p, bias->shape[0], mocl_real(bias), y));
     if (!d->n_adapters) return MK_OK;
     mocl_spec_linear_shape(&d->m->config, s->which, shape);
     for (int64_t i = 0; i < p->n; i = end) { /* rows side by side that use the same adapter */
         int32_t used = d->used[slot[i]];
         for (end = i + 1; end < p->n && d->used[slot[end]] == used;) end++;
         if (used >= 0)
-            DO(add_low_rank(k, p->e, &d->lora[used * d->layers * MOCL_LINEARS + at], end - i, x + i * shape[1], p->u,
-                            y + i * shape[0]));
+            DO(add_low_rank(k, p->e, d->type, &d->lora[used * d->layers * MOCL_LINEARS + at], end - i, element(d->type, x, i * shape[1]),
+                            p->u, element(d->type, y, i * shape[0])));
     }
     return MK_OK;
 }
@@ -382,15 +411,16 @@ static int run_attention(const piece *p, int64_t l) {
     const mk_table *k = p->d->m->dev->k;
     int64_t G = c->kv_heads, K = c->head_size, slab = rows->positions * G * K;
     const int32_t *slot = p->slot, *pos = p->pos;
-    mk_real *kc = mocl_real(rows->kcache[l]), *vc = mocl_real(rows->vcache[l]);
+    void *kc = mocl_tensor_data(rows->kcache[l]), *vc = mocl_tensor_data(rows->vcache[l]);
+    mk_dtype type = p->d->type;
     if (p->d->turned) {
         mk_real *turned = mocl_real(p->d->turned[l]);
         if (!p->d->turns && p->at_step == 0) DO(k->turn_keys(p->e, p->n, G, K, slot, pos, slab, kc, p->d->wide, turned));
         return k->attention_turned(p->e, p->n, G, K, mocl_spec_scale(c, l), slot, pos, p->d->wide, slab, p->at[MOCL_AT_Q],
                                    p->at[MOCL_AT_K], p->at[MOCL_AT_V], turned, vc, p->at[MOCL_AT_A]);
     }
-    DO(k->cache_put(p->e, MK_F32, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
-    return k->attention_cached(p->e, MK_F32, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
+    DO(k->cache_put(p->e, type, p->n, G, K, slot, pos, slab, p->at[MOCL_AT_K], p->at[MOCL_AT_V], kc, vc));
+    return k->attention_cached(p->e, type, p->n, c->heads, G, K, mocl_spec_scale(c, l), mocl_spec_window(c, l), slot, pos, slab, p->at[MOCL_AT_Q], kc, vc,
                                p->at[MOCL_AT_A]);
 }
 
@@ -399,6 +429,7 @@ static int run_step(const piece *p, int64_t l, const mocl_step *s) {
     const mocl_spec *c = &m->config;
     const mk_table *k = m->dev->k;
     const mocl_block_weights *b = &m->block[l];
+    mk_dtype type = p->d->type;
     mk_real *x = p->at[s->from], *z = p->at[s->with], *y = p->at[s->to];
     int64_t heads[3] = {c->heads, c->kv_heads, c->heads + c->kv_heads}, K = c->head_size, stream = p->n * c->width, side = p->n * c->ffn,
             one = 1;
@@ -406,15 +437,15 @@ static int run_step(const piece *p, int64_t l, const mocl_step *s) {
         case MOCL_STEP_NORM: return norm(p, &b->norm[s->which], x, y);
         case MOCL_STEP_LINEAR: return run_linear(p, l, s);
         case MOCL_STEP_HEAD_NORM:
-            return k->rmsnorm(p->e, MK_F32, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, MK_F32, y, p->number);
+            return k->rmsnorm(p->e, type, p->n * heads[s->which], K, x, mocl_real(b->head_norm[s->which]), c->norm_eps, type, y, p->number);
         case MOCL_STEP_ROPE:
-            return k->rope(p->e, MK_F32, p->n, heads[s->which], K, p->pos, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
+            return k->rope(p->e, type, p->n, heads[s->which], K, p->pos, mocl_tensor_data(m->rope), c->rope_factor, 1, x,
                            heads[s->which] * K, y, heads[s->which] * K);
         case MOCL_STEP_ATTENTION: return run_attention(p, l);
-        case MOCL_STEP_ADD: return k->binary(p->e, MK_F32, MK_ADD, 1, &stream, x, &one, z, &one, y);
+        case MOCL_STEP_ADD: return k->binary(p->e, type, MK_ADD, 1, &stream, x, &one, z, &one, y);
         case MOCL_STEP_ACT: return k->unary(p->e, c->act, side, x, y, 0, 0);
         case MOCL_STEP_MUL: return k->binary(p->e, MK_F32, MK_MUL, 1, &side, x, &one, z, &one, y);
-        case MOCL_STEP_SWIGLU: return k->swiglu(p->e, MK_F32, side, x, z, y);
+        case MOCL_STEP_SWIGLU: return k->swiglu(p->e, type, side, x, z, y);
     }
     return MK_ABSENT;
 }
@@ -425,13 +456,15 @@ static int run_begin(const piece *p) {
     const mocl_spec *c = &m->config;
     const mk_table *k = m->dev->k;
     int64_t all = p->n * c->width, one = 1;
+    mk_dtype type = p->d->type;
     mk_real *x = p->at[MOCL_AT_X], *y = p->at[MOCL_AT_Y];
-    DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->embed), p->last, x));
+    DO(k->gather_rows(p->e, type, p->n, c->width, mocl_tensor_data(m->embed), p->last, x));
     if (c->embed_scale != 1) DO(k->unary(p->e, MK_MUL_SCALAR, all, x, x, c->embed_scale, 0));
     if (m->types) DO(add_row(p, c->width, mocl_real(m->types), x));
     if (m->positions) {
-        DO(k->gather_rows(p->e, MK_F32, p->n, c->width, mocl_real(m->positions) + c->position_offset * c->width, p->pos, y));
-        DO(k->binary(p->e, MK_F32, MK_ADD, 1, &all, x, &one, y, &one, x));
+        const void *rows = (const char *)mocl_tensor_data(m->positions) + (size_t)(c->position_offset * c->width) * mocl_dtype_size(type);
+        DO(k->gather_rows(p->e, type, p->n, c->width, rows, p->pos, y));
+        DO(k->binary(p->e, type, MK_ADD, 1, &all, x, &one, y, &one, x));
     }
     return m->embed_norm.w ? norm(p, &m->embed_norm, x, x) : MK_OK;
 }
@@ -443,7 +476,7 @@ static int run_sample(const piece *p, const mk_real *states) {
     int64_t n = p->n, V = d->m->config.vocab, drawn = mocl_generate_vocab(o, d->m);
     double inv_temp = o->temperature > 0 ? 1 / o->temperature : 0;
     mk_real *logits = p->logits;
-    DO(product(k, p->e, &d->head, n, states, logits));
+    DO(product(k, p->e, d->type, &d->head, n, states, 0, MK_F32, logits));
     DO(k->reduce(p->e, MK_SUM, n, V, 1, logits, p->sum));
     for (int64_t i = 0; i < n && p->step < o->suppress_first; i++)
         for (int64_t j = 0; j < o->n_eos; j++) DO(k->fill(p->e, MK_F32, 1, logits + i * V + o->eos[j], MOCL_NEVER));
@@ -459,10 +492,10 @@ static int run_sample(const piece *p, const mk_real *states) {
 /* the residual stream as it is goes to the places of the tokens */
 static void keep_stem(const piece *p) {
     const mocl_decode_rows *rows = p->d->rows;
-    int64_t D = p->d->m->config.width;
+    size_t row = (size_t)p->d->m->config.width * mocl_dtype_size(p->d->type);
     for (int64_t i = 0; i < p->n; i++) {
         int64_t at = p->slot[i] * rows->positions + p->pos[i];
-        memcpy(mocl_real(rows->stem) + at * D, p->at[MOCL_AT_X] + i * D, (size_t)D * sizeof(mk_real));
+        memcpy((char *)mocl_tensor_data(rows->stem) + (size_t)at * row, (const char *)p->at[MOCL_AT_X] + (size_t)i * row, row);
     }
 }
 
@@ -478,10 +511,11 @@ static void place(piece *t, int64_t p, int64_t n) {
     mk_real *at = mocl_real(d->work) + p * d->piece_most * row_elements(d);
     for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         t->at[order[i]] = at;
-        at += n * width[order[i]];
+        at = element(d->type, at, n * width[order[i]]);
     }
     t->u = at;
-    t->logits = t->u + n * d->rank;
+    at = element(d->type, at, n * d->rank);
+    t->logits = (mk_real *)(((uintptr_t)at + sizeof(mk_real) - 1) / sizeof(mk_real) * sizeof(mk_real)); /* behind halves of numbers */
     t->number = t->logits + n * c->vocab;
 }
 

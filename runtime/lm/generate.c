@@ -22,7 +22,7 @@ typedef struct run {
     int64_t rows;
     mocl_session *s;        /* holds the cache; its own tokens are those of the prompts */
     int64_t active;         /* unfinished rows, the first of the arrays below */
-    int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token; per active row */
+    int32_t *row, *pos, *last, *row_id; /* slot, position of the next token, last token, row of the random stream; per active row */
     int64_t group;          /* steps of the last group */
     int32_t *target;        /* [group][active] tokens, their log-probabilities, and the sums of the logits they are from, which
                             ** are finite where the logits are */
@@ -66,7 +66,7 @@ static mocl_status open_run(run *r, int64_t capacity) {
     if (r->m->dev->kind != MOCL_DEVICE_CPU || r->o->max_new_tokens == 1) return MOCL_OK;
     if (r->o->stem) {
         int64_t shape[3] = {r->rows, capacity, r->m->config.width};
-        MOCL_TRY(mocl_tensor_new(&r->stem, r->m->dev, MK_F32, 3, shape));
+        MOCL_TRY(mocl_tensor_new(&r->stem, r->m->dev, r->m->dtype, 3, shape));
         r->s->keep = r->o->stem;
     }
     r->rows_of = (mocl_decode_rows){.most = r->rows, .positions = capacity, .slot = r->row, .pos = r->pos, .last = r->last,
@@ -89,7 +89,7 @@ static void close_run(run *r) {
 
 /* What a group of steps leaves on the device. */
 typedef struct drawn {
-    mocl_tensor *ids;   /* [active] numbers of the rows */
+    mocl_tensor *ids;   /* [active] rows of the random stream */
     mocl_tensor *token; /* [group, active] */
     mocl_tensor *score; /* [2, group, active]: log-probabilities, sums of the logits; one tensor, so that one read gives both */
 } drawn;
@@ -168,7 +168,8 @@ static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens
     drawn d = {0};
     mocl_status st;
     for (int64_t b = 0; b < r->rows; b++) {
-        r->row[b] = r->row_id[b] = (int32_t)b;
+        r->row[b] = (int32_t)b;
+        r->row_id[b] = (int32_t)(r->o->period ? b % r->o->period : b);
         r->pos[b] = offsets[b + 1] - offsets[b];
     }
     MOCL_TRY(mocl_session_append(r->s, r->rows, NULL, offsets, tokens));
@@ -249,18 +250,19 @@ static mocl_status step(run *r, const mocl_generated *g) {
 /* g->stem, of what the prompts and the steps have left */
 static mocl_status gather_stem(const run *r, mocl_generated *g, const int32_t *offsets) {
     int64_t D = r->m->config.width, capacity = r->stem->shape[1], shape[2] = {offsets[r->rows], D};
-    size_t row = (size_t)D * sizeof(mk_real);
+    size_t row = (size_t)D * mocl_dtype_size(r->m->dtype);
     for (int64_t b = 0; b < r->rows; b++) shape[0] += g->length[b];
-    MOCL_TRY(mocl_tensor_new(&g->stem, r->m->dev, MK_F32, 2, shape));
-    mk_real *to = mocl_real(g->stem);
+    MOCL_TRY(mocl_tensor_new(&g->stem, r->m->dev, r->m->dtype, 2, shape));
+    char *to = mocl_tensor_data(g->stem);
+    const char *prompts = mocl_tensor_data(r->s->kept), *steps = mocl_tensor_data(r->stem);
     for (int64_t b = 0; b < r->rows; b++) {
         size_t prompt = (size_t)(offsets[b + 1] - offsets[b]), seen = g->length[b] ? (size_t)g->length[b] - 1 : 0;
-        memcpy(to, mocl_real(r->s->kept) + offsets[b] * D, prompt * row);
-        to += prompt * (size_t)D;
-        memcpy(to, mocl_real(r->stem) + (b * capacity + (int64_t)prompt) * D, seen * row);
-        to += seen * (size_t)D;
+        memcpy(to, prompts + (size_t)offsets[b] * row, prompt * row);
+        to += prompt * row;
+        memcpy(to, steps + ((size_t)(b * capacity) + prompt) * row, seen * row);
+        to += seen * row;
         if (g->length[b]) memset(to, 0, row);
-        to += g->length[b] ? D : 0;
+        to += g->length[b] ? row : 0;
     }
     return MOCL_OK;
 }

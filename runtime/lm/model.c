@@ -97,9 +97,7 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
     if (dtype != MK_F32 && dtype != MK_BF16)
         return mocl_fail(dev->ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
     if (dtype == MK_F32) return MOCL_OK;
-    if (!dev->k->bf16)
-        return mocl_fail(dev->ctx, MOCL_E_DEVICE, "model: %s does not compute in bf16; use dtype=f32 there (files in bf16 load "
-                                                  "too), or device=cuda", dev->name);
+    MOCL_TRY(mocl_device_bf16(dev, "model"));
     if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU || c->cross || c->embed_scale != 1)
         return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 "
                                                "alone, as are cross_attention and embedding_multiplier; use dtype=f32");

@@ -126,6 +126,7 @@ typedef struct mocl_generate_options {
     int64_t vocab;      /* ids below this are drawn; 0 = the model's vocabulary. Rows of the head behind it are padding. */
     mocl_choice adapter; /* of the rows */
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
+    int64_t period;     /* from 1: row + period draws with the numbers of row; 0: none does */
     int64_t stem;       /* from 1: the stream behind so many blocks is kept, stem < layers; 0: none */
     bool by_token;      /* set by mocl_generation_open */
 } mocl_generate_options;

@@ -345,6 +345,7 @@ mocl_status mocl_generate_check(mocl_ctx *ctx, const mocl_model *m, const mocl_g
     if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
     if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
     if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
+    if (o->period < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: period = %lld must be 0 (none) or more", (long long)o->period);
     if (o->stem < 0 || o->stem >= m->config.layers)
         return mocl_fail(ctx, MOCL_E_ARG, "generate: stem = %lld is outside 0 .. %lld, the blocks in front of the last one",
                          (long long)o->stem, (long long)m->config.layers - 1);

@@ -172,6 +172,7 @@ places.hidden_classes = {
   ["mocl.gguf.file"] = "inside the objects of mocl.lm.gguf",
   ["mocl.safetensors.file"] = "held while a file is read",
   ["mocl.fs.bytes"] = "held while a file is read",
+  ["mocl.fs.malloced"] = "held while a path is asked for",
   ["mocl.json.bytes"] = "held while a text is encoded",
   ["mocl.lora.regex"] = "held while names are looked for",
   ["mocl.lora.match"] = "held while names are looked for",

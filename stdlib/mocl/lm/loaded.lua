@@ -151,7 +151,7 @@ loaded.OPTIONS = {
   { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
-  { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
+  { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
   { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "nf4" }, type = "string" },
 }
 

@@ -61,13 +61,13 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
---- policy:answer(texts, {key=, adapter=true, mixture=nil, stem=0}) -> responses (texts), ids, logp (flat tensor). mixture, in place of
--- adapter: {adapters=, weights=} of mocl.lm.mixture. ids.rows.prompts and ids.rows.tokens
+--- policy:answer(texts, {key=, adapter=true, mixture=nil, stem=0, period=0}) -> responses (texts), ids, logp (flat tensor). mixture, in
+-- place of adapter: {adapters=, weights=} of mocl.lm.mixture. With a period text i + period draws with the numbers of text i. ids.rows.prompts and ids.rows.tokens
 -- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
 -- answers came to their end. ids.stem is what generate gives for stem, or nil.
 function Policy:answer(texts, o)
   options.texts("answer", texts)
-  options.check("answer", o, { "key" }, { "adapter", "mixture", "stem" })
+  options.check("answer", o, { "key" }, { "adapter", "mixture", "stem", "period" })
   if math.type(o.key) ~= "integer" then
     error(("answer: key is an integer such as rng.key gives, got a %s"):format(type(o.key)), 2)
   end
@@ -79,7 +79,7 @@ function Policy:answer(texts, o)
     how.adapters, how.weights = o.mixture.adapters, o.mixture.weights
     g, logp = mixture.generate(self.model, prompts, how)
   else
-    how.adapter, how.ragged, how.stem = o.adapter, true, o.stem
+    how.adapter, how.ragged, how.stem, how.period = o.adapter, true, o.stem, o.period
     g, logp = self.model:generate(prompts, how)
   end
   local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished, stem = g.stem }, IDS)
@@ -90,7 +90,77 @@ local function is_number(x)
   return type(x) == "number"
 end
 
-local BATCH = 256 -- rows generated at a time while measuring
+local BATCH = 256 -- rows generated and scored at a time while measuring
+
+-- Answers to one preference are added up in a tally, in their order.
+local function add(tally, o, plain, responses, raw, lengths, at)
+  for i, prompt in ipairs(plain) do
+    local response, row = responses[at + i], raw[at + i]
+    tally.rows[#tally.rows + 1] = row
+    tally.length = tally.length + lengths[at + i]
+    if #tally.sample < (o.samples or 3) then
+      tally.sample[#tally.sample + 1] = { prompt = prompt, response = response, rewards = row }
+    end
+    local values, bad
+    if o.audit then
+      values, bad = o.audit(prompt, response)
+    end
+    if values then
+      tally.rule_n, tally.malformed = tally.rule_n + 1, tally.malformed + bad
+      for j, r in ipairs(o.rewards) do -- the rule knows nothing of rewards of the user's own
+        tally.rule[j] = values[r.name] and (tally.rule[j] or 0) + values[r.name] or json.null
+      end
+    end
+  end
+end
+
+local function figures_of(tally, o)
+  local rows, rule = tally.rows, tally.rule
+  local out = { rows = rows, raw = {}, std = {}, sample = tally.sample, length = tally.length / #rows }
+  for j = 1, #o.rewards do
+    out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
+  end
+  if tally.rule_n > 0 then
+    for j, sum in ipairs(rule) do
+      rule[j] = is_number(sum) and sum / tally.rule_n or sum
+    end
+    out.rule, out.malformed = rule, tally.malformed / tally.rule_n
+  end
+  return out
+end
+
+-- Answers under several preferences, which are generated and scored as one batch; a list of what measure returns.
+local function measured(self, preferences, o)
+  local tallies, list = {}, {}
+  for g in ipairs(preferences) do
+    tallies[g] = { rows = {}, rule = {}, rule_n = 0, malformed = 0, sample = {}, length = 0 }
+  end
+  for first = 1, o.n, BATCH do
+    local scope <close> = tensor.scope()
+    local key, plain, all, texts = rng.key(o.seed, o.purpose .. " " .. first), {}, {}, {}
+    for i = first, math.min(o.n, first + BATCH - 1) do
+      plain[#plain + 1] = o.prompts[(i - 1) % #o.prompts + 1]
+    end
+    local responses, ids
+    if o.answer then -- of one preference
+      all, responses, ids = plain, o.answer(plain, preferences[1], key)
+    else
+      for _, p in ipairs(preferences) do
+        table.move(plain, 1, #plain, #all + 1, all)
+        table.move(preference.tagged(plain, p), 1, #plain, #texts + 1, texts)
+      end
+      responses, ids = self:answer(texts, { key = key, adapter = o.adapter, period = #plain })
+    end
+    local raw, lengths = reward.table(o.rewards, all, responses), ids.rows.tokens:lengths()
+    for g, tally in ipairs(tallies) do
+      add(tally, o, plain, responses, raw, lengths, (g - 1) * #plain)
+    end
+  end
+  for g, tally in ipairs(tallies) do
+    list[g] = figures_of(tally, o)
+  end
+  return list
+end
 
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
 -- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit, answer (function(prompts, p, key) -> responses, ids
@@ -98,61 +168,25 @@ local BATCH = 256 -- rows generated at a time while measuring
 -- malformed =, sample = first answers}.
 function Policy:measure(o)
   options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer" })
-  local answer = o.answer or function(prompts, p, key)
-    return self:answer(preference.tagged(prompts, p), { key = key, adapter = o.adapter })
-  end
-  local rows, rule, rule_n, malformed, sample, length = {}, {}, 0, 0, {}, 0
-  for first = 1, o.n, BATCH do
-    local scope <close> = tensor.scope()
-    local plain = {}
-    for i = first, math.min(o.n, first + BATCH - 1) do
-      plain[#plain + 1] = o.prompts[(i - 1) % #o.prompts + 1]
-    end
-    local responses, ids = answer(plain, o.p, rng.key(o.seed, o.purpose .. " " .. first))
-    local raw, lengths = reward.table(o.rewards, plain, responses), ids.rows.tokens:lengths()
-    for i, response in ipairs(responses) do
-      local row = raw[i]
-      rows[#rows + 1] = row
-      length = length + lengths[i]
-      if #sample < (o.samples or 3) then
-        sample[#sample + 1] = { prompt = plain[i], response = response, rewards = row }
-      end
-      local values, bad
-      if o.audit then
-        values, bad = o.audit(plain[i], response)
-      end
-      if values then
-        rule_n, malformed = rule_n + 1, malformed + bad
-        for j, r in ipairs(o.rewards) do -- the rule knows nothing of rewards of the user's own
-          rule[j] = values[r.name] and (rule[j] or 0) + values[r.name] or json.null
-        end
-      end
-    end
-  end
-  local out = { rows = rows, raw = {}, std = {}, sample = sample, length = length / #rows }
-  for j = 1, #o.rewards do
-    out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
-  end
-  if rule_n > 0 then
-    for j, sum in ipairs(rule) do
-      rule[j] = is_number(sum) and sum / rule_n or sum
-    end
-    out.rule, out.malformed = rule, malformed / rule_n
-  end
-  return out
+  return measured(self, { o.p }, o)[1]
 end
 
 --- Measures every preference of a list. o as in measure, with on_step(i, n) and before(p, i), which may change the model and return a
 -- preference that the tags show in place of p. Returns a list of its results.
 -- All of them answer the same prompts with the same random numbers, so that their differences are those of the
 -- preferences and much less those of chance (common random numbers).
+-- As many preferences as fit a batch are generated and scored together, where they have one policy.
 function Policy:measure_all(preferences, o)
   options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "before", "on_step" })
-  local list = {}
-  for i, p in ipairs(preferences) do
-    list[i] = self:measure(setmetatable({ p = o.before and o.before(p, i) or p }, { __index = o }))
+  local list, size = {}, (o.before or o.answer) and 1 or math.max(1, BATCH // math.max(1, o.n))
+  for first = 1, #preferences, size do
+    local some = table.move(preferences, first, math.min(#preferences, first + size - 1), 1, {})
+    if o.before then
+      some[1] = o.before(some[1], first) or some[1]
+    end
+    table.move(measured(self, some, o), 1, #some, #list + 1, list)
     if o.on_step then
-      o.on_step(i, #preferences)
+      o.on_step(#list, #preferences)
     end
   end
   return list

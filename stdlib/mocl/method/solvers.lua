@@ -527,6 +527,14 @@ function solvers.list()
   return sorted_keys(methods)
 end
 
+local LABELS = { mean = "Mean", mgda = "MGDA", upgrad = "UPGrad", dualproj = "DualProj", pcgrad = "PCGrad", cagrad = "CAGrad",
+  nashmtl = "Nash-MTL", imtlg = "IMTL-G", config = "ConFIG", alignedmtl = "Aligned-MTL", stch = "STCH", pama = "PAMA" }
+
+--- solvers.label(name) -> what tables call the solver of a plain name, as its authors write it; the name itself of another.
+function solvers.label(name)
+  return LABELS[name] or name
+end
+
 -- f(...) with its refusals raised at the caller of the public function
 local function guarded(what, f, ...)
   local result = table.pack(pcall(f, ...))

@@ -223,6 +223,39 @@ local function wins_table(data, judge_row)
     note = "The number of seeds on which MOC's figure is above, equal to and below the method's." }
 end
 
+-- MOC's figure less that of each method on the same seed: the mean, and its bootstrap interval over the seeds. Nothing of one seed.
+local function differences_table(data, judge_row)
+  local header, rows = { "setting", "method" }, {}
+  for _, f in ipairs(comparison.FIGURES) do
+    header[#header + 1] = f[2]
+  end
+  for _, s in ipairs(#data.seeds > 1 and data.settings or {}) do
+    local moc = moc_of(s)
+    for _, m in ipairs(moc and s.methods or {}) do
+      local row, any = { s.name, m.label }, false
+      for _, f in ipairs(comparison.FIGURES) do
+        local a, b = comparison.of(moc, judge_row[1], f[1]), comparison.of(m, judge_row[1], f[1])
+        local list = {}
+        for k = 1, a and b and #a or 0 do
+          list[k] = a[k] - b[k]
+        end
+        local cell = ""
+        if #list > 0 then
+          local low, high, info = metrics.bootstrap(list)
+          local function text(v)
+            return text_table.cell(v + 0.0, f[3])
+          end
+          cell, any = ("%s [%s, %s]"):format(text(info.estimate), text(low), text(high)), true
+        end
+        row[#row + 1] = cell
+      end
+      rows[#rows + 1] = m ~= moc and any and row or nil
+    end
+  end
+  return { title = ("MOC less each method, by the %s"):format(judge_row[2]), header = header, rows = rows,
+    note = "The mean over the seeds of the difference on the same models, and its 95 % percentile bootstrap interval over the seeds." }
+end
+
 -- The largest p-value of tau over the seeds, in brackets.
 local function p_value(m, judge_name)
   local worst
@@ -233,8 +266,94 @@ local function p_value(m, judge_name)
   return worst and (" (%.1e)"):format(worst) or ""
 end
 
+-- The rank of each of a list of numbers, 1 for the greatest; equal ones share the mean of theirs.
+local function ranks(list)
+  local out = {}
+  for i, x in ipairs(list) do
+    local above, equal = 0, 0
+    for _, y in ipairs(list) do
+      above, equal = above + (y > x and 1 or 0), equal + (y == x and 1 or 0)
+    end
+    out[i] = above + (equal + 1) / 2
+  end
+  return out
+end
+
+-- The mean rank of each trial of a method over tau, hypervolume, distance and the seeds, by the reward models; nil where one lacks a figure.
+local function trial_ranks(trials)
+  local sums, n = {}, 0
+  for _, f in ipairs(comparison.FIGURES) do
+    local lists = {}
+    for i, m in ipairs(trials) do
+      lists[i] = comparison.of(m, "reward", f[1])
+      if not lists[i] then
+        return nil
+      end
+    end
+    for k = 1, #lists[1] do
+      local column = {}
+      for i, list in ipairs(lists) do
+        column[i] = list[k]
+      end
+      n = n + 1
+      for i, rank in ipairs(ranks(column)) do
+        sums[i] = (sums[i] or 0) + rank
+      end
+    end
+  end
+  for i, sum in ipairs(sums) do
+    sums[i] = sum / n
+  end
+  return sums
+end
+
+-- The place of the least rank; of equal ones that with the greater hypervolume.
+local function best_trial(trials, means)
+  local best
+  for i, m in ipairs(trials) do
+    local h = metrics.over_seeds(comparison.of(m, "reward", "hypervolume"))
+    if not best or means[i] < means[best[1]] or means[i] == means[best[1]] and h > best[2] then
+      best = { i, h }
+    end
+  end
+  return best[1]
+end
+
+--- comparison.trials(data) -> the trials of each method of a comparison with tune= as {title, header, rows, note}; no rows where there are
+-- none. A trial's rank is its mean place among those of its method over tau, hypervolume, distance and the seeds, by the reward models
+-- alone, so that the hidden rule stays unseen; the one with the least is chosen.
+function comparison.trials(data)
+  local rows = {}
+  for _, s in ipairs(data.settings) do
+    local by_method, order = {}, {}
+    for _, m in ipairs(s.methods) do
+      if m.of then
+        order[#order + 1] = not by_method[m.of] and m.of or nil
+        by_method[m.of] = by_method[m.of] or {}
+        table.insert(by_method[m.of], m)
+      end
+    end
+    for _, name in ipairs(order) do
+      local trials = by_method[name]
+      local means = trial_ranks(trials)
+      local best = means and best_trial(trials, means)
+      for i, m in ipairs(trials) do
+        local row = { s.name, name, ("%g"):format(m.factor) }
+        for j, f in ipairs(comparison.FIGURES) do
+          row[j + 3] = spread(comparison.of(m, "reward", f[1]), f[3])
+        end
+        row[7], row[8] = means and ("%.2f"):format(means[i]) or "", i == best and "chosen" or ""
+        rows[#rows + 1] = row
+      end
+    end
+  end
+  return { title = "Tuning: each method's step size times a factor, by the reward models", rows = rows, header = { "setting", "method", "factor",
+    "Kendall's tau", "hypervolume", "mean pairwise distance", "mean rank", "" },
+    note = "The rank among the trials of the method, a mean over the three figures and the seeds; of equal ranks the greater hypervolume is chosen." }
+end
+
 --- comparison.tables(data) -> list of {title, header, rows, note}: the paper's tables with a row for each method, by the reward models and
--- by the hidden rule, and on how many seeds MOC is above each. Means and sample deviations over the seeds.
+-- by the hidden rule, on how many seeds MOC is above each, and by how much. Means and sample deviations over the seeds.
 function comparison.tables(data)
   local list, harmless = {}, nil
   for _, s in ipairs(data.settings) do
@@ -248,6 +367,7 @@ function comparison.tables(data)
       add(f(judge_row))
     end
   end
+  add(comparison.trials(data))
   each_judge(function(j)
     return figure_table(data, j, "Table 2: Kendall's tau", "kendall_tau", 2, p_value, "In brackets the largest p-value over the seeds.")
   end)
@@ -266,6 +386,9 @@ function comparison.tables(data)
   end
   each_judge(function(j)
     return wins_table(data, j)
+  end)
+  each_judge(function(j)
+    return differences_table(data, j)
   end)
   return list
 end

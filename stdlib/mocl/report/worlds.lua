@@ -1,6 +1,7 @@
 --- mocl.report.worlds: the pictures of runs in environments whose front is known: two objectives as points, preference rays and
 -- the true front (figure 1 of the paper); more as densities of the expected returns over pairs of three objectives (figure 8).
--- Reads result.json: true_front, points, rewards, and the same under linear_ppo. What is missing is left out.
+-- Reads result.json: true_front, points, rewards, and the same under the name of each method beside MOC, which has pictures of its own.
+-- What is missing is left out.
 
 local results = require "mocl.report.results"
 local svg = require "mocl.report.svg"
@@ -66,7 +67,7 @@ local function largest(j, ...)
 end
 
 -- Figure 1.
-local function rays(result, other)
+local function rays(result, other, label)
   local objectives, front = results.objectives(result), result.true_front
   local x1, y1 = largest(1, result.rewards, other.rewards or {}, front), largest(2, result.rewards, other.rewards or {}, front)
   local out, x, y = frame("solutions, preferences and the true front", objectives[1], objectives[2], x1, y1)
@@ -81,14 +82,14 @@ local function rays(result, other)
   end
   out[#out + 1] = ('<path d="%s" fill="none" stroke="currentColor" stroke-width="1.5"/>'):format(table.concat(d))
   for i, r in ipairs(other.rewards or {}) do
-    out[#out + 1] = ('<rect x="%s" y="%s" width="9" height="9" fill="%s"><title>Linear PPO (%s): %.2f, %.2f</title></rect>'):format(
-      px(x(r[1]) - 4.5), px(y(r[2]) - 4.5), COOL, results.preference_text((as_table(other.preferences) or {})[i]), r[1], r[2])
+    out[#out + 1] = ('<rect x="%s" y="%s" width="9" height="9" fill="%s"><title>%s (%s): %.2f, %.2f</title></rect>'):format(
+      px(x(r[1]) - 4.5), px(y(r[2]) - 4.5), COOL, svg.escape(label), results.preference_text((as_table(other.preferences) or {})[i]), r[1], r[2])
   end
   for i, r in ipairs(result.rewards) do
     out[#out + 1] = ('<circle cx="%s" cy="%s" r="5" fill="hsl(%d 70%% 50%%)" stroke="%s"><title>MOC (%s): %.2f, %.2f</title></circle>')
       :format(px(x(r[1])), px(y(r[2])), 36 * i % 360, WARM, results.preference_text((as_table(result.preferences) or {})[i]), r[1], r[2])
   end
-  legend(out, { "MOC (circles)", "Linear PPO (squares)" }, { WARM, COOL })
+  legend(out, { "MOC (circles)", label .. " (squares)" }, { WARM, COOL })
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end
@@ -119,7 +120,7 @@ local function cells(out, points, a, b, x1, y1, x, y, color)
 end
 
 -- Figure 8, one pair of objectives.
-local function density(result, other, a, b)
+local function density(result, other, label, a, b)
   local objectives, front = results.objectives(result), as_table(result.true_front) or {}
   local x1 = largest(a, result.points, other.points or {}, front)
   local y1 = largest(b, result.points, other.points or {}, front)
@@ -129,23 +130,39 @@ local function density(result, other, a, b)
   for _, r in ipairs(front) do
     out[#out + 1] = ('<circle cx="%s" cy="%s" r="2.5" fill="none" stroke="%s"/>'):format(px(x(r[a])), px(y(r[b])), SOFT)
   end
-  legend(out, { "MOC", "Linear PPO", "leaves" }, { WARM, COOL, SOFT })
+  legend(out, { "MOC", label, "leaves" }, { WARM, COOL, SOFT })
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end
 
+-- The methods beside MOC that have figures: list of {part, what it is called}; Linear PPO without any where there are none, whose name
+-- then stands in a legend alone.
+local function others(result)
+  local list = {}
+  for _, m in ipairs(results.methods(result)) do
+    if m.part ~= result then
+      list[#list + 1] = { m.part, type(m.part.label) == "string" and m.part.label or m.name == "linear_ppo" and "Linear PPO" or m.name }
+    end
+  end
+  list[1] = list[1] or { {}, "Linear PPO" }
+  return list
+end
+
 --- The section of a report for a result, or "".
 function report_env.section(result)
-  local other = as_table(result.linear_ppo) or {}
   local front, points = as_table(result.true_front), as_table(result.points)
   local charts, note = {}, nil
   if points and #points > 0 and #points[1] >= 3 then
-    for _, pair in ipairs { { 1, 2 }, { 1, 3 }, { 2, 3 } } do
-      charts[#charts + 1] = density(result, other, pair[1], pair[2])
+    for _, other in ipairs(others(result)) do
+      for _, pair in ipairs { { 1, 2 }, { 1, 3 }, { 2, 3 } } do
+        charts[#charts + 1] = density(result, other[1], other[2], pair[1], pair[2])
+      end
     end
     note = "Expected returns under " .. #points .. " preferences, over pairs of the first three objectives: the more in a cell, the darker."
   elseif front and as_table(result.rewards) and #results.objectives(result) == 2 then
-    charts[1] = rays(result, other)
+    for i, other in ipairs(others(result)) do
+      charts[i] = rays(result, other[1], other[2])
+    end
     note = "Points are expected returns; dashed rays are their preferences, a point of the same colour belongs on it; the line is the true front."
   end
   if #charts == 0 then

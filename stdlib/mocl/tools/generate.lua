@@ -39,7 +39,7 @@ local cfg = config.parse({
   { "n", 1, "texts", min = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
-  { "dtype", "f32", "of the weights and activations; bf16 needs device=cuda", choices = { "f32", "bf16" } },
+  { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
   { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits", choices = { "int8", "nf4" }, type = "string" },
   { "quiet", false, "no speed on stderr" },
 }, config.named_first("model", arg), { recipe = "generate", doc = "print a prompt and what a model makes of it" })

@@ -5,7 +5,8 @@
 --
 -- group is the group of its options iterations and save_every; policies what there is a policy for: "preference", "objective", or nil
 -- for one policy in all; words are further options of its recipe. A method that has no iterations has budget(n) in place of group: the
--- words with which it draws n training samples.
+-- words with which it draws n training samples. solvers: what takes a solver of docs/solvers.md in algorithm 2's place, as words with %s
+-- for its name. knobs: the options that tuning multiplies ({ "ppo.lr" }).
 
 local check = require "mocl.failure".check
 local comparison = require "mocl.report.comparison"
@@ -15,6 +16,7 @@ local json = require "mocl.json"
 local nearest = require "mocl.options".nearest
 local preference = require "mocl.preference"
 local recipe = require "mocl.train.recipe"
+local solvers = require "mocl.method.solvers"
 
 local compare = {}
 
@@ -22,23 +24,84 @@ local function fail(fmt, ...)
   error(fmt:format(...), 0)
 end
 
---- compare.chosen(methods, names) -> the rows of these names, in their order; of an empty list all. Raises for an unknown name and for
--- one that stands there twice.
+-- A row like another, with changes; options.NAME are those of the other.
+local function variant(row, changes)
+  changes.base = row.base or row.name
+  return setmetatable(changes, { __index = row })
+end
+
+-- The row of an entry such as moc:upgrad, a method with another solver.
+local function with_solver(entry, row, solver)
+  local known = solvers.list()
+  local near = nearest(solver, known)
+  if not row.solvers then
+    fail("methods: '%s': %s joins no gradients that a solver could weigh", entry, row.name)
+  end
+  for _, name in ipairs(known) do
+    if name == solver then
+      local words = table.move(row.words or {}, 1, #(row.words or {}), 1, {})
+      for _, word in ipairs(row.solvers) do
+        words[#words + 1] = word:format(solver)
+      end
+      return variant(row, { name = row.name .. "_" .. solver, label = row.label:gsub("^MOC", solvers.label(solver), 1), words = words })
+    end
+  end
+  return fail("methods: '%s': unknown solver '%s'%s", entry, solver, near and (" (did you mean '%s'?)"):format(near) or "; there are "
+    .. table.concat(known, ", "))
+end
+
+--- compare.stages(row) -> patterns (Run.open's depends) of the stages that runs of a method may have: its own, with each solver, and trials.
+function compare.stages(row)
+  local names, list = { row.name }, {}
+  for i, solver in ipairs(row.solvers and solvers.list() or {}) do
+    names[i + 1] = row.name .. "_" .. solver
+  end
+  for _, name in ipairs(names) do
+    list[#list + 1] = name .. "-*"
+    list[#list + 1] = "trial-" .. name .. "-*"
+  end
+  return list
+end
+
+--- compare.chosen(methods, names) -> the rows of these names, in their order; of an empty list all. A name may have a solver behind it,
+-- moc:upgrad, whose row is named moc_upgrad. Raises for an unknown name or solver, for a method that has none, and for a name that
+-- stands there twice.
 function compare.chosen(methods, names)
   local by_name, known, list, seen = {}, {}, {}, {}
   for i, row in ipairs(methods) do
     by_name[row.name], known[i] = row, row.name
   end
-  for i, name in ipairs(#names > 0 and names or known) do
+  for i, entry in ipairs(#names > 0 and names or known) do
+    local name, solver = entry:match "^([^:]*):(.*)$"
+    name = name or entry
     local near = not by_name[name] and nearest(name, known)
     if not by_name[name] then
       fail("methods: unknown method '%s'%s", name, near and (" (did you mean '%s'?)"):format(near) or "; there are " .. table.concat(known, ", "))
-    elseif seen[name] then
-      fail("methods: '%s' stands there twice", name)
+    elseif seen[entry] then
+      fail("methods: '%s' stands there twice", entry)
     end
-    list[i], seen[name] = by_name[name], true
+    list[i], seen[entry] = solver and with_solver(entry, by_name[name], solver) or by_name[name], true
   end
   return list
+end
+
+--- compare.trials(rows, factors) -> a row for each of the rows and factors, in which the step sizes of its recipe (knobs; ppo.lr) are
+-- multiplied by the factor: what equal tuning tries. Without factors the rows. Raises for a factor that is not above 0, or is there twice.
+function compare.trials(rows, factors)
+  local list, seen = {}, {}
+  for _, factor in ipairs(factors) do
+    if not (factor > 0 and factor < math.huge) or seen[factor] then
+      fail("tune: %g %s", factor, seen[factor] and "stands there twice" or "is no factor of a step size; take numbers above 0")
+    end
+    seen[factor] = true
+  end
+  for _, row in ipairs(#factors > 0 and rows or {}) do
+    for _, factor in ipairs(factors) do
+      list[#list + 1] = variant(row, { name = ("trial-%s-%g"):format(row.name, factor):gsub("[^%w_-]", "_"), label = ("%s, steps x %g"):format(row.label, factor),
+        factor = factor, of = row.name })
+    end
+  end
+  return #factors > 0 and list or rows
 end
 
 --- compare.seeds(list) -> list. Raises where it is empty, has a negative one, or one twice.
@@ -85,11 +148,14 @@ end
 local OWN = { out = true, resume = true, redo = true, seed = true, keep = true, from = true, objectives = true, trade_off = true,
   preferences = true }
 
--- The words, and those that give the recipe the comparison's values of the options that both have.
-local function shared(r, words, cfg)
-  local theirs, flat, keys = config.flatten((r:options(words))), config.flatten(cfg), {}
+-- The words that give the recipe the comparison's values of the options that both have, but for those that the method's row sets.
+local function shared(r, words, cfg, row)
+  local theirs, flat, keys, set = config.flatten((r:options(words))), config.flatten(cfg), {}, {}
+  for _, word in ipairs(row and row.words or {}) do
+    set[word:match "^([^=]*)="] = true
+  end
   for key, value in pairs(flat) do
-    if not OWN[key] and theirs[key] ~= nil and config.text(theirs[key]) ~= config.text(value) then
+    if not OWN[key] and not set[key] and theirs[key] ~= nil and config.text(theirs[key]) ~= config.text(value) then
       keys[#keys + 1] = key
     end
   end
@@ -130,6 +196,15 @@ local function refuse_own(name, words, set)
   end
 end
 
+-- The words that multiply a row's step sizes by its factor, of those that these words give it.
+local function knobs_of(r, words, row)
+  local flat, list = row.factor and config.flatten((r:options(words))) or {}, {}
+  for i, key in ipairs(row.factor and (row.knobs or { "ppo.lr" }) or {}) do
+    list[i] = ("%s=%s"):format(key, config.text(flat[key] * row.factor))
+  end
+  return list
+end
+
 -- Iterations of each policy so that the method draws as many samples as the budget; raises where that is not a whole number.
 local function share(row, cfg, policies)
   if cfg.budget == "policy" then
@@ -153,11 +228,11 @@ function compare.plan(rows, settings, cfg, given)
     recipes[name] = recipes[name] or recipe.open(fs.join(given.recipes, name .. ".lua"))
     return recipes[name]
   end
-  local function job(name, setting, seed, dir, words)
+  local function job(name, setting, seed, dir, words, row)
     local r = recipe_of(name)
     local first = { given.preset and r.said.presets[given.preset] and "preset=" .. given.preset or nil }
     words = joined(first, { "objectives=" .. table.concat(setting.objectives, ","), "trade_off=" .. setting.trade_off, "seed=" .. seed }, words)
-    words = joined(words, shared(r, words, cfg))
+    words = joined(words, shared(r, words, cfg, row))
     r:options(words)
     return { recipe = r, dir = dir, words = joined(words, { "out=" .. dir, "resume=auto" }) }
   end
@@ -171,7 +246,8 @@ function compare.plan(rows, settings, cfg, given)
       for i, row in ipairs(rows) do
         local preferences = #cfg.policies > 0 and cfg.policies or FIVE[#setting.objectives]
         preference.list(preferences, #setting.objectives)
-        local policies, own = policies_of(row, setting, preferences), split(cfg.options[row.name])
+        local name = row.base or row.name
+        local policies, own = policies_of(row, setting, preferences), split(cfg.options[name])
         local iterations = share(row, cfg, policies)
         local set = row.budget and row.budget(iterations * cfg.ppo.batch_size) or { ("%s.iterations=%d"):format(row.group, iterations) }
         if row.policies == "preference" then
@@ -181,9 +257,12 @@ function compare.plan(rows, settings, cfg, given)
           set = joined(set, { ("%s.save_every=%d"):format(row.group, math.max(1, iterations // cfg.points)), "keep=100000",
             "eval.curve_answers=" .. cfg.curve_answers })
         end
-        refuse_own(row.name, own, set)
+        refuse_own(name, own, set)
         local words = joined(set, row.words or {}, own)
-        local ok, j = pcall(job, row.recipe, setting, seed, fs.join(dir, row.name), words)
+        local ok, j = pcall(function()
+          words = joined(words, knobs_of(recipe_of(row.recipe), words, row))
+          return job(row.recipe, setting, seed, fs.join(dir, row.name), words, row)
+        end)
         if not ok then
           fail("%s: %s", row.name, tostring(j))
         end
@@ -308,7 +387,7 @@ local function method_entry(row, runs)
       list[k][key] = nil
     end
   end
-  return { name = row.name, label = row.label, recipe = row.recipe, models = runs[1].models, training_samples = runs[1].training_samples,
+  return { name = row.name, label = row.label, recipe = row.recipe, of = row.of, factor = row.factor, models = runs[1].models, training_samples = runs[1].training_samples,
     trained_parameters = runs[1].trained_parameters, runs = list }
 end
 

@@ -20,7 +20,7 @@ lm_actor.OPTIONS = {
 
 --- Rows of what the policy is made of.
 lm_actor.MODEL_OPTIONS = {
-  { "dtype", "f32", "of the policy's base and its activations while the policy is trained; bf16 needs device=cuda", choices = { "f32", "bf16" } },
+  { "dtype", "f32", "of the policy's base and its activations while the policy is trained", choices = { "f32", "bf16" } },
   { "quantization", "none", "keep the linear layers of the policy's frozen base in 8 or 4 bits; adapter and value heads are f32",
     choices = { "none", "int8", "nf4" } },
   { "lora.r", 16, "rank of the adapter on all linear layers", min = 1 },

@@ -82,11 +82,22 @@ stages.PREFERENCES = {
   { "preferences", {}, "those that are trained and evaluated, such as 1:0,0.5:0.5,0:1; empty: the grid", list_of = "string" },
 }
 
+-- Rows in which a later one of the same key stands in the place of the earlier.
+local function replaced(rows)
+  local list, at = {}, {}
+  for _, row in ipairs(rows) do
+    at[row[1]] = at[row[1]] or #list + 1
+    list[at[row[1]]] = row
+  end
+  return list
+end
+
 --- stages.schema(without, ...) -> the schema of a recipe that trains a language model: the options of its data, of these stages, of
--- the policy and, as ppo.NAME, of the trainer but for the names in the list `without`; then the rows of the recipe's own lists.
+-- the policy and, as ppo.NAME, of the trainer but for the names in the list `without`; then the rows of the recipe's own lists, of which
+-- one with the key of an earlier row takes its place.
 function stages.schema(without, ...)
-  return config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... }
+  return replaced(config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... })
 end
 
 --- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
@@ -518,9 +529,6 @@ function stages.check(cfg)
   if #cfg.objectives > 3 then
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
-  end
-  if cfg.dtype == "bf16" and not cfg.device:find "^cuda" then
-    fail("dtype=bf16 needs device=cuda: %s computes in f32; leave dtype out", cfg.device)
   end
   check_size(cfg)
 end

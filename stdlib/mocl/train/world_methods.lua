@@ -16,11 +16,8 @@ world_methods.OPTIONS = {
     choices = { "linear_ppo", "moc_grpo", table.unpack(solvers.list()) } },
 }
 
-local LABELS = { moc = "MOC", linear_ppo = "Linear PPO", moc_grpo = "MOC on groups", mean = "Mean", mgda = "MGDA", upgrad = "UPGrad",
-  dualproj = "DualProj", pcgrad = "PCGrad", cagrad = "CAGrad", nashmtl = "Nash-MTL", imtlg = "IMTL-G", config = "ConFIG",
-  alignedmtl = "Aligned-MTL", stch = "STCH", pama = "PAMA" }
+local LABELS = { moc = "MOC", linear_ppo = "Linear PPO", moc_grpo = "MOC on groups" } -- solvers have their own
 
--- what a method's control differs in
 local function changes(name)
   if name == "linear_ppo" then
     return { c = "one", gradients = "advantages" }
@@ -34,7 +31,7 @@ local Method = {}
 Method.__index = Method
 
 local function new(name, cfg, limit)
-  local self = setmetatable({ name = name, label = LABELS[name], ppo = cfg.ppo, control = cfg.control, preferences = cfg.ppo.preferences,
+  local self = setmetatable({ name = name, label = LABELS[name] or solvers.label(name), ppo = cfg.ppo, control = cfg.control, preferences = cfg.ppo.preferences,
     hooks = {} }, Method)
   if name == "moc_grpo" then -- as many episodes an update as the others have
     self.group = group.options(cfg.grpo)
@@ -81,6 +78,19 @@ end
 --- world_methods.others(cfg) -> what result.json lists as methods: nil where Linear PPO alone is trained beside MOC.
 function world_methods.others(cfg)
   return (#cfg.methods ~= 1 or cfg.methods[1] ~= "linear_ppo") and cfg.methods or nil
+end
+
+--- world_methods.add(result, methods, figures): what result.json has of the methods beside MOC, by their names; figures[name] are those of
+-- a method. Those that are not Linear PPO have a label, what reports call them.
+function world_methods.add(result, methods, figures)
+  for i = 2, #methods do
+    local m, part = methods[i], {}
+    for key, v in pairs(figures[m.name]) do
+      part[key] = v
+    end
+    part.label = m.name ~= "linear_ppo" and m.label or nil
+    result[m.name] = part
+  end
 end
 
 --- world_methods.samples(methods) -> environment steps of all of them with one seed.

@@ -77,6 +77,8 @@ void test_sample(void);
 void test_random(void);
 void test_ppo(void);
 void test_optimisers(void);
+/* bf16.c */
+void test_bf16(void);
 /* sets.c */
 void test_sets(void);
 
