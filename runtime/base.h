@@ -49,6 +49,7 @@ typedef struct mocl_ctx {
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
     bool grad_enabled;                /* autograd records nodes while true */
+    bool more_rows;                   /* during a backward pass that others of the same batch follow (autograd.h) */
     uint64_t node_seq;                /* number of the next autograd node */
     struct mocl_node *dying;          /* autograd nodes waiting to be freed, see autograd.c */
     bool reaping;                     /* they are being freed */
@@ -93,8 +94,8 @@ void mocl_free(void *p);
 /* Memory of an account, below those: p NULL = a new block, bytes 0 = free it. NULL where its limit or the machine has no
 ** more. A block that shrinks is never refused. */
 void *mocl_account_realloc(mocl_account *a, void *p, size_t old_bytes, size_t bytes);
-/* A block whose address is a multiple of 64; account may be NULL. */
-void *mocl_aligned_alloc(mocl_account *account, size_t bytes);
+/* A block whose address is a multiple of 64; account may be NULL. `used`: of bytes, those that will be used. */
+void *mocl_aligned_alloc(mocl_account *account, size_t bytes, size_t used);
 void mocl_aligned_free(mocl_account *account, void *p, size_t bytes);
 /* For memory that the account cannot give: only counts it. false where the limit refuses. */
 bool mocl_account_take(mocl_account *a, size_t bytes);

@@ -159,9 +159,10 @@ static void *from_device(mocl_device *dev, size_t bytes) {
     return p;
 }
 
-static void *os_alloc(mocl_device *dev, size_t bytes) {
+/* asked: of bytes, those that will be used */
+static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
     mocl_account *account = dev->ctx->account;
-    if (dev->kind == MOCL_DEVICE_CPU) return mocl_aligned_alloc(account, bytes);
+    if (dev->kind == MOCL_DEVICE_CPU) return mocl_aligned_alloc(account, bytes, asked);
     if (!mocl_account_take(account, bytes)) return NULL;
     void *p = from_device(dev, bytes);
     if (!p) mocl_account_give(account, bytes);
@@ -215,10 +216,10 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
         *out = b->p;
         free(b);
     } else {
-        *out = os_alloc(dev, rounded);
+        *out = os_alloc(dev, rounded, bytes);
         if (!*out) {
             mocl_device_flush(dev);
-            *out = os_alloc(dev, rounded);
+            *out = os_alloc(dev, rounded, bytes);
         }
         if (!*out) goto nomem;
     }

@@ -193,6 +193,25 @@ static linear linear_of(const mocl_node *node) {
     return l;
 }
 
+/* *t: k rows of n numbers of l->type as f32 ones; NULL where they are */
+static mocl_status widen(const linear *l, mocl_tensor **t, int64_t k, int64_t n, const void *x) {
+    int64_t shape[2] = {k, n};
+    if (l->type == MK_F32) return MOCL_OK;
+    MOCL_TRY(mocl_tensor_new(t, l->dev, MK_F32, 2, shape));
+    return MOCL_KERNEL(l->dev, cast, k * n, l->type, x, MK_F32, mocl_tensor_data(*t));
+}
+
+/* the gradient alpha a^T b of a leaf, where more rows of the sum come with other graphs (mocl_row_sum_add) */
+static mocl_status add_rows(const linear *l, mocl_tensor **grad, mocl_tensor *leaf, int64_t k, const void *a, const void *b, double alpha) {
+    mocl_tensor *wide_a = NULL, *wide_b = NULL;
+    mocl_status st = widen(l, &wide_a, k, leaf->shape[0], a);
+    if (!st) st = widen(l, &wide_b, k, leaf->shape[1], b);
+    if (!st) st = mocl_row_sum_add(grad, leaf, k, wide_a ? mocl_real(wide_a) : a, wide_b ? mocl_real(wide_b) : b, alpha);
+    mocl_tensor_unref(wide_a);
+    mocl_tensor_unref(wide_b);
+    return st;
+}
+
 /* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward.
 ** g [m, n] of l->type; dx [m, k] or NULL */
 static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, mocl_tensor *dx,
@@ -210,11 +229,16 @@ static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *nod
     mocl_status st;
     MOCL_GOTO(mocl_tensor_like(&du, u), done);
     MOCL_GOTO(times(l, 0, r->rows, r->scale, gr, 0, &wb, 0, true, mocl_tensor_data(du)), done);
-    if (mocl_node_wants(node, in_a)) {
+    mocl_tensor *leaf_a = node->edge[in_a].leaf, *leaf_b = node->edge[in_b].leaf;
+    if (mocl_row_sum_wanted(leaf_a)) {
+        MOCL_GOTO(add_rows(l, &din[in_a], leaf_a, r->rows, mocl_tensor_data(du), wx.part[0], 1), done);
+    } else if (mocl_node_wants(node, in_a)) {
         MOCL_GOTO(mocl_grad_like(&din[in_a], a), done);
         MOCL_GOTO(times(l, 1, rank, 1, mocl_tensor_data(du), 0, &wx, 0, false, mocl_real(din[in_a])), done);
     }
-    if (mocl_node_wants(node, in_b)) {
+    if (mocl_row_sum_wanted(leaf_b)) {
+        MOCL_GOTO(add_rows(l, &din[in_b], leaf_b, r->rows, gr, wu.part[0], r->scale), done);
+    } else if (mocl_node_wants(node, in_b)) {
         MOCL_GOTO(mocl_grad_like(&din[in_b], b), done);
         MOCL_GOTO(times(l, 1, l->n, r->scale, gr, 0, &wu, 0, false, mocl_real(din[in_b])), done);
     }

@@ -31,7 +31,12 @@ gemm.cu|s/k0 \+ p < end && i0 \+ i < g\.m/k0 + p <= end && i0 + i <= g.m/|gemm: 
 gemm.cu|s/row >= g\.m\) continue/row > g.m) continue/|gemm: a tile that writes one row too many
 gemm.cu|s/i < blocks; i\+\+\) total/i < blocks - 1; i++) total/|gemm, split: the last block of k left out
 gemm.cu|s/\(float\)alpha, \(float\)beta/(float)(m > 16 ? alpha * 1.0000005 : alpha), (float)beta/|gemm: rows of a large batch with other bits
+gemm.cu|s/at \/ KC \? total\[e\] : 0/0/|gemm continued: the blocks before left out
+gemm.cu|s/\(at \+ p \+ 1\) % KC\) continue/(p + 1) % KC) continue/|gemm continued: blocks cut from the piece's first row
 gemm.cu|s/fma_\(g\.beta, widen\(\*c\), v\)/v/|gemm: what C held before left out
+w8a8.cuh gemm.cu|s/bool in = k0 \+ p < g\.k;/bool in = k0 + p < g.k - 1;/|w8a8: the last column left out
+w8a8.cuh gemm.cu|s/\+ \(v - v\)\)/)/|w8a8: a row with a number that is not finite
+w8a8.cuh gemm.cu|s/(\(int8_t\)0;\s+\}\s+)__syncthreads\(\);/$1/|w8a8: the barrier after loading codes missing
 cublaslt.cu|s/with_rows\(key, REFERENCE_ROWS\)/with_rows(key, key.m ? key.m : REFERENCE_ROWS)/; s/ldc, c_type\}, 0\)\)/ldc, c_type}, m))/|cuBLASLt: the algorithm asked for at the number of rows there are
 cublaslt.cu|s/none = CUBLASLT_REDUCTION_SCHEME_NONE/none = 7/; s/if \(split > 1[^;]*;//|cuBLASLt: an algorithm that splits k
 cublaslt.cu|s/1000, 4096, 65536\}/};/; s/;;/;/|cuBLASLt: an algorithm that does not run with many rows

@@ -19,10 +19,12 @@
 #define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
 /* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c. What is read lies `from`
-** bytes behind c: 0, or the distance of another matrix. */
+** bytes behind c: 0, or the distance of another matrix. Where `continues`, the chains begin with what c holds instead of zero,
+** and the others count for nothing. */
 struct mk_blend {
     mk_real alpha, beta;
     uintptr_t from;
+    int continues;
 };
 
 /* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],
@@ -70,6 +72,17 @@ struct mk_simd {
     /* dst[p ldd + j] = src[j lds + p], p < k, j < n; zero for n <= j < wide (wide a multiple of lanes) */
     void (*pack_transposed)(int64_t k, int64_t n, int64_t wide, const mk_real *src, int64_t lds,
                             mk_real *dst, int64_t ldd);
+
+    /* -- products of integers (gemm_w8a8.c) -- */
+    /* code[i] = x[i] as w8a8 rounds a row of n numbers, and their sum; returns the absmax that goes with them: NaN where a number is not
+    ** finite, 0 where all are too small */
+    mk_real (*round_codes)(int64_t n, const mk_real *x, int8_t *code, int32_t *sum);
+    /* to[i ldt + j] = sum over p < k <= MK_W8A8_COLUMNS of a[i lda + p] w[j ldw + p], i < m, j < n; a of -127 .. 127; sum[i]: that of a's
+    ** row i. The second: with the instructions of AVX512-VNNI, or NULL */
+    void (*dot_codes)(int64_t k, int64_t m, int64_t n, const int8_t *a, int64_t lda, const int32_t *sum, const int8_t *w, int64_t ldw,
+                      int32_t *to, int64_t ldt);
+    void (*dot_codes_vnni)(int64_t k, int64_t m, int64_t n, const int8_t *a, int64_t lda, const int32_t *sum, const int8_t *w, int64_t ldw,
+                           int32_t *to, int64_t ldt);
 
     /* -- rows of n elements -- */
     /* 0 < n < 2^31: the first of the largest; 0 where x[0] is NaN, and NaN elsewhere is not larger */
@@ -159,7 +172,8 @@ static inline int64_t mk_panel(const struct mk_simd *s, int64_t m) {
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
               int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
               const struct mk_blend *blend);
-extern const struct mk_blend mk_add; /* c += acc */
+extern const struct mk_blend mk_add;       /* c += acc */
+extern const struct mk_blend mk_continued; /* the chains in c go on */
 
 extern const struct mk_simd mk_simd_base;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

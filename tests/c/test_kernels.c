@@ -175,12 +175,13 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
     {"environment", test_environment}, {"fill and cast", test_fill_cast}, {"copy", test_copy},
     {"unary", test_unary}, {"exp", test_exp}, {"binary, where, axpy", test_binary},
     {"reduce", test_reduce}, {"gemm", test_gemm}, {"gemm row invariance", test_gemm_rows},
+    {"gemm continued", test_gemm_continued},
     {"matmul", test_matmul},
     {"softmax", test_softmax}, {"norms", test_norms}, {"rows by index", test_indexed_rows},
     {"rope", test_rope}, {"swiglu", test_swiglu}, {"attention", test_attention},
     {"cross_attention", test_cross_attention},
     {"head", test_head}, {"sample", test_sample}, {"random", test_random}, {"ppo", test_ppo},
-    {"optimisers", test_optimisers}, {"bf16", test_bf16}, {"instruction sets", test_sets}};
+    {"optimisers", test_optimisers}, {"bf16", test_bf16}, {"codes", test_codes}, {"instruction sets", test_sets}};
 
 int main(int argc, char **argv) {
     K = mk_cpu_table();

@@ -45,7 +45,7 @@ function parts.schema(own, prefix, defaults)
       { prefix .. ".lr", defaults.lr, "peak step size", min = 0 },
       { prefix .. ".weight_decay", 0.0, "decay of the weights, as AdamW has it", min = 0 },
       { "quantization", "none", "with model: keep the linear layers of the frozen base in 8 or 4 bits under the adapter; what is saved is "
-        .. "merged, in f32", choices = { "none", "int8", "nf4" } },
+        .. "merged, in f32", choices = { "none", "int8", "w8a8", "nf4" } },
       { "lora.r", 16, "with model: rank of the adapter that is trained and then merged; 0: all weights are trained", min = 0 },
       { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
     } }

@@ -60,6 +60,7 @@ void test_reduce(void);
 /* products.c */
 void test_gemm(void);
 void test_gemm_rows(void);
+void test_gemm_continued(void);
 void test_matmul(void);
 /* rows.c */
 void test_softmax(void);
@@ -79,6 +80,8 @@ void test_ppo(void);
 void test_optimisers(void);
 /* bf16.c */
 void test_bf16(void);
+/* codes.c */
+void test_codes(void);
 /* sets.c */
 void test_sets(void);
 
