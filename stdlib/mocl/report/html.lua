@@ -40,7 +40,7 @@ figure{margin:0;max-width:100%}figcaption{font-weight:600;max-width:26rem}
 figcaption span{display:block;font-weight:400;font-size:.87em;overflow-wrap:anywhere}
 summary{cursor:pointer;margin:.4rem 0}
 .pair{display:flex;flex-wrap:wrap;gap:0 2.5rem;align-items:flex-start}.pair>*{max-width:100%}
-.phone{display:none}@media screen and (max-width:640px){.desk{display:none}.phone{display:block}}
+.phone{display:none}@media screen and (max-width:640px){.desk{display:none}.phone{display:block}.tiles div{flex:1 1 40%}}
 @media screen{figure.wide{overflow-x:auto}figure.wide svg{min-width:35rem}}
 @media print{body{max-width:none;margin:0}nav{display:none}figure,tr,.tiles div{break-inside:avoid}
 .charts .scroll{break-inside:avoid}h2,h3,summary,h2+p{break-after:avoid}.scroll{overflow:visible}
