@@ -29,6 +29,8 @@ local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lu
 
 local COMM, PIECES = "stdlib/mocl/comm.lua", "stdlib/mocl/train/pieces.lua"
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
+local PROBE, PROBE_STAGE, STATES = "stdlib/mocl/lm/probe.lua", "stdlib/mocl/train/probe_stage.lua",
+  "test_probe: states: means over the tokens of the answer at each depth, of the prompt's last tokens and the answer's first ones"
 local QUANTIZED = "test_recipe_quantized: %s"
 local BNB_DIR = "test_bnb: a directory of transformers, %s: numbers to the bit, logits of the dequantised model"
 local BNB_REFUSED = "test_bnb: what is no such directory is refused with the tensor or the key"
@@ -797,6 +799,14 @@ return {
     "test_compare: other solvers, and trials of step sizes: runs with these options, the trials in the tables, the chosen one named" },
   { "a method with a solver is the method without", COMPARE, "words[#words + 1] = word:format(solver)", "words[#words + 1] = nil",
     "test_compare: entries: a method with a solver, and the trials of methods" },
+  { "a conclusion that calls less hypervolume a gain", "stdlib/mocl/report/conclusion.lua", "own <= other and", "own > other and",
+    "test_report: what to conclude stands above all, and the figures make it" },
+  { "a conclusion that takes the greatest weight for the least", "stdlib/mocl/report/conclusion.lua", "p[j] < least.w then", "p[j] > least.w then",
+    "test_report: what to conclude stands above all, and the figures make it" },
+  { "a conclusion that does not ask whether chance would do", "stdlib/mocl/report/conclusion.lua", "and p > 0.05 then", "and p > 5 then",
+    "test_report: what to conclude stands above all, and the figures make it" },
+  { "rays where the method aims at an order alone", "stdlib/mocl/report/init.lua", "c.range == false)", "c.range ~= false)",
+    "test_report: rays are drawn where the method aims at them, and nowhere else" },
   { "pictures of one method for all", "stdlib/mocl/report/worlds.lua", "rays(result, other[1], other[2])", "rays(result, others(result)[1][1], other[2])",
     "test_solver_rows: fishwood: MOC on groups has no critic and as many episodes" },
   { "columns of the CSV swapped", COMPARISON, "csv_cell(k and m.runs[k].rewards[i][j]", "csv_cell(k and m.runs[k].rewards[i][#setting.objectives + 1 - j]",
@@ -931,7 +941,6 @@ return {
   { "the base of a run in another format", LOADED, "opts.quantization or own_model.format(cfg)",
     [[opts.quantization or cfg.quantization ~= "none" and "int8" or nil]],
     QUANTIZED:format "nf4: mocl.load_run and mocl export take the base that the adapter was trained on" },
-
   -- ---- several ranks ----
   { "a half of the pieces summed twice", COMM, "return left + fold(node, first + n // 2, n // 2)", "return left + fold(node, first, n // 2)",
     "test_comm: a sum over pieces is one binary tree, left operand first" },
@@ -946,4 +955,28 @@ return {
     "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
   { "supervised steps in pieces with the gradients of the first one's rows", SUPERVISED, "leaf.grad:narrow(1, before[i] + 1, of(i).shape[1])",
     "leaf.grad:narrow(1, 1, of(i).shape[1])", "test_comm: all training in pieces is the training, up to the order of sums" },
+  -- ---- heads on a frozen trunk ----
+  { "states of the tokens in front", PROBE, "nn.rows(hidden, batch.token_rows)", "nn.rows(hidden, batch.rows)", STATES },
+  { "a head that sees the policy's adapter", PROBE, "adapter = false, hidden = hidden", "adapter = true, hidden = hidden", STATES },
+  { "an answer read from its end", PROBE, "first(ids, self.tokens)", "last(ids, self.tokens)", STATES },
+  { "the penalty of a head left out of its gradient", PROBE, " * (-1 / m) + w * l2", " * (-1 / m)",
+    "test_probe: minimum: of one row where its derivative is zero, of many rows where the gradient is, in double precision" },
+  { "the middle of the states left out of a bias", PROBE, " - dot(slope, mean:unsqueeze(1))", "",
+    "test_probe: fit: the head finds what sets the first answers apart; of labelled texts 0 lies between the two kinds" },
+  { "all plain texts counted as right", PROBE, "(worse[i] < 0 and 1 or 0)", "1",
+    "test_probe: accuracy: a tie counts as wrong, and both kinds of labelled texts count" },
+  { "a reading of other tokens taken for one's own", PROBE, "other.tokenizer == self.tokenizer and other.tokens == self.tokens",
+    "other.tokenizer == self.tokenizer", "test_probe: heads on one trunk share a reading; another trunk, tokenizer or cut is read anew" },
+  { "texts read anew by each reward", REWARD, "shared[#shared + 1] = { f = f, read = read }", "",
+    "test_probe: heads on one trunk share a reading; another trunk, tokenizer or cut is read anew" },
+  { "a head fitted to the pairs that test it", PROBE_STAGE, "local own = narrow(states, 1, #train)", "local own = states",
+    "test_probe: the stage: held-out pairs are not fitted, and one that is stopped goes on to the same head" },
+  { "fluency under the policy itself", "stdlib/mocl/lm/fluency.lua", "ROWS, false)", "ROWS)",
+    "test_probe: fluency: different pairs of words among all, and the likelihood under the model without its adapter" },
+  { "labels of humour behind prompts of the other side", "stdlib/mocl/data/sources.lua", "held and source.test_prompts or source.train_prompts",
+    "source.train_prompts", "test_recipe_real: labels of humour: both kinds in each pair, no text on both sides, prompts of the same side" },
+  { "a blind check of the last answer alone", POLICY, "tally.blind = tally.blind + (blind[at + i] or 0)", "tally.blind = blind[at + i] or 0",
+    "test_recipe_real: preset=smollm2: heads on the frozen trunk, 11 preferences, 4 unseen groups, fluency, times" },
+  { "a plan twice as large as what is free", PLAN, "if room and total > room then", "if room and total > 2 * room then",
+    "test_memory_plan: a plan that needs more than is free is refused with the plan; what is free is what Linux says" },
 }

@@ -18,7 +18,7 @@ table() {
 elementwise.cu|s/\*b \+= at \* w\.b\[d\]/*b += at * w.a[d]/|copy and binary: a stride of the wrong operand
 elementwise.cu|s/case MK_SILU: \{\s+float s = sigmoid\(v\);\s+return s \*/case MK_SILU: { float s = sigmoid(v); return /|unary: a factor of silu's slope left out
 elementwise.cu|s/y\[i\] = c\[i\] != 0 \? a\[i\] : b\[i\]/y[i + 1] = c[i] != 0 ? a[i] : b[i]/|where: index off by one
-formats.cuh elementwise.cu|s/0x7fffu \+ \(u >> 16 & 1\)/0x8000u/|cast to bf16: ties away from even
+../formats.h elementwise.cu|s/0x7fffu \+ \(u >> 16 & 1\)/0x8000u/|cast to bf16: ties away from even
 reduce.cu|s/(part\[threadIdx\.x \/ WARP\] = best;)\s+__syncthreads\(\);/$1/|argmax: a barrier missing
 reduce.cu|s/i < pieces; i\+\+\) sum/i < pieces - 1; i++) sum/|sums: the last piece left out
 reduce.cu|s/if \(lane >= by\) v \+= left/if (lane > by) v += left/|cumsum: scan off by one lane

@@ -30,7 +30,7 @@ static void choose(void) {
         choice.why = "MOCL_ISA leaves it out";
     } else {
         choice.why = mk_amx_open();
-#ifdef MK_SIMD_X86
+#ifdef MK_AMX
         if (!choice.why) choice.path = &mk_bf16_amx;
 #endif
         if (choice.why && isa && !strcmp(isa, "amx")) choice.path = NULL;

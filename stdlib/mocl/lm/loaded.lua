@@ -11,6 +11,7 @@ local open_device = require "mocl.run.device".open
 local options = require "mocl.options"
 local own_model = require "mocl.lm.own_model"
 local preference = require "mocl.preference"
+local probe = require "mocl.lm.probe"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
@@ -99,7 +100,11 @@ function loaded.load_run(dir, opts)
     local place = fs.join(dir, "reward-" .. name)
     if fs.exists(place) then
       local r
-      r, bad, code = reward.load(place, tok, { device = opts.device })
+      if probe.is(place) then
+        r, bad, code = probe.load(place, { trunk = model, tokenizer = tok })
+      else
+        r, bad, code = reward.load(place, tok, { device = opts.device })
+      end
       if not r then
         return nil, bad, code
       end

@@ -73,6 +73,26 @@ local function show(bytes)
   return ("%.1f %s"):format(bytes / unit[1], unit[2])
 end
 
+--- memory_plan.available(path) -> bytes that processes may still take, as Linux says (MemAvailable of /proc/meminfo, or of another
+-- file); nil where nothing says it.
+function plan.available(path)
+  local file = io.open(path or "/proc/meminfo", "r")
+  local text = file and file:read "a" or ""
+  if file then
+    file:close()
+  end
+  local kib = math.tointeger(tonumber(("\n" .. text):match "\nMemAvailable:%s*(%d+) kB"))
+  return kib and kib * 1024
+end
+
+--- memory_plan.refuse(list, total, room): raises, for a user, where a plan needs more than `room` bytes (nil: not known); with the plan.
+function plan.refuse(list, total, room)
+  if room and total > room then
+    error(("%s\nand only %s are free: lower ppo.batch_size or ppo.max_new_tokens, or leave out long prompts (hh.prompt_chars)"):format(
+      plan.text(list, total), show(room)), 0)
+  end
+end
+
 --- memory_plan.text(list, total) -> one line of words.
 function plan.text(list, total)
   local parts = {}
