@@ -83,7 +83,7 @@ function loaded.load_run(dir, opts)
     return nil, bad, code
   end
   local model
-  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype,
+  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype or cfg.dtype,
     quantization = opts.quantization or own_model.format(cfg) })
   if not model then
     return nil, bad, code

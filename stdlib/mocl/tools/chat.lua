@@ -22,7 +22,7 @@ local cfg = config.parse({
   { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
-  { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
+  { "dtype", nil, "of the weights and activations; of a run as it was trained", choices = { "f32", "bf16" }, type = "string" },
   { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "w8a8", "nf4" }, type = "string" },
 }, config.named_first("model", arg), { recipe = "chat", doc = "talk to a model" })
 
