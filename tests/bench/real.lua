@@ -125,7 +125,7 @@ local function start(command)
   local ok = pcall(p.receive)
   if not ok then
     local log = fs.read(work .. "/log") or ""
-    p.close "quit\n"
+    p.close()
     return nil, log:match "([^\n]*)\n*$"
   end
   return p
