@@ -337,7 +337,7 @@ return {
     "test_known: the share of a token follows the preference" },
   { "other random numbers for each preference", POLICY,
     "period = #plain }", "period = nil }", "test_policy: several preferences are measured as one batch, with the samples of each alone" },
-  { "rewards of the preference before in the batch", POLICY, "(g - 1) * #plain)", "math.max(0, g - 2) * #plain)",
+  { "rewards of the preference before in the batch", POLICY, "(g - 1) * #plain, losses", "math.max(0, g - 2) * #plain, losses",
     "test_policy: several preferences are measured as one batch, with the samples of each alone" },
   { "the statistics of the figures not frozen", STAGES,
     "local figures = policy.figures(ctx.grid, list, ctx.sft.statistics)",
