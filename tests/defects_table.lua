@@ -928,7 +928,7 @@ return {
     QUANTIZED:format "nf4: a run is, to the bit, that on the numbers the codes stand for, and its first ratio is 1" },
   { "the SFT adapter trained on the floats", STAGES, "from and load(ctx, from, o and o.quantization)", "from and load(ctx, from)",
     QUANTIZED:format "sft: an adapter on codes, merged into the numbers that they stand for" },
-  { "another format than a directory's codes passed over", "stdlib/mocl/lm/own_model.lua", "format and cfg.quantization and format ~= cfg.quantization",
+  { "another format than a directory's codes passed over", "stdlib/mocl/lm/own_model.lua", "format and cfg.quantization and not bnb.is_format(format, cfg.quantization)",
     "format and false", QUANTIZED:format "what cannot be quantised is refused before there is a directory" },
   { "the shards of a model left behind", "stdlib/mocl/lm/model_files.lua", "return table.move(list, 1, #list, 2, { INDEX })", "return { INDEX }",
     QUANTIZED:format "without an SFT stage the files of the model are the base, as they are: shards, and codes of bitsandbytes" },
