@@ -935,7 +935,7 @@ return {
   { "reward models loaded as floats", STAGES, "quantization = own_model.format(cfg.reward) })", "})",
     QUANTIZED:format "reward.quantization: the rewards are those of the directories in that format" },
   { "the format of a run's base forgotten by export", "stdlib/mocl/lm/export.lua",
-    "quantization = own_model.format(cfg) }", "}",
+    "quantization = own_model.format(cfg),", "",
     QUANTIZED:format "int8: mocl.load_run and mocl export take the base that the adapter was trained on" },
   { "the base of a run in another format", LOADED, "opts.quantization or own_model.format(cfg)",
     [[opts.quantization or cfg.quantization ~= "none" and "int8" or nil]],
