@@ -48,13 +48,14 @@ typedef uint16_t mk_bf16; /* the upper half of a float */
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 /* How the numbers of a weight are kept. */
-typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_NF4, MK_FORMAT_FP4, MK_FORMAT_COUNT } mk_format;
+typedef enum mk_format { MK_FORMAT_F32, MK_FORMAT_BF16, MK_FORMAT_INT8, MK_FORMAT_W8A8, MK_FORMAT_NF4, MK_FORMAT_FP4, MK_FORMAT_COUNT } mk_format;
 
 #define MK_WEIGHT_PARTS 5
 
 /* A matrix [rows, columns] that products read. part[0] holds its numbers, row by row (quantized.h says what codes stand for):
 **   f32, bf16   the numbers themselves
 **   int8        i8 codes; part[1] F32 [rows]: the largest absolute value of each row
+**   w8a8        the same; a product A W^T rounds the rows of A to 8 bits too (gemm_weight)
 **   nf4, fp4    u8 [n / 2] for n = rows columns: two codes of four bits, the first in the upper half. The rows lie one behind the
 **               other, also where they share a block of `block` numbers. part[1]: the largest absolute value of each block, F32; or,
 **               where there is a part[2], a u8 code: the number of part[3] at it times that of part[2] plus part[4].
@@ -69,6 +70,7 @@ typedef struct mk_weight {
 } mk_weight;
 
 #define MK_NESTED_BLOCK 256
+#define MK_W8A8_COLUMNS (1 << 17) /* 2^17 127 128 is below 2^31 */
 
 /* ---- what a kernel runs with (kernels/cpu/pool.c) ---------------------------------------------- */
 
@@ -174,6 +176,10 @@ typedef struct mk_table {
     /* C[m,n] = alpha op(A) op(W) + beta C for a weight in any format; op(W) is W, or its transpose where tw, so that
     ** n and k are W's sizes. As gemm it is row invariant in m and does not read C where beta is 0. The numbers of W are
     ** taken as f32, and the sums are f32's: with another format the bits are those of gemm on what `dequantize` gives.
+    ** Of w8a8 a product with A as it is and W transposed is another: with codes and absmax of each row of A as int8 has them, but for
+    ** the rounding to f16, it is the sum of the products of codes, an integer, times both absmax / 127^2 (Dettmers et al. 2022).
+    ** Other products of w8a8, those of backward, are int8's: the rounding of A counts as none (straight through). At most
+    ** MK_W8A8_COLUMNS columns, else MK_UNSUPPORTED. A row of A with a number that is not finite gives NaN.
     ** a_type: MK_F32, or MK_BF16 where the device computes with it; f32 weights need f32, bf16
     ** weights bf16. c_type: MK_F32, or a_type. On the cpu products of bf16 have the arithmetic of kernels/cpu/bf16.h. */
     int (*gemm_weight)(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,

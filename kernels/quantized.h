@@ -30,6 +30,20 @@ static inline MK_HD int8_t mk_int8_code(float x, float absmax) {
     return absmax > 0 ? (int8_t)rintf(x * (127.0f / absmax)) : (int8_t)0;
 }
 
+/* ---- codes of eight bits on both sides: w8a8 ---- */
+
+/* A row of the other operand whose numbers are all smaller than this counts as zeros. */
+#define MK_W8A8_LEAST 1e-30f
+
+/* by: 127 / absmax of the row */
+static inline MK_HD int8_t mk_w8a8_code(float x, float by) { return (int8_t)rintf(x * by); }
+
+/* sum: of products of codes; the two absmax are those of its rows */
+static inline MK_HD mk_real mk_w8a8_value(int32_t sum, mk_real absmax_a, mk_real absmax_w) {
+    mk_real both = absmax_a * absmax_w, scaled = (mk_real)sum * both;
+    return scaled * (mk_real)(1.0f / 16129.0f);
+}
+
 /* ---- codes of four bits ---- */
 
 #define MK_NF4_VALUES                                                                                                              \

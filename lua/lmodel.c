@@ -39,7 +39,7 @@ static int transformer_new(lua_State *L) {
     const char *quantization = moclL_optfield_string(L, 2, "quantization", NULL);
     if (quantization && (!mocl_format_parse(&format, quantization) || format == MK_FORMAT_F32 || format == MK_FORMAT_BF16 ||
                          (format == MK_FORMAT_FP4 && draw)))
-        return luaL_error(L, "unknown quantization '%s' (int8 or nf4)", quantization);
+        return luaL_error(L, "unknown quantization '%s' (int8, w8a8 or nf4)", quantization);
     mocl_model **out = (mocl_model **)moclL_pushowner(L, MOCL_MODEL_CLASS);
     MOCLL_CALL(L, mocl_model_new(out, dev, &c, dtype, format, key, draw));
     return 1;
@@ -107,7 +107,7 @@ static int model_dtype(lua_State *L) {
     return 1;
 }
 
-/* m:quantization() -> "int8", "nf4", "fp4", or nil where the linear layers are in the model's dtype */
+/* m:quantization() -> "int8", "w8a8", "nf4", "fp4", or nil where the linear layers are in the model's dtype */
 static int model_quantization(lua_State *L) {
     mocl_model *m = check_model(L, 1);
     if (m->format == MK_FORMAT_F32 || m->format == MK_FORMAT_BF16) return 0;

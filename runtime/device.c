@@ -15,6 +15,7 @@
 typedef struct mocl_block {
     void *p;
     struct mocl_block *next;
+    size_t bytes;
 } mocl_block;
 
 enum { ALIGNMENT = 64, GUARD_BYTES = 64, GUARD_VALUE = 0xA5 };
@@ -72,16 +73,21 @@ static mocl_status open_cuda(mocl_device *dev, int index) {
     return MOCL_OK;
 }
 
-static void os_free(mocl_device *dev, void *p) {
-    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
-    else if (dev->cuda) dev->cuda->free(&dev->exec, p);
+static void os_free(mocl_device *dev, void *p, size_t bytes) {
+    mocl_account *account = dev->ctx->account;
+    if (dev->kind == MOCL_DEVICE_CPU) {
+        mocl_aligned_free(account, p, bytes);
+        return;
+    }
+    if (dev->cuda) dev->cuda->free(&dev->exec, p); /* fake: the arena goes back as a whole */
+    mocl_account_give(account, bytes);
 }
 
 static void free_cached(mocl_device *dev) {
     for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
         for (mocl_block *b = dev->bins[i], *next; b; b = next) {
             next = b->next;
-            os_free(dev, b->p);
+            os_free(dev, b->p, b->bytes);
             free(b);
         }
         dev->bins[i] = NULL;
@@ -139,8 +145,7 @@ void mocl_device_flush(mocl_device *dev) {
     if (dev->kind != MOCL_DEVICE_FAKE) free_cached(dev); /* its blocks are not given back one by one */
 }
 
-static void *os_alloc(mocl_device *dev, size_t bytes) {
-    if (dev->kind == MOCL_DEVICE_CPU) return aligned_alloc(ALIGNMENT, bytes);
+static void *from_device(mocl_device *dev, size_t bytes) {
     if (dev->cuda) return dev->cuda->alloc(&dev->exec, bytes);
     if (dev->arena_size - dev->arena_used < bytes) return NULL;
     void *p = dev->arena + dev->arena_used;
@@ -151,6 +156,16 @@ static void *os_alloc(mocl_device *dev, size_t bytes) {
         mprotect(dev->arena + first, (dev->arena_used + page - 1) / page * page - first,
                  PROT_READ | PROT_WRITE))
         return NULL;
+    return p;
+}
+
+/* asked: of bytes, those that will be used */
+static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
+    mocl_account *account = dev->ctx->account;
+    if (dev->kind == MOCL_DEVICE_CPU) return mocl_aligned_alloc(account, bytes, asked);
+    if (!mocl_account_take(account, bytes)) return NULL;
+    void *p = from_device(dev, bytes);
+    if (!p) mocl_account_give(account, bytes);
     return p;
 }
 
@@ -201,10 +216,10 @@ mocl_status mocl_device_alloc(void **out, mocl_device *dev, size_t bytes) {
         *out = b->p;
         free(b);
     } else {
-        *out = os_alloc(dev, rounded);
+        *out = os_alloc(dev, rounded, bytes);
         if (!*out) {
             mocl_device_flush(dev);
-            *out = os_alloc(dev, rounded);
+            *out = os_alloc(dev, rounded, bytes);
         }
         if (!*out) goto nomem;
     }
@@ -244,10 +259,11 @@ void mocl_device_free(mocl_device *dev, void *p, size_t bytes) {
     dev->live -= rounded;
     mocl_block *b = malloc(sizeof *b);
     if (!b) { /* no room to remember it: give it back at once */
-        os_free(dev, p);
+        os_free(dev, p, rounded);
         return;
     }
     b->p = p;
+    b->bytes = rounded;
     b->next = dev->bins[bin];
     dev->bins[bin] = b;
     dev->cached += rounded;

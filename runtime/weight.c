@@ -26,6 +26,7 @@ static const struct format {
     [MK_FORMAT_F32] = {"f32", {{".weight", MK_F32, EACH_NUMBER}}},
     [MK_FORMAT_BF16] = {"bf16", {{".weight", MK_BF16, EACH_NUMBER}}},
     [MK_FORMAT_INT8] = {"int8", {{".weight", MK_I8, EACH_NUMBER}, {".SCB", MK_F32, EACH_ROW}}},
+    [MK_FORMAT_W8A8] = {"w8a8", {{".weight", MK_I8, EACH_NUMBER}, {".SCB", MK_F32, EACH_ROW}}},
     [MK_FORMAT_NF4] = {"nf4", FOUR_BITS},
     [MK_FORMAT_FP4] = {"fp4", FOUR_BITS},
 };
@@ -61,10 +62,17 @@ static mk_dtype part_shape(const mocl_weight *w, int p, bool nested, int64_t sha
     return one->shape == EACH_BLOCK && !nested ? MK_F32 : one->dtype;
 }
 
+static mocl_status check_columns(mocl_ctx *ctx, const mocl_weight *w) {
+    if (w->format != MK_FORMAT_W8A8 || w->columns <= MK_W8A8_COLUMNS) return MOCL_OK;
+    return mocl_fail(ctx, MOCL_E_ARG, "weight: the sums of w8a8 are exact for up to %d columns, and these are %lld; take int8", MK_W8A8_COLUMNS,
+                     (long long)w->columns);
+}
+
 mocl_status mocl_weight_new(mocl_weight *out, mocl_device *dev, mk_format format, int64_t rows, int64_t columns) {
     mk_real map[MAP];
     int64_t n = MAP;
     *out = (mocl_weight){.format = format, .rows = rows, .columns = columns, .block = MOCL_WEIGHT_BLOCK, .rounded = MK_F32};
+    MOCL_TRY(check_columns(dev->ctx, out));
     for (int i = 0; i < MK_WEIGHT_PARTS && formats[format].part[i].name; i++) {
         int64_t shape[2];
         int ndim;
@@ -87,6 +95,7 @@ mocl_status mocl_weight_new(mocl_weight *out, mocl_device *dev, mk_format format
 mocl_status mocl_weight_of_parts(mocl_weight *out, mocl_device *dev, const mocl_weight *like) {
     *out = *like;
     memset(out->part, 0, sizeof out->part);
+    MOCL_TRY(check_columns(dev->ctx, like));
     if (formats[like->format].part[1].shape == EACH_BLOCK && (like->block < 1 || like->block > 1 << 20))
         return mocl_fail(dev->ctx, MOCL_E_ARG, "weight: blocks of %lld numbers", (long long)like->block);
     for (int p = 0; p < MK_WEIGHT_PARTS && formats[like->format].part[p].name; p++) {
@@ -162,8 +171,8 @@ mocl_status mocl_weight_set(mocl_weight *w, mocl_tensor *t) {
         return mocl_fail(t->ctx, MOCL_E_ARG, "weight: numbers in %s are not made %s; f32, bf16 and f16 are", mocl_dtype_name(t->dtype),
                          mocl_format_name(w->format));
     if (mocl_weight_is_plain(w)) return mocl_tensor_copy(w->part[0], t);
-    if (w->format != MK_FORMAT_INT8 && (w->format != MK_FORMAT_NF4 || !w->part[2] || w->rounded != MK_F32))
-        return mocl_fail(t->ctx, MOCL_E_ARG, "weight: numbers are not made %s as its file has it; int8, and nf4 with double quantisation "
+    if (w->format != MK_FORMAT_INT8 && w->format != MK_FORMAT_W8A8 && (w->format != MK_FORMAT_NF4 || !w->part[2] || w->rounded != MK_F32))
+        return mocl_fail(t->ctx, MOCL_E_ARG, "weight: numbers are not made %s as its file has it; int8, w8a8, and nf4 with double quantisation "
                                              "of f32, are", mocl_format_name(w->format));
     MOCL_TRY(brought(&c, t, MK_F32, dev));
     mk_weight k = mocl_weight_kernel(w);

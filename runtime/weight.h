@@ -26,7 +26,7 @@ mocl_status mocl_weight_new(mocl_weight *out, mocl_device *dev, mk_format format
 /* *out becomes `like` with copies of its parts on dev, which it borrows and which are checked: their dtypes and shapes are those of the
 ** format, f32 may be made of f16 and bf16, nf4 and fp4 may lack parts 2 to 4. */
 mocl_status mocl_weight_of_parts(mocl_weight *out, mocl_device *dev, const mocl_weight *like);
-/* "f32", "bf16", "int8", "nf4", "fp4" */
+/* "f32", "bf16", "int8", "w8a8", "nf4", "fp4" */
 const char *mocl_format_name(mk_format format);
 bool mocl_format_parse(mk_format *out, const char *name);
 /* what part i is called behind the name of the layer (".weight"), or NULL where there is none */

@@ -168,6 +168,11 @@ T.test("what is no such directory is refused with the tensor or the key", functi
   end
   T.fails("its weights are nf4; leave out quantization = 'int8'", transformer.load, written(case_of "nf4"), { quantization = "int8" })
   T.eq(assert(transformer.load(written(case_of "nf4"), { quantization = "nf4" })):quantization(), "nf4")
+  T.fails("its weights are nf4; leave out quantization = 'w8a8'", transformer.load, written(case_of "nf4"), { quantization = "w8a8" })
+  local both, alone = assert(transformer.load(written(case_of "int8"), { quantization = "w8a8" })), assert(transformer.load(written(case_of "int8")))
+  T.eq({ both:quantization(), alone:quantization() }, { "w8a8", "int8" })
+  T.eq(both:hash(), alone:hash())
+  T.ok((logits(both, { 1, 2, 3 }) - logits(alone, { 1, 2, 3 })):abs():max():item() > 0)
 end)
 
 for _, name in ipairs { "nf4", "nf4-double", "int8", "nf4-spoilt-after-forward" } do

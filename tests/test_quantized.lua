@@ -7,6 +7,7 @@ local fs = require "mocl.fs"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
+local nn = require "mocl.nn.core"
 local small = require "fixtures.llama.small"
 local tensor = require "mocl.tensor"
 local transformer = require "mocl.lm.model"
@@ -236,6 +237,69 @@ for _, format in ipairs { "int8", "nf4" } do
     T.fails("belongs to another base", lora.load, assert(transformer.load(path)), out)
     lm.loss(loaded, { { 1, 4 } }, { { 8, 3 } }):backward()
     T.ok(lora.parameters(loaded)[2].grad)
+  end)
+end
+
+-- a model in w8a8, and the same codes as int8
+local function with_int8(config, device)
+  local a8, weights = small.model { config = config, device = device, quantization = "w8a8" }, nil
+  weights = small.model { config = config, device = device, quantization = "int8" }
+  T.eq(a8:hash(), weights:hash())
+  return a8, weights
+end
+
+for _, device in ipairs(T.devices or { "cpu", "fake" }) do
+  T.test("w8a8: a row has the same bits alone, in a batch and where it is generated, on " .. device, function()
+    for _, config in ipairs { {}, { hidden_size = 53, intermediate_size = 275, head_dim = 18 }, { hidden_size = 288, intermediate_size = 1040 } } do
+      local model, weights = with_int8(config, device)
+      T.eq(model:quantization(), "w8a8")
+      local whole = model:forward(transformer.batch({ { 1, 5, 9, 28, 3, 2 } }, { device = device })):to "cpu"
+      local off = (whole - weights:forward(transformer.batch({ { 1, 5, 9, 28, 3, 2 } }, { device = device })):to "cpu"):abs():max():item()
+      T.ok(off > 1e-5 and off < .2, ("off from int8 by %g"):format(off))
+      for n = 1, 6 do
+        local some = model:forward(transformer.batch({ table.move({ 1, 5, 9, 28, 3, 2 }, 1, n, 1, {}) }, { device = device })):to "cpu"
+        T.eq(some:totable(), whole:narrow(1, 1, n):totable())
+      end
+      for _, rows in ipairs { { { 1, 2, 3 } }, { { 1, 2, 3 }, { 4 }, { 5, 6 } } } do
+        local g, logp = model:generate(rows, { max_new_tokens = 6, key = 4 })
+        local pack = transformer.pack(rows, g.tokens, { device = device })
+        local states = nn.rows(model:forward(pack), pack.rows)
+        T.eq(small.flat((nn.lm_head(states, model:head(), pack.targets)):to "cpu"), small.flat(logp:to "cpu"))
+      end
+    end
+  end)
+
+  T.test("w8a8: gradients go straight through the rounding, as int8's, on " .. device, function()
+    local model, weights = with_int8({ num_hidden_layers = 1 }, device)
+    for _, m in ipairs { model, weights } do
+      m:add_lora { r = 3, key = 2, target_modules = { "down_proj" } } -- B is 0: nothing is added yet
+    end
+    local batch = transformer.batch(ROWS, { device = device })
+    local function gradients(m)
+      m:forward(batch, { train = true, key = 1 }):square():sum():backward()
+      return small.flat(lora.parameters(m)[2].grad:to "cpu")
+    end
+    local a, b, off, size = gradients(model), gradients(weights), 0, 0
+    for i = 1, #a do
+      off, size = math.max(off, math.abs(a[i] - b[i])), math.max(size, math.abs(b[i]))
+    end
+    T.ok(off > 0 and off < .05 * size, ("off by %g of %g"):format(off, size))
+  end)
+end
+
+for _, device in ipairs(T.devices or { "cpu", "fake" }) do
+  T.test("w8a8: a row with a number that is not finite gives NaN, and the others nothing of it, on " .. device, function()
+    local model = small.model { quantization = "w8a8", device = device }
+    local batch = transformer.batch({ { 1 }, { 5 }, { 9 } }, { device = device })
+    local want = model:forward(batch):to("cpu"):totable()
+    for _, pair in ipairs(model:named_parameters()) do
+      if pair[1] == "model.embed_tokens.weight" then
+        tensor.no_grad(pair[2].fill_, pair[2]:narrow(1, 6, 1), math.huge)
+      end
+    end
+    local got = model:forward(batch):to("cpu"):totable()
+    T.eq({ got[1], got[3] }, { want[1], want[3] })
+    T.ok(got[2][1] ~= got[2][1])
   end)
 end
 

@@ -400,6 +400,7 @@ int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_t
                        const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
     int plain = w->format == MK_FORMAT_F32;
+    if (w->format == MK_FORMAT_W8A8 && tw && !ta) return mk_gemm_w8a8(e, m, alpha, a_type, a, lda, w, beta, c_type, c, ldc);
 #ifndef MK_REAL_DOUBLE
     if (a_type == MK_BF16) return rounded(e, ta, m, alpha, a, lda, tw, w, beta, c_type, c, ldc);
 #endif

@@ -73,6 +73,17 @@ struct mk_simd {
     void (*pack_transposed)(int64_t k, int64_t n, int64_t wide, const mk_real *src, int64_t lds,
                             mk_real *dst, int64_t ldd);
 
+    /* -- products of integers (gemm_w8a8.c) -- */
+    /* code[i] = x[i] as w8a8 rounds a row of n numbers, and their sum; returns the absmax that goes with them: NaN where a number is not
+    ** finite, 0 where all are too small */
+    mk_real (*round_codes)(int64_t n, const mk_real *x, int8_t *code, int32_t *sum);
+    /* to[i ldt + j] = sum over p < k <= MK_W8A8_COLUMNS of a[i lda + p] w[j ldw + p], i < m, j < n; a of -127 .. 127; sum[i]: that of a's
+    ** row i. The second: with the instructions of AVX512-VNNI, or NULL */
+    void (*dot_codes)(int64_t k, int64_t m, int64_t n, const int8_t *a, int64_t lda, const int32_t *sum, const int8_t *w, int64_t ldw,
+                      int32_t *to, int64_t ldt);
+    void (*dot_codes_vnni)(int64_t k, int64_t m, int64_t n, const int8_t *a, int64_t lda, const int32_t *sum, const int8_t *w, int64_t ldw,
+                           int32_t *to, int64_t ldt);
+
     /* -- rows of n elements -- */
     /* 0 < n < 2^31: the first of the largest; 0 where x[0] is NaN, and NaN elsewhere is not larger */
     int64_t (*argmax)(int64_t n, const mk_real *x);

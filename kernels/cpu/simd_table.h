@@ -10,6 +10,7 @@
 #include "simd_int8.h"
 #include "simd_nf4.h"
 #include "simd_bf16.h"
+#include "simd_w8a8.h"
 
 const struct mk_simd MK_SIMD_TABLE = {
     .name = MK_SIMD_NAME,
@@ -18,9 +19,13 @@ const struct mk_simd MK_SIMD_TABLE = {
     .tile_rows = TILE_ROWS,
     .tile = TILE_TABLE,
     .format = {[MK_FORMAT_INT8] = {read_int8, quantize_int8, few_int8, INT8_ROWS},
+               [MK_FORMAT_W8A8] = {read_int8, quantize_int8, NULL, 0},
                [MK_FORMAT_NF4] = {read_nf4, quantize_nf4, NULL, 0},
                [MK_FORMAT_FP4] = {read_fp4, NULL, NULL, 0}},
     .pack_transposed = pack_transposed,
+    .round_codes = round_codes,
+    .dot_codes = dot_codes,
+    .dot_codes_vnni = DOT_CODES_VNNI,
     .argmax = row_argmax,
     .softmax = softmax,
     .softmax_bwd = softmax_bwd,

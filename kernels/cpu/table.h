@@ -35,6 +35,8 @@ int mk_cpu_gemm_weight_onto(mk_exec *e, int64_t m, double alpha, const mk_real *
 int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a,
                        int64_t lda, int tw, const mk_weight *w, double beta, mk_dtype c_type, void *c,
                        int64_t ldc);
+int mk_gemm_w8a8(mk_exec *e, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, const mk_weight *w, double beta,
+                 mk_dtype c_type, void *c, int64_t ldc); /* gemm_weight of that format, with W transposed */
 int mk_cpu_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);
 int mk_cpu_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst);
 int mk_cpu_matmul(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, const mk_real *a,

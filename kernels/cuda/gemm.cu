@@ -10,6 +10,7 @@
 #include "int8.cuh"
 #include "nf4.cuh"
 #include "table.cuh"
+#include "w8a8.cuh"
 
 #define KC 256       /* elements of k in one chain */
 #define BK 16        /* elements of k in shared memory at a time */
@@ -212,6 +213,16 @@ template <class Q> static int gemm_coded(mk_exec *e, const coded &g, const Q &q)
                 g.ldc, 0, 1);
 }
 
+/* A W^T for w8a8 */
+static int gemm_codes(mk_exec *e, const coded &g, const mk_weight *w) {
+    if (g.a_type == MK_F32 && g.c_type == MK_F32)
+        return gemm_w8a8(e, g.m, g.alpha, static_cast<const float *>(g.a), g.lda, w, g.beta, static_cast<float *>(g.c), g.ldc);
+    if (g.a_type != MK_BF16) return MK_UNSUPPORTED;
+    const mk_bf16 *a = static_cast<const mk_bf16 *>(g.a);
+    if (g.c_type == MK_F32) return gemm_w8a8(e, g.m, g.alpha, a, g.lda, w, g.beta, static_cast<float *>(g.c), g.ldc);
+    return gemm_w8a8(e, g.m, g.alpha, a, g.lda, w, g.beta, static_cast<mk_bf16 *>(g.c), g.ldc);
+}
+
 int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a, int64_t lda, int tw,
                         const mk_weight *w, double beta, mk_dtype c_type, void *c, int64_t ldc) {
     int64_t n = tw ? w->rows : w->columns, k = tw ? w->columns : w->rows;
@@ -223,6 +234,9 @@ int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_
                          static_cast<const mk_bf16 *>(w->part[0]), w->columns, beta, c_type, c, ldc);
     const coded g = {ta, tw, m, n, k, lda, ldc, alpha, beta, a_type, c_type, a, c};
     switch (w->format) {
+    case MK_FORMAT_W8A8:
+        if (tw && !ta) return gemm_codes(e, g, w);
+        return gemm_coded(e, g, int8_numbers(w));
     case MK_FORMAT_INT8: return gemm_coded(e, g, int8_numbers(w));
     case MK_FORMAT_NF4: case MK_FORMAT_FP4: return gemm_coded(e, g, nf4_numbers(w));
     default: return MK_UNSUPPORTED;
@@ -259,7 +273,7 @@ template <class Q> static __global__ void dequantize_kernel(Q q, int64_t rows, i
 
 int mk_cuda_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
     switch (w->format) {
-    case MK_FORMAT_INT8:
+    case MK_FORMAT_INT8: case MK_FORMAT_W8A8:
         return MK_LAUNCH_FLAT(e, dequantize_kernel<int8_numbers>, w->rows * w->columns, int8_numbers(w), w->rows, w->columns, dst);
     case MK_FORMAT_NF4: case MK_FORMAT_FP4:
         return MK_LAUNCH_FLAT(e, dequantize_kernel<nf4_numbers>, w->rows * w->columns, nf4_numbers(w), w->rows, w->columns, dst);
@@ -269,7 +283,7 @@ int mk_cuda_dequantize(mk_exec *e, const mk_weight *w, mk_real *dst) {
 
 int mk_cuda_quantize(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part) {
     switch (w->format) {
-    case MK_FORMAT_INT8: return quantize_int8(e, w, src, part);
+    case MK_FORMAT_INT8: case MK_FORMAT_W8A8: return quantize_int8(e, w, src, part);
     case MK_FORMAT_NF4: return quantize_nf4(e, w, src, part);
     default: return MK_UNSUPPORTED;
     }

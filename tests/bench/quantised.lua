@@ -1,4 +1,4 @@
---- quantised.lua DIR FORMAT THREADS TOKENS - a side of quantised.py: loads the model of DIR in a format (f32, int8, nf4), and for each line
+--- quantised.lua DIR FORMAT THREADS TOKENS - a side of quantised.py: loads the model of DIR in a format (f32, int8, w8a8, nf4), and for each line
 -- that it reads generates after a prompt of 8 tokens and prints seconds for each of TOKENS tokens, of the processor and of the clock.
 -- FORMAT gguf: writes DIR/q8_0.gguf, and ends.
 

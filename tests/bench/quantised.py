@@ -1,7 +1,7 @@
-"""Generation at batch 1 in f32, int8 and nf4, and of llama.cpp on Q8_0, by turns.
+"""Generation at batch 1 in f32, int8, w8a8 and nf4, and of llama.cpp on Q8_0, by turns.
 
 ./mocl tests/bench/random_model.lua /tmp/model 1.1B
-python3 tests/bench/quantised.py /tmp/model [rounds=5] [threads=2] [tokens=16]     (llama-cpp-python 0.3.36, or without it)
+python3 tests/bench/quantised.py /tmp/model [rounds=5] [threads=2] [tokens=16] [forms=f32,int8,w8a8,nf4]     (llama-cpp-python 0.3.36, or without it)
 
 Each side is a process that has its model loaded; a round asks each in turn for as many tokens. Prints a table with the medians over the
 rounds: seconds of the processor and of the clock for each token, and their ratios.
@@ -51,11 +51,11 @@ class Side:
 
 
 def main():
-    model, options = sys.argv[1], {"rounds": "5", "threads": "2", "tokens": "16"}
+    model, options = sys.argv[1], {"rounds": "5", "threads": "2", "tokens": "16", "forms": "f32,int8,w8a8,nf4"}
     options |= dict(word.split("=", 1) for word in sys.argv[2:])
     rounds, threads, tokens = (int(options[k]) for k in ("rounds", "threads", "tokens"))
     lua = lambda form: [MOCL, os.path.join(HERE, "quantised.lua"), model, form, str(threads), str(tokens)]
-    sides = [Side("mocl " + form, lua(form)) for form in ("f32", "int8", "nf4")]
+    sides = [Side("mocl " + form, lua(form)) for form in options["forms"].split(",")]
     try:
         import llama_cpp  # noqa: F401
 
@@ -69,7 +69,7 @@ def main():
         for side in sides:
             side.turn()
     print(f"{rounds} rounds of {tokens} tokens, {threads} threads\n")
-    print("| | processor, s a token | clock, s a token | times as fast as mocl f32, processor | clock | memory, GB |")
+    print("| | processor, s a token | clock, s a token | times as fast as the first, processor | clock | memory, GB |")
     print("|---|---|---|---|---|---|")
     for side in sides:
         median = [statistics.median(t[i] for t in side.times) for i in (0, 1)]

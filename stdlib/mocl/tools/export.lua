@@ -24,7 +24,7 @@ local cfg = config.parse({
   { "merge", true, "false: write the adapter alone" },
   { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
   { "prompts", export.TEXTS, "texts that the logits are compared on", list_of = "string" },
-  { "quantization", nil, "format of the linear layers that the adapter was trained on; of a run its own", choices = { "int8", "nf4" },
+  { "quantization", nil, "format of the linear layers that the adapter was trained on; of a run its own", choices = { "int8", "w8a8", "nf4" },
     type = "string" },
   { "device", "cpu", "where tensors live" },
 }, config.named_first("model", arg), { recipe = "export", doc = "write a model, with an adapter merged into it, for other programs" })

@@ -40,7 +40,7 @@ local cfg = config.parse({
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
   { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
-  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits", choices = { "int8", "nf4" }, type = "string" },
+  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits", choices = { "int8", "w8a8", "nf4" }, type = "string" },
   { "quiet", false, "no speed on stderr" },
 }, config.named_first("model", arg), { recipe = "generate", doc = "print a prompt and what a model makes of it" })
 

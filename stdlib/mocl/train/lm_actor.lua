@@ -28,7 +28,7 @@ lm_actor.MEMORY_OPTIONS = {
 lm_actor.MODEL_OPTIONS = {
   { "dtype", "f32", "of the policy's base and its activations while the policy is trained", choices = { "f32", "bf16" } },
   { "quantization", "none", "keep the linear layers of the policy's frozen base in 8 or 4 bits; adapter and value heads are f32",
-    choices = { "none", "int8", "nf4" } },
+    choices = { "none", "int8", "w8a8", "nf4" } },
   { "lora.r", 16, "rank of the adapter on all linear layers", min = 1 },
   { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
   { "lora.layers", 1, "the last blocks, this many, get the adapter; 0: all", min = 0 },

@@ -45,7 +45,7 @@ function parts.schema(own, prefix, defaults)
       { prefix .. ".lr", defaults.lr, "peak step size", min = 0 },
       { prefix .. ".weight_decay", 0.0, "decay of the weights, as AdamW has it", min = 0 },
       { "quantization", "none", "with model: keep the linear layers of the frozen base in 8 or 4 bits under the adapter; what is saved is "
-        .. "merged, in f32", choices = { "none", "int8", "nf4" } },
+        .. "merged, in f32", choices = { "none", "int8", "w8a8", "nf4" } },
       { "lora.r", 16, "with model: rank of the adapter that is trained and then merged; 0: all weights are trained", min = 0 },
       { "lora.alpha", 32, "its scale is alpha / r", min = 0 },
     } }
@@ -152,18 +152,6 @@ end
 --- The adapter that is to be trained, {r =, alpha =}, or nil.
 function parts.adapter(cfg)
   return cfg.init ~= "" and cfg.lora.r > 0 and { r = cfg.lora.r, alpha = cfg.lora.alpha } or nil
-end
-
---- Puts the files of the run's tokenizer into a directory that is a model's.
-function parts.save_tokenizer(ctx, dir)
-  local from = ctx.run:path "tokenizer"
-  if ctx.cfg.init == "" then
-    assert(ctx.tok:save(dir))
-    return
-  end
-  for _, name in ipairs(assert(fs.list(from))) do
-    assert(fs.copy(fs.join(from, name), fs.join(dir, name)))
-  end
 end
 
 --- Ends the run with what the recipe measured, a table, and shows it.

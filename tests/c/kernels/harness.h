@@ -80,6 +80,8 @@ void test_ppo(void);
 void test_optimisers(void);
 /* bf16.c */
 void test_bf16(void);
+/* codes.c */
+void test_codes(void);
 /* sets.c */
 void test_sets(void);
 
