@@ -109,6 +109,9 @@ T.test("real: a tiny model without peers: no row holds, and what is asked for mu
   T.ok(out:find("| decode, 1 row, f32 | mocl f32: [%d.]+ tokens/s |  |  | 1 %(1.2%) | not run: llama decode F32: "), out .. err)
   out, err, status = child.shell '"$MOCL" tests/bench/real.lua rows=_1_f32 rounds=0'
   T.eq({ out, status, err }, { "", 2, "bench-real: rounds= is a number from 1, got '0'\n" })
+  out, err, status = child.shell '"$MOCL" tests/bench/real.lua clock=cpu'
+  T.eq(status, 2)
+  T.ok(err:find("bench-real: clock=cpu: clock=cpu it is, with threads=1", 1, true), err)
   out, err, status = child.shell '"$MOCL" tests/bench/real.lua row=1'
   T.eq(status, 2)
   T.ok(err:find("bench-real: unknown argument 'row=1'", 1, true), err)

@@ -7,7 +7,7 @@
 -- counts. The row holds where the ratio is at least its floor. Before, both must have found the same token or a loss within .5 %.
 -- python= has torch, transformers and peft, llama= llama-cpp-python; without them both are installed once into out/venv, llama.cpp being
 -- built for this processor, by clang where there is one. clock=cpu counts the processor's time in place of the clock's,
--- for a machine with other work. The exit status is 1 where a row is short, or could not be run.
+-- for a machine with other work, with threads=1. The exit status is 1 where a row is short, or could not be run.
 
 local dir = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/?.lua;%s/../?.lua;"):format(dir, dir) .. package.path
@@ -39,8 +39,8 @@ local function count(key)
   return n
 end
 local rounds, threads = count "rounds", count "threads"
-if o.clock ~= "" and o.clock ~= "cpu" then
-  refuse("clock=%s: clock=cpu it is", o.clock)
+if o.clock ~= "" and (o.clock ~= "cpu" or threads > 1) then
+  refuse("clock=%s: clock=cpu it is, with threads=1: threads that wait for each other in a loop would count", o.clock)
 end
 
 -- ---- the rows: sides are {format, of mocl} and {program, what, format}; n units a turn ----
