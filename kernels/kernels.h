@@ -189,6 +189,12 @@ typedef struct mk_table {
     int (*gemm_weight_onto)(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
                             const mk_real *from, mk_real *c, int64_t ldc);
 
+    /* A product over rows that come piece by piece, with the bits of gemm on all of them at once: of a sum over rows
+    ** A[p, i] B[p, j] these are the k rows from row `at` on, A [k, m] and B [k, n]. `part` and `total`, [m, n] each, hold the sums
+    ** between two calls, and anything at all before row 0. Where c is not NULL no more rows follow, and c [m, n] = alpha sum. */
+    int (*gemm_continued)(mk_exec *e, int64_t m, int64_t n, int64_t k, int64_t at, const mk_real *a, const mk_real *b, double alpha,
+                          mk_real *part, mk_real *total, mk_real *c);
+
     /* The parts of w, which is int8, or nf4 with five parts and numbers in f32, become those of src [rows, columns]; part[3] of nf4
     ** is read. part: those of w, to be written */
     int (*quantize)(mk_exec *e, const mk_weight *w, const mk_real *src, void *const *part);

@@ -280,6 +280,8 @@ int moclL_raise(lua_State *L, mocl_status status) {
     mocl_clear(ctx);
     /* In a finalizer, where lua_gc answers -1, the error becomes a warning: the interruption is still to come. */
     if (status == MOCL_E_INTERRUPT && lua_gc(L, LUA_GCCOUNT) < 0) mocl_ctx_interrupt(ctx);
+    int (*interrupted)(lua_State *, const char *) = moclL_calls_of(L)->interrupted;
+    if (status == MOCL_E_INTERRUPT && interrupted && !strcmp(text, "interrupted!")) return interrupted(L, text);
     if (status == MOCL_E_INTERNAL) return luaL_error(L, "internal: %s", text);
     return luaL_error(L, "%s", text[0] ? text : "unknown failure");
 }

@@ -84,6 +84,7 @@ typedef struct moclL_calls {
     void (*update_grad)(lua_State *L); /* of lscope.c */
     bool scopes;  /* some coroutine has a scope open: each new tensor has to look for the one it belongs to: */
     void (*scope_add)(lua_State *L); /* of lscope.c */
+    int (*interrupted)(lua_State *L, const char *text); /* of sandbox.c: raises so that scripts do not catch it; or NULL */
     const void *tensor_class; /* the metatable of tensors */
     size_t limit; /* live bytes of all devices above which a new tensor is preceded by a full collection */
     moclL_held *held;

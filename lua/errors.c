@@ -245,7 +245,7 @@ static int add_traceback(lua_State *L) {
         lua_pushliteral(L, "interrupted!");
         return 1;
     }
-    if (message && strstr(message, TRACE)) return 1; /* somebody added words to it on its way */
+    if (h->stop || (message && strstr(message, TRACE))) return 1; /* somebody added words to it on its way */
     bool wanted;
     push_kept(L, 1, &wanted);
     lua_settop(L, 1);

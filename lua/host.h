@@ -9,11 +9,22 @@
 #include <sys/types.h>
 
 #include "calls.h"
+#include "mocl.h"
 
 /* Lua allows 200 nested C calls and each resume is one; the program notes it twice (resume.c) */
 enum { MOCLL_MAX_RUNNING = 400 };
 
 enum { MOCLL_SPARES = 4, MOCLL_SPARE_BYTES = 96 /* a call record of Lua has 64 */ };
+
+/* Why a run is over, whatever its script catches. MOCLL_STOP_INTERRUPT: where libraries are selected. */
+typedef enum moclL_stop_reason {
+    MOCLL_RUNS,
+    MOCLL_STOP_TIME,
+    MOCLL_STOP_INSTRUCTIONS,
+    MOCLL_STOP_MEMORY,
+    MOCLL_STOP_EXIT,
+    MOCLL_STOP_INTERRUPT
+} moclL_stop_reason;
 
 typedef struct moclL_host {
     mocl_ctx *ctx;  /* owned by the Lua state */
@@ -27,6 +38,19 @@ typedef struct moclL_host {
     bool making_room;
     bool spare_taken[MOCLL_SPARES];
     _Alignas(16) char spare[MOCLL_SPARES][MOCLL_SPARE_BYTES];
+    mocl_account account; /* of Lua and of ctx */
+    mocl_logger *log;
+    void *log_data;
+    bool warns, warning_goes_on; /* warn reaches log; its next piece is the rest of a message */
+    bool is_program;      /* the executable: os.exit ends the process */
+    bool selected;        /* libraries are selected, so that scripts are not trusted */
+    bool limited;         /* one of the limits is set, and threads have a hook that counts */
+    double seconds;       /* limits of a run; 0 = none */
+    long long instructions, instructions_left;
+    int runs;             /* nested calls of the host's */
+    moclL_stop_reason stop;
+    int exit_status;
+    char stop_text[512];
     bool plain_interrupt; /* sys.on_interrupt("message"): an interruption is shown without place and traceback */
     bool interrupted; /* the last error that left a protected call was an interruption */
     lua_CFunction raises[2]; /* Lua's error and assert, by which code raises what it has chosen */

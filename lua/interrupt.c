@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stop.h"
 #include "mocl.h"
 
 /* In a child of fork nobody is left to end what another thread had begun. */
@@ -48,7 +49,7 @@ static void *take_spare(moclL_host *h, size_t bytes) {
 
 /* moclL_realloc for a block that is a spare one */
 static void *leave_spare(moclL_host *h, int i, size_t old_bytes, size_t bytes) {
-    void *fresh = bytes > MOCLL_SPARE_BYTES ? malloc(bytes) : bytes ? h->spare[i] : NULL;
+    void *fresh = bytes > MOCLL_SPARE_BYTES ? mocl_account_realloc(&h->account, NULL, 0, bytes) : bytes ? h->spare[i] : NULL;
     if (fresh && fresh != h->spare[i]) memcpy(fresh, h->spare[i], old_bytes);
     if (fresh != h->spare[i] && (fresh || !bytes)) h->spare_taken[i] = false;
     if (!fresh && bytes) h->refused = bytes;
@@ -69,7 +70,7 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
     int spare = p ? spare_at(h, p) : -1;
     if (spare >= 0) return leave_spare(h, spare, old_bytes, bytes);
     if (bytes > 0) {
-        void *fresh = realloc(p, bytes);
+        void *fresh = mocl_account_realloc(&h->account, p, p ? old_bytes : 0, bytes); /* old_bytes may be a type */
         if (fresh) return fresh;
         if (!p && h->making_room && (fresh = take_spare(h, bytes))) return fresh;
         if (p && bytes <= old_bytes) return p; /* Lua relies on it that a block can shrink */
@@ -78,42 +79,16 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
     }
     if (p) {
         if (atomic_fetch_add(&h->hooking, 0)) wait_for_interrupters(h);
-        free(p);
+        mocl_account_realloc(&h->account, p, old_bytes, 0);
     }
     return NULL;
-}
-
-static void on_hook(lua_State *L, lua_Debug *ar) {
-    (void)ar;
-    mocl_ctx *ctx = moclL_host_of(L)->ctx;
-    lua_sethook(L, NULL, 0, 0);
-    if (mocl_poll(ctx) == MOCL_OK) return; /* somebody else reported it */
-    lua_Debug at;
-    int level = 0; /* of the innermost function in Lua, where C functions called each other */
-    luaL_where(L, level);
-    while (!lua_tostring(L, -1)[0] && lua_getstack(L, ++level, &at)) {
-        lua_pop(L, 1);
-        luaL_where(L, level);
-    }
-    lua_pushstring(L, ctx->message);
-    mocl_clear(ctx);
-    lua_concat(L, 2);
-    lua_error(L);
-}
-
-static void set_hook(lua_State *L) {
-    lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
 void mocl_interrupt(mocl_ctx *ctx) {
     moclL_host *h = ctx->host;
     mocl_ctx_interrupt(ctx);
     atomic_fetch_add(&h->hooking, 1);
-    int n = atomic_load(&h->n_running);
-    for (int i = 0; i < n && i < MOCLL_MAX_RUNNING; i++) {
-        lua_State *co = atomic_load(&h->running[i]);
-        if (co) set_hook(co);
-    }
+    moclL_hook_running(h);
     atomic_fetch_sub(&h->hooking, 1);
 }
 
@@ -122,7 +97,7 @@ void moclL_end_interrupt(lua_State *L) {
     atomic_store(&h->raised, false);
     if (!h->ctx->interrupt) return;
     h->ctx->interrupt = 0;
-    lua_sethook(L, NULL, 0, 0);
+    moclL_rest_hook(L);
 }
 
 static int now_ms(void) {
@@ -162,7 +137,8 @@ void moclL_enter(moclL_host *h, lua_State *co) {
     int n = atomic_load_explicit(&h->n_running, memory_order_relaxed);
     if (n < MOCLL_MAX_RUNNING) atomic_store_explicit(&h->running[n], co, memory_order_release);
     atomic_store(&h->n_running, n + 1);
-    if (h->ctx->interrupt) set_hook(co); /* it came before this thread was in the list */
+    moclL_enter_limits(h, co);
+    if (h->ctx->interrupt || h->stop) moclL_hook(co); /* it came before this thread was in the list */
 }
 
 void moclL_leave(moclL_host *h) {

@@ -14,6 +14,7 @@
 #include "modules.h"
 
 #define BYTES "mocl.fs.bytes" /* owns what the core allocated while it becomes a Lua value */
+#define MALLOCED "mocl.fs.malloced"
 #define LOCK "mocl.fs.lock"
 
 /* A path may hold any byte but NUL: "a\0b" would silently be "a". */
@@ -99,13 +100,13 @@ static int push_owned(lua_State *L, void **box, char *text) {
 
 static int fs_realpath(lua_State *L) {
     const char *path = check_path(L, 1);
-    void **box = moclL_pushowner(L, BYTES);
+    void **box = moclL_pushowner(L, MALLOCED);
     char *real = realpath(path, NULL);
     return real ? push_owned(L, box, real) : fail_errno(L, path);
 }
 
 static int fs_cwd(lua_State *L) {
-    void **box = moclL_pushowner(L, BYTES);
+    void **box = moclL_pushowner(L, MALLOCED);
     char *cwd = getcwd(NULL, 0);
     return cwd ? push_owned(L, box, cwd) : fail_errno(L, ".");
 }
@@ -323,6 +324,7 @@ static const luaL_Reg functions[] = {{"basename", fs_basename},
 int moclL_open_fs(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     moclL_newclass(L, BYTES, none, mocl_free);
+    moclL_newclass(L, MALLOCED, none, free);
     moclL_newclass(L, LOCK, none, remove_lock);
     moclL_newlib(L, functions);
     return 1;

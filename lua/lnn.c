@@ -170,21 +170,22 @@ static int nn_embedding(lua_State *L) {
 static const char *const reference_fields[] = {"hidden", "lse", "logits"};
 static mocl_tensor **reference_field(mocl_reference *ref, int i) { return i == 0 ? &ref->hidden : i == 1 ? &ref->lse : &ref->logits; }
 
-/* lm_reference(hidden [T, D], w [V, D], targets, {temperature=1}) -> {logp [T], lse [T], hidden [T, D], logits [T, V] or nil,
+/* lm_reference(hidden [T, D], w [V, D], targets, {temperature=1, keep_logits=true}) -> {logp [T], lse [T], hidden [T, D], logits [T, V] or nil,
 ** temperature} */
 static int nn_lm_reference(lua_State *L) {
-    static const char *const options[] = {"temperature", NULL};
+    static const char *const options[] = {"temperature", "keep_logits", NULL};
     mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), **slot[3];
     mocl_reference ref;
     moclL_checkoptions(L, 4, options);
     double temperature = moclL_optfield_number(L, 4, "temperature", 1);
+    bool keep = moclL_optfield_boolean(L, 4, "keep_logits", true);
     mocl_tensor *target = moclL_pushids(L, 3, h->storage->dev, 0);
     luaL_checkstack(L, 16, NULL);
     lua_createtable(L, 0, 5);
     int at = lua_gettop(L);
     mocl_tensor **logp = moclL_pushtensor(L);
     for (int i = 0; i < 3; i++) slot[i] = moclL_pushtensor(L);
-    MOCLL_CALL(L, mocl_lm_reference(&ref, logp, h, w, target, temperature));
+    MOCLL_CALL(L, mocl_lm_reference(&ref, logp, h, w, target, temperature, keep));
     for (int i = 0; i < 3; i++) *slot[i] = *reference_field(&ref, i);
     if (!ref.logits) lua_pop(L, 1);
     for (int i = lua_gettop(L) - at - 2; i >= 0; i--) lua_setfield(L, at, reference_fields[i]);
@@ -211,15 +212,16 @@ static bool read_reference(lua_State *L, int opts, mocl_reference *ref, double t
     return true;
 }
 
-/* lm_head(hidden [T, D], w [V, D], targets, {temperature=1, hidden_ref=nil, reference=nil, entropy=true})
+/* lm_head(hidden [T, D], w [V, D], targets, {temperature=1, hidden_ref=nil, reference=nil, entropy=true, keep_logits=true})
 ** -> logp [T], entropy [T] or nil, kl [T] or nil */
 static int nn_lm_head(lua_State *L) {
-    static const char *const options[] = {"temperature", "hidden_ref", "reference", "entropy", NULL};
+    static const char *const options[] = {"temperature", "hidden_ref", "reference", "entropy", "keep_logits", NULL};
     mocl_tensor *h = moclL_checktensor(L, 1), *w = moclL_checktensor(L, 2), *hidden_ref;
     mocl_reference ref;
     moclL_checkoptions(L, 4, options);
     double temperature = moclL_optfield_number(L, 4, "temperature", 1);
     bool want_entropy = moclL_optfield_boolean(L, 4, "entropy", true);
+    bool keep = moclL_optfield_boolean(L, 4, "keep_logits", true);
     bool want_kl = read_reference(L, 4, &ref, temperature);
     hidden_ref = moclL_optfield_tensor(L, 4, "hidden_ref");
     if (hidden_ref && want_kl) return luaL_error(L, "lm_head: give hidden_ref or reference, not both");
@@ -231,7 +233,7 @@ static int nn_lm_head(lua_State *L) {
     else lua_pushnil(L);
     if (want_kl) kl = moclL_pushtensor(L);
     else lua_pushnil(L);
-    MOCLL_CALL(L, mocl_lm_head(logp, entropy, kl, h, w, &ref, target, temperature));
+    MOCLL_CALL(L, mocl_lm_head(logp, entropy, kl, h, w, &ref, target, temperature, keep));
     return 3;
 }
 

@@ -458,11 +458,12 @@ static int tensor_len(lua_State *L) {
 /* ---- gradients and state ---- */
 
 static int tensor_backward(lua_State *L) {
-    static const char *const options[] = {"retain_graph", NULL};
+    static const char *const options[] = {"retain_graph", "more_rows", NULL};
     mocl_tensor *t = moclL_checktensor(L, 1), *seed = lua_isuserdata(L, 2) ? moclL_checktensor(L, 2) : NULL;
     int opts = seed ? 3 : 2;
     moclL_checkoptions(L, opts, options);
-    mocl_status st = mocl_tensor_backward(t, seed, moclL_optfield_boolean(L, opts, "retain_graph", false));
+    bool retain = moclL_optfield_boolean(L, opts, "retain_graph", false), more = moclL_optfield_boolean(L, opts, "more_rows", false);
+    mocl_status st = mocl_tensor_backward(t, seed, retain, more);
     return st ? moclL_raise(L, st) : 0;
 }
 
@@ -477,9 +478,7 @@ static int tensor_requires_grad_(lua_State *L) {
 }
 
 static int tensor_zero_grad(lua_State *L) {
-    mocl_tensor *t = moclL_checktensor(L, 1);
-    mocl_tensor_unref(t->grad);
-    t->grad = NULL;
+    mocl_tensor_drop_grad(moclL_checktensor(L, 1));
     return 0;
 }
 

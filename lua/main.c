@@ -21,13 +21,13 @@
 #include "signals.h"
 
 enum { HAS_ERROR = 1, HAS_I = 2, HAS_V = 4, HAS_E = 8, HAS_NOENV = 16 };
-enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128 };
+enum { HAS_HELP = 32, HAS_VERSION = 64, HAS_ENV = 128, HAS_RECIPES = 256 };
 
 /* ---- messages ----------------------------------------------------------------------------------- */
 
 static const char usage[] =
     "usage: %s [options] [script [args]]\n"
-    "The tools chat, generate, tokenize, export and report stand in place of a script.\n"
+    "The tools chat, serve, generate, tokenize, export and report stand in place of a script.\n"
     "Available options are:\n"
     "  -e stat    execute string 'stat'\n"
     "  -i         enter interactive mode after executing 'script'\n"
@@ -40,7 +40,8 @@ static const char usage[] =
     "  -          stop handling options and execute stdin\n"
     "  --help     show this text\n"
     "  --version  show the version of mocl alone\n"
-    "  --env      show versions, processor, libraries, devices and paths\n";
+    "  --env      show versions, processor, libraries, devices and paths\n"
+    "  --recipes  list the recipes that are found by their names\n";
 
 static void print_bad_option(const char *option) {
     if (option[1] == 'e' || option[1] == 'l')
@@ -72,6 +73,18 @@ static void print_env(lua_State *L) {
     }
 }
 
+/* what mocl.run.recipes says */
+static void print_recipes(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mocl.run.recipes");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "text");
+    lua_getfield(L, -2, "list");
+    lua_call(L, 0, 1);
+    lua_call(L, 1, 1);
+    fputs(lua_tostring(L, -1), stdout);
+}
+
 /* Shows the error on the stack, if there is one. */
 static int report(lua_State *L, int status) {
     if (status == LUA_OK) return status;
@@ -90,7 +103,7 @@ static int collect_options(char **argv, int *first) {
     static const struct {
         const char *name;
         int flag;
-    } words[] = {{"--help", HAS_HELP}, {"--version", HAS_VERSION}, {"--env", HAS_ENV}};
+    } words[] = {{"--help", HAS_HELP}, {"--version", HAS_VERSION}, {"--env", HAS_ENV}, {"--recipes", HAS_RECIPES}};
     int flags = 0, i;
     for (i = 1; argv[i]; i++) {
         const char *arg = argv[i];
@@ -266,8 +279,8 @@ static int run_command(lua_State *L) {
     if (c->flags & HAS_V) print_version();
     mocl_hear_commands(L);
     create_arg_table(L, c->argc, c->argv, c->script);
-    if (c->flags & HAS_ENV) {
-        print_env(L);
+    if (c->flags & (HAS_ENV | HAS_RECIPES)) {
+        (c->flags & HAS_ENV ? print_env : print_recipes)(L);
         c->ok = true;
         return 0;
     }
@@ -324,6 +337,7 @@ int main(int argc, char **argv) {
     }
     moclL_host *h = ctx->host;
     lua_State *L = h->L;
+    h->is_program = true;
     mocl_catch_signals(h);
     lua_pushcfunction(L, run_command);
     lua_pushlightuserdata(L, &c);

@@ -13,6 +13,7 @@
     X("mocl.fs", fs) \
     X("mocl.gguf.core", gguf_core) \
     X("mocl.help.core", help_core) \
+    X("mocl.httpd", httpd) \
     X("mocl.json", json) \
     X("mocl.lora.core", lora_core) \
     X("mocl.metrics.core", metrics_core) \

@@ -5,6 +5,7 @@
 --   mocl recipes/moc_hh.lua data=../shared/data/prefs/hh-rlhf objectives=harmless,helpful
 --   mocl recipes/moc_hh.lua control.solver=upgrad             another way to join the objectives (docs/solvers.md)
 --   mocl recipes/moc_hh.lua model=DIR reward.helpful=DIR reward.harmless=DIR data=DIR    a model and reward models of your own
+--   mocl recipes/moc_hh.lua preset=smollm2 data=../shared/data    a real instruct model, in hours (docs/guide/real-model.md)
 --   mocl recipes/moc_hh.lua preset=smoke out=/tmp/x           every stage, tiny, in seconds
 --
 -- Stages: tokenizer, base model, reward models, SFT, MOC, evaluation; each is kept in the run directory and
@@ -43,6 +44,7 @@ local presets = stages.presets({
   paper = Control.PAPER,
   hh = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 100,
     ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
+  smollm2 = { ["ppo.min_kl_coef"] = 0.01, ["moc.iterations"] = 360, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
   large = { ["ppo.horizon"] = 10000, ["ppo.min_kl_coef"] = 0.0, ["moc.iterations"] = 200, ["control.scale"] = 1.0, ["control.least_range"] = 1.0 },
 }, nil, schema, own.presets)
 

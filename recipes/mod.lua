@@ -22,7 +22,7 @@ local presets = stages.presets {
 }
 
 local ctx <close> = stages.open { recipe = "mod", doc = "One policy for each objective, mixed while they answer (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "mod-*", depends = { "mod" } }
+  schema = schema, presets = presets, arg = arg, method = "mod-*", policies = "objective", depends = { "mod" } }
 if ctx.complete then
   return
 end

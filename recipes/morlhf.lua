@@ -22,7 +22,7 @@ local presets = stages.presets {
 }
 
 local ctx <close> = stages.open { recipe = "morlhf", doc = "One policy for each preference, linear scalarisation (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "morlhf-*", depends = { "preferences", "morlhf" } }
+  schema = schema, presets = presets, arg = arg, method = "morlhf-*", policies = "preference", depends = { "preferences", "morlhf" } }
 if ctx.complete then
   return
 end

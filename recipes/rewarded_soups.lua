@@ -28,7 +28,7 @@ local presets = stages.presets {
 }
 
 local ctx <close> = stages.open { recipe = "rewarded_soups", doc = "One policy for each objective, mixed by preference (docs/baselines.md)",
-  schema = schema, presets = presets, arg = arg, method = "soup-*",
+  schema = schema, presets = presets, arg = arg, method = "soup-*", policies = "objective",
   depends = { "soup.iterations", "soup.save_every", "soup.rewards", "soup.beta" },
   check = function(cfg)
     soup.backbone(#cfg.objectives, cfg.soup.beta)

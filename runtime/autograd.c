@@ -175,7 +175,31 @@ static mocl_status run_node(mocl_node *n, mocl_node **list, bool retain) {
     return st;
 }
 
-mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain) {
+bool mocl_row_sum_wanted(const mocl_tensor *leaf) { return leaf && (leaf->ctx->more_rows || leaf->sum); }
+
+mocl_status mocl_row_sum_add(mocl_tensor **grad, mocl_tensor *leaf, int64_t k, const mk_real *a, const mk_real *b, double alpha) {
+    mocl_status st = MOCL_OK;
+    if (!leaf->sum) {
+        leaf->sum = mocl_calloc(leaf->ctx, 1, sizeof *leaf->sum);
+        if (!leaf->sum) return mocl_nomem(leaf->ctx, sizeof *leaf->sum);
+        st = mocl_tensor_like(&leaf->sum->part, leaf);
+        if (!st) st = mocl_tensor_like(&leaf->sum->total, leaf);
+    }
+    mocl_row_sum *s = leaf->sum;
+    if (!st && !leaf->ctx->more_rows) st = mocl_tensor_like(grad, leaf);
+    if (!st)
+        st = MOCL_KERNEL(leaf->storage->dev, gemm_continued, leaf->shape[0], leaf->shape[1], k, s->rows, a, b, alpha, mocl_real(s->part),
+                         mocl_real(s->total), *grad ? mocl_real(*grad) : NULL);
+    s->rows += k;
+    if (st || *grad) mocl_tensor_drop_sum(leaf);
+    if (st) {
+        mocl_tensor_unref(*grad);
+        *grad = NULL;
+    }
+    return st;
+}
+
+mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain, bool more) {
     mocl_ctx *ctx = t->ctx;
     char a[128], b[128];
     if (!t->node && !t->requires_grad)
@@ -189,8 +213,9 @@ mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain)
     if (seed && (seed->dtype != MK_F32 || seed->storage->dev != t->storage->dev))
         return mocl_fail(ctx, MOCL_E_ARG, "backward: the gradient is %s on %s, the tensor f32 on %s",
                          mocl_dtype_name(seed->dtype), seed->storage->dev->name, t->storage->dev->name);
-    bool was_enabled = ctx->grad_enabled;
+    bool was_enabled = ctx->grad_enabled, had_more = ctx->more_rows;
     ctx->grad_enabled = false;
+    ctx->more_rows = more;
     mocl_tensor *g = NULL;
     mocl_node *list = NULL;
     mocl_status st = seed ? mocl_tensor_detach(&g, seed)
@@ -214,5 +239,6 @@ mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain)
         mocl_node_unref(n);
     }
     ctx->grad_enabled = was_enabled;
+    ctx->more_rows = had_more;
     return st;
 }

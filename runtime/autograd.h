@@ -22,7 +22,16 @@ void mocl_node_attach(mocl_node *n, int index, mocl_tensor *t);
 static inline bool mocl_node_wants(const mocl_node *n, int i) { return n->edge[i].node || n->edge[i].leaf; }
 
 /* Gradients of a scalar (or with `seed`, of sum(t * seed)) with respect to every leaf that requires
-** grad, added to leaf->grad. The graph is used up unless `retain`: its saved tensors are dropped. */
-mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain);
+** grad, added to leaf->grad. The graph is used up unless `retain`: its saved tensors are dropped.
+** more: the graphs of further rows of the same batch follow. The gradients of A and B of low-rank adapters then wait as open sums
+** (mocl_row_sum), which the backward pass without `more` closes; they have the bits of one pass over all rows in this order. Other
+** gradients are added as always. */
+mocl_status mocl_tensor_backward(mocl_tensor *t, mocl_tensor *seed, bool retain, bool more);
+
+/* Inside a backward function: adds k rows of a [k, m] and b [k, n] to the open sum of `leaf` [m, n], which begins with them where
+** there is none. Where no more rows follow, *grad becomes alpha times the sum; else it stays NULL. */
+mocl_status mocl_row_sum_add(mocl_tensor **grad, mocl_tensor *leaf, int64_t k, const mk_real *a, const mk_real *b, double alpha);
+/* does the gradient of this leaf come from such a sum? */
+bool mocl_row_sum_wanted(const mocl_tensor *leaf);
 
 #endif

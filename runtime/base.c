@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
 
 static int cpus_available(void) {
     cpu_set_t set;
@@ -52,7 +54,14 @@ void mocl_clear(mocl_ctx *ctx) {
 
 void mocl_ctx_interrupt(mocl_ctx *ctx) { atomic_store(&ctx->interrupt, 1); }
 
+int64_t mocl_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 mocl_status mocl_poll(mocl_ctx *ctx) {
+    if (ctx->deadline && mocl_clock() >= ctx->deadline) return mocl_fail(ctx, MOCL_E_INTERRUPT, "the limit of time is reached");
     if (!atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return MOCL_OK;
     atomic_store(&ctx->interrupt, 0);
     return mocl_fail(ctx, MOCL_E_INTERRUPT, "interrupted!");
@@ -68,16 +77,119 @@ bool mocl_may_alloc(mocl_ctx *ctx) {
     return true;
 }
 
-void *mocl_alloc(mocl_ctx *ctx, size_t bytes) {
-    return mocl_may_alloc(ctx) ? malloc(bytes ? bytes : 1) : NULL;
+/* ---- accounts ---- */
+
+bool mocl_account_take(mocl_account *a, size_t bytes) {
+    if (!a) return true;
+    if (a->limit && (a->used > a->limit || bytes > a->limit - a->used)) {
+        if (bytes > a->refused) a->refused = bytes;
+        return false;
+    }
+    if (bytes >= a->refused) a->refused = 0;
+    a->used += bytes;
+    return true;
 }
 
+void mocl_account_give(mocl_account *a, size_t bytes) {
+    if (a) a->used -= bytes;
+}
+
+static void *ask(mocl_account *a, void *p, size_t old_bytes, size_t bytes) {
+    if (a && a->alloc) return a->alloc(a->data, p, old_bytes, bytes);
+    if (bytes) return realloc(p, bytes);
+    free(p);
+    return NULL;
+}
+
+void *mocl_account_realloc(mocl_account *a, void *p, size_t old_bytes, size_t bytes) {
+    size_t more = p ? (bytes > old_bytes ? bytes - old_bytes : 0) : bytes;
+    size_t less = p && old_bytes > bytes ? old_bytes - bytes : 0;
+    if (more && !mocl_account_take(a, more)) return NULL;
+    void *fresh = ask(a, p, p ? old_bytes : 0, bytes);
+    if (!fresh && bytes && less) return p; /* the count stays too */
+    if (!fresh && more) mocl_account_give(a, more);
+    if (fresh || !bytes) mocl_account_give(a, less);
+    return fresh;
+}
+
+enum { LINE = 64 };
+#define HUGE_PAGE ((size_t)2 << 20) /* the size of a huge page of x86-64 and of most others */
+
+/* A large block lies in huge pages where the system gives them: weights that are read from end to end for each token come through
+** them up to 1.7 times as fast (docs/benchmarks/quantised.md). No page reaches behind the bytes that will be used. */
+static void *lines_alloc(size_t bytes, size_t used) {
+    void *p = aligned_alloc(used < HUGE_PAGE ? LINE : HUGE_PAGE, (bytes + LINE - 1) / LINE * LINE);
+#ifdef MADV_HUGEPAGE
+    if (p && used >= HUGE_PAGE) madvise(p, used / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
+#endif
+    return p;
+}
+
+void *mocl_aligned_alloc(mocl_account *account, size_t bytes, size_t used) {
+    if (!account || !account->alloc) {
+        if (!mocl_account_take(account, bytes)) return NULL;
+        void *p = lines_alloc(bytes, used);
+        if (!p) mocl_account_give(account, bytes);
+        return p;
+    }
+    char *whole = mocl_account_realloc(account, NULL, 0, bytes + LINE + sizeof(char *));
+    if (!whole) return NULL;
+    char *p = whole + sizeof whole;
+    p += (LINE - (uintptr_t)p % LINE) % LINE;
+    memcpy(p - sizeof whole, &whole, sizeof whole);
+    return p;
+}
+
+void mocl_aligned_free(mocl_account *account, void *p, size_t bytes) {
+    char *whole;
+    if (!p) return;
+    if (!account || !account->alloc) {
+        mocl_account_give(account, bytes);
+        free(p);
+        return;
+    }
+    memcpy(&whole, (char *)p - sizeof whole, sizeof whole);
+    mocl_account_realloc(account, whole, bytes + LINE + sizeof whole, 0);
+}
+
+/* ---- memory of the host: in front of each block stands whose it is, so that it can be freed without its context ---- */
+
+typedef union block {
+    struct {
+        mocl_account *account;
+        size_t bytes; /* with this */
+    } of;
+    max_align_t align;
+} block;
+
+static void *new_block(mocl_ctx *ctx, size_t bytes) {
+    size_t whole;
+    if (!mocl_may_alloc(ctx) || __builtin_add_overflow(bytes, sizeof(block), &whole)) return NULL;
+    block *b = mocl_account_realloc(ctx->account, NULL, 0, whole);
+    if (!b) return NULL;
+    b->of.account = ctx->account;
+    b->of.bytes = whole;
+    return b + 1;
+}
+
+void *mocl_alloc(mocl_ctx *ctx, size_t bytes) { return new_block(ctx, bytes ? bytes : 1); }
+
 void *mocl_calloc(mocl_ctx *ctx, size_t count, size_t size) {
-    return mocl_may_alloc(ctx) ? calloc(count ? count : 1, size ? size : 1) : NULL;
+    size_t bytes;
+    if (!mocl_mul(count ? count : 1, size ? size : 1, &bytes)) return NULL;
+    void *p = new_block(ctx, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
 }
 
 void *mocl_realloc(mocl_ctx *ctx, void *p, size_t bytes) {
-    return mocl_may_alloc(ctx) ? realloc(p, bytes ? bytes : 1) : NULL;
+    size_t whole;
+    if (!p) return mocl_alloc(ctx, bytes);
+    if (!mocl_may_alloc(ctx) || __builtin_add_overflow(bytes ? bytes : 1, sizeof(block), &whole)) return NULL;
+    block *b = (block *)p - 1;
+    b = mocl_account_realloc(b->of.account, b, b->of.bytes, whole);
+    if (!b) return NULL;
+    b->of.bytes = whole;
+    return b + 1;
 }
 
 char *mocl_strdup(mocl_ctx *ctx, const char *s) {
@@ -87,4 +199,8 @@ char *mocl_strdup(mocl_ctx *ctx, const char *s) {
     return copy;
 }
 
-void mocl_free(void *p) { free(p); }
+void mocl_free(void *p) {
+    if (!p) return;
+    block *b = (block *)p - 1;
+    mocl_account_realloc(b->of.account, b, b->of.bytes, 0);
+}

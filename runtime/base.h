@@ -25,6 +25,14 @@ typedef enum mocl_status {
     MOCL_E_INTERNAL   /* a bug in mocl */
 } mocl_status;
 
+/* What a context has of memory, and who gives it: what the runtime allocates, tensors, and what Lua needs. */
+typedef struct mocl_account {
+    size_t used, limit; /* bytes; limit 0 = none */
+    size_t refused;     /* bytes the limit has refused and that were not granted since; 0 = none */
+    void *(*alloc)(void *data, void *p, size_t old_bytes, size_t bytes); /* as mocl_options.alloc; NULL = malloc */
+    void *data;
+} mocl_account;
+
 struct mocl_device;
 
 enum { MOCL_DEVICE_CPU, MOCL_DEVICE_FAKE, MOCL_DEVICE_CUDA, MOCL_DEVICE_COUNT };
@@ -41,10 +49,13 @@ typedef struct mocl_ctx {
     int n_threads;                    /* threads for CPU kernels; fixed at creation */
     int blas;                         /* what computes large matmuls: mk_blas of kernels.h */
     bool grad_enabled;                /* autograd records nodes while true */
+    bool more_rows;                   /* during a backward pass that others of the same batch follow (autograd.h) */
     uint64_t node_seq;                /* number of the next autograd node */
     struct mocl_node *dying;          /* autograd nodes waiting to be freed, see autograd.c */
     bool reaping;                     /* they are being freed */
     int64_t live_tensors;             /* tensors that have not been freed */
+    mocl_account *account;            /* of whoever created the context, and outlives it; NULL = none is kept */
+    int64_t deadline;                 /* when mocl_poll fails, of mocl_clock; 0 = never */
     int64_t fail_after;               /* fault injection: allocations left to succeed; -1 = off */
     int64_t allocations;              /* allocations asked for since creation */
     struct mocl_file_hashes *file_hashes; /* what file_hash.c remembers, owned; NULL = nothing yet */
@@ -70,6 +81,7 @@ void mocl_clear(mocl_ctx *ctx);
 /* Async-signal-safe and thread-safe. The next poll reports MOCL_E_INTERRUPT once. */
 void mocl_ctx_interrupt(mocl_ctx *ctx);
 mocl_status mocl_poll(mocl_ctx *ctx);
+int64_t mocl_clock(void); /* nanoseconds of a clock that is never set */
 
 /* Host memory, counted and subject to fault injection. Return NULL when there is none (no message
 ** is written). Free with mocl_free. mocl_calloc checks count * size for overflow. */
@@ -78,6 +90,16 @@ void *mocl_calloc(mocl_ctx *ctx, size_t count, size_t size);
 void *mocl_realloc(mocl_ctx *ctx, void *p, size_t bytes);
 char *mocl_strdup(mocl_ctx *ctx, const char *s);
 void mocl_free(void *p);
+
+/* Memory of an account, below those: p NULL = a new block, bytes 0 = free it. NULL where its limit or the machine has no
+** more. A block that shrinks is never refused. */
+void *mocl_account_realloc(mocl_account *a, void *p, size_t old_bytes, size_t bytes);
+/* A block whose address is a multiple of 64; account may be NULL. `used`: of bytes, those that will be used. */
+void *mocl_aligned_alloc(mocl_account *account, size_t bytes, size_t used);
+void mocl_aligned_free(mocl_account *account, void *p, size_t bytes);
+/* For memory that the account cannot give: only counts it. false where the limit refuses. */
+bool mocl_account_take(mocl_account *a, size_t bytes);
+void mocl_account_give(mocl_account *a, size_t bytes);
 
 /* Fault injection (tests): the n-th allocation from now fails, and each one after it. -1 = off.
 ** Every allocator in the runtime asks mocl_may_alloc first. */

@@ -15,10 +15,10 @@
 typedef struct mocl_block {
     void *p;
     struct mocl_block *next;
+    size_t bytes;
 } mocl_block;
 
 enum { ALIGNMENT = 64, GUARD_BYTES = 64, GUARD_VALUE = 0xA5 };
-#define HUGE_PAGE ((size_t)2 << 20) /* the size of a huge page of x86-64 and of most others */
 #define ARENA_BYTES ((size_t)64 << 30) /* reserved addresses, not memory */
 
 /* class of a request and the bytes a block of that class has */
@@ -73,16 +73,21 @@ static mocl_status open_cuda(mocl_device *dev, int index) {
     return MOCL_OK;
 }
 
-static void os_free(mocl_device *dev, void *p) {
-    if (dev->kind == MOCL_DEVICE_CPU) free(p); /* fake: the arena goes back as a whole */
-    else if (dev->cuda) dev->cuda->free(&dev->exec, p);
+static void os_free(mocl_device *dev, void *p, size_t bytes) {
+    mocl_account *account = dev->ctx->account;
+    if (dev->kind == MOCL_DEVICE_CPU) {
+        mocl_aligned_free(account, p, bytes);
+        return;
+    }
+    if (dev->cuda) dev->cuda->free(&dev->exec, p); /* fake: the arena goes back as a whole */
+    mocl_account_give(account, bytes);
 }
 
 static void free_cached(mocl_device *dev) {
     for (int i = 0; i < MOCL_DEVICE_BINS; i++) {
         for (mocl_block *b = dev->bins[i], *next; b; b = next) {
             next = b->next;
-            os_free(dev, b->p);
+            os_free(dev, b->p, b->bytes);
             free(b);
         }
         dev->bins[i] = NULL;
@@ -140,19 +145,7 @@ void mocl_device_flush(mocl_device *dev) {
     if (dev->kind != MOCL_DEVICE_FAKE) free_cached(dev); /* its blocks are not given back one by one */
 }
 
-/* A large block of the cpu's lies in huge pages where the system gives them: weights that are read from end to end for each token come
-** through them up to 1.7 times as fast (docs/benchmarks/quantised.md). No page reaches behind the bytes that were asked for. */
-static void *host_alloc(size_t bytes, size_t asked) {
-    void *p = aligned_alloc(asked < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE, bytes);
-#ifdef MADV_HUGEPAGE
-    if (p && asked >= HUGE_PAGE) madvise(p, asked / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
-#endif
-    return p;
-}
-
-/* asked: of bytes, those that will be used */
-static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
-    if (dev->kind == MOCL_DEVICE_CPU) return host_alloc(bytes, asked);
+static void *from_device(mocl_device *dev, size_t bytes) {
     if (dev->cuda) return dev->cuda->alloc(&dev->exec, bytes);
     if (dev->arena_size - dev->arena_used < bytes) return NULL;
     void *p = dev->arena + dev->arena_used;
@@ -163,6 +156,16 @@ static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
         mprotect(dev->arena + first, (dev->arena_used + page - 1) / page * page - first,
                  PROT_READ | PROT_WRITE))
         return NULL;
+    return p;
+}
+
+/* asked: of bytes, those that will be used */
+static void *os_alloc(mocl_device *dev, size_t bytes, size_t asked) {
+    mocl_account *account = dev->ctx->account;
+    if (dev->kind == MOCL_DEVICE_CPU) return mocl_aligned_alloc(account, bytes, asked);
+    if (!mocl_account_take(account, bytes)) return NULL;
+    void *p = from_device(dev, bytes);
+    if (!p) mocl_account_give(account, bytes);
     return p;
 }
 
@@ -256,10 +259,11 @@ void mocl_device_free(mocl_device *dev, void *p, size_t bytes) {
     dev->live -= rounded;
     mocl_block *b = malloc(sizeof *b);
     if (!b) { /* no room to remember it: give it back at once */
-        os_free(dev, p);
+        os_free(dev, p, rounded);
         return;
     }
     b->p = p;
+    b->bytes = rounded;
     b->next = dev->bins[bin];
     dev->bins[bin] = b;
     dev->cached += rounded;

@@ -93,16 +93,16 @@ mocl_status mocl_segment(mocl_tensor **out, mocl_tensor *x, mocl_tensor *offsets
 ** so that [T, V] never exists: logp [T] of target (i32, [T]; < 0: 0), entropy [T], and with a reference
 ** kl [T] = KL(pi || pi_ref), pi_ref being the same head on ref->hidden. entropy and kl may be NULL (not
 ** wanted). Differentiable in hidden and w; nothing flows to the reference. With w in bf16 hidden is rounded to it; logits and
-** all that follows are f32. */
+** all that follows are f32. keep_logits: few of them may wait for backward instead of being made again, with the same bits. */
 typedef struct mocl_reference {
     mocl_tensor *hidden, *lse, *logits; /* [T, D]; [T] and [T, V], or NULL where they are to be made */
 } mocl_reference;
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden,
-                         mocl_tensor *w, const mocl_reference *ref, mocl_tensor *target, double temperature);
+                         mocl_tensor *w, const mocl_reference *ref, mocl_tensor *target, double temperature, bool keep_logits);
 /* What mocl_lm_head would make anew of the same reference in every epoch: *ref receives tensors of the caller's, logits
 ** only where they are few; logp [T] is the reference's, of target. Without history. */
 mocl_status mocl_lm_reference(mocl_reference *ref, mocl_tensor **logp, mocl_tensor *hidden, mocl_tensor *w, mocl_tensor *target,
-                              double temperature);
+                              double temperature, bool keep_logits);
 void mocl_reference_free(mocl_reference *ref);
 /* Clipped surrogate loss per token, [T]; ratio and clipped (1 or 0) come without history */
 mocl_status mocl_ppo_clip(mocl_tensor **loss, mocl_tensor **ratio, mocl_tensor **clipped, mocl_tensor *logp,

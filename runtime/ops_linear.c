@@ -193,9 +193,28 @@ static linear linear_of(const mocl_node *node) {
     return l;
 }
 
-/* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward.
-** g [m, n] of l->type; dx [m, k] or NULL */
-static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, mocl_tensor *dx,
+/* *t: k rows of n numbers of l->type as f32 ones; NULL where they are */
+static mocl_status widen(const linear *l, mocl_tensor **t, int64_t k, int64_t n, const void *x) {
+    int64_t shape[2] = {k, n};
+    if (l->type == MK_F32) return MOCL_OK;
+    MOCL_TRY(mocl_tensor_new(t, l->dev, MK_F32, 2, shape));
+    return MOCL_KERNEL(l->dev, cast, k * n, l->type, x, MK_F32, mocl_tensor_data(*t));
+}
+
+/* the gradient alpha a^T b of a leaf, where more rows of the sum come with other graphs (mocl_row_sum_add) */
+static mocl_status add_rows(const linear *l, mocl_tensor **grad, mocl_tensor *leaf, int64_t k, const void *a, const void *b, double alpha) {
+    mocl_tensor *wide_a = NULL, *wide_b = NULL;
+    mocl_status st = widen(l, &wide_a, k, leaf->shape[0], a);
+    if (!st) st = widen(l, &wide_b, k, leaf->shape[1], b);
+    if (!st) st = mocl_row_sum_add(grad, leaf, k, wide_a ? mocl_real(wide_a) : a, wide_b ? mocl_real(wide_b) : b, alpha);
+    mocl_tensor_unref(wide_a);
+    mocl_tensor_unref(wide_b);
+    return st;
+}
+
+/* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward; where `added`
+** dx += du A. g [m, n] of l->type; dx [m, k] or NULL */
+static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, bool added, mocl_tensor *dx,
                                 mocl_tensor **din) {
     const run *r = &l->runs[i];
     mocl_tensor *const *s = l->saved + SAVED_ADAPTERS + i * LORA_SAVED, *a = s[LORA_A], *b = s[LORA_B], *u = s[LORA_U], *du = NULL;
@@ -210,17 +229,22 @@ static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *nod
     mocl_status st;
     MOCL_GOTO(mocl_tensor_like(&du, u), done);
     MOCL_GOTO(times(l, 0, r->rows, r->scale, gr, 0, &wb, 0, true, mocl_tensor_data(du)), done);
-    if (mocl_node_wants(node, in_a)) {
+    mocl_tensor *leaf_a = node->edge[in_a].leaf, *leaf_b = node->edge[in_b].leaf;
+    if (mocl_row_sum_wanted(leaf_a)) {
+        MOCL_GOTO(add_rows(l, &din[in_a], leaf_a, r->rows, mocl_tensor_data(du), wx.part[0], 1), done);
+    } else if (mocl_node_wants(node, in_a)) {
         MOCL_GOTO(mocl_grad_like(&din[in_a], a), done);
         MOCL_GOTO(times(l, 1, rank, 1, mocl_tensor_data(du), 0, &wx, 0, false, mocl_real(din[in_a])), done);
     }
-    if (mocl_node_wants(node, in_b)) {
+    if (mocl_row_sum_wanted(leaf_b)) {
+        MOCL_GOTO(add_rows(l, &din[in_b], leaf_b, r->rows, gr, wu.part[0], r->scale), done);
+    } else if (mocl_node_wants(node, in_b)) {
         MOCL_GOTO(mocl_grad_like(&din[in_b], b), done);
         MOCL_GOTO(times(l, 1, l->n, r->scale, gr, 0, &wu, 0, false, mocl_real(din[in_b])), done);
     }
     if (dx) {
         mk_real *to = mocl_real(dx) + r->first * l->k;
-        MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, 0, false, to), done);
+        MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, added, false, to), done);
         if (r->dropout > 0)
             MOCL_GOTO(MOCL_KERNEL(l->dev, dropout, MK_F32, r->rows * l->k, r->dropout, r->key, r->stream, to, to), done);
     }
@@ -236,6 +260,15 @@ static mocl_status add_gradient(const linear *l, const mocl_tensor *g, int64_t f
     return times(l, 0, end - first, 1, row_at(g, first, l->n), 0, &l->w, added, false, mocl_real(dx) + first * l->k);
 }
 
+/* Does g W come before what flows through adapters? The sum of both is the same, rounded once, but a long product that adds to what
+** is there keeps its own sums apart, which takes more time; a product over the rank is short. Dropout's mask is for the adapters'
+** part alone, and in bf16 the library may add in another order. */
+static bool base_first(const linear *l) {
+    for (int64_t i = 0; i < l->n_runs; i++)
+        if (l->runs[i].dropout > 0) return false;
+    return l->type == MK_F32;
+}
+
 static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
     linear l = linear_of(node);
     mocl_tensor *g = NULL, *dx = NULL;
@@ -248,17 +281,19 @@ static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_ten
         MOCL_GOTO(mocl_tensor_new(&din[IN_X], l.dev, MK_F32, g->ndim, shape), done);
         dx = din[IN_X];
     }
-    for (int64_t i = 0; i < l.n_runs; i++) MOCL_GOTO(run_backward(&l, i, node, g, dx, din), done);
+    bool first = base_first(&l);
+    if (dx && first) MOCL_GOTO(add_gradient(&l, g, 0, l.m, false, dx), done);
+    for (int64_t i = 0; i < l.n_runs; i++) MOCL_GOTO(run_backward(&l, i, node, g, first, dx, din), done);
     if (mocl_node_wants(node, IN_W)) {
         mk_weight x = mocl_weight_plain(l.type, l.m, l.k, mocl_tensor_data(l.saved[SAVED_X]));
         MOCL_GOTO(mocl_tensor_new(&din[IN_W], l.dev, MK_F32, 2, sizes), done);
         MOCL_GOTO(times(&l, 1, l.n, 1, mocl_tensor_data(g), 0, &x, 0, false, mocl_real(din[IN_W])), done);
     }
-    for (int64_t i = 0; dx && i < l.n_runs; at = l.runs[i].first + l.runs[i].rows, i++) {
+    for (int64_t i = 0; dx && !first && i < l.n_runs; at = l.runs[i].first + l.runs[i].rows, i++) {
         if (l.runs[i].first > at) MOCL_GOTO(add_gradient(&l, g, at, l.runs[i].first, false, dx), done);
         MOCL_GOTO(add_gradient(&l, g, l.runs[i].first, l.runs[i].first + l.runs[i].rows, true, dx), done);
     }
-    if (dx && (!l.n_runs || at < l.m)) MOCL_GOTO(add_gradient(&l, g, at, l.m, false, dx), done);
+    if (dx && !first && at < l.m) MOCL_GOTO(add_gradient(&l, g, at, l.m, false, dx), done);
     st = MOCL_OK;
     if (mocl_node_wants(node, IN_BIAS)) st = mocl_sum_to(&din[IN_BIAS], dout[0], 1, sizes);
 done:

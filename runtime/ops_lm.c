@@ -131,7 +131,7 @@ static mocl_status as_dtype(mocl_tensor **c, mocl_tensor *x, mk_dtype dtype) {
 }
 
 mocl_status mocl_lm_reference(mocl_reference *ref, mocl_tensor **logp, mocl_tensor *hidden, mocl_tensor *w, mocl_tensor *target,
-                              double temperature) {
+                              double temperature, bool keep_logits) {
     mocl_tensor *cw = NULL, *ct = NULL;
     mocl_device *dev = hidden->storage->dev;
     mocl_status st;
@@ -139,7 +139,7 @@ mocl_status mocl_lm_reference(mocl_reference *ref, mocl_tensor **logp, mocl_tens
     *logp = NULL;
     MOCL_TRY(check_head(hidden, w, NULL, target, temperature));
     int64_t rows = hidden->shape[0], vocab = w->shape[0];
-    bool keep = rows * vocab <= KEEP_MAX;
+    bool keep = keep_logits && rows * vocab <= KEEP_MAX;
     int64_t chunk = keep ? KEPT_ROWS : CHUNK_ROWS, shape[2] = {keep || rows < chunk ? rows : chunk, vocab};
     MOCL_GOTO(as_dtype(&ref->hidden, hidden, w->dtype), done);
     MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);
@@ -178,7 +178,7 @@ void mocl_reference_free(mocl_reference *ref) {
 }
 
 mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor **kl, mocl_tensor *hidden, mocl_tensor *w,
-                         const mocl_reference *ref, mocl_tensor *target, double temperature) {
+                         const mocl_reference *ref, mocl_tensor *target, double temperature, bool keep_logits) {
     mocl_tensor *ch = NULL, *cw = NULL, *cr = NULL, *ct = NULL, *lse = NULL, *ref_lse = NULL, *logits = NULL,
                 *ref_logits = NULL, *ent = NULL, *klt = NULL, *lp = NULL, *unused = NULL;
     mocl_ctx *ctx = hidden->ctx;
@@ -193,7 +193,7 @@ mocl_status mocl_lm_head(mocl_tensor **logp, mocl_tensor **entropy, mocl_tensor 
     if (kl) MOCL_TRY(check_reference(hidden, w, ref));
     int64_t rows = hidden->shape[0], vocab = w->shape[0];
     mocl_tensor *in[2] = {hidden, w};
-    bool recorded = mocl_grad_wanted(ctx, 2, in), keep = recorded && rows * vocab <= KEEP_MAX;
+    bool recorded = mocl_grad_wanted(ctx, 2, in), keep = keep_logits && recorded && rows * vocab <= KEEP_MAX;
     int64_t chunk = keep ? KEPT_ROWS : CHUNK_ROWS, shape[2] = {keep || rows < chunk ? rows : chunk, vocab};
     MOCL_GOTO(as_dtype(&ch, hidden, w->dtype), done);
     MOCL_GOTO(mocl_tensor_contiguous(&cw, w), done);

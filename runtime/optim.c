@@ -217,8 +217,5 @@ done:
 }
 
 void mocl_optim_zero_grad(mocl_optim *o) {
-    for (int i = 0; i < o->n; i++) {
-        mocl_tensor_unref(o->param[i]->grad);
-        o->param[i]->grad = NULL;
-    }
+    for (int i = 0; i < o->n; i++) mocl_tensor_drop_grad(o->param[i]);
 }

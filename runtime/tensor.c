@@ -119,10 +119,24 @@ void mocl_node_unref(mocl_node *n) {
     ctx->reaping = false;
 }
 
+void mocl_tensor_drop_sum(mocl_tensor *t) {
+    if (!t->sum) return;
+    mocl_tensor_unref(t->sum->part);
+    mocl_tensor_unref(t->sum->total);
+    mocl_free(t->sum);
+    t->sum = NULL;
+}
+
+void mocl_tensor_drop_grad(mocl_tensor *t) {
+    mocl_tensor_unref(t->grad);
+    t->grad = NULL;
+    mocl_tensor_drop_sum(t);
+}
+
 void mocl_tensor_unref(mocl_tensor *t) {
     if (!t || --t->refs > 0) return;
     mocl_node_unref(t->node);
-    mocl_tensor_unref(t->grad);
+    mocl_tensor_drop_grad(t);
     storage_unref(t->storage);
     t->ctx->live_tensors--;
     mocl_free(t);

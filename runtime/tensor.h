@@ -44,6 +44,7 @@ typedef struct mocl_tensor {
     int out_index;            /* which output of `node` this is */
     struct mocl_node *node;   /* how it was made, owned; NULL for leaves */
     struct mocl_tensor *grad; /* leaves: accumulated gradient, owned */
+    struct mocl_row_sum *sum; /* leaves: a gradient over rows of which more are to come, owned (autograd.h); or NULL */
 } mocl_tensor;
 
 /* ---- the graph: how a tensor was made ----
@@ -97,6 +98,14 @@ mocl_status mocl_tensor_from_host(mocl_tensor **out, mocl_device *dev, mk_dtype 
 mocl_status mocl_tensor_to_host(mocl_tensor *t, void *data);
 /* a 1-dimensional int32 tensor from host integers */
 mocl_status mocl_tensor_i32(mocl_tensor **out, mocl_device *dev, int64_t n, const int32_t *data);
+
+/* A sum over rows that come piece by piece, as gemm_continued keeps it (kernels.h). */
+typedef struct mocl_row_sum {
+    mocl_tensor *part, *total; /* in the shape of the leaf, owned */
+    int64_t rows;              /* that have come */
+} mocl_row_sum;
+void mocl_tensor_drop_sum(mocl_tensor *t);
+void mocl_tensor_drop_grad(mocl_tensor *t); /* and an open sum */
 
 mocl_tensor *mocl_tensor_ref(mocl_tensor *t);
 void mocl_tensor_unref(mocl_tensor *t); /* NULL is fine */

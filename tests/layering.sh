@@ -66,6 +66,8 @@ library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|re
     ok "the library never exits, aborts or asserts"
 
     search '\b(v?printf|puts|putchar|perror)[[:space:]]*\(|\b(stdout|stderr)\b' $library
+    # names of Lua's files, whose output a host takes over
+    grep -v '^lua/log\.c:.*lua_getfield' "$tmp/found" > "$tmp/f2"; mv "$tmp/f2" "$tmp/found"
     ok "the library never prints"
 
     search '\b(signal|sigaction)[[:space:]]*\(' $library

@@ -18,7 +18,7 @@ table() {
 elementwise.cu|s/\*b \+= at \* w\.b\[d\]/*b += at * w.a[d]/|copy and binary: a stride of the wrong operand
 elementwise.cu|s/case MK_SILU: \{\s+float s = sigmoid\(v\);\s+return s \*/case MK_SILU: { float s = sigmoid(v); return /|unary: a factor of silu's slope left out
 elementwise.cu|s/y\[i\] = c\[i\] != 0 \? a\[i\] : b\[i\]/y[i + 1] = c[i] != 0 ? a[i] : b[i]/|where: index off by one
-formats.cuh elementwise.cu|s/0x7fffu \+ \(u >> 16 & 1\)/0x8000u/|cast to bf16: ties away from even
+../formats.h elementwise.cu|s/0x7fffu \+ \(u >> 16 & 1\)/0x8000u/|cast to bf16: ties away from even
 reduce.cu|s/(part\[threadIdx\.x \/ WARP\] = best;)\s+__syncthreads\(\);/$1/|argmax: a barrier missing
 reduce.cu|s/i < pieces; i\+\+\) sum/i < pieces - 1; i++) sum/|sums: the last piece left out
 reduce.cu|s/if \(lane >= by\) v \+= left/if (lane > by) v += left/|cumsum: scan off by one lane
@@ -31,6 +31,8 @@ gemm.cu|s/k0 \+ p < end && i0 \+ i < g\.m/k0 + p <= end && i0 + i <= g.m/|gemm: 
 gemm.cu|s/row >= g\.m\) continue/row > g.m) continue/|gemm: a tile that writes one row too many
 gemm.cu|s/i < blocks; i\+\+\) total/i < blocks - 1; i++) total/|gemm, split: the last block of k left out
 gemm.cu|s/\(float\)alpha, \(float\)beta/(float)(m > 16 ? alpha * 1.0000005 : alpha), (float)beta/|gemm: rows of a large batch with other bits
+gemm.cu|s/at \/ KC \? total\[e\] : 0/0/|gemm continued: the blocks before left out
+gemm.cu|s/\(at \+ p \+ 1\) % KC\) continue/(p + 1) % KC) continue/|gemm continued: blocks cut from the piece's first row
 gemm.cu|s/fma_\(g\.beta, widen\(\*c\), v\)/v/|gemm: what C held before left out
 w8a8.cuh gemm.cu|s/bool in = k0 \+ p < g\.k;/bool in = k0 + p < g.k - 1;/|w8a8: the last column left out
 w8a8.cuh gemm.cu|s/\+ \(v - v\)\)/)/|w8a8: a row with a number that is not finite

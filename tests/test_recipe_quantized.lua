@@ -324,7 +324,7 @@ T.test("what cannot be quantised is refused before there is a directory", functi
   refused("moc_hh", int8:format "nf4", policy_of(codes(), "quantization=nf4"))
   refused("moc_hh", "its weights are int8, and an SFT model is trained from floats; take sft.steps=0",
     policy_of(codes(), "quantization=int8", "sft.data=" .. words() .. "/rows.jsonl"))
-  refused("moc_hh", "option quantization: expected one of none, int8, nf4", policy_of(floats(), "quantization=int7"))
+  refused("moc_hh", "option quantization: expected one of none, int8, w8a8, nf4", policy_of(floats(), "quantization=int7"))
   refused("moc_hh", "lora.r", policy_of(floats(), "quantization=int8", "lora.r=0"))
   -- of files in the format of HH-RLHF there are pairs, and reward models would be trained
   local hh = T.tmpdir()

@@ -116,7 +116,7 @@ T.test("what a run leaves", function()
   T.eq(calls, { "sft", "train", "eval" })
   T.ok(run.complete)
   T.eq(sorted(fs.list(dir)), { "checkpoint-000005", "checkpoint-000006", "cmdline.txt",
-    "config.lua", "env.json", "last", "metrics.jsonl", "report.html", "result.json",
+    "config.lua", "env.json", "last", "metrics", "metrics.jsonl", "report.html", "result.json",
     "samples.jsonl", "sft", "stages.json", "timing.json" })
   T.eq(sorted(fs.list(dir .. "/sft")), { "checkpoint-000004", "checkpoint-000006", "last" })
   T.eq(read(dir, "cmdline.txt"), "mocl demo.lua out=" .. dir .. " lr=0.25\n")
@@ -388,7 +388,7 @@ T.test("killed at any moment in its own directory, with the link to the newest r
   T.ok(go(0, "resume=runs/demo/last"))
   T.eq(fs.readlink(home .. "/runs/demo/last"), "default")
   T.eq(sorted(fs.list(dir)), { "checkpoint-000003", "checkpoint-000004", "cmdline.txt",
-    "config.lua", "env.json", "last", "metrics.jsonl", "report.html", "result.json",
+    "config.lua", "env.json", "last", "metrics", "metrics.jsonl", "report.html", "result.json",
     "stages.json", "timing.json" })
   T.eq(read(dir, "metrics.jsonl"), '{"stage":"train","step":1}\n{"stage":"train","step":2}\n'
     .. '{"stage":"train","step":3}\n{"stage":"train","step":4}\n')
@@ -515,7 +515,7 @@ T.test("rewind cuts the logs back, and says when they are too short", function()
   T.eq(read(dir, "metrics.jsonl"), text)
   T.eq(read(dir, "samples.jsonl"), "")
   run:metrics { step = 2, x = 3 }
-  T.eq(read(dir, "metrics.jsonl"), text .. '{"step":2,"x":3}\n')
+  T.eq(read(dir, "metrics.jsonl"), text .. '{"step":2,"x":3.0}\n')
   run:close()
   write(dir .. "/metrics.jsonl", "")
   T.raises("metrics.jsonl: has 0 bytes, had %d+ at the checkpoint: put it back", run.rewind, run, state)

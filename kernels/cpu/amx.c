@@ -92,7 +92,7 @@ const mk_bf16_path mk_bf16_emulated = {"AMX tiles in C (MOCL_ISA=amx_emulated)",
 
 /* ---- the processor's ----------------------------------------------------------------------------- */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef MK_AMX
 #include <cpuid.h>
 #pragma GCC push_options
 #pragma GCC target("amx-tile,amx-bf16")

@@ -40,8 +40,9 @@ typedef struct mk_bf16_path {
 const mk_bf16_path *mk_bf16_chosen(const char **why);
 
 extern const mk_bf16_path mk_bf16_plain, mk_bf16_emulated;
-#ifdef __x86_64__
-extern const mk_bf16_path mk_bf16_amx; /* only after mk_amx_open */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11 /* earlier ones do not know tiles */
+#define MK_AMX 1
+extern const mk_bf16_path mk_bf16_amx; /* only where mk_amx_open gave NULL */
 #endif
 
 /* Whether this process may use AMX: NULL, or why not. It asks the system for the permission, which is the whole process's. */

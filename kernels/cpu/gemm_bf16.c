@@ -30,7 +30,7 @@ static void choose(void) {
         choice.why = "MOCL_ISA leaves it out";
     } else {
         choice.why = mk_amx_open();
-#ifdef MK_SIMD_X86
+#ifdef MK_AMX
         if (!choice.why) choice.path = &mk_bf16_amx;
 #endif
         if (choice.why && isa && !strcmp(isa, "amx")) choice.path = NULL;
@@ -60,6 +60,8 @@ int mk_bf16_describe(char *text, size_t bytes) {
 #define ROWS 96                /* the most of a block */
 #define GROUP 8                /* the most panels of an item */
 #define TURNED 16              /* k of a transposed A that are turned at a time */
+#define TURNED_ROWS 16         /* rows of B^T that are turned together */
+#define LINE_PAIRS 16          /* of a cache line */
 #define SPAN_BYTES (16 << 20)  /* about, of B packed for all */
 #define NS_PER_PACK 0.1
 
@@ -79,13 +81,27 @@ struct bf16_job {
 
 static int64_t blocks_of(int64_t k) { return mk_ceil_div(k, MK_BF16_BLOCK); }
 
+/* to[p * COLUMNS + i] = pair p of row i of n, and zeros for the columns that are missing. A few rows are a few short runs in memory, which
+** the processor does not foresee: it is told of the rows behind them, which are the next ones to be read. */
+static void turn_pairs(int64_t pairs, int64_t n, const mk_bf16 *from, int64_t ld, uint32_t *to) {
+    const struct mk_simd *s = mk_simd();
+    for (int64_t i = 0; i < COLUMNS; i += TURNED_ROWS, from += TURNED_ROWS * ld) {
+        int64_t rows = mk_max(0, mk_min(TURNED_ROWS, n - i));
+        for (int64_t p = 0; p < pairs; p += LINE_PAIRS) {
+            for (int64_t r = 0; r < rows; r++) __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)((rows + r) * ld + 2 * p) * 2), 0, 2);
+            s->pack_transposed(mk_min(LINE_PAIRS, pairs - p), rows, TURNED_ROWS, (const float *)(const void *)(from + 2 * p), ld / 2,
+                               (float *)(void *)(to + p * COLUMNS + i), COLUMNS);
+        }
+    }
+}
+
 /* k0 .. k0 + kc - 1 of panel j of B, and zeros up to whole blocks and columns */
 static void pack_b(const struct bf16_job *g, int64_t j, int64_t k0, int64_t kc, uint32_t *to) {
     int64_t n = mk_min(COLUMNS, g->n - j * COLUMNS), pairs = kc / 2, rows = blocks_of(kc) * (MK_BF16_BLOCK / 2);
     if (g->tb) {
         const mk_bf16 *from = g->b + j * COLUMNS * g->ldb + k0;
         if (g->ldb % 2 == 0 && (uintptr_t)from % 4 == 0) { /* pairs are words, which are turned as floats are */
-            g->s->pack_transposed(pairs, n, COLUMNS, (const float *)(const void *)from, g->ldb / 2, (float *)(void *)to, COLUMNS);
+            turn_pairs(pairs, n, from, g->ldb, to);
         } else {
             for (int64_t p = 0; p < pairs; p++)
                 for (int64_t i = 0; i < COLUMNS; i++)

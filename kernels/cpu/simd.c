@@ -34,7 +34,7 @@ const char *mk_simd_name(void) {
     return "base";
 }
 
-const struct mk_blend mk_add = {1, 1, 0};
+const struct mk_blend mk_add = {1, 1, 0, 0}, mk_continued = {1, 0, 0, 1};
 
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
               int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,

@@ -19,10 +19,12 @@
 #define MK_FEW_ROWS 2     /* up to here a panel is wider: its chains alone would leave the multipliers waiting */
 
 /* c = alpha acc + beta c, the sum rounded once where the instruction set can; beta 0 does not read c. What is read lies `from`
-** bytes behind c: 0, or the distance of another matrix. */
+** bytes behind c: 0, or the distance of another matrix. Where `continues`, the chains begin with what c holds instead of zero,
+** and the others count for nothing. */
 struct mk_blend {
     mk_real alpha, beta;
     uintptr_t from;
+    int continues;
 };
 
 /* One tile of a product: with acc[i][j] = sum over p < kc, ascending, of a[i rs + p cs] b[p ldb + j],
@@ -175,7 +177,8 @@ static inline int64_t mk_panel(const struct mk_simd *s, int64_t m) {
 void mk_sweep(const struct mk_simd *s, int64_t m, int64_t n, int64_t kc, const mk_real *a, int64_t rs,
               int64_t cs, const mk_real *b, int64_t ldb, mk_real *c, int64_t ldc,
               const struct mk_blend *blend);
-extern const struct mk_blend mk_add; /* c += acc */
+extern const struct mk_blend mk_add;       /* c += acc */
+extern const struct mk_blend mk_continued; /* the chains in c go on */
 
 extern const struct mk_simd mk_simd_base;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

@@ -22,6 +22,16 @@ INLINE void tile(const int vectors, const int rows, int64_t kc, const mk_real *a
     for (int i = 0; i < rows; i++)
         PRAGMA(GCC unroll 8)
         for (int j = 0; j < vectors; j++) acc[i][j] = v_zero();
+    if (blend && blend->continues) {
+        PRAGMA(GCC unroll 14)
+        for (int i = 0; i < rows; i++)
+            PRAGMA(GCC unroll 8)
+            for (int j = 0; j < vectors; j++) {
+                const mk_real *at = c + i * ldc + j * LANES;
+                acc[i][j] = j < vectors - 1 || last == LANES ? v_load(at) : v_load_part(at, last);
+            }
+        blend = NULL;
+    }
     if (vectors > 2 || ldc > 2 * vectors * LANES) { /* what it writes, while it multiplies: a wide C does not fit the caches */
         PRAGMA(GCC unroll 14)
         for (int i = 0; i < rows; i++) {

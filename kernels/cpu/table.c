@@ -17,6 +17,7 @@ static const mk_table cpu_table = {
     .gemm = mk_cpu_gemm,
     .gemm_weight = mk_cpu_gemm_weight,
     .gemm_weight_onto = mk_cpu_gemm_weight_onto,
+    .gemm_continued = mk_cpu_gemm_continued,
     .quantize = mk_cpu_quantize,
     .dequantize = mk_cpu_dequantize,
     .matmul = mk_cpu_matmul,

@@ -28,6 +28,8 @@ int mk_cpu_gemm(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, dou
                 const mk_real *a, int64_t lda, int64_t step_a, const mk_real *b, int64_t ldb,
                 int64_t step_b, double beta, mk_real *c, int64_t ldc, int64_t step_c,
                 int64_t batch);
+int mk_cpu_gemm_continued(mk_exec *e, int64_t m, int64_t n, int64_t k, int64_t at, const mk_real *a, const mk_real *b, double alpha,
+                          mk_real *part, mk_real *total, mk_real *c);
 int mk_cpu_gemm_weight_onto(mk_exec *e, int64_t m, double alpha, const mk_real *a, int64_t lda, int tw, const mk_weight *w,
                             const mk_real *from, mk_real *c, int64_t ldc);
 int mk_cpu_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_type, const void *a,

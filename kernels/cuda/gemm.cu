@@ -243,6 +243,30 @@ int mk_cuda_gemm_weight(mk_exec *e, int ta, int64_t m, double alpha, mk_dtype a_
     }
 }
 
+/* An element of a product over rows that come piece by piece: the chain of the open block in part, those before it in total. */
+static __global__ void gemm_continued_kernel(int64_t m, int64_t n, int64_t k, int64_t at, const float *a, const float *b, float alpha,
+                                             float *part, float *total, float *c) {
+    FOR_FLAT(e, m * n) {
+        int64_t i = e / n, j = e % n;
+        float acc = at % KC ? part[e] : 0, sum = at / KC ? total[e] : 0;
+        for (int64_t p = 0; p < k; p++) {
+            acc = fma_(a[p * m + i], b[p * n + j], acc);
+            if ((at + p + 1) % KC) continue;
+            sum += acc;
+            acc = 0;
+        }
+        part[e] = acc;
+        total[e] = sum;
+        if (c) c[e] = alpha * ((at + k) % KC ? sum + acc : sum);
+    }
+}
+
+int mk_cuda_gemm_continued(mk_exec *e, int64_t m, int64_t n, int64_t k, int64_t at, const mk_real *a, const mk_real *b, double alpha,
+                           mk_real *part, mk_real *total, mk_real *c) {
+    if (m <= 0 || n <= 0) return MK_OK;
+    return MK_LAUNCH_FLAT(e, gemm_continued_kernel, m * n, m, n, k, at, a, b, (float)alpha, part, total, c);
+}
+
 template <class Q> static __global__ void dequantize_kernel(Q q, int64_t rows, int64_t columns, float *dst) {
     FOR_FLAT(i, rows * columns) dst[i] = q.at(i / columns, i % columns, columns);
 }

@@ -11,7 +11,7 @@
 
 #define MK_CUDA_OPS(X) \
     X(fill) X(copy) X(cast) X(unary) X(unary_bwd) X(binary) X(where) X(axpy) X(reduce) \
-    X(argreduce) X(cumsum) X(gemm) X(gemm_weight) X(quantize) X(dequantize) X(matmul) X(softmax) X(softmax_bwd) X(rmsnorm) X(rmsnorm_bwd) \
+    X(argreduce) X(cumsum) X(gemm) X(gemm_weight) X(gemm_continued) X(quantize) X(dequantize) X(matmul) X(softmax) X(softmax_bwd) X(rmsnorm) X(rmsnorm_bwd) \
     X(layernorm) X(layernorm_bwd) X(gather_rows) X(scatter_add_rows) X(pick) X(pick_bwd) \
     X(segment_sum) X(segment_sum_bwd) X(rope) X(swiglu) X(swiglu_bwd) X(attention) \
     X(attention_bwd) X(cache_put) X(attention_cached) X(logprob) X(logprob_bwd) X(kl) \

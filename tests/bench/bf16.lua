@@ -56,7 +56,7 @@ end
 local function generate(side, rows, n)
   local list = {}
   for i = 1, rows do
-    list[i] = tokens_of(16, i)
+    list[i] = tokens_of(4, i)
   end
   side.model:generate(list, { max_new_tokens = n, temperature = 0 })
 end

@@ -1,8 +1,9 @@
-/* test_embed.c - the embedding API: errors, values, interruption from outside, two contexts */
+/* test_embed.c - the embedding API: errors, values, interruption from outside, limits, sandboxes, two contexts */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -294,6 +295,233 @@ static void test_two_contexts(void) {
     mocl_close(b);
 }
 
+/* ---- values, and functions of the host ----------------------------------------------------------- */
+
+static int lengths(void *data, const mocl_value *args, int n_args, mocl_value *result) {
+    static double out[8];
+    ++*(int *)data;
+    if (n_args != 2 || args[1].type != MOCL_STRINGS || args[1].n > 8) {
+        result->string = "lengths: prompts and at most 8 answers expected";
+        return MOCL_FAILED;
+    }
+    for (size_t i = 0; i < args[1].n; i++) out[i] = (double)strlen(args[1].strings[i]);
+    *result = (mocl_value){.type = MOCL_NUMBERS, .numbers = out, .n = args[1].n};
+    return MOCL_DONE;
+}
+
+static int call_back(void *data, const mocl_value *args, int n_args, mocl_value *result) {
+    double x = args[0].number;
+    int status = mocl_call(data, "twice", &x, n_args, &x, 1);
+    *result = (mocl_value){.type = MOCL_NUMBER, .number = x, .string = mocl_error(data)};
+    return status;
+}
+
+static void test_host_values(void) {
+    mocl_ctx *ctx = mocl_open(NULL);
+    mocl_value r[7], args[] = {{.type = MOCL_STRING, .string = "a\0b", .n = 3},
+                               {.type = MOCL_NUMBERS, .numbers = (double[]){1, 2.5}, .n = 2},
+                               {.type = MOCL_STRINGS, .strings = (const char *[]){"x", "yz"}, .n = 2},
+                               {.type = MOCL_BOOLEAN, .number = 1},
+                               {.type = MOCL_NIL},
+                               {.type = MOCL_NUMBER, .number = 7}};
+    int calls = 0;
+    CHECK(mocl_dostring(ctx, "function echo(...) return ... end function mixed() return {1, 'a'}, {}, print, nil end "
+                             "function twice(x) return 2 * x end t = {}", "=t") == MOCL_DONE);
+    CHECK(mocl_call_values(ctx, "echo", args, 6, r, 7) == MOCL_DONE);
+    CHECK(r[0].type == MOCL_STRING && r[0].n == 3 && memcmp(r[0].string, "a\0b", 4) == 0);
+    CHECK(r[1].type == MOCL_NUMBERS && r[1].n == 2 && r[1].numbers[0] == 1 && r[1].numbers[1] == 2.5);
+    CHECK(r[2].type == MOCL_STRINGS && r[2].n == 2 && strcmp(r[2].strings[1], "yz") == 0);
+    CHECK(r[3].type == MOCL_BOOLEAN && r[3].number == 1 && r[4].type == MOCL_NIL && r[5].number == 7 && r[6].type == MOCL_NIL);
+    mocl_dostring(ctx, "collectgarbage() collectgarbage()", NULL); /* what results point to stays */
+    CHECK(strcmp(r[2].strings[1], "yz") == 0 && r[1].numbers[1] == 2.5);
+    CHECK(mocl_call_values(ctx, "mixed", NULL, 0, r, 4) == MOCL_DONE);
+    CHECK(r[0].type == MOCL_OTHER && strcmp(r[0].string, "table") == 0 && r[1].type == MOCL_STRINGS && r[1].n == 0);
+    CHECK(r[2].type == MOCL_OTHER && strcmp(r[2].string, "function") == 0);
+    CHECK(mocl_call_values(ctx, "nope", NULL, 0, r, 1) == MOCL_FAILED && strcmp(mocl_error(ctx), "'nope' is nil, not a function") == 0);
+    CHECK(mocl_call_values(ctx, "echo", &(mocl_value){.type = 99}, 1, r, 1) == MOCL_FAILED);
+    CHECK(mocl_call_values(ctx, "echo", &(mocl_value){.type = MOCL_STRING}, 1, r, 1) == MOCL_FAILED);
+    CHECK(mocl_call_values(ctx, "echo", &(mocl_value){.type = MOCL_NUMBERS, .n = 2}, 1, r, 1) == MOCL_FAILED);
+    CHECK(mocl_set_value(ctx, "t.list", &args[1]) == MOCL_DONE && mocl_get_value(ctx, "t.list", &r[0]) == MOCL_DONE && r[0].n == 2);
+    CHECK(mocl_set_value(ctx, "t.x", NULL) == MOCL_FAILED && mocl_set_function(ctx, "t.f", NULL, NULL) == MOCL_FAILED);
+
+    CHECK(mocl_set_function(ctx, "t.lengths", lengths, &calls) == MOCL_DONE);
+    CHECK(mocl_dostring(ctx, "local s = t.lengths({'p', 'q'}, {'abc', ''}) assert(s[1] == 3 and s[2] == 0)", "=t") == MOCL_DONE);
+    CHECK(mocl_dostring(ctx, "t.lengths(1)", "=t") == MOCL_FAILED);
+    CHECK(strstr(mocl_error(ctx), "t:1: lengths: prompts and at most 8 answers expected") == mocl_error(ctx) && calls == 2);
+    CHECK(mocl_set_function(ctx, "back", call_back, ctx) == MOCL_DONE);
+    CHECK(mocl_dostring(ctx, "assert(coroutine.wrap(function() return back(21) end)() == 42)", "=t") == MOCL_DONE);
+    CHECK(mocl_dostring(ctx, "function twice() error('inside') end assert(not pcall(back, 1))", "=t") == MOCL_DONE);
+    mocl_close(ctx);
+}
+
+/* ---- limits --------------------------------------------------------------------------------------- */
+
+/* Scripts that do not want to end. What each catches must not save it. */
+static const char *const stubborn[] = {
+    "while true do end",
+    "while true do pcall(function() while true do end end) end",
+    "local function f() while true do pcall(f) end end f()",
+    "while true do xpcall(function() while true do end end, function() while true do end end) end",
+    "xpcall(function() error('x') end, function() while true do end end)",
+    "xpcall(function() local x = nil + 1 end, function() return xpcall(error, function() while true do end end) end)",
+    "while true do coroutine.wrap(function() pcall(function() while true do end end) while true do end end)() end",
+    "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+    "while true do coroutine.wrap(function() end)() end",
+    "local t = setmetatable({}, {__close = function() while true do end end}) do local c <close> = t error('x') end",
+    "setmetatable(_G, {__index = function() while true do end end}) local x = nothing",
+    "table.sort({1, 2, 3}, function() while true do end end)",
+    "string.gsub(('a'):rep(100), '.', function() while true do end end)",
+    "load(function() while true do end end)",
+    "local tensor = require 'mocl.tensor' while true do pcall(tensor.zeros, {8}) end",
+    "local function f() return pcall(f) end while true do f() end"};
+
+static const char *const greedy[] = {
+    "local t = {} while true do t[#t + 1] = {} end",
+    "local s = 'x' while true do s = s .. s end",
+    "while true do pcall(string.rep, 'x', 1 << 30) end",
+    "local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(1000) .. #t end) end",
+    "local tensor, t = require 'mocl.tensor', {} while true do t[#t + 1] = tensor.zeros {1000} end",
+    "local tensor, t = require 'mocl.tensor', {} while true do pcall(function() t[#t + 1] = tensor.zeros {1 << 20} end) end",
+    "local metrics, p = require 'mocl.metrics', {} for i = 1, 1 << 30 do p[i] = {i, -i} end metrics.hypervolume(p, {0, 0})"};
+
+static void check_stop(mocl_ctx *ctx, const char *code, const char *text) {
+    int result = mocl_dostring(ctx, code, "=script");
+    CHECK(result == MOCL_LIMITED);
+    CHECK(strstr(mocl_error(ctx), text) != NULL);
+    if (result != MOCL_LIMITED || !strstr(mocl_error(ctx), text)) printf("     it was: %s: %s\n", code, mocl_error(ctx));
+    CHECK(mocl_dostring(ctx, "for i = 1, 100 do end", NULL) == MOCL_DONE); /* the next run has limits of its own */
+}
+
+static void test_limits(void) {
+    mocl_options o = {.size = sizeof o, .n_threads = 1, .libraries = MOCL_SANDBOX};
+    mocl_limits by_count = {.size = sizeof by_count, .instructions = 200000, .bytes = 64 << 20},
+                by_time = {.size = sizeof by_time, .seconds = 0.02, .bytes = 64 << 20};
+    mocl_ctx *ctx = mocl_open(&o);
+    for (size_t i = 0; i < sizeof stubborn / sizeof *stubborn; i++) {
+        CHECK(mocl_limit(ctx, &by_count) == MOCL_DONE);
+        check_stop(ctx, stubborn[i], "stopped: the limit of 200000 instructions is reached");
+        CHECK(mocl_limit(ctx, &by_time) == MOCL_DONE);
+        check_stop(ctx, stubborn[i], "stopped: the limit of 0.02 s is reached");
+        mocl_interrupt(ctx);
+        CHECK(mocl_dostring(ctx, stubborn[i], "=script") == MOCL_INTERRUPTED && strstr(mocl_error(ctx), "interrupted!"));
+    }
+    CHECK(strncmp(mocl_error(ctx), "script:1: ", 10) == 0);
+    by_count.instructions = 0;
+    CHECK(mocl_limit(ctx, &by_count) == MOCL_DONE);
+    for (size_t i = 0; i < sizeof greedy / sizeof *greedy; i++) {
+        check_stop(ctx, greedy[i], "stopped: the limit of 67108864 bytes is reached");
+        CHECK(mocl_memory(ctx) < 8 << 20); /* what it had is free again */
+    }
+    CHECK(mocl_dostring(ctx, "local t = {} for i = 1, 1000000 do t = {i} end", NULL) == MOCL_DONE); /* garbage is collected */
+    CHECK(mocl_limit(ctx, NULL) == MOCL_DONE);
+    CHECK(mocl_dostring(ctx, "for i = 1, 1000000 do end s = ('x'):rep(100 << 20) s = nil", NULL) == MOCL_DONE);
+    CHECK(mocl_limit(ctx, &(mocl_limits){.size = sizeof(mocl_limits), .seconds = -1}) == MOCL_FAILED);
+    CHECK(mocl_limit(ctx, &(mocl_limits){.size = 0}) == MOCL_FAILED);
+    mocl_close(ctx);
+}
+
+static void test_exit(void) {
+    mocl_ctx *ctx = mocl_open(NULL);
+    CHECK(mocl_exit_status(ctx) == 0);
+    CHECK(mocl_dostring(ctx, "while true do pcall(os.exit, 3) end", "=t") == MOCL_EXITED);
+    CHECK(mocl_exit_status(ctx) == 3 && strcmp(mocl_error(ctx), "t:1: os.exit with status 3 has ended the script") == 0);
+    CHECK(mocl_dostring(ctx, "coroutine.wrap(function() os.exit(false, true) end)() x = 1", "=t") == MOCL_EXITED);
+    CHECK(mocl_exit_status(ctx) == 1 && mocl_dostring(ctx, "assert(not x)", NULL) == MOCL_DONE);
+    mocl_close(ctx);
+}
+
+/* ---- libraries, memory and output of the host ------------------------------------------------------ */
+
+static void test_libraries(void) {
+    mocl_options o = {.size = sizeof o, .n_threads = 1, .libraries = MOCL_SANDBOX};
+    mocl_ctx *ctx = mocl_open(&o);
+    CHECK(mocl_dostring(ctx, "assert(not (io or debug or package or dofile or loadfile or string.dump or os.execute or os.getenv))\n"
+                             "assert(os.time and os.clock and coroutine.wrap and utf8.char and math.sin)\n"
+                             "local w = require('mocl.minnorm').solve{{1, 0}, {0, 1}} assert(math.abs(w[1] - .5) < 1e-6)\n"
+                             "assert(not pcall(require, 'mocl.fs') and not pcall(require, 'mocl') and not pcall(require, 'x'))\n"
+                             "assert(require 'mocl.tensor' == require 'mocl.tensor')", "=t") == MOCL_DONE);
+    if (*mocl_error(ctx)) printf("     %s\n", mocl_error(ctx));
+    CHECK(mocl_dostring(ctx, "assert(load('return 1')() == 1 and load('return x', 'n', 't', {x = 2})() == 2)\n"
+                             "local f, e = load('\\27Lua') assert(not f and e:find('binary', 1, true))\n"
+                             "f, e = load('\\27Lua', 'n', 'bt', {}) assert(not f and e:find('binary', 1, true))\n"
+                             "assert(not pcall(load, 'x', 'n', 'b'))\n"
+                             "local ok, e = pcall(setmetatable, {}, {__gc = print}) assert(not ok and e:find '__gc')\n"
+                             "assert(collectgarbage 'count' > 0 and not pcall(collectgarbage, 'stop'))\n"
+                             "local ok, e, x = xpcall(function(...) error({...}) end, function(e) return #e, 1 end, 1, 2, 3)\n"
+                             "assert(not ok and e == 3)\n"
+                             "local co = coroutine.wrap(function() return xpcall(function() coroutine.yield(1) return 2, 3 end, print) end)\n"
+                             "assert(co() == 1) local ok, a, b = co() assert(ok and a == 2 and b == 3)", "=t") == MOCL_DONE);
+    if (*mocl_error(ctx)) printf("     %s\n", mocl_error(ctx));
+    CHECK(mocl_dostring(ctx, "\x1bLua", "=t") == MOCL_FAILED && strstr(mocl_error(ctx), "binary"));
+    mocl_close(ctx);
+    o.libraries = MOCL_LIB_BASE | MOCL_LIB_IO | MOCL_LIB_PACKAGE;
+    ctx = mocl_open(&o);
+    CHECK(mocl_dostring(ctx, "assert(io.open and package.path and dofile and not debug and not os.getenv) require 'mocl.fs'", "=t") == MOCL_DONE);
+    mocl_close(ctx);
+    o.libraries = MOCL_LIB_BASE;
+    ctx = mocl_open(&o);
+    CHECK(mocl_dostring(ctx, "require 'mocl.tensor'", "=t") == MOCL_FAILED && strstr(mocl_error(ctx), "is not among the libraries"));
+    mocl_close(ctx);
+}
+
+typedef struct books {
+    size_t live, calls;
+    char out[512], err[512];
+} books;
+
+static void *counted(void *data, void *p, size_t old_bytes, size_t bytes) {
+    books *b = data;
+    b->calls++;
+    b->live += bytes - (p ? old_bytes : 0);
+    if (bytes) return realloc(p, bytes);
+    free(p);
+    return NULL;
+}
+
+static void noted(void *data, int where, const char *text, size_t n) {
+    char *to = where == MOCL_LOG_OUT ? ((books *)data)->out : ((books *)data)->err;
+    size_t have = strlen(to);
+    if (have + n < sizeof ((books *)data)->out) memcpy(to + have, text, n + 1);
+}
+
+static void test_hooks(void) {
+    books b = {0};
+    mocl_options o = {.size = sizeof o, .n_threads = 1, .alloc = counted, .alloc_data = &b, .log = noted, .log_data = &b};
+    mocl_ctx *ctx = mocl_open(&o);
+    size_t at_first = b.live;
+    CHECK(ctx != NULL && at_first == mocl_memory(ctx) && at_first > 10000);
+    CHECK(mocl_dostring(ctx, "x = require('mocl.tensor').zeros{1 << 20}", NULL) == MOCL_DONE);
+    CHECK(b.live >= at_first + (4 << 20) && b.live == mocl_memory(ctx));
+    CHECK(mocl_dostring(ctx, "print('a', 1, nil) io.write('b', 2.5, '\\n') io.stdout:write('c\\n'):write('d\\n') io.stderr:write('e\\n') "
+                             "warn('f', 'g') warn('@off') warn('h') io.output():write('i\\n') "
+                             "local f = assert(io.tmpfile()) f:write('no') f:close()", "=t") == MOCL_DONE);
+    if (*mocl_error(ctx)) printf("     %s\n", mocl_error(ctx));
+    CHECK(strcmp(b.out, "a\t1\tnil\nb2.5\nc\nd\ni\n") == 0);
+    CHECK(strcmp(b.err, "e\nLua warning: fg\n") == 0);
+    mocl_close(ctx);
+    CHECK(b.live == 0 && b.calls > 1000);
+}
+
+/* two sandboxes in two threads, stopped again and again */
+static void *run_sandbox(void *arg) {
+    mocl_options o = {.size = sizeof o, .n_threads = 1, .libraries = MOCL_SANDBOX};
+    mocl_ctx *ctx = mocl_open(&o);
+    int *stopped = arg;
+    mocl_limit(ctx, &(mocl_limits){.size = sizeof(mocl_limits), .instructions = 20000, .bytes = 32 << 20});
+    for (int i = 0; i < 20; i++)
+        *stopped += mocl_dostring(ctx, i % 2 ? stubborn[1] : "local t = {} while true do t[#t + 1] = #t end", "=t") == MOCL_LIMITED;
+    mocl_close(ctx);
+    return NULL;
+}
+
+static void test_two_sandboxes(void) {
+    int stopped[2] = {0, 0};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, run_sandbox, &stopped[i]);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    CHECK(stopped[0] == 20 && stopped[1] == 20);
+}
+
 int main(void) {
     test_values();
     test_errors();
@@ -302,6 +530,12 @@ int main(void) {
     test_interrupt();
     test_storm();
     test_two_contexts();
+    test_host_values();
+    test_limits();
+    test_exit();
+    test_libraries();
+    test_hooks();
+    test_two_sandboxes();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -175,6 +175,7 @@ static const struct { const char *name; void (*run)(void); } tests[] = {
     {"environment", test_environment}, {"fill and cast", test_fill_cast}, {"copy", test_copy},
     {"unary", test_unary}, {"exp", test_exp}, {"binary, where, axpy", test_binary},
     {"reduce", test_reduce}, {"gemm", test_gemm}, {"gemm row invariance", test_gemm_rows},
+    {"gemm continued", test_gemm_continued},
     {"matmul", test_matmul},
     {"softmax", test_softmax}, {"norms", test_norms}, {"rows by index", test_indexed_rows},
     {"rope", test_rope}, {"swiglu", test_swiglu}, {"attention", test_attention},

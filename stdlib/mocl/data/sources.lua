@@ -221,14 +221,107 @@ local function of_pairs(source, rows, o)
   return source
 end
 
---- HH-RLHF files in a directory (harmless-base and helpful-base, test split). o: path, seed, objectives,
--- prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
--- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files).
+-- ---- texts with a label ----
+
+-- The first of the files named *.csv in a folder and, up to three folders down, below it, whose first line names the columns
+-- text and humor.
+local function humor_file(dir, depth)
+  for _, name in ipairs(fs.list(dir) or {}) do
+    local path = fs.join(dir, name)
+    local kind = not name:find "^%." and fs.exists(path)
+    if kind == "directory" and depth > 0 then
+      local found = humor_file(path, depth - 1)
+      if found then
+        return found
+      end
+    elseif kind == "file" and name:find "%.csv$" then
+      local ok, header = pcall(function()
+        for line in data.lines(path) do
+          return line
+        end
+      end)
+      if ok and header == "text,humor" then
+        return path
+      end
+    end
+  end
+end
+
+-- Pairs of a funny text and a plain one from a file of labels (mocl.data.humor_csv), each behind a prompt, and held-out ones: rows
+-- {prompt, chosen, rejected, labelled = true}. Prompts are those of the pairs of answers, on the same side of the split.
+local function humor_pairs(source, path, o)
+  local list, message = digest.in_passing(data.humor_csv, path)
+  if not list then
+    error("data=" .. message, 0)
+  end
+  local funny, plain = {}, {}
+  for _, row in ipairs(list) do
+    table.insert(row.humor and funny or plain, row.text)
+  end
+  local r = rng.new(o.seed, "split humor")
+  r:shuffle(funny)
+  r:shuffle(plain)
+  local n = math.min(#funny, #plain)
+  local test = math.min(math.floor(n * o.held_out), 300) -- 600 texts, enough for an interval of two hundredths
+  local sides = { {}, {} }
+  for i = 1, n do
+    local held = i <= test
+    local prompts = held and source.test_prompts or source.train_prompts
+    table.insert(sides[held and 2 or 1], { prompt = prompts[i % #prompts + 1], chosen = " " .. funny[i], rejected = " " .. plain[i], labelled = true })
+  end
+  return sides[1], sides[2]
+end
+
+-- Adds the objective humor to a source of pairs, where a file of labels lies below the directory of the data.
+local function with_humor(source, o)
+  local path = humor_file(o.path, 3)
+  if not path then
+    return source
+  end
+  local pairs_of, check, train, test = source.pairs, source.check, nil, nil
+  table.insert(source.known, "humor")
+  function source.check(objective)
+    if objective ~= "humor" then
+      return check(objective)
+    end
+    if not train then
+      train, test = humor_pairs(source, path, o)
+    end
+    if #train < 10 or #test < 1 then
+      error(("data=%s: %s has only %d funny and plain texts to train on and %d to test with; at least 10 and 1 are needed"):format(o.path, path,
+        #train, #test), 0)
+    end
+  end
+  function source.pairs(objective)
+    source.check(objective)
+    if objective == "humor" then
+      return train, test
+    end
+    return pairs_of(objective)
+  end
+  return source
+end
+
+-- The folder with the files of HH-RLHF: the directory itself, or one of those names in it.
+local function hh_folder(path)
+  for _, below in ipairs { "hh-rlhf", fs.join("prefs", "hh-rlhf") } do
+    if fs.exists(fs.join(path, below)) == "directory" then
+      return fs.join(path, below)
+    end
+  end
+  return path
+end
+
+--- HH-RLHF files in a directory, or in the folder hh-rlhf or prefs/hh-rlhf of it (harmless-base and helpful-base, test split). o: path,
+-- seed, objectives, prompt_chars (prompts of more characters are not answered or trained on; reward models see them, cut at the front),
+-- held_out (share of each file's prompts kept for evaluation, with all their pairs in both files). Where a .csv of texts with the label
+-- humor lies in the directory or up to three folders below it, there is the objective humor too.
 function sources.hh_rlhf(o)
   local source = { known = { "harmless", "helpful" }, counts = {} }
-  return of_pairs(source, hh_rows(source, o), { path = o.path, objectives = o.objectives, held_out = o.held_out,
+  local rows = hh_rows(source, setmetatable({ path = hh_folder(o.path) }, { __index = o }))
+  return with_humor(of_pairs(source, rows, { path = o.path, objectives = o.objectives, held_out = o.held_out,
     fits = function(prompt) return characters(prompt) <= o.prompt_chars end,
-    limit = ("have at most hh.prompt_chars=%d characters"):format(o.prompt_chars) })
+    limit = ("have at most hh.prompt_chars=%d characters"):format(o.prompt_chars) }), o)
 end
 
 -- ---- posts of Reddit with summaries ----

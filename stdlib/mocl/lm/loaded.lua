@@ -7,9 +7,11 @@ local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local lm = require "mocl.lm.sft"
 local lora = require "mocl.lm.lora"
+local open_device = require "mocl.run.device".open
 local options = require "mocl.options"
 local own_model = require "mocl.lm.own_model"
 local preference = require "mocl.preference"
+local probe = require "mocl.lm.probe"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
@@ -98,7 +100,11 @@ function loaded.load_run(dir, opts)
     local place = fs.join(dir, "reward-" .. name)
     if fs.exists(place) then
       local r
-      r, bad, code = reward.load(place, tok, { device = opts.device })
+      if probe.is(place) then
+        r, bad, code = probe.load(place, { trunk = model, tokenizer = tok })
+      else
+        r, bad, code = reward.load(place, tok, { device = opts.device })
+      end
       if not r then
         return nil, bad, code
       end
@@ -136,6 +142,38 @@ function loaded.load(path, opts)
   end
   return new { path = path, model = model, tokenizer = tok, template = chat.of(opts.tokenizer or path) or nil, rewards = {},
     max_new_tokens = MAX_NEW_TOKENS }
+end
+
+-- ---- tools ----
+
+--- The options of a tool that opens a model and draws answers from it; config.named_first gives the first one its name.
+loaded.OPTIONS = {
+  { "model", nil, "required: a directory, a GGUF file or a run; may stand first without model=", type = "string" },
+  { "tokenizer", nil, "tokenizer file or directory, the model's own if unset", type = "string" },
+  { "adapter", nil, "directory of a PEFT adapter, or a LoRA GGUF; a run's last one if unset", type = "string" },
+  { "max_new_tokens", 0, "tokens of an answer, 0 = the run's, or 200", min = 0 },
+  { "temperature", 1.0, "sampling temperature, 0 = the likeliest token", min = 0 },
+  { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
+  { "seed", 0, "seed of the samples", min = 0 },
+  { "device", "cpu", "where tensors live" },
+  { "dtype", nil, "of the weights and activations; of a run as it was trained", choices = { "f32", "bf16" }, type = "string" },
+  { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "w8a8", "nf4" }, type = "string" },
+}
+
+--- loaded.from_options(cfg, tool) -> m. The model of these options; raises in words, for the user of `mocl TOOL`.
+function loaded.from_options(cfg, tool)
+  if not cfg.model then
+    error(("name a model: mocl %s DIR|FILE.gguf|RUN (--help lists the options)"):format(tool), 0)
+  end
+  open_device { device = cfg.device }
+  local m = config.checked_path("model", { model = cfg.model, adapter = cfg.adapter, tokenizer = cfg.tokenizer }, loaded.load(cfg.model, {
+    device = cfg.device, dtype = cfg.dtype, quantization = cfg.quantization, adapter = cfg.adapter, tokenizer = cfg.tokenizer,
+  }))
+  m.temperature, m.top_p, m.seed = cfg.temperature, cfg.top_p, cfg.seed
+  if cfg.max_new_tokens > 0 then
+    m.max_new_tokens = cfg.max_new_tokens
+  end
+  return m
 end
 
 -- ---- preferences ----
@@ -191,14 +229,20 @@ end
 
 -- ---- answers ----
 
-local function ends(m)
-  local list, eos = {}, m.tokenizer:eos_id()
-  for _, id in ipairs(transformer.eos_ids(m.model) or {}) do
+--- m:ends() -> list of the ids that end an answer: those of the model's files, and the tokenizer's EOS.
+function Loaded:ends()
+  local list, eos = {}, self.tokenizer:eos_id()
+  for _, id in ipairs(transformer.eos_ids(self.model) or {}) do
     list[#list + 1] = id
     eos = eos ~= id and eos or nil
   end
   list[#list + 1] = eos
   return list
+end
+
+--- m:vocab_size() -> how many ids may be drawn: those that both the model and the tokenizer have.
+function Loaded:vocab_size()
+  return math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size)
 end
 
 --- m:ids(text, p, messages) -> token ids of a prompt: of a run's with the tags of the preference; of a chat model's as a
@@ -248,6 +292,11 @@ local function split(what, o)
   return settings, p or by_name
 end
 
+--- m:key(seed) -> the key that the answers of m:ask with this seed are drawn with.
+function Loaded:key(seed)
+  return rng.key(seed, "ask")
+end
+
 --- m:ask(text, o) -> answer. o: weights by objective ({humor = .9}), or p, a list of them; and seed, temperature, top_p,
 -- top_k, max_new_tokens, on_text (called with each piece of the answer as it comes), messages (of a chat before it).
 function Loaded:ask(text, o)
@@ -257,8 +306,8 @@ function Loaded:ask(text, o)
   local settings, p = split("ask", o)
   local prompt = self:ids(text, p, settings.messages)
   local stream, parts = self.tokenizer:decode_stream { skip_special = true }, {}
-  local eos = {}
-  for _, id in ipairs(ends(self)) do
+  local eos, ends = {}, self:ends()
+  for _, id in ipairs(ends) do
     eos[id] = true
   end
   local function say(piece)
@@ -269,8 +318,8 @@ function Loaded:ask(text, o)
   end
   self.model:generate({ prompt }, {
     max_new_tokens = settings.max_new_tokens or self.max_new_tokens, temperature = settings.temperature or self.temperature,
-    top_p = settings.top_p or self.top_p, top_k = settings.top_k, eos = ends(self), key = rng.key(settings.seed or self.seed, "ask"),
-    vocab_size = math.min(self.tokenizer:vocab_size(), self.model:config().vocab_size),
+    top_p = settings.top_p or self.top_p, top_k = settings.top_k, eos = ends, key = self:key(settings.seed or self.seed),
+    vocab_size = self:vocab_size(),
     on_token = function(_, id)
       if not eos[id] then
         say(stream:push(id))
@@ -412,6 +461,12 @@ end
 --- m:chat(o) -> nothing: a conversation on the terminal (mocl.lm.talk).
 function Loaded:chat(o)
   return require "mocl.lm.talk".run(self, o)
+end
+
+--- m:serve(o) -> nothing: answers over HTTP until it is interrupted (mocl.lm.serve).
+function Loaded:serve(o)
+  local s <close> = require "mocl.failure".check(require "mocl.lm.serve".new(self, o))
+  s:run()
 end
 
 function Loaded:__tostring()

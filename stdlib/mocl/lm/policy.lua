@@ -1,6 +1,7 @@
 --- mocl.lm.policy: a model with its tokenizer, answering texts, and the measurement of such answers under a grid
 -- of preferences.
 
+local fluency = require "mocl.lm.fluency"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local metrics = require "mocl.metrics"
@@ -92,12 +93,14 @@ end
 
 local BATCH = 256 -- rows generated and scored at a time while measuring
 
--- Answers to one preference are added up in a tally, in their order.
-local function add(tally, o, plain, responses, raw, lengths, at)
+-- Answers to one preference are added up in a tally, in their order. losses, blind: of all answers, or empty.
+local function add(tally, o, plain, responses, raw, lengths, at, losses, blind)
   for i, prompt in ipairs(plain) do
     local response, row = responses[at + i], raw[at + i]
     tally.rows[#tally.rows + 1] = row
-    tally.length = tally.length + lengths[at + i]
+    tally.length, tally.texts[#tally.texts + 1] = tally.length + lengths[at + i], response
+    tally.losses[#tally.losses + 1] = losses[at + i]
+    tally.blind = tally.blind + (blind[at + i] or 0)
     if #tally.sample < (o.samples or 3) then
       tally.sample[#tally.sample + 1] = { prompt = prompt, response = response, rewards = row }
     end
@@ -116,7 +119,8 @@ end
 
 local function figures_of(tally, o)
   local rows, rule = tally.rows, tally.rule
-  local out = { rows = rows, raw = {}, std = {}, sample = tally.sample, length = tally.length / #rows }
+  local out = { rows = rows, raw = {}, std = {}, sample = tally.sample, length = tally.length / #rows,
+    fluency = o.fluency and fluency.of(tally.losses, tally.texts), blind = o.blind and tally.blind / #rows or nil }
   for j = 1, #o.rewards do
     out.raw[j], out.std[j] = metrics.mean_std(metrics.column(rows, j))
   end
@@ -133,7 +137,7 @@ end
 local function measured(self, preferences, o)
   local tallies, list = {}, {}
   for g in ipairs(preferences) do
-    tallies[g] = { rows = {}, rule = {}, rule_n = 0, malformed = 0, sample = {}, length = 0 }
+    tallies[g] = { rows = {}, rule = {}, rule_n = 0, malformed = 0, sample = {}, length = 0, texts = {}, losses = {}, blind = 0 }
   end
   for first = 1, o.n, BATCH do
     local scope <close> = tensor.scope()
@@ -152,8 +156,10 @@ local function measured(self, preferences, o)
       responses, ids = self:answer(texts, { key = key, adapter = o.adapter, period = #plain })
     end
     local raw, lengths = reward.table(o.rewards, all, responses), ids.rows.tokens:lengths()
+    local losses = o.fluency and fluency.losses(self, all, ids.rows.tokens) or {}
+    local blind = o.blind and reward.call(o.blind, "eval.blind", all, responses) or {}
     for g, tally in ipairs(tallies) do
-      add(tally, o, plain, responses, raw, lengths, (g - 1) * #plain)
+      add(tally, o, plain, responses, raw, lengths, (g - 1) * #plain, losses, blind)
     end
   end
   for g, tally in ipairs(tallies) do
@@ -165,9 +171,10 @@ end
 --- Answers under one preference: o: prompts (plain), p, n (answers; the prompts are gone through again as
 -- often as needed), seed, purpose, adapter, rewards (list of {name=, f=}), audit, answer (function(prompts, p, key) -> responses, ids
 -- of a method that answers in its own way: policy:answer's, of prompts with the tags of p). Returns {raw = means per objective, std =, rows = raw rewards per answer, rule = per objective (json.null where the rule does not know it),
--- malformed =, sample = first answers}.
+-- malformed =, sample = first answers}, and with fluency=true {perplexity=, distinct_2=} of mocl.lm.fluency as fluency. blind: a reward that
+-- nothing was trained on; the table has the mean of its scores as blind.
 function Policy:measure(o)
-  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer" })
+  options.check("measure", o, { "p", "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "blind" })
   return measured(self, { o.p }, o)[1]
 end
 
@@ -177,7 +184,8 @@ end
 -- preferences and much less those of chance (common random numbers).
 -- As many preferences as fit a batch are generated and scored together, where they have one policy.
 function Policy:measure_all(preferences, o)
-  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "before", "on_step" })
+  options.check("measure_all", o, { "prompts", "n", "seed", "purpose", "rewards" }, { "adapter", "audit", "samples", "answer", "fluency", "blind", "before",
+    "on_step" })
   local list, size = {}, (o.before or o.answer) and 1 or math.max(1, BATCH // math.max(1, o.n))
   for first = 1, #preferences, size do
     local some = table.move(preferences, first, math.min(#preferences, first + size - 1), 1, {})

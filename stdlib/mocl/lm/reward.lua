@@ -110,8 +110,18 @@ local function batches_of(self, prompts, responses, batch_size)
   return list
 end
 
--- Scores of such batches, as numbers.
-local function score_batches(self, batches)
+--- model:read(prompts, responses) -> batches, which model:judge scores, and so does a model that reads_as this one.
+function Model:read(prompts, responses)
+  return batches_of(self, prompts, responses)
+end
+
+function Model:reads_as(other)
+  return getmetatable(other) == Model and other.tokenizer == self.tokenizer and other.max_tokens == self.max_tokens
+    and other.trunk:device() == self.trunk:device()
+end
+
+--- Scores of such batches, as numbers.
+function Model:judge(batches)
   local out = {}
   for _, batch in ipairs(batches) do
     local scope <close> = tensor.scope()
@@ -125,7 +135,7 @@ end
 --- Scores of texts, as numbers. Called like a function too: model(prompts, responses).
 function Model:score(prompts, responses, batch_size)
   local scope <close> = tensor.scope()
-  return score_batches(self, batches_of(self, prompts, responses, batch_size))
+  return self:judge(batches_of(self, prompts, responses, batch_size))
 end
 
 Model.__call = Model.score
@@ -401,17 +411,22 @@ local function checked(scores, name, responses)
   return out
 end
 
--- The scores of a reward model; batches that another one with the same tokenizer read before are in `shared`.
-local function score_shared(model, prompts, responses, shared)
-  local device = model.trunk:device()
+-- Whether a reward reads texts before it judges them (read, judge and reads_as: reward models, mocl.lm.probe).
+local function is_reader(f)
+  local meta = type(f) == "table" and getmetatable(f)
+  return type(meta) == "table" and rawget(meta, "reads_as") ~= nil
+end
+
+-- The scores of such a reward; what another one with the same reading has read is in `shared`.
+local function score_shared(f, prompts, responses, shared)
   for _, s in ipairs(shared) do
-    if s.tokenizer == model.tokenizer and s.max_tokens == model.max_tokens and s.device == device then
-      return score_batches(model, s.batches)
+    if f:reads_as(s.f) then
+      return f:judge(s.read)
     end
   end
-  local batches = batches_of(model, prompts, responses)
-  shared[#shared + 1] = { tokenizer = model.tokenizer, max_tokens = model.max_tokens, device = device, batches = batches }
-  return score_batches(model, batches)
+  local read = f:read(prompts, responses)
+  shared[#shared + 1] = { f = f, read = read }
+  return f:judge(read)
 end
 
 --- Calls a reward of any kind and checks what comes back: one finite number per answer. The reward gets lists of its
@@ -421,7 +436,7 @@ function reward.call(f, name, prompts, responses)
 end
 
 --- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i. Reward
--- models with one tokenizer read texts that are encoded and packed once.
+-- models with one tokenizer read texts that are encoded and packed once, and heads on one trunk (mocl.lm.probe) its states.
 function reward.table(rewards, prompts, responses)
   local raw = {}
   for i = 1, #responses do
@@ -429,7 +444,7 @@ function reward.table(rewards, prompts, responses)
   end
   local shared = {}
   for j, r in ipairs(rewards) do
-    local scores = getmetatable(r.f) == Model and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
+    local scores = is_reader(r.f) and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
       or reward.call(r.f, r.name, prompts, responses)
     for i, score in ipairs(scores) do
       raw[i][j] = score

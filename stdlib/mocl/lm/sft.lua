@@ -109,9 +109,9 @@ function lm.loss(model, prompts, responses, opts)
   return -logp:mean(), batch.response_total
 end
 
---- lm.losses(model, prompts, responses, batch_size) -> list of {sum, n}: -log p of each response's tokens in all, and
--- their number, with the adapter, without gradients. Raises where one is not finite.
-function lm.losses(model, prompts, responses, batch_size)
+--- lm.losses(model, prompts, responses, batch_size, adapter) -> list of {sum, n}: -log p of each response's tokens in all, and
+-- their number, with the adapter unless `adapter` is false, without gradients. Raises where one is not finite.
+function lm.losses(model, prompts, responses, batch_size, adapter)
   local out = {}
   for first = 1, #prompts, batch_size do
     local scope <close> = tensor.scope()
@@ -119,7 +119,7 @@ function lm.losses(model, prompts, responses, batch_size)
     local some = table.move(responses, first, last, 1, {})
     local means = tensor.no_grad(function()
       local batch = transformer.pack(table.move(prompts, first, last, 1, {}), some, { device = model:device() })
-      local hidden = model:forward(batch, { rows = batch.rows, adapter = true })
+      local hidden = model:forward(batch, { rows = batch.rows, adapter = adapter ~= false })
       return nn.segment_mean(nn.lm_head(hidden, model:head(), batch.targets, { entropy = false }):unsqueeze(2), batch.response_offsets)
     end)
     for i, mean in ipairs(means:flatten():totable()) do

@@ -381,6 +381,7 @@ function Control.new(options, n, grid, start, more)
     within = running.new { n = n, kind = "ema", factor = WITHIN_FACTOR }, raw_mean = blank(n_grid), mean = blank(n_grid),
     weights = more.weights, total = more.total, step = 0, seen = more.weights and blank(n_grid),
     rng = o.solver == "pcgrad" and rng.new(more.seed or 0, "pcgrad") or nil }, Control)
+  self.solves_c = o.c == "minnorm" and o.solver == "minnorm" -- and not 1 always, or what another solver needs none for
   if start then
     self.stats:start(start)
     self.within:start(start)

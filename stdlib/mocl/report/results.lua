@@ -79,6 +79,10 @@ function results.objectives(result)
   return names
 end
 
+results.MALFORMED = "malformed"
+results.MALFORMED_NOTE = "Malformed counts the parts of an answer that are no sentence the task's rule knows, on average and of at most "
+  .. "4; fewer are better."
+
 --- The table of results: header and rows; a row is {preference, rewards..., raw..., rule...}.
 function results.rows(result, part)
   local objectives = results.objectives(result)
@@ -105,7 +109,7 @@ function results.rows(result, part)
   end
   columns(" (rule)", known) -- the rule does not know rewards of the user's own
   if malformed then
-    header[#header + 1] = "malformed"
+    header[#header + 1] = results.MALFORMED
   end
   local function add(label, rewards, raw_row, audit_row, bad)
     local row, at = { label }, 1
@@ -149,7 +153,15 @@ local FIGURES = {
   { "kl", "KL to the SFT model" },
 }
 
+local FLUENCY = {
+  { "perplexity", "perplexity" }, { "sft_perplexity", "perplexity of the SFT model's" },
+  { "distinct_2", "distinct-2" }, { "sft_distinct_2", "distinct-2 of the SFT model's" },
+}
+
 local NOTES = {
+  ["perplexity"] = "of the answers under the model that the policy starts from, without tags",
+  ["blind check"] = "mean score of the answers by eval.blind, which nothing was trained on",
+  ["distinct-2"] = "share of different pairs of words in the answers under one preference",
   ["hypervolume"] = "what the mean rewards dominate above the reference point; larger is better",
   ["mean pairwise distance"] = "between the mean rewards of two preferences; larger is more varied",
   ["Kendall tau"] = "rank correlation of preferences and rewards, 1 is full control",
@@ -188,6 +200,11 @@ function results.figures(part)
     add("Kendall tau of " .. tostring(name), v)
   end
   add("c", as_table(part.c))
+  for _, f in ipairs(FLUENCY) do
+    add(f[2], as_table(part.fluency) and part.fluency[f[1]])
+  end
+  add("blind check", part.blind)
+  add("blind check of the SFT model's", part.sft_blind)
   local rule = as_table(part.rule)
   if rule then
     add("hypervolume (rule)", rule.hypervolume)

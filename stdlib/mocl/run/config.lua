@@ -415,7 +415,7 @@ local function help_text(state, meta, arg)
   add("")
   add("usage: mocl %s [key=value ...] [preset=NAME] [@file.lua|@file.json]",
     meta.script or arg and arg[0] or recipe .. ".lua")
-  add("       --help and --print-config show the options and stop")
+  add("       --help and --print-config show the options and stop%s", state.by_key.resume and "; --check looks whether a run can begin" or "")
   for _, group in ipairs(order) do
     add("")
     add(group)
@@ -506,11 +506,13 @@ function config.parse(schema, arg, meta)
     end
   end
 
-  local preset, action
+  local preset, action, check
   for _, a in ipairs(arg or {}) do
     local name = a:match("^preset=(.*)$")
     if name then
       preset = name
+    elseif a == "--check" and by_key.resume then -- of a run, which Run.open looks at
+      check = true
     elseif a == "--help" or a == "--print-config" then
       action = action or a
     elseif not a:match("^[^=@][^=]*=") and not a:match("^@.") then
@@ -542,6 +544,7 @@ function config.parse(schema, arg, meta)
     recipe = meta.recipe,
     script = meta.script or arg and arg[0],
     preset = preset,
+    check = check,
     arg = table.move(arg or {}, 1, #(arg or {}), 1, {}),
     given = sorted_keys(state.given),
     named = names_of(state),
@@ -599,6 +602,7 @@ function config.common(schema)
     { "memory_cap", 0.0, "GiB of the device's memory that may be used, 0 = all", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },
+    { "tensorboard", false, "metrics also as TensorBoard's event files, in tensorboard/STAGE of the run" },
   }
   local all, own = {}, {}
   for _, row in ipairs(schema) do

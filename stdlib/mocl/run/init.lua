@@ -18,6 +18,7 @@ local on_error = require "mocl.on_error"
 local run_lock = require "mocl.run.lock"
 local run_cures = require "mocl.run.cures"
 local run_logs = require "mocl.run.logs"
+local tensorboard = require "mocl.run.tensorboard"
 local run_identity = require "mocl.run.identity"
 local run_inputs = require "mocl.run.inputs"
 local run_options = require "mocl.run.options"
@@ -330,10 +331,22 @@ local function enter(run, opts, resume, home)
   return run
 end
 
+-- --check: everything that can be said before a run begins has been said by here.
+local function only_check(opts, out)
+  local there = fs.exists(fs.join(out, "config.lua"))
+  print(("%s: the options go together%s"):format(opts.recipe, there and ("; %s holds a run already, which resume=auto continues"):format(out)
+    or ("; the run would be in %s"):format(out)))
+  if opts.estimate then
+    print(opts.estimate())
+  end
+  os.exit(0, true)
+end
+
 --- Opens or creates the directory of a run; see docs/run.md.
 -- opts: recipe, cfg, and optionally info (second result of config.parse), out, resume, quiet, keep,
 -- volatile_keys, platform (a table of facts for env.json), main (the stage whose checkpoints lie in
--- the run's own directory), depends (the options that each stage depends on: mocl.run.options).
+-- the run's own directory), depends (the options that each stage depends on: mocl.run.options), estimate (a function that
+-- returns what --check says of memory and time).
 function Run.open(opts)
   local cfg, resume = opts.cfg, opts.resume or opts.cfg.resume
   local home = fs.join("runs", opts.recipe)
@@ -348,6 +361,9 @@ function Run.open(opts)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
+  if opts.info and opts.info.check then
+    only_check(opts, out)
+  end
   local quiet, keep = opts.quiet, opts.keep or cfg.keep or 2
   if quiet == nil then
     quiet = cfg.quiet or false
@@ -356,7 +372,7 @@ function Run.open(opts)
     out = out, recipe = opts.recipe, cfg = cfg, quiet = quiet, keep = keep, main = opts.main, depends = opts.depends or {},
     set = run_options.set(opts.info),
     complete = false, resumed = false, volatile = table.move(run_options.VOLATILE, 1, #run_options.VOLATILE, 1, {}),
-    files = {}, stages = {}, forgotten = {}, recorded = {}, late = {}, started = sys.now(), pid = sys.getpid(),
+    files = {}, events = {}, stages = {}, forgotten = {}, recorded = {}, late = {}, started = sys.now(), pid = sys.getpid(),
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
@@ -430,17 +446,21 @@ local function append(run, name, row)
   run_logs.append(run, name, row)
 end
 
---- Appends one flat object to metrics.jsonl: numbers by name, step, and time in seconds if the
--- caller measures it. The name of the stage is added.
+--- Appends one flat object to metrics.jsonl and to metrics/STAGE.jsonl: numbers by name, step, and time in seconds if the
+-- caller measures it. The name of the stage is added. All numbers but the step are written as floats, so that a key has one
+-- type. With the option tensorboard they are an event too.
 function Run:metrics(row)
   local copy = { stage = self.stage_name }
   for k, v in pairs(row) do
     if type(v) == "table" then
       error(("metrics: '%s' is a table, want a number"):format(tostring(k)), 2)
     end
-    copy[k] = v
+    copy[k] = math.type(v) == "integer" and k ~= "step" and v + 0.0 or v
   end
   append(self, "metrics", copy)
+  if self.cfg.tensorboard and self.stage_name then
+    tensorboard.append(self.events, self:path "tensorboard", self.stage_name, row)
+  end
 end
 
 --- Appends one object to samples.jsonl: preference, prompt, response, rewards, and what else the
@@ -677,6 +697,7 @@ end
 function Run:close()
   local lock <close> = self.lock -- whatever fails below; and where this cannot even begin, the collector takes the lock
   self.lock = nil
+  tensorboard.close(self.events)
   for name, f in pairs(self.files) do
     self.files[name] = nil
     f:close()

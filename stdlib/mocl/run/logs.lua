@@ -1,4 +1,5 @@
---- mocl.run.logs: the logs of a run, metrics.jsonl and samples.jsonl: one object a line. A run keeps their open files in
+--- mocl.run.logs: the logs of a run, metrics.jsonl and samples.jsonl: one object a line. Rows of metrics are in metrics/STAGE.jsonl
+-- too, where all have the same keys: readers of tables ask for that. A run keeps their open files in
 -- run.files; where they ended at a finished stage or a checkpoint is a table of bytes by name, to which they can be cut back.
 
 local check = require "mocl.failure".check
@@ -21,6 +22,39 @@ function run_logs.null_for_nan(v)
     copy[k] = run_logs.null_for_nan(x)
   end
   return copy
+end
+
+local BY_STAGE = "metrics" -- the directory of these
+
+-- metrics/STAGE.jsonl as metrics.jsonl has it, for all stages.
+local function split(run)
+  local dir, by_stage, order = fs.join(run.out, BY_STAGE), {}, {}
+  for name, f in pairs(run.files) do
+    if name:find("^" .. BY_STAGE .. "/") then
+      f:close()
+      run.files[name] = nil
+    end
+  end
+  local path = fs.join(run.out, "metrics.jsonl")
+  for line in (fs.exists(path) and check(fs.read(path)) or ""):gmatch "[^\n]*\n" do
+    local stage = line:match '"stage":"([%w_-]+)"' -- inside a text the quotes have backslashes
+    if stage and not by_stage[stage] then
+      by_stage[stage], order[#order + 1] = {}, stage
+    end
+    table.insert(by_stage[stage] or {}, line)
+  end
+  for _, file in ipairs(fs.exists(dir) == "directory" and check(fs.list(dir)) or {}) do
+    if not by_stage[file:match "^(.*)%.jsonl$"] then
+      check(fs.remove(fs.join(dir, file)))
+    end
+  end
+  for _, stage in ipairs(order) do
+    local place, text = fs.join(dir, stage .. ".jsonl"), table.concat(by_stage[stage])
+    check(fs.mkdir(dir))
+    if not fs.exists(place) or fs.read(place) ~= text then
+      check(fs.write(place, text))
+    end
+  end
 end
 
 --- Where the logs end now.
@@ -54,6 +88,7 @@ function run_logs.truncate(run, offsets)
       check(fs.truncate(path, want))
     end
   end
+  split(run)
 end
 
 -- One line of JSON with sorted keys. NaN and infinities become null: JSON has no word for them.
@@ -70,20 +105,33 @@ local function line_of(row)
   return "{" .. table.concat(parts, ",") .. "}\n"
 end
 
---- Appends a row to a log: a table, or the text of a line.
-function run_logs.append(run, name, row)
+local function write(run, name, line)
   local path = run:path(name .. ".jsonl")
   local f = run.files[name]
   if not f then
     f = check(io.open(path, "ab"))
     run.files[name] = f
   end
-  local ok, err = f:write(type(row) == "string" and row or line_of(row))
+  local ok, err = f:write(line)
   if ok then
     ok, err = f:flush()
   end
   if not ok then
     error(path .. ": " .. err, 0)
+  end
+end
+
+--- Appends a row to a log: a table, or the text of a line.
+function run_logs.append(run, name, row)
+  local line = type(row) == "string" and row or line_of(row)
+  local stage = name == "metrics" and line:match '"stage":"([%w_-]+)"'
+  write(run, name, line)
+  if stage then
+    local log = BY_STAGE .. "/" .. stage
+    if not run.files[log] then -- once: a run's directory that is taken away is not made again
+      check(fs.mkdir(fs.join(run.out, BY_STAGE)))
+    end
+    write(run, log, line)
   end
 end
 

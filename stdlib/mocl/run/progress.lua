@@ -111,6 +111,12 @@ function Bar:update(step, text)
   end
 end
 
+--- A line of its own that stays, also where the bar is quiet: for warnings.
+function Bar:note(text)
+  self.write((self.terminal and not self.quiet and "\r\27[K" or "") .. text .. "\n")
+  self.drawn_at = nil
+end
+
 --- Draws the last state and ends the line. Twice is fine.
 function Bar:done(text)
   if self.closed then

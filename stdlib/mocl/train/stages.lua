@@ -9,6 +9,8 @@ local config = require "mocl.run.config"
 local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
 local digest = require "mocl.run.digest"
+local estimate = require "mocl.train.estimate"
+local fluency = require "mocl.lm.fluency"
 local from_run = require "mocl.run.from_run"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -20,6 +22,8 @@ local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local policy = require "mocl.lm.policy"
+local probe = require "mocl.lm.probe"
+local probe_stage = require "mocl.train.probe_stage"
 local preference = require "mocl.preference"
 local progress = require "mocl.run.progress"
 local report = require "mocl.report"
@@ -60,7 +64,11 @@ stages.OPTIONS = {
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
   { "reward.quantization", "none", "keep the linear layers of such models in 8 or 4 bits", choices = { "none", "int8", "w8a8", "nf4" } },
-  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task)", min = 10 },
+  { "reward.trunk", "trained", "a reward model of a run's own is trained with all its weights, or is a linear head on the states of the frozen "
+    .. "model, which all rewards share", choices = { "trained", "frozen" } },
+  { "reward.tokens", 64, "frozen trunk: so many of a prompt's last tokens, and of an answer's first, are read", min = 1 },
+  { "reward.prompts", 10000, "prompts with answers to compare, per objective (embedded task); frozen trunk: pairs to train on, at most, "
+    .. "and three times those to test with", min = 10 },
   { "reward.answers", 8, "answers to each of them, all compared with each other (embedded task)", min = 2 },
   { "reward.steps", 4000, "steps per reward model", min = 1 },
   { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
@@ -71,8 +79,13 @@ stages.OPTIONS = {
   { "sft.steps", 1000, "steps; 0: the model as it is", min = 0 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
+  { "eval.statistics", 512, "answers of the SFT model that the running statistics of rewards start from", min = 2 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
+  { "eval.fluency", false, "how likely the answers are to the model that the policy starts from, without tags, and how many of their pairs of "
+    .. "words are different ones" },
+  { "eval.blind", "", "directory of an encoder of sentences, or of a model that recipes/reward_model.lua trained: its mean score of the answers is "
+    .. "reported, and nothing is trained on it" },
   { "eval.curve_answers", 0, "answers per preference to each checkpoint that keep= left, for figures over samples; 0: none", min = 0 },
 }
 
@@ -96,15 +109,18 @@ end
 -- one with the key of an earlier row takes its place.
 function stages.schema(without, ...)
   return replaced(config.join { data_sources.OPTIONS, own_model.OPTIONS, stages.OPTIONS, lm_actor.MODEL_OPTIONS,
-    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}), ... })
+    config.rows(POLICY_GRADIENT, "ppo.", {}, without), config.rows(lm_actor.OPTIONS, "ppo.", {}),
+    config.rows(lm_actor.MEMORY_OPTIONS, "ppo.", {}, without), ... })
 end
 
---- Names in trainer.OPTIONS, all of them: for a recipe that trains by supervised steps alone. stages.NO_TRAINING are those without the
--- number of answers: for one that trains no policy itself.
+--- Names in trainer.OPTIONS and lm_actor.MEMORY_OPTIONS, all of them: for a recipe that trains by supervised steps alone.
+-- stages.NO_TRAINING are those without the number of answers: for one that trains no policy itself.
 stages.NO_POLICY_GRADIENT, stages.NO_TRAINING = {}, {}
-for i, row in ipairs(POLICY_GRADIENT) do
-  stages.NO_POLICY_GRADIENT[i] = row[1]
-  stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+for _, rows in ipairs { POLICY_GRADIENT, lm_actor.MEMORY_OPTIONS } do
+  for _, row in ipairs(rows) do
+    table.insert(stages.NO_POLICY_GRADIENT, row[1])
+    stages.NO_TRAINING[#stages.NO_TRAINING + 1] = row[1] ~= "batch_size" and row[1] or nil
+  end
 end
 
 --- stages.models_only(own, ...) -> schema, presets of a recipe that trains no policy itself: as stages.schema and stages.presets, and
@@ -129,6 +145,11 @@ local PRESETS = {
   -- models it takes
   large = { ["sft.steps"] = 0, ["hh.prompt_chars"] = 1000, ["lora.r"] = 64, ["lora.alpha"] = 128, ["lora.layers"] = 0, ["ppo.batch_size"] = 64,
     ["ppo.max_new_tokens"] = 128, ["ppo.lr"] = 1.41e-5, ["ppo.lr_scheduler_type"] = "constant", ["eval.answers"] = 256, ["eval.unseen_answers"] = 128 },
+  -- a real instruct model on two cores within hours (docs/guide/real-model.md)
+  smollm2 = { init = own_model.REAL, ["hh.prompt_chars"] = 120, ["sft.steps"] = 0,
+    ["reward.trunk"] = "frozen", ["reward.prompts"] = 1800, ["reward.min_accuracy"] = 0.6, ["lora.r"] = 16, ["lora.alpha"] = 32, ["lora.layers"] = 0,
+    ["ppo.batch_size"] = 16, ["ppo.max_new_tokens"] = 48, ["ppo.temperature"] = 0.7, ["ppo.ppo_epochs"] = 2, ["ppo.lr"] = 3e-4, ["ppo.lr_scheduler_type"] = "constant",
+    ["eval.statistics"] = 128, ["eval.answers"] = 64, ["eval.unseen_answers"] = 32, ["eval.fluency"] = true },
 }
 
 --- stages.presets(own, without, schema, more) -> a recipe's presets, with what those named smoke, hh and large have in all
@@ -167,9 +188,9 @@ local DEPENDS = {
   tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
-  ["reward-*"] = { "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
+  ["reward-*"] = { "reward.trunk", "reward.tokens", "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
     "reward.min_correlation" },
-  ["sft-answers"] = answers "eval.answers",
+  ["sft-answers"] = answers("eval.statistics", "eval.answers", "eval.fluency", "eval.blind"),
   curve = answers "eval.curve_answers",
   evaluation = answers "eval",
 }
@@ -202,7 +223,7 @@ function stages.arguments(schema, args, meta, small)
 end
 
 --- Options that may differ between the two halves of a run and between runs that share stages: no result depends on them.
-stages.VOLATILE = { "from", "save_every" }
+stages.VOLATILE = { "from", "save_every", "ppo.microbatch", "ppo.gradient_checkpointing" }
 
 local PATHS = { "data", "init", "tokenizer.path", "prompts", "sft.data" } -- options that name files
 local ONLY_SAID = { "reward.min_accuracy", "reward.min_correlation" } -- in the groups above, but no stage depends on them
@@ -220,18 +241,14 @@ function stages.from_run(recipe, cfg, info, functions, depends)
     beside = { ["tokenizer.path"] = own_model.beside }, set = run_options.set(info), neutral = ONLY_SAID })
 end
 
--- The directory of reward.NAME, or nil.
-local function reward_path(cfg, name)
-  local value = cfg.reward and cfg.reward[name]
-  return type(value) == "string" and name ~= "quantization" and value or nil
-end
+local reward_path = own_model.reward_path
 
 --- Records the files that options name (mocl.run); but the weights of init= when they are loaded, if that is still to come.
 function stages.hash_inputs(run, cfg)
   local function later(path)
     return not run.stages.sft and path:find "%.safetensors$" ~= nil
   end
-  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data }
+  local paths = { cfg.data, cfg.init, cfg.tokenizer.path, cfg.prompts, cfg.sft.data, cfg.eval and cfg.eval.blind or "" }
   for _, name in ipairs(cfg.objectives or {}) do
     paths[#paths + 1] = reward_path(cfg, name)
   end
@@ -331,6 +348,15 @@ local function reward_directories(cfg, info, functions)
   end
 end
 
+-- The model of eval.blind; nil without it.
+local function blind_judge(cfg)
+  if cfg.eval.blind == "" then
+    return nil
+  end
+  local f, message = reward_directory.load(cfg.eval.blind, { device = cfg.device })
+  return f or error("eval.blind=" .. message, 0)
+end
+
 -- Where prompts, answers and pairs come from, by the options.
 local function source_of(cfg, functions, make)
   local embedded = cfg.data == "" and cfg.prompts == ""
@@ -382,18 +408,52 @@ function stages.options(o)
   return cfg, info
 end
 
+-- the shape of the model, for mocl.lm.model
+local function shape(cfg, vocab_size)
+  return {
+    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
+    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
+    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
+  }
+end
+
+-- What --check says of memory and time.
+local function estimated(o, cfg, source, functions, given, grid)
+  local vocab, N, models, longest = cfg.tokenizer.vocab_size, #cfg.objectives, {}, 0
+  for _, name in ipairs(cfg.objectives) do
+    models[#models + 1] = not functions[name] and not reward_path(cfg, name) and not given and name or nil
+  end
+  for _, prompt in ipairs(source.train_prompts) do
+    longest = math.max(longest, #prompt)
+  end
+  local s, D = shape(cfg, vocab), cfg.model.hidden_size
+  local layers = cfg.lora.layers == 0 and cfg.model.layers or math.min(cfg.lora.layers, cfg.model.layers)
+  -- the adapter on seven matrices of a block, and a head of two layers for each objective
+  local trained = layers * cfg.lora.r * (4 * 2 * D + 3 * (D + cfg.model.intermediate_size)) + N * (D * D + 2 * D)
+  local rows, total = memory_plan.of { config = s, dtype = cfg.dtype, quantization = cfg.quantization ~= "none" and cfg.quantization or nil,
+    trained = trained, rank = cfg.lora.r, rows = cfg.ppo.batch_size, prompt = math.min(longest, cfg.model.positions - cfg.ppo.max_new_tokens),
+    answer = cfg.ppo.max_new_tokens }
+  local own = o.method and cfg[o.method:gsub("%-%*$", "")]
+  local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
+    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1,
+    -- the context of a model of one's own is far longer than prompts are
+    row = cfg.init ~= "" and math.min(longest + cfg.ppo.max_new_tokens, cfg.model.positions) or nil })
+  return estimate.text(list, { rows, total })
+end
+
 --- stages.open(o) -> ctx, for a `<close>` variable: options, data and the run directory of a language-model run. o: recipe, doc,
 -- schema, presets, arg (the program's), source (nil, or function(cfg) that gives the data in place of HH-RLHF and the embedded task)
 -- and small (of stages.arguments), method (the name of its stage, nil where it has none), depends (the options that this stage
 -- depends on beside those of every policy), check(cfg), which raises where the method's options do not go together, and hooks(cfg, grid), whose result is ctx.hooks;
 -- longest(prompt, N) -> text, n where a method of N objectives shows a policy more than a prompt with tags: the longest text, and n tokens
--- behind it; grid(N) -> the preferences where the user names none and they are not the grid's. What cannot go together fails before
--- there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
+-- behind it; grid(N) -> the preferences where the user names none and they are not the grid's; policies: "preference" or "objective" where there is
+-- one for each. What cannot go together fails before there is a directory. Of a run that is complete the tables are shown, and ctx.complete is true.
 function stages.open(o)
   local cfg, info = stages.options(o)
   open_device(cfg)
   local functions = reward_functions(cfg)
   reward_directories(cfg, info, functions)
+  local blind = blind_judge(cfg)
   local source = source_of(cfg, functions, o.source)
   local grid = o.grid and #cfg.preferences == 0 and o.grid(#cfg.objectives) or preference.list(cfg.preferences or {}, #cfg.objectives)
   local hooks = o.hooks and o.hooks(cfg, grid) or {}
@@ -402,9 +462,10 @@ function stages.open(o)
     or {})
   local given = cfg.from and stages.from_run(o.recipe, cfg, info, functions, depends)
   local run = Run.open { recipe = o.recipe, cfg = cfg, info = info, main = o.method, platform = sys.env(), depends = depends,
+    estimate = function() return estimated(o, cfg, source, functions, given, grid) end,
     volatile_keys = stages.VOLATILE, out = not cfg.out and cfg.data ~= "" and not o.source and fs.join("runs", o.recipe, "hh-rlhf") or nil }
   local ctx = setmetatable({ run = run, cfg = cfg, info = info, source = source, functions = functions, method = o.method,
-    grid = grid, hooks = hooks, longest = o.longest, complete = run.complete }, Context)
+    grid = grid, hooks = hooks, longest = o.longest, blind = blind, complete = run.complete }, Context)
   if run.complete then
     stages.say_changed(run)
     stages.show(run, " holds this run, complete:\n")
@@ -453,15 +514,6 @@ local function say(ctx, text)
   end
 end
 
--- the shape of the model, for mocl.lm.model
-local function shape(cfg, vocab_size)
-  return {
-    vocab_size = vocab_size, hidden_size = cfg.model.hidden_size, num_hidden_layers = cfg.model.layers,
-    num_attention_heads = cfg.model.heads, intermediate_size = cfg.model.intermediate_size,
-    max_position_embeddings = cfg.model.positions, tie_word_embeddings = true,
-  }
-end
-
 local function fail(fmt, ...)
   error(fmt:format(...), 0)
 end
@@ -506,6 +558,10 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  lm_actor.check(cfg.dtype, cfg.ppo.microbatch)
+  if cfg.reward.trunk == "frozen" and cfg.data == "" and cfg.prompts == "" then
+    fail "reward.trunk=frozen needs data=DIR: the embedded task's answers are compared many times each, by models of all weights"
+  end
   check_size(cfg)
 end
 
@@ -532,8 +588,14 @@ function stages.tokenizer(ctx)
   ctx.tok = assert(tokenizer.load(path))
 end
 
---- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan); rows of a step are ppo.batch_size
--- unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
+-- The bytes that a run on the cpu may take in all: what is free now beside what it holds; nil where that is not known.
+local function room_of(cfg)
+  local free = cfg.device == "cpu" and memory_plan.available()
+  return free and free + tensor.memory().live or nil
+end
+
+--- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan), and refuses what there is no room
+-- for; rows of a step are ppo.batch_size unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
 function stages.memory_plan(ctx, model, heads, rows)
   local o = ctx.cfg
   ctx.trained = 0
@@ -543,10 +605,11 @@ function stages.memory_plan(ctx, model, heads, rows)
   for _, p in ipairs(transformer.parameters(model, true)) do
     ctx.trained = ctx.trained + p:numel()
   end
-  if not ctx.run.quiet then
-    io.stderr:write(memory_plan.text(memory_plan.of { config = model:config(), dtype = model:dtype(),
-      quantization = model:quantization(), trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens }), "\n")
-  end
+  local list, total = memory_plan.of { config = model:config(), dtype = model:dtype(), quantization = model:quantization(),
+    trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens,
+    microbatch = o.ppo.microbatch, gradient_checkpointing = o.ppo.gradient_checkpointing }
+  memory_plan.refuse(list, total, room_of(o))
+  say(ctx, memory_plan.text(list, total))
 end
 
 --- Leaves out prompts that, with tags and an answer of full length, do not fit the context; says how many.
@@ -624,10 +687,22 @@ function stages.new_model(ctx, dir)
   return model
 end
 
---- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
+--- Puts the files of the run's tokenizer into a directory that is a model's, where AutoTokenizer looks for them.
+function stages.save_tokenizer(ctx, dir)
+  local from = ctx.run:path "tokenizer"
+  if ctx.cfg.init == "" then
+    save(ctx.tok.save, ctx.tok, dir)
+    return
+  end
+  for _, name in ipairs(assert(fs.list(from))) do
+    save(fs.copy, fs.join(from, name), fs.join(dir, name))
+  end
+end
+
+--- Trains a language model and saves it as directory `name`, with the run's tokenizer: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o:
 -- adapter, {r =, alpha =}, where an adapter is trained in place of all weights, saved as directory name-adapter
--- (PEFT) and merged into what is saved as `name`; quantization, of the frozen base below it; and beside(dir), which puts further files into that directory.
+-- (PEFT) and merged into what is saved as `name`; quantization, of the frozen base below it.
 function stages.language_model(ctx, name, from, options, rows, o)
   local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
@@ -657,9 +732,7 @@ function stages.language_model(ctx, name, from, options, rows, o)
       end
     end
     save(transformer.save, model, run:path(name), ids_of(ctx))
-    if o and o.beside then
-      o.beside(run:path(name))
-    end
+    stages.save_tokenizer(ctx, run:path(name))
     stage:clear()
     stage:output(name)
     return { loss = loss }
@@ -698,6 +771,12 @@ function stages.base_and_sft(ctx)
   end)
 end
 
+-- A line on stderr about a reward model's held-out accuracy.
+local function say_accuracy(ctx, name, held)
+  say(ctx, ("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s"):format(name, held.accuracy, held.low,
+    held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
+end
+
 local function train_reward_model(ctx, name)
   local cfg, run = ctx.cfg, ctx.run
   return run:stage("reward-" .. name, function(stage)
@@ -725,10 +804,31 @@ local function train_reward_model(ctx, name)
     model:freeze()
     local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
-    if not run.quiet then
-      io.stderr:write(("reward %s: held-out accuracy %.3f (95%%: %.3f to %.3f, n %d)%s\n"):format(name, held.accuracy, held.low,
-        held.high, held.n, held.rule_correlation and (", correlation with the rule %.3f"):format(held.rule_correlation) or ""))
-    end
+    say_accuracy(ctx, name, held)
+    save(model.save, model, run:path("reward-" .. name))
+    stage:clear()
+    stage:output("reward-" .. name)
+    return held
+  end)
+end
+
+-- The frozen model that all heads share: what the policy starts from.
+local function trunk_of(ctx)
+  ctx.trunk = ctx.trunk or assert(transformer.load(ctx.run:path "sft", { device = ctx.cfg.device }))
+  return ctx.trunk
+end
+
+-- A head on the frozen model, of which the stage leaves the head alone.
+local function fit_probe(ctx, name)
+  local cfg, run = ctx.cfg, ctx.run
+  return run:stage("reward-" .. name, function(stage)
+    local pairs_train, pairs_test = ctx.source.pairs(name)
+    pairs_train = table.move(pairs_train, 1, math.min(#pairs_train, cfg.reward.prompts), 1, {})
+    pairs_test = table.move(pairs_test, 1, math.min(#pairs_test, math.max(10, cfg.reward.prompts // 3)), 1, {})
+    local model = probe.new { trunk = trunk_of(ctx), tokenizer = ctx.tok, tokens = cfg.reward.tokens }
+    local held = probe_stage.train(run, stage, name, model, pairs_train, pairs_test)
+    held.rule_correlation = ctx.source.rule_correlation(name, model)
+    say_accuracy(ctx, name, held)
     save(model.save, model, run:path("reward-" .. name))
     stage:clear()
     stage:output("reward-" .. name)
@@ -753,6 +853,14 @@ local function check_reward_model(ctx, name, held)
   end
 end
 
+local function load_probe(ctx, dir)
+  return probe.load(dir, { trunk = trunk_of(ctx), tokenizer = ctx.tok })
+end
+
+local function load_reward_model(ctx, dir)
+  return reward.load(dir, ctx.tok, { device = ctx.cfg.device })
+end
+
 --- One reward per objective: a function of the table `functions`, or a reward model started from the SFT model.
 -- Sets ctx.rewards, and ctx.checks: held-out accuracy of the models, and whether it is what was asked (passed).
 -- Options: reward.min_accuracy, reward.min_correlation.
@@ -761,9 +869,10 @@ function stages.rewards(ctx, functions)
   for j, name in ipairs(ctx.cfg.objectives) do
     local f = functions[name]
     if not f then
-      ctx.checks[name] = train_reward_model(ctx, name)
+      local dir, frozen = ctx.run:path("reward-" .. name), ctx.cfg.reward.trunk == "frozen"
+      ctx.checks[name] = (frozen and fit_probe or train_reward_model)(ctx, name)
       check_reward_model(ctx, name, ctx.checks[name])
-      f = assert(reward.load(ctx.run:path("reward-" .. name), ctx.tok, { device = ctx.cfg.device }))
+      f = assert((frozen and load_probe or load_reward_model)(ctx, dir))
     end
     ctx.rewards[j] = { name = name, f = f }
   end
@@ -794,15 +903,20 @@ function stages.actor(ctx, o)
     stages.memory_plan(ctx, model, heads, o and o.rows)
     ctx.planned = true
   end
-  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft" }
+  return lm_actor.new { policy = ctx.policy, heads = heads, base = ctx.run:path "sft", microbatch = cfg.ppo.microbatch,
+    gradient_checkpointing = cfg.ppo.gradient_checkpointing }
 end
+
+local JUDGED = { ["sft evaluation"] = true, evaluation = true } -- purposes of measure that eval.fluency and eval.blind are about
 
 -- answers of the policy under each preference
 local function measure(ctx, preferences, purpose, prompts, n, adapter, o)
   local line = stages.bar(ctx, purpose, #preferences)
   local list = ctx.policy:measure_all(preferences, {
     prompts = prompts, n = n, seed = ctx.cfg.seed, purpose = purpose, adapter = adapter, rewards = ctx.rewards,
-    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, on_step = function(i)
+    audit = ctx.source.audit, before = o and o.before, answer = o and o.answer, fluency = JUDGED[purpose] and ctx.cfg.eval.fluency,
+    blind = JUDGED[purpose] and ctx.blind or nil,
+    on_step = function(i)
       line:update(i)
     end,
   })
@@ -832,6 +946,24 @@ local function histograms(rows, statistics)
     out[j] = metrics.histogram(metrics.column(normalized, j), middle - half, middle + half, 120)
   end
   return out
+end
+
+-- What eval.fluency says of answers under each preference, their mean; nil without it.
+local function fluency_of(list)
+  local all = {}
+  for i, m in ipairs(list) do
+    all[i] = m.fluency or nil
+  end
+  return #all > 0 and fluency.mean(all) or nil
+end
+
+-- The mean over the preferences of what eval.blind says; nil without it.
+local function blind_of(list)
+  local sum = list[1].blind and 0
+  for _, m in ipairs(sum and list or {}) do
+    sum = sum + m.blind / #list
+  end
+  return sum or nil
 end
 
 -- Means over the preferences, null where the rule does not know the objective.
@@ -868,7 +1000,7 @@ end
 function stages.sft_answers(ctx)
   ctx.sft = ctx.run:stage("sft-answers", function()
     local start, all, stats = {}, {}, { mean = {}, std = {} }
-    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(512 / #ctx.grid), false)) do
+    for _, m in ipairs(measure(ctx, ctx.grid, "sft statistics", ctx.source.train_prompts, math.ceil(ctx.cfg.eval.statistics / #ctx.grid), false)) do
       table.move(m.rows, 1, #m.rows, #start + 1, start)
     end
     local list = measure(ctx, ctx.grid, "sft evaluation", ctx.source.test_prompts, ctx.cfg.eval.answers, false)
@@ -885,6 +1017,7 @@ function stages.sft_answers(ctx)
     local figures = {
       rewards = metrics.mean_rows(f.rewards), rewards_raw = stats.mean, rewards_std = metrics.mean_rows(f.rewards_std), hypervolume = f.hypervolume,
       mean_pairwise_distance = f.mean_pairwise_distance, kendall_tau = f.kendall_tau, per_preference = f.rewards,
+      fluency = fluency_of(list), blind = blind_of(list),
     }
     if f.rule then
       figures.rule = { rewards = f.rule.rewards and rule_means(f.rule.rewards), malformed = metrics.mean_std(f.rule.malformed),
@@ -1004,7 +1137,11 @@ function stages.evaluation(ctx, steps, o)
     for _, m in ipairs(list) do
       table.move(m.rows, 1, #m.rows, #rows + 1, rows)
     end
-    figures.constant = ctx.sft.constant
+    figures.constant, figures.fluency = ctx.sft.constant, fluency_of(list)
+    figures.blind, figures.sft_blind = blind_of(list), ctx.sft.figures.blind
+    if figures.fluency then
+      figures.fluency.sft_perplexity, figures.fluency.sft_distinct_2 = ctx.sft.figures.fluency.perplexity, ctx.sft.figures.fluency.distinct_2
+    end
     figures.histograms = { before = ctx.sft.histograms, after = histograms(rows, ctx.sft.statistics) }
     for g, group in ipairs(cfg.eval.unseen_answers > 0 and o.unseen ~= false and n > 1 and preference.unseen_groups(n) or {}) do
       local unseen = measure(ctx, group, "unseen " .. g, ctx.source.test_prompts, cfg.eval.unseen_answers, true, o)
@@ -1028,6 +1165,17 @@ local function errors_of(figures, answers)
   return errors
 end
 
+-- One line: the seconds of each stage in the order they ran, and the most that tensors took.
+local function times(run, peak)
+  local names, parts, all = sorted_keys(run.stages), {}, 0
+  table.sort(names, function(a, b) return run.stages[a].order < run.stages[b].order end)
+  for i, name in ipairs(names) do
+    parts[i] = ("%s %.0f s"):format(name, run.stages[name].seconds)
+    all = all + run.stages[name].seconds
+  end
+  return ("time: %.0f s (%s); tensors took %.2f GiB at most"):format(all, table.concat(parts, ", "), peak / 2 ^ 30)
+end
+
 -- Ends the run with a result of what all recipes say and of the parts, later ones over earlier ones.
 local function finish(ctx, parts, timing)
   local cfg = ctx.cfg
@@ -1040,6 +1188,7 @@ local function finish(ctx, parts, timing)
   end
   timing.peak_bytes = tensor.memory().peak
   ctx.run:finish(result, timing, report.PAGES)
+  say(ctx, times(ctx.run, timing.peak_bytes))
   stages.show(ctx.run)
 end
 

@@ -17,7 +17,7 @@
 -- has rollout(inputs, {seed=, purpose=, options=}) -> batch; values(batch) -> [T, N] or nil; begin(batch), before
 -- the epochs; evaluate(batch, epoch) -> {logp = [T], entropy =
 -- a scalar, kl = [T] or nil, values = [T, N] or nil}; updated(options), after the epochs; named_parameters(); save(dir) and load(dir), which
--- raise; OPTIONS; has_values; and words.value_loss, what errors call the loss of its values.
+-- raise; OPTIONS; has_values; optionally backward(batch, e, loss), where the gradients of a loss take more than loss:backward(); and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
 local deck = require "mocl.deck"
@@ -35,6 +35,7 @@ local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
 local tensor = require "mocl.tensor"
 local loop = require "mocl.train.loop"
+local watchdog = require "mocl.train.watchdog"
 
 local trainer = {}
 
@@ -160,6 +161,10 @@ function trainer.new(o)
     lr_name = o.lr_name or "lr", pending = {},
     factor = optim.schedule[linear and "linear" or "constant"] { warmup = c.warmup, total = linear and math.max(o.total, c.warmup) or nil,
       from_zero = false } }, Trainer)
+  self.watchdog = watchdog.new { total = o.total, options = c, label = self.label, unit = self.unit, prefix = self.lr_name:match "^(.*%.)lr$",
+    solves_c = pieces.control and pieces.control.solves_c or false, say = o.stage and function(text)
+      self.loop.line:note("warning: " .. text)
+    end or nil }
   if o.stage then
     self.loop = loop.new { run = o.run, stage = o.stage, label = self.label, unit = self.unit, total = o.total, save_every = o.save_every,
       save = function(dir) self:save(dir) end, state = function() return self:state() end }
@@ -230,6 +235,8 @@ local function step(self)
   end
   local n, row, text = self.iteration, self.row, self.text
   leave(self)
+  row.step = n
+  self.watchdog:see(row, self.spread)
   if self.loop then
     self.loop:step(n, row, text)
   end
@@ -308,6 +315,15 @@ local function against_group(batch, returns)
   return nn.segment_expand(rows:reshape(batch.n, N), batch.response_offsets)
 end
 
+-- The variance of each head's values over the batch, for the watchdog.
+local SPREAD = "watchdog/value_spread/"
+local function watch_values(self, values)
+  local spread = (values - values:mean(1, true)):square():mean(1)
+  for j = 1, spread:numel() do
+    self:watch(nil, spread:select(1, j), SPREAD .. j)
+  end
+end
+
 --- Advantages [T, N] of rewards [T, N] per token (nil: those of the episodes), one per objective, by GAE with the actor's values or
 -- against the other episodes; without their mean over tokens, or divided by their common root mean square. What the critic
 -- learns is left in batch.value_targets, its values now in batch.values.
@@ -327,6 +343,7 @@ function Trainer:advantages(batch, rewards)
   else
     local values = self.actor:values(batch)
     batch.values = scale and values * scale or values
+    watch_values(self, values)
     adv, batch.value_targets = ppo.gae(scaled(rewards or batch.rewards), values, batch.response_offsets, { gamma = o.gamma, lam = o.lam })
   end
   if o.normalize == "rms" then
@@ -340,13 +357,22 @@ end
 
 -- ---- gradients ----
 
+-- The gradients of a loss of epoch e, by the actor's own way where it has one.
+local function backward(self, batch, e, loss)
+  if self.actor.backward then
+    self.actor:backward(batch, e, loss)
+  else
+    loss:backward()
+  end
+end
+
 -- Copies of the gradients of the surrogate's mean for an advantage per token, at the parameters as they are.
 local function gradients_of(self, batch, advantage)
   local e = self.actor:evaluate(batch, 2) -- not the first epoch's graph, which is still to be used
   local old = batch.old or e.logp:detach()
   self.optimizer:zero_grad()
   local loss = ppo.clip(e.logp, old, advantage, self.options.cliprange):mean()
-  loss:backward()
+  backward(self, batch, e, loss)
   local list = {}
   for i, pair in ipairs(self.actor:named_parameters()) do
     list[i] = pair[2].grad and pair[2].grad:clone() or false
@@ -502,13 +528,18 @@ function Trainer:update(batch, loss_of)
     local loss, shown = loss_of(setmetatable(e, EPOCH))
     check_loss(loss)
     self.optimizer:zero_grad()
-    loss:backward()
+    backward(self, batch, e, loss)
     watch_epoch(self, scope, e, shown or {}, epoch == o.ppo_epochs)
     local norm = scope:keep(self.optimizer:step { lr = lr, max_grad_norm = o.max_grad_norm, ahead = true })
     self.pending[#self.pending + 1] = { scalar = norm, key = "ppo/grad_norm", norm = true }
   end
   self.actor:updated(o)
   local m = self:read()
+  self.spread = {}
+  while m[SPREAD .. #self.spread + 1] do
+    local key = SPREAD .. #self.spread + 1
+    self.spread[#self.spread + 1], m[key] = m[key], nil
+  end
   m.step, m["ppo/learning_rate"] = self.iteration, lr
   if m["objective/kl"] then
     m["objective/kl"], m["ppo/policy/approxkl"] = m["objective/kl"] / batch.n, m["ppo/policy/approxkl"] / 2

@@ -60,6 +60,7 @@ void test_reduce(void);
 /* products.c */
 void test_gemm(void);
 void test_gemm_rows(void);
+void test_gemm_continued(void);
 void test_matmul(void);
 /* rows.c */
 void test_softmax(void);

@@ -49,6 +49,31 @@ static void onto_case(int tw, int64_t m, int64_t n, int64_t k) {
     buffers_free();
 }
 
+/* rows in pieces of at most `most`, some of them empty: the bits of gemm on all of them */
+static void continued_case(int64_t m, int64_t n, int64_t k, int64_t most, double alpha) {
+    mk_real *a = randoms(k * m, -1, 1), *b = randoms(k * n, -1, 1), *want = empty(m * n), *got = constant(m * n, NAN);
+    mk_real *part = constant(m * n, NAN), *total = constant(m * n, NAN);
+    ok(K->gemm(E, 1, 0, m, n, k, alpha, a, m, 0, b, n, 0, 0, want, n, 0, 1) == MK_OK, "gemm works");
+    for (int64_t at = 0, some; at < k; at += some) {
+        some = below((int)most + 1);
+        if (at + some > k) some = k - at;
+        ok(K->gemm_continued(E, m, n, some, at, a + at * m, b + at * n, alpha, part, total, at + some == k ? got : NULL) == MK_OK,
+           "gemm_continued works");
+    }
+    same_bits("gemm_continued", m * n, got, want);
+    ok(K->gemm_continued(E, m, n, 0, 0, a, b, alpha, part, total, got) == MK_OK, "gemm_continued of no rows");
+    for (int64_t i = 0; i < m * n; i++) want[i] = 0;
+    same_bits("no rows", m * n, got, want);
+    buffers_free();
+}
+
+void test_gemm_continued(void) {
+    static const int64_t sizes[] = {1, 3, 15, 16, 17, 65, 97, 260, 300}, most[] = {1, 7, 100, 256, 257, 700};
+    for (int i = 0; i < 60; i++) continued_case(sizes[below(9)], sizes[below(9)], 1 + below(1500), most[below(6)], i % 2 ? 1 : 0.7);
+    continued_case(16, 577, 1024, 256, 1);
+    continued_case(577, 16, 1030, 300, 2);
+}
+
 void test_gemm(void) {
     static const int64_t sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 97};
     for (int t = 0; t < 4; t++) {

@@ -116,7 +116,7 @@ static void maps_of(const struct mk_simd *s, const struct inputs *in, struct res
 static void products_of(const struct mk_simd *s, const struct inputs *in, struct results *r) {
     int64_t n = mk_min(in->n, 70), k = 9, m = 7, wide = 128;
     mk_real *b = constant(k * wide, 0);
-    struct mk_blend blend = {(mk_real)1.1, (mk_real)0.3, 0};
+    struct mk_blend blend = {(mk_real)1.1, (mk_real)0.3, 0, 0};
     for (int64_t p = 0; p < k; p++)
         memcpy(b + p * wide, p % 3 == 0 ? in->y : p % 3 == 1 ? in->w : in->positive, (size_t)n * sizeof *b);
     for (int kind = 0; kind < 3; kind++) {

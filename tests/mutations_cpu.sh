@@ -1,0 +1,81 @@
+#!/bin/sh
+# mutations_cpu.sh [-k PATTERN] - puts one defect at a time into a copy of the cpu's kernels for bf16, links tests/c/test_kernels with it,
+# and shows what catches it. One line each; a defect that the test passes is a failure. -k: only the defects whose line contains PATTERN.
+# Needs `make all programs` first.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+pattern=
+[ "${1:-}" = -k ] && pattern=$2
+dir=$(mktemp -d)
+export CCACHE_DISABLE=1 # a header that changes and changes back within a second is not always seen
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0
+libraries=$(pkg-config --libs lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto)
+
+# FILES | perl expression, applied once | what it is. The first of FILES is changed, the .c files are built.
+table() {
+    cat <<'END'
+simd_bf16.h simd_avx2.c simd_avx512.c|s/pair\[j\] & \(int32_t\)0xffff0000\), odd\[i\]\[j\]/pair[j] \& (int32_t)0xffff0000), even[i][j]/|multiply-adds: odd k go on where even k ended
+simd_bf16.h simd_avx2.c simd_avx512.c|s/v_load\(to\) \+ \(even\[i\]\[j\] \+ odd\[i\]\[j\]\)/(v_load(to) + even[i][j]) + odd[i][j]/|multiply-adds: the old sum first
+simd_bf16.h simd_avx2.c simd_avx512.c|s/_mm_setcsr\(ZERO_SUBNORMALS\)/_mm_setcsr(0x1f80)/|multiply-adds: subnormal numbers kept
+simd_bf16.h simd_avx2.c simd_avx512.c|s/case 1: bf16_rows\(1,/case 1: bf16_rows(2,/|multiply-adds: a row behind the last one
+bf16.c|s/: \(double\)\(float\)sum/: sum/|plain C: a chain that is not rounded
+bf16.c|s/0x1p-126 - 0x1p-151/0x1p-126/|plain C: flushed before rounding
+bf16.c|s/\(bits & 0x7f800000\) == 0 \? bits & 0x80000000 : bits/bits/|plain C: subnormal inputs kept
+amx.c amx_tiles.h|s/\{first, first, second, second, first, second, 16, 16\}/{16, 16, 16, 16, 16, 16, 16, 16}/|tiles: all of 16 rows
+amx_tiles.h amx.c|s/TILE_DOT\(3, 5, 7\)/TILE_DOT(3, 5, 6)/|tiles: the columns of the other tile
+amx_tiles.h amx.c|s/int64_t whole = m \/ 32, rest = m % 32/int64_t whole = (m + 31) \/ 32, rest = 0/|tiles: rows in part as whole ones
+gemm_bf16.c|s/memset\(to \+ pairs \* COLUMNS, 0, \(size_t\)\(\(rows - pairs\) \* COLUMNS\) \* sizeof \*to\);//|the end of k: what lay in the memory of B
+gemm_bf16.c|s/memset\(to \+ i \* MK_BF16_LDA \+ kc, 0,/memset(to + i * MK_BF16_LDA + kc, 255,/|the end of k: what lay in the memory of A
+gemm_bf16.c|s/kc % 2 && i < COLUMNS/0 \&\& i < COLUMNS/|an odd k: the last number left out
+gemm_bf16.c|s/g->path->sweep\(m, blocks_of\(kc\), a, panel/(g->m == 1 ? \&mk_bf16_plain : g->path)->sweep(m, blocks_of(kc) - (g->m == 1 \&\& blocks_of(kc) > 16), a, panel/|one row alone: another sum
+gemm_bf16.c|s/2 \* p \+ 1 < kc \? from \+ g->ldb : none/from + g->ldb/|B: a row behind the last one
+gemm_bf16.c|s/mk_min\(COLUMNS, g->n - column\), &g->blend/COLUMNS, \&g->blend/|C: columns behind the last one
+END
+}
+
+table > "$dir/table"
+while IFS= read -r line; do
+    files=${line%%|*}
+    what=${line##*|}
+    expression=${line#*|}
+    expression=${expression%|*}
+    case $line in *"$pattern"*) ;; *) continue ;; esac
+    rm -rf "$dir/kernels" "$dir/o"
+    mkdir "$dir/o"
+    cp -r kernels "$dir/kernels"
+    first=${files%% *}
+    perl -0777 -pe "$expression" "kernels/cpu/$first" > "$dir/kernels/cpu/$first"
+    if cmp -s "kernels/cpu/$first" "$dir/kernels/cpu/$first"; then
+        echo "MISSED $first: $what: the expression changes nothing"
+        failed=$((failed + 1))
+        continue
+    fi
+    built=yes
+    for f in $files; do
+        case $f in *.c) ;; *) continue ;; esac
+        ${CC:-cc} -std=c11 -fPIC -pthread -ffp-contract=off -w -O2 -Iruntime -I"$dir/kernels" -c "$dir/kernels/cpu/$f" -o "$dir/o/${f%.c}.o" 2>> "$dir/err" ||
+            built=
+    done
+    # shellcheck disable=SC2086 # word splitting is meant
+    [ -n "$built" ] && ${CC:-cc} -pthread -o "$dir/test" build/tests/c/test_kernels.o build/tests/c/kernels/*.o "$dir"/o/*.o libmocl.a \
+        $libraries -lm -ldl 2>> "$dir/err" || built=
+    if [ -z "$built" ]; then
+        echo "MISSED $first: $what: does not build"
+        head -n 5 "$dir/err"
+        failed=$((failed + 1))
+        continue
+    fi
+    timeout 300 "$dir/test" bf16 < /dev/null > "$dir/log" 2>&1
+    status=$?
+    if [ $status = 0 ]; then
+        failed=$((failed + 1))
+        echo "MISSED $first: $what"
+    else
+        passed=$((passed + 1))
+        caught=$(sed -n 's/^not ok bf16: //p' "$dir/log" | head -n 1 | cut -c1-90)
+        echo "caught $first: $what: by ${caught:-the end of the process (status $status)}"
+    fi
+done < "$dir/table"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
