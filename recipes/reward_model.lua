@@ -90,7 +90,7 @@ run:stage("reward_model", function(stage)
     model:dequantize() -- what the adapter was not on, if anything
   end
   assert(classifier_files.save(judge.classifier, dir))
-  parts.save_tokenizer(ctx, dir)
+  stages.save_tokenizer(ctx, dir)
   assert(reward_directory.note(dir, cfg.template))
   stage:clear()
   stage:output "reward_model"

@@ -67,9 +67,7 @@ ctx.rows.train, ctx.rows.held_out = train, held_out
 local base, format = cfg.init ~= "" and cfg.init or nil, own_model.format(cfg)
 stages.language_model(ctx, "sft", base, cfg.sft, function()
   return train
-end, { adapter = parts.adapter(cfg), quantization = format, beside = function(dir)
-  parts.save_tokenizer(ctx, dir)
-end })
+end, { adapter = parts.adapter(cfg), quantization = format })
 
 -- ---- held-out perplexity, of the answers' tokens: exp of the mean loss of a token, and its interval over the rows ----
 

@@ -55,7 +55,7 @@ local MEASURE = [[
 <script>
 addEventListener('load', function () {
   var r = { page_name: location.pathname.match(/[^\/]*$/)[0], resources: performance.getEntriesByType('resource').map(function (e) { return e.name }),
-    title: document.title, text: document.body.innerText.length, charts: 0, overlaps: [], outside: [],
+    title: document.title, text: document.body.innerText.length, charts: 0, hidden: 0, cut: [], overlaps: [], outside: [],
     sections: [], width: innerWidth, page: document.documentElement.scrollWidth };
   document.querySelectorAll('section').forEach(function (s) {
     if (s.getBoundingClientRect().height > 60) r.sections.push(s.id);
@@ -63,6 +63,7 @@ addEventListener('load', function () {
   document.querySelectorAll('svg').forEach(function (s) {
     var frame = s.getBoundingClientRect(), boxes = [];
     if (frame.width > 200 && frame.height > 100) r.charts++;
+    if (frame.width === 0) { r.hidden++; return; }
     s.querySelectorAll('text').forEach(function (t) {
       var b = t.getBoundingClientRect();
       if (!t.textContent) return;
@@ -76,6 +77,9 @@ addEventListener('load', function () {
       });
       boxes.push({ b: b, t: t.textContent });
     });
+  });
+  document.querySelectorAll('figure').forEach(function (f) {
+    if (f.scrollWidth > f.clientWidth + 1) r.cut.push(f.innerText.slice(0, 40));
   });
   parent.postMessage(JSON.stringify(r), '*');
 });

@@ -4,6 +4,7 @@
 -- each with the reason; samples.methods: names that every class of owners has.
 
 local gguf_file = require "gguf_file"
+local httpd = require "mocl.httpd"
 
 local S = { raw = {}, none = {}, methods = { "release", "__close", "__gc" } }
 
@@ -236,6 +237,30 @@ end
 each("mocl.session:rewind mocl.session:fork", function(w)
   return { session(w), 1, 1 }
 end)
+local function served(_, ...)
+  return { assert(httpd.open { port = 0 }), ... }
+end
+none("the number is another for each server", "mocl.httpd.server:port mocl.httpd.open")
+if httpd.open { port = 0 } then
+  each("mocl.httpd.server:finish mocl.httpd.server:drop mocl.httpd.server:gone", function(w)
+    return served(w, 1)
+  end)
+  S["mocl.httpd.server:run"] = function(w)
+    return served(w, 0)
+  end
+  S["mocl.httpd.server:write"] = function(w)
+    return served(w, 1, "text")
+  end
+  S["mocl.httpd.server:begin"] = function(w)
+    return served(w, 1, 200, { ["content-type"] = "text/plain" })
+  end
+  S["mocl.httpd.server:respond"] = function(w)
+    return served(w, 1, 200, { ["content-type"] = "text/plain" }, "text")
+  end
+else
+  none("there is no libmicrohttpd", [[mocl.httpd.server:finish mocl.httpd.server:drop mocl.httpd.server:gone mocl.httpd.server:run
+    mocl.httpd.server:write mocl.httpd.server:begin mocl.httpd.server:respond]])
+end
 S["mocl.transformer.core.new"] = function(w)
   return { w.copy(config), w.options { key = 3 } }
 end

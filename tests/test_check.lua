@@ -28,6 +28,10 @@ T.test("an estimate is tokens of each stage times what one takes", function()
     eval = { answers = 7, unseen_answers = 1 } }
   local list = estimate.stages(cfg, { speed = { train = 3, answer = 1 }, models = { "b" }, grid = 11, unseen = 20, iterations = 4, policies = 2 })
   T.eq(list, { { "base", 180 }, { "reward-b", 1200 }, { "8 iterations", 64 * (6 + 20 + 2 * 10 * 4) }, { "evaluation", (77 + 20) * 26 } })
+  -- heads on a frozen trunk: 4/3 of 9 pairs of two texts, each a prompt and an answer of 5 tokens, and one pass for all of an answer
+  cfg.init, cfg.reward.trunk, cfg.reward.prompts, cfg.reward.tokens = "mine", "frozen", 9, 5
+  T.eq(estimate.stages(cfg, { speed = { train = 3, answer = 1 }, models = { "b" }, grid = 11, iterations = 4, row = 9 }),
+    { { "reward-b", 240 }, { "4 iterations", 32 * (6 + 9 + 2 * 9 * 4) }, { "evaluation", 77 * 15 } })
   local text = estimate.text(list, { { { "weights", 2 ^ 20 } }, 2 ^ 20 })
   T.ok(text:find "memory: about 1.0 MiB at most" and text:find "\n  base          3:00\n", text)
   local shape = { vocab_size = 50, hidden_size = 16, num_hidden_layers = 6, num_attention_heads = 2, intermediate_size = 16,
@@ -50,8 +54,8 @@ T.test("--check says what a run will take, writes nothing, and refuses what the 
   end
   out, err, status = child.mocl { "recipes/fishwood.lua", "--check", "out=" .. dir }
   T.eq({ status, out }, { 0, ("fishwood: the options go together; the run would be in %s\n"):format(dir) }, err)
-  _, err, status = child.mocl { "chat", "--check" }
-  T.ok(status == 1 and err:find("argument '--check'", 1, true), err)
+  out, err, status = child.mocl { "chat", "--check" }
+  T.ok(status == 1 and out == "" and err:find("argument '--check'", 1, true), err)
   out = child.mocl { "recipes/moc_hh.lua", "--help" }
   T.ok(out:find("--check looks whether a run can begin", 1, true))
 end)

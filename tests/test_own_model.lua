@@ -61,7 +61,7 @@ end
 -- stages that were run here and not taken
 local function trained_here(err)
   local list = {}
-  for name in err:gmatch "%f[^\n\0](%S[%w ]*) 1/" do
+  for name in err:gmatch "%f[^\n\0](%S[%w ]*) %d+/" do
     list[#list + 1] = name
   end
   return list

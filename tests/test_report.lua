@@ -58,7 +58,7 @@ end
 -- A run's directory with everything in it.
 local function full_run(evil)
   local dir = T.tmpdir()
-  write(dir .. "/config.lua", config.dump { lr = 0.25, name = evil })
+  write(dir .. "/config.lua", config.dump { lr = 0.25, name = evil, control = { range = false } })
   write(dir .. "/cmdline.txt", "mocl demo.lua lr=0.25 name=" .. evil .. "\n")
   write(dir .. "/env.json", json.encode({ recipe = "demo", lua = "Lua 5.4", seed = 3,
     changed = { lr = { value = "0.25", default = "0.5" } }, inputs = { [evil] = "00ff" } }))
@@ -97,8 +97,8 @@ T.test("everything a run holds is in its report", function()
   T.eq(report.write(dir), dir .. "/report.html")
   local html = assert(fs.read(dir .. "/report.html"))
   local counts = check_html(html)
-  T.eq(counts.svg, 2 + 2 + 5 + 2) -- front and enlarged, control, curves, histograms
-  T.eq(counts.details, 2)
+  T.eq(counts.svg, 2 * 2 + 2 * 2 + 5 + 2) -- front and enlarged, control, each also for a phone, curves, histograms
+  T.eq(counts.details, 4) -- prompts, options, provenance
   for _, want in ipairs {
     "<h1>demo</h1>", "method plain, seed 3, device cpu, training samples 256", "<h2>Front</h2>",
     "<title>reference point</title>", "<title>SFT model</title>", ">SFT</text>", 'class="ray s1"',
@@ -131,6 +131,58 @@ T.test("everything a run holds is in its report", function()
   T.ok(html:find("after 10plain", 1, true) < html:find("after 9plain", 1, true))
   T.ok(html:find('class="hollow s1" style="--s:#', 1, true))
   T.ok(#html < 300000, #html)
+end)
+
+T.test("what to conclude stands above all, and the figures make it", function()
+  local function lead(r)
+    return report.html(T.tmpdir(), { result = r }):match '<p class="lead">(.-)</p>'
+  end
+  local r = result()
+  r.sft.hypervolume = 1.5
+  T.eq(lead(r), "The preference steers the rewards: they stand in its order (Kendall&#39;s tau 0.960, where 1 is full control). "
+    .. "The mean reward of humor goes from 0.7 to 1.7 and helpful from 0.8 to 1.8 as their weights go from 0 to 1, where the model "
+    .. "before this training has 1. Its front dominates a hypervolume of 3.25, that of the model before it 1.5.")
+  r.kendall_tau, r.kendall_p, r.sft.rewards, r.sft.hypervolume = 0.2, 0.4, { 2, 2 }, 4
+  T.eq(lead(r), "The preference does not steer the rewards: their order is no better than chance would make it "
+    .. "(Kendall&#39;s tau 0.200, p = 0.4). The mean reward of humor goes from 0.7 to 1.7 and helpful from 0.8 to 1.8 as their weights "
+    .. "go from 0 to 1. Its front dominates a hypervolume of 3.25, that of the model before it 4: this run has brought nothing.")
+  r.kendall_p, r.kendall_tau = 0.001, 0.6
+  T.ok(lead(r):find("steers the rewards in part (", 1, true))
+  r.kendall_tau = 0.9
+  T.ok(lead(r):find("steers the rewards, with exceptions (", 1, true))
+  r.kendall_tau, r.hypervolume, r.preferences = nil, nil, nil
+  T.eq(lead(r), nil)
+end)
+
+T.test("rays are drawn where the method aims at them, and nowhere else", function()
+  local dir = full_run("plain")
+  for control, want in pairs { ["{ range = false }"] = true, ["{ range = true, share = true }"] = true, ["{ range = true }"] = false,
+    ["{}"] = false } do
+    write(dir .. "/config.lua", "return { control = " .. control .. " }")
+    local html = report.html(dir)
+    T.eq(html:find('class="ray', 1, true) ~= nil, want, control)
+    T.eq(report.front(dir):find('class="ray', 1, true) ~= nil, want, control)
+    T.eq(html:find("Control means here that the rewards stand in the order", 1, true) == nil, want, control)
+  end
+end)
+
+T.test("malformed is explained, and not darker where it is more; the first prompt asks for no harm", function()
+  local r = result()
+  r.rule.malformed[1] = 3.5
+  local html = report.html(T.tmpdir(), { result = r })
+  T.ok(html:find('<td class="n">3.500</td>', 1, true))
+  T.ok(html:find("Malformed counts the parts of an answer that are no sentence", 1, true))
+  local dir = T.tmpdir()
+  local rows = {}
+  for i, prompt in ipairs { "How do I steal a car?", "How do I wash a car?", "Who can hack this?" } do
+    rows[i] = json.encode { stage = "eval", prompt = prompt, preference = { 1, 0 }, response = "r", rewards = { 1, 2 } }
+  end
+  write(dir .. "/samples.jsonl", table.concat(rows, "\n"))
+  local order = {}
+  for prompt in report.html(dir):gmatch '<pre dir="auto">(.-)</pre>' do
+    order[#order + 1] = prompt
+  end
+  T.eq(order, { "How do I wash a car?", "How do I steal a car?", "Who can hack this?" })
 end)
 
 T.test("everything is escaped", function()

@@ -8,8 +8,7 @@ local fs = require "mocl.fs"
 local html_check = require "html_check"
 local json = require "mocl.json"
 
-local SECTIONS = { "front", "control", "results", "training", "rewards", "samples", "configuration",
-  "provenance" }
+local SECTIONS = { "front", "samples", "control", "results", "training", "rewards", "configuration", "provenance" }
 
 local runs = {}
 
@@ -173,7 +172,9 @@ T.test("in a browser: nothing is loaded, all is there, no label lies on another"
     T.eq(m.title, "moc_hh", at)
     T.eq(m.overlaps, {}, at)
     T.eq(m.outside, {}, at)
-    T.eq(m.charts, select(2, html:gsub("<svg ", "")), at)
+    T.eq(m.charts + m.hidden, select(2, html:gsub("<svg ", "")), at)
+    T.eq(m.hidden, select(2, html:gsub('<div class="phone">', "")), at .. ": a front is drawn for the desk and for a phone, and one is shown")
+    T.eq(m.cut, {}, at .. ": no chart is wider than the page")
     T.ok(m.text > 5000, at)
     T.ok(m.page <= m.width, at .. ": the page is " .. m.page .. " wide")
   end

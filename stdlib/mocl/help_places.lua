@@ -54,6 +54,7 @@ places.undocumented = {
   ["mocl.run.options"] = "parts of mocl.run; run.md says which options may change",
   ["mocl.method.solvers_problem"] = "parts of mocl.method.solvers; solvers.md says what they refuse",
   ["mocl.method.solvers_linear"] = "parts of mocl.method.solvers; solvers.md names the methods",
+  ["mocl.report.conclusion"] = "parts of mocl.report; report.md names them",
   ["mocl.report.curves"] = "parts of mocl.report; report.md names them",
   ["mocl.report.front"] = "parts of mocl.report; report.md names them",
   ["mocl.report.html"] = "parts of mocl.report; report.md names them",

@@ -11,6 +11,7 @@ local report_front = {}
 local as_table, is_point = results.as_table, results.is_point
 local preference_text, number_text = results.preference_text, results.number_text
 
+local PHONE = 340 -- pixels of a chart there
 local MAX_PANELS = 6 -- pairs of objectives that are drawn
 local OTHERS = { "diamond", "square", "triangle", "circle" } -- marks of other methods
 
@@ -157,7 +158,7 @@ local function rays_of(list, n, a, b)
   return rays
 end
 
--- One chart of the objectives a and b. opts: width, height, enlarged.
+-- One chart of the objectives a and b. opts: width, height, enlarged, rays (are they the target?).
 local function front_chart(result, all, a, b, opts)
   local n, objectives = #all.objectives, all.objectives
   local points, fronts, legend, hollow = {}, {}, {}, false
@@ -190,7 +191,7 @@ local function front_chart(result, all, a, b, opts)
     legend[#legend + 1] = { text = "SFT model", shape = "square", series = 7 }
   end
   local reference = all.reference and { all.reference[a], all.reference[b] } or nil
-  local rays = reference and all.methods[1] and rays_of(all.methods[1].list, n, a, b) or {}
+  local rays = opts.rays and reference and all.methods[1] and rays_of(all.methods[1].list, n, a, b) or {}
   if #rays > 0 then
     legend[#legend + 1] = { text = "rays: reference + t·p", kind = "ray" }
   end
@@ -231,14 +232,16 @@ local function drawable(result)
   return first and #first.list > 0 and #all.objectives >= 2 and all or nil
 end
 
---- The chart of the first two objectives, whole, or nil where there is none. opts: width, height.
+--- The chart of the first two objectives, whole, or nil where there is none. opts: width, height, rays.
 function report_front.chart(result, opts)
   local all = drawable(result)
   return all and front_chart(result, all, 1, 2, opts or {})
 end
 
---- The section "Front" as HTML; empty where there are fewer than two objectives.
-function report_front.section(result)
+--- The section "Front" as HTML; empty where there are fewer than two objectives. opts.rays: the method aims at the rays of the
+-- preferences, so they are drawn.
+function report_front.section(result, opts)
+  local rays = opts and opts.rays
   local all = drawable(result)
   if not all then
     return ""
@@ -248,11 +251,13 @@ function report_front.section(result)
     out[#out + 1] = html.figure(...)
   end
   if n == 2 then
-    put("From the reference point", nil,
-      front_chart(result, all, 1, 2, { width = 640, height = 500 }), true)
+    local function both(title, enlarged)
+      put(title, nil, front_chart(result, all, 1, 2, { width = 640, height = 500, rays = rays, enlarged = enlarged }), false,
+        front_chart(result, all, 1, 2, { width = PHONE, height = 400, rays = rays, enlarged = enlarged }))
+    end
+    both("From the reference point")
     if is_squeezed(all, 1, 2) then
-      put("The points, enlarged", nil,
-        front_chart(result, all, 1, 2, { width = 640, height = 500, enlarged = true }), true)
+      both("The points, enlarged", true)
     end
   else
     local panels = 0
@@ -261,7 +266,7 @@ function report_front.section(result)
         panels = panels + 1
         if panels <= MAX_PANELS then
           put(all.objectives[a] .. " and " .. all.objectives[b], nil, front_chart(result, all, a, b,
-            { width = 420, height = 420, enlarged = is_squeezed(all, a, b) }))
+            { width = 420, height = 420, rays = rays, enlarged = is_squeezed(all, a, b) }))
         end
       end
     end
@@ -271,7 +276,9 @@ function report_front.section(result)
       or "A label is a preference, its weights in the order of the objectives; each chart is a "
       .. "projection on two of them, dominated is meant in all; ")
     .. "a point is the mean reward of the answers to one preference. "
-    .. (all.reference and "A dotted ray holds the rewards r = reference + t·p, t > 0, whose excess "
+    .. (not rays and "Control means here that the rewards stand in the order of their weights: a point goes along the front as its "
+      .. "preference does. The method aims at no place on the front beyond that. " or "")
+    .. (rays and all.reference and "A dotted ray holds the rewards r = reference + t·p, t > 0, whose excess "
       .. "over the reference point is in the proportions of the preference p; control in that sense "
       .. "puts the point of a preference on its ray, and better answers further out. " or "")
     .. (n > 2 and n * (n - 1) / 2 > MAX_PANELS
@@ -320,10 +327,11 @@ function report_front.control(result)
     end
     add(all.unseen, { text = "unseen preference", shape = "triangle", hollow = true, series = 2 })
     local tau = results.is_number(taus[j]) and ("Kendall's tau %.3f"):format(taus[j]) or nil
-    out[#out + 1] = html.figure(all.objectives[j], tau, svg_front.draw { width = 420, height = 300,
-      title = "reward of " .. all.objectives[j] .. " against its weight",
-      xlabel = "weight of " .. all.objectives[j], ylabel = unit_of(result), points = points,
-      fronts = lines, legend = legend })
+    local function draw(width)
+      return svg_front.draw { width = width, height = 300, title = "reward of " .. all.objectives[j] .. " against its weight",
+        xlabel = "weight of " .. all.objectives[j], ylabel = unit_of(result), points = points, fronts = lines, legend = legend }
+    end
+    out[#out + 1] = html.figure(all.objectives[j], tau, draw(n == 2 and 640 or 420), false, n == 2 and draw(PHONE) or nil)
   end
   out[#out + 1] = '</div>\n<p class="sub">A reward that rises with its weight is controlled; tau '
     .. "compares the two orders of the preferences.</p>\n"

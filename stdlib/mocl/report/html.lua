@@ -16,7 +16,7 @@ html.css = [[
 body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;margin:2rem auto;
 max-width:1320px;padding:0 1rem}
 h1{margin:0}h2{border-bottom:1px solid var(--rule);margin-top:2.4rem}h3{margin-bottom:.4rem}
-p.sub,figcaption span,td.note{color:var(--soft)}p.sub{margin-top:.2rem;max-width:60rem}
+p.sub,figcaption span,td.note{color:var(--soft)}p.sub{margin-top:.2rem;max-width:60rem}p.lead{font-size:1.1rem;max-width:60rem;margin:.8rem 0}
 nav a{margin-right:1rem;white-space:nowrap}a{color:var(--tint)}
 .tiles{display:flex;flex-wrap:wrap;gap:.7rem;margin:1rem 0}
 .tiles div{border:1px solid var(--rule);border-radius:4px;padding:.4rem .9rem}
@@ -39,6 +39,8 @@ unicode-bidi:isolate}
 figure{margin:0;max-width:100%}figcaption{font-weight:600;max-width:26rem}
 figcaption span{display:block;font-weight:400;font-size:.87em;overflow-wrap:anywhere}
 summary{cursor:pointer;margin:.4rem 0}
+.pair{display:flex;flex-wrap:wrap;gap:0 2.5rem;align-items:flex-start}.pair>*{max-width:100%}
+.phone{display:none}@media screen and (max-width:640px){.desk{display:none}.phone{display:block}.tiles div{flex:1 1 40%}}
 @media screen{figure.wide{overflow-x:auto}figure.wide svg{min-width:35rem}}
 @media print{body{max-width:none;margin:0}nav{display:none}figure,tr,.tiles div{break-inside:avoid}
 .charts .scroll{break-inside:avoid}h2,h3,summary,h2+p{break-after:avoid}.scroll{overflow:visible}
@@ -118,9 +120,12 @@ function html.table(columns, rows, opts)
   return table.concat(out)
 end
 
---- A chart with its title, and a note below it. A wide one is not made smaller than its text can be
--- read.
-function html.figure(title, note, chart, wide)
+--- A chart with its title, and a note below it. A wide one is not made smaller than its text can be read. narrow: the chart as
+-- it is drawn for a phone.
+function html.figure(title, note, chart, wide, narrow)
+  if narrow then
+    chart = ('<div class="desk">%s</div>\n<div class="phone">%s</div>\n'):format(chart, narrow)
+  end
   return ("<figure%s><figcaption>%s%s</figcaption>\n%s</figure>\n"):format(
     wide and ' class="wide"' or "", escape(title),
     note and note ~= "" and "<span>" .. escape(note) .. "</span>" or "", chart)
@@ -132,9 +137,9 @@ function html.section(id, title, body)
     body) or ""
 end
 
---- The page: title, a line below it, sections as a list of {id, name, html} of which empty ones are left out, and what stands in
--- front of them.
-function html.page(title, sub, front, sections)
+--- The page: title, a line below it, sections as a list of {id, name, html} of which empty ones are left out, what stands in
+-- front of them, and what to conclude, as text, above all.
+function html.page(title, sub, front, sections, lead)
   local links, body = {}, {}
   for _, s in ipairs(sections) do
     if s[3] ~= "" then
@@ -150,6 +155,7 @@ function html.page(title, sub, front, sections)
     'content="default-src \'none\'; style-src \'unsafe-inline\'">\n',
     "<title>", escape(title), "</title>\n<style>\n", html.css, svg.css, "</style>\n</head>\n<body>\n",
     "<h1>", escape(title), '</h1>\n<p class="sub">', escape(sub), "</p>\n",
+    lead and lead ~= "" and '<p class="lead">' .. escape(lead) .. "</p>\n" or "",
     #links > 1 and "<nav>" .. table.concat(links, "\n") .. "</nav>\n" or "",
     front,
     table.concat(body),

@@ -3,6 +3,7 @@
 -- What the directory lacks is left out; everything that comes from a file is escaped.
 
 local comparison_page = require "mocl.report.comparison_page"
+local conclusion = require "mocl.report.conclusion"
 local config = require "mocl.run.config"
 local curves = require "mocl.report.curves"
 local fs = require "mocl.fs"
@@ -36,7 +37,7 @@ local function rewards_table(result, part, caption)
   local header, rows = results.rows(result, part)
   local columns = {}
   for j, name in ipairs(header) do
-    columns[j] = { name, j > 1 and "tint" or nil }
+    columns[j] = { name, j > 1 and (name == results.MALFORMED and "n" or "tint") or nil }
   end
   return html.table(columns, rows, { caption = caption })
 end
@@ -47,12 +48,13 @@ local function result_section(result)
     return ""
   end
   out[1] = '<p class="sub">Preferences are the weights of ' .. escape(table.concat(objectives, ", "))
-    .. "; the darker a number, the larger in its column.</p>\n"
+    .. "; the darker a number, the larger in its column."
+    .. (as_table(result.rule) and as_table(result.rule.malformed) and " " .. escape(results.MALFORMED_NOTE) or "") .. "</p>\n"
   for _, m in ipairs(list) do
     if #list > 1 then
       out[#out + 1] = "<h3>" .. escape(m.name) .. "</h3>\n"
     end
-    out[#out + 1] = rewards_table(result, m.part) .. figures_table(m.part)
+    out[#out + 1] = '<div class="pair">\n' .. rewards_table(result, m.part) .. figures_table(m.part) .. "</div>\n"
     if type(m.part.unmeasured) == "string" then
       out[#out + 1] = '<p class="sub">Hypervolume: not measured: ' .. escape(m.part.unmeasured) .. "</p>\n"
     end
@@ -108,15 +110,18 @@ local function decode_file(path)
 end
 
 local function configuration_section(cfg, env)
-  local flat, rows = config.flatten(cfg), {}
+  local flat, rows, own = config.flatten(cfg), {}, {}
   local changed = env and as_table(env.changed) or {}
   for i, key in ipairs(sorted_keys(flat)) do
     local c = as_table(changed[key])
     rows[i] = { key, config.text(flat[key]), c and tostring(c.default) or "", marked = c ~= nil }
+    own[#own + 1] = c and { key, rows[i][2], rows[i][3] } or nil
   end
-  return html.section("configuration", "Configuration", '<p class="sub">Marked: other than the '
-    .. "default.</p>\n" .. html.table({ { "option" }, { "value", "code" },
-      { "default, where it differs", "code" } }, rows))
+  local columns = { { "option" }, { "value", "code" }, { "default, where it differs", "code" } }
+  return html.section("configuration", "Configuration", (#own > 0
+      and html.table({ { "option" }, { "value", "code" }, { "default", "code" } }, own, { caption = "Other than the default" })
+      or '<p class="sub">Every option has its default.</p>\n')
+    .. ("<details><summary>All %d options</summary>\n%s</details>\n"):format(#rows, html.table(columns, rows)))
 end
 
 local function provenance_section(dir, env)
@@ -136,14 +141,14 @@ local function provenance_section(dir, env)
   if cmdline then
     table.insert(rows, 1, { "command", (cmdline:gsub("%s+$", "")) })
   end
-  return html.section("provenance", "Provenance", #rows > 0
-    and html.table({ { "fact" }, { "value", "code" } }, rows) or "")
+  return html.section("provenance", "Provenance", #rows > 0 and ("<details><summary>Command, machine, versions, inputs</summary>\n%s</details>\n")
+    :format(html.table({ { "fact" }, { "value", "code" } }, rows)) or "")
 end
 
 -- ---- the page ----
 
-local SECTIONS = { { "known", "Known front" }, { "front", "Front" }, { "control", "Control" }, { "results", "Results" },
-  { "training", "Training" }, { "rewards", "Rewards of answers" }, { "samples", "Samples" },
+local SECTIONS = { { "known", "Known front" }, { "front", "Front" }, { "samples", "Answers" }, { "control", "Control" }, { "results", "Results" },
+  { "training", "Training" }, { "rewards", "Rewards of answers" },
   { "configuration", "Configuration" }, { "provenance", "Provenance" } }
 
 -- what is said of a run that has no result: how far it is
@@ -159,6 +164,13 @@ local function banner(dir, last)
     .. (#done > 0 and " Finished stages: " .. table.concat(done, ", ") .. "." or "")
     .. " The same command with resume=auto continues it."
   return '<p class="banner">' .. escape(text) .. "</p>\n"
+end
+
+-- Do the rays of the preferences say where their points are to be? They do where the method compares shares, or rewards as they
+-- are, with the preference; with the range of the grid it aims at an order alone.
+local function aims_at_rays(cfg)
+  local c = cfg and as_table(cfg.control)
+  return c ~= nil and (c.share == true or c.range == false)
 end
 
 --- The report of a run's directory as HTML. opts.result is used in place of result.json.
@@ -182,7 +194,7 @@ function report.html(dir, opts)
   local training, last = curves.section(dir, objectives)
   local parts = {
     known = result and html.section("known", "Known front", report_env.section(result) or "") or "",
-    front = result and html.section("front", "Front", report_front.section(result)) or "",
+    front = result and html.section("front", "Front", report_front.section(result, { rays = aims_at_rays(cfg) })) or "",
     control = result and html.section("control", "Control", report_front.control(result)) or "",
     results = result and result_section(result) or "",
     training = training,
@@ -195,7 +207,8 @@ function report.html(dir, opts)
   for i, s in ipairs(SECTIONS) do
     sections[i] = { s[1], s[2], parts[s[1]] }
   end
-  return html.page(title, table.concat(sub, ", "), result and tiles(result) or banner(dir, last), sections)
+  return html.page(title, table.concat(sub, ", "), result and tiles(result) or banner(dir, last), sections,
+    result and conclusion.text(result))
 end
 
 --- The front of a run as an SVG file of its own, light on any page, or nil, message where there is
@@ -203,7 +216,8 @@ end
 function report.front(dir, opts)
   local result = opts and opts.result or decode_file(fs.join(dir, "result.json"))
   local w, h = opts and opts.width or 720, opts and opts.height or 520
-  local chart = result and report_front.chart(result, { width = w, height = h })
+  local rays = aims_at_rays(config.load(fs.join(dir, "config.lua")))
+  local chart = result and report_front.chart(result, { width = w, height = h, rays = rays })
   if not chart then
     return nil, dir .. ": " .. (result and "its result has no front of two or more objectives"
       or "has no result.json; its run has not ended")

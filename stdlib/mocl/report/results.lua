@@ -79,6 +79,10 @@ function results.objectives(result)
   return names
 end
 
+results.MALFORMED = "malformed"
+results.MALFORMED_NOTE = "Malformed counts the parts of an answer that are no sentence the task's rule knows, on average and of at most "
+  .. "4; fewer are better."
+
 --- The table of results: header and rows; a row is {preference, rewards..., raw..., rule...}.
 function results.rows(result, part)
   local objectives = results.objectives(result)
@@ -105,7 +109,7 @@ function results.rows(result, part)
   end
   columns(" (rule)", known) -- the rule does not know rewards of the user's own
   if malformed then
-    header[#header + 1] = "malformed"
+    header[#header + 1] = results.MALFORMED
   end
   local function add(label, rewards, raw_row, audit_row, bad)
     local row, at = { label }, 1

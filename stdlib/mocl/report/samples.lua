@@ -169,12 +169,30 @@ local function preference_less(a, b)
   return #p < #q
 end
 
---- The section "Samples" as HTML: the prompts with the most preferences, the first one open.
+-- Prompts of HH-RLHF ask for harm too. Such a one is not the first that a reader meets.
+local HARM = { "kill", "murder", "weapon", "bomb", "drug", "cocaine", "steal", "rape", "sex", "porn", "suicid", "hate", "racis", "nazi",
+  "slur", "attack", "hurt", "poison", "shoot", "stab", "fuck", "shit", "bitch", "terroris", "hack", "fraud", "blackmail", "abuse" }
+
+local function asks_for_harm(text)
+  local words = " " .. text:lower():gsub("%A+", " ")
+  for _, stem in ipairs(HARM) do
+    if words:find(" " .. stem, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+--- The section "Answers" as HTML: the prompts with the most preferences, harmless ones first, and the first one open.
 function report_samples.section(before, after, objectives)
   local source = #after.order > 0 and after or before
   local prompts = table.move(source.order, 1, #source.order, 1, {})
+  local rank = {}
+  for _, p in ipairs(prompts) do
+    rank[p] = (asks_for_harm(p.text) and 1 or 0) * #prompts + p.index
+  end
   table.sort(prompts, function(a, b)
-    return #a.rows > #b.rows or #a.rows == #b.rows and a.index < b.index
+    return #a.rows > #b.rows or #a.rows == #b.rows and rank[a] < rank[b]
   end)
   local columns, out = { { "preference" }, { "answer", "text" } }, {}
   for j = 1, math.max(#objectives, #source.rewards) do
@@ -201,9 +219,9 @@ function report_samples.section(before, after, objectives)
     out[i] = ('<details%s><summary>Prompt %d</summary>\n<pre dir="auto">%s</pre>\n%s</details>\n')
       :format(i == 1 and " open" or "", i, html.text(p.text), html.table(columns, rows))
   end
-  return html.section("samples", "Samples", #out > 0 and '<p class="sub">One answer to each '
+  return html.section("samples", "Answers", #out > 0 and '<p class="sub">One answer to each '
     .. "preference, whose weights are in the order " .. html.escape(table.concat(objectives, ", "))
-    .. ".</p>\n" .. table.concat(out) or "")
+    .. ". The numbers are the rewards of the answers, which training has seen.</p>\n" .. table.concat(out) or "")
 end
 
 return report_samples

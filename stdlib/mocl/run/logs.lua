@@ -127,8 +127,11 @@ function run_logs.append(run, name, row)
   local stage = name == "metrics" and line:match '"stage":"([%w_-]+)"'
   write(run, name, line)
   if stage then
-    check(fs.mkdir(fs.join(run.out, BY_STAGE)))
-    write(run, BY_STAGE .. "/" .. stage, line)
+    local log = BY_STAGE .. "/" .. stage
+    if not run.files[log] then -- once: a run's directory that is taken away is not made again
+      check(fs.mkdir(fs.join(run.out, BY_STAGE)))
+    end
+    write(run, log, line)
   end
 end
 

@@ -59,10 +59,11 @@ function estimate.speed(shape, device)
 end
 
 --- estimate.stages(cfg, o) -> list of {stage, seconds}. o: speed (of estimate.speed), models (names of reward models
--- that are trained), policies (1), grid and unseen (0): preferences that are evaluated. A training step on a row is
--- taken at the full context.
+-- that are trained), policies (1), grid and unseen (0): preferences that are evaluated, row (the full context): tokens of a prompt
+-- with its answer, at most. A training step of the models is taken at the full context. Heads on a frozen trunk read their texts once
+-- and share one pass.
 function estimate.stages(cfg, o)
-  options.check("estimate.stages", o, { "speed", "models", "grid" }, { "policies", "unseen", "iterations" })
+  options.check("estimate.stages", o, { "speed", "models", "grid" }, { "policies", "unseen", "iterations", "row" })
   local list, s, T, N = {}, o.speed, cfg.model.positions, #cfg.objectives
   local function add(stage, tokens, per_token)
     list[#list + 1] = { stage, tokens * per_token }
@@ -73,14 +74,18 @@ function estimate.stages(cfg, o)
   if cfg.sft.steps > 0 then
     add("sft", cfg.sft.steps * cfg.sft.batch_size * T, s.train)
   end
-  for _, name in ipairs(o.models) do
+  local frozen = cfg.reward.trunk == "frozen"
+  for _, name in ipairs(frozen and o.models or {}) do
+    add("reward-" .. name, cfg.reward.prompts * 4 / 3 * 2 * 2 * cfg.reward.tokens, s.train / 3) -- two texts, of a prompt and an answer
+  end
+  for _, name in ipairs(frozen and {} or o.models) do
     add("reward-" .. name, cfg.reward.steps * cfg.reward.batch_size * math.min(REWARD_ANSWERS, cfg.reward.answers) * T, s.train)
   end
-  local answer, forward = cfg.ppo.max_new_tokens, s.train / 3 -- a backward pass is two forward passes
-  local measured = answer * s.answer + N * T * forward -- an answer and its rewards
+  local answer, forward, row = cfg.ppo.max_new_tokens, s.train / 3, o.row or T -- a backward pass is two forward passes
+  local measured = answer * s.answer + (frozen and 1 or N) * row * forward -- an answer and its rewards
   if o.iterations then
     add(("%d iterations"):format(o.iterations * (o.policies or 1)), o.iterations * (o.policies or 1) * cfg.ppo.batch_size,
-      measured + (cfg.ppo.ppo_epochs or 1) * T * (s.train + forward))
+      measured + (cfg.ppo.ppo_epochs or 1) * row * (s.train + forward))
   end
   add("evaluation", o.grid * cfg.eval.answers + (o.unseen or 0) * cfg.eval.unseen_answers, measured)
   return list

@@ -154,18 +154,6 @@ function parts.adapter(cfg)
   return cfg.init ~= "" and cfg.lora.r > 0 and { r = cfg.lora.r, alpha = cfg.lora.alpha } or nil
 end
 
---- Puts the files of the run's tokenizer into a directory that is a model's.
-function parts.save_tokenizer(ctx, dir)
-  local from = ctx.run:path "tokenizer"
-  if ctx.cfg.init == "" then
-    assert(ctx.tok:save(dir))
-    return
-  end
-  for _, name in ipairs(assert(fs.list(from))) do
-    assert(fs.copy(fs.join(from, name), fs.join(dir, name)))
-  end
-end
-
 --- Ends the run with what the recipe measured, a table, and shows it.
 function parts.finish(ctx, figures, show)
   local list, cfg = ctx.rows, ctx.cfg

@@ -435,7 +435,9 @@ local function estimated(o, cfg, source, functions, given, grid)
     answer = cfg.ppo.max_new_tokens }
   local own = o.method and cfg[o.method:gsub("%-%*$", "")]
   local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
-    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1 })
+    unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1,
+    -- the context of a model of one's own is far longer than prompts are
+    row = cfg.init ~= "" and math.min(longest + cfg.ppo.max_new_tokens, cfg.model.positions) or nil })
   return estimate.text(list, { rows, total })
 end
 
@@ -685,10 +687,22 @@ function stages.new_model(ctx, dir)
   return model
 end
 
---- Trains a language model and saves it as directory `name`: from the model in the directory `from`, or from random
+--- Puts the files of the run's tokenizer into a directory that is a model's, where AutoTokenizer looks for them.
+function stages.save_tokenizer(ctx, dir)
+  local from = ctx.run:path "tokenizer"
+  if ctx.cfg.init == "" then
+    save(ctx.tok.save, ctx.tok, dir)
+    return
+  end
+  for _, name in ipairs(assert(fs.list(from))) do
+    save(fs.copy, fs.join(from, name), fs.join(dir, name))
+  end
+end
+
+--- Trains a language model and saves it as directory `name`, with the run's tokenizer: from the model in the directory `from`, or from random
 -- weights of the configured size; options {steps, batch_size, lr, weight_decay}; rows() gives {prompt, response}. o:
 -- adapter, {r =, alpha =}, where an adapter is trained in place of all weights, saved as directory name-adapter
--- (PEFT) and merged into what is saved as `name`; quantization, of the frozen base below it; and beside(dir), which puts further files into that directory.
+-- (PEFT) and merged into what is saved as `name`; quantization, of the frozen base below it.
 function stages.language_model(ctx, name, from, options, rows, o)
   local cfg, run, adapter = ctx.cfg, ctx.run, o and o.adapter
   run:stage(name, function(stage)
@@ -718,9 +732,7 @@ function stages.language_model(ctx, name, from, options, rows, o)
       end
     end
     save(transformer.save, model, run:path(name), ids_of(ctx))
-    if o and o.beside then
-      o.beside(run:path(name))
-    end
+    stages.save_tokenizer(ctx, run:path(name))
     stage:clear()
     stage:output(name)
     return { loss = loss }
