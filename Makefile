@@ -294,6 +294,13 @@ bench: deps   ## mocl beside PyTorch eager on the CPU; renews the table of docs/
 	@$(MAKE) -s -j$(JOBS) mocl build/tests/bench/peak
 	./mocl tests/bench/run.lua json=docs/benchmarks/cpu.json page=docs/benchmarks/cpu.md $(BENCH)
 
+# ROWS=decode picks rows by name; PYTHON= and LLAMA= have the peers, else they are installed once, into build/bench-real/venv
+ROWS  ?=
+LLAMA ?= $(PYTHON)
+bench-real: deps   ## mocl beside transformers, PEFT and llama.cpp at SmolLM2's shape; renews the table of docs/benchmarks/real.md
+	@$(MAKE) -s -j$(JOBS) mocl
+	./mocl tests/bench/real.lua rows='$(ROWS)' python='$(PYTHON)' llama='$(LLAMA)' $(if $(ROWS),,page=docs/benchmarks/real.md json=build/bench-real/result.json) $(BENCH)
+
 # programs that tests start, plain ones whatever is tested
 build/tests/bench/peak build/tests/http/client: build/%: %.c
 	@mkdir -p $(@D)
@@ -377,7 +384,7 @@ help:   ## this list
 	@echo 'variables: V=1 CC CXX NVCC CUDA_SM CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR VARIANT=asan|tsan|f64|fuzz (into build/VARIANT)'
 
 FORCE:
-.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench check install uninstall dist deb clean help FORCE
+.PHONY: all cuda gpu-bundle sass programs emulator deps demo test asan tsan emu defects slow fuzz fuzzers real real-model lua-tests agreement bench bench-real check install uninstall dist deb clean help FORCE
 .SECONDARY: $(PROGRAM_O) $(FUZZ_O)
 -include $(CU_O:.o=.d) $(EMU_O:.o=.d)
 -include $(EXE_O:.o=.d) $(LIB_O:.o=.d) $(B)/openers.d $(PROGRAM_O:.o=.d) $(KERNELS_O:.o=.d) $(FUZZ_O:.o=.d)

@@ -212,9 +212,9 @@ static mocl_status add_rows(const linear *l, mocl_tensor **grad, mocl_tensor *le
     return st;
 }
 
-/* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward.
-** g [m, n] of l->type; dx [m, k] or NULL */
-static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, mocl_tensor *dx,
+/* gradients of A and B of adapter i, and what flows through it to its rows of x: dx = du A, masked as in forward; where `added`
+** dx += du A. g [m, n] of l->type; dx [m, k] or NULL */
+static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *node, const mocl_tensor *g, bool added, mocl_tensor *dx,
                                 mocl_tensor **din) {
     const run *r = &l->runs[i];
     mocl_tensor *const *s = l->saved + SAVED_ADAPTERS + i * LORA_SAVED, *a = s[LORA_A], *b = s[LORA_B], *u = s[LORA_U], *du = NULL;
@@ -244,7 +244,7 @@ static mocl_status run_backward(const linear *l, int64_t i, const mocl_node *nod
     }
     if (dx) {
         mk_real *to = mocl_real(dx) + r->first * l->k;
-        MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, 0, false, to), done);
+        MOCL_GOTO(times(l, 0, r->rows, 1, mocl_tensor_data(du), 0, &wa, added, false, to), done);
         if (r->dropout > 0)
             MOCL_GOTO(MOCL_KERNEL(l->dev, dropout, MK_F32, r->rows * l->k, r->dropout, r->key, r->stream, to, to), done);
     }
@@ -260,6 +260,15 @@ static mocl_status add_gradient(const linear *l, const mocl_tensor *g, int64_t f
     return times(l, 0, end - first, 1, row_at(g, first, l->n), 0, &l->w, added, false, mocl_real(dx) + first * l->k);
 }
 
+/* Does g W come before what flows through adapters? The sum of both is the same, rounded once, but a long product that adds to what
+** is there keeps its own sums apart, which takes more time; a product over the rank is short. Dropout's mask is for the adapters'
+** part alone, and in bf16 the library may add in another order. */
+static bool base_first(const linear *l) {
+    for (int64_t i = 0; i < l->n_runs; i++)
+        if (l->runs[i].dropout > 0) return false;
+    return l->type == MK_F32;
+}
+
 static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_tensor **din) {
     linear l = linear_of(node);
     mocl_tensor *g = NULL, *dx = NULL;
@@ -272,17 +281,19 @@ static mocl_status linear_backward(mocl_node *node, mocl_tensor **dout, mocl_ten
         MOCL_GOTO(mocl_tensor_new(&din[IN_X], l.dev, MK_F32, g->ndim, shape), done);
         dx = din[IN_X];
     }
-    for (int64_t i = 0; i < l.n_runs; i++) MOCL_GOTO(run_backward(&l, i, node, g, dx, din), done);
+    bool first = base_first(&l);
+    if (dx && first) MOCL_GOTO(add_gradient(&l, g, 0, l.m, false, dx), done);
+    for (int64_t i = 0; i < l.n_runs; i++) MOCL_GOTO(run_backward(&l, i, node, g, first, dx, din), done);
     if (mocl_node_wants(node, IN_W)) {
         mk_weight x = mocl_weight_plain(l.type, l.m, l.k, mocl_tensor_data(l.saved[SAVED_X]));
         MOCL_GOTO(mocl_tensor_new(&din[IN_W], l.dev, MK_F32, 2, sizes), done);
         MOCL_GOTO(times(&l, 1, l.n, 1, mocl_tensor_data(g), 0, &x, 0, false, mocl_real(din[IN_W])), done);
     }
-    for (int64_t i = 0; dx && i < l.n_runs; at = l.runs[i].first + l.runs[i].rows, i++) {
+    for (int64_t i = 0; dx && !first && i < l.n_runs; at = l.runs[i].first + l.runs[i].rows, i++) {
         if (l.runs[i].first > at) MOCL_GOTO(add_gradient(&l, g, at, l.runs[i].first, false, dx), done);
         MOCL_GOTO(add_gradient(&l, g, l.runs[i].first, l.runs[i].first + l.runs[i].rows, true, dx), done);
     }
-    if (dx && (!l.n_runs || at < l.m)) MOCL_GOTO(add_gradient(&l, g, at, l.m, false, dx), done);
+    if (dx && !first && at < l.m) MOCL_GOTO(add_gradient(&l, g, at, l.m, false, dx), done);
     st = MOCL_OK;
     if (mocl_node_wants(node, IN_BIAS)) st = mocl_sum_to(&din[IN_BIAS], dout[0], 1, sizes);
 done:

@@ -5,6 +5,8 @@
 -- are installed once into out/venv. The part of the page between its marks is replaced. Exit status 1 where something is beyond its
 -- bound.
 
+package.path = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/?.lua;" .. package.path
+
 local classifier = require "mocl.lm.classifier"
 local families = require "mocl.lm.families"
 local fs = require "mocl.fs"
@@ -15,6 +17,8 @@ local optim = require "mocl.optim"
 local tensor = require "mocl.tensor"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"
+local quote = require "bench.sides".quote
+local venv = require "peers_venv"
 
 local o = { python = "", out = "build/agreement", page = "docs/benchmarks/agreement.md" }
 for _, word in ipairs(arg) do
@@ -38,21 +42,19 @@ local function run(command)
   end
 end
 
-local function quote(s)
-  return "'" .. s:gsub("'", "'\\''") .. "'"
+-- what peers.py asks for
+local function requirements()
+  local list = {}
+  for name in assert(fs.read "tests/agreement/peers.py"):match "REQUIREMENTS = (%b[])":gmatch '"(.-)"' do
+    list[#list + 1] = name
+  end
+  return list
 end
 
 local python = o.python
 assert(fs.mkdir(o.out))
 if python == "" then
-  python = o.out .. "/venv/bin/python"
-  if not fs.exists(python) then
-    print("agreement: installing torch, transformers, peft, gguf and xllamacpp into " .. o.out .. "/venv (some 2 GB)")
-    run(("python3 -m venv %s/venv"):format(quote(o.out)))
-    run(("%s -c 'import sys; sys.path.insert(0, \"tests/agreement\"); import peers; print(\"\\n\".join(peers.REQUIREMENTS))' > %s/requirements.txt")
-      :format(quote(python), quote(o.out)))
-    run(("%s -m pip install --quiet -r %s/requirements.txt"):format(quote(python), quote(o.out)))
-  end
+  python = venv(o.out, requirements(), { who = "agreement", words = "torch, transformers, peft, gguf and xllamacpp (some 2 GB)" })
 end
 local function peers(what)
   run(("%s tests/agreement/peers.py %s %s/models > %s/%s.log 2>&1 || { tail -n 20 %s/%s.log; false; }"):format(quote(python), what, quote(o.out),

@@ -22,9 +22,9 @@ simd_bf16.h simd_avx2.c simd_avx512.c|s/case 1: bf16_rows\(1,/case 1: bf16_rows(
 bf16.c|s/: \(double\)\(float\)sum/: sum/|plain C: a chain that is not rounded
 bf16.c|s/0x1p-126 - 0x1p-151/0x1p-126/|plain C: flushed before rounding
 bf16.c|s/\(bits & 0x7f800000\) == 0 \? bits & 0x80000000 : bits/bits/|plain C: subnormal inputs kept
-amx.c amx_tiles.h|s/\{first, first, second, second, first, second, 16, 16\}/{16, 16, 16, 16, 16, 16, 16, 16}/|tiles: all of 16 rows
-amx_tiles.h amx.c|s/TILE_DOT\(3, 5, 7\)/TILE_DOT(3, 5, 6)/|tiles: the columns of the other tile
-amx_tiles.h amx.c|s/int64_t whole = m \/ 32, rest = m % 32/int64_t whole = (m + 31) \/ 32, rest = 0/|tiles: rows in part as whole ones
+amx.c simd_amx.h|s/\{first, first, second, second, first, second, 16, 16\}/{16, 16, 16, 16, 16, 16, 16, 16}/|tiles: all of 16 rows
+simd_amx.h amx.c|s/TILE_DOT\(3, 5, 7\)/TILE_DOT(3, 5, 6)/|tiles: the columns of the other tile
+simd_amx.h amx.c|s/int64_t whole = m \/ 32, rest = m % 32/int64_t whole = (m + 31) \/ 32, rest = 0/|tiles: rows in part as whole ones
 gemm_bf16.c|s/memset\(to \+ pairs \* COLUMNS, 0, \(size_t\)\(\(rows - pairs\) \* COLUMNS\) \* sizeof \*to\);//|the end of k: what lay in the memory of B
 gemm_bf16.c|s/memset\(to \+ i \* MK_BF16_LDA \+ kc, 0,/memset(to + i * MK_BF16_LDA + kc, 255,/|the end of k: what lay in the memory of A
 gemm_bf16.c|s/kc % 2 && i < COLUMNS/0 \&\& i < COLUMNS/|an odd k: the last number left out

@@ -94,12 +94,27 @@ T.test("the table goes between the marks of a page", function()
   T.eq(child.read(path), "no marks")
 end)
 
-T.test("the peer's source compiles", function()
-  local out, err, status = child.shell("command -v python3 >/dev/null || { echo none; exit 0; }\npython3 -c \"compile(open('tests/bench/peer.py').read(), 'peer.py', 'exec')\"")
+T.test("the peers' sources compile", function()
+  local out, err, status = child.shell("command -v python3 >/dev/null || { echo none; exit 0; }\nfor f in peer real_peer; do python3 -c \"compile(open('tests/bench/$f.py').read(), '$f.py', 'exec')\" || exit 1; done")
   if out == "none\n" then
     T.skip("no python3")
   end
   T.eq(status, 0, err)
+end)
+
+T.test("real: a tiny model without peers: no row holds, and what is asked for must be there", function()
+  local out, err, status = child.shell(('"$MOCL" tests/bench/real.lua shape=tiny out=%s rounds=1 rows=_1_f32 python=/nowhere/python llama=/nowhere/python'):format(
+    child.quote(T.tmpdir())))
+  T.eq(status, 1, err)
+  T.ok(out:find("| decode, 1 row, f32 | mocl f32: [%d.]+ tokens/s |  |  | 1 %(1.2%) | not run: llama decode F32: "), out .. err)
+  out, err, status = child.shell '"$MOCL" tests/bench/real.lua rows=_1_f32 rounds=0'
+  T.eq({ out, status, err }, { "", 2, "bench-real: rounds= is a number from 1, got '0'\n" })
+  out, err, status = child.shell '"$MOCL" tests/bench/real.lua clock=cpu'
+  T.eq(status, 2)
+  T.ok(err:find("bench-real: clock=cpu: clock=cpu it is, with threads=1", 1, true), err)
+  out, err, status = child.shell '"$MOCL" tests/bench/real.lua row=1'
+  T.eq(status, 2)
+  T.ok(err:find("bench-real: unknown argument 'row=1'", 1, true), err)
 end)
 
 T.test("hypervolume: the benchmark without a peer, and a wrong argument", function()

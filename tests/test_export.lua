@@ -68,6 +68,23 @@ T.test("a merged directory is the model with its adapter, with the tokenizer's f
   T.eq(names(dir), { "adapter", "base", "out" })
 end)
 
+T.test("an adapter on a base in bf16 is merged in f32 into the numbers that this base has", function()
+  local dir = made()
+  local base = assert(transformer.load(dir .. "/base", { dtype = "bf16" }))
+  small.adapter(base)
+  assert(lora.save(base, dir .. "/on-bf16"))
+  local out = dir .. "/out"
+  T.fails("belongs to another base", export.write, { model = dir .. "/base", adapter = dir .. "/on-bf16", out = out })
+  T.fails("belongs to another base", export.write, { model = dir .. "/base", adapter = dir .. "/adapter", out = out, computed = "bf16" })
+  assert(export.write { model = dir .. "/base", adapter = dir .. "/on-bf16", out = out, computed = "bf16" })
+  local want = assert(transformer.load(dir .. "/base"))
+  for _, pair in ipairs(want:named_parameters()) do
+    tensor.no_grad(pair[2].copy_, pair[2], pair[2]:to("bf16"):to "f32")
+  end
+  small.adapter(want)
+  T.near(states(assert(transformer.load(out))), states(want), 1e-5)
+end)
+
 T.test("types: what the weights lose is told, and f16 refuses what it does not hold", function()
   local dir, want = made()
   for kind, most in pairs { f16 = 2e-2, bf16 = .2 } do

@@ -178,7 +178,9 @@ for _, format in ipairs { "int8", "nf4" } do
   end
 
   T.test(format .. ": a row has the bits of the dequantised model whatever the others are, in widths that fill no vector", function()
-    for _, config in ipairs { { hidden_size = 53, intermediate_size = 275, head_dim = 18 }, { hidden_size = 16, intermediate_size = 513 } } do
+    -- the third: rows of whole blocks of nf4, more of them than a product sums in one chain
+    for _, config in ipairs { { hidden_size = 53, intermediate_size = 275, head_dim = 18 }, { hidden_size = 16, intermediate_size = 513 },
+      { hidden_size = 320, intermediate_size = 576, head_dim = 18 } } do
       config.num_hidden_layers = 1
       local q, plain = small.model { config = config, quantization = format }, nil
       for _, pair in ipairs(q:named_parameters()) do

@@ -351,7 +351,7 @@ static int run(mk_exec *e, int ta, int tb, int64_t m, int64_t n, int64_t k, doub
         }
         return MK_OK;
     }
-    if (w && tb && !ta && m <= MK_CODED_ROWS && s->format[w->format].few) return coded(e, &g);
+    if (w && tb && !ta && m <= MK_CODED_ROWS && mk_has_few(&s->format[w->format], w)) return coded(e, &g);
     g.panels = mk_ceil_div(n, g.panel);
     /* deep when the sums of the blocks of k are less to move than A and B */
     if (batch == 1 && k >= 4 * KC && m * n <= KC * (m + n) &&

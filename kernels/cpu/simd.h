@@ -42,7 +42,12 @@ struct mk_quantized {
     ** as the tiles have them: codes become numbers in registers. NULL: there is no such loop */
     void (*few)(const mk_weight *w, int64_t row, int64_t n, int64_t m, const mk_real *a, int64_t lda, mk_real *sums);
     int64_t group;
+    int64_t step; /* not 0: few needs rows of whole blocks, which are a multiple of this, and numbers in f32 */
 };
+
+static inline int mk_has_few(const struct mk_quantized *f, const mk_weight *w) {
+    return f->few && (!f->step || (w->block % f->step == 0 && w->columns % w->block == 0 && w->rounded == MK_F32));
+}
 
 #define MK_CODED_ROWS 4 /* up to here codes are not unpacked into memory */
 #define MK_GROUP_MAX 32

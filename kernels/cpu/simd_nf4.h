@@ -53,6 +53,127 @@ static void read_fp4(const mk_weight *w, int64_t row, int64_t column, int64_t n,
     read_nibbles(w, fp4_values, row, column, n, to);
 }
 
+#if MK_VECTOR_BYTES >= 32 && defined(__x86_64__) && !defined(MK_REAL_DOUBLE)
+#define NIBBLE_ROWS 16
+#define NIBBLE_STEP 16 /* columns at a time: 8 bytes of each row */
+#define NIBBLE_VECTORS (NIBBLE_ROWS / LANES)
+
+/* column[b]: byte b of all rows */
+INLINE void turn_bytes(const uint8_t *const *row, int64_t at, __m128i column[8]) {
+    __m128i two[8], four[8], eight[8];
+    PRAGMA(GCC unroll 8)
+    for (int i = 0; i < 8; i++)
+        two[i] = _mm_unpacklo_epi8(_mm_loadl_epi64((const void *)(row[2 * i] + at)), _mm_loadl_epi64((const void *)(row[2 * i + 1] + at)));
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < 4; i++) {
+        four[i] = _mm_unpacklo_epi16(two[2 * i], two[2 * i + 1]);
+        four[4 + i] = _mm_unpackhi_epi16(two[2 * i], two[2 * i + 1]);
+    }
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < 4; i++) { /* bytes 2 i and 2 i + 1 of rows 0 .. 7, and of rows 8 .. 15 */
+        const __m128i *f = four + i / 2 * 4;
+        eight[i] = i % 2 ? _mm_unpackhi_epi32(f[0], f[1]) : _mm_unpacklo_epi32(f[0], f[1]);
+        eight[4 + i] = i % 2 ? _mm_unpackhi_epi32(f[2], f[3]) : _mm_unpacklo_epi32(f[2], f[3]);
+    }
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < 4; i++) {
+        column[2 * i] = _mm_unpacklo_epi64(eight[i], eight[4 + i]);
+        column[2 * i + 1] = _mm_unpackhi_epi64(eight[i], eight[4 + i]);
+    }
+}
+
+/* numbers of the table for the codes of all rows */
+INLINE void of_table(__m128i code, const vec *table, vec number[NIBBLE_VECTORS]) {
+#if MK_VECTOR_BYTES == 64
+    number[0] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(code), table[0]);
+#else
+    PRAGMA(GCC unroll 2)
+    for (int v = 0; v < 2; v++) {
+        __m256i wide = _mm256_cvtepu8_epi32(v ? _mm_srli_si128(code, 8) : code);
+        number[v] = _mm256_blendv_ps(_mm256_permutevar8x32_ps(table[0], wide), _mm256_permutevar8x32_ps(table[1], wide),
+                                     _mm256_castsi256_ps(_mm256_slli_epi32(wide, 28))); /* by bit 3 */
+    }
+#endif
+}
+
+/* what mk_quantized's `few` does, for m rows that are known where this is inlined, of whole blocks of numbers in f32 */
+INLINE void few_nibbles_rows(const int m, const mk_weight *w, const float *values, int64_t first, int64_t n, const mk_real *a, int64_t lda,
+                             mk_real *sums) {
+    const uint8_t *row[NIBBLE_ROWS];
+    int64_t block[NIBBLE_ROWS];
+    vec table[16 / LANES], total[MK_CODED_ROWS][NIBBLE_VECTORS], absmax[NIBBLE_VECTORS] = {{0}};
+    const __m128i low = _mm_set1_epi8(15);
+    for (int i = 0; i < 16 / LANES; i++) table[i] = v_load(values + i * LANES);
+    PRAGMA(GCC unroll 4)
+    for (int i = 0; i < m; i++)
+        PRAGMA(GCC unroll 2)
+        for (int v = 0; v < NIBBLE_VECTORS; v++) total[i][v] = v_zero();
+    for (int r = 0; r < NIBBLE_ROWS; r++) { /* rows that are not there are the last one again */
+        int64_t at = (first + (r < n ? r : n - 1)) * w->columns;
+        row[r] = (const uint8_t *)w->part[0] + at / 2;
+        block[r] = at / w->block;
+    }
+    for (int64_t k0 = 0; k0 < w->columns; k0 += MK_KC) {
+        vec acc[MK_CODED_ROWS][NIBBLE_VECTORS];
+        int64_t end = mk_min(k0 + MK_KC, w->columns);
+        PRAGMA(GCC unroll 4)
+        for (int i = 0; i < m; i++)
+            PRAGMA(GCC unroll 2)
+            for (int v = 0; v < NIBBLE_VECTORS; v++) acc[i][v] = v_zero();
+        for (int64_t p = k0; p < end; p += NIBBLE_STEP) {
+            __m128i column[8];
+            if (p % w->block == 0 || p == k0) {
+                mk_real most[NIBBLE_ROWS];
+                for (int r = 0; r < NIBBLE_ROWS; r++) most[r] = block_absmax(w, block[r] + p / w->block);
+                for (int v = 0; v < NIBBLE_VECTORS; v++) absmax[v] = v_load(most + v * LANES);
+            }
+            turn_bytes(row, p / 2, column);
+            PRAGMA(GCC unroll 16)
+            for (int c = 0; c < NIBBLE_STEP; c++) {
+                vec number[NIBBLE_VECTORS];
+                __m128i two = column[c / 2];
+                of_table(_mm_and_si128(c % 2 ? two : _mm_srli_epi16(two, 4), low), table, number);
+                PRAGMA(GCC unroll 2)
+                for (int v = 0; v < NIBBLE_VECTORS; v++) {
+                    vec x = number[v] * absmax[v];
+                    PRAGMA(GCC unroll 4)
+                    for (int i = 0; i < m; i++) acc[i][v] = v_fma(v_set1(a[i * lda + p + c]), x, acc[i][v]);
+                }
+            }
+        }
+        for (int i = 0; i < m; i++)
+            for (int v = 0; v < NIBBLE_VECTORS; v++) total[i][v] = k0 ? total[i][v] + acc[i][v] : acc[i][v];
+    }
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < NIBBLE_VECTORS; v++) v_store(sums + i * MK_GROUP_MAX + v * LANES, total[i][v]);
+}
+
+INLINE void few_nibbles(const mk_weight *w, const float *values, int64_t row, int64_t n, int64_t m, const mk_real *a, int64_t lda,
+                        mk_real *sums) {
+    switch (m) {
+        case 1: few_nibbles_rows(1, w, values, row, n, a, lda, sums); break;
+        case 2: few_nibbles_rows(2, w, values, row, n, a, lda, sums); break;
+        case 3: few_nibbles_rows(3, w, values, row, n, a, lda, sums); break;
+        default: few_nibbles_rows(4, w, values, row, n, a, lda, sums); break;
+    }
+}
+
+static void few_nf4(const mk_weight *w, int64_t row, int64_t n, int64_t m, const mk_real *a, int64_t lda, mk_real *sums) {
+    few_nibbles(w, nf4_values, row, n, m, a, lda, sums);
+}
+
+static void few_fp4(const mk_weight *w, int64_t row, int64_t n, int64_t m, const mk_real *a, int64_t lda, mk_real *sums) {
+    few_nibbles(w, fp4_values, row, n, m, a, lda, sums);
+}
+#define FEW_NF4 few_nf4
+#define FEW_FP4 few_fp4
+#else
+#define NIBBLE_ROWS LANES
+#define NIBBLE_STEP 1
+#define FEW_NF4 NULL
+#define FEW_FP4 NULL
+#endif
+
 struct nf4_job {
     const mk_weight *w;
     const mk_real *src;

@@ -1,5 +1,6 @@
 --- random_model.lua DIR SHAPE [dtype=bf16] - writes a Llama of random weights as a sharded directory, one shard for each block, so that
--- no more than a block stands in memory. Matrices of one shape are the same in all blocks. SHAPE: tiny, 1.1B (TinyLlama's) or 7B (Llama 2's).
+-- no more than a block stands in memory. Matrices of one shape are the same in all blocks. SHAPE: tiny, 1.1B (TinyLlama's) 7B (Llama 2's), or
+-- SmolLM2 (the 135M one's, whose head is its embedding).
 
 local fs = require "mocl.fs"
 local json = require "mocl.json"
@@ -7,17 +8,18 @@ local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
 
 local SHAPES = {
-  tiny = { 256, 64, 172, 2, 4, 2 },
+  tiny = { 256, 64, 192, 2, 4, 2 },
   ["1.1B"] = { 32000, 2048, 5632, 22, 32, 4 },
   ["7B"] = { 32000, 4096, 11008, 32, 32, 32 },
+  SmolLM2 = { 49152, 576, 1536, 30, 9, 3, true },
 }
 
 local dir, shape, dtype = arg[1], SHAPES[arg[2]], (arg[3] or "dtype=bf16"):match "^dtype=(.*)$"
 if not shape or not dtype then
-  io.stderr:write "random_model.lua DIR tiny|1.1B|7B [dtype=bf16]\n"
+  io.stderr:write "random_model.lua DIR tiny|1.1B|7B|SmolLM2 [dtype=bf16]\n"
   os.exit(2)
 end
-local V, D, F, L, H, G = table.unpack(shape)
+local V, D, F, L, H, G, tied = table.unpack(shape)
 local K = D // H
 assert(fs.mkdir(dir))
 
@@ -40,7 +42,7 @@ local function write(list)
   assert(safetensors.save(dir .. "/" .. file, tensors, { format = "pt" }))
 end
 
-write { { "model.embed_tokens.weight", V, D }, { "lm_head.weight", V, D }, { "model.norm.weight", D } }
+write { { "model.embed_tokens.weight", V, D }, { "model.norm.weight", D }, not tied and { "lm_head.weight", V, D } or nil }
 for l = 0, L - 1 do
   local p = ("model.layers.%d."):format(l)
   write {
@@ -53,6 +55,6 @@ assert(fs.write(dir .. "/model.safetensors.index.json", json.encode { metadata =
 assert(fs.write(dir .. "/config.json", json.encode({
   architectures = { "LlamaForCausalLM" }, model_type = "llama", vocab_size = V, hidden_size = D, intermediate_size = F,
   num_hidden_layers = L, num_attention_heads = H, num_key_value_heads = G, head_dim = K, max_position_embeddings = 2048,
-  rms_norm_eps = 1e-5, rope_theta = 10000.0, tie_word_embeddings = false, hidden_act = "silu", torch_dtype = dtype == "bf16" and "bfloat16"
+  rms_norm_eps = 1e-5, rope_theta = 10000.0, tie_word_embeddings = tied or false, hidden_act = "silu", torch_dtype = dtype == "bf16" and "bfloat16"
     or "float32", eos_token_id = json.null,
 }, { indent = 2 })))

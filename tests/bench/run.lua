@@ -15,7 +15,10 @@ package.path = dir .. "/?.lua;" .. package.path
 local figures = require "figures"
 local fs = require "mocl.fs"
 local json = require "mocl.json"
+local sides = require "sides"
 local sys = require "mocl.sys"
+
+local capture, median, quote, spread = sides.capture, sides.median, sides.quote, sides.spread
 
 local o = { rounds = "5", seconds = "", threads = "2", only = "", tiny = "", against = "", clock = "", json = "", page = "" }
 for _, word in ipairs(arg) do
@@ -43,26 +46,7 @@ local tiny = o.tiny == "true"
 local LEAST = tonumber(o.seconds) or tiny and 0 or 1 -- seconds a timed stretch lasts at least
 sys.set_threads(THREADS)
 
-local function capture(command)
-  local p = assert(io.popen(command))
-  local text = p:read("a")
-  return p:close() and text or nil, text
-end
-local work = assert(capture("mktemp -d")):gsub("%s+$", "")
-
-local function quote(s)
-  return "'" .. s:gsub("'", "'\\''") .. "'"
-end
-
-local function median(list)
-  local s = table.move(list, 1, #list, 1, {})
-  table.sort(s)
-  local n = #s
-  return n % 2 == 1 and s[n // 2 + 1] or (s[n // 2] + s[n // 2 + 1]) / 2
-end
-local function spread(list)
-  return { median = median(list), min = math.min(table.unpack(list)), max = math.max(table.unpack(list)) }
-end
+local work = sides.directory()
 
 -- ---- the peer: a process that answers requests ----
 
@@ -71,27 +55,8 @@ local python = os.getenv("MOCL_BENCH_PYTHON") or "python3"
 local wide = (capture("grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null") or "") ~= ""
 local environment = ("env %s OMP_NUM_THREADS=%d "):format(wide and "OPENBLAS_CORETYPE=SkylakeX" or "-u OPENBLAS_CORETYPE", THREADS)
 
--- A process that answers a line with a line of JSON.
 local function serving(command)
-  assert(os.execute("rm -f " .. work .. "/requests && mkfifo " .. work .. "/requests"))
-  local answers = assert(io.popen(("%s < %s/requests"):format(command, work)))
-  local requests = assert(io.open(work .. "/requests", "w"))
-  local p = {}
-  function p.receive()
-    local line = answers:read("l")
-    return line and assert(json.decode(line)) or error("the other process ended; its message is above", 0)
-  end
-  function p.ask(...)
-    requests:write(table.concat({ ... }, " "), "\n")
-    requests:flush()
-    return p.receive()
-  end
-  function p.close(last)
-    requests:write(last or "")
-    requests:close()
-    answers:close()
-  end
-  return p
+  return sides.serving(command, work .. "/requests")
 end
 
 local peer

@@ -119,6 +119,7 @@ for _, case in ipairs(json.decode(assert(fs.read "tests/fixtures/tokenizers/clas
     add("tokenizer_vocab", joined(case.files["vocab.txt"], case.files, { "tokenizer_config.json", "config.json" }))
   end
 end
+add("tokenizer_vocab", "\n") -- one token without a byte, which a pointer was once made from NULL for
 add("gguf", gguf_file.bytes { { "tokenizer.ggml.model", "string", "bert" },
   { "tokenizer.ggml.tokens", "[string]", { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u{2581}the", "s", "\u{2581}cat" } },
   { "tokenizer.ggml.token_type", "[i32]", { 3, 3, 3, 3, 1, 1, 1 } }, { "tokenizer.ggml.cls_token_id", "u32", 2 } })

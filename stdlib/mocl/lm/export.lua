@@ -39,8 +39,8 @@ end
 
 -- ---- where things lie ----
 
---- export.run(dir) -> {model =, adapter =, tokenizer =, quantization =} | nil, reason: the base, the last adapter and the tokenizer of a run
--- that has ended, and the format of the base that the adapter was trained on, nil of floats; nil alone where dir is no directory of a run.
+--- export.run(dir) -> {model =, adapter =, tokenizer =, quantization =, computed =} | nil, reason: the base, the last adapter and the
+-- tokenizer of a run that has ended, the format of the base that the adapter was trained on, nil of floats, and its dtype; nil alone where dir is no directory of a run.
 function export.run(dir)
   if fs.exists(fs.join(dir, "stages.json")) ~= "file" then
     return nil
@@ -65,7 +65,8 @@ function export.run(dir)
   if not cfg then
     return nil, message
   end
-  return { model = fs.realpath(model) or model, adapter = last, tokenizer = own_model.tokenizer_of(dir), quantization = own_model.format(cfg) }
+  return { model = fs.realpath(model) or model, adapter = last, tokenizer = own_model.tokenizer_of(dir), quantization = own_model.format(cfg),
+    computed = cfg.dtype }
 end
 
 -- The files of a tokenizer at a path: list of {from, name}, or of a GGUF file its path alone.
@@ -197,9 +198,27 @@ end
 
 -- ---- writing ----
 
-local function load_model(path, device, quantization)
-  local model, message, code = transformer.load(path, { device = device, quantization = quantization })
+local function load_model(path, device, quantization, dtype)
+  local model, message, code = transformer.load(path, { device = device, quantization = quantization, dtype = dtype })
   if not model then
+    return nil, message, code
+  end
+  return model
+end
+
+-- The base with its adapter, in f32. An adapter that was trained on a base in bf16 belongs to that one: its numbers are taken, as f32.
+local function load_both(o)
+  local model, message, code = load_model(o.model, o.device, o.quantization, o.adapter and o.computed or nil)
+  if not model or not o.adapter then
+    return model, message, code
+  end
+  local ok
+  ok, message, code = lora.load(model, o.adapter)
+  if ok and model:dtype() ~= "f32" then
+    model = transformer.widen(model)
+    ok, message, code = lora.load(model, o.adapter, { any_base = true }) -- which it has been found to be
+  end
+  if not ok then
     return nil, message, code
   end
   return model
@@ -298,9 +317,10 @@ end
 -- logits (of an encoder the states) of the model with its adapter and of what was written, on o.texts, or without a tokenizer on ids that
 -- are drawn; tokenizer: whether what was written has one; unread: why mocl does not read it; without: why a GGUF file has none. o: model, out, and optionally adapter, tokenizer (path; the model's own), dtype ("f32"), merge (true; false: the
 -- adapter alone), texts, device, quantization (of transformer.load: what the adapter was trained on; merged it is the numbers that the
--- codes stand for).
+-- codes stand for), computed ("f32"; "bf16": the dtype of the base that the adapter was trained on).
 function export.write(o)
-  options.check("export.write", o, { "model", "out" }, { "adapter", "tokenizer", "dtype", "merge", "texts", "device", "quantization" })
+  options.check("export.write", o, { "model", "out" }, { "adapter", "tokenizer", "dtype", "merge", "texts", "device", "quantization",
+    "computed" })
   o = setmetatable({ dtype = o.dtype or "f32", merge = o.merge ~= false, texts = o.texts or export.TEXTS }, { __index = o })
   local is_gguf = o.out:find "%.gguf$" ~= nil
   if not export.TYPES[o.dtype] then
@@ -315,11 +335,8 @@ function export.write(o)
   local ok, message, code = export.check(o.out)
   local model = nil
   if ok then
-    model, message, code = load_model(o.model, o.device, o.quantization)
+    model, message, code = load_both(o)
     ok = model
-  end
-  if ok and o.adapter then
-    ok, message, code = lora.load(model, o.adapter)
   end
   if not ok then
     return nil, message, code

@@ -85,7 +85,7 @@ function loaded.load_run(dir, opts)
     return nil, bad, code
   end
   local model
-  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype,
+  model, bad, code = transformer.load(fs.join(dir, "sft"), { device = opts.device, dtype = opts.dtype or cfg.dtype,
     quantization = opts.quantization or own_model.format(cfg) })
   if not model then
     return nil, bad, code
@@ -156,7 +156,7 @@ loaded.OPTIONS = {
   { "top_p", 1.0, "draw from the likeliest tokens that sum to p", min = 1e-6, max = 1 },
   { "seed", 0, "seed of the samples", min = 0 },
   { "device", "cpu", "where tensors live" },
-  { "dtype", "f32", "of the weights and activations", choices = { "f32", "bf16" } },
+  { "dtype", nil, "of the weights and activations; of a run as it was trained", choices = { "f32", "bf16" }, type = "string" },
   { "quantization", nil, "keep the linear layers of blocks in 8 or 4 bits; of a run as it was trained", choices = { "int8", "w8a8", "nf4" }, type = "string" },
 }
 

@@ -512,19 +512,32 @@ function transformer.family(model)
   end
 end
 
---- A second model with the same configuration and copies of the base weights.
-function transformer.clone(model)
-  local copy = core.new(model:config(), {
-    device = model:device(), dtype = model:dtype(), init = false, quantization = model:quantization(),
-  })
-  copy:copy_linear(model)
+-- A second model in dtype with copies of the base weights; linear: of the linear layers in their formats.
+local function copied(model, dtype, linear)
+  local copy = core.new(model:config(), { device = model:device(), dtype = dtype, init = false, quantization = model:quantization() })
   local from = {}
-  for _, pair in ipairs(split(model)) do
+  local function parts(m)
+    return linear and split(m) or m:named_parameters()
+  end
+  if linear then
+    copy:copy_linear(model)
+  end
+  for _, pair in ipairs(parts(model)) do
     from[pair[1]] = pair[2]
   end
-  assert(parameters.copy(split(copy), from, "clone"))
+  assert(parameters.copy(parts(copy), from, "clone"))
   ends[copy], sources[copy], begins[copy] = ends[model], sources[model], begins[model]
   return copy
+end
+
+--- transformer.widen(model) -> model: one in f32 with the numbers of a model in bf16, without its adapters.
+function transformer.widen(model)
+  return copied(model, "f32", model:quantization() ~= nil)
+end
+
+--- A second model with the same configuration and copies of the base weights.
+function transformer.clone(model)
+  return copied(model, model:dtype(), true)
 end
 
 return transformer

@@ -34,13 +34,13 @@ for _, key in ipairs { "model", "out" } do
 end
 check(#cfg.prompts > 0, "option prompts: is empty; give at least one text")
 
-local model, adapter, tok, quantization = cfg.model, cfg.adapter, cfg.tokenizer, cfg.quantization
+local model, adapter, tok, quantization, computed = cfg.model, cfg.adapter, cfg.tokenizer, cfg.quantization, nil
 check(not quantization or fs.exists(model) ~= "file", "option quantization: is for directories; the numbers of a GGUF file have their own types")
 local run, reason = export.run(cfg.model)
 check(run or not reason, reason and "option model: " .. reason)
 if run then
   model, adapter, tok = run.model, adapter or run.adapter, tok or run.tokenizer
-  quantization = quantization or run.quantization
+  quantization, computed = quantization or run.quantization, run.computed
 end
 check(cfg.merge or adapter, "option merge: false writes the adapter alone, and there is none; name one with adapter=")
 check(cfg.dtype ~= "q8_0" or cfg.out:find "%.gguf$", "option dtype: q8_0 is for GGUF files; a directory has f32, f16 or bf16")
@@ -50,7 +50,7 @@ open_device { device = cfg.device }
 config.checked("out", export.check(cfg.out))
 local done = config.checked_path("model", { model = model, adapter = adapter, out = cfg.out, tokenizer = tok }, export.write {
   model = model, adapter = adapter, out = cfg.out, tokenizer = tok, dtype = cfg.dtype, merge = cfg.merge, texts = cfg.prompts, device = cfg.device,
-  quantization = quantization,
+  quantization = quantization, computed = computed,
 })
 
 print(("%s: read again, its %s differ by at most %.2g on %d prompts%s"):format(cfg.out, done.what, done.difference, #done.rows,

@@ -1,4 +1,4 @@
-/* amx_tiles.h - the loop over tiles; included with what the macros say: once the processor's tile unit, once one written in C.
+/* simd_amx.h - the loop over tiles; included with what the macros say: once the processor's tile unit, once one written in C.
 **
 ** TILES_OPEN(config)  TILES_CLOSE()  TILE_LOAD(t, from, stride)  TILE_STORE(t, to, stride)  TILE_DOT(c, a, b)
 ** SWEEP: the name of the function
