@@ -34,7 +34,7 @@ CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(W
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
-EXE_C     := $(addprefix lua/,complain.c main.c repl.c resume.c signals.c)
+EXE_C     := $(addprefix lua/,complain.c main.c ranks.c repl.c resume.c signals.c)
 LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
