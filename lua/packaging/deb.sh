@@ -58,7 +58,7 @@ Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $size
 Depends: ${depends#shlibs:Depends=}
-Recommends: libopenblas0-pthread
+Recommends: libopenblas0-pthread, libmicrohttpd12
 Suggests: lua5.4, liblua5.4-dev
 Section: science
 Priority: optional
