@@ -869,6 +869,8 @@ return {
   -- ---- a model behind a port ----
   { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
     "test_serve: a client that hangs up in mid-stream stops its answer, and the next request is served" },
+  { "what a client sends stands in the log as it is", SERVE, 'gsub("%c", function', 'gsub("%z%z", function',
+    "test_serve: a request neither writes lines of its own into the log nor commands the terminal" },
   { "one answer after the other", SERVE, "while #self.running < self.parallel and", "while #self.running < 1 and",
     "test_serve: no answer waits for another's end, and a request above the bound is sent away" },
   { "the role in each delta", SERVE, "chunk(self, e, i, { content = event.text }", 'chunk(self, e, i, { role = "assistant", content = event.text }',
