@@ -866,6 +866,12 @@ return {
   { "the spread of one head for all", TRAINER, "spread:select(1, j), SPREAD .. j", "spread:select(1, 1), SPREAD .. j",
     "test_watchdog: in a trainer: the values of each head are looked at" },
 
+  -- ---- --check ----
+  { "--check does not try the directory", "stdlib/mocl/run/init.lua", "    try_directory(out)\n", "",
+    "test_check: --check says what a run will take, writes nothing, and refuses what the run would refuse" },
+  { "--check leaves what it tried", "stdlib/mocl/run/init.lua", "    if fs.exists(path) then\n      check(fs.remove(path))", "    if false then\n      check(fs.remove(path))",
+    "test_check: --check says what a run will take, writes nothing, and refuses what the run would refuse" },
+
   -- ---- a model behind a port ----
   { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
     "test_serve: a client that hangs up in mid-stream stops its answer, and the next request is served" },
