@@ -9,6 +9,7 @@
 
 local check = require "mocl.failure".check
 local checkpoint = require "mocl.run.checkpoint"
+local comm = require "mocl.comm"
 local config = require "mocl.run.config"
 local digest = require "mocl.run.digest"
 local finite = require "mocl.finite"
@@ -22,6 +23,7 @@ local tensorboard = require "mocl.run.tensorboard"
 local run_identity = require "mocl.run.identity"
 local run_inputs = require "mocl.run.inputs"
 local run_options = require "mocl.run.options"
+local ranks = require "mocl.run.ranks"
 local sys = require "mocl.sys"
 
 local Run = {}
@@ -331,6 +333,8 @@ local function enter(run, opts, resume, home)
   return run
 end
 
+local follow -- below, with the stages
+
 -- Raises where a directory cannot be made and written: what is missing of it is made and taken away again.
 local function try_directory(out)
   local missing, place = {}, fs.join(out, "mocl-check")
@@ -339,9 +343,7 @@ local function try_directory(out)
   end
   local made, reason = fs.mkdir(missing[1])
   for _, path in ipairs(missing) do
-    if fs.exists(path) then
-      check(fs.remove(path))
-    end
+    fs.remove(path) -- not that of another process, which is trying it too
   end
   if not made then
     error(("%s\n%s cannot be written: choose another out="):format(reason, out), 0)
@@ -398,6 +400,12 @@ function Run.open(opts)
   end
   if opts.info and opts.info.check then
     guarded(out, only_check, run, opts, resume)
+  end
+  if cfg.comm and cfg.comm.timeout then
+    comm.limit(cfg.comm.timeout)
+  end
+  if comm.size() > 1 then
+    return ranks.open(Run, run, opts, function() return guarded(out, enter, run, opts, resume, home) end, follow)
   end
   return guarded(out, enter, run, opts, resume, home)
 end
@@ -512,7 +520,7 @@ end
 
 --- Removes the checkpoints of the stage, where what it leaves takes their place.
 function Stage:clear()
-  checkpoint.remove(base_of(self.run, self.name))
+  self.run:clear(self.name)
 end
 
 --- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
@@ -576,6 +584,11 @@ local function attempt(run, name, fn, stage)
   return result
 end
 
+-- The function of a stage on a rank that writes nothing (mocl.run.ranks).
+function follow(run, name, fn)
+  attempt(run, name, fn, setmetatable({ run = run, name = name, outputs = {} }, Stage))
+end
+
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
   forget_source(run, { name })
@@ -624,9 +637,10 @@ function Run:note(key, value)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
--- continued run that has it does not call fn. The result is what JSON makes of it, both times.
+-- continued run that has it does not call fn. The result is what JSON makes of it, both times. Of several ranks (mocl.comm) the
+-- first one calls fn; with a third argument "spread" all do, which share out the work.
 -- Write metrics and samples inside stages: code between them runs again when a run is continued.
-function Run:stage(name, fn)
+function Run:stage(name, fn, _)
   if type(name) ~= "string" or not name:match("^[%w_-]+$") or name == "last"
     or checkpoint.step_of(name) then
     error(("stage: bad name '%s', want letters, digits, _ and -"):format(tostring(name)), 2)
@@ -660,6 +674,11 @@ end
 --- The newest complete checkpoint, or that of a step: directory and state, or nil.
 function Run:latest(stage, step)
   return newest(self, base_of(self, stage), step)
+end
+
+--- Removes the checkpoints of a stage.
+function Run:clear(stage)
+  checkpoint.remove(base_of(self, stage))
 end
 
 --- The steps of a stage's checkpoints, from the first on.

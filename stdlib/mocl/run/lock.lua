@@ -22,6 +22,9 @@ local function process(pid)
   for field in rest:gmatch("%S+") do
     fields[#fields + 1] = field
   end
+  if fields[1] == "Z" or fields[1] == "X" then -- it has ended, and nobody has asked how: a rank whose launcher was killed
+    return nil
+  end
   return id, id .. " " .. fields[20] -- the fields after the name begin with the third
 end
 
