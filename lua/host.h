@@ -33,6 +33,7 @@ typedef struct moclL_host {
     char *error;    /* text of the last failure, owned, NULL before the first */
     char short_error[256]; /* its beginning, where there was no memory for `error`; else empty */
     size_t refused; /* bytes of the last allocation for Lua that failed */
+    bool refused_by_limit; /* and whether the limit of memory did it */
     /* While moclL_makeroom collects where there is no memory, Lua's calls of finalizers find theirs here: one that could not be
     ** called would be lost, and with it what it frees. */
     bool making_room;

@@ -75,6 +75,7 @@ void *moclL_realloc(void *host, void *p, size_t old_bytes, size_t bytes) {
         if (!p && h->making_room && (fresh = take_spare(h, bytes))) return fresh;
         if (p && bytes <= old_bytes) return p; /* Lua relies on it that a block can shrink */
         h->refused = bytes;
+        h->refused_by_limit = h->account.refused > 0;
         return NULL;
     }
     if (p) {

@@ -157,8 +157,10 @@ const char *mocl_error(mocl_ctx *ctx) {
     return h->short_error[0] ? h->short_error : h->error ? h->error : "";
 }
 
-/* What the run has left, so that the next one does not begin at the limit. */
+/* What the run has left, so that the next one does not begin at the limit. An object with a finalizer goes in the second
+** collection. */
 static void free_memory(moclL_host *h) {
+    lua_gc(h->L, LUA_GCCOLLECT, 0);
     lua_gc(h->L, LUA_GCCOLLECT, 0);
     for (int i = 0; i < MOCL_DEVICE_COUNT; i++)
         if (h->ctx->device[i]) mocl_device_flush(h->ctx->device[i]);
@@ -172,6 +174,8 @@ static int result_of(moclL_stop_reason stop) {
 ** `top`. */
 static int end_call(moclL_host *h, lua_State *L, int status, int top) {
     int result = MOCL_DONE;
+    /* between the refusal and here a larger allocation may have succeeded: what the script held has become garbage */
+    if (status == LUA_ERRMEM && h->refused_by_limit && !h->account.refused) h->account.refused = h->refused;
     moclL_stop_reason stop = moclL_end_run(h, status != LUA_OK);
     if (status || stop) {
         char buf[MOCLL_ERROR_BYTES];

@@ -4,8 +4,8 @@
 local M = {}
 
 --- The rooms of stdlib/mocl from the ground up; a file may require its own room and those in front of it. The ground is
--- the files of stdlib/mocl itself and the modules in C.
-M.ROOMS = { "ground", "metrics", "method", "run", "data", "lm", "world", "report", "train", "tools", "recipes" }
+-- the files of stdlib/mocl itself and the modules in C; the scripts of lua/packaging stand above all.
+M.ROOMS = { "ground", "metrics", "method", "run", "data", "lm", "world", "report", "train", "tools", "recipes", "packaging" }
 
 --- The folders of C files, and those that each may include beside itself.
 M.FOLDERS = {
@@ -50,7 +50,7 @@ function M.room(path)
   if not is_lua(path) then
     return path:match "^(.*)/"
   end
-  return path:match "^stdlib/mocl/([^/]*)/" or path:match "^(recipes)/" or "ground"
+  return path:match "^stdlib/mocl/([^/]*)/" or path:match "^(recipes)/" or path:match "^lua/(packaging)/" or "ground"
 end
 
 local function sorted(set)

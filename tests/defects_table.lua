@@ -869,9 +869,17 @@ return {
   { "the spread of one head for all", TRAINER, "spread:select(1, j), SPREAD .. j", "spread:select(1, 1), SPREAD .. j",
     "test_watchdog: in a trainer: the values of each head are looked at" },
 
+  -- ---- --check ----
+  { "--check does not try the directory", "stdlib/mocl/run/init.lua", "    try_directory(out)\n", "",
+    "test_check: --check says what a run will take, writes nothing, and refuses what the run would refuse" },
+  { "--check leaves what it tried", "stdlib/mocl/run/init.lua", "    fs.remove(path) -- not that", "    -- not that",
+    "test_check: --check says what a run will take, writes nothing, and refuses what the run would refuse" },
+
   -- ---- a model behind a port ----
   { "the sockets are not looked at while answers are computed", SERVE, "    if self.http:gone(e.id) then", "    if false then",
     "test_serve: a client that hangs up in mid-stream stops its answer, and the next request is served" },
+  { "what a client sends stands in the log as it is", SERVE, 'gsub("%c", function', 'gsub("%z%z", function',
+    "test_serve: a request neither writes lines of its own into the log nor commands the terminal" },
   { "one answer after the other", SERVE, "while #self.running < self.parallel and", "while #self.running < 1 and",
     "test_serve: no answer waits for another's end, and a request above the bound is sent away" },
   { "the role in each delta", SERVE, "chunk(self, e, i, { content = event.text }", 'chunk(self, e, i, { role = "assistant", content = event.text }',

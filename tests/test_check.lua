@@ -52,8 +52,27 @@ T.test("--check says what a run will take, writes nothing, and refuses what the 
     out, err, status = child.mocl { "recipes/moc_hh.lua", "--check", words[1], "out=" .. dir }
     T.ok(status == 1 and out == "" and err:find(words[2], 1, true), words[1] .. ": " .. err)
   end
+  T.eq(fs.exists(fs.dirname(dir) .. "/run"), nil)
+  assert(fs.write(fs.dirname(dir) .. "/file", ""))
+  for where, words in pairs { [fs.dirname(dir) .. "/file"] = "Not a directory", [fs.dirname(dir) .. "/file/deep/er"] = "Not a directory",
+    ["/proc/nowhere"] = "/proc/nowhere cannot be written: choose another out=" } do
+    out, err, status = child.mocl { "recipes/moc_hh.lua", "--check", "preset=smoke", "out=" .. where }
+    T.ok(status == 1 and out == "" and err:find(words, 1, true), where .. ": " .. out .. err)
+  end
+  T.eq(fs.list(fs.dirname(dir)), { "file" })
   out, err, status = child.mocl { "recipes/fishwood.lua", "--check", "out=" .. dir }
   T.eq({ status, out }, { 0, ("fishwood: the options go together; the run would be in %s\n"):format(dir) }, err)
+  out, err, status = child.mocl { "recipes/fishwood.lua", "preset=smoke", "quiet=true", "out=" .. dir }
+  T.eq(status, 0, err)
+  local whole = child.mocl { "recipes/fishwood.lua", "preset=smoke", "--check", "out=" .. dir }
+  T.eq(whole, ("fishwood: the options go together; %s holds this run, complete\n"):format(dir))
+  out, err, status = child.mocl { "recipes/fishwood.lua", "preset=smoke", "--check", "seed=9", "resume=" .. dir }
+  T.ok(status == 1 and out == "" and err:find("holds a run with other options:\n  seed: 0 there, 9 now", 1, true), out .. err)
+  assert(fs.remove(dir .. "/result.json"))
+  out, err, status = child.mocl { "recipes/fishwood.lua", "preset=smoke", "--check", "out=" .. dir }
+  T.ok(status == 1 and err:find("holds an interrupted run: continue it with resume=auto", 1, true), out .. err)
+  out = child.mocl { "recipes/fishwood.lua", "preset=smoke", "--check", "resume=" .. dir }
+  T.eq(out, ("fishwood: the options go together; %s holds this run, which goes on\n"):format(dir))
   out, err, status = child.mocl { "chat", "--check" }
   T.ok(status == 1 and out == "" and err:find("argument '--check'", 1, true), err)
   out = child.mocl { "recipes/moc_hh.lua", "--help" }

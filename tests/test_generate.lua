@@ -438,6 +438,8 @@ T.test("options and prompts that cannot be", function()
   end
   fails("max_new_tokens = 0 must be at least 1", { max_new_tokens = 0 })
   fails("temperature = %-1 must be 0 or more", { temperature = -1 })
+  fails("temperature = 1e%-308 must be 0, for the likeliest token, or in 1e%-6 .. 1e6", { temperature = 1e-308 })
+  fails("temperature = 1e%+308 must be 0, for the likeliest token, or in 1e%-6 .. 1e6", { temperature = 1e308 })
   fails("temperature = %-?nan must be", { temperature = 0 / 0 })
   fails("top_p = 0 is outside %(0, 1%]", { top_p = 0 })
   fails("top_p = 1.5 is outside", { top_p = 1.5 })

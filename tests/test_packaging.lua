@@ -111,6 +111,12 @@ mkdir -p %s; ln -sf "$(realpath "$MOCL")" %s/mocl; PATH=%s:$PATH MOCL_RECIPES=$P
   T.eq(complete("mocl", "chat", "temp"), "temperature=\n")
   T.eq(complete("mocl", "chat", "dtype", "=", "b"), "bf16\n")
   T.eq(complete("mocl", "chat", "dtype", "="), "f32\nbf16\n")
+  T.eq(complete("mocl", "--re"), "--recipes\n")
+  local script = T.tmpdir() .. "/mine.lua"
+  assert(fs.write(script, ('io.open(%q, "w"):close()'):format(script .. ".ran")))
+  complete("mocl", script, "x")
+  complete("mocl", script, "x", "=")
+  T.eq(fs.exists(script .. ".ran"), nil, "Tab runs no script")
 end)
 
 T.test("make install, a program built with pkg-config, make uninstall", function()

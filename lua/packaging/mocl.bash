@@ -27,9 +27,14 @@ _mocl() {
     done
     if [ -z "$name" ]; then
         case $cur in
-        -*) COMPREPLY=($(compgen -W '-e -i -l -v -E -W --help --version --env' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '-e -i -l -v -E -W --help --version --env --recipes' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -W "$(_mocl_tools) $(_mocl_recipes)" -- "$cur") $(compgen -f -X '!*.lua' -- "$cur") $(compgen -d -- "$cur")) ;;
         esac
+        return
+    fi
+    # a script of the user's is never run for it: only tools and recipes, which no file here stands in front of, are asked
+    if [ -e "$name" ] || ! printf '%s\n' $(_mocl_tools) $(_mocl_recipes) | grep -qxF -e "${name%.lua}"; then
+        COMPREPLY=($(compgen -f -- "$cur"))
         return
     fi
     [ "$cur" = = ] && cur=

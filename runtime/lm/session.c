@@ -343,6 +343,9 @@ mocl_status mocl_generate_check(mocl_ctx *ctx, const mocl_model *m, const mocl_g
     if (o->max_new_tokens < 1) return mocl_fail(ctx, MOCL_E_ARG, "generate: max_new_tokens = %lld must be at least 1",
                                                 (long long)o->max_new_tokens);
     if (!(o->temperature >= 0)) return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0 or more", mocl_shown(o->temperature));
+    if (o->temperature != 0 && !(o->temperature >= 1e-6 && o->temperature <= 1e6)) /* logits / temperature are to be f32 */
+        return mocl_fail(ctx, MOCL_E_ARG, "generate: temperature = %g must be 0, for the likeliest token, or in 1e-6 .. 1e6",
+                         mocl_shown(o->temperature));
     if (!(o->top_p > 0 && o->top_p <= 1)) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_p = %g is outside (0, 1]", mocl_shown(o->top_p));
     if (o->top_k < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: top_k = %lld must be 0 (all) or more", (long long)o->top_k);
     if (o->period < 0) return mocl_fail(ctx, MOCL_E_ARG, "generate: period = %lld must be 0 (none) or more", (long long)o->period);

@@ -80,7 +80,11 @@ function options.shown(v, format)
   if v ~= v then
     return "nan"
   end
-  return format and type(v) == "number" and format:format(v) or tostring(v)
+  if type(v) == "number" and format then
+    return format:format(v)
+  end
+  local plain = type(v) == "number" or type(v) == "string" or type(v) == "boolean" or v == nil
+  return plain and tostring(v) or "a " .. type(v) -- no address, which differs from run to run
 end
 
 return options

@@ -381,6 +381,7 @@ static const char *const greedy[] = {
     "while true do pcall(string.rep, 'x', 1 << 30) end",
     "local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(1000) .. #t end) end",
     "local tensor, t = require 'mocl.tensor', {} while true do t[#t + 1] = tensor.zeros {1000} end",
+    "local tensor, t = require 'mocl.tensor', {} for i = 1, 1 << 30 do t[i] = tensor.zeros {1} end", /* an allocation after it succeeds */
     "local tensor, t = require 'mocl.tensor', {} while true do pcall(function() t[#t + 1] = tensor.zeros {1 << 20} end) end",
     "local metrics, p = require 'mocl.metrics', {} for i = 1, 1 << 30 do p[i] = {i, -i} end metrics.hypervolume(p, {0, 0})"};
 

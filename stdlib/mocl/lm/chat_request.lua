@@ -6,7 +6,8 @@ local json = require "mocl.json"
 
 local chat_request = {}
 
-local MAX = { n = 16, stop = 16, top_logprobs = 20 }
+local MAX = { n = 16, stop = 16, top_logprobs = 20, temperature = 1e6 }
+local MIN_TEMPERATURE = 1e-6 -- but 0: those of generate
 
 -- ---- refusals ----
 
@@ -40,9 +41,14 @@ end
 
 -- ---- fields ----
 
+-- An object of JSON, where a list is expected: it has keys, and its entries would be passed over.
+local function is_list(v)
+  return type(v) == "table" and type(next(v)) ~= "string"
+end
+
 local function shown(v)
   if type(v) == "table" then
-    return "a table"
+    return is_list(v) and "a list" or "an object"
   end
   local text = json.encode(v == v and math.abs(type(v) == "number" and v or 0) < math.huge and v or tostring(v), { replace_invalid = true })
   return #text > 60 and text:sub(1, 57) .. "..." or text
@@ -85,7 +91,7 @@ end
 local function stops(t)
   local v = field(t, "stop")
   local list = type(v) == "string" and { v } or v or {}
-  if type(list) ~= "table" then
+  if not is_list(list) then
     refuse("stop", "stop: a text or a list of texts expected, got %s", shown(v))
   elseif #list > MAX.stop then
     refuse("stop", "stop: at most %d texts, got %d", MAX.stop, #list)
@@ -113,8 +119,9 @@ local function unsupported(t)
     end
   end
   local format = field(t, "response_format")
-  if type(format) == "table" and format.type ~= "text" then
-    refuse("response_format", "response_format %s is not supported: the model answers in text", shown(format.type))
+  local kind = type(format) == "table" and format.type or format
+  if kind ~= nil and kind ~= "text" then
+    refuse("response_format", "response_format %s is not supported: the model answers in text", shown(kind))
   end
 end
 
@@ -126,7 +133,7 @@ local function content_text(m, where)
   local content = field(m, "content")
   if type(content) == "string" then
     return content
-  elseif type(content) ~= "table" then
+  elseif not is_list(content) then
     refuse("messages", "%s: content is to be a text or a list of parts, got %s", where, content == nil and "none" or shown(content))
   end
   local parts = {}
@@ -226,7 +233,10 @@ local function read(body, headers, m, name)
   q.stream, q.logprobs, q.rewards = flag(t, "stream"), flag(t, "logprobs"), flag(t, "rewards")
   local stream_options = field(t, "stream_options")
   q.include_usage = type(stream_options) == "table" and flag(stream_options, "include_usage")
-  q.temperature = number(t, "temperature", 0, math.huge)
+  q.temperature = number(t, "temperature", 0, MAX.temperature)
+  if q.temperature and q.temperature > 0 and q.temperature < MIN_TEMPERATURE then
+    refuse("temperature", "temperature: 0, for the likeliest token, or at least %g expected, got %s", MIN_TEMPERATURE, shown(q.temperature))
+  end
   q.top_p = number(t, "top_p", 0, 1)
   q.top_p = q.top_p and math.max(q.top_p, 1e-6) -- 0 is the likeliest token alone
   q.top_k = integer(t, "top_k", 0, math.maxinteger)

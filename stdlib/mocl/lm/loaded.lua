@@ -213,7 +213,8 @@ function Loaded:preference(p)
     if list[j] == nil then
       open[#open + 1] = j
     elseif type(list[j]) ~= "number" or not (list[j] >= 0 and list[j] <= 1) then
-      error(("the weight of %s is to be in 0 .. 1, got %s"):format(name, tostring(list[j])), 0)
+      error(("the weight of %s is to be in 0 .. 1, got %s"):format(name,
+        options.shown(list[j])), 0)
     else
       left = left - list[j]
     end

@@ -39,6 +39,14 @@ function Server:port()
   return self.http:port()
 end
 
+-- A line for the log. What a client has sent stands there too, so that it must neither begin a line of its own nor
+-- command the terminal.
+local function note(self, format, ...)
+  self.log((format:format(...):gsub("%c", function(c)
+    return ("\\x%02x"):format(c:byte())
+  end)))
+end
+
 -- ---- answers to anything but a chat ----
 
 -- A host name that a browser or a client may use for this machine; a page of another site may not ask here.
@@ -74,7 +82,7 @@ local function refuse(self, r, e, more)
     h[name] = v
   end
   self.http:respond(r.id, e.status, h, chat_request.error_body(e) .. "\n")
-  self.log(("%s %s: %d %s"):format(r.method, r.path, e.status, e.message))
+  note(self, "%s %s: %d %s", r.method, r.path, e.status, e.message)
 end
 
 -- The model as a list of models: its name, and with each preference of the grid, so that the list of a chat program
@@ -265,10 +273,10 @@ local function fail(self, e, status, message)
   if e.q.stream then
     say(self, e, "data: " .. chat_request.error_body(refusal) .. "\n\n")
     self.http:finish(e.id)
-    self.log(("%s: %s"):format(e.name, message))
+    note(self, "%s: %s", e.name, message)
   elseif e.open then -- the status was sent: only a cut says that something is wrong
     self.http:drop(e.id)
-    self.log(("%s: %s"):format(e.name, message))
+    note(self, "%s: %s", e.name, message)
   else
     refuse(self, e.request, refusal, { ["x-should-retry"] = "false" })
   end

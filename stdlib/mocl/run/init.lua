@@ -335,11 +335,31 @@ end
 
 local follow -- below, with the stages
 
--- --check: everything that can be said before a run begins has been said by here.
-local function only_check(opts, out)
-  local there = fs.exists(fs.join(out, "config.lua"))
-  print(("%s: the options go together%s"):format(opts.recipe, there and ("; %s holds a run already, which resume=auto continues"):format(out)
-    or ("; the run would be in %s"):format(out)))
+-- Raises where a directory cannot be made and written: what is missing of it is made and taken away again.
+local function try_directory(out)
+  local missing, place = {}, fs.join(out, "mocl-check")
+  while place ~= "." and place ~= "/" and not fs.exists(place) do
+    missing[#missing + 1], place = place, fs.dirname(place)
+  end
+  local made, reason = fs.mkdir(missing[1])
+  for _, path in ipairs(missing) do
+    fs.remove(path) -- not that of another process, which is trying it too
+  end
+  if not made then
+    error(("%s\n%s cannot be written: choose another out="):format(reason, out), 0)
+  end
+end
+
+-- --check: what can be said of the options has been said by here; what stands in the directory is looked at as a run does.
+local function only_check(run, opts, resume)
+  local out = run.out
+  run_lock.check(out)
+  local found = inspect(run, opts, resume)
+  if found ~= "complete" then
+    try_directory(out)
+  end
+  print(("%s: the options go together; %s"):format(opts.recipe, found == "complete" and out .. " holds this run, complete"
+    or found == "interrupted" and out .. " holds this run, which goes on" or "the run would be in " .. out))
   if opts.estimate then
     print(opts.estimate())
   end
@@ -365,9 +385,6 @@ function Run.open(opts)
     end
   end
   out = (out or fs.join(home, "default")):gsub("(.)/+$", "%1")
-  if opts.info and opts.info.check then
-    only_check(opts, out)
-  end
   local quiet, keep = opts.quiet, opts.keep or cfg.keep or 2
   if quiet == nil then
     quiet = cfg.quiet or false
@@ -380,6 +397,9 @@ function Run.open(opts)
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
+  end
+  if opts.info and opts.info.check then
+    guarded(out, only_check, run, opts, resume)
   end
   if cfg.comm and cfg.comm.timeout then
     comm.limit(cfg.comm.timeout)
