@@ -268,10 +268,10 @@ end
 --- transformer.load(dir, {device="cpu", dtype="f32", quantization=nil, load_in_8bit=false}) -> model, config | fail. Weights in f32, bf16 or f16 become
 -- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.lm.gguf reads.
 function transformer.load(dir, opts)
-  opts = opts or {}
+  opts = options.check("load", opts or {}, {}, { "device", "dtype", "quantization", "load_in_8bit" })
   if gguf_model.names(dir) then
     if quantization_of(opts) then
-      error("load: quantization is for directories; the numbers of a GGUF file have their own types", 2)
+      error(("%s: quantization is for directories; leave it out, or save the model as one with transformer.save"):format(dir), 2)
     end
     local model, found, code = gguf_model.load(dir, opts)
     if not model then
