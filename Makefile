@@ -34,7 +34,7 @@ CFLAGS_ALL   = -std=c11 -fPIC -fvisibility=hidden -pthread -ffp-contract=off $(W
 LIBS_CORE    = $(shell pkg-config --libs $(filter-out lua5.4,$(PKGS))) -lm -ldl -pthread
 LIBS_LUA     = $(shell pkg-config --libs lua5.4)
 
-EXE_C     := $(addprefix lua/,complain.c main.c repl.c resume.c signals.c)
+EXE_C     := $(addprefix lua/,complain.c main.c ranks.c repl.c resume.c signals.c)
 LIB_C     := $(sort $(wildcard runtime/*.c runtime/*/*.c kernels/cpu/*.c) $(filter-out $(EXE_C),$(wildcard lua/*.c)))
 PROGRAM_C := $(wildcard tests/c/*.c examples/*.c)
 STDLIB    := $(shell find stdlib -name '*.lua' | LC_ALL=C sort)
@@ -310,14 +310,14 @@ build/tests/bench/peak build/tests/http/client: build/%: %.c
 check: test asan tsan emu slow   ## everything a change needs
 
 # manual pages and the declarations for editors: the program writes them from its own tables
-PACKAGING := $(wildcard packaging/*.lua) tests/docs_coverage.lua tests/options_page.lua CHANGELOG.md docs/cli.md
+PACKAGING := $(wildcard lua/packaging/*.lua) tests/docs_coverage.lua tests/options_page.lua CHANGELOG.md docs/cli.md
 build/man/done: mocl $(PACKAGING)
 	$(call say,GEN,build/man)
-	$(Q)rm -rf build/man && mkdir -p build/man && ./mocl packaging/man.lua build/man > /dev/null && touch $@
+	$(Q)rm -rf build/man && mkdir -p build/man && ./mocl lua/packaging/man.lua build/man > /dev/null && touch $@
 
 build/luals/done: mocl $(PACKAGING)
 	$(call say,GEN,build/luals)
-	$(Q)rm -rf build/luals && mkdir -p build/luals && ./mocl packaging/annotations.lua build/luals && touch $@
+	$(Q)rm -rf build/luals && mkdir -p build/luals && ./mocl lua/packaging/annotations.lua build/luals && touch $@
 
 BIN     := $(DESTDIR)$(PREFIX)/bin
 LIB     := $(DESTDIR)$(PREFIX)/lib
@@ -359,7 +359,7 @@ install: all build/man/done build/luals/done   ## install below PREFIX (/usr/loc
 	find docs examples -type f ! -name '*.o' | while read -r f; do install -D -m 644 $$f $(DOC)/$$f || exit 1; done
 	install -m 644 README.md CHANGELOG.md LICENSE $(DOC)
 	install -m 644 $$(ls build/man/*.1) $(MAN)
-	install -m 644 packaging/mocl.bash $(BASH)/mocl
+	install -m 644 lua/packaging/mocl.bash $(BASH)/mocl
 
 uninstall:   ## remove what install put there
 	rm -f $(BIN)/mocl $(LIB)/libmocl.a $(LIB)/libmocl.so.0 $(LIB)/libmocl.so $(CMOD)/mocl.so $(INC)/mocl.h
@@ -374,7 +374,7 @@ dist:   ## the sources as build/mocl-VERSION.tar.gz
 	@ls -l build/mocl-$(VERSION).tar.gz
 
 deb: all   ## build/mocl_VERSION_ARCH.deb, for Debian 12
-	@sh packaging/deb.sh '$(VERSION)'
+	@sh lua/packaging/deb.sh '$(VERSION)'
 
 clean:   ## remove everything that was built
 	rm -rf build mocl libmocl.so libmocl.a mocl.so mocl_cuda.so

@@ -3,7 +3,7 @@
 # missing and fails; install installs just them with apt-get, and says so. OpenBLAS is loaded at run
 # time if it is there, and so is libmicrohttpd, which mocl serve needs: install asks for both, but nothing
 # fails without them. tests asks also for what some tests look with, and are skipped without: a stock Lua,
-# a browser, libFuzzer, and the libraries of docs/guide/lua-libraries.md.
+# a browser, libFuzzer, two libraries of MPI, and the libraries of docs/guide/lua-libraries.md.
 set -u
 
 missing=
@@ -44,6 +44,8 @@ if [ "${1:-check}" = tests ]; then
     command -v lua5.4 >/dev/null 2>&1 || wanted="$wanted lua5.4"
     command -v "${MOCL_BROWSER:-chromium}" >/dev/null 2>&1 || wanted="$wanted chromium"
     command -v luacheck >/dev/null 2>&1 || wanted="$wanted lua-check"
+    command -v mpirun.openmpi >/dev/null 2>&1 || wanted="$wanted openmpi-bin"
+    command -v mpirun.mpich >/dev/null 2>&1 || wanted="$wanted mpich"
     sh tests/fuzz/have.sh "${CLANG:-clang}" || wanted="$wanted clang libclang-rt-14-dev" # of Debian 12
     while read -r module package; do
         lua5.4 -e "require '$module'" >/dev/null 2>&1 || wanted="$wanted $package"

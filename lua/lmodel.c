@@ -490,12 +490,12 @@ static void read_eos(lua_State *L, int opts, mocl_generate_options *o) {
 }
 
 /* m:generate(prompts, {max_new_tokens=, temperature=1, top_k=0, top_p=1, eos=nil, key=0, adapter=true,
-** suppress_first=0, vocab_size=nil, on_token=nil, ragged=false, stem=0, period=0}) -> {tokens={{...}}, finished={...}, total=n}, logp [total]
+** suppress_first=0, vocab_size=nil, on_token=nil, ragged=false, stem=0, period=0, first_row=1}) -> {tokens={{...}}, finished={...}, total=n}, logp [total]
 ** flat over the rows. on_token(row, id) returns true to end the row after this token. ragged: tokens is an object of rows.
 ** stem=k: field stem, on the cpu the stream behind k blocks of the prompts with their answers, as pack orders them. */
 static int model_generate(lua_State *L) {
     static const char *const options[] = {"max_new_tokens", "temperature", "top_k", "top_p", "eos", "key", "adapter",
-                                          "suppress_first", "vocab_size", "on_token", "ragged", "stem", "period", NULL};
+                                          "suppress_first", "vocab_size", "on_token", "ragged", "stem", "period", "first_row", NULL};
     mocl_model *m = check_model(L, 1);
     lua_settop(L, 3);
     if (!moclL_torows(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
@@ -510,8 +510,10 @@ static int model_generate(lua_State *L) {
         .suppress_first = moclL_optfield_integer(L, 3, "suppress_first", 0),
         .vocab = moclL_optfield_integer(L, 3, "vocab_size", 0),
         .stem = moclL_optfield_integer(L, 3, "stem", 0),
+        .first_row = moclL_optfield_integer(L, 3, "first_row", 1) - 1,
         .period = moclL_optfield_integer(L, 3, "period", 0),
     };
+    if (o.first_row < 0 || o.first_row > INT32_MAX / 2) return luaL_error(L, "generate: first_row=%I is no row", (lua_Integer)o.first_row + 1);
     read_eos(L, 3, &o);
     int on_token = moclL_optfield_function(L, 3, "on_token") ? lua_gettop(L) : 0;
     if (on_token && o.stem) return luaL_error(L, "generate: stem and on_token do not go together");

@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "comm.h"
 #include "complain.h"
 #include "errors.h"
 #include "lsys.h"
 #include "mocl.h"
 #include "modules.h"
+#include "ranks.h"
 #include "repl.h"
 #include "signals.h"
 
@@ -71,6 +73,15 @@ static void print_env(lua_State *L) {
         printf("%-13s %s\n", keys[i], luaL_tolstring(L, -1, NULL));
         lua_pop(L, 2);
     }
+}
+
+/* Under mpirun one rank alone would read what the others wait for. */
+static bool refuse_stdin(const char *what) {
+    char text[200];
+    if (mocl_comm()->size == 1) return false;
+    snprintf(text, sizeof text, "%s is read by one rank alone, and this is a job of %d: put it into a file, and name that", what, mocl_comm()->size);
+    mocl_complain(text, true);
+    return true;
 }
 
 /* what mocl.run.recipes says */
@@ -238,6 +249,7 @@ static const char *moved_tool(const char *name) {
 /* argv[0] is the script; a '-' that does not follow '--' is stdin */
 static int run_script(lua_State *L, char **argv) {
     bool from_stdin = strcmp(argv[0], "-") == 0 && strcmp(argv[-1], "--") != 0;
+    if (from_stdin && refuse_stdin("a script on standard input")) return LUA_ERRRUN;
     const char *tool = !from_stdin && !is_file(argv[0]) && moclL_has_tool(argv[0]) ? argv[0] : NULL;
     const char *path = from_stdin || tool ? tool : push_script_path(L, argv[0]);
     if (path && !tool && access(path, F_OK) != 0 && (tool = moved_tool(argv[0]))) {
@@ -288,8 +300,10 @@ static int run_command(lua_State *L) {
     if (!run_options(L, c->argv, c->script)) return 0;
     if (c->script < c->argc && run_script(L, c->argv + c->script)) return 0;
     if (c->flags & HAS_I) {
+        if (refuse_stdin("the interactive mode")) return 0;
         c->repl_signal = mocl_repl(L);
     } else if (c->script == c->argc && !(c->flags & (HAS_E | HAS_V))) {
+        if (refuse_stdin("a script on standard input")) return 0;
         if (isatty(0)) {
             print_version();
             c->repl_signal = mocl_repl(L);
@@ -328,8 +342,12 @@ int main(int argc, char **argv) {
         puts("mocl " MOCL_VERSION);
         return EXIT_SUCCESS;
     }
-    char reason[256] = "";
-    mocl_options o = {.size = sizeof o, .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
+    char reason[512] = "";
+    if (!mocl_join_ranks(reason, sizeof reason)) {
+        mocl_complain(reason, true);
+        return EXIT_FAILURE;
+    }
+    mocl_options o = {.size = sizeof o, .n_threads = mocl_rank_threads(), .ignore_env = (c.flags & HAS_NOENV) != 0, .error = reason, .error_bytes = sizeof reason};
     mocl_ctx *ctx = mocl_open(&o);
     if (!ctx) {
         mocl_complain(reason, true);

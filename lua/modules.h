@@ -9,6 +9,7 @@
 /* name, and the name with _ for . in moclL_open_<id> (as preloaded) and luaopen_mocl_<id> (exported by mocl.so):
 ** one line per module, sorted */
 #define MOCL_MODULES(X) \
+    X("mocl.comm.core", comm_core) \
     X("mocl.data.core", data_core) \
     X("mocl.fs", fs) \
     X("mocl.gguf.core", gguf_core) \

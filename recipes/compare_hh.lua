@@ -15,6 +15,7 @@
 
 require("mocl.sys").on_interrupt "message" -- Ctrl-C ends the program without a traceback
 
+local comm = require "mocl.comm"
 local compare = require "mocl.train.compare"
 local comparison = require "mocl.report.comparison"
 local config = require "mocl.run.config"
@@ -136,7 +137,7 @@ end
 
 local results = {}
 local function write(name, text)
-  local ok, message = fs.write(run:path(name), text)
+  local ok, message = comm.rank() > 0 or fs.write(run:path(name), text)
   return ok or error(message, 0)
 end
 
@@ -164,6 +165,7 @@ local function report()
   return tables
 end
 
+compare.spread(plan, run)
 for _, part in ipairs(plan) do
   local of = results[part.setting.name] or {}
   results[part.setting.name] = of

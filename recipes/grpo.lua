@@ -99,7 +99,7 @@ local outcome = ctx.run:stage("grpo", function(stage)
   local summary = log:summary()
   summary.alike = alike:share()
   return summary
-end)
+end, "spread")
 
 -- ---- evaluation ----
 

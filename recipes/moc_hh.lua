@@ -112,7 +112,7 @@ local outcome = ctx.run:stage("moc", function(stage)
     t:log(log:row(m, problem:answers(), batch.raw))
   end
   return log:summary()
-end) -- lines 11 and 12
+end, "spread") -- lines 11 and 12
 
 -- ---- evaluation: the grid, unseen preferences, samples, the table ----
 

@@ -91,7 +91,7 @@ local function train(i, p)
       m["objective/kl"] = nil -- it would be on the SFT model's answers, not on the policy's
       t:log(m, ("loss %.3f accuracy %.2f"):format(m["ppo/loss/policy"], m["rewards/accuracies"]))
     end
-  end)
+  end, "spread")
 end
 
 local trained = {}

@@ -27,6 +27,7 @@ local WATCHDOG = "stdlib/mocl/train/watchdog.lua"
 local SERVE, ANSWER = "stdlib/mocl/lm/serve.lua", "stdlib/mocl/lm/answer.lua"
 local LM, AGENT, ROLLOUT = "stdlib/mocl/lm/sft.lua", "stdlib/mocl/world/agent.lua", "stdlib/mocl/world/rollout.lua"
 
+local COMM, PIECES = "stdlib/mocl/comm.lua", "stdlib/mocl/train/pieces.lua"
 local BNB, MODEL, PLAN = "stdlib/mocl/lm/bnb.lua", "stdlib/mocl/lm/model.lua", "stdlib/mocl/lm/memory_plan.lua"
 local PROBE, PROBE_STAGE, STATES = "stdlib/mocl/lm/probe.lua", "stdlib/mocl/train/probe_stage.lua",
   "test_probe: states: means over the tokens of the answer at each depth, of the prompt's last tokens and the answer's first ones"
@@ -371,7 +372,7 @@ return {
 
   -- ---- training on texts, reward models ----
   { "the loss of texts with the opposite sign", LM,
-    "return -logp:mean(), batch.response_total", "return logp:mean(), batch.response_total",
+    "return -logp:mean(), n", "return logp:mean(), n",
     "test_transformer: grouped queries, tied head on cpu: as transformers' Llama" },
   { "texts without their end token", LM,
     "responses[i] = tok:encode(lm.answer(tok, row.response), { eos = true })", "responses[i] = tok:encode(lm.answer(tok, row.response))",
@@ -940,6 +941,20 @@ return {
   { "the base of a run in another format", LOADED, "opts.quantization or own_model.format(cfg)",
     [[opts.quantization or cfg.quantization ~= "none" and "int8" or nil]],
     QUANTIZED:format "nf4: mocl.load_run and mocl export take the base that the adapter was trained on" },
+  -- ---- several ranks ----
+  { "a half of the pieces summed twice", COMM, "return left + fold(node, first + n // 2, n // 2)", "return left + fold(node, first, n // 2)",
+    "test_comm: a sum over pieces is one binary tree, left operand first" },
+  { "pieces summed in their order", COMM, "local left = fold(node, first, n // 2)\n  return left + fold(node, first + n // 2, n // 2)",
+    "local sum = fold(node, first, 1)\n  for i = first + 1, first + n - 1 do\n    sum = sum + fold(node, i, 1)\n  end\n  return sum",
+    "test_comm: a sum over pieces is one binary tree, left operand first" },
+  { "the last row of a piece left out", COMM, "return (i - 1) * n // pieces + 1, i * n // pieces", "return (i - 1) * n // pieces + 1, (i * n - 1) // pieces",
+    "test_comm: every row has one piece, and every piece one rank" },
+  { "every piece with the gradients of the first one's tokens", PIECES, "leaf.grad:narrow(1, piece.tokens_before + 1, piece.response_total)",
+    "leaf.grad:narrow(1, 1, piece.response_total)", "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
+  { "the values of an update in pieces without a gradient", PIECES, "if leaf and leaf.grad then", [[if leaf and leaf.grad and name ~= "values" then]],
+    "test_comm: an update in pieces is the update: losses to the bit, gradients up to the order of their sums" },
+  { "supervised steps in pieces with the gradients of the first one's rows", SUPERVISED, "leaf.grad:narrow(1, before[i] + 1, of(i).shape[1])",
+    "leaf.grad:narrow(1, 1, of(i).shape[1])", "test_comm: all training in pieces is the training, up to the order of sums" },
   -- ---- heads on a frozen trunk ----
   { "states of the tokens in front", PROBE, "nn.rows(hidden, batch.token_rows)", "nn.rows(hidden, batch.rows)", STATES },
   { "a head that sees the policy's adapter", PROBE, "adapter = false, hidden = hidden", "adapter = true, hidden = hidden", STATES },

@@ -5,7 +5,7 @@ local places = require "mocl.help_places"
 
 local M = {}
 
-local ROOT = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
+local ROOT = (debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or ".") .. "/.."
 
 local function lines_of(command)
   local p = assert(io.popen(command))

@@ -42,7 +42,7 @@ fi
 sources() { (cd "$tmp/src" && find "$@" -type f | sort); }
 
 core=$(sources runtime kernels)
-library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|repl\|resume\|signals\)\.c$')
+library=$(sources runtime kernels lua | grep -v '^lua/\(complain\|main\|ranks\|repl\|resume\|signals\)\.c$')
 
 # shellcheck disable=SC2046,SC2086 # word splitting is meant throughout
 {
@@ -134,8 +134,8 @@ if [ -f mocl.so ] && [ -f libmocl.so ] && [ -f libmocl.a ]; then
 
     # Writable data is what is chosen once for the process; the rest hangs off a context.
     objdump -t libmocl.a | awk '/file format/ {file = $1} $NF !~ /^\./ && / \.(data|bss|tdata|tbss)[ \t]/ {print file " " $NF}' |
-        grep -v '^simd\.o: \|^blas\.o: \|^gemm_bf16\.o: \|^amx\.o: \|^json\.o: ' > "$tmp/found"
-    ok "no mutable global state (but for the instruction set in simd.c, the libraries and paths in blas.c, gemm_bf16.c and amx.c, and what json.c tells jansson while it parses)"
+        grep -v '^simd\.o: \|^blas\.o: \|^gemm_bf16\.o: \|^amx\.o: \|^json\.o: \|^comm\.o: comm$\|^comm_[a-z]*\.o: mpi$' > "$tmp/found"
+    ok "no mutable global state (but for the instruction set in simd.c, the libraries and paths in blas.c, gemm_bf16.c and amx.c, the job in comm.c, and what json.c tells jansson while it parses)"
 else
     skip "exports, linkage and global state: the libraries are not built"
 fi

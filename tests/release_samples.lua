@@ -261,6 +261,11 @@ else
   none("there is no libmicrohttpd", [[mocl.httpd.server:finish mocl.httpd.server:drop mocl.httpd.server:gone mocl.httpd.server:run
     mocl.httpd.server:write mocl.httpd.server:begin mocl.httpd.server:respond]])
 end
+S["mocl.comm.core.gather"] = function(w)
+  return { "the sample", w.t { 2, 3 } }
+end
+none("texts and numbers alone", [[mocl.comm.core.alive mocl.comm.core.counts mocl.comm.core.exchange mocl.comm.core.job mocl.comm.core.limit
+  mocl.comm.core.place]])
 S["mocl.transformer.core.new"] = function(w)
   return { w.copy(config), w.options { key = 3 } }
 end

@@ -11,7 +11,9 @@ apart() {
 }
 
 beside apart
+part "several ranks" env MOCL_SLOW=1 timeout --foreground 3000 ./mocl tests/run.lua -k test_comm
 part "killed at 50 random moments" sh tests/kill_resume.sh 50
+part "ranks killed at 50 random moments" sh tests/kill_ranks.sh 50
 part "a full disk" sh tests/disk_full.sh 20
 part "collections all the time" sh tests/stress.sh
 finish

@@ -7,8 +7,8 @@ local fs = require "mocl.fs"
 
 local function load_annotations()
   local known = arg
-  _G.arg = { [-1] = known[-1], [0] = "packaging/none" }
-  local M = assert(loadfile "packaging/annotations.lua")()
+  _G.arg = { [-1] = known[-1], [0] = "lua/packaging/none" }
+  local M = assert(loadfile "lua/packaging/annotations.lua")()
   _G.arg = known
   return M
 end
@@ -53,7 +53,7 @@ end)
 
 local function manual(dir)
   assert(fs.mkdir(dir))
-  local out, err, status = child.mocl { "packaging/man.lua", dir }
+  local out, err, status = child.mocl { "lua/packaging/man.lua", dir }
   T.eq({ err, status }, { "", 0 }, out)
 end
 
@@ -99,7 +99,7 @@ T.test("completion of bash: tools, recipes, keys, choices", function()
     end
     local out, err = child.shell(([[
 mkdir -p %s; ln -sf "$(realpath "$MOCL")" %s/mocl; PATH=%s:$PATH MOCL_RECIPES=$PWD/recipes bash -c '
-. packaging/mocl.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mocl; printf "%%s\n" "${COMPREPLY[@]}"' bash %s]])
+. lua/packaging/mocl.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mocl; printf "%%s\n" "${COMPREPLY[@]}"' bash %s]])
       :format(T.tmp_root .. "/bin", T.tmp_root .. "/bin", T.tmp_root .. "/bin", table.concat(words, " ")))
     T.eq(err, "")
     return out

@@ -169,7 +169,8 @@ static mocl_status prefill(run *r, const int32_t *offsets, const int32_t *tokens
     mocl_status st;
     for (int64_t b = 0; b < r->rows; b++) {
         r->row[b] = (int32_t)b;
-        r->row_id[b] = (int32_t)(r->o->period ? b % r->o->period : b);
+        int64_t id = r->o->first_row + b;
+        r->row_id[b] = (int32_t)(r->o->period ? id % r->o->period : id);
         r->pos[b] = offsets[b + 1] - offsets[b];
     }
     MOCL_TRY(mocl_session_append(r->s, r->rows, NULL, offsets, tokens));

@@ -128,6 +128,7 @@ typedef struct mocl_generate_options {
     uint64_t key;       /* of the sampling stream: counter = {step, row} */
     int64_t period;     /* from 1: row + period draws with the numbers of row; 0: none does */
     int64_t stem;       /* from 1: the stream behind so many blocks is kept, stem < layers; 0: none */
+    int64_t first_row;  /* of the sampling stream: the rows are this one and those behind it of a larger batch */
     bool by_token;      /* set by mocl_generation_open */
 } mocl_generate_options;
 

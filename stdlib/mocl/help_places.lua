@@ -4,7 +4,11 @@
 local places = {}
 
 places.undocumented = {
+  ["mocl.comm.core"] = "the C side of mocl.comm",
   ["mocl.help.core"] = "the C side of mocl.help",
+  ["mocl.run.ranks"] = "parts of mocl.run; guide/many-machines.md says what they do",
+  ["mocl.piecewise"] = "parts of the trainers; guide/many-machines.md says what they do",
+  ["mocl.train.pieces"] = "parts of mocl.train.trainer; guide/many-machines.md says what they do",
   ["mocl.help_places"] = "data of mocl.help",
   ["mocl.module_names"] = "what require says of a module that is not there",
   ["mocl.repl"] = "the words of the interactive mode, which cli.md describes",
@@ -175,6 +179,7 @@ places.classes = {
 places.hidden_classes = {
   ["mocl.gguf.file"] = "inside the objects of mocl.lm.gguf",
   ["mocl.safetensors.file"] = "held while a file is read",
+  ["mocl.comm.parts"] = "held while bytes of other ranks become a value",
   ["mocl.fs.bytes"] = "held while a file is read",
   ["mocl.fs.malloced"] = "held while a path is asked for",
   ["mocl.json.bytes"] = "held while a text is encoded",

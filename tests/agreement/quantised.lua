@@ -1,4 +1,4 @@
---- quantised.lua DIR TOKENS.json OUT - what quantising does to a model: of the directory in f32, int8 and nf4 the logits of some tokens and
+--- quantised.lua DIR TOKENS.json OUT - what quantising does to a model: of the directory in f32, int8, w8a8 and nf4 the logits of some tokens and
 -- the losses of a LoRA adapter that is trained on them, for quantised.py.
 
 local json = require "mocl.json"
@@ -11,7 +11,7 @@ local transformer = require "mocl.lm.model"
 
 local dir, tokens, out = arg[1], assert(json.load(arg[2])), arg[3]
 local result, losses = {}, {}
-for _, format in ipairs { "f32", "int8", "nf4" } do
+for _, format in ipairs { "f32", "int8", "w8a8", "nf4" } do
   local model = assert(transformer.load(dir, { quantization = format ~= "f32" and format or nil }))
   local function logits()
     return tensor.no_grad(function() return model:forward(transformer.batch(tokens)):matmul(model:head():t()) end)

@@ -1,6 +1,7 @@
 --- mocl.lm.policy: a model with its tokenizer, answering texts, and the measurement of such answers under a grid
 -- of preferences.
 
+local comm = require "mocl.comm"
 local fluency = require "mocl.lm.fluency"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
@@ -62,6 +63,38 @@ local IDS = { __index = function(ids, key)
   end
 end }
 
+-- The answers of this rank's rows, and then of all ranks: g and logp of model:generate. Rows do not see each other and draw by their
+-- number, so that it is the same who makes them.
+local function generate_all(model, prompts, how)
+  if comm.size() == 1 then
+    return model:generate(prompts, how)
+  end
+  local first, last = comm.range(#prompts)
+  local mine, lengths, finished, logp = {}, {}, {}, nil
+  if last >= first then
+    local own = {}
+    for key, v in pairs(how) do
+      own[key] = v
+    end
+    own.first_row, own.stem = first, nil
+    local g
+    g, logp = model:generate(prompts:slice(first, last), own)
+    for i, row in ipairs(g.tokens:totable()) do
+      table.move(row, 1, #row, #mine + 1, mine)
+      lengths[i], finished[i] = #row, g.finished[i] and 1 or 0
+    end
+  end
+  local tokens = comm.integers("tokens", mine)
+  lengths, finished = comm.integers("lengths", lengths), comm.integers("ends", finished)
+  local rows, at = {}, 0
+  for i, n in ipairs(lengths) do
+    rows[i], finished[i] = table.move(tokens, at + 1, at + n, 1, {}), finished[i] == 1
+    at = at + n
+  end
+  return { tokens = transformer.rows(rows), finished = finished, total = at },
+    comm.gather("log-probabilities", logp or tensor.zeros({ 0 }, { device = model:device() }))
+end
+
 --- policy:answer(texts, {key=, adapter=true, mixture=nil, stem=0, period=0}) -> responses (texts), ids, logp (flat tensor). mixture, in
 -- place of adapter: {adapters=, weights=} of mocl.lm.mixture. With a period text i + period draws with the numbers of text i. ids.rows.prompts and ids.rows.tokens
 -- are objects of rows, for transformer.pack; ids.prompts and ids.tokens are lists of the same ids, and ids.finished says which
@@ -81,7 +114,7 @@ function Policy:answer(texts, o)
     g, logp = mixture.generate(self.model, prompts, how)
   else
     how.adapter, how.ragged, how.stem, how.period = o.adapter, true, o.stem, o.period
-    g, logp = self.model:generate(prompts, how)
+    g, logp = generate_all(self.model, prompts, how)
   end
   local ids = setmetatable({ rows = { prompts = prompts, tokens = g.tokens }, finished = g.finished, stem = g.stem }, IDS)
   return self.tokenizer:decode_batch(g.tokens), ids, logp

@@ -3,6 +3,7 @@
 -- the states of the answer's tokens (pool="mean"; "last" takes the last token's). It is trained on pairs by
 -- the Bradley-Terry loss -log sigmoid(score(chosen) - score(rejected)), the L_RM of the paper's section 2.
 
+local comm = require "mocl.comm"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
 local functions = require "mocl.functions"
@@ -177,9 +178,9 @@ function Model:collate(rows, cache)
 end
 
 --- The Bradley-Terry loss of a collated batch, a mean over its comparisons, and their margins [C]. An answer is
--- computed once however often it is compared.
-function Model:loss(batch)
-  local scores = self:forward(batch.prompts, batch.responses)
+-- computed once however often it is compared. scores: those of its answers, where they are known.
+function Model:loss(batch, scores)
+  scores = scores or self:forward(batch.prompts, batch.responses)
   local margin = scores:index_select(batch.chosen) - scores:index_select(batch.rejected)
   return -margin:logsigmoid():mean(), margin
 end
@@ -218,11 +219,11 @@ end
 local NEEDED = { "pairs", "steps", "batch_size", "lr", "seed", "purpose" }
 
 --- A mocl.lm.supervised of trunk and head; its second figure is the accuracy on the batch. o: pairs (rows as for model:collate),
--- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay and lr_name, which errors call the step size.
+-- steps, batch_size (rows), lr, seed, purpose, and optionally weight_decay, pieces and lr_name, which errors call the step size.
 -- Comparisons of answers that are the same once they are cut are left out (model:comparable); trainer.left_out is
 -- their number.
 function Model:trainer(o)
-  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name" })
+  options.check("trainer", o, NEEDED, { "weight_decay", "lr_name", "pieces" })
   local cache = {}
   local rows, left_out = self:comparable(o.pairs, cache)
   if #rows == 0 then
@@ -237,6 +238,15 @@ function Model:trainer(o)
     purpose = o.purpose, weight_decay = o.weight_decay, lr_name = o.lr_name,
     loss = function(batch)
       local loss, margin = self:loss(self:collate(batch, cache))
+      return loss, margin:gt(0):mean()
+    end,
+    pieces = o.pieces,
+    outputs = function(some)
+      local batch = self:collate(some, cache)
+      return self:forward(batch.prompts, batch.responses)
+    end,
+    loss_of = function(scores, some)
+      local loss, margin = self:loss(self:collate(some, cache), scores)
       return loss, margin:gt(0):mean()
     end,
   }
@@ -435,6 +445,18 @@ function reward.call(f, name, prompts, responses)
   return checked(named(f, name, copy(prompts), copy(responses)), name, responses)
 end
 
+-- Scores of a reward that each rank gives its own answers: those of models, whose rows do not see each other.
+local function spread(prompts, responses, score)
+  local first, last = comm.range(#responses)
+  local scores = last >= first and score(table.move(prompts, first, last, 1, {}), table.move(responses, first, last, 1, {})) or {}
+  return comm.numbers("rewards", scores)
+end
+
+-- Scores of a function of the user's, which may look at all answers at once, and do anything else: rank 0 calls it, alone.
+local function asked(f, name, prompts, responses)
+  return comm.numbers("rewards", comm.rank() == 0 and comm.alone(reward.call, f, name, prompts, responses) or {})
+end
+
 --- reward.table(rewards, prompts, responses) -> raw: raw[i][j] is what reward j, of a list of {name=, f=}, gives answer i. Reward
 -- models with one tokenizer read texts that are encoded and packed once, and heads on one trunk (mocl.lm.probe) its states.
 function reward.table(rewards, prompts, responses)
@@ -444,8 +466,9 @@ function reward.table(rewards, prompts, responses)
   end
   local shared = {}
   for j, r in ipairs(rewards) do
-    local scores = is_reader(r.f) and checked(named(score_shared, r.name, r.f, prompts, responses, shared), r.name, responses)
-      or reward.call(r.f, r.name, prompts, responses)
+    local scores = not is_reader(r.f) and asked(r.f, r.name, prompts, responses) or spread(prompts, responses, function(some, of)
+      return checked(named(score_shared, r.name, r.f, some, of, shared), r.name, of)
+    end)
     for i, score in ipairs(scores) do
       raw[i][j] = score
     end

@@ -97,8 +97,8 @@ function lm.encode(tok, rows)
   return prompts, responses
 end
 
---- Mean -log p of the response tokens (a scalar tensor) and their number. opts are those of model:forward.
-function lm.loss(model, prompts, responses, opts)
+-- log p of the response tokens [T], and their number
+local function logp_of(model, prompts, responses, opts)
   local batch = transformer.pack(prompts, responses, { device = model:device() })
   local with = { rows = batch.rows }
   for key, v in pairs(opts or {}) do
@@ -106,7 +106,13 @@ function lm.loss(model, prompts, responses, opts)
   end
   local hidden = model:forward(batch, with)
   local logp = nn.lm_head(hidden, model:head(), batch.targets, { entropy = false })
-  return -logp:mean(), batch.response_total
+  return logp, batch.response_total
+end
+
+--- Mean -log p of the response tokens (a scalar tensor) and their number. opts are those of model:forward.
+function lm.loss(model, prompts, responses, opts)
+  local logp, n = logp_of(model, prompts, responses, opts)
+  return -logp:mean(), n
 end
 
 --- lm.losses(model, prompts, responses, batch_size, adapter) -> list of {sum, n}: -log p of each response's tokens in all, and
@@ -177,7 +183,7 @@ local function batch_of(rows, o)
 end
 
 local NEEDED = { "model", "parameters", "prompts", "responses", "steps", "batch_size", "lr", "seed", "purpose" }
-local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name", "lr_scheduler_type" }
+local OPTIONAL = { "weight_decay", "max_grad_norm", "max_tokens", "lr_name", "lr_scheduler_type", "pieces" }
 
 --- lm.trainer{...} -> a mocl.lm.supervised of the loss; options as lm.train, without on_step.
 function lm.trainer(o)
@@ -194,11 +200,19 @@ function lm.trainer(o)
       local prompts, responses = batch_of(some, o)
       return (lm.loss(o.model, prompts, responses, { train = true, key = key, stream = step }))
     end,
+    pieces = o.pieces,
+    outputs = function(some, stream)
+      local prompts, responses = batch_of(some, o)
+      return (logp_of(o.model, prompts, responses, { train = true, key = key, stream = stream }))
+    end,
+    loss_of = function(logp)
+      return -logp:mean()
+    end,
   }
 end
 
 --- lm.train{model=, parameters=, prompts=, responses=, steps=, batch_size=, lr=, seed=, purpose=, weight_decay=0,
--- max_grad_norm=1, max_tokens=nil, lr_name="lr", lr_scheduler_type="linear", on_step=function(step, loss)} -> mean loss of
+-- max_grad_norm=1, max_tokens=nil, lr_name="lr", lr_scheduler_type="linear", pieces=1, on_step=function(step, loss)} -> mean loss of
 -- the last tenth.
 -- Batches are drawn from reshuffled epochs; rows longer than max_tokens (prompt and response) are cut there. The first
 -- loss, gradient or weight that is not finite raises; purpose and lr_name are what the error calls the training and lr.

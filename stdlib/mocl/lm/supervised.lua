@@ -9,6 +9,7 @@
 --   t:finish()
 
 local check = require "mocl.failure".check
+local comm = require "mocl.comm"
 local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
@@ -16,6 +17,7 @@ local optim = require "mocl.optim"
 local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
 local parameters = require "mocl.parameters"
+local piecewise = require "mocl.piecewise"
 local rng = require "mocl.rng"
 local safetensors = require "mocl.safetensors"
 local tensor = require "mocl.tensor"
@@ -28,10 +30,12 @@ Trainer.__index = Trainer
 --- trainer.new{name=, parameters=, rows=, steps=, batch_size=, lr=, seed=, purpose=, loss=function(rows, step), weight_decay=0,
 -- max_grad_norm=1, lr_name="lr", lr_scheduler_type="linear" (or "constant")} -> t. parameters: a list of {name, tensor} or of tensors that require grad. loss gives a
 -- scalar tensor and, if there is one, a second that is reported beside it. name and lr_name are what errors call the
--- training and its step size. t.done are the steps taken, t.steps all.
+-- training and its step size. pieces (1): the batch goes by so many pieces (mocl.piecewise), in place of loss by outputs(rows, stream),
+-- which gives a tensor [m, ...] of what the loss is made of, and loss_of(outputs, rows), of all of it. t.done are the steps taken, t.steps all.
 function trainer.new(o)
   options.check("trainer.new", o, { "name", "parameters", "rows", "steps", "batch_size", "lr", "seed", "purpose", "loss" },
-    { "weight_decay", "max_grad_norm", "lr_name", "lr_scheduler_type" })
+    { "weight_decay", "max_grad_norm", "lr_name", "lr_scheduler_type", "pieces", "outputs", "loss_of" })
+  piecewise.check("pieces", o.pieces or 1, o.batch_size)
   local named = {}
   for i, p in ipairs(o.parameters) do
     named[i] = tensor.is_tensor(p) and { ("parameter.%05d"):format(i), p } or p
@@ -50,12 +54,46 @@ local function within(self, step, f, ...)
   return finite.within(("%s: step %d"):format(o.name, step), ("lower %s, which is %g"):format(o.lr_name or "lr", o.lr), f, self, ...)
 end
 
+-- The loss of a batch, and its gradients at the parameters, by pieces.
+local function by_pieces(self, rows, step)
+  local o, outputs, before, at = self.o, {}, {}, 0
+  local function of(i)
+    if not outputs[i] then
+      local first, last = comm.piece(#rows, o.pieces, i)
+      outputs[i] = o.outputs(table.move(rows, first, last, 1, {}), (step - 1) * o.pieces + i)
+    end
+    return outputs[i]
+  end
+  local leaf, sizes = piecewise.gather("outputs", o.pieces, of), {}
+  local from, to = comm.pieces(o.pieces)
+  for i = from, to do
+    sizes[#sizes + 1] = of(i).shape[1]
+  end
+  for i, n in ipairs(comm.integers("sizes", sizes)) do
+    before[i], at = at, at + n
+  end
+  local loss, beside = o.loss_of(leaf, rows)
+  loss:backward()
+  piecewise.backward("gradients", o.pieces, self.named, function(i)
+    of(i):backward(leaf.grad:narrow(1, before[i] + 1, of(i).shape[1]):contiguous())
+  end)
+  leaf:requires_grad_(false) -- a scope does not free what requires grad
+  return loss, beside
+end
+
+-- The same of the whole batch at once.
+local function at_once(self, rows, step)
+  local loss, beside = self.o.loss(rows, step)
+  self.optimizer:zero_grad()
+  loss:backward()
+  return loss, beside
+end
+
 local function take(self, step)
   local scope <close> = tensor.scope()
   local o = self.o
-  local loss, beside = o.loss(self.order:deal(o.batch_size), step)
-  self.optimizer:zero_grad()
-  loss:backward()
+  comm.place(("%s: step %d"):format(o.name, step))
+  local loss, beside = ((o.pieces or 1) > 1 and by_pieces or at_once)(self, self.order:deal(o.batch_size), step)
   local value = finite.number(loss:item(), "the loss")
   self.optimizer:step { lr = o.lr * self.factor(step - 1), max_grad_norm = o.max_grad_norm or 1 }
   self.done = step

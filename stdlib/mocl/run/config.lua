@@ -602,6 +602,7 @@ function config.common(schema)
     { "memory_cap", 0.0, "GiB of the device's memory that may be used, 0 = all", min = 0 },
     { "keep", 2, "checkpoints kept", min = 1 },
     { "quiet", false, "no progress on stderr" },
+    { "comm.timeout", 600.0, "under mpirun: seconds that ranks wait for one that does not come", min = 0.1 },
     { "tensorboard", false, "metrics also as TensorBoard's event files, in tensorboard/STAGE of the run" },
   }
   local all, own = {}, {}

@@ -9,6 +9,7 @@
 
 local check = require "mocl.failure".check
 local checkpoint = require "mocl.run.checkpoint"
+local comm = require "mocl.comm"
 local config = require "mocl.run.config"
 local digest = require "mocl.run.digest"
 local finite = require "mocl.finite"
@@ -22,6 +23,7 @@ local tensorboard = require "mocl.run.tensorboard"
 local run_identity = require "mocl.run.identity"
 local run_inputs = require "mocl.run.inputs"
 local run_options = require "mocl.run.options"
+local ranks = require "mocl.run.ranks"
 local sys = require "mocl.sys"
 
 local Run = {}
@@ -331,6 +333,8 @@ local function enter(run, opts, resume, home)
   return run
 end
 
+local follow -- below, with the stages
+
 -- --check: everything that can be said before a run begins has been said by here.
 local function only_check(opts, out)
   local there = fs.exists(fs.join(out, "config.lua"))
@@ -376,6 +380,12 @@ function Run.open(opts)
   }, Run)
   for _, key in ipairs(opts.volatile_keys or {}) do
     table.insert(run.volatile, key)
+  end
+  if cfg.comm and cfg.comm.timeout then
+    comm.limit(cfg.comm.timeout)
+  end
+  if comm.size() > 1 then
+    return ranks.open(Run, run, opts, function() return guarded(out, enter, run, opts, resume, home) end, follow)
   end
   return guarded(out, enter, run, opts, resume, home)
 end
@@ -490,7 +500,7 @@ end
 
 --- Removes the checkpoints of the stage, where what it leaves takes their place.
 function Stage:clear()
-  checkpoint.remove(base_of(self.run, self.name))
+  self.run:clear(self.name)
 end
 
 --- Files or a directory that the stage wrote, relative to the run's directory: they must be the same when a continued
@@ -554,6 +564,11 @@ local function attempt(run, name, fn, stage)
   return result
 end
 
+-- The function of a stage on a rank that writes nothing (mocl.run.ranks).
+function follow(run, name, fn)
+  attempt(run, name, fn, setmetatable({ run = run, name = name, outputs = {} }, Stage))
+end
+
 local function execute(run, name, fn)
   local started, stage = sys.now(), setmetatable({ run = run, name = name, outputs = {} }, Stage)
   forget_source(run, { name })
@@ -602,9 +617,10 @@ function Run:note(key, value)
 end
 
 --- Runs fn(stage) once in the life of the run: its table of results is kept in stages.json, and a
--- continued run that has it does not call fn. The result is what JSON makes of it, both times.
+-- continued run that has it does not call fn. The result is what JSON makes of it, both times. Of several ranks (mocl.comm) the
+-- first one calls fn; with a third argument "spread" all do, which share out the work.
 -- Write metrics and samples inside stages: code between them runs again when a run is continued.
-function Run:stage(name, fn)
+function Run:stage(name, fn, _)
   if type(name) ~= "string" or not name:match("^[%w_-]+$") or name == "last"
     or checkpoint.step_of(name) then
     error(("stage: bad name '%s', want letters, digits, _ and -"):format(tostring(name)), 2)
@@ -638,6 +654,11 @@ end
 --- The newest complete checkpoint, or that of a step: directory and state, or nil.
 function Run:latest(stage, step)
   return newest(self, base_of(self, stage), step)
+end
+
+--- Removes the checkpoints of a stage.
+function Run:clear(stage)
+  checkpoint.remove(base_of(self, stage))
 end
 
 --- The steps of a stage's checkpoints, from the first on.

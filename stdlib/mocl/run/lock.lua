@@ -7,8 +7,7 @@ local fs = require "mocl.fs"
 
 local run_lock = {}
 
--- Process id and start time as text, which together name a process; nil where there is no /proc, and for a process that has ended
--- and waits for its parent to ask about it, which may be never (in a container without an init process).
+-- Process id and start time as text, which together name a process; nil where there is no /proc.
 local function process(pid)
   local f = io.open("/proc/" .. pid .. "/stat", "rb")
   local stat = f and f:read("a")
@@ -23,10 +22,10 @@ local function process(pid)
   for field in rest:gmatch("%S+") do
     fields[#fields + 1] = field
   end
-  if fields[1] == "Z" or fields[1] == "X" then -- the fields after the name begin with the third
+  if fields[1] == "Z" or fields[1] == "X" then -- it has ended, and nobody has asked how: a rank whose launcher was killed
     return nil
   end
-  return id, id .. " " .. fields[20]
+  return id, id .. " " .. fields[20] -- the fields after the name begin with the third
 end
 
 --- Raises where another process that is alive writes the directory.

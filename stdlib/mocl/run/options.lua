@@ -10,7 +10,7 @@ local config = require "mocl.run.config"
 
 local run_options = {
   -- options that may always differ between the two halves of one run: the results do not depend on them
-  VOLATILE = { "keep", "memory_cap", "out", "quiet", "redo", "resume", "tensorboard", "threads" },
+  VOLATILE = { "comm", "keep", "memory_cap", "out", "quiet", "redo", "resume", "tensorboard", "threads" },
 }
 
 --- A copy of nested options without some keys ("threads", "ppo.lr").

@@ -6,6 +6,7 @@
 --   bar:update(step, "reward 1.23 kl 2.1")
 --   bar:done()
 
+local comm = require "mocl.comm"
 local sys = require "mocl.sys"
 
 local progress = {}
@@ -96,6 +97,7 @@ end
 --- The state after a step; draws if it is time to.
 function Bar:update(step, text)
   self.step, self.text = step, text
+  comm.alive()
   if self.quiet or self.closed then
     return
   end

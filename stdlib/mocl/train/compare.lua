@@ -9,6 +9,7 @@
 -- for its name. knobs: the options that tuning multiplies ({ "ppo.lr" }).
 
 local check = require "mocl.failure".check
+local comm = require "mocl.comm"
 local comparison = require "mocl.report.comparison"
 local config = require "mocl.run.config"
 local fs = require "mocl.fs"
@@ -297,9 +298,28 @@ local function shown(dir)
   return prompt, list
 end
 
+--- compare.spread(plan, run): under mpirun every rank runs the settings and seeds that are its own, each run alone and in the directory
+-- that it has in any case, so that the comparison then finds them complete.
+function compare.spread(plan, run)
+  if comm.size() == 1 or run.complete then
+    return
+  end
+  for i, part in ipairs(plan) do
+    if (i - 1) % comm.size() == comm.rank() then
+      comm.alone(function()
+        part.models.recipe:run(part.models.words)
+        for _, job in ipairs(part.methods) do
+          job.recipe:run(job.words)
+        end
+      end)
+    end
+  end
+  comm.barrier "the seeds of the comparison"
+end
+
 --- compare.forget(plan, run): takes away the directories of runs whose stages the comparison's run, begun with redo=, no longer has.
 function compare.forget(plan, run)
-  for _, part in ipairs(plan) do
+  for _, part in ipairs(comm.rank() == 0 and plan or {}) do
     for name, job in pairs(compare.jobs(part)) do
       if not run.stages[compare.stage(name, part)] and fs.exists(job.dir) then
         check(fs.remove_tree(job.dir))

@@ -83,9 +83,16 @@ end
 function Actor:rollout(texts, o)
   local responses, ids, old = self.policy:answer(texts, { key = rng.key(o.seed, o.purpose), adapter = o.adapter, stem = self.stop })
   local batch = transformer.pack(ids.rows.prompts, ids.rows.tokens, { device = self.model:device() })
-  batch.responses, batch.ids, batch.old, batch.stem = responses, ids.rows.tokens, old, ids.stem
+  batch.responses, batch.ids, batch.prompts, batch.old, batch.stem = responses, ids.rows.tokens, ids.rows.prompts, old, ids.stem
   batch.metrics = { ["tokens/responses_len_mean"] = batch.response_total / #texts }
   return batch
+end
+
+--- The batch of some rows of a batch, as the epochs need it; tokens_before of it are the response tokens of the rows in front of them.
+function Actor:part(batch, first, last)
+  local part = transformer.pack(batch.prompts:slice(first, last), batch.ids:slice(first, last), { device = self.model:device() })
+  part.tokens_before = batch.response_offsets:narrow(1, first, 1):totable()[1]
+  return part
 end
 
 -- Hidden states of the response tokens of a batch or of a part of it, with the adapter or without, from the blocks in front of it on.
@@ -249,7 +256,7 @@ function Actor:evaluate(batch, epoch)
   local leaf = parts and hidden:detach():requires_grad_() or nil
   local logp, entropy, kl = nn.lm_head(leaf or hidden, self.model:head(), batch.targets,
     { temperature = self.policy.temperature, reference = batch.reference, keep_logits = not parts })
-  return { logp = logp, entropy = entropy:mean(), kl = kl, values = self.heads and self.heads:forward(leaf or hidden), states = leaf,
+  return { logp = logp, entropy = entropy:mean(), entropies = entropy, kl = kl, values = self.heads and self.heads:forward(leaf or hidden), states = leaf,
     streams = streams }
 end
 

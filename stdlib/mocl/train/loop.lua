@@ -9,6 +9,7 @@
 --   end
 --   t:finish()
 
+local comm = require "mocl.comm"
 local progress = require "mocl.run.progress"
 local repl = require "mocl.repl"
 local sys = require "mocl.sys"
@@ -55,7 +56,7 @@ function Loop:step(n, row, text)
   row.step = n
   self.stage:metrics(row)
   self.line:update(n, text)
-  local stop = sys.interrupted()
+  local stop = comm.signal(sys.interrupted()) -- of any rank: all end here
   if n % self.save_every == 0 or n == self.total or stop then
     self.stage:checkpoint(n, self.save, self.describe())
   end
@@ -66,7 +67,7 @@ end
 
 --- Ends the loop. A signal that came behind the last update's look for one ends the process now.
 function Loop:finish()
-  local stop = sys.interrupted()
+  local stop = comm.signal(sys.interrupted())
   if stop then
     stop_here(self, stop, self.total)
   end

@@ -109,7 +109,7 @@ function scalar.train(ctx, o)
       t:log(m, ("reward %.2f kl %.2f"):format(mean, last.kl))
     end
     return { kl = last.kl }
-  end)
+  end, "spread")
 end
 
 return scalar

@@ -5,6 +5,7 @@
 -- (mocl.method.hooks), grid (preferences) from stages.open, and, as they come to be, tok (tokenizer), rewards (list of {name=, f=}), policy (mocl.lm.policy), sft
 -- (statistics and figures). What the method of a recipe is they do not know.
 
+local comm = require "mocl.comm"
 local config = require "mocl.run.config"
 local data = require "mocl.data"
 local data_sources = require "mocl.data.sources"
@@ -21,6 +22,7 @@ local memory_plan = require "mocl.lm.memory_plan"
 local metrics = require "mocl.metrics"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
+local piecewise = require "mocl.piecewise"
 local policy = require "mocl.lm.policy"
 local probe = require "mocl.lm.probe"
 local probe_stage = require "mocl.train.probe_stage"
@@ -44,6 +46,8 @@ local value_heads = require "mocl.train.value_heads"
 
 local stages = {}
 
+local PIECES = "pieces of a batch, a power of 2, that ranks share out; 1: rank 0 trains alone (docs/guide/many-machines.md)"
+
 --- Rows for a recipe's schema: what is trained before the method begins, and what is measured behind it.
 stages.OPTIONS = {
   { "from", nil, "directory of a run whose tokenizer, base, SFT and reward models are taken", type = "string" },
@@ -60,6 +64,7 @@ stages.OPTIONS = {
   { "base.steps", 1500, "pretraining steps", min = 1 },
   { "base.batch_size", 32, "documents a step", min = 1 },
   { "base.lr", 6e-3, "peak step size", min = 0 },
+  { "base.pieces", 1, PIECES, min = 1, max = 1024 },
   { "reward.NAME", nil, "reward of the objective NAME: directory of a model with a head for classification, or of an encoder of sentences",
     type = "string", named = true },
   { "reward.decimals", -1, "decimals that the scores of such models are rounded to, 1 in published code; -1: not rounded", min = -1, max = 12 },
@@ -73,12 +78,14 @@ stages.OPTIONS = {
   { "reward.steps", 4000, "steps per reward model", min = 1 },
   { "reward.batch_size", 8, "prompts a step; of files: pairs", min = 1 },
   { "reward.lr", 2e-3, "peak step size", min = 0 },
+  { "reward.pieces", 1, PIECES, min = 1, max = 1024 },
   { "reward.min_accuracy", 0.85, "held-out accuracy under which the run warns", min = 0, max = 1 },
   { "reward.min_correlation", 0.95, "embedded task: the same for the correlation with the rule", min = -1, max = 1 },
   { "sft.examples", 8000, "examples (embedded task)", min = 10 },
   { "sft.steps", 1000, "steps; 0: the model as it is", min = 0 },
   { "sft.batch_size", 32, "examples a step", min = 1 },
   { "sft.lr", 2e-3, "peak step size", min = 0 },
+  { "sft.pieces", 1, PIECES, min = 1, max = 1024 },
   { "eval.statistics", 512, "answers of the SFT model that the running statistics of rewards start from", min = 2 },
   { "eval.answers", 1024, "answers per preference", min = 1 },
   { "eval.unseen_answers", 512, "answers per unseen preference; 0 leaves them out", min = 0 },
@@ -188,7 +195,8 @@ local DEPENDS = {
   tokenizer = { "seed", "data", "init", "chat", "prompts", "trade_off", "objectives", "hh", "reddit", "documents", "tokenizer" },
   base = { "documents", "model", "base" },
   sft = { "model", "sft" },
-  ["reward-*"] = { "reward.trunk", "reward.tokens", "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.min_accuracy",
+  ["reward-*"] = { "reward.trunk", "reward.tokens", "reward.prompts", "reward.answers", "reward.steps", "reward.batch_size", "reward.lr", "reward.pieces",
+    "reward.min_accuracy",
     "reward.min_correlation" },
   ["sft-answers"] = answers("eval.statistics", "eval.answers", "eval.fluency", "eval.blind"),
   curve = answers "eval.curve_answers",
@@ -558,6 +566,11 @@ function stages.check(cfg)
     fail("objectives: there are grids of preferences and tags of at most 3 weights, got %d (%s)", #cfg.objectives,
       table.concat(cfg.objectives, ","))
   end
+  for _, group in ipairs { "base", "sft", "reward", "ppo" } do
+    if cfg[group] and cfg[group].pieces then
+      piecewise.check(group .. ".pieces", cfg[group].pieces, cfg[group].batch_size)
+    end
+  end
   lm_actor.check(cfg.dtype, cfg.ppo.microbatch)
   if cfg.reward.trunk == "frozen" and cfg.data == "" and cfg.prompts == "" then
     fail "reward.trunk=frozen needs data=DIR: the embedded task's answers are compared many times each, by models of all weights"
@@ -687,6 +700,11 @@ function stages.new_model(ctx, dir)
   return model
 end
 
+-- How a stage whose training goes by pieces is run (Run:stage).
+local function spread(n)
+  return n and n > 1 and "spread" or nil
+end
+
 --- Puts the files of the run's tokenizer into a directory that is a model's, where AutoTokenizer looks for them.
 function stages.save_tokenizer(ctx, dir)
   local from = ctx.run:path "tokenizer"
@@ -716,7 +734,7 @@ function stages.language_model(ctx, name, from, options, rows, o)
     local trainer <close> = lm.trainer {
       model = model, parameters = model:named_parameters(adapter and true or nil), prompts = prompts, responses = responses, seed = cfg.seed,
       purpose = name, steps = options.steps, batch_size = options.batch_size, lr = options.lr, max_tokens = cfg.model.positions,
-      weight_decay = options.weight_decay, lr_name = name .. ".lr",
+      weight_decay = options.weight_decay, lr_name = name .. ".lr", pieces = options.pieces,
     }
     local loss = stages.steps(ctx, stage, name, trainer, function(value)
       return { ["loss/" .. name] = value }
@@ -724,19 +742,21 @@ function stages.language_model(ctx, name, from, options, rows, o)
       return ("loss %.3f"):format(value)
     end)
     if adapter then
-      save(lora.save, model, run:path(name .. "-adapter"), { base_model_name_or_path = from })
+      comm.lead("saving of " .. name .. "-adapter", save, lora.save, model, run:path(name .. "-adapter"), { base_model_name_or_path = from })
       stage:output(name .. "-adapter")
       model:merge_lora()
       if model:quantization() then
         model:dequantize() -- what the adapter was not on, if anything
       end
     end
-    save(transformer.save, model, run:path(name), ids_of(ctx))
-    stages.save_tokenizer(ctx, run:path(name))
+    comm.lead("saving of " .. name, function()
+      save(transformer.save, model, run:path(name), ids_of(ctx))
+      stages.save_tokenizer(ctx, run:path(name))
+    end)
     stage:clear()
     stage:output(name)
     return { loss = loss }
-  end)
+  end, spread(options.pieces))
 end
 
 --- The base model from the source's documents, or one's own (init=); the SFT model from that and the source's examples, where
@@ -790,7 +810,7 @@ local function train_reward_model(ctx, name)
     end
     local trainer <close> = model:trainer {
       pairs = pairs_train, steps = cfg.reward.steps, batch_size = cfg.reward.batch_size, lr = cfg.reward.lr, seed = cfg.seed,
-      purpose = "reward " .. name, lr_name = "reward.lr",
+      purpose = "reward " .. name, lr_name = "reward.lr", pieces = cfg.reward.pieces,
     }
     if trainer.left_out + ties > 0 then
       say(ctx, ("reward model '%s': %d comparisons to train on and %d held-out ones are left out:\n"
@@ -805,11 +825,11 @@ local function train_reward_model(ctx, name)
     local held = model:accuracy(compared)
     held.rule_correlation = ctx.source.rule_correlation(name, model)
     say_accuracy(ctx, name, held)
-    save(model.save, model, run:path("reward-" .. name))
+    comm.lead("saving of a reward model", save, model.save, model, run:path("reward-" .. name))
     stage:clear()
     stage:output("reward-" .. name)
     return held
-  end)
+  end, spread(cfg.reward.pieces))
 end
 
 -- The frozen model that all heads share: what the policy starts from.
@@ -1024,7 +1044,7 @@ function stages.sft_answers(ctx)
         hypervolume = f.rule.hypervolume }
     end
     return { statistics = stats, constant = constant, start = start, figures = figures, histograms = histograms(all, stats) }
-  end)
+  end, "spread")
 end
 
 local BATCH = 256 -- answers generated at a time
@@ -1100,7 +1120,7 @@ local function curve(ctx, trained, o)
     end
     ctx.at = nil
     return { points = points }
-  end).points
+  end, "spread").points
 end
 
 --- The policy with the adapter of the method's last checkpoint, under the grid and under unseen preferences: the figures of
@@ -1150,7 +1170,7 @@ function stages.evaluation(ctx, steps, o)
         kendall_tau = f.kendall_tau }
     end
     return figures
-  end)
+  end, "spread")
 end
 
 -- standard errors of the mean rewards

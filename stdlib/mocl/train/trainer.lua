@@ -20,6 +20,7 @@
 -- raise; OPTIONS; has_values; optionally backward(batch, e, loss), where the gradients of a loss take more than loss:backward(); and words.value_loss, what errors call the loss of its values.
 
 local check = require "mocl.failure".check
+local comm = require "mocl.comm"
 local deck = require "mocl.deck"
 local finite = require "mocl.finite"
 local fs = require "mocl.fs"
@@ -30,6 +31,7 @@ local on_error = require "mocl.on_error"
 local optim = require "mocl.optim"
 local optimizer = require "mocl.optim_files"
 local options = require "mocl.options"
+local pieces = require "mocl.train.pieces"
 local ppo = require "mocl.method.ppo"
 local reward = require "mocl.lm.reward"
 local rng = require "mocl.rng"
@@ -62,6 +64,8 @@ trainer.OPTIONS = {
   { "kl_penalty", "full", "KL in the loss: exact over the vocabulary, or the k2 estimate", choices = { "full", "k2" } },
   { "kl_in_reward", false, "TRL's way instead: -beta (logp - logp_ref) per token inside each reward" },
   { "max_grad_norm", 1.0, "clip of the gradient norm; 0: none", min = 0 },
+  { "pieces", 1, "a power of 2: gradients are sums over so many pieces of the batch, which ranks share out under mpirun (docs/guide/many-machines.md); 1: "
+    .. "every rank makes the whole update", min = 1, max = 1024 },
 }
 
 local Trainer = {}
@@ -141,23 +145,23 @@ end
 function trainer.new(o)
   options.check("trainer.new", o, { "actor", "options", "seed", "total" }, { "run", "stage", "save_every", "label", "unit", "purpose",
     "lr_name", "prompts", "rewards", "rewards_hook", "state" })
-  local c, pieces = trainer.options(o.options, o.actor), {}
+  local c, state = trainer.options(o.options, o.actor), {}
   for name, piece in pairs(o.state or {}) do
     check_piece(name, piece)
-    pieces[name] = piece
+    state[name] = piece
   end
   if o.prompts then
-    if pieces.prompts then
+    if state.prompts then
       error("trainer.new: 'prompts' is the trainer's own piece of state; give yours another name", 2)
     end
-    pieces.prompts = deck.new(rng.new(o.seed, "prompts"), o.prompts)
+    state.prompts = deck.new(rng.new(o.seed, "prompts"), o.prompts)
   end
   if o.rewards_hook and not o.rewards and c.baseline == "critic" then
     error("a hook on rewards makes new returns of whole episodes, which baseline=critic does not see: take baseline=group", 0)
   end
   local linear = c.lr_scheduler_type == "linear"
-  local self = setmetatable({ actor = o.actor, options = c, seed = o.seed, total = o.total, purpose = o.purpose or "rollout", run = o.run,
-    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, rewards_hook = o.rewards_hook, pieces = pieces, done = 0,
+  local self = setmetatable({ actor = pieces.actor(o.actor, c.pieces), options = c, seed = o.seed, total = o.total, purpose = o.purpose or "rollout", run = o.run,
+    stage = o.stage, label = o.label or "training", unit = o.unit or "iteration", rewards = o.rewards, rewards_hook = o.rewards_hook, pieces = state, done = 0,
     lr_name = o.lr_name or "lr", pending = {},
     factor = optim.schedule[linear and "linear" or "constant"] { warmup = c.warmup, total = linear and math.max(o.total, c.warmup) or nil,
       from_zero = false } }, Trainer)
@@ -258,6 +262,7 @@ function Trainer:iterations(n)
       step(self)
     end
     if self.done < last then
+      comm.place(("%s: %s %d"):format(self.label, self.unit, self.done + 1))
       self.iteration, self.scope, self.updated, self.pending, self.row, self.text = self.done + 1, tensor.scope(), false, {}, nil, nil
       return self.iteration
     elseif self.done >= self.total then
@@ -508,6 +513,19 @@ local function watch_epoch(self, scope, e, shown, last)
   end
 end
 
+-- All ranks have computed the same update; a processor or library that makes other bits of it would part them.
+local function agree(self, m)
+  if comm.size() == 1 then
+    return
+  end
+  local words = {}
+  for _, key in ipairs(options.sorted_keys(m)) do
+    words[#words + 1] = ("%s=%a"):format(key, m[key])
+  end
+  comm.agree(("figures of %s %d"):format(self.unit, self.iteration), table.concat(words, " "),
+    "their processors or builds differ: run on machines of one kind")
+end
+
 --- The epochs over a batch: loss_of(e) -> loss, {name = scalar} is called in each, with e.logp [T], e.entropy (its mean), e.kl [T]
 -- (exact, to the reference; nil where there is none), e.kl_penalty [T] (e.kl, or the estimate that the option kl_penalty asks for), e.values [T, N], e.value_error (mean squared, a scalar; 0 without a critic), e.ratio [T]
 -- (without gradient; nil in the first epoch, where it is 1), e.epoch and e.left (the share of the iterations that is left). The loss is a
@@ -547,6 +565,7 @@ function Trainer:update(batch, loss_of)
   for key, v in pairs(batch.metrics or {}) do
     m[key] = v
   end
+  agree(self, m)
   self.updated, self.row, self.text = true, m, ""
   return m
 end

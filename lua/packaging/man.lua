@@ -2,13 +2,13 @@
 -- the schema that its --help shows. They are written in mdoc, and `mandoc -Tlint` has nothing to say of them.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/../tests/?.lua;" .. package.path
+package.path = here .. "/../../tests/?.lua;" .. package.path
 local config = require "mocl.run.config"
 local fs = require "mocl.fs"
 local options_page = require "options_page"
 local sys = require "mocl.sys"
 
-local root, dir = here .. "/..", assert(arg[1], "man.lua: a directory for the pages is needed")
+local root, dir = here .. "/../..", assert(arg[1], "man.lua: a directory for the pages is needed")
 
 local function read(path)
   local f = assert(io.open(root .. "/" .. path, "rb"))

@@ -2,7 +2,7 @@
 # deb.sh VERSION - build/mocl_VERSION_ARCH.deb of what make install installs below /usr: stripped, with the packages that its
 # libraries come from as dependencies. Needs dpkg-dev; lintian, where it is, has the last word.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 version=$1
 for tool in dpkg-deb dpkg-shlibdeps dpkg-architecture; do
     command -v $tool > /dev/null || { echo "make deb needs $tool: install dpkg-dev"; exit 1; }
@@ -58,7 +58,7 @@ Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $size
 Depends: ${depends#shlibs:Depends=}
-Recommends: libopenblas0-pthread
+Recommends: libopenblas0-pthread, libmicrohttpd12
 Suggests: lua5.4, liblua5.4-dev
 Section: science
 Priority: optional

@@ -3,7 +3,7 @@
 -- { files() -> name -> text, declared(text) -> set of "module.function" and "class:method" }.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/../tests/?.lua;" .. package.path
+package.path = here .. "/../../tests/?.lua;" .. package.path
 local docs = require "docs_coverage"
 local fs = require "mocl.fs"
 local help = require "mocl.help"
