@@ -45,12 +45,14 @@ static int transformer_new(lua_State *L) {
     return 1;
 }
 
-/* check(config) -> the configuration with its defaults; raises where no model can have it */
+/* check(config, dtype="f32") -> the configuration with its defaults; raises where no model can have it, or none in this dtype */
 static int transformer_check(lua_State *L) {
     mocl_spec c;
-    lua_settop(L, 1);
+    lua_settop(L, 2);
+    bool bf16 = strcmp(luaL_optstring(L, 2, "f32"), "bf16") == 0;
     moclL_checkspec(L, 1, &c);
     mocl_status st = mocl_spec_check(moclL_ctx(L), &c);
+    if (!st && bf16) st = mocl_spec_check_bf16(moclL_ctx(L), &c);
     if (st) return moclL_raise(L, st);
     moclL_pushspec(L, &c);
     return 1;

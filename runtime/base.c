@@ -118,9 +118,10 @@ enum { LINE = 64 };
 /* A large block lies in huge pages where the system gives them: weights that are read from end to end for each token come through
 ** them up to 1.7 times as fast (docs/benchmarks/quantised.md). No page reaches behind the bytes that will be used. */
 static void *lines_alloc(size_t bytes, size_t used) {
-    void *p = aligned_alloc(used < HUGE_PAGE ? LINE : HUGE_PAGE, (bytes + LINE - 1) / LINE * LINE);
+    void *p; /* not by aligned_alloc, whose size has to be a multiple of the alignment: a huge page could be lost at the end */
+    if (posix_memalign(&p, used < HUGE_PAGE ? LINE : HUGE_PAGE, bytes)) return NULL;
 #ifdef MADV_HUGEPAGE
-    if (p && used >= HUGE_PAGE) madvise(p, used / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
+    if (used >= HUGE_PAGE) madvise(p, used / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where it cannot, they are small ones */
 #endif
     return p;
 }

@@ -57,3 +57,22 @@ T.test("--env says what computes products of bf16, and a processor that is asked
     T.ok(err:find("model: bf16 on cpu is off: MOCL_ISA=amx asks for AMX, and " .. why, 1, true), err)
   end
 end)
+
+T.test("files of a model that is computed in f32 alone are refused in bf16 by their names, before the model is made", function()
+  local transformer = require "mocl.lm.model"
+  local model = transformer.new { vocab_size = 40, hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 24,
+    max_position_embeddings = 32, norm = "layer", mlp = "plain", hidden_act = "gelu_tanh", positions = "learned", tie_word_embeddings = true,
+    biases = { "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj" } }
+  local dir = T.tmpdir()
+  assert(transformer.save(model, dir .. "/m"))
+  assert(transformer.save_gguf(model, dir .. "/m.gguf"))
+  for _, path in ipairs { dir .. "/m", dir .. "/m.gguf" } do
+    T.ok(transformer.load(path))
+    local got, message, code = transformer.load(path, { dtype = "bf16" })
+    T.eq({ got == nil, code }, { true, "FORMAT" })
+    T.ok(message:find(path .. ": model: layer norms, and MLPs that are not gated by silu, are computed in f32 alone", 1, true), message)
+    local _, said, status = child.mocl { "recipes/moc_hh.lua", "init=" .. path, "dtype=bf16", "out=" .. dir .. "/run" }
+    T.eq(status, 1)
+    T.ok(said:find("init=" .. path .. ": model: layer norms", 1, true) and not said:find("traceback", 1, true), said)
+  end
+end)

@@ -392,6 +392,7 @@ T.test("bad input ends before anything is written", function()
   refused("methods: 'moc:upgrad' stands there twice", "methods=moc:upgrad,moc:upgrad")
   refused("tune: 0 is no factor of a step size; take numbers above 0", "tune=1,0")
   refused("tune: 2 stands there twice", "tune=2,2")
+  refused("tune: 0.5 stands there twice", "tune=0.5,0.50000000001") -- both would be in one directory
   refused("trial-moc-2: option control.floor: 3 is above the maximum 1", "methods=moc", "tune=2", "options.moc=control.floor=3")
   refused("seeds: the list is empty", "seeds=")
   refused("seeds: 1 stands there twice", "seeds=0,1,1")

@@ -347,3 +347,14 @@ T.test("int8 is near f32: what is lost is the rounding to 255 steps", function()
   T.ok(off > 0 and off < .1, ("off by %g"):format(off))
   T.raises("contradict each other", transformer.load, path, { load_in_8bit = true, quantization = "int7" })
 end)
+
+T.test("load knows its options, and says what to do with a GGUF file instead", function()
+  local path = T.tmpdir() .. "/m"
+  assert(transformer.save(small.model(), path))
+  assert(transformer.save_gguf(small.model(), path .. ".gguf"))
+  T.raises("load: unknown option 'quantisation' %(did you mean 'quantization'%?%)", transformer.load, path, { quantisation = "w8a8" })
+  T.raises("m.gguf: quantization is for directories; leave it out, or save the model as one with transformer.save", transformer.load,
+    path .. ".gguf", { quantization = "w8a8" })
+  assert(transformer.save(assert(transformer.load(path .. ".gguf")), path .. "2"))
+  T.eq(assert(transformer.load(path .. "2", { quantization = "w8a8" })):hash(), assert(transformer.load(path, { quantization = "w8a8" })):hash())
+end)

@@ -11,6 +11,7 @@ local loaded = require "mocl.lm.loaded"
 local reward_directory = require "mocl.lm.reward_directory"
 local rewards = require "fixtures.rewards.rewards"
 local small = require "fixtures.llama.small"
+local rng = require "mocl.rng"
 local sources = require "mocl.data.sources"
 local tokenizer = require "mocl.tokenizer"
 local transformer = require "mocl.lm.model"
@@ -143,4 +144,16 @@ T.test("labels of humour: both kinds in each pair, no text on both sides, prompt
     end
   end
   T.eq(#source.pairs "helpful", 54)
+end)
+
+T.test("where labels of humour lie beside pairs of answers, the texts of a tokenizer and of SFT are those of the pairs", function()
+  local dir = data_directory(100)
+  local function texts(objectives)
+    local source = sources.hh_rlhf { path = dir, seed = 3, objectives = objectives, prompt_chars = 260, held_out = 0.1 }
+    return #source.documents(rng.new(1, "documents")), #source.sft(rng.new(1, "sft"))
+  end
+  local documents, sft = texts { "harmless", "helpful" }
+  T.eq(documents, 2 * sft)
+  T.ok(sft > 0)
+  T.eq({ texts { "humor", "helpful" } }, { documents, sft })
 end)

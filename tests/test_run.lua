@@ -347,6 +347,31 @@ T.test("two processes do not write one directory", function()
   run:close()
 end)
 
+T.test("a process that has ended and whose parent does not ask about it holds no directory", function()
+  local dir = T.tmpdir()
+  -- the program that the shell becomes knows nothing of the child; the child writes what /proc says of it and ends
+  local sleeper = io.popen(("cat /proc/self/stat > %s/stat & exec sleep 2"):format(dir))
+  local before = os.time()
+  local pid, rest
+  repeat
+    pid, rest = (io.open(dir .. "/stat", "rb") or io.tmpfile()):read("a"):match "^(%d+) .*%) (.-)\n"
+    local now = pid and io.open("/proc/" .. pid .. "/stat", "rb")
+    local state = now and now:read("a"):match "%) (%a)"
+  until state == "Z" or os.time() > before + 1
+  if not pid then
+    T.skip "no /proc"
+  end
+  local fields = {}
+  for field in rest:gmatch "%S+" do
+    fields[#fields + 1] = field
+  end
+  write(dir .. "/lock", pid .. " " .. fields[20] .. "\n")
+  local run <close> = Run.open { recipe = "demo", cfg = options("out=" .. dir), resume = "auto" }
+  T.ok(exists(dir, "lock"))
+  run:close()
+  sleeper:close()
+end)
+
 T.test("killed at any moment in its own directory, with the link to the newest run", function()
   local exe = fs.exists("/proc/self/exe") and fs.realpath("/proc/self/exe")
   if not exe or not exe:find("mocl[^/]*$") then

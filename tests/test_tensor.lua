@@ -518,3 +518,12 @@ T.test("sort and topk: NaN is the largest, many entries, what they refuse", func
   T.raises("sort: a tensor with dimensions", tensor.sort, tensor.new(1))
   T.raises("masked_select: the mask has shape %(2%), the tensor %(3%)", tensor.masked_select, tensor.ones { 3 }, tensor.ones { 2 })
 end)
+
+-- Under the address sanitizer an allocation whose size is no multiple of its alignment ends the program.
+T.test("blocks about the size of huge pages, whole ones and others", function()
+  for _, n in ipairs { 1 << 19, (1 << 19) + 1, 600001, (1 << 20) - 1, 2000003 } do
+    local x = tensor.ones { n }
+    T.eq(x:sum():item(), n + .0)
+    x:release()
+  end
+end)

@@ -98,10 +98,7 @@ static mocl_status check_dtype(mocl_device *dev, const mocl_spec *c, mk_dtype dt
         return mocl_fail(dev->ctx, MOCL_E_ARG, "model: dtype '%s' is neither f32 nor bf16", mocl_dtype_name(dtype));
     if (dtype == MK_F32) return MOCL_OK;
     MOCL_TRY(mocl_device_bf16(dev, "model"));
-    if (c->norm != MOCL_NORM_RMS || c->mlp != MOCL_MLP_GATED || c->act != MK_SILU || c->cross || c->embed_scale != 1)
-        return mocl_fail(dev->ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 "
-                                               "alone, as are cross_attention and embedding_multiplier; use dtype=f32");
-    return MOCL_OK;
+    return mocl_spec_check_bf16(dev->ctx, c);
 }
 
 mocl_status mocl_model_new(mocl_model **out, mocl_device *dev, const mocl_spec *spec, mk_dtype dtype, mk_format format,

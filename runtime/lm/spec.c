@@ -81,6 +81,12 @@ mocl_status mocl_spec_check(mocl_ctx *ctx, const mocl_spec *s) {
     return MOCL_OK;
 }
 
+mocl_status mocl_spec_check_bf16(mocl_ctx *ctx, const mocl_spec *s) {
+    if (s->norm == MOCL_NORM_RMS && s->mlp == MOCL_MLP_GATED && s->act == MK_SILU && !s->cross && s->embed_scale == 1) return MOCL_OK;
+    return mocl_fail(ctx, MOCL_E_ARG, "model: layer norms, and MLPs that are not gated by silu, are computed in f32 alone, as are "
+                                      "cross_attention and embedding_multiplier; use dtype=f32");
+}
+
 /* room of a list of n entries in a block that begins at `at` */
 static size_t round_up(size_t n) { return (n + 15) / 16 * 16; }
 

@@ -52,6 +52,8 @@ typedef struct mocl_spec {
 
 /* Fails in words that name Hugging Face's keys where no model can be so, or where two parts contradict each other. */
 mocl_status mocl_spec_check(mocl_ctx *ctx, const mocl_spec *s);
+/* Fails where the model that s describes is one in f32 alone. */
+mocl_status mocl_spec_check_bf16(mocl_ctx *ctx, const mocl_spec *s);
 /* *out gets a copy that owns its lists; give it back with mocl_spec_free. After a failure it owns nothing. */
 mocl_status mocl_spec_copy(mocl_spec *out, mocl_ctx *ctx, const mocl_spec *s);
 void mocl_spec_free(mocl_spec *s);

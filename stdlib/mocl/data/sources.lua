@@ -279,6 +279,7 @@ local function with_humor(source, o)
     return source
   end
   local pairs_of, check, train, test = source.pairs, source.check, nil, nil
+  source.known = table.move(source.known, 1, #source.known, 1, {}) -- a list of its own: that of the pairs of answers stays as it is
   table.insert(source.known, "humor")
   function source.check(objective)
     if objective ~= "humor" then

@@ -488,6 +488,10 @@ function gguf_model.load(path, opts)
   if read then
     local wanted = gguf_model.tensors(read.config, read.all.model_type)
     ok, message, code = check_tensors(file, wanted, ARCHITECTURES[read.all.model_type].factors)
+    local fits, why = pcall(core.check, read.config, opts.dtype)
+    if ok and not fits then
+      ok, message, code = nil, path .. ": " .. why, "FORMAT"
+    end
     if ok then
       model = core.new(read.config, { device = opts.device, dtype = opts.dtype, init = false })
       ok, message, code = copy_weights(file, model, wanted, opts.device)

@@ -39,7 +39,7 @@ end
 
 -- Before a model is made: a few tensors that tell its size, so that a wrong number in config.json does not ask for more
 -- memory than the files can fill.
-local function check_sizes(config, family, tensors, dir, bare, groups)
+local function check_sizes(config, family, tensors, dir, bare, groups, dtype)
   local last = ("model.layers.%d."):format(config.num_hidden_layers - 1)
   local wanted = {
     { "model.embed_tokens.weight", config.vocab_size, config.hidden_size },
@@ -59,6 +59,10 @@ local function check_sizes(config, family, tensors, dir, bare, groups)
       return nil, ("%s: tensor '%s' is (%s), the model needs (%s)"):format(dir, name, shape_text(groups[name] or tensors[name]),
         families.shape(family, w[1], { w[2], w[3] })), "FORMAT"
     end
+  end
+  local fits, why = pcall(core.check, config, dtype)
+  if not fits then
+    return nil, dir .. ": " .. why, "FORMAT"
   end
   return true
 end
@@ -239,7 +243,7 @@ function transformer.from_files(dir, opts, wanted, others)
   local bare = families.is_bare(read.family, tensors)
   local models, ok = { { read.config, read.family }, read.decoder and { read.decoder, read.family.decoder } }, nil
   for _, side in ipairs(models) do
-    ok, message, code = check_sizes(side[1], side[2], tensors, dir, bare, groups)
+    ok, message, code = check_sizes(side[1], side[2], tensors, dir, bare, groups, opts.dtype)
     if not ok then
       return nil, message, code
     end
@@ -264,10 +268,10 @@ end
 --- transformer.load(dir, {device="cpu", dtype="f32", quantization=nil, load_in_8bit=false}) -> model, config | fail. Weights in f32, bf16 or f16 become
 -- dtype, which may be "bf16" on cuda. In place of a directory, a GGUF file, in any of the types that mocl.lm.gguf reads.
 function transformer.load(dir, opts)
-  opts = opts or {}
+  opts = options.check("load", opts or {}, {}, { "device", "dtype", "quantization", "load_in_8bit" })
   if gguf_model.names(dir) then
     if quantization_of(opts) then
-      error("load: quantization is for directories; the numbers of a GGUF file have their own types", 2)
+      error(("%s: quantization is for directories; leave it out, or save the model as one with transformer.save"):format(dir), 2)
     end
     local model, found, code = gguf_model.load(dir, opts)
     if not model then

@@ -15,6 +15,7 @@ local model_config = require "mocl.lm.model_config"
 local model_files = require "mocl.lm.model_files"
 local preference = require "mocl.preference"
 local rng = require "mocl.rng"
+local core = require "mocl.transformer.core"
 local covers = require "mocl.run.options".covers
 local tokenizer = require "mocl.tokenizer"
 
@@ -110,6 +111,10 @@ function own_model.fill(cfg, given)
   end
   local c = read.config
   check_format(cfg, read.quantized and read.quantized.format)
+  local fits, why = pcall(core.check, c, cfg.dtype)
+  if not fits then
+    fail("init=%s: %s", cfg.init, why)
+  end
   set_shape(cfg, c, given)
   local tok = own_model.tokenizer(cfg)
   if tok:vocab_size() > c.vocab_size then

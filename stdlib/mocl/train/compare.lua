@@ -87,14 +87,16 @@ function compare.chosen(methods, names)
 end
 
 --- compare.trials(rows, factors) -> a row for each of the rows and factors, in which the step sizes of its recipe (knobs; ppo.lr) are
--- multiplied by the factor: what equal tuning tries. Without factors the rows. Raises for a factor that is not above 0, or is there twice.
+-- multiplied by the factor: what equal tuning tries. Without factors the rows. Raises for a factor that is not above 0, or is there twice
+-- in the six digits that name its directory.
 function compare.trials(rows, factors)
   local list, seen = {}, {}
   for _, factor in ipairs(factors) do
-    if not (factor > 0 and factor < math.huge) or seen[factor] then
-      fail("tune: %g %s", factor, seen[factor] and "stands there twice" or "is no factor of a step size; take numbers above 0")
+    local written = ("%g"):format(factor)
+    if not (factor > 0 and factor < math.huge) or seen[written] then
+      fail("tune: %s %s", written, seen[written] and "stands there twice" or "is no factor of a step size; take numbers above 0")
     end
-    seen[factor] = true
+    seen[written] = true
   end
   for _, row in ipairs(#factors > 0 and rows or {}) do
     for _, factor in ipairs(factors) do
