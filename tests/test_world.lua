@@ -361,7 +361,7 @@ local function inside(t, n, f)
   t.done = n - 1
   for iteration in t:iterations(1) do
     f(iteration)
-    t.updated = true -- where f looks at advantages alone
+    t.updated, t.row = true, t.row or {} -- where f looks at advantages alone
   end
   T.eq(t.done, n)
 end

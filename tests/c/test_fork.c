@@ -63,8 +63,16 @@ static double number(mocl_ctx *ctx, const char *name) {
     return v;
 }
 
+/* os.exit in a script ends its run; the host, which is a child here, ends itself */
+static int or_exit(mocl_ctx *ctx, int status) {
+    if (status != MOCL_EXITED) return status;
+    int code = mocl_exit_status(ctx);
+    mocl_close(ctx);
+    exit(code);
+}
+
 static int run(mocl_ctx *ctx, const char *code) {
-    int status = mocl_dostring(ctx, code, "=test");
+    int status = or_exit(ctx, mocl_dostring(ctx, code, "=test"));
     if (status == MOCL_FAILED) printf("%s\n", mocl_error(ctx));
     return status;
 }
@@ -202,6 +210,7 @@ static void test_inside(const char *end) {
         "end)\n"
         "run:close()",
         "=test");
+    or_exit(ctx, status);
     lua_getglobal(mocl_lua(ctx), "is_child");
     if (lua_toboolean(mocl_lua(ctx), -1)) {
         int refused = status && strstr(mocl_error(ctx), "forked this one") != NULL;
