@@ -15,7 +15,7 @@ T.test("recipes are listed by name, with what their first line says", function()
   local list = recipes.list(a .. ":" .. b .. ":/nowhere")
   T.eq({ #list, list[1].name, list[1].doc, list[2].name, list[2].doc }, { 2, "bare", "", "mine", "what mine does" })
   T.ok(recipes.text {}:find "MOCL_RECIPES")
-  local out = child.shell("MOCL_RECIPES=" .. a .. ' "$MOCL" --recipes; MOCL_RECIPES=' .. a .. ' "$MOCL" mine')
+  local out = child.shell("MOCL_RECIPES=" .. a .. ':recipes "$MOCL" --recipes; MOCL_RECIPES=' .. a .. ' "$MOCL" mine')
   T.ok(out:find("\nmine +what mine does\n") and out:find "\nmoc_hh +Multi%-Objective Control" and out:find "\nran\n$", out)
   for _, r in ipairs(recipes.list "recipes") do
     T.ok(r.doc ~= "", r.path)
@@ -77,4 +77,13 @@ T.test("--check says what a run will take, writes nothing, and refuses what the 
   T.ok(status == 1 and out == "" and err:find("argument '--check'", 1, true), err)
   out = child.mocl { "recipes/moc_hh.lua", "--help" }
   T.ok(out:find("--check looks whether a run can begin", 1, true))
+end)
+
+T.test("every recipe that needs no data can be looked at", function()
+  for _, name in ipairs { "clp", "compare_hh", "fishwood", "fruit_tree", "grpo", "metaaligner", "moc_hh", "mod", "models", "modpo", "morlhf",
+    "rewarded_soups", "ric" } do
+    local out, err, status = child.mocl { "recipes/" .. name .. ".lua", "--check", "preset=smoke", "out=" .. T.tmpdir() .. "/run" }
+    T.eq(status, 0, err)
+    T.ok(out:find("go together", 1, true) or out:find("memory", 1, true), out)
+  end
 end)
