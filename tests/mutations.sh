@@ -4,6 +4,7 @@
 # end). One line each; a defect that no test catches is a failure. -k: only the defects whose line contains PATTERN.
 # Needs `make all emulator` first, and `make VARIANT=asan build/asan/mocl emulator`.
 set -u
+export CCACHE_DISABLE=1 # a header that changes and changes back within a second is not always seen
 cd "$(dirname "$0")/.." || exit 1
 pattern=
 [ "${1:-}" = -k ] && pattern=$2
@@ -80,8 +81,8 @@ attention_bwd.cu|s/(ds\[warp \* KEYS \+ lane\] = s;)\s+__syncwarp\(\);/$1/|atten
 attention_bwd.cu|s/(load_rows\(gs, [^;]*;)\s+__syncthreads\(\);/$1/|attention gradient, dk: the barrier after loading queries missing
 attention_bwd.cu|s/h < \(g \+ 1\) \* group/h < (g + 1) * group - (group > 1)/|attention gradient: a query head of the group left out
 head.cu|s/log_sum - weighted \/ sum/log_sum + weighted \/ sum/|entropy: a sign
-head.cu|s/i == target\[r\] \? v \+ a : v/i == target[r] + 1 ? v + a : v/|log-probability gradient: the target off by one
-head.cu|s/log_ratio\(p, lp, lq\) - k/log_ratio(p, lp, lq)/|KL gradient: a term
+head.cu|s/if \(i == target\[r\]\) v/if (i == target[r] + 1) v/|log-probability gradient: the target off by one
+head.cu|s/lse_q\) - k, v/lse_q), v/|KL gradient: a term
 sample.cu|s/rank\+\+ < c\.ties\)\) sum/rank++ <= c.ties)) sum/|sampling: one tie too many
 sample.cu|s/\(int\)k - count_from/(int)k + 1 - count_from/|sampling: top-k keeps one more
 sample.cu|s/(mass\[threadIdx\.x \+ 1\] = sum;)\s+__syncthreads\(\);/$1/|sampling: the barrier before adding up runs missing
