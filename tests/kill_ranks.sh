@@ -76,7 +76,7 @@ while [ "$done_kills" -lt "$kills" ]; do
     if [ -e "$dir/cut/result.json" ]; then
         if same "$dir/whole" "$dir/cut"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
         rm -rf "$dir/cut"
-    elif [ $status = 0 ] && [ "$how$((n % 2))" != 01 ]; then # the status of MPICH's mpirun after Ctrl-C is by chance 0, whatever its ranks say
+    elif [ $status = 0 ] && [ "$how$((n % 2))" != 01 ]; then # MPICH 4.0.2's mpirun mostly says 0 after Ctrl-C, whatever its ranks say
         echo "status 0 of half a run: $n, $ms ms, $how: $(tail -5 "$dir/err")"
         failed=$((failed + 1))
     fi
