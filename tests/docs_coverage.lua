@@ -130,6 +130,11 @@ function M.names(module)
   local t, functions, methods, seen = require(module), {}, {}, {}
   if type(t) == "table" then
     add_functions(functions, t)
+    for k in pairs(functions) do
+      if package.loaded[module .. "." .. k] == t[k] then -- a module below it that can be called, once something has loaded it
+        functions[k] = nil
+      end
+    end
     for _, v in pairs(t) do
       if type(v) == "function" and debug.getinfo(v, "S").what == "Lua" then
         add_classes(methods, v, seen)
