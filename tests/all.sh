@@ -14,21 +14,20 @@ example() {
     "$@" && echo '1 passed, 0 failed'
 }
 
-mkdir "$parts_dir/queue"
-lua() {
-    part "tests/run.lua" timeout --foreground 3000 "$mocl" tests/run.lua --queue "$parts_dir/queue"
+lua() { # K/N
+    part "tests/run.lua --part $1" timeout --foreground 3000 "$mocl" tests/run.lua --part "$1"
 }
 
 apart() {
+    lua 2/2
     for source in tests/c/*.c; do
         part "$source" timeout --foreground 1800 "$build/${source%.c}"
     done
     part "examples/embed.c" example timeout --foreground 1800 "$build/examples/embed"
-    lua
 }
 
 beside apart
-lua
+lua 1/2
 emulator=$PWD/$build/emu/mocl_cuda.so
 if [ -f "$emulator" ]; then # the CUDA kernels on the host, threads in both orders
     for order in forward reverse; do

@@ -1,7 +1,7 @@
---- run.lua [-k PATTERN] [-t TEXT] [-v] [--slow] [--device D] [--queue DIR] - runs tests/test_*.lua; the last line counts
+--- run.lua [-k PATTERN] [-t TEXT] [-v] [--slow] [--device D] [--part K/N] - runs tests/test_*.lua; the last line counts
 -- them. -k: of the files whose name contains PATTERN; -t: of the tests whose name contains TEXT.
--- With --device (cuda:0) the tests that run once for each device run on that one, and no others. --queue: processes that
--- name one empty directory share the files, each takes the next. Exit status 1 if any failed or none ran. After each
+-- With --device (cuda:0) the tests that run once for each device run on that one, and no others. --part 2/3 takes the
+-- second of every three files, so that processes can share the tests. Exit status 1 if any failed or none ran. After each
 -- test two collections must bring the number of live tensors back to where it was, and no guard bytes behind a block may
 -- have been written (devices of the tests).
 
@@ -9,7 +9,8 @@ local dir = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = dir .. "/?.lua;" .. package.path
 local T = require "t"
 
-local pattern, text, verbose, device, queue
+local pattern, text, verbose, device
+local part, parts = 1, 1
 T.slow = os.getenv("MOCL_SLOW") ~= nil
 local i = 1
 while arg[i] do
@@ -23,8 +24,9 @@ while arg[i] do
     verbose = true
   elseif arg[i] == "--slow" then
     T.slow = true
-  elseif arg[i] == "--queue" then
-    queue = assert(arg[i + 1], "--queue wants a directory")
+  elseif arg[i] == "--part" then
+    part, parts = (arg[i + 1] or ""):match("^(%d+)/(%d+)$")
+    part, parts = assert(math.tointeger(part), "--part wants K/N"), math.tointeger(parts)
     i = i + 1
   elseif arg[i] == "--device" then
     device = arg[i + 1]
@@ -45,12 +47,26 @@ for name in ls:lines() do
   end
 end
 ls:close()
--- whether this process is the one that runs the file: making a directory succeeds once
-local function taken(name)
-  return not queue or os.execute(("mkdir '%s/%s' 2>/dev/null"):format(queue, name))
+for k = #files, 1, -1 do
+  if (k - part) % parts ~= 0 then
+    table.remove(files, k)
+  end
 end
 
 local passed, failed, skipped = 0, 0, 0
+for _, name in ipairs(files) do
+  T.current_file = name
+  local chunk, err = loadfile(dir .. "/" .. name)
+  local ok = chunk ~= nil
+  if ok then
+    ok, err = xpcall(chunk, debug.traceback)
+  end
+  if not ok then
+    failed = failed + 1
+    print("FAIL " .. name .. " does not load: " .. tostring(err))
+  end
+end
+
 local now = require("mocl.sys").now
 local has_tensor, tensor = pcall(require, "mocl.tensor")
 -- tensors that live, and blocks behind whose end a kernel wrote so far
@@ -61,7 +77,17 @@ local function live()
   return m.tensors, m.broken_guards
 end
 
-local function run(t)
+for _, part_of_name in ipairs { device and " on " .. device or "", text or "" } do
+  local list = {}
+  for _, t in ipairs(T.list) do
+    if t.name:find(part_of_name, 1, true) then
+      list[#list + 1] = t
+    end
+  end
+  T.list = list
+end
+
+for _, t in ipairs(T.list) do
   local before, broken_before = live()
   local start = now()
   local ok, e = xpcall(t.f, function(e)
@@ -90,32 +116,8 @@ local function run(t)
   end
 end
 
-local function run_file(name)
-  T.current_file, T.list = name, {}
-  local chunk, err = loadfile(dir .. "/" .. name)
-  local ok = chunk ~= nil
-  if ok then
-    ok, err = xpcall(chunk, debug.traceback)
-  end
-  if not ok then
-    failed = failed + 1
-    print("FAIL " .. name .. " does not load: " .. tostring(err))
-  end
-  for _, t in ipairs(T.list) do
-    if t.name:find(device and " on " .. device or "", 1, true) and t.name:find(text or "", 1, true) then
-      run(t)
-    end
-  end
-end
-
-for _, name in ipairs(files) do
-  if taken(name) then
-    run_file(name)
-  end
-end
-
 if T.tmp_root then
   os.execute("rm -rf '" .. T.tmp_root .. "'")
 end
 print(("%d passed, %d failed, %d skipped"):format(passed, failed, skipped))
-os.exit(failed == 0 and (passed + skipped > 0 or queue ~= nil), true)
+os.exit(failed == 0 and passed + skipped > 0, true)
