@@ -4,16 +4,11 @@
 # end). One line each; a defect that no test catches is a failure. -k: only the defects whose line contains PATTERN.
 # Needs `make all emulator` first, and `make VARIANT=asan build/asan/mocl emulator`.
 set -u
-export CCACHE_DISABLE=1 # a header that changes and changes back within a second is not always seen
 cd "$(dirname "$0")/.." || exit 1
-pattern=
-[ "${1:-}" = -k ] && pattern=$2
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
+. tests/mutate.sh
 plain="-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -w -O1"
 
-# FILES | perl expression, applied once | what it is. The first of FILES is changed, all are rebuilt but headers.
+# of FILES all are rebuilt but headers
 table() {
     cat <<'END'
 elementwise.cu|s/\*b \+= at \* w\.b\[d\]/*b += at * w.a[d]/|copy and binary: a stride of the wrong operand
@@ -99,7 +94,7 @@ END
 }
 
 # builds the copy with the object files of a variant; 1 and $dir/err where that fails
-build() { # VARIANT FILES...
+build_variant() { # VARIANT FILES...
     objects=build${1:+/$1}/emu/cuda
     flags=$plain
     [ -z "$1" ] || flags="$plain -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
@@ -135,42 +130,17 @@ run() { # PROGRAM PART...
     done
 }
 
-table > "$dir/table"
-while IFS= read -r line; do
-    files=${line%%|*}
-    what=${line##*|}
-    expression=${line#*|}
-    expression=${expression%|*}
-    case $line in *"$pattern"*) ;; *) continue ;; esac
-    rm -rf "$dir/kernels"
-    cp -r kernels "$dir/kernels"
-    first=${files%% *}
-    perl -0777 -pe "$expression" "kernels/cuda/$first" > "$dir/kernels/cuda/$first"
-    if cmp -s "kernels/cuda/$first" "$dir/kernels/cuda/$first"; then
-        echo "MISSED $first: $what: the expression changes nothing"
-        failed=$((failed + 1))
-        continue
+build() { # FILES...
+    build_variant "" "$@"
+}
+
+caught() { # FILES...
+    by=$(run ./mocl test_o test_cuda test_generate test_spec)
+    if [ -z "$by" ]; then
+        build_variant asan "$@" && by=$(run build/asan/mocl test_ops.lua)
+        by=${by:+$by (asan)}
     fi
-    # shellcheck disable=SC2086 # word splitting is meant
-    if ! build "" $files; then
-        echo "MISSED $first: $what: does not compile"
-        head -n 5 "$dir/err"
-        failed=$((failed + 1))
-        continue
-    fi
-    caught=$(run ./mocl test_o test_cuda test_generate test_spec)
-    if [ -z "$caught" ]; then
-        # shellcheck disable=SC2086
-        build asan $files && caught=$(run build/asan/mocl test_ops.lua)
-        caught=${caught:+$caught (asan)}
-    fi
-    if [ -n "$caught" ]; then
-        passed=$((passed + 1))
-        echo "caught $first: $what: by $caught"
-    else
-        failed=$((failed + 1))
-        echo "MISSED $first: $what"
-    fi
-done < "$dir/table"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+    echo "$by"
+}
+
+table | mutate cuda

@@ -4,15 +4,10 @@
 # Needs `make all programs` first.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-pattern=
-[ "${1:-}" = -k ] && pattern=$2
-dir=$(mktemp -d)
-export CCACHE_DISABLE=1 # a header that changes and changes back within a second is not always seen
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
+. tests/mutate.sh
 libraries=$(pkg-config --libs lua5.4 libutf8proc libpcre2-8 jansson zlib libcrypto)
 
-# FILES | perl expression, applied once | what it is. The first of FILES is changed, the .c files are built.
+# of FILES those in C are built
 table() {
     cat <<'END'
 simd_bf16.h simd_avx2.c simd_avx512.c|s/pair\[j\] & \(int32_t\)0xffff0000\), odd\[i\]\[j\]/pair[j] \& (int32_t)0xffff0000), even[i][j]/|multiply-adds: odd k go on where even k ended
@@ -34,48 +29,22 @@ gemm_bf16.c|s/mk_min\(COLUMNS, g->n - column\), &g->blend/COLUMNS, \&g->blend/|C
 END
 }
 
-table > "$dir/table"
-while IFS= read -r line; do
-    files=${line%%|*}
-    what=${line##*|}
-    expression=${line#*|}
-    expression=${expression%|*}
-    case $line in *"$pattern"*) ;; *) continue ;; esac
-    rm -rf "$dir/kernels" "$dir/o"
-    mkdir "$dir/o"
-    cp -r kernels "$dir/kernels"
-    first=${files%% *}
-    perl -0777 -pe "$expression" "kernels/cpu/$first" > "$dir/kernels/cpu/$first"
-    if cmp -s "kernels/cpu/$first" "$dir/kernels/cpu/$first"; then
-        echo "MISSED $first: $what: the expression changes nothing"
-        failed=$((failed + 1))
-        continue
-    fi
-    built=yes
-    for f in $files; do
+build() { # FILES...
+    for f in "$@"; do
         case $f in *.c) ;; *) continue ;; esac
-        ${CC:-cc} -std=c11 -fPIC -pthread -ffp-contract=off -w -O2 -Iruntime -I"$dir/kernels" -c "$dir/kernels/cpu/$f" -o "$dir/o/${f%.c}.o" 2>> "$dir/err" ||
-            built=
+        ${CC:-cc} -std=c11 -fPIC -pthread -ffp-contract=off -w -O2 -Iruntime -I"$dir/kernels" -c "$dir/kernels/cpu/$f" -o "$dir/o/${f%.c}.o" \
+            2> "$dir/err" || return 1
     done
     # shellcheck disable=SC2086 # word splitting is meant
-    [ -n "$built" ] && ${CC:-cc} -pthread -o "$dir/test" build/tests/c/test_kernels.o build/tests/c/kernels/*.o "$dir"/o/*.o libmocl.a \
-        $libraries -lm -ldl 2>> "$dir/err" || built=
-    if [ -z "$built" ]; then
-        echo "MISSED $first: $what: does not build"
-        head -n 5 "$dir/err"
-        failed=$((failed + 1))
-        continue
-    fi
+    ${CC:-cc} -pthread -o "$dir/test" build/tests/c/test_kernels.o build/tests/c/kernels/*.o "$dir"/o/*.o libmocl.a $libraries -lm -ldl 2> "$dir/err"
+}
+
+caught() {
     timeout 300 "$dir/test" bf16 < /dev/null > "$dir/log" 2>&1
     status=$?
-    if [ $status = 0 ]; then
-        failed=$((failed + 1))
-        echo "MISSED $first: $what"
-    else
-        passed=$((passed + 1))
-        caught=$(sed -n 's/^not ok bf16: //p' "$dir/log" | head -n 1 | cut -c1-90)
-        echo "caught $first: $what: by ${caught:-the end of the process (status $status)}"
-    fi
-done < "$dir/table"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+    [ $status = 0 ] && return
+    by=$(sed -n 's/^not ok bf16: //p' "$dir/log" | head -n 1 | cut -c1-90)
+    echo "${by:-the end of the process (status $status)}"
+}
+
+table | mutate cpu
