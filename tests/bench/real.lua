@@ -19,25 +19,8 @@ local sides = require "sides"
 local sys = require "mocl.sys"
 local venv = require "peers_venv"
 
-local o = { rows = "", rounds = "5", threads = "2", clock = "", python = "", llama = "", out = "build/bench-real", shape = "SmolLM2", json = "", page = "" }
-local function refuse(text, ...)
-  io.stderr:write("bench-real: ", text:format(...), "\n")
-  os.exit(2)
-end
-for _, word in ipairs(arg) do
-  local key, value = word:match "^(%w+)=(.*)$"
-  if not o[key] then
-    refuse("unknown argument '%s' (rows=, rounds=, threads=, clock=, python=, llama=, out=, shape=, json=, page=)", word)
-  end
-  o[key] = value
-end
-local function count(key)
-  local n = math.tointeger(tonumber(o[key]))
-  if not n or n < 1 then
-    refuse("%s= is a number from 1, got '%s'", key, o[key])
-  end
-  return n
-end
+local o, refuse, count = sides.arguments("bench-real",
+  "rows= rounds=5 threads=2 clock= python= llama= out=build/bench-real shape=SmolLM2 json= page=")
 local rounds, threads = count "rounds", count "threads"
 if o.clock ~= "" and (o.clock ~= "cpu" or threads > 1) then
   refuse("clock=%s: clock=cpu it is, with threads=1: threads that wait for each other in a loop would count", o.clock)

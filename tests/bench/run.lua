@@ -20,27 +20,11 @@ local sys = require "mocl.sys"
 
 local capture, median, quote, spread = sides.capture, sides.median, sides.quote, sides.spread
 
-local o = { rounds = "5", seconds = "", threads = "2", only = "", tiny = "", against = "", clock = "", json = "", page = "" }
-for _, word in ipairs(arg) do
-  local key, value = word:match("^(%w+)=(.*)$")
-  if not o[key] then
-    io.stderr:write(("bench: unknown argument '%s' (rounds=, seconds=, threads=, only=, tiny=, against=, clock=, json=, page=)\n"):format(word))
-    os.exit(2)
-  end
-  o[key] = value
-end
-local function count(key)
-  local n = math.tointeger(tonumber(o[key]))
-  if not n or n < 1 then
-    io.stderr:write(("bench: %s= is a number from 1, got '%s'\n"):format(key, o[key]))
-    os.exit(2)
-  end
-  return n
-end
+local o, refuse, count = sides.arguments("bench",
+  "rounds=5 seconds= threads=2 only= tiny= against= clock= json= page=")
 local rounds, THREADS = count "rounds", count "threads"
 if o.clock ~= "" and (o.clock ~= "cpu" or o.against == "" or THREADS > 1) then
-  io.stderr:write(("bench: clock=%s: clock=cpu it is, with against= and threads=1\n"):format(o.clock))
-  os.exit(2)
+  refuse("clock=%s: clock=cpu it is, with against= and threads=1", o.clock)
 end
 local tiny = o.tiny == "true"
 local LEAST = tonumber(o.seconds) or tiny and 0 or 1 -- seconds a timed stretch lasts at least

@@ -15,6 +15,33 @@ function sides.capture(command)
   return p:close() and text or nil, text
 end
 
+--- sides.arguments(program, defaults) -> o, refuse, count. o: the key=value arguments of the command line over `defaults`, which is a text
+-- such as "rounds=5 only="; refuse(format, ...) ends the program with a message; count(key) is that argument as a number from 1.
+function sides.arguments(program, defaults)
+  local o, keys = {}, {}
+  for key, value in defaults:gmatch "(%w+)=(%S*)" do
+    o[key], keys[#keys + 1] = value, key .. "="
+  end
+  local function refuse(text, ...)
+    io.stderr:write(program, ": ", text:format(...), "\n")
+    os.exit(2)
+  end
+  for _, word in ipairs(arg) do
+    local key, value = word:match "^(%w+)=(.*)$"
+    if not o[key] then
+      refuse("unknown argument '%s' (%s)", word, table.concat(keys, ", "))
+    end
+    o[key] = value
+  end
+  return o, refuse, function(key)
+    local n = math.tointeger(tonumber(o[key]))
+    if not n or n < 1 then
+      refuse("%s= is a number from 1, got '%s'", key, o[key])
+    end
+    return n
+  end
+end
+
 --- A directory for a run's files.
 function sides.directory()
   return (assert(sides.capture("mktemp -d")):gsub("%s+$", ""))
