@@ -7,6 +7,7 @@ local child = require "child"
 local config = require "mocl.run.config"
 local failures = require "failures"
 local fs = require "mocl.fs"
+local hh = require "fixtures.hh"
 local json = require "mocl.json"
 local Run = require "mocl.run"
 local small = require "fixtures.llama.small"
@@ -204,31 +205,22 @@ T.test("from: what holds no such run, and files that changed", function()
   refused({ ": stage 'tokenizer' is not finished there (finished: )", "finish it with resume=auto first" }, "from=" .. dir)
 end)
 
-local function hh(change)
-  local dir = T.tmpdir()
-  for _, name in ipairs { "harmless-base", "helpful-base" } do
-    local lines = {}
-    for i = 1, 60 do
-      lines[i] = json.encode { chosen = ("\n\nHuman: %s question %d?\n\nAssistant: a good answer %d"):format(name, i, i),
-        rejected = ("\n\nHuman: %s question %d?\n\nAssistant: %s"):format(name, i, change or "no") }
-    end
-    assert(fs.write(("%s/%s.test.jsonl"):format(dir, name), table.concat(lines, "\n") .. "\n"))
-  end
-  return dir
+local function hh_files(rejected)
+  return hh.write(T.tmpdir(), { rejected = rejected })
 end
 
 T.test("from: HH-RLHF's files are compared by what is in them", function()
   local function same(dir)
     return "objectives=harmless,helpful", "data=" .. dir
   end
-  local data, moved = hh(), hh()
+  local data, moved = hh_files(), hh_files()
   local first, dir = fresh(), fresh()
   must(first, same(data))
   must(dir, "from=" .. first, same(moved))
   for _, name in ipairs { "result.json", "metrics.jsonl", "samples.jsonl", "reward-helpful/model.safetensors" } do
     T.eq(fs.sha256(dir .. "/" .. name), fs.sha256(first .. "/" .. name), name)
   end
-  local changed = hh "never"
+  local changed = hh_files "never"
   refused({ "data: " .. changed .. "/harmless-base.test.jsonl is not the file that run read" }, "from=" .. first, same(changed))
   refused({ "  data: " .. data .. " there, empty now" }, "from=" .. first)
 end)
@@ -484,7 +476,7 @@ T.test("options of one's own model that cannot go together cost nothing", functi
   own_refused("model.layers: with init= there is no base model to train; leave it out", "model.layers=3")
   own_refused("tokenizer.vocab_size: with init=", "tokenizer.vocab_size=300")
   own_refused("model.positions=100: the model of init= has a context of 80", "model.positions=100")
-  own_refused("both say where prompts come from", "data=" .. hh())
+  own_refused("both say where prompts come from", "data=" .. hh_files())
   own_refused("prompts= needs init=", "init=")
   own_refused("prompts= needs rewards=FILE.lua", "rewards=")
   own_refused("objective 'humor'", "objectives=long,humor")

@@ -4,6 +4,7 @@ local T = require "t"
 local child = require "child"
 local config = require "mocl.run.config"
 local fs = require "mocl.fs"
+local hh = require "fixtures.hh"
 local json = require "mocl.json"
 local run_files = require "run_files"
 local preference = require "mocl.preference"
@@ -360,25 +361,9 @@ T.test("rewards from a Lua file", function()
   fails("cannot open " .. path .. "x", SMALL, "rewards=" .. path .. "x")
 end)
 
-local function hh_line(prompt, good, bad)
-  local start = "\n\nHuman: " .. prompt .. "\n\nAssistant: "
-  return json.encode { chosen = start .. good, rejected = start .. bad }
-end
-
 -- a directory with 60 pairs per file; change(name, lines) may spoil some
 local function hh_files(change)
-  local dir = T.tmpdir()
-  for _, name in ipairs { "harmless-base", "helpful-base" } do
-    local lines = {}
-    for i = 1, 60 do
-      lines[i] = hh_line(("%s question %d?"):format(name, i), "a good answer " .. i, "no")
-    end
-    if change then
-      change(name, lines)
-    end
-    assert(fs.write(("%s/%s.test.jsonl"):format(dir, name), table.concat(lines, "\n") .. "\n"))
-  end
-  return dir
+  return hh.write(T.tmpdir(), { change = change })
 end
 
 local HH = { SMALL[1], "objectives=harmless,helpful", table.unpack(SMALL, 2) }
@@ -410,7 +395,7 @@ T.test("HH-RLHF files that are broken are told with file and line", function()
     return fails(text, HH, "data=" .. dir, "out=" .. T.tmpdir() .. "/run")
   end
   told("helpful-base.test.jsonl:17: column", spoilt("helpful-base", 17, '{"chosen": 3'))
-  told("harmless-base.test.jsonl:60: the prompt is empty", spoilt("harmless-base", 60, hh_line("", "a", "b")))
+  told("harmless-base.test.jsonl:60: the prompt is empty", spoilt("harmless-base", 60, hh.line("", "a", "b")))
   told("helpful-base.test.jsonl:2: ", spoilt("helpful-base", 2, '{"chosen": "no marks", "rejected": "no marks"}'))
   told("helpful-base.test.jsonl:3: ", spoilt("helpful-base", 3, '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b"}'))
   told("only 36 prompts to train on and 2 to evaluate have at most hh.prompt_chars=260 characters", hh_files(function(_, lines)
@@ -429,7 +414,7 @@ T.test("inputs that changed under an interrupted run", function()
   local more = { "data=" .. dir, "out=" .. out, "base.steps=100000", "quiet=true" }
   local _, status = child.interrupted(arguments(HH, more), '"stage":"base"', { file = out .. "/metrics.jsonl" })
   T.eq(status, 130)
-  assert(fs.write(dir .. "/helpful-base.test.jsonl", child.read(dir .. "/helpful-base.test.jsonl") .. hh_line("x", "y", "z") .. "\n"))
+  assert(fs.write(dir .. "/helpful-base.test.jsonl", child.read(dir .. "/helpful-base.test.jsonl") .. hh.line("x", "y", "z") .. "\n"))
   fails("is not the file this run began with", HH, more, "resume=auto")
 end)
 
@@ -466,7 +451,7 @@ T.test("prompts longer than the context", function()
     "ppo.max_new_tokens=250")
   local long = hh_files(function(_, lines)
     for i = 41, 60 do -- each digit is a token
-      lines[i] = hh_line(("7"):rep(100 + i), "a", "b")
+      lines[i] = hh.line(("7"):rep(100 + i), "a", "b")
     end
   end)
   local out, err, status = run(HH, "data=" .. long, "out=" .. T.tmpdir() .. "/run", "quiet=false", "model.positions=128")

@@ -5,6 +5,7 @@ local child = require "child"
 local config = require "mocl.run.config"
 local data = require "mocl.data"
 local fs = require "mocl.fs"
+local hh = require "fixtures.hh"
 local json = require "mocl.json"
 local lm = require "mocl.lm.sft"
 local own_model = require "mocl.lm.own_model"
@@ -31,31 +32,16 @@ local function judge(name)
   return made[name]
 end
 
--- a directory like HH-RLHF's
 local hh_dir
-local function hh()
-  if not hh_dir then
-    hh_dir = T.tmpdir()
-    for _, name in ipairs { "harmless-base", "helpful-base" } do
-      local lines = {}
-      for i = 1, 60 do
-        local at = ("\n\nHuman: %s question %d?\n\nAssistant: "):format(name, i)
-        lines[i] = json.encode { chosen = at .. "a good answer " .. i, rejected = at .. "no" }
-      end
-      assert(fs.write(("%s/%s.test.jsonl"):format(hh_dir, name), table.concat(lines, "\n") .. "\n"))
-    end
-  end
+local function hh_files()
+  hh_dir = hh_dir or hh.write(T.tmpdir())
   return hh_dir
 end
 
 -- a small model with its tokenizer; template: the text of a chat template in its files
 local function model(template)
   local dir = T.tmpdir() .. "/model"
-  local texts = {}
-  for i = 1, 40 do
-    texts[i] = ("Human: question %d? Assistant: a good answer of %d words"):format(i, i)
-  end
-  local tok = tokenizer.train(texts, { vocab_size = 300, special_tokens = { "<|endoftext|>", "<|im_start|>", "<|im_end|>" } })
+  local tok = hh.tokenizer()
   local shape = { vocab_size = tok:vocab_size() + 3, max_position_embeddings = 256 }
   assert(transformer.save(small.model { config = shape }, dir, { eos_token_id = 2 }))
   assert(tok:save(dir))
@@ -97,7 +83,7 @@ end
 
 T.test("the command of the paper's setting: a model, two reward models, data; the objectives are those that have one", function()
   local init, dir = model(), fresh()
-  local words = { "model=" .. init, "reward.helpful=" .. judge "gpt2", "reward.harmless=" .. judge "other", "data=" .. hh() }
+  local words = { "model=" .. init, "reward.helpful=" .. judge "gpt2", "reward.harmless=" .. judge "other", "data=" .. hh_files() }
   must(dir, table.unpack(words))
   local cfg, result = assert(config.load(dir .. "/config.lua")), assert(json.load(dir .. "/result.json"))
   T.eq({ cfg.objectives, cfg.init, cfg.reward.helpful }, { { "helpful", "harmless" }, init, judge "gpt2" })
@@ -131,7 +117,7 @@ end)
 
 T.test("a run with reward models in directories goes on after an interruption, with the same bytes", function()
   local init, first, dir = model(), fresh(), fresh()
-  local words = { "model=" .. init, "reward.helpful=" .. judge "gpt2", "reward.on_topic=" .. judge "encoder", "data=" .. hh(), "sft.steps=0" }
+  local words = { "model=" .. init, "reward.helpful=" .. judge "gpt2", "reward.on_topic=" .. judge "encoder", "data=" .. hh_files(), "sft.steps=0" }
   must(first, table.unpack(words))
   T.eq(transformer.load(first .. "/sft"):hash(), transformer.load(init):hash(), "sft.steps=0: the model as it is")
   assert(os.execute(("cp -a '%s' '%s'"):format(first, dir)))
@@ -147,19 +133,19 @@ end)
 
 T.test("template=: for one reward model, or for all that nothing is said for; decimals", function()
   local init, dir = model(), fresh()
-  must(dir, "model=" .. init, "reward.mine=" .. judge "gpt2", "reward.humor=" .. judge "distilbert", "template=mine:helpful", "data=" .. hh(),
+  must(dir, "model=" .. init, "reward.mine=" .. judge "gpt2", "reward.humor=" .. judge "distilbert", "template=mine:helpful", "data=" .. hh_files(),
     "sft.steps=0", "reward.decimals=1")
   local list = assert(json.load(dir .. "/stages.json"))["sft-answers"].result.start
   for _, row in ipairs(list) do
     T.near(row[1] * 10, math.floor(row[1] * 10 + .5), 1e-9)
   end
-  must(fresh(), "model=" .. init, "reward.helpful=" .. judge "gpt2", "template=helpful", "data=" .. hh(), "sft.steps=0")
+  must(fresh(), "model=" .. init, "reward.helpful=" .. judge "gpt2", "template=helpful", "data=" .. hh_files(), "sft.steps=0")
 end)
 
 T.test("what cannot be is refused before there is a directory", function()
   local init = model()
   local function no(text, ...)
-    refused(text, "model=" .. init, "data=" .. hh(), ...)
+    refused(text, "model=" .. init, "data=" .. hh_files(), ...)
   end
   no("reward.helpful=/nowhere: No such file or directory", "reward.helpful=/nowhere")
   no("reward.helpful=" .. init .. ": holds a language model (LlamaForCausalLM), which has no head for classification", "reward.helpful=" .. init)
@@ -180,7 +166,7 @@ T.test("what cannot be is refused before there is a directory", function()
   no("rewards=" .. functions .. " has a function 'helpful' too", "reward.helpful=" .. judge "gpt2", "rewards=" .. functions)
   no("rewards=" .. functions, "reward.helpful=" .. judge "gpt2", "rewards=" .. functions)
   -- a model for chats whose template nobody knows
-  refused("chat=auto: ", "model=" .. model "{{ something }}", "reward.helpful=" .. judge "gpt2", "data=" .. hh())
+  refused("chat=auto: ", "model=" .. model "{{ something }}", "reward.helpful=" .. judge "gpt2", "data=" .. hh_files())
 end)
 
 local DIALOGUE = "\n\nHuman: a question? \n\nAssistant: an answer\n\nHuman: another? \n\nAssistant:"
@@ -227,7 +213,7 @@ T.test("chat: a run's SFT model and policy are trained on the chats", function()
   local hashes = {}
   for _, word in ipairs { "auto", "chatml", "none" } do
     local dir = fresh()
-    must(dir, "model=" .. init, "reward.helpful=" .. judge "gpt2", "data=" .. hh(), "chat=" .. word)
+    must(dir, "model=" .. init, "reward.helpful=" .. judge "gpt2", "data=" .. hh_files(), "chat=" .. word)
     hashes[word] = fs.sha256(dir .. "/sft/model.safetensors")
   end
   T.eq(hashes.auto, hashes.chatml)

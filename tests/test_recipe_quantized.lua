@@ -5,6 +5,7 @@ local T = require "t"
 local child = require "child"
 local failures = require "failures"
 local fs = require "mocl.fs"
+local hh = require "fixtures.hh"
 local json = require "mocl.json"
 local loaded = require "mocl.lm.loaded"
 local lora = require "mocl.lm.lora"
@@ -327,17 +328,8 @@ T.test("what cannot be quantised is refused before there is a directory", functi
   refused("moc_hh", "option quantization: expected one of none, int8, w8a8, nf4", policy_of(floats(), "quantization=int7"))
   refused("moc_hh", "lora.r", policy_of(floats(), "quantization=int8", "lora.r=0"))
   -- of files in the format of HH-RLHF there are pairs, and reward models would be trained
-  local hh = T.tmpdir()
-  for _, name in ipairs { "harmless-base", "helpful-base" } do
-    local lines = {}
-    for i = 1, 60 do
-      local at = ("\n\nHuman: question %d?\n\nAssistant: "):format(i)
-      lines[i] = json.encode { chosen = at .. "a good answer " .. i, rejected = at .. "no" }
-    end
-    assert(fs.write(("%s/%s.test.jsonl"):format(hh, name), table.concat(lines, "\n") .. "\n"))
-  end
   refused("moc_hh", "the reward model of 'helpful' is trained from floats; give reward.helpful=DIR or a function in rewards=", "model=" .. codes(),
-    "data=" .. hh, "objectives=helpful,harmless", "quantization=int8", "sft.steps=0", "ppo.max_new_tokens=4")
+    "data=" .. hh.write(T.tmpdir()), "objectives=helpful,harmless", "quantization=int8", "sft.steps=0", "ppo.max_new_tokens=4")
   local data = "data=" .. words() .. "/rows.jsonl"
   refused("sft", "quantization=int8 needs model=", data, "quantization=int8")
   refused("sft", "quantization=nf4 with lora.r=0: all weights are trained", data, "model=" .. floats(), "quantization=nf4", "lora.r=0")

@@ -6,6 +6,7 @@ local child = require "child"
 local config = require "mocl.run.config"
 local data = require "mocl.data"
 local fs = require "mocl.fs"
+local hh = require "fixtures.hh"
 local json = require "mocl.json"
 local loaded = require "mocl.lm.loaded"
 local reward_directory = require "mocl.lm.reward_directory"
@@ -19,16 +20,9 @@ local transformer = require "mocl.lm.model"
 -- a directory with HH-RLHF's files in prefs/hh-rlhf, and labels of humour two folders down where n is above 0
 local function data_directory(n)
   local dir = T.tmpdir()
-  local hh = dir .. "/prefs/hh-rlhf"
-  assert(fs.mkdir(hh))
-  for _, name in ipairs { "harmless-base", "helpful-base" } do
-    local lines = {}
-    for i = 1, 60 do
-      local at = ("\n\nHuman: %s question %d?\n\nAssistant: "):format(name, i)
-      lines[i] = json.encode { chosen = at .. "a good answer " .. i, rejected = at .. "no" }
-    end
-    assert(fs.write(("%s/%s.test.jsonl"):format(hh, name), table.concat(lines, "\n") .. "\n"))
-  end
+  local place = dir .. "/prefs/hh-rlhf"
+  assert(fs.mkdir(place))
+  hh.write(place)
   assert(fs.write(dir .. "/other.csv", "a,b\n1,2\n"))
   if n > 0 then
     local lines = { "text,humor" }
@@ -44,11 +38,7 @@ end
 
 local function model()
   local dir = T.tmpdir() .. "/model"
-  local texts = {}
-  for i = 1, 40 do
-    texts[i] = ("Human: question %d? Assistant: a good answer of %d words"):format(i, i)
-  end
-  local tok = tokenizer.train(texts, { vocab_size = 300, special_tokens = { "<|endoftext|>", "<|im_start|>", "<|im_end|>" } })
+  local tok = hh.tokenizer()
   assert(transformer.save(small.model { config = { vocab_size = tok:vocab_size(), max_position_embeddings = 512 } }, dir, { eos_token_id = 2 }))
   assert(tok:save(dir))
   assert(fs.write(dir .. "/tokenizer_config.json", json.encode { bos_token = "<|endoftext|>", eos_token = "<|im_end|>",
