@@ -33,19 +33,33 @@ function options.check(what, given, required, optional, level)
   return given
 end
 
---- options.texts(what, texts). Raises, at the caller of the function that calls it, unless it is a list of strings
--- that is not empty.
-function options.texts(what, texts)
+local function texts_at(level, what, texts)
   if type(texts) ~= "table" then
     error(("%s: a list of texts expected, got a %s%s"):format(what, type(texts),
-      type(texts) == "string" and "; for one text write { text }" or ""), 3)
+      type(texts) == "string" and "; for one text write { text }" or ""), level)
   elseif #texts == 0 then
-    error(("%s: the list of texts is empty"):format(what), 3)
+    error(("%s: the list of texts is empty"):format(what), level)
   end
   for i = 1, #texts do
     if type(texts[i]) ~= "string" then
-      error(("%s: text %d is a %s, not a string"):format(what, i, type(texts[i])), 3)
+      error(("%s: text %d is a %s, not a string"):format(what, i, type(texts[i])), level)
     end
+  end
+end
+
+--- options.texts(what, texts). Raises, at the caller of the function that calls it, unless it is a list of strings
+-- that is not empty.
+function options.texts(what, texts)
+  texts_at(4, what, texts)
+end
+
+--- options.answers(what, prompts, responses). Raises, at the caller of the function that calls it, unless they are lists of strings, not
+-- empty, with a response to each prompt.
+function options.answers(what, prompts, responses)
+  texts_at(4, what .. ", prompts", prompts)
+  texts_at(4, what .. ", responses", responses)
+  if #prompts ~= #responses then
+    error(("%s: %d prompts, but %d responses"):format(what, #prompts, #responses), 3)
   end
 end
 

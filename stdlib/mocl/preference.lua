@@ -108,6 +108,16 @@ function preference.grid(n_objectives)
     tostring(n_objectives)), 2)
 end
 
+--- weight(text) -> name, weight of a text such as "humor=.7", or nil and what is wrong.
+function preference.weight(text)
+  local name, value = text:match "^([^=]+)=(.+)$"
+  value = tonumber(value)
+  if not value then
+    return nil, ("'%s' is no weight such as humor=.7"):format(text)
+  end
+  return name, value
+end
+
 --- list(texts, n_objectives) -> preferences from texts such as "0.3:0.7"; of an empty list the grid. Raises, for a user, where
 -- one is none, has another number of weights, or stands there twice.
 function preference.list(texts, n_objectives)

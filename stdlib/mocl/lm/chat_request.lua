@@ -3,6 +3,7 @@
 -- answer and cannot be honoured are refused.
 
 local json = require "mocl.json"
+local weight = require "mocl.preference".weight
 
 local chat_request = {}
 
@@ -174,13 +175,13 @@ end
 function chat_request.weights(text, param)
   local p = {}
   for word in text:gmatch "[^,]+" do
-    local name, value = word:match "^%s*([^=]-)%s*=%s*(.-)%s*$"
-    if not tonumber(value) then
-      refuse(param, "%s: '%s' is no weight such as humor=.7", param, word)
+    local name, value = weight((word:gsub("%s*=%s*", "=", 1):match "^%s*(.-)%s*$"))
+    if not name then
+      refuse(param, "%s: %s", param, value)
     elseif p[name] then
       refuse(param, "%s: %s stands there twice", param, name)
     end
-    p[name] = tonumber(value)
+    p[name] = value
   end
   return next(p) and p or nil
 end

@@ -78,11 +78,7 @@ end
 
 --- p:read(prompts, responses) -> states [n, F] f32 on the cpu, what every head on this trunk judges answers by.
 function Probe:read(prompts, responses)
-  options.texts("reward model, prompts", prompts)
-  options.texts("reward model, responses", responses)
-  if #prompts ~= #responses then
-    error(("reward model: %d prompts, but %d responses"):format(#prompts, #responses), 2)
-  end
+  options.answers("reward model", prompts, responses)
   local list = {}
   for at = 1, #prompts, ROWS do
     local p, r = {}, {}

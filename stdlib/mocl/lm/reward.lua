@@ -43,11 +43,7 @@ end
 --- Token ids of prompts and responses, responses with EOS; what is over max_tokens is cut: prompts lose their
 -- beginning, responses their end.
 function Model:encode(prompts, responses)
-  options.texts("reward model, prompts", prompts)
-  options.texts("reward model, responses", responses)
-  if #prompts ~= #responses then
-    error(("reward model: %d prompts, but %d responses"):format(#prompts, #responses), 2)
-  end
+  options.answers("reward model", prompts, responses)
   local p, r = {}, {}
   for i = 1, #prompts do
     local response = self.tokenizer:encode(lm.answer(self.tokenizer, responses[i]), { eos = true })

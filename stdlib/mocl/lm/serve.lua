@@ -55,12 +55,14 @@ local function is_loopback(host)
   return name == "localhost" or name:find "%.localhost$" or name:find "^127%.[%d.]+$" or name == "[::1]"
 end
 
--- The headers of an answer: for a page that another program on this machine shows, those that let the browser hand it
--- on.
-local function with_origin(base, r)
+-- The headers of an answer, with `more` of them: for a page that another program on this machine shows, those that let
+-- the browser hand it on.
+local function with_origin(base, r, more)
   local h = {}
-  for name, value in pairs(base) do
-    h[name] = value
+  for _, part in ipairs { base, more } do
+    for name, value in pairs(part) do
+      h[name] = value
+    end
   end
   if r.headers.origin then
     h["access-control-allow-origin"], h["vary"] = r.headers.origin, "origin"
@@ -68,20 +70,12 @@ local function with_origin(base, r)
   return h
 end
 
-local function send(self, r, status, value, more)
-  local h = with_origin(JSON, r)
-  for name, v in pairs(more or {}) do
-    h[name] = v
-  end
-  self.http:respond(r.id, status, h, json.encode(value, { replace_invalid = true }) .. "\n")
+local function send(self, r, status, value)
+  self.http:respond(r.id, status, with_origin(JSON, r), json.encode(value, { replace_invalid = true }) .. "\n")
 end
 
 local function refuse(self, r, e, more)
-  local h = with_origin(JSON, r)
-  for name, v in pairs(more or {}) do
-    h[name] = v
-  end
-  self.http:respond(r.id, e.status, h, chat_request.error_body(e) .. "\n")
+  self.http:respond(r.id, e.status, with_origin(JSON, r, more), chat_request.error_body(e) .. "\n")
   note(self, "%s %s: %d %s", r.method, r.path, e.status, e.message)
 end
 

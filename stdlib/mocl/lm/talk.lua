@@ -3,6 +3,7 @@
 local fs = require "mocl.fs"
 local json = require "mocl.json"
 local options = require "mocl.options"
+local preference = require "mocl.preference"
 local show = require "mocl.show"
 local sys = require "mocl.sys"
 
@@ -61,10 +62,9 @@ end
 local function assignment(words, many)
   local list, p = {}, {}
   for word in words:gmatch "%S+" do
-    local name, value = word:match "^([^=]+)=(.+)$"
-    value = tonumber(value)
-    if not value then
-      error(("'%s' is no weight such as humor=.7"):format(word), 0)
+    local name, value = preference.weight(word)
+    if not name then
+      error(value, 0)
     end
     if many then
       list[#list + 1] = { [name] = value }

@@ -10,6 +10,7 @@ require("mocl.sys").on_interrupt "message"
 local check = require "mocl.failure".check
 local config = require "mocl.run.config"
 local loaded = require "mocl.lm.loaded"
+local preference = require "mocl.preference"
 
 local cfg = config.parse(config.join { loaded.OPTIONS, {
   { "preference", {}, "weights such as humor=.7,helpful=.3; the rest in equal parts", list_of = "string" },
@@ -18,9 +19,9 @@ local cfg = config.parse(config.join { loaded.OPTIONS, {
 local m = loaded.from_options(cfg, "chat")
 local p
 for _, word in ipairs(cfg.preference) do
-  local name, value = word:match "^([^=]+)=(.+)$"
-  check(tonumber(value), ("option preference: '%s' is no weight such as humor=.7"):format(word))
+  local name, value = preference.weight(word)
+  check(name, "option preference: " .. value)
   p = p or {}
-  p[name] = tonumber(value)
+  p[name] = value
 end
 m:chat { p = p }
