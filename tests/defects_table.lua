@@ -864,6 +864,8 @@ return {
     "test_watchdog: a value head that is dead" },
   { "c stuck where nothing is violated", WATCHDOG, 'streak(w, "c", same and on > 0)', 'streak(w, "c", same)',
     "test_watchdog: c in one place, a constraint that is never or always on" },
+  { "the watchdog not told that c is solved for", TRAINER, "state.control and state.control.solves_c or false", "false",
+    "test_watchdog: in a trainer: c is looked at where the run's control solves for it, and nowhere else" },
   { "linear scalarisation called stuck", WATCHDOG, "if not w.o.solves_c or not c or not on then", "if not c or not on then",
     "test_watchdog: c in one place, a constraint that is never or always on" },
   { "the spread of one head for all", TRAINER, "spread:select(1, j), SPREAD .. j", "spread:select(1, 1), SPREAD .. j",

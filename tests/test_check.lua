@@ -87,3 +87,13 @@ T.test("every recipe that needs no data can be looked at", function()
     T.ok(out:find("go together", 1, true) or out:find("memory", 1, true), out)
   end
 end)
+
+T.test("the memory that --check counts is that of the options of memory", function()
+  local function mebibytes(...)
+    local out, err, status = child.mocl { "recipes/moc_hh.lua", "--check", "preset=smoke", "out=" .. T.tmpdir() .. "/run", ... }
+    T.eq(status, 0, err)
+    return assert(tonumber(out:match "about ([%d.]+) MiB at most"), out)
+  end
+  local all = mebibytes()
+  T.ok(mebibytes "ppo.microbatch=1" < all and mebibytes "ppo.gradient_checkpointing=true" < all)
+end)

@@ -135,13 +135,17 @@ T.test("in a run: a healthy one says nothing, a sick one says what and leaves th
   end
 end)
 
-T.test("in a trainer: the values of each head are looked at", function()
-  local agent, world = require "mocl.world.agent", require "mocl.world"
-  local trainer, world_actor = require "mocl.train.trainer", require "mocl.train.world_actor"
+local agent, world = require "mocl.world.agent", require "mocl.world"
+local trainer, world_actor = require "mocl.train.trainer", require "mocl.train.world_actor"
+
+local function doors_actor()
   local doors = world.new { name = "doors", objectives = { "gold", "silver" }, actions = 2, states = 1, time_limit = 5,
     reset = function() return 0 end, step = function(state, action) return state, { action, 1 - action } end }
-  local policy = agent.new { world = doors, hidden = { 4 }, key = 1 }
-  local actor = world_actor.new(policy)
+  return world_actor.new(agent.new { world = doors, hidden = { 4 }, key = 1 })
+end
+
+T.test("in a trainer: the values of each head are looked at", function()
+  local actor = doors_actor()
   local values = actor.values
   function actor:values(batch) -- the second head is dead, the first one is not
     local v = values(self, batch)
@@ -158,4 +162,29 @@ T.test("in a trainer: the values of each head are looked at", function()
   end
   T.eq(#t.watchdog.found, 1)
   T.ok(t.watchdog.found[1].text:find "^training: iteration 15: value head 2 says the same", t.watchdog.found[1].text)
+end)
+
+T.test("in a trainer: c is looked at where the run's control solves for it, and nowhere else", function()
+  local function found(control)
+    local t <close> = trainer.new { actor = doors_actor(), seed = 1, total = 30, options = { episodes = 4, lr = 0.01, normalize = "rms" },
+      state = { control = control } }
+    for _ in t:iterations() do
+      local batch = t:rollout { { 1, 0 }, { 0, 1 } }
+      local adv = t:advantages(batch)
+      t:update(batch, function(e)
+        return (e.logp * adv:sum(2)):mean() * -1 + e.value_error, { ["moc/c"] = e.logp:mean() * 0 + 0.4, ["moc/share_indicator"] = e.logp:mean() * 0 + 0.5 }
+      end)
+    end
+    local kinds = {}
+    for i, f in ipairs(t.watchdog.found) do
+      kinds[i] = f.kind
+    end
+    return kinds
+  end
+  local function control(solves)
+    return { solves_c = solves, state = function() return {} end, restore = function() end }
+  end
+  T.eq(found(control(true)), { "c stuck" })
+  T.eq(found(control(false)), {})
+  T.eq(found(nil), {})
 end)

@@ -88,6 +88,13 @@ local function room_of(cfg)
   return free and free + tensor.memory().live or nil
 end
 
+--- What training a policy takes of the device at most, as memory_plan.of has it. o: config, dtype and quantization of the model, trained,
+-- rows and prompt; the rest is the options'.
+function stages.plan(cfg, o)
+  return memory_plan.of { config = o.config, dtype = o.dtype, quantization = o.quantization, trained = o.trained, rows = o.rows, prompt = o.prompt,
+    rank = cfg.lora.r, answer = cfg.ppo.max_new_tokens, microbatch = cfg.ppo.microbatch, gradient_checkpointing = cfg.ppo.gradient_checkpointing }
+end
+
 --- Says on stderr what the policy's training will take of the device at most (mocl.lm.memory_plan), and refuses what there is no room
 -- for; rows of a step are ppo.batch_size unless given. Sets ctx.trained, the number of parameters that a policy trains: adapter and value heads.
 function stages.memory_plan(ctx, model, heads, rows)
@@ -99,9 +106,8 @@ function stages.memory_plan(ctx, model, heads, rows)
   for _, p in ipairs(transformer.parameters(model, true)) do
     ctx.trained = ctx.trained + p:numel()
   end
-  local list, total = memory_plan.of { config = model:config(), dtype = model:dtype(), quantization = model:quantization(),
-    trained = ctx.trained, rank = o.lora.r, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt, answer = o.ppo.max_new_tokens,
-    microbatch = o.ppo.microbatch, gradient_checkpointing = o.ppo.gradient_checkpointing }
+  local list, total = stages.plan(o, { config = model:config(), dtype = model:dtype(), quantization = model:quantization(),
+    trained = ctx.trained, rows = rows or o.ppo.batch_size, prompt = ctx.longest_prompt })
   memory_plan.refuse(list, total, room_of(o))
   say(ctx, memory_plan.text(list, total))
 end

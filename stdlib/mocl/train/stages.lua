@@ -11,7 +11,6 @@ local config = require "mocl.run.config"
 local estimate = require "mocl.train.estimate"
 local fs = require "mocl.fs"
 local lm_actor = require "mocl.train.lm_actor"
-local memory_plan = require "mocl.lm.memory_plan"
 local open_device = require "mocl.run.device".open
 local own_model = require "mocl.lm.own_model"
 local piecewise = require "mocl.piecewise"
@@ -103,9 +102,8 @@ local function estimated(o, cfg, source, functions, given, grid)
   -- the adapter on seven matrices of a block, and a head of two layers for each objective
   local trained = layers * cfg.lora.r * (4 * 2 * D + 3 * (D + cfg.model.intermediate_size)) + N * (D * D + 2 * D)
   local own = o.method and cfg[o.method:gsub("%-%*$", "")]
-  local rows, total = memory_plan.of { config = s, dtype = cfg.dtype, quantization = cfg.quantization ~= "none" and cfg.quantization or nil,
-    trained = trained, rank = cfg.lora.r, rows = cfg.ppo.batch_size or own.batch_size, prompt = math.min(longest, cfg.model.positions - cfg.ppo.max_new_tokens),
-    answer = cfg.ppo.max_new_tokens }
+  local rows, total = stage_models.plan(cfg, { config = s, dtype = cfg.dtype, quantization = cfg.quantization ~= "none" and cfg.quantization or nil,
+    trained = trained, rows = cfg.ppo.batch_size or own.batch_size, prompt = math.min(longest, cfg.model.positions - cfg.ppo.max_new_tokens) })
   local list = estimate.stages(cfg, { speed = estimate.speed(s, cfg.device), models = models, grid = #grid, iterations = own and own.iterations,
     unseen = o.policies ~= "preference" and 20 or 0, policies = o.policies == "preference" and #grid or o.policies == "objective" and N or 1,
     -- the context of a model of one's own is far longer than prompts are

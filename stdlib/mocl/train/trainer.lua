@@ -166,7 +166,7 @@ function trainer.new(o)
     factor = optim.schedule[linear and "linear" or "constant"] { warmup = c.warmup, total = linear and math.max(o.total, c.warmup) or nil,
       from_zero = false } }, Trainer)
   self.watchdog = watchdog.new { total = o.total, options = c, label = self.label, unit = self.unit, prefix = self.lr_name:match "^(.*%.)lr$",
-    solves_c = pieces.control and pieces.control.solves_c or false, say = o.stage and function(text)
+    solves_c = state.control and state.control.solves_c or false, say = o.stage and function(text)
       self.loop.line:note("warning: " .. text)
     end or nil }
   if o.stage then
