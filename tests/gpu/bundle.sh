@@ -15,9 +15,10 @@ for file in "$dir/mocl" "$dir/mocl_cuda.so"; do
     alien=$(ldd "$file" | grep -v 'linux-vdso\|ld-linux\|libc\.so\|libm\.so\|libdl\.so\|libpthread\.so\|librt\.so\|statically' || true)
     [ -z "$alien" ] || { echo "gpu-bundle: $file would need on the other machine:"; echo "$alien"; exit 1; }
 done
-cp -R tests recipes examples stdlib docs README.md "$dir/" # the files of tests read these when they load
-mkdir "$dir/lua"
-cp lua/modules.h "$dir/lua/"
+cp -R tests recipes examples "$dir/"
+# of the tests those that run once for each device
+grep -L 'T\.devices' "$dir"/tests/test_*.lua | xargs rm -f
+rm -rf "$dir/tests/c" "$dir/tests/fuzz"
 find "$dir" -name '*.o' -delete
 tar -czf "$dir.tar.gz" -C "$(dirname "$dir")" "$(basename "$dir")"
 printf '%s: %s KiB, unpacked %s KiB. There: tar xzf %s && %s/tests/gpu/run.sh\n' "$dir.tar.gz" \
